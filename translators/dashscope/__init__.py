@@ -1,0 +1,1 @@
+"""The DashScope tongue: calls in, replies and packets out."""

@@ -1,0 +1,157 @@
+"""The neutral vocabulary both tongues meet in: what a call asks, and what an answer has used.
+
+A caller's tongue turns its JSON into a `Call`; an upstream's tongue turns the `Call` into its body. Neither knows the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal
+
+Json = dict[str, Any]
+Template = Literal["v3", "r1", "v3.1", "v3.2", "v4", "v4.1"]
+
+
+class Finish(Enum):
+    """Why an answer ended; the value is DashScope's word (spec OUT-2)."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model as callers name it.
+
+    id:              the name in a call, lower case
+    thinking:        whether it thinks: never, when asked (hybrid), always
+    context_tokens:  prompt, chain and answer together
+    input_tokens:    the longest prompt
+    chain_tokens:    the longest chain of thought; 0 where it never thinks
+    answer_tokens:   the longest answer, the default of `max_tokens`
+    template:        how its prompt is rendered, for counting
+    enable_thinking: what a model that never thinks does with `enable_thinking: true`
+    strict_thinking: whether thinking demands SSE, incremental output and message format (spec PAR-14)
+    upstream:        the id it has upstream, by dialect; a dialect without an entry gets `id`
+    templates:       the prompt template of the model that serves it there, by dialect, where it differs
+    source:          config/models.toml; Bailian's limits, partner spec
+    """
+
+    id: str
+    thinking: Literal["never", "hybrid", "always"]
+    context_tokens: int
+    input_tokens: int
+    chain_tokens: int
+    answer_tokens: int
+    template: Template
+    enable_thinking: Literal["ignore", "refuse"] = "ignore"
+    strict_thinking: bool = False
+    upstream: Mapping[str, str] = field(default_factory=dict)
+    templates: Mapping[str, Template] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One function call the model asked for; `arguments` is JSON text exactly as generated."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of the conversation.
+
+    content:      text; None only on an assistant turn that is nothing but tool calls
+    reasoning:    the chain of thought of an assistant turn, where the caller kept it
+    tool_call_id: on a tool turn, the call it answers
+    partial:      on the last assistant turn: go on writing it (prefix completion)
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | None
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    partial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function the model may call; `function` is the caller's object, key order kept, its schema made whole."""
+
+    name: str
+    function: Json
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFormat:
+    """What the answer must look like; `schema` is the `json_schema` object of that type."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    schema: Json | None = None
+
+
+ToolChoice = Literal["auto", "none", "required"] | Tool
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One checked call: every field has a meaning, nothing is left to check.
+
+    None means "not said"; a default that DashScope states is filled in.
+    max_tokens: limits the answer alone, never the chain (spec OUT-8)
+    thinking:   whether this call thinks, the model's nature considered
+    stops:      texts that end the answer, token ids decoded
+    ignored:    names of fields that were not understood, for the debug log (spec HTTP-8)
+    """
+
+    model: Model
+    messages: tuple[Message, ...]
+    stream: bool
+    incremental: bool = False
+    thinking: bool = False
+    thinking_budget: int | None = None
+    max_tokens: int | None = None
+    n: int = 1
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    stops: tuple[str, ...] = ()
+    logprobs: bool = False
+    top_logprobs: int | None = None
+    response_format: ResponseFormat | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = False
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call or one choice, in tokens of the model's vocabulary.
+
+    input:     the prompt as the chat template renders it
+    output:    everything generated, reasoning and tool markup included
+    reasoning: the part of `output` that is the visible chain of thought; None where the call does not think
+    cached:    the part of `input` that upstream read from its cache; None where upstream does not tell
+    source:    spec OUT-4, USE-1
+    """
+
+    input: int
+    output: int
+    reasoning: int | None = None
+    cached: int | None = None
+
+    @property
+    def total(self) -> int:
+        """Always the sum; an upstream's own total is never believed (spec OUT-4)."""
+        return self.input + self.output

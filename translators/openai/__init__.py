@@ -1,0 +1,1 @@
+"""The upstream tongue: OpenAI-style bodies out, completions, chunks and failures in."""
