@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any, Literal
 
 Json = dict[str, Any]
-Template = Literal["v3", "r1", "v3.1", "v3.2", "v4", "v4.1"]
+Template = Literal["v3", "r1", "v3.1", "v3.2", "v4-preview", "v4", "v4.1"]
 
 
 class Finish(Enum):

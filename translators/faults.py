@@ -64,9 +64,7 @@ INPUT_MODERATED = Fault(400, "DataInspectionFailed", "Input data may contain ina
 OUTPUT_MODERATED = Fault(400, "DataInspectionFailed", "Output data may contain inappropriate content.")
 MODEL_NOT_FOUND = Fault(404, "ModelNotFound", "Model can not be found.", "operator")
 RATE_LIMITED = Fault(429, "Throttling.RateQuota", "Requests rate limit exceeded, please try again later.")
-QUOTA_EXCEEDED = Fault(
-    429, "Throttling.AllocationQuota", "Allocated quota exceeded, please increase your quota limit."
-)
+QUOTA_EXCEEDED = Fault(429, "Throttling.AllocationQuota", "Allocated quota exceeded, please increase your quota limit.")
 # "occured" is the service's own spelling; clients match on it.
 INTERNAL = Fault(
     500,
@@ -96,6 +94,13 @@ def invalid(text: str) -> Fault:
 def wrong_method(method: str) -> Fault:
     """A known path, asked with a method it does not take (spec HTTP-4)."""
     return Fault(400, "InvalidParameter", f"Request method '{method}' is not supported.")
+
+
+def no_thinking(model: str) -> Fault:
+    """`enable_thinking` on a model whose row refuses it (spec PAR-14)."""
+    return Fault(
+        400, "InvalidParameter.NotSupportEnableThinking", f"The model {model} does not support enable_thinking."
+    )
 
 
 def input_length(limit: int) -> Fault:

@@ -1,0 +1,381 @@
+"""`input` becomes a conversation that an upstream takes as it stands (spec REQ-2 to REQ-7)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from translators import faults
+from translators.dashscope import messages
+from translators.dialogue import Message, ToolCall
+
+BOTH = 'Only one of the parameters "prompt" and "messages" can be present'
+NEITHER = 'Either "prompt" or "messages" must exist and cannot both be none'
+ROLE = (
+    'Role must be in ["user","assistant","system","function","plugin","tool"]'
+    ' and the role in last message must be in ["user","function","tool"]'
+)
+NO_USER = "The input messages do not contain elements with the role of user."
+NO_CONTENT = "The content field is a required field."
+NOT_TEXT = "input content must be a string."
+ORPHAN = 'messages with role "tool" must be a response to a preceeding message with "tool_calls".'
+UNANSWERED = (
+    'An assistant message with "tool_calls" must be followed by tool messages responding to each "tool_call_id".'
+)
+
+USER: dict[str, Any] = {"role": "user", "content": "Hi"}
+
+
+def call(id: str | None = None, name: str = "weather", arguments: Any = "{}") -> dict[str, Any]:  # noqa: A002
+    function = {"name": name, "arguments": arguments}
+    return {"type": "function", "function": function} | ({} if id is None else {"id": id})
+
+
+def calling(*calls: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"role": "assistant", "tool_calls": list(calls), **fields}
+
+
+def result(content: str, **fields: Any) -> dict[str, Any]:
+    return {"role": "tool", "content": content, **fields}
+
+
+def read(*turns: Any) -> tuple[Message, ...]:
+    return messages.read({"messages": list(turns)})
+
+
+def text_of_refusal(source: dict[str, Any]) -> str:
+    with pytest.raises(faults.Refusal) as refusal:
+        messages.read(source)
+    fault = refusal.value.fault
+    assert (fault.status, fault.code) == (400, "InvalidParameter")
+    assert fault.message.startswith(faults.PARAMETER_PREFIX)
+    return fault.message.removeprefix(faults.PARAMETER_PREFIX)
+
+
+def test_history_and_prompt_become_messages_oldest_first() -> None:
+    """REQ-2"""
+    source = {"prompt": "c", "history": [{"user": "a1", "bot": "b1"}, {"user": "a2", "bot": "b2"}]}
+    assert messages.read(source) == (
+        Message("user", "a1"),
+        Message("assistant", "b1"),
+        Message("user", "a2"),
+        Message("assistant", "b2"),
+        Message("user", "c"),
+    )
+
+
+@pytest.mark.parametrize("history", [None, [], [{}], [{"user": None, "bot": None}]])
+def test_a_prompt_needs_no_history(history: Any) -> None:
+    """REQ-2"""
+    assert messages.read({"prompt": "c", "history": history, "messages": None}) == (Message("user", "c"),)
+
+
+def test_either_side_of_a_history_pair_may_be_missing() -> None:
+    """REQ-2: the partner spec calls both optional."""
+    source = {"prompt": "c", "history": [{"user": "a"}, {"bot": "b"}]}
+    assert [message.role for message in messages.read(source)] == ["user", "assistant", "user"]
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ({"prompt": "a", "messages": [USER]}, BOTH),
+        ({"prompt": "a", "messages": []}, BOTH),
+        ({}, NEITHER),
+        ({"prompt": None, "messages": None}, NEITHER),
+        ({"history": []}, NEITHER),
+        ({"messages": []}, "[] is too short"),
+        ({"messages": "Hi"}, "Input should be a valid list: input.messages"),
+        ({"messages": {}}, "Input should be a valid list: input.messages"),
+        ({"messages": [USER, "Hi"]}, "Input should be a valid dictionary: input.messages.1"),
+        ({"prompt": 7}, NOT_TEXT),
+        ({"prompt": "a", "history": "b"}, "Input should be a valid list: input.history"),
+        ({"prompt": "a", "history": ["b"]}, "Input should be a valid dictionary: input.history.0"),
+        ({"prompt": "a", "history": [{"user": 7}]}, NOT_TEXT),
+    ],
+)
+def test_an_input_of_neither_form_is_refused(source: dict[str, Any], text: str) -> None:
+    """REQ-2"""
+    assert text_of_refusal(source) == text
+
+
+@pytest.mark.parametrize(
+    ("word", "role"),
+    [("system", "system"), ("user", "user"), ("assistant", "assistant")],
+)
+def test_a_role_is_kept(word: str, role: str) -> None:
+    """REQ-3"""
+    assert read({"role": word, "content": "a"}, USER)[0].role == role
+
+
+@pytest.mark.parametrize("word", ["tool", "function", "plugin"])
+def test_every_word_for_a_tools_turn_becomes_tool(word: str) -> None:
+    """REQ-3"""
+    answer = {"role": word, "name": "weather", "content": "sun"}
+    assert read(USER, calling(call("a")), answer)[-1] == Message("tool", "sun", tool_call_id="a")
+
+
+def test_roles_need_not_alternate_and_a_later_system_message_is_accepted() -> None:
+    """REQ-3"""
+    said = read(USER, USER, {"role": "system", "content": "Be brief."}, {"role": "assistant", "content": "a"}, USER)
+    assert [message.role for message in said] == ["user", "user", "system", "assistant", "user"]
+
+
+@pytest.mark.parametrize(
+    ("turns", "text"),
+    [
+        ([{"role": "developer", "content": "a"}, USER], ROLE),
+        ([{"role": "User", "content": "a"}], ROLE),
+        ([{"role": ["user"], "content": "a"}], ROLE),
+        ([{"content": "a"}], ROLE),
+        ([USER, {"role": "assistant", "content": "a"}], ROLE),
+        ([USER, {"role": "assistant", "content": "a", "partial": False}], ROLE),
+        ([USER, {"role": "assistant", "content": "a", "partial": "true"}], ROLE),
+        ([USER, {"role": "system", "content": "a"}], ROLE),
+        ([USER, {"role": "system", "content": "a", "partial": True}], ROLE),
+        ([{"role": "assistant", "content": "a", "partial": True}], NO_USER),
+        ([{"role": "tool", "content": "a", "tool_call_id": "a"}], NO_USER),
+    ],
+)
+def test_a_role_out_of_place_is_refused(turns: list[Any], text: str) -> None:
+    """REQ-3"""
+    assert text_of_refusal({"messages": turns}) == text
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("", ""),
+        (" ", " "),
+        ([{"type": "text", "text": "a"}, {"text": "b"}], "ab"),
+        ([{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}], "a"),
+        ([], ""),
+        ([{"text": None}], ""),
+    ],
+)
+def test_content_is_a_string_or_its_text_parts_joined(content: Any, text: str) -> None:
+    """REQ-4"""
+    assert read({"role": "user", "content": content}) == (Message("user", text),)
+
+
+@pytest.mark.parametrize(
+    ("turn", "text"),
+    [
+        ({"role": "user"}, NO_CONTENT),
+        ({"role": "user", "content": None}, NO_CONTENT),
+        ({"role": "user", "tool_calls": [call("a")]}, NO_CONTENT),
+        ({"role": "user", "content": 7}, NOT_TEXT),
+        ({"role": "user", "content": True}, NOT_TEXT),
+        ({"role": "user", "content": {"text": "a"}}, NOT_TEXT),
+        ({"role": "user", "content": ["a"]}, NOT_TEXT),
+        ({"role": "user", "content": [{"image": "https://…"}]}, NOT_TEXT),
+        ({"role": "user", "content": [{"type": "image_url", "text": "a"}]}, NOT_TEXT),
+        ({"role": "user", "content": [{"type": "text"}]}, NOT_TEXT),
+        ({"role": "user", "content": [{"type": "text", "text": 7}]}, NOT_TEXT),
+    ],
+)
+def test_content_that_is_no_text_is_refused(turn: dict[str, Any], text: str) -> None:
+    """REQ-4"""
+    assert text_of_refusal({"messages": [turn, USER]}) == text
+
+
+@pytest.mark.parametrize("calls", [None, []])
+def test_an_assistant_without_calls_needs_content(calls: Any) -> None:
+    """REQ-4"""
+    assert text_of_refusal({"messages": [{"role": "assistant", "tool_calls": calls}, USER]}) == NO_CONTENT
+
+
+@pytest.mark.parametrize(("fields", "content"), [({}, None), ({"content": None}, None), ({"content": " "}, " ")])
+def test_an_assistant_with_calls_needs_no_content(fields: dict[str, Any], content: str | None) -> None:
+    """REQ-4; Dify sends a blank"""
+    assert read(USER, calling(call("a"), **fields), result("sun", tool_call_id="a"))[1].content == content
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ('{"city": "Bonn"}', '{"city": "Bonn"}'),
+        ("", ""),
+        ("{broken", "{broken"),
+        (None, "{}"),
+        ({}, "{}"),
+        ({"city": "Köln", "days": [1, 2]}, '{"city":"Köln","days":[1,2]}'),
+    ],
+)
+def test_arguments_are_kept_as_generated_and_an_object_is_written_out(arguments: Any, text: str) -> None:
+    """REQ-5"""
+    said = read(USER, calling(call("a", arguments=arguments)), result("sun", tool_call_id="a"))
+    assert said[1].tool_calls == (ToolCall("a", "weather", text),)
+
+
+@pytest.mark.parametrize(
+    ("calls", "text"),
+    [
+        ({"a": 1}, "Input should be a valid list: input.messages.1.tool_calls"),
+        (["a"], "Input should be a valid dictionary: input.messages.1.tool_calls.0"),
+        ([{}], "Field required: input.messages.1.tool_calls.0.function"),
+        ([{"function": []}], "Input should be a valid dictionary: input.messages.1.tool_calls.0.function"),
+        ([{"function": {}}], "Field required: input.messages.1.tool_calls.0.function.name"),
+        ([call(name="")], "Field required: input.messages.1.tool_calls.0.function.name"),
+        ([{"function": {"name": 7}}], "Input should be a valid string: input.messages.1.tool_calls.0.function.name"),
+        ([call(arguments=7)], "Input should be a valid string: input.messages.1.tool_calls.0.function.arguments"),
+        ([call(arguments=[])], "Input should be a valid string: input.messages.1.tool_calls.0.function.arguments"),
+    ],
+)
+def test_a_malformed_call_is_refused(calls: Any, text: str) -> None:
+    """REQ-5"""
+    turns = [USER, {"role": "assistant", "tool_calls": calls}, result("sun")]
+    assert text_of_refusal({"messages": turns}) == text
+
+
+def pairs(said: tuple[Message, ...]) -> dict[str, str | None]:
+    """Whose call each result answers: result to the called function's arguments."""
+    by_id = {made.id: made.arguments for message in said for made in message.tool_calls}
+    return {message.content or "": by_id[message.tool_call_id or ""] for message in said if message.role == "tool"}
+
+
+@pytest.mark.parametrize(
+    ("calls", "results", "paired"),
+    [
+        pytest.param(
+            [call("a", "f", "1"), call("b", "f", "2")],
+            [result("two", tool_call_id="b"), result("one", tool_call_id="a")],
+            {"one": "1", "two": "2"},
+            id="by id, in any order",
+        ),
+        pytest.param(
+            [call("f", "f", "1"), call("g", "g", "2")],
+            [result("two", name="g"), result("one", name="f")],
+            {"one": "1", "two": "2"},
+            id="Dify: the name is the id is the function",
+        ),
+        pytest.param(
+            [call("f", "f", "1"), call("f", "f", "2")],
+            [result("one", name="f"), result("two", name="f")],
+            {"one": "1", "two": "2"},
+            id="Dify: one function twice",
+        ),
+        pytest.param(
+            [call("x1", "f", "1"), call("x2", "g", "2")],
+            [result("two", name="g", tool_call_id=""), result("one", name="f", tool_call_id=None)],
+            {"one": "1", "two": "2"},
+            id="by name where the id is empty",
+        ),
+        pytest.param(
+            [call(None, "f", "1"), call("", "g", "2")],
+            [result("one"), result("two", tool_call_id=7)],
+            {"one": "1", "two": "2"},
+            id="by order where there is neither",
+        ),
+        pytest.param(
+            [call("g", "f", "1"), call("f", "g", "2")],
+            [result("two", tool_call_id="f"), result("one", tool_call_id="g")],
+            {"one": "1", "two": "2"},
+            id="an id before a name of the same letters",
+        ),
+        pytest.param(
+            [call("a", "f", "1"), call("b", "f", "2"), call("c", "f", "3")],
+            [result("two", tool_call_id="b"), result("one", name="f"), result("three")],
+            {"one": "1", "two": "2", "three": "3"},
+            id="a call answered by id is not answered by name again",
+        ),
+        pytest.param(
+            [call("call_1_1", "f", "1"), call(None, "f", "2")],
+            [result("one", tool_call_id="call_1_1"), result("two")],
+            {"one": "1", "two": "2"},
+            id="an id that looks like one of ours",
+        ),
+    ],
+)
+def test_every_result_finds_its_call(calls: list[Any], results: list[Any], paired: dict[str, str]) -> None:
+    """REQ-5"""
+    said = read(USER, calling(*calls), *results)
+    assert pairs(said) == paired
+    ids = [made.id for made in said[1].tool_calls]
+    assert len(set(ids)) == len(ids)
+    assert "" not in ids
+
+
+def test_ids_that_tell_calls_apart_are_kept_and_others_are_all_made_anew() -> None:
+    """REQ-5: an id is made of the places of message and call, so the same call gets the same ids."""
+    said = read(
+        USER,
+        calling(call("a"), call("b")),
+        result("1", tool_call_id="a"),
+        result("2", tool_call_id="b"),
+        calling(call("a"), call("a")),
+        result("3", name="a"),
+        result("4", name="a"),
+    )
+    ids = [tuple(made.id for made in message.tool_calls) for message in said if message.tool_calls]
+    assert ids == [("a", "b"), ("call_4_0", "call_4_1")]
+    assert [message.tool_call_id for message in said if message.role == "tool"] == ["a", "b", "call_4_0", "call_4_1"]
+
+
+@pytest.mark.parametrize(
+    ("turns", "text"),
+    [
+        pytest.param([result("a", tool_call_id="a"), USER], ORPHAN, id="nothing before it"),
+        pytest.param([USER, result("a", tool_call_id="a")], ORPHAN, id="no call before it"),
+        # LangChain drops calls built as its own objects and leaves their results (wire.md H).
+        pytest.param([USER, {"role": "assistant", "content": ""}, result("a")], ORPHAN, id="LangChain"),
+        pytest.param([USER, calling(call("a")), result("a", tool_call_id="b")], ORPHAN, id="another id"),
+        pytest.param([USER, calling(call("a")), result("a", name="other")], ORPHAN, id="another name"),
+        pytest.param([USER, calling(call("a")), result("a"), result("b")], ORPHAN, id="one too many"),
+        pytest.param(
+            [USER, calling(call("a")), result("a", tool_call_id="a"), result("b", tool_call_id="a")],
+            ORPHAN,
+            id="answered twice",
+        ),
+        pytest.param([USER, calling(call("a")), USER], UNANSWERED, id="a user turn instead"),
+        pytest.param([USER, calling(call("a")), USER, result("a")], UNANSWERED, id="a user turn between"),
+        pytest.param([USER, calling(call("a"), call("b")), result("a")], UNANSWERED, id="one too few"),
+        pytest.param([USER, calling(call("a"), partial=True)], UNANSWERED, id="the end instead"),
+    ],
+)
+def test_calls_and_results_that_do_not_match_are_refused(turns: list[Any], text: str) -> None:
+    """REQ-5"""
+    assert text_of_refusal({"messages": turns}) == text
+
+
+def test_pairing_takes_linear_time() -> None:
+    """REQ-5: ten thousand calls of one function, answered last first."""
+    count = 10_000
+    calls = [call(f"id{index}") for index in range(count)]
+    results = [result("r", tool_call_id=f"id{index}") for index in reversed(range(count))]
+    started = time.process_time()
+    said = read(USER, calling(*calls), *results)
+    assert said[-1].tool_call_id == "id0"
+    assert time.process_time() - started < 2
+
+
+def test_partial_counts_on_the_last_assistant_message_alone() -> None:
+    """REQ-6"""
+    earlier = {"role": "assistant", "content": "a", "partial": True}
+    said = read(USER | {"partial": True}, earlier, USER, {"role": "assistant", "content": "b", "partial": True})
+    assert [message.partial for message in said] == [False, False, False, True]
+
+
+def test_the_chain_of_an_assistant_turn_is_kept() -> None:
+    """REQ-7"""
+    turn: dict[str, Any] = {"role": "assistant", "content": "a", "reasoning_content": "because"}
+    assert read(turn, USER)[0] == Message("assistant", "a", reasoning="because")
+    assert read(turn | {"reasoning_content": ""}, USER)[0].reasoning == ""
+    assert read(turn | {"reasoning_content": None}, USER)[0].reasoning is None
+    assert read(USER | {"reasoning_content": 7})[0].reasoning is None
+
+
+def test_a_chain_that_is_no_text_is_refused() -> None:
+    """REQ-7"""
+    turns = [USER, {"role": "assistant", "content": "a", "reasoning_content": 7}, USER]
+    text = "Input should be a valid string: input.messages.1.reasoning_content"
+    assert text_of_refusal({"messages": turns}) == text
+
+
+def test_names_that_nobody_reads_are_told_without_their_values() -> None:
+    """HTTP-8"""
+    source = {"messages": [USER | {"mood": "good", "name": "Ann", "seen": None}], "history": [], "prompt": None, "z": 1}
+    assert list(messages.ignored(source)) == ["history", "z", "messages.mood"]
+    assert list(messages.ignored({"prompt": "a", "history": [], "messages": None, "z": 1})) == ["z"]

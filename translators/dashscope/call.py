@@ -1,0 +1,106 @@
+"""A DashScope call, bytes and then JSON -> the neutral `Call`, or the Refusal it earns: a request's first translation.
+
+Faults come in the order of the spec: REQ-1, the model (MOD-2), REQ-2 to REQ-6, then the parameters (PAR-1 to PAR-19).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+
+import orjson
+
+from translators import dialogue, faults
+from translators.dashscope import kinds, messages, models, parameters, rules
+from translators.dialogue import Json
+
+READ_FIELDS = frozenset({"model", "input", "parameters"})
+
+# Known to clients, without a meaning at the top level (spec HTTP-8).
+DROPPED: Mapping[str, str] = {
+    "stream": "SSE is asked for by header alone; some releases of the Python SDK leak this",
+    "resources": "lists the platform's plug-in resources, which no upstream has",
+}
+
+PARTIAL_WHILE_THINKING = "Partial mode is not supported when enable_thinking is true"
+
+# A log line is no place for a caller's essay.
+MOST_IGNORED = 32
+LONGEST_NAME = 80
+
+
+def read(raw: bytes) -> Json:
+    """The JSON object in a request body; anything else is refused (spec REQ-1)."""
+    try:
+        document = orjson.loads(raw)
+        # orjson reads 1,024 levels but writes 254: what cannot be written back could not go upstream.
+        orjson.dumps(document)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
+        raise faults.Refusal(faults.BODY_INVALID, cause=str(error)) from None
+    if not isinstance(document, dict):
+        raise faults.Refusal(faults.BODY_INVALID, cause="not an object")
+    return document
+
+
+def translate(
+    document: Json,
+    catalogue: models.Catalogue,
+    *,
+    stream: bool,
+    decode: Callable[[Sequence[int]], bytes],
+    path_model: str | None = None,
+    strict_thinking: bool | None = None,
+) -> dialogue.Call:
+    """The call a document makes, checked in full but for the length of its input (spec MOD-4).
+
+    document:        what `read` returned
+    stream:          whether the headers ask for SSE
+    decode:          token ids to the bytes they stand for; KeyError, ValueError or OverflowError for an unknown id
+    path_model:      the model in the URL, which wins over the document's (spec HTTP-2)
+    strict_thinking: overrides the model's row on what thinking demands; None leaves it (spec PAR-14)
+    """
+    name = path_model or _model_name(document)
+    source = _input(document)
+    model = catalogue.find(name)
+    given = _parameters(document)
+    said = messages.read(source)
+    case = rules.Case(model, said, given, stream, strict_thinking, decode)
+    # A model that never thinks ignores the flag here as elsewhere; r1 does not (wire.md G).
+    if said[-1].partial and model.thinking != "never" and given.get("enable_thinking") is True:
+        raise faults.Refusal(faults.invalid(PARTIAL_WHILE_THINKING))
+    filled = parameters.check(case)
+    return dialogue.Call(model, said, stream, ignored=_ignored(document, source, given), **filled)
+
+
+def _model_name(document: Json) -> str:
+    name = document.get("model")
+    if name is None or name == "":
+        raise faults.Refusal(faults.MODEL_MISSING)
+    if not isinstance(name, str):
+        raise faults.Refusal(faults.MODEL_UNKNOWN)
+    return name
+
+
+def _input(document: Json) -> Json:
+    source = document.get("input")
+    if source is None:
+        raise faults.Refusal(faults.INPUT_MISSING)
+    if not isinstance(source, dict):
+        raise faults.Refusal(faults.BODY_INVALID, cause="input is not an object")
+    return source
+
+
+def _parameters(document: Json) -> Json:
+    given = document.get("parameters")
+    return {} if given is None else kinds.dictionary(given, "parameters")
+
+
+def _ignored(document: Json, source: Json, given: Json) -> tuple[str, ...]:
+    """Names that nobody read, never their values: dotted, each once, few and short (spec HTTP-8)."""
+
+    def named() -> Iterator[str]:
+        yield from (name for name, value in document.items() if name not in READ_FIELDS and value is not None)
+        yield from (f"input.{name}" for name in messages.ignored(source))
+        yield from (f"parameters.{name}" for name in parameters.ignored(given))
+
+    return tuple(islice(dict.fromkeys(name[:LONGEST_NAME] for name in named()), MOST_IGNORED))

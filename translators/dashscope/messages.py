@@ -1,0 +1,214 @@
+"""`input` -> the messages of a call: either form read, each turn checked, every tool answer paired with its call.
+
+The rules are checked in the order of spec REQ-2 to REQ-5; the first fault is the answer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, Literal
+
+import orjson
+
+from translators import dialogue, faults
+from translators.dashscope import kinds
+from translators.dialogue import Json
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+ROLES: Mapping[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    # Older words for the turn that brings a result back.
+    "function": "tool",
+    "plugin": "tool",
+}
+READ_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "partial"})
+
+BOTH_FORMS = 'Only one of the parameters "prompt" and "messages" can be present'
+NO_FORM = 'Either "prompt" or "messages" must exist and cannot both be none'
+NO_MESSAGES = "[] is too short"
+WRONG_ROLE = (
+    'Role must be in ["user","assistant","system","function","plugin","tool"]'
+    ' and the role in last message must be in ["user","function","tool"]'
+)
+NO_USER = "The input messages do not contain elements with the role of user."
+NO_CONTENT = "The content field is a required field."
+NOT_TEXT = "input content must be a string."
+ORPHAN = 'messages with role "tool" must be a response to a preceeding message with "tool_calls".'
+UNANSWERED = (
+    'An assistant message with "tool_calls" must be followed by tool messages responding to each "tool_call_id".'
+)
+
+
+def read(source: Json) -> tuple[dialogue.Message, ...]:
+    """The conversation in `input`; afterwards every tool message has the id of a call right before it.
+
+    source: the `input` object of a document that `call.read` has read
+    """
+    turns = _turns(source)
+    roles = _roles(turns)
+    said = [_message(turn, role, index) for index, (turn, role) in enumerate(zip(turns, roles, strict=True))]
+    # The assistant's turn comes last only to be continued (spec REQ-3).
+    said[-1] = replace(said[-1], partial=roles[-1] == "assistant")
+    return tuple(_paired(turns, said))
+
+
+def ignored(source: Json) -> Iterator[str]:
+    """Names in `input` and its messages that nobody reads, dotted, repeated as often as they come (spec HTTP-8)."""
+    form = {"prompt", "history"} if source.get("messages") is None else {"messages"}
+    yield from (name for name, value in source.items() if name not in form and value is not None)
+    for turn in source.get("messages") or ():
+        yield from (f"messages.{name}" for name, value in turn.items() if name not in READ_FIELDS and value is not None)
+
+
+def _turns(source: Json) -> list[Json]:
+    """The caller's messages, or the same made of prompt and history (spec REQ-2)."""
+    prompt, messages = source.get("prompt"), source.get("messages")
+    if prompt is not None and messages is not None:
+        raise faults.Refusal(faults.invalid(BOTH_FORMS))
+    if prompt is not None:
+        return [*_history(source.get("history") or []), {"role": "user", "content": prompt}]
+    if messages is None:
+        raise faults.Refusal(faults.invalid(NO_FORM))
+    if messages == []:
+        raise faults.Refusal(faults.invalid(NO_MESSAGES))
+    listed = kinds.sequence(messages, "input.messages")
+    return [kinds.dictionary(turn, f"input.messages.{index}") for index, turn in enumerate(listed)]
+
+
+def _history(history: Any) -> Iterator[Json]:
+    for index, pair in enumerate(kinds.sequence(history, "input.history")):
+        exchange = kinds.dictionary(pair, f"input.history.{index}")
+        # Either side may be left out: both are optional in the protocol.
+        for name, role in (("user", "user"), ("bot", "assistant")):
+            if exchange.get(name) is not None:
+                yield {"role": role, "content": exchange[name]}
+
+
+def _roles(turns: Sequence[Json]) -> list[Role]:
+    """Every turn's role, ours for theirs (spec REQ-3)."""
+    roles = [_role(turn.get("role")) for turn in turns]
+    if roles[-1] == "system" or (roles[-1] == "assistant" and turns[-1].get("partial") is not True):
+        raise faults.Refusal(faults.invalid(WRONG_ROLE))
+    if "user" not in roles:
+        raise faults.Refusal(faults.invalid(NO_USER))
+    return roles
+
+
+def _role(word: Any) -> Role:
+    if not isinstance(word, str) or word not in ROLES:
+        raise faults.Refusal(faults.invalid(WRONG_ROLE))
+    return ROLES[word]
+
+
+def _message(turn: Json, role: Role, index: int) -> dialogue.Message:
+    """One turn, checked by itself; which call a tool turn answers is not known yet."""
+    if role != "assistant":
+        return dialogue.Message(role, _content(turn))
+    path = f"input.messages.{index}"
+    calls = _tool_calls(turn.get("tool_calls") or [], f"{path}.tool_calls")
+    content = None if calls and turn.get("content") is None else _content(turn)
+    reasoning = turn.get("reasoning_content")
+    if reasoning is not None:
+        kinds.string(reasoning, f"{path}.reasoning_content")
+    return dialogue.Message(role, content, reasoning=reasoning, tool_calls=calls)
+
+
+def _content(turn: Json) -> str:
+    """The text of a turn, its parts joined (spec REQ-4)."""
+    content = turn.get("content")
+    if content is None:
+        raise faults.Refusal(faults.invalid(NO_CONTENT))
+    parts = [{"text": content}] if isinstance(content, str) else content
+    if not isinstance(parts, list):
+        raise faults.Refusal(faults.invalid(NOT_TEXT))
+    return "".join(map(_text, parts))
+
+
+def _text(part: Any) -> str:
+    if not isinstance(part, dict) or part.get("type", "text") != "text" or "text" not in part:
+        raise faults.Refusal(faults.invalid(NOT_TEXT))
+    # AgentScope before 1.0.21 sends `[{"text": null}]` beside tool calls.
+    text = "" if part["text"] is None else part["text"]
+    if not isinstance(text, str):
+        raise faults.Refusal(faults.invalid(NOT_TEXT))
+    return text
+
+
+def _tool_calls(listed: Any, path: str) -> tuple[dialogue.ToolCall, ...]:
+    return tuple(_tool_call(call, f"{path}.{index}") for index, call in enumerate(kinds.sequence(listed, path)))
+
+
+def _tool_call(call: Any, path: str) -> dialogue.ToolCall:
+    entry = kinds.dictionary(call, path)
+    function = kinds.dictionary(kinds.required(entry, "function", path), f"{path}.function")
+    name = kinds.string(kinds.required(function, "name", f"{path}.function"), f"{path}.function.name")
+    return dialogue.ToolCall(_word(entry.get("id")), name, _arguments(function.get("arguments"), path))
+
+
+def _arguments(arguments: Any, path: str) -> str:
+    # Parsed arguments are taken too: clients that merge a stream by themselves send them back as an object.
+    if arguments is None or isinstance(arguments, dict):
+        return orjson.dumps(arguments or {}).decode()
+    return kinds.string(arguments, f"{path}.function.arguments")
+
+
+def _word(value: Any) -> str:
+    """A name or an id, empty where the caller has none."""
+    return value if isinstance(value, str) else ""
+
+
+def _paired(turns: Sequence[Json], said: Sequence[dialogue.Message]) -> Iterator[dialogue.Message]:
+    """The messages with every tool turn bound to its call, exchange by exchange (spec REQ-5)."""
+    heads = [index for index, message in enumerate(said) if message.role != "tool"]
+    if heads[0] > 0:
+        raise faults.Refusal(faults.invalid(ORPHAN))
+    for head, end in pairwise([*heads, len(said)]):
+        if end == head + 1 and not said[head].tool_calls:
+            yield said[head]
+            continue
+        calls = _told_apart(said[head].tool_calls, head)
+        yield replace(said[head], tool_calls=calls)
+        # Dify leaves the id out and puts it, or the function's name, into `name` (wire.md H).
+        keys = (_word(turn.get("tool_call_id")) or _word(turn.get("name")) for turn in turns[head + 1 : end])
+        answered = _answered(said[head].tool_calls, keys)
+        for message, position in zip(said[head + 1 : end], answered, strict=True):
+            yield replace(message, tool_call_id=calls[position].id)
+
+
+def _told_apart(calls: tuple[dialogue.ToolCall, ...], head: int) -> tuple[dialogue.ToolCall, ...]:
+    """The calls of one message under ids of their own: the caller's, or all new where those leave any two alike.
+
+    Dify's ids are function names, twice the same for two calls of one function; others have none at all (wire.md H).
+    """
+    ids = {call.id for call in calls}
+    if len(ids) == len(calls) and "" not in ids:
+        return calls
+    return tuple(replace(call, id=f"call_{head}_{position}") for position, call in enumerate(calls))
+
+
+def _answered(calls: Sequence[dialogue.ToolCall], keys: Iterable[str]) -> list[int]:
+    """The position of the call each key answers: the first open one of that id, else of that name; any for no key."""
+    waiting: dict[str, deque[int]] = {"": deque(range(len(calls)))}
+    for key, position in [
+        *((call.id, position) for position, call in enumerate(calls) if call.id),
+        *((call.name, position) for position, call in enumerate(calls)),
+    ]:
+        waiting.setdefault(key, deque()).append(position)
+    answered: dict[int, None] = {}
+    for key in keys:
+        line = waiting.get(key, deque())
+        while line and line[0] in answered:
+            line.popleft()
+        if not line:
+            raise faults.Refusal(faults.invalid(ORPHAN))
+        answered[line.popleft()] = None
+    if len(answered) < len(calls):
+        raise faults.Refusal(faults.invalid(UNANSWERED))
+    return list(answered)

@@ -1,0 +1,38 @@
+"""A model's name as a caller writes it -> the `Model` it means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from translators import dialogue, faults
+
+
+class Catalogue:
+    """The models on offer, found by every name they go by.
+
+    rows:    the models, each under its `id`
+    aliases: further names and the model each stands for; an alias wins over a row of the same name (spec MOD-3)
+    raises:  ValueError for an alias of a model that is not among the rows
+    """
+
+    def __init__(self, rows: Iterable[dialogue.Model], aliases: Mapping[str, str] = {}) -> None:
+        known = {row.id.lower(): row for row in rows}
+        self._models = dict(known)
+        for alias, target in aliases.items():
+            model = _look_up(known, target)
+            if model is None:
+                raise ValueError(f"alias {alias!r} stands for {target!r}, which is not a known model")
+            self._models[alias.lower()] = model
+
+    def find(self, name: str) -> dialogue.Model:
+        """The model a caller means, case and vendor prefix ignored (spec MOD-2); refuses an unknown one."""
+        model = _look_up(self._models, name)
+        if model is None:
+            raise faults.Refusal(faults.MODEL_UNKNOWN)
+        return model
+
+
+def _look_up(models: Mapping[str, dialogue.Model], name: str) -> dialogue.Model | None:
+    # The whole name first: a row or an alias may have a slash of its own.
+    name = name.lower()
+    return models.get(name) or models.get(name.rpartition("/")[2])

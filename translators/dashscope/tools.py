@@ -1,0 +1,82 @@
+"""`tools` and `tool_choice` -> the tools of a call, each schema made whole, and the choice among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from translators import dialogue, faults
+from translators.dashscope import kinds
+from translators.dialogue import Json
+
+RESERVED_NAME = "Tool names are not allowed to be [search]"
+WRONG_CHOICE = 'tool_choice is one of the strings that should be ["none", "auto"]'
+MALFORMED_CHOICE = (
+    "Input should be a valid string: parameters.tool_choice.str"
+    " & Field required: parameters.tool_choice.ToolChoice.function"
+)
+
+UNFORCED: Mapping[str, dialogue.ToolChoice] = {"auto": "auto", "none": "none"}
+CHOICES: Mapping[str, dialogue.ToolChoice] = {**UNFORCED, "required": "required"}
+
+
+def read(listed: Any, path: str) -> tuple[dialogue.Tool, ...]:
+    """The tools in the caller's order; none for an empty list (spec PAR-16)."""
+    return tuple(_tool(tool, f"{path}.{index}") for index, tool in enumerate(kinds.sequence(listed, path)))
+
+
+def choose(value: Any, given: tuple[dialogue.Tool, ...], *, thinks: bool) -> dialogue.ToolChoice:
+    """The word or the tool that `tool_choice` means (spec PAR-17).
+
+    given:  the tools a choice by name chooses from
+    thinks: whether the call thinks; then nothing can be forced
+    """
+    chosen: dialogue.ToolChoice | None
+    if isinstance(value, str):
+        chosen = (UNFORCED if thinks else CHOICES).get(value)
+    else:
+        name = _chosen_name(value)
+        chosen = None if thinks else next((tool for tool in given if tool.name == name), None)
+    if chosen is None:
+        raise faults.Refusal(faults.invalid(WRONG_CHOICE))
+    return chosen
+
+
+def _tool(tool: Any, path: str) -> dialogue.Tool:
+    entry = kinds.dictionary(tool, path)
+    if entry.get("type", "function") != "function":
+        raise faults.Refusal(faults.invalid(f"Input should be 'function': {path}.type"))
+    function = kinds.dictionary(kinds.required(entry, "function", path), f"{path}.function")
+    name = kinds.string(kinds.required(function, "name", f"{path}.function"), f"{path}.function.name")
+    if name == "search":
+        raise faults.Refusal(faults.invalid(RESERVED_NAME))
+    if function.get("parameters") is not None:
+        kinds.dictionary(function["parameters"], f"{path}.function.parameters")
+    return dialogue.Tool(name, _whole(function))
+
+
+def _whole(function: Json) -> Json:
+    """The function with a JSON schema for its parameters, key order kept."""
+    schema = function.get("parameters")
+    if schema is None:
+        return {key: value for key, value in function.items() if key != "parameters"}
+    if not _is_bare(schema):
+        return function
+    # Dify sends the properties alone, with `required` beside them (wire.md H).
+    wrapped: Json = {"type": "object", "properties": schema}
+    if function.get("required"):
+        wrapped["required"] = function["required"]
+    return {key: wrapped if key == "parameters" else value for key, value in function.items() if key != "required"}
+
+
+def _is_bare(schema: Json) -> bool:
+    """Whether these are properties by name rather than a schema: nothing but objects, and none called `properties`."""
+    return "properties" not in schema and all(isinstance(value, dict) for value in schema.values())
+
+
+def _chosen_name(value: Any) -> str:
+    function = value.get("function") if isinstance(value, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str):
+        raise faults.Refusal(faults.invalid(MALFORMED_CHOICE))
+    return name
