@@ -1,0 +1,64 @@
+"""Upstream bytes become events wherever they are cut (spec SSE-10; WHATWG "Server-sent events")."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from translators import faults, sse
+
+STREAMS = {
+    "one event": (b"data: {}\n\n", [b" {}"]),
+    "no space after the colon": (b"data:{}\n\n", [b"{}"]),
+    "several events": (b"data: 1\n\ndata: 2\n\n", [b" 1", b" 2"]),
+    "comments vanish": (b": keep-alive\n\n:\n\ndata: 1\n\n: OPENROUTER PROCESSING\n\n", [b" 1"]),
+    "comment inside an event": (b": hi\ndata: 1\n\n", [b"1"]),
+    "other fields vanish": (b"event: message\nid: 7\nretry: 3\ndata: 1\n\nevent: ping\n\n", [b"1"]),
+    "data lines are joined": (b"data: [1,\ndata: 2]\n\n", [b"[1,\n2]"]),
+    "CR LF": (b"data: 1\r\n\r\ndata: 2\r\n\r\n", [b" 1", b" 2"]),
+    "CR": (b"data: 1\r\rdata: 2\r\r", [b" 1", b" 2"]),
+    "mixed line ends": (b"data: 1\r\n\ndata: 2\n\r\ndata: 3\r\r", [b" 1", b" 2", b" 3"]),
+    "blank lines before and between": (b"\n\n\ndata: 1\n\n\n\n\ndata: 2\n\n", [b" 1", b" 2"]),
+    "byte-order mark": (b"\xef\xbb\xbfdata: 1\n\n", [b" 1"]),
+    "nothing": (b"", []),
+}
+
+
+def feed(wire: bytes, cut: int) -> list[bytes]:
+    decoder = sse.Decoder(1 << 20)
+    found = [data for at in range(0, len(wire), cut) for data in decoder.feed(wire[at : at + cut])]
+    return [data.strip() for data in found + decoder.eof()]
+
+
+@pytest.mark.parametrize("cut", [1, 7, 4096], ids="cut={}".format)
+@pytest.mark.parametrize("name", STREAMS)
+def test_the_data_of_events_does_not_depend_on_cuts(name: str, cut: int) -> None:
+    wire, expected = STREAMS[name]
+    assert feed(wire, cut) == [data.strip() for data in expected]
+
+
+@given(st.lists(st.text("ab \u2028é", min_size=1), max_size=6), st.sampled_from([b"\n", b"\r\n", b"\r"]), st.data())
+def test_any_cut_gives_the_same_events(texts: list[str], end: bytes, data: st.DataObject) -> None:
+    wire = b"".join(b"data: " + text.encode() + end + end for text in texts)
+    decoder, found, at = sse.Decoder(1 << 20), [], 0
+    while at < len(wire):
+        step = data.draw(st.integers(1, 9))
+        found += decoder.feed(wire[at : at + step])
+        at += step
+    found += decoder.feed(b"") + decoder.eof()
+    assert [event.decode().removeprefix(" ") for event in found] == texts
+
+
+def test_an_event_without_its_closing_blank_line_is_kept_for_the_end() -> None:
+    decoder = sse.Decoder(100)
+    assert decoder.feed(b"data: [DONE]\n") == []
+    assert decoder.eof() == [b"[DONE]"]
+    assert decoder.eof() == []
+
+
+@pytest.mark.parametrize("reads", [1, 20])
+def test_an_event_larger_than_the_limit_is_refused_before_it_is_held(reads: int) -> None:
+    decoder = sse.Decoder(100)
+    with pytest.raises(faults.Refusal) as refused:
+        for _ in range(20 // reads):
+            decoder.feed(b"data: " + b"x" * 10 * reads)
+    assert refused.value.fault is faults.UPSTREAM_BROKEN

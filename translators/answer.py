@@ -1,0 +1,275 @@
+"""One choice of an answer as it grows: upstream's pieces in, put in order and ended where they must end, for a writer.
+
+Neutral ground: the upstream's tongue calls `think`, `say`, `fragment` and `finish`; the caller's tongue is the `Writer`.
+What only some calls need (leftover `<think>` tags, local stops, limits) sits on `_filtered`; the plain path knows none of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final, Protocol
+
+from translators import dialogue, stops, thinktags, tokens, toolcalls, usage
+
+
+class Phase(Enum):
+    """Where a choice stands."""
+
+    START = auto()
+    THINKING = auto()
+    ANSWERING = auto()
+    CALLING = auto()
+    ENDED = auto()
+
+
+class Sight(Enum):
+    """What upstream shows."""
+
+    REASONING = auto()
+    CONTENT = auto()
+    CALL = auto()
+    FINISH = auto()
+
+
+# What is absent is not shown to the caller: a chain that comes after its answer, anything after the end (spec SSE-4, SSE-6).
+NEXT: Final = {
+    (Phase.START, Sight.REASONING): Phase.THINKING,
+    (Phase.START, Sight.CONTENT): Phase.ANSWERING,
+    (Phase.START, Sight.CALL): Phase.CALLING,
+    (Phase.START, Sight.FINISH): Phase.ENDED,
+    (Phase.THINKING, Sight.REASONING): Phase.THINKING,
+    (Phase.THINKING, Sight.CONTENT): Phase.ANSWERING,
+    (Phase.THINKING, Sight.CALL): Phase.CALLING,
+    (Phase.THINKING, Sight.FINISH): Phase.ENDED,
+    (Phase.ANSWERING, Sight.CONTENT): Phase.ANSWERING,
+    (Phase.ANSWERING, Sight.CALL): Phase.CALLING,
+    (Phase.ANSWERING, Sight.FINISH): Phase.ENDED,
+    (Phase.CALLING, Sight.CONTENT): Phase.CALLING,
+    (Phase.CALLING, Sight.CALL): Phase.CALLING,
+    (Phase.CALLING, Sight.FINISH): Phase.ENDED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What we do to an answer ourselves, because the upstream of this call does not.
+
+    think_tags:     split `<think>…</think>` off the content
+    stops:          end the answer before the first of these texts
+    answer_limit:   end the answer at so many tokens (spec OUT-8)
+    chain_limit:    end the chain of thought at so many tokens (spec OUT-9)
+    parallel_calls: show every tool call, not just the first (spec PAR-18)
+    """
+
+    think_tags: bool = False
+    stops: tuple[str, ...] = ()
+    answer_limit: int | None = None
+    chain_limit: int | None = None
+    parallel_calls: bool = False
+
+
+class Writer(Protocol):
+    """A caller's tongue: lays out what a choice has to say."""
+
+    def reasoning(self, choice: Choice, text: str) -> None:
+        """A piece of the chain of thought."""
+
+    def content(self, choice: Choice, text: str) -> None:
+        """A piece of the answer."""
+
+    def fragment(self, choice: Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
+        """A piece of the tool call at `position`; `arguments` holds the piece, id and name count only in the first."""
+
+    def finish(self, choice: Choice) -> None:
+        """The end of a choice, with its tail, its calls and its last usage."""
+
+
+class Choice:
+    """One choice; everything about it that outlives a chunk.
+
+    tail_reasoning, tail: text that came with the finish and leaves with it (spec SSE-5)
+    logprobs:             entries whose text has not left yet
+    finish_reason:        None until the answer has ended
+    cut:                  ended by us: upstream is still talking and must be closed
+    over_budget:          the chain reached its limit: to be continued behind a closed chain
+    """
+
+    __slots__ = (
+        "_calls",
+        "_closing",
+        "_finder",
+        "_live",
+        "_plain",
+        "_rules",
+        "_splitter",
+        "_writer",
+        "cut",
+        "finish_reason",
+        "index",
+        "logprobs",
+        "meter",
+        "over_budget",
+        "phase",
+        "tail",
+        "tail_reasoning",
+    )
+
+    def __init__(
+        self,
+        index: int,
+        meter: usage.Meter,
+        writer: Writer,
+        rules: Rules,
+        calls: toolcalls.Drafts,
+    ) -> None:
+        self.index = index
+        self.meter = meter
+        self.phase = Phase.START
+        self.finish_reason: dialogue.Finish | None = None
+        self.tail_reasoning = ""
+        self.tail = ""
+        self.logprobs: list[dialogue.Json] = []
+        self.cut = False
+        self.over_budget = False
+        self._writer = writer
+        self._rules = rules
+        self._calls = calls
+        self._live = 0
+        self._splitter = thinktags.Splitter() if rules.think_tags else None
+        self._finder = stops.Finder(rules.stops) if rules.stops else None
+        self._plain = not (rules.think_tags or rules.stops or rules.answer_limit)
+        self._closing = False
+
+    def think(self, text: str) -> None:
+        """Take a piece of the chain of thought."""
+        if self.phase is not Phase.THINKING and not self._step(Sight.REASONING):
+            return
+        limit = self._rules.chain_limit
+        if limit is not None:
+            room = self.meter.chain_fits(text, limit)
+            self.over_budget = room < len(text) or self.over_budget
+            text = text[:room]
+        self.meter.think(text)
+        if self._closing:
+            self.tail_reasoning += text
+        elif text:
+            self._writer.reasoning(self, text)
+
+    def say(self, text: str) -> None:
+        """Take a piece of the answer."""
+        if not self._plain:
+            self._filtered(text)
+        elif self.phase is Phase.ANSWERING or self._step(Sight.CONTENT):
+            self.meter.answer(text)
+            self._writer.content(self, text)
+
+    def fragment(self, index: int | None, call_id: str, name: str, arguments: str) -> None:
+        """Take a piece of a tool call, with empty words for what upstream left out."""
+        if self.phase is not Phase.CALLING and not self._step(Sight.CALL):
+            return
+        self._calls.add(index, call_id, name, arguments)
+        self.meter.markup(self._calls.tokens())
+        self._show_calls(at_end=False)
+
+    def finish(self, reason: dialogue.Finish, reasoning: str = "", text: str = "") -> None:
+        """Take the end, and the text that came with it."""
+        if self.phase is Phase.ENDED:
+            return
+        self._closing = True
+        self._plain = False
+        if reasoning:
+            self.think(reasoning)
+        if text:
+            self._filtered(text)
+        self._flush_held()
+        if self.finish_reason is None:
+            self._end(reason)
+
+    def tool_calls(self) -> tuple[dialogue.ToolCall, ...]:
+        """Every call there is to show."""
+        calls = self._calls.whole()
+        return calls if self._rules.parallel_calls else calls[:1]
+
+    def _step(self, sight: Sight) -> bool:
+        """Move to the phase that `sight` leads to; False where the caller must not see it."""
+        following = NEXT.get((self.phase, sight))
+        if following is None:
+            return False
+        if self.phase in (Phase.START, Phase.THINKING) and sight in (Sight.CONTENT, Sight.CALL):
+            self.meter.close_chain()
+        self.phase = following
+        return True
+
+    def _filtered(self, text: str) -> None:
+        """The way of a piece of content where something of ours may split, hold or end it."""
+        if self._splitter is not None:
+            chain, text = self._splitter.feed(text)
+            if chain:
+                self.think(chain)
+        if text:
+            self._answered(text)
+
+    def _answered(self, text: str) -> None:
+        if self.phase is not Phase.ANSWERING and not self._step(Sight.CONTENT):
+            return
+        limit = self._rules.answer_limit
+        room = len(text) if limit is None else self.meter.answer_fits(text, limit)
+        full = limit is not None and (room < len(text))
+        text = text[:room]
+        self.meter.answer(text)
+        if self._finder is not None:
+            text = self._finder.feed(text)
+            if self._finder.hit:
+                self._cut(dialogue.Finish.STOP, text)
+                return
+        if full:
+            self._cut(dialogue.Finish.LENGTH, text + (self._finder.eof() if self._finder else ""))
+        elif self._closing:
+            self.tail += text
+        elif text:
+            self._writer.content(self, text)
+
+    def _cut(self, reason: dialogue.Finish, text: str) -> None:
+        self.tail += text
+        self.cut = True
+        self._end(reason)
+
+    def _flush_held(self) -> None:
+        """Let out text held for a tag or a stop that never came whole."""
+        if self._splitter is not None:
+            chain, text = self._splitter.eof()
+            if chain:
+                self.think(chain)
+            if text:
+                self._answered(text)
+        if self._finder is not None and not self.cut:
+            self.tail += self._finder.eof()
+
+    def _end(self, reason: dialogue.Finish) -> None:
+        thought_only = self.phase in (Phase.START, Phase.THINKING)
+        if not (thought_only and reason is dialogue.Finish.LENGTH):
+            self.meter.close_chain()
+        self.phase = Phase.ENDED
+        self.finish_reason = reason
+        if self._calls.drafts:
+            self.meter.markup(self._calls.tokens_whole())
+            # A call cut off by the limit is no call to make: it keeps `length`, so that nobody runs half its arguments.
+            if reason is dialogue.Finish.STOP or all(draft.is_whole() for draft in self._calls.drafts):
+                self.finish_reason = dialogue.Finish.TOOL_CALLS
+            self._show_calls(at_end=True)
+
+    def _show_calls(self, *, at_end: bool) -> None:
+        """Hand out new pieces in call order: a later call waits until the one before it is whole (spec SSE-7)."""
+        drafts = self._calls.drafts if self._rules.parallel_calls else self._calls.drafts[:1]
+        while self._live < len(drafts):
+            draft = drafts[self._live]
+            first = draft.shown < 0
+            piece = "".join(draft.arguments[max(draft.shown, 0) :])
+            if draft.name and (first or piece):
+                call = dialogue.ToolCall(self._calls.id_of(self._live), draft.name, piece)
+                self._writer.fragment(self, self._live, call, first=first)
+                draft.shown = len(draft.arguments)
+            if not at_end and (self._live + 1 == len(drafts) or not draft.is_whole()):
+                return
+            self._live += 1

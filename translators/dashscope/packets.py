@@ -1,0 +1,269 @@
+"""What a choice says into DashScope packets, each one whole SSE frame: deltas as they come, or the full text so far.
+
+One `Frames` numbers and lays out; `Incremental` and `Cumulative` decide what a packet repeats. The plain text packet is the hot
+path: its constant parts are serialised once per stream, and only what changes is spliced in. Source: spec SSE-1, SSE-3, SSE-5, SSE-7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import orjson
+
+from translators import answer, dialogue, faults, usage
+
+UNFINISHED: Final = "null"  # the string: clients compare it as one (spec OUT-2)
+
+# No space after the colons: the official Python SDK recognises only "event:error".
+FRAME: Final = b"id:%d\nevent:result\n:HTTP_STATUS/200\ndata:%b\n\n"
+ERROR_FRAME: Final = b"id:%d\nevent:error\n:HTTP_STATUS/%d\ndata:%b\n\n"
+
+# Stand-ins that mark where the hot path splices; no id, name or number of ours can equal them.
+CONTENT_MARK: Final = "\0content"
+REASONING_MARK: Final = "\0reasoning"
+FIGURE_MARKS: Final = {"index": -1, "input": -2, "output": -3, "total": -4, "reasoning": -5, "text": -6}
+
+
+class Shape:
+    """What the packets and the reply of one call have in common.
+
+    thinks: whether messages carry `reasoning_content`: on a thinking model, or once a chain was seen all the same
+    counts_chain: whether usage names the tokens of the chain: when the call thinks
+    hybrid: whether usage names the tokens of the text beside it; refused on r1 (spec OUT-4)
+    """
+
+    __slots__ = ("call", "counts_chain", "hybrid", "request_id", "tally", "thinks")
+
+    def __init__(self, call: dialogue.Call, tally: usage.Tally, request_id: str) -> None:
+        self.call = call
+        self.tally = tally
+        self.request_id = request_id
+        self.thinks = call.model.thinking != "never"
+        self.counts_chain = call.thinking
+        self.hybrid = call.model.thinking == "hybrid"
+
+    def message(self, content: str, reasoning: str, calls: Sequence[dialogue.Json] = ()) -> dialogue.Json:
+        """The `message` of a choice: content and role always, the rest where there is some."""
+        message: dialogue.Json = {"content": content}
+        if self.thinks:
+            message["reasoning_content"] = reasoning
+        message["role"] = "assistant"
+        if calls:
+            message["tool_calls"] = calls
+        return message
+
+    def choice(self, index: int, message: dialogue.Json, finish: str, logprobs: list[dialogue.Json]) -> dialogue.Json:
+        """One member of `choices`."""
+        choice: dialogue.Json = {"message": message, "index": index, "finish_reason": finish}
+        if self.call.logprobs:
+            choice["logprobs"] = {"content": logprobs}
+        return choice
+
+    def usage(self, used: dialogue.Usage) -> dialogue.Json:
+        """The `usage` object (spec OUT-4)."""
+        shown: dialogue.Json = {
+            "input_tokens": used.input,
+            "output_tokens": used.output,
+            "total_tokens": used.total,
+        }
+        if used.reasoning is not None:
+            shown["output_tokens_details"] = {"reasoning_tokens": used.reasoning}
+            if self.hybrid:
+                shown["output_tokens_details"]["text_tokens"] = used.output - used.reasoning
+        if used.cached is not None:
+            shown["prompt_tokens_details"] = {"cached_tokens": used.cached}
+        return shown
+
+    def whole(self, choices: list[dialogue.Json], shown_usage: dialogue.Json) -> dialogue.Json:
+        """A packet or a reply: these three members, nothing else (spec OUT-1)."""
+        return {"output": {"choices": choices}, "usage": shown_usage, "request_id": self.request_id}
+
+    def used(self, choice: answer.Choice) -> dialogue.Usage:
+        """The usage of one choice up to now."""
+        return self.tally.of(choice.meter, thinking=self.counts_chain)
+
+
+def tool_call(position: int, call: dialogue.ToolCall, *, first: bool = True) -> dialogue.Json:
+    """One member of `tool_calls`; a later fragment has an empty id and no name (spec OUT-5, SSE-7)."""
+    function = {"name": call.name, "arguments": call.arguments} if first else {"arguments": call.arguments}
+    return {"function": function, "id": call.id if first else "", "index": position, "type": "function"}
+
+
+def error(fault: faults.Fault, request_id: str) -> bytes:
+    """The body of an error, in this order: some clients know an error by its first key (spec ERR-1)."""
+    return orjson.dumps({"code": fault.code, "message": fault.message, "request_id": request_id})
+
+
+class Frames:
+    """Numbers frames and collects them until the pipe hands them on."""
+
+    __slots__ = ("_cached", "_figures", "_form", "_number", "_out", "shape")
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self._number = 0
+        self._out: list[bytes] = []
+        self._form = b""
+        self._figures = 0
+        self._cached: int | None = None
+
+    def text(self, choice: answer.Choice, content: bytes, reasoning: bytes) -> None:
+        """The hot path: a packet of text, both sides as JSON strings."""
+        shape = self.shape
+        tally = shape.tally
+        if tally.cached != self._cached or not self._form:
+            self._reshape()
+        meter = choice.meter
+        self._number = number = self._number + 1
+        given, made = tally.input, meter.output
+        head = (number, content, reasoning, choice.index) if shape.thinks else (number, content, choice.index)
+        if self._figures == 0:
+            self._out.append(self._form % (*head, given, made, given + made))
+        else:
+            chain = min(meter.reasoning, made)
+            rest = (chain, made - chain)[: self._figures]
+            self._out.append(self._form % (*head, given, made, given + made, *rest))
+
+    def packet(self, choice: answer.Choice, message: dialogue.Json, finish: str = UNFINISHED) -> None:
+        """Any other packet."""
+        shape = self.shape
+        logprobs, choice.logprobs = choice.logprobs, []
+        shown = shape.choice(choice.index, message, finish, logprobs)
+        packet = shape.whole([shown], shape.usage(shape.used(choice)))
+        self._number += 1
+        self._out.append(FRAME % (self._number, orjson.dumps(packet)))
+
+    def error(self, fault: faults.Fault) -> bytes:
+        """The frame that ends a stream that failed (spec SSE-3)."""
+        self._number += 1
+        return ERROR_FRAME % (self._number, fault.status, error(fault, self.shape.request_id))
+
+    def take(self) -> bytes:
+        """Every frame since the last take: whole frames, one write."""
+        out = self._out
+        if not out:
+            return b""
+        self._out = []
+        return b"".join(out)
+
+    def show_reasoning(self) -> None:
+        """A chain came where none was expected: from now on packets carry it."""
+        shape = self.shape
+        if not (shape.thinks and shape.counts_chain):
+            shape.thinks = shape.counts_chain = True
+            self._form = b""
+
+    def _reshape(self) -> None:
+        """Serialise a packet once, with marks where the hot path splices."""
+        shape, marks = self.shape, FIGURE_MARKS
+        self._cached = shape.tally.cached
+        shown: dict[str, Any] = shape.usage(dialogue.Usage(0, 0, 0 if shape.counts_chain else None, self._cached))
+        shown |= {"input_tokens": marks["input"], "output_tokens": marks["output"], "total_tokens": marks["total"]}
+        details = shown.get("output_tokens_details", {})
+        self._figures = len(details)
+        for name in details:
+            details[name] = marks[name.removesuffix("_tokens")]
+        choice = shape.choice(marks["index"], shape.message(CONTENT_MARK, REASONING_MARK), UNFINISHED, [])
+        form = orjson.dumps(shape.whole([choice], shown))
+        for mark in (CONTENT_MARK, REASONING_MARK):
+            form = form.replace(orjson.dumps(mark), b"%b")
+        for figure in marks.values():
+            form = form.replace(b":%d" % figure, b":%d")
+        self._form = FRAME.replace(b"%b", form)
+
+
+class Incremental:
+    """Packets that carry what is new (`incremental_output: true`)."""
+
+    __slots__ = ("_frames", "_logprobs")
+
+    def __init__(self, frames: Frames) -> None:
+        self._frames = frames
+        self._logprobs = frames.shape.call.logprobs
+
+    def reasoning(self, choice: answer.Choice, text: str) -> None:
+        self._frames.show_reasoning()
+        if self._logprobs:
+            self._frames.packet(choice, self._frames.shape.message("", text))
+        else:
+            self._frames.text(choice, b'""', orjson.dumps(text))
+
+    def content(self, choice: answer.Choice, text: str) -> None:
+        if self._logprobs:
+            self._frames.packet(choice, self._frames.shape.message(text, ""))
+        else:
+            self._frames.text(choice, orjson.dumps(text), b'""')
+
+    def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
+        fragment = tool_call(position, call, first=first)
+        self._frames.packet(choice, self._frames.shape.message("", "", [fragment]))
+
+    def finish(self, choice: answer.Choice) -> None:
+        if choice.tail_reasoning:
+            self._frames.show_reasoning()
+        message = self._frames.shape.message(choice.tail, choice.tail_reasoning)
+        self._frames.packet(choice, message, finish_of(choice))
+
+
+class Cumulative:
+    """Packets that carry everything so far (the default); tool calls are held until whole and shown once, at the end.
+
+    A snapshot that grows from one call to two, or lacks a name, breaks ChatTongyi.
+    """
+
+    __slots__ = ("_content", "_frames", "_logprobs", "_reasoning", "_said")
+
+    def __init__(self, frames: Frames) -> None:
+        self._frames = frames
+        self._logprobs = frames.shape.call.logprobs
+        # Per choice: the text so far as the inside of a JSON string, appended to and never encoded again.
+        self._content: dict[int, bytes] = {}
+        self._reasoning: dict[int, bytes] = {}
+        self._said: dict[int, list[dialogue.Json]] = {}
+
+    def reasoning(self, choice: answer.Choice, text: str) -> None:
+        self._frames.show_reasoning()
+        _grow(self._reasoning, choice.index, text)
+        self._text(choice)
+
+    def content(self, choice: answer.Choice, text: str) -> None:
+        _grow(self._content, choice.index, text)
+        self._text(choice)
+
+    def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
+        """Held: `finish` shows the calls."""
+
+    def finish(self, choice: answer.Choice) -> None:
+        if choice.tail_reasoning:
+            self._frames.show_reasoning()
+            _grow(self._reasoning, choice.index, choice.tail_reasoning)
+        if choice.tail:
+            _grow(self._content, choice.index, choice.tail)
+        calls = [tool_call(position, call) for position, call in enumerate(choice.tool_calls())]
+        self._packet(choice, calls, finish_of(choice))
+
+    def _text(self, choice: answer.Choice) -> None:
+        if self._logprobs:
+            self._packet(choice, [], UNFINISHED)
+        else:
+            content = self._content.get(choice.index, b"")
+            reasoning = self._reasoning.get(choice.index, b"")
+            self._frames.text(choice, b'"%b"' % content, b'"%b"' % reasoning)
+
+    def _packet(self, choice: answer.Choice, calls: Sequence[dialogue.Json], finish: str) -> None:
+        said = self._said.setdefault(choice.index, [])
+        said += choice.logprobs
+        choice.logprobs = list(said)
+        content = orjson.loads(b'"%b"' % self._content.get(choice.index, b""))
+        reasoning = orjson.loads(b'"%b"' % self._reasoning.get(choice.index, b""))
+        self._frames.packet(choice, self._frames.shape.message(content, reasoning, calls), finish)
+
+
+def finish_of(choice: answer.Choice) -> str:
+    """The word a choice ended with."""
+    return UNFINISHED if choice.finish_reason is None else choice.finish_reason.value
+
+
+def _grow(texts: dict[int, bytes], index: int, text: str) -> None:
+    texts[index] = texts.get(index, b"") + orjson.dumps(text)[1:-1]

@@ -1,0 +1,49 @@
+"""Whole choices into the one JSON reply of a call that does not stream (spec OUT-1, OUT-7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from translators import answer, dialogue
+from translators.dashscope import packets
+
+
+class Collected:
+    """A writer that keeps the pieces of each choice until the reply is made."""
+
+    __slots__ = ("_content", "_reasoning", "_shape")
+
+    def __init__(self, shape: packets.Shape) -> None:
+        self._shape = shape
+        self._content: dict[int, list[str]] = {}
+        self._reasoning: dict[int, list[str]] = {}
+
+    def reasoning(self, choice: answer.Choice, text: str) -> None:
+        self._shape.thinks = self._shape.counts_chain = True
+        self._reasoning.setdefault(choice.index, []).append(text)
+
+    def content(self, choice: answer.Choice, text: str) -> None:
+        self._content.setdefault(choice.index, []).append(text)
+
+    def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
+        """Nothing to keep: the choice has its calls."""
+
+    def finish(self, choice: answer.Choice) -> None:
+        if choice.tail_reasoning:
+            self.reasoning(choice, choice.tail_reasoning)
+        if choice.tail:
+            self.content(choice, choice.tail)
+
+    def reply(self, choices: Sequence[answer.Choice], used: dialogue.Usage) -> bytes:
+        """The reply: every choice in order, one usage for all of them."""
+        shape = self._shape
+        return orjson.dumps(shape.whole([self._choice(choice) for choice in choices], shape.usage(used)))
+
+    def _choice(self, choice: answer.Choice) -> dialogue.Json:
+        calls = [packets.tool_call(position, call) for position, call in enumerate(choice.tool_calls())]
+        content = "".join(self._content.get(choice.index, ()))
+        reasoning = "".join(self._reasoning.get(choice.index, ()))
+        message = self._shape.message(content, reasoning, calls)
+        return self._shape.choice(choice.index, message, packets.finish_of(choice), choice.logprobs)

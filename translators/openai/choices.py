@@ -1,0 +1,94 @@
+"""The parts of an upstream choice that a chunk and a whole completion share: finish reasons, logprobs, tool calls.
+
+Source: DeepSeek API reference, "Create chat completion"; captures of vLLM, SGLang and llama.cpp; spec OUT-2, OUT-3, OUT-6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from translators import answer, dialogue, faults
+
+# How upstream says why it stopped. What is not listed is an error: an unknown end is never a silent `stop` (spec OUT-3).
+FINISHES: Final[Mapping[str, dialogue.Finish]] = {
+    "stop": dialogue.Finish.STOP,
+    "length": dialogue.Finish.LENGTH,
+    "tool_calls": dialogue.Finish.TOOL_CALLS,
+    "function_call": dialogue.Finish.TOOL_CALLS,  # the older name, still sent by some hosts
+    "eos": dialogue.Finish.STOP,  # hosts that pass the engine's own word on
+}
+FAILED_FINISHES: Final[Mapping[str, faults.Fault]] = {
+    "content_filter": faults.OUTPUT_MODERATED,
+    "insufficient_system_resource": faults.OVERLOADED,
+    "aborted": faults.UPSTREAM_BROKEN,
+    "abort": faults.UPSTREAM_BROKEN,
+    "error": faults.UPSTREAM_BROKEN,
+}
+
+
+def finish_of(word: object) -> dialogue.Finish:
+    """Why the answer ended; raises `Refusal` where it did not end as an answer should."""
+    finish = FINISHES.get(word) if isinstance(word, str) else None
+    if finish is None:
+        known = isinstance(word, str) and word in FAILED_FINISHES
+        fault = FAILED_FINISHES[str(word)] if known else faults.UPSTREAM_BROKEN
+        raise faults.Refusal(fault, f"upstream finish_reason {str(word)[:40]!r}" if known else "unknown finish_reason")
+    return finish
+
+
+def text_of(value: object) -> str:
+    """A text field, which upstreams also leave out or send as null."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    raise faults.Refusal(faults.UPSTREAM_BROKEN, f"upstream sent a text as {type(value).__name__}")
+
+
+def reasoning_of(part: Mapping[str, Any]) -> str:
+    """The chain of thought under either of its names; the same thing where both come (spec SSE-6)."""
+    return text_of(part.get("reasoning_content")) or text_of(part.get("reasoning"))
+
+
+def take_calls(choice: answer.Choice, calls: object) -> None:
+    """Hand the tool calls of a delta or of a message to the choice."""
+    if not isinstance(calls, list):
+        raise faults.Refusal(faults.UPSTREAM_BROKEN, "upstream sent tool_calls that are no list")
+    for call in calls:
+        if not isinstance(call, dict):
+            raise faults.Refusal(faults.UPSTREAM_BROKEN, "upstream sent a tool call that is no object")
+        function = call.get("function")
+        function = function if isinstance(function, dict) else {}
+        index = call.get("index")
+        choice.fragment(
+            index if type(index) is int else None,
+            text_of(call.get("id")),
+            text_of(function.get("name")),
+            text_of(function.get("arguments")),
+        )
+
+
+def take_logprobs(choice: answer.Choice, logprobs: object) -> None:
+    """Hand the log probabilities of answer tokens to the choice; those of reasoning tokens are dropped (spec PAR-10)."""
+    entries = logprobs.get("content") if isinstance(logprobs, dict) else None
+    if isinstance(entries, list):
+        choice.logprobs += [_entry(entry) for entry in entries if isinstance(entry, dict)]
+
+
+def _entry(entry: Mapping[str, Any]) -> dialogue.Json:
+    tops = entry.get("top_logprobs")
+    return {
+        **_token(entry),
+        "top_logprobs": [_token(top) for top in tops if isinstance(top, dict)] if isinstance(tops, list) else [],
+    }
+
+
+def _token(entry: Mapping[str, Any]) -> dialogue.Json:
+    token = text_of(entry.get("token"))
+    raw = entry.get("bytes")
+    return {
+        "token": token,
+        "bytes": raw if isinstance(raw, list) else list(token.encode()),
+        "logprob": entry.get("logprob"),
+    }

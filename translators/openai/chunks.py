@@ -1,0 +1,181 @@
+"""What upstream answers, chunk by chunk or whole, into what it adds to the choices: the upstream half of an answer.
+
+Every event is read or ends the stream: a chunk we cannot read is an error, never skipped (spec ERR-3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import orjson
+
+from translators import answer, dialogue, faults, usage
+from translators.openai import choices, failures, figures
+
+DONE: Final = b"[DONE]"
+
+
+class Reader:
+    """Reads one upstream call's stream into the choices it serves.
+
+    served:   those choices, in the order of upstream's `index`
+    leg:      which upstream call of the caller's call this is
+    logprobs: whether the caller asked for them
+    done:     whether upstream said `[DONE]`
+    settled:  whether upstream reported usage when nothing more could come
+    """
+
+    __slots__ = ("_leg", "_logprobs", "_served", "_tally", "_terms", "done", "settled")
+
+    def __init__(
+        self,
+        served: Sequence[answer.Choice],
+        tally: usage.Tally,
+        leg: int,
+        terms: failures.Terms,
+        *,
+        logprobs: bool,
+    ) -> None:
+        self._served = served
+        self._tally = tally
+        self._leg = leg
+        self._terms = terms
+        self._logprobs = logprobs
+        self.done = False
+        self.settled = False
+
+    def feed(self, data: bytes) -> None:
+        """Take the data of one event; raises `Refusal` for an error object or anything unreadable."""
+        try:
+            chunk = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            if data.strip() != DONE:
+                raise _broken("an event that is not JSON") from None
+            self.done = True
+            return
+        if type(chunk) is not dict:
+            raise _broken("a chunk that is no object")
+        items = chunk.get("choices")
+        if "error" in chunk and chunk["error"] is not None:
+            raise self._failure(chunk)
+        if type(items) is list:
+            for item in items:
+                self._take(item)
+        elif "usage" not in chunk:
+            raise _broken("a chunk without choices")
+        reported = chunk.get("usage")
+        if reported is not None:
+            self._report(reported, items or ())
+
+    def feed_completion(self, raw: bytes, prefix: str = "") -> None:
+        """Take a whole completion; `prefix` is what a server repeats of the text it was to go on with (llama.cpp).
+
+        Raises `Refusal` for an error object, for fewer choices than were asked for (Ark ignores `n`) and for anything unreadable.
+        Blank lines before the object are DeepSeek's keep-alive.
+        """
+        try:
+            completion = orjson.loads(raw.strip() or b"null")
+        except orjson.JSONDecodeError:
+            raise _broken("a completion that is not JSON") from None
+        if type(completion) is not dict:
+            raise _broken("a completion that is no object")
+        if completion.get("error") is not None:
+            raise self._failure(completion)
+        items = completion.get("choices")
+        if type(items) is not list or len(items) != len(self._served):
+            raise _broken("another number of choices than was asked for")
+        for choice, item in zip(self._served, items, strict=True):
+            self._take_whole(choice, item, prefix)
+        self._report(completion.get("usage"), ())
+
+    def conclude(self) -> None:
+        """Upstream said `[DONE]` without a finish reason: a regular end, if anything came before it."""
+        for choice in self._served:
+            if choice.phase is answer.Phase.START:
+                raise _broken("[DONE] and no answer")
+            choice.finish(dialogue.Finish.STOP)
+
+    def _failure(self, chunk: dict[str, Any]) -> faults.Refusal:
+        refusal = failures.of_event(chunk, self._terms)
+        # One wording for both (DeepSeek): what is said before any text is about the input.
+        begun = any(choice.phase is not answer.Phase.START for choice in self._served)
+        if begun and refusal.fault == faults.INPUT_MODERATED:
+            return faults.Refusal(faults.OUTPUT_MODERATED, refusal.cause)
+        return refusal
+
+    def _take(self, item: object) -> None:
+        if type(item) is not dict:
+            raise _broken("a choice that is no object")
+        choice = self._choice(item)
+        delta = item.get("delta")
+        if type(delta) is not dict:
+            if delta is not None:
+                raise _broken("a delta that is no object")
+            delta = {}
+        content = delta.get("content")
+        if self._logprobs and content:
+            choices.take_logprobs(choice, item.get("logprobs"))
+        if len(delta) == 1 and type(content) is str and item.get("finish_reason") is None:
+            if content:
+                choice.say(content)
+        else:
+            self._take_all(choice, delta, item.get("finish_reason"))
+
+    def _take_all(self, choice: answer.Choice, delta: dict[str, Any], ended: object) -> None:
+        """A delta of any form: chain before answer, answer before calls, and the end with the text it brought."""
+        reasoning = choices.reasoning_of(delta)
+        text = choices.text_of(delta.get("content"))
+        calls = delta.get("tool_calls")
+        if ended is None or calls:
+            if reasoning:
+                choice.think(reasoning)
+            if text:
+                choice.say(text)
+            reasoning = text = ""
+        if calls:
+            choices.take_calls(choice, calls)
+        if ended is not None:
+            choice.finish(choices.finish_of(ended), reasoning, text)
+
+    def _take_whole(self, choice: answer.Choice, item: object, prefix: str) -> None:
+        message = item.get("message") if type(item) is dict else None
+        if type(item) is not dict or type(message) is not dict:
+            raise _broken("a choice without a message")
+        finish = choices.finish_of(item.get("finish_reason"))
+        if self._logprobs:
+            choices.take_logprobs(choice, item.get("logprobs"))
+        if reasoning := choices.reasoning_of(message):
+            choice.think(reasoning)
+        if text := choices.text_of(message.get("content")).removeprefix(prefix):
+            choice.say(text)
+        if calls := message.get("tool_calls"):
+            choices.take_calls(choice, calls)
+        choice.finish(finish)
+
+    def _choice(self, item: dict[str, Any]) -> answer.Choice:
+        index = item.get("index", 0)
+        if type(index) is not int or not 0 <= index < len(self._served):
+            raise _broken("a choice that was not asked for")
+        return self._served[index]
+
+    def _report(self, reported: object, items: Sequence[Any]) -> None:
+        found = figures.read(reported)
+        if found is None:
+            return
+        if len(self._served) > 1 and items:
+            # vLLM's continuous usage is per choice; only the chunk without choices sums them up.
+            self._follow(self._choice(items[0]), found)
+            found = usage.Figures(input=found.input, cached=found.cached)
+        elif len(self._served) == 1:
+            self._follow(self._served[0], found)
+        self._tally.report(self._leg, found)
+        self.settled = self.settled or all(choice.finish_reason is not None for choice in self._served)
+
+    def _follow(self, choice: answer.Choice, found: usage.Figures) -> None:
+        if found.output is not None and choice.finish_reason is None:
+            choice.meter.follow(found.output)
+
+
+def _broken(what: str) -> faults.Refusal:
+    return faults.Refusal(faults.UPSTREAM_BROKEN, f"upstream sent {what}")

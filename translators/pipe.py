@@ -1,0 +1,246 @@
+"""Upstream bytes into downstream bytes: sse ▸ chunks ▸ answer ▸ packets, and the one state machine of a stream.
+
+The shell feeds what it reads and writes what it gets; it sees no field. A failure before the first packet is a `Refusal`, so that
+it keeps its true HTTP status; after it, it is an error frame (spec SSE-2, SSE-3, SSE-4). Whatever happens, the pipe ends once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from translators import answer, dialogue, faults, sse, tokens, toolcalls, usage
+from translators.dashscope import packets, reply
+from translators.openai import chunks, failures
+
+
+class State(Enum):
+    """Where a stream stands, as its caller sees it."""
+
+    HELD = auto()  # nothing has gone out: a failure can still have its own status
+    OPEN = auto()  # the head is out
+    ENDED = auto()  # the finish or an error frame is out: nothing follows
+
+
+class Event(Enum):
+    """What moves a stream on."""
+
+    PACKET = auto()
+    FINISH = auto()
+    FAULT = auto()
+
+
+# What is absent cannot happen: an ended stream takes nothing more, and a held one is refused, not ended, by a fault.
+NEXT: Final = {
+    (State.HELD, Event.PACKET): State.OPEN,
+    (State.HELD, Event.FINISH): State.ENDED,
+    (State.OPEN, Event.PACKET): State.OPEN,
+    (State.OPEN, Event.FINISH): State.ENDED,
+    (State.OPEN, Event.FAULT): State.ENDED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an answer is made under, beside the call.
+
+    rules:         what we do to it ourselves
+    chain_end:     tokens upstream counts for closing a chain of thought, 0 or 1
+    legs:          upstream calls that serve it: 1, or `n` where upstream knows no `n`
+    failures:      what its failures can depend on
+    request_id:    the caller's, in every packet
+    event_limit:   bytes one upstream event may have
+    prefix:        text a JSON completion repeats before its own (llama.cpp, prefix completion)
+    """
+
+    rules: answer.Rules
+    chain_end: int
+    legs: int
+    failures: failures.Terms
+    request_id: str
+    event_limit: int = 16 << 20
+    prefix: str = ""
+
+
+class Answer:
+    """What a stream and a reply share: the choices, the tally, and how they are settled at the end.
+
+    basis: whose figures the last usage is
+    """
+
+    __slots__ = ("_legs", "basis", "choices", "shape", "tally")
+
+    def __init__(
+        self,
+        call: dialogue.Call,
+        terms: Terms,
+        vocabulary: tokens.Vocabulary,
+        shape: packets.Shape,
+        writer: answer.Writer,
+    ) -> None:
+        self._legs = terms.legs
+        self.shape = shape
+        self.tally = shape.tally
+        self.choices = [
+            answer.Choice(
+                index,
+                usage.Meter(vocabulary, terms.chain_end if call.thinking else 0),
+                writer,
+                terms.rules,
+                toolcalls.Drafts(vocabulary, f"call_{terms.request_id.replace('-', '')}_{index}"),
+            )
+            for index in range(call.n)
+        ]
+        self.basis: usage.Basis = "counted"
+
+    def served_by(self, leg: int) -> Sequence[answer.Choice]:
+        """The choices that one upstream call fills."""
+        return self.choices if self._legs == 1 else self.choices[leg : leg + 1]
+
+    def settle(self, leg: int) -> None:
+        """Upstream's last figures win over ours (spec USE-3); an answer cut by us keeps our count."""
+        served = self.served_by(leg)
+        figures = self.tally.figures.get(leg)
+        if figures is None or figures.output is None or any(choice.cut for choice in served):
+            return
+        self.basis = "upstream_final"
+        # A sum for several choices: what it differs from our counts goes to the last of them.
+        last = served[-1].meter
+        last.settle(max(0, figures.output - sum(choice.meter.output for choice in served[:-1])))
+        if len(served) == 1:
+            last.reasoning = usage.reasoning_of(figures, last.reasoning)
+
+    def used(self) -> dialogue.Usage:
+        """The usage of all choices: input once, outputs summed (spec OUT-7)."""
+        each = [self.shape.used(choice) for choice in self.choices]
+        chains = [one.reasoning for one in each if one.reasoning is not None]
+        output = sum(one.output for one in each)
+        return dialogue.Usage(self.tally.input, output, sum(chains) if chains else None, self.tally.cached)
+
+
+class Pipe:
+    """One answer on its way: fed by streams or by whole completions, read as packets or as one reply.
+
+    A call that does not stream is the same pipe with another writer: nothing comes out of it until the reply does, so that a
+    folded stream and a completion give the same reply.
+    state: see `State`
+    """
+
+    __slots__ = ("_collected", "_decoders", "_frames", "_open_legs", "_readers", "_terms", "_writer", "answer", "state")
+
+    def __init__(self, call: dialogue.Call, terms: Terms, vocabulary: tokens.Vocabulary) -> None:
+        tally = usage.Tally()
+        shape = packets.Shape(call, tally, terms.request_id)
+        self.state = State.HELD
+        self._terms = terms
+        self._frames = packets.Frames(shape)
+        self._collected = None if call.stream else reply.Collected(shape)
+        self._writer: answer.Writer = self._collected or (
+            packets.Incremental(self._frames) if call.incremental else packets.Cumulative(self._frames)
+        )
+        self.answer = Answer(call, terms, vocabulary, shape, self._writer)
+        self._open_legs = set(range(terms.legs))
+        self._decoders = [sse.Decoder(terms.event_limit) for _ in self._open_legs]
+        self._readers = [
+            chunks.Reader(self.answer.served_by(leg), tally, leg, terms.failures, logprobs=call.logprobs)
+            for leg in self._open_legs
+        ]
+
+    def count_prompt(self, counted: int, learned: int) -> None:
+        """Say how long the prompt is, before the first packet: our count, and what was learned to add to it (spec USE-5)."""
+        tally = self.answer.tally
+        tally.counted_input = counted
+        tally.input = max(0, counted + learned)
+
+    def feed(self, wire: bytes, leg: int = 0) -> bytes:
+        """What upstream's bytes become; raises `Refusal` where they end the call before its first packet."""
+        if leg not in self._open_legs:
+            return b""
+        reader = self._readers[leg]
+        try:
+            for data in self._decoders[leg].feed(wire):
+                reader.feed(data)
+            return self._flow(leg)
+        except faults.Refusal as refusal:
+            return self.fail(refusal)
+
+    def feed_completion(self, raw: bytes, leg: int = 0) -> bytes:
+        """What one upstream call's whole completion becomes; raises `Refusal` where it is none."""
+        reader = self._readers[leg]
+        reader.feed_completion(raw, self._terms.prefix)
+        reader.done = True
+        return self._flow(leg)
+
+    def eof(self, leg: int = 0) -> bytes:
+        """Upstream has closed: the finish if it was seen, else a failure (spec SSE-4)."""
+        if leg not in self._open_legs:
+            return b""
+        reader = self._readers[leg]
+        try:
+            for data in self._decoders[leg].eof():
+                reader.feed(data)
+            if not self._has_ended(leg):
+                raise faults.Refusal(faults.UPSTREAM_BROKEN, "upstream closed before the answer ended")
+            reader.done = True
+            return self._flow(leg)
+        except faults.Refusal as refusal:
+            return self.fail(refusal)
+
+    def release(self, leg: int = 0) -> bytes:
+        """Upstream was given its time to report usage and has not: finish with our own count (spec SSE-8)."""
+        self._readers[leg].done = True
+        return self._flow(leg)
+
+    def fail(self, refusal: faults.Refusal) -> bytes:
+        """End with a fault: raised while the head is held, an error frame once it is out."""
+        following = NEXT.get((self.state, Event.FAULT))
+        if following is None:
+            raise refusal
+        self.state = following
+        self._open_legs.clear()
+        return self._frames.take() + self._frames.error(refusal.fault)
+
+    def open(self) -> None:
+        """The shell has sent the head on its own: from now on a failure is an error frame (spec SSE-11)."""
+        self.state = NEXT[self.state, Event.PACKET]
+
+    def is_open(self, leg: int = 0) -> bool:
+        """Whether more is wanted of this upstream call."""
+        return leg in self._open_legs
+
+    def awaits_usage(self, leg: int = 0) -> bool:
+        """Whether all that is missing of this upstream call is its usage."""
+        return leg in self._open_legs and self._has_ended(leg)
+
+    def was_cut(self, leg: int = 0) -> bool:
+        """Whether we ended the answer while upstream is still talking: its connection is not fit for another call."""
+        return any(choice.cut for choice in self.answer.served_by(leg))
+
+    def generated(self, leg: int = 0) -> int:
+        """Tokens generated so far, shown or held: how the shell tells a token from a comment."""
+        return sum(choice.meter.output for choice in self.answer.served_by(leg))
+
+    def _has_ended(self, leg: int) -> bool:
+        return all(choice.finish_reason is not None for choice in self.answer.served_by(leg))
+
+    def _flow(self, leg: int) -> bytes:
+        """Finish what can be finished, and hand out every frame there is."""
+        reader = self._readers[leg]
+        served = self.answer.served_by(leg)
+        if reader.done and not self._has_ended(leg):
+            reader.conclude()
+        if self._has_ended(leg) and (reader.done or reader.settled or self.was_cut(leg)):
+            self.answer.settle(leg)
+            for choice in served:
+                self._writer.finish(choice)
+            self._open_legs.discard(leg)
+        out = self._frames.take()
+        if not self._open_legs:
+            self.state = NEXT[self.state, Event.FINISH]
+            if self._collected is not None:
+                return self._collected.reply(self.answer.choices, self.answer.used())
+        elif out:
+            self.state = NEXT[self.state, Event.PACKET]
+        return out

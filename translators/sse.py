@@ -1,0 +1,89 @@
+"""Upstream bytes into the data of server-sent events; knows line ends, comments and joins, no JSON.
+
+The stream may be cut anywhere between two reads: inside a character, inside a CR LF pair, inside the byte-order mark.
+Source: WHATWG HTML, "Server-sent events", interpretation; spec SSE-10.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from translators import faults
+
+BOM: Final = b"\xef\xbb\xbf"
+
+
+class Decoder:
+    """Collects reads of one upstream stream and hands out the data of each whole event.
+
+    limit: bytes one event may have; a longer one is a `Refusal`, since it would have to be held in memory whole
+    """
+
+    __slots__ = ("_after_cr", "_limit", "_pending", "_virgin")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._pending = bytearray()
+        self._after_cr = False
+        self._virgin = True
+
+    def feed(self, wire: bytes) -> list[bytes]:
+        """The data of every event that `wire` completes, in order; comments and empty events leave nothing."""
+        if self._after_cr or b"\r" in wire:
+            wire = self._with_line_feeds(wire)
+        pending = self._pending
+        if pending:
+            # Only the last byte held so far can be half of a blank line: what was searched once is never searched again.
+            start = len(pending) - 1
+            pending += wire
+            end = pending.rfind(b"\n\n", start)
+            if end < 0:
+                self._check_limit()
+                return []
+            blocks = bytes(pending[:end]).split(b"\n\n")
+            del pending[: end + 2]
+        else:
+            blocks = wire.split(b"\n\n")
+            pending += blocks.pop()
+        self._check_limit()
+        return self._data_of(blocks)
+
+    def eof(self) -> list[bytes]:
+        """The data of an event that lacks only its closing blank line: some servers end without it."""
+        block = bytes(self._pending)
+        self._pending.clear()
+        return self._data_of([block]) if block else []
+
+    def _data_of(self, blocks: list[bytes]) -> list[bytes]:
+        if self._virgin and blocks:
+            self._virgin = False
+            blocks[0] = blocks[0].removeprefix(BOM)
+        found = []
+        for block in blocks:
+            if block.startswith(b"data:") and b"\n" not in block:
+                found.append(block[5:])
+            elif (data := _join(block)) is not None:
+                found.append(data)
+        return found
+
+    def _with_line_feeds(self, wire: bytes) -> bytes:
+        """CR LF and CR become LF; a CR that ends a read swallows the LF that begins the next one."""
+        if not wire:
+            return wire
+        if self._after_cr and wire.startswith(b"\n"):
+            wire = wire[1:]
+            self._after_cr = False
+            if not wire:
+                return wire
+        self._after_cr = wire.endswith(b"\r")
+        return wire.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _check_limit(self) -> None:
+        if len(self._pending) > self._limit:
+            raise faults.Refusal(faults.UPSTREAM_BROKEN, f"upstream sent an event of more than {self._limit} bytes")
+
+
+def _join(block: bytes) -> bytes | None:
+    """The data lines of one event, joined; None where it has none (comments, `event:`, `id:`, `retry:` alone)."""
+    lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
+    return b"\n".join(lines) if lines else None
