@@ -1,0 +1,145 @@
+"""The shipped model table, an operator's rows and `--map`, into the rows that a caller's model name is looked up in."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict  # the only one pydantic reads before Python 3.12
+
+from config import settings
+
+Template = Literal["v3", "r1", "v3.1", "v3.2", "v4-preview", "v4", "v4.1"]
+Tokens = Annotated[int, Field(gt=0, strict=True)]
+Word = Annotated[str, Field(pattern=r"^[!-~]+$")]
+DEFAULTS: Mapping[str, object] = {
+    "enable_thinking": "ignore",
+    "strict_thinking": False,
+    "upstream": {},
+    "templates": {},
+}
+# What an unknown name of `--map` becomes (spec MOD-5).
+PATTERN = "deepseek-v3"
+
+
+def _consistent(row: ModelRow) -> ModelRow:
+    if max(row["input_tokens"], row["chain_tokens"], row["answer_tokens"]) > row["context_tokens"]:
+        raise ValueError("no limit can be greater than context_tokens")
+    if (row["thinking"] == "never") != (row["chain_tokens"] == 0):
+        raise ValueError("chain_tokens is 0 on a model that never thinks, and on no other")
+    return row
+
+
+def _by_dialect(entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    for dialect in entries:
+        if dialect not in settings.DIALECTS:
+            raise ValueError(f"goes by dialect: must be one of {', '.join(settings.DIALECTS)}")
+    return entries
+
+
+@with_config(ConfigDict(extra="forbid"))
+class ModelRow(TypedDict):
+    """One model; field for field `translators.dialogue.Model`, which says what they mean (spec MOD-1)."""
+
+    id: Word
+    thinking: Literal["never", "hybrid", "always"]
+    context_tokens: Tokens
+    input_tokens: Tokens
+    chain_tokens: Annotated[int, Field(ge=0, strict=True)]
+    answer_tokens: Tokens
+    template: Template
+    enable_thinking: Literal["ignore", "refuse"]
+    strict_thinking: bool
+    upstream: Annotated[Mapping[str, Word], AfterValidator(_by_dialect)]
+    templates: Annotated[Mapping[str, Template], AfterValidator(_by_dialect)]
+
+
+@with_config(ConfigDict(extra="forbid"))
+class ModelFile(TypedDict):
+    """A file of rows.
+
+    model:     rows; one of a known id need not be whole
+    templates: by upstream id, the template that model renders its prompts with
+    """
+
+    model: NotRequired[list[dict[str, Any]]]
+    templates: NotRequired[dict[str, Template]]
+
+
+FILE: TypeAdapter[ModelFile] = TypeAdapter(ModelFile)
+ROW: TypeAdapter[ModelRow] = TypeAdapter(Annotated[ModelRow, AfterValidator(_consistent)])
+
+
+def load(chosen: settings.Settings) -> tuple[ModelRow, ...]:
+    """All rows, shipped ones first.
+
+    errors: SettingsError, with a line for each fault of `models_file`, `map` and `aliases`
+    """
+    shipped = FILE.validate_python(tomllib.loads(resources.files("config").joinpath("models.toml").read_text("utf-8")))
+    theirs = _read(chosen.models_file) if chosen.models_file else ModelFile()
+    templates = {**shipped.get("templates", {}), **theirs.get("templates", {})}
+    drafts = _drafted([*shipped.get("model", ()), *theirs.get("model", ())], chosen.map)
+    rows, complaints = _checked(drafts.values(), str(chosen.models_file))
+    complaints += [
+        f"aliases.{name} ({chosen.origins.get('aliases', 'default')}): stands for a model that is not known"
+        for name, model in chosen.aliases.items()
+        if not {model.lower(), model.lower().rpartition("/")[2]} & drafts.keys()
+    ]
+    if complaints:
+        raise settings.SettingsError(complaints)
+    return tuple(_with_templates(row, templates) for row in rows)
+
+
+def _read(path: Path) -> ModelFile:
+    try:
+        return FILE.validate_python(tomllib.loads(path.read_text("utf-8")))
+    except ValidationError as error:
+        raise settings.SettingsError(_complaints(error, f"models_file ({path})")) from None
+    except ValueError as error:
+        raise settings.SettingsError([f"models_file ({path}): is not TOML: {error}"]) from error
+
+
+def _drafted(rows: Iterable[Mapping[str, Any]], mapped: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Unchecked rows by id: what is said of an id later goes over what was said before."""
+    drafts: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        name = str(row.get("id", "")).lower()
+        drafts |= {name: {**DEFAULTS, **drafts.get(name, {}), **row, "id": name}}
+    for name, upstream in mapped.items():
+        drafts |= {name: _mapped(name, upstream, drafts)}
+    return drafts
+
+
+def _mapped(name: str, upstream: str, drafts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The row of `name` with one id for every dialect; a vendor's name for a model is a row like the model's."""
+    like = next(drafts[known] for known in (name, name.rpartition("/")[2], PATTERN) if known in drafts)
+    return {**like, "id": name, "upstream": dict.fromkeys(settings.DIALECTS, upstream)}
+
+
+def _checked(drafts: Iterable[Mapping[str, Any]], origin: str) -> tuple[list[ModelRow], list[str]]:
+    rows: list[ModelRow] = []
+    complaints: list[str] = []
+    for draft in drafts:
+        try:
+            rows.append(ROW.validate_python(draft))
+        except ValidationError as error:
+            complaints += _complaints(error, f"model {draft['id']} ({origin})")
+    return rows, complaints
+
+
+def _complaints(error: ValidationError, origin: str) -> list[str]:
+    return [
+        ": ".join(filter(None, (origin, ".".join(map(str, detail["loc"])), settings.explain(detail))))
+        for detail in error.errors()
+    ]
+
+
+def _with_templates(row: ModelRow, templates: Mapping[str, Template]) -> ModelRow:
+    """The row, naming the template of each upstream model that does not render prompts as the row says."""
+    served = {dialect: templates[model] for dialect, model in row["upstream"].items() if model in templates}
+    differing = {dialect: template for dialect, template in served.items() if template != row["template"]}
+    return {**row, "templates": {**differing, **row["templates"]}}

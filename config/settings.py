@@ -1,0 +1,371 @@
+"""What an operator says in flags, environment and file, into one checked and frozen `Settings`.
+
+Read once, before a port opens. Flags are stronger than `DASHSEEK_*` variables, these than the file, the file than the
+defaults. All that is wrong is told at once, with the place where it was said.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
+
+from config import values
+
+PREFIX = "DASHSEEK_"
+CONFIG_VARIABLE = "DASHSEEK_CONFIG"
+
+Dialect = Literal["deepseek", "vllm", "sglang", "llamacpp", "siliconflow", "ark", "openai"]
+Auth = Literal["passthrough", "any", "none", "keys"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "json", "console"]
+DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
+# Settled by a validator, from the fields before it.
+UNSET: Any = None
+
+# A Service named `dashseek` makes Kubernetes set these in every pod beside it: they say nothing about us.
+SERVICE_LINK = re.compile(
+    r"\w+_SERVICE_(HOST|PORT\w*)=.*"
+    r"|\w+_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=.*"
+    r"|\w+_PORT=(tcp|udp|sctp)://.*"
+)
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used.
+
+    lines: one complaint each: the setting, where it was said, what is wrong, what would be right; never its value
+    """
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines = tuple(lines)
+        super().__init__("\n".join(self.lines))
+
+
+class Settings(BaseModel):
+    """Everything an operator decides; times in seconds, sizes in bytes, paths as the process sees them.
+
+    A later field may look at earlier ones (`auth` at the key, `host` at `auth`), so the order is part of the meaning.
+    origins: where each setting was said: a flag, a variable, `file:line`, or "default"
+    source:  spec ERR-5, HTTP-2, KEY-1, MOD-3, MOD-5, OPS-1, OPS-2, PAR-14, SSE-8, SSE-11
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
+
+    upstream: values.Urls = Field(
+        default=(),
+        title="URL",
+        description="Base URL that /chat/completions is added to; a second one is tried when the first fails.",
+    )
+    upstream_api_key_file: values.File | None = Field(
+        default=None, title="FILE", description="File that holds the upstream key and nothing else."
+    )
+    upstream_api_key: values.Key | None = Field(
+        default=None, description="Upstream key. Not a flag and not in the file: both are easily read by others."
+    )
+    upstream_ca_file: values.File | None = Field(
+        default=None,
+        title="FILE",
+        description="Certificates (PEM) to trust instead of the system's. TLS is always verified.",
+    )
+    dialect: Annotated[Dialect, values.Word] = Field(
+        default="deepseek", description="How the upstream differs from the others."
+    )
+
+    models_file: values.File | None = Field(
+        default=None,
+        title="FILE",
+        description="More rows for the model table, or other values for the shipped ones (TOML).",
+    )
+    map: values.Table = Field(
+        default={},
+        title="NAME=UPSTREAM_ID",
+        description="Ask upstream for UPSTREAM_ID where a caller says NAME; a new NAME is a new model.",
+    )
+    aliases: values.Table = Field(default={}, title="NAME=MODEL", description="Let callers say NAME for MODEL.")
+    model_route: values.Route = Field(
+        default="/{partner}/models/{model}",
+        title="PATH",
+        description="Second path for calls, with the model in it; {model} may hold slashes. off: no such path.",
+    )
+    strict_thinking: bool | None = Field(
+        default=None,
+        description="Calls that think must ask for SSE and incremental output. Unset: as each model's row says.",
+    )
+
+    keys_file: values.File | None = Field(
+        default=None, title="FILE", description="SHA-256 digests of the keys that callers may use."
+    )
+    auth: Annotated[Auth, values.Word] = Field(
+        default=UNSET,
+        description="Whose key pays. passthrough: the caller's goes upstream. any: a key must be there, any will do. "
+        "none: none needed. keys: one of the keys file. Unset: passthrough, or any with an upstream key.",
+    )
+    host: str = Field(default="127.0.0.1", min_length=1, title="HOST", description="Address to listen on.")
+    port: values.Port = Field(default=8080, description="Port to listen on; 0 picks a free one.")
+    admin_host: str = Field(
+        default="127.0.0.1", min_length=1, title="HOST", description="Address of health and metrics."
+    )
+    admin_port: values.Port = Field(
+        default=UNSET, description="Port of health and metrics. Unset: the port after the one above."
+    )
+
+    max_body_bytes: values.Bytes = Field(default=ByteSize(16 << 20), description="Longest call, unpacked; also 8MiB.")
+    max_event_bytes: values.Bytes = Field(
+        default=ByteSize(16 << 20), description="Longest single event of an upstream."
+    )
+
+    header_timeout: values.Seconds = Field(default=10, description="For a caller to send the head of a call.")
+    body_timeout: values.Seconds = Field(default=30, description="For a caller to send the body.")
+    connect_timeout: values.Seconds = Field(default=5, description="To connect to an upstream, TLS included.")
+    first_token_timeout: values.Seconds = Field(default=300, description="From the upstream call to its first token.")
+    idle_timeout: values.Seconds = Field(
+        default=120, description="Between two tokens. Upstream's keep-alive comments do not count."
+    )
+    write_timeout: values.Seconds = Field(default=60, description="For a caller who does not read what we write.")
+    total_timeout: values.Seconds = Field(default=3600, description="For a whole call.")
+    usage_timeout: values.Seconds = Field(default=2, description="For upstream's usage, once the answer is complete.")
+    head_hold: values.Seconds = Field(
+        default=25, description="Longest wait for a first packet before the 200 goes out alone."
+    )
+    heartbeat: values.Seconds = Field(
+        default=15, description="Between two comments to the caller while nothing else is sent."
+    )
+    keepalive_timeout: values.Seconds = Field(default=75, description="To keep a caller's idle connection.")
+    upstream_keepalive_timeout: values.Seconds = Field(
+        default=4, description="To keep an idle upstream connection; less than the upstream does (uvicorn: 5)."
+    )
+    drain_delay: values.SecondsOrZero = Field(
+        default=0, description="Not ready but still serving, after the first SIGTERM."
+    )
+    drain_timeout: values.SecondsOrZero = Field(default=600, description="For open calls to end, after that.")
+
+    log_level: Annotated[LogLevel, values.Word] = Field(default="info", description="Least severe event to log.")
+    log_format: Annotated[LogFormat, values.Word] = Field(
+        default="auto", description="auto: console on a terminal, else json."
+    )
+
+    origins: dict[str, str] = Field(default={}, repr=False)
+
+    @field_validator("upstream_api_key", mode="after")
+    @classmethod
+    def _from_file(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        path: Path | None = info.data.get("upstream_api_key_file")
+        if key and path:
+            raise ValueError("is said twice: here and in upstream_api_key_file")
+        return values.key_of(path) if path else key
+
+    @field_validator("auth", mode="before")
+    @classmethod
+    def _by_the_key(cls, auth: object, info: ValidationInfo) -> object:
+        """Our own key is not for everyone to find out about: with one, callers must at least bring something."""
+        if auth is not None:
+            return auth
+        if info.data.get("keys_file"):
+            return "keys"
+        return "any" if info.data.get("upstream_api_key") else "passthrough"
+
+    @field_validator("auth", mode="after")
+    @classmethod
+    def _keys_need_a_file(cls, auth: Auth, info: ValidationInfo) -> Auth:
+        if (auth == "keys") != bool(info.data.get("keys_file")) and "keys_file" in info.data:
+            raise ValueError("keys and keys_file go together: say both or neither")
+        return auth
+
+    @field_validator("host", mode="after")
+    @classmethod
+    def _open_to_the_world(cls, host: str, info: ValidationInfo) -> str:
+        auth = info.data.get("auth")
+        if auth in {"any", "none"} and not _is_loopback(host):
+            raise ValueError(
+                f"with auth = {auth} whoever reaches this address may call: bind 127.0.0.1, "
+                "or say --auth passthrough (callers bring their own key) or --keys-file FILE (callers you know)"
+            )
+        return host
+
+    @field_validator("admin_port", mode="before")
+    @classmethod
+    def _next_port(cls, admin_port: object, info: ValidationInfo) -> object:
+        port = info.data.get("port", 0)
+        return (port and port + 1) if admin_port is None else admin_port
+
+    @field_validator("admin_port", mode="after")
+    @classmethod
+    def _another_port(cls, admin_port: int, info: ValidationInfo) -> int:
+        if admin_port and admin_port == info.data.get("port"):
+            raise ValueError("must not be the port of the calls")
+        return admin_port
+
+
+SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "Upstream": ("upstream", "upstream_api_key", "upstream_api_key_file", "upstream_ca_file", "dialect"),
+    "Models": ("map", "aliases", "models_file", "model_route", "strict_thinking"),
+    "Callers": ("host", "port", "auth", "keys_file", "max_body_bytes"),
+    "Time limits": (
+        "header_timeout",
+        "body_timeout",
+        "connect_timeout",
+        "first_token_timeout",
+        "idle_timeout",
+        "write_timeout",
+        "total_timeout",
+        "usage_timeout",
+    ),
+    "Streams and connections": (
+        "head_hold",
+        "heartbeat",
+        "max_event_bytes",
+        "keepalive_timeout",
+        "upstream_keepalive_timeout",
+    ),
+    "Operation": ("admin_host", "admin_port", "drain_delay", "drain_timeout", "log_level", "log_format"),
+}
+NAMES = tuple(name for names in SECTIONS.values() for name in names)
+TABLES = frozenset({"map", "aliases"})
+SECRETS = frozenset({"upstream_api_key"})
+FLAGS: Mapping[str, str] = {
+    name: "--" + {"aliases": "alias"}.get(name, name).replace("_", "-") for name in NAMES if name not in SECRETS
+}
+VARIABLES: Mapping[str, str] = {name: PREFIX + name.upper() for name in NAMES}
+KEY = re.compile(r"""\s*\[*\s*["']?([\w-]+)""")
+# pydantic's own words for these are unclear, or repeat a part of the value.
+WORDINGS: Mapping[str, str] = {
+    "missing": "is missing",
+    "extra_forbidden": "there is no such field",
+    "path_not_file": "is not a file",
+    "path_type": "must be a path",
+    "byte_size": "must be a number of bytes, such as 16777216 or 16MiB",
+    "byte_size_unit": "must be a number of bytes, such as 16777216 or 16MiB",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """One thing an operator said.
+
+    name:   the setting it is about, or what they took for one
+    value:  as said: text, a list of texts, or a TOML value
+    origin: where they find it again: a flag, a variable, `file:line`
+    """
+
+    name: str
+    value: Any
+    origin: str
+
+
+def load(
+    flags: Mapping[str, object],
+    config_file: str | None,
+    environ: Mapping[str, str],
+    needs: Collection[str] = (),
+) -> Settings:
+    """Settle what flags, environment and file say.
+
+    flags:       by setting; None and () are flags that were not given
+    config_file: path of a TOML file; else `DASHSEEK_CONFIG` names it
+    environ:     the process's variables; an empty one counts as unset
+    needs:       settings this command cannot do without
+    errors:      SettingsError, with all complaints at once; alone that of a file which is not TOML
+    """
+    path = config_file or environ.get(CONFIG_VARIABLE)
+    said = [*(_file(path) if path else ()), *_environment(environ), *_flags(flags)]
+    misplaced = [_misplaced(saying) for saying in said]
+    chosen, origins = _settle(saying for saying, complaint in zip(said, misplaced, strict=True) if not complaint)
+    complaints = [*filter(None, misplaced), *(_missing(name) for name in needs if not chosen.get(name))]
+    try:
+        settings = Settings(**chosen, origins=origins)
+    except ValidationError as error:
+        raise SettingsError([*complaints, *(_complaint(detail, origins) for detail in error.errors())]) from None
+    if complaints:
+        raise SettingsError(complaints)
+    return settings
+
+
+def _file(path: str) -> Iterator[Saying]:
+    try:
+        text = Path(path).read_text("utf-8")
+        said = tomllib.loads(text)
+    except OSError as error:
+        raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from error
+    except ValueError as error:
+        raise SettingsError([f"{path}: is not TOML: {error}"]) from error
+    lines = _lines(text)
+    return (Saying(name, value, f"{path}:{lines.get(name, 1)}") for name, value in said.items())
+
+
+def _lines(text: str) -> dict[str, int]:
+    """The line each top-level name begins on, which tomllib does not tell."""
+    # Top-level keys stand before all tables, so keys inside tables, listed as well, can only come too late to matter.
+    begins = ((number, KEY.match(line)) for number, line in enumerate(text.splitlines(), 1))
+    return {key[1]: number for number, key in reversed([*begins]) if key}
+
+
+def _environment(environ: Mapping[str, str]) -> Iterator[Saying]:
+    for variable, text in sorted(environ.items()):
+        ours = variable.startswith(PREFIX) and variable != CONFIG_VARIABLE
+        if ours and text and not SERVICE_LINK.fullmatch(f"{variable}={text}"):
+            yield Saying(variable.removeprefix(PREFIX).lower(), text, variable)
+
+
+def _flags(flags: Mapping[str, object]) -> Iterator[Saying]:
+    return (Saying(name, value, FLAGS[name]) for name, value in flags.items() if value not in (None, ()))
+
+
+def _misplaced(saying: Saying) -> str | None:
+    if saying.name in SECRETS and saying.origin not in VARIABLES.values():
+        where = f"say it in {VARIABLES[saying.name]}, or in a file of its own named by {saying.name}_file"
+        return f"{saying.name} ({saying.origin}): a secret does not belong here: {where}"
+    if saying.name in NAMES:
+        return None
+    return f"{saying.name} ({saying.origin}): there is no such setting{_guess(saying.name, NAMES)}"
+
+
+def _guess(word: str, words: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, [*words], 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _settle(said: Iterable[Saying]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The strongest value of each setting and its origin; of a table, all parts, weakest first."""
+    chosen: dict[str, Any] = {}
+    origins = dict.fromkeys(NAMES, "default")
+    for name, value, origin in ((saying.name, saying.value, saying.origin) for saying in said):
+        whole = name in TABLES and name in chosen
+        chosen |= {name: [*chosen.get(name, ()), value] if name in TABLES else value}
+        origins |= {name: f"{origins[name]}, {origin}" if whole else origin}
+    if "upstream_api_key" not in chosen:
+        origins |= {"upstream_api_key": origins["upstream_api_key_file"]}
+    return chosen, origins
+
+
+def _missing(name: str) -> str:
+    return f"{name}: is missing: say it in {FLAGS[name]}, {VARIABLES[name]} or the file"
+
+
+def _complaint(detail: ErrorDetails, origins: Mapping[str, str]) -> str:
+    name, *inner = map(str, detail["loc"])
+    return f"{'.'.join([name, *inner])} ({origins[name]}): {explain(detail)}"
+
+
+def explain(detail: ErrorDetails) -> str:
+    """What pydantic found wrong, in an operator's words, without the value."""
+    wrong = WORDINGS.get(detail["type"], detail["msg"])
+    wrong = wrong.removeprefix("Value error, ").replace("Input should", "must")
+    return wrong + (
+        _guess(str(detail["input"]), re.findall(r"'([\w.]+)'", wrong)) if detail["type"] == "literal_error" else ""
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,129 @@
+"""Words an operator writes, into values of a kind: seconds, ports, bytes, lists, tables, base URLs, routes.
+
+One kind serves all three places a value is said in: a variable and a flag are text, a file has types of its own.
+`title` is how a value of the kind looks in a help text. Complaints never repeat the value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, FilePath, SecretStr
+
+
+def number(value: object) -> object:
+    """Refuse what Python takes for a number though no operator means one: `idle_timeout = true` is not a second."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+def word(value: object) -> object:
+    """A word of a closed set, in any case: `DASHSEEK_LOG_LEVEL=INFO` is common practice."""
+    return value.lower() if isinstance(value, str) else value
+
+
+def items(value: object) -> list[object]:
+    """One list, from a repeated flag, a file's list, or a variable's `a,b` or `["a","b"]`."""
+    match value:
+        case str() if value.startswith("["):
+            return items(json.loads(value))
+        case str():
+            return [part.strip() for part in value.split(",") if part.strip()]
+        case list() | tuple():
+            return [part for item in value for part in (items(item) if isinstance(item, str) else [item])]
+    raise ValueError("must be a list")
+
+
+def table(value: object) -> dict[str, object]:
+    """One table, names in lower case, from a mapping, its JSON, `a=b,c=d`, or a list of these, weakest first."""
+    match value:
+        case Mapping():
+            return {str(name).lower(): entry for name, entry in value.items()}
+        case str() if value.startswith("{"):
+            return table(json.loads(value))
+        case str():
+            return dict(pair(part) for part in value.split(",") if part.strip())
+        case list() | tuple():
+            return {name: entry for part in value for name, entry in table(part).items()}
+    raise ValueError("must be a table, or NAME=VALUE")
+
+
+def pair(text: str) -> tuple[str, str]:
+    """`NAME=VALUE`, the name in lower case; a second `=` belongs to the value."""
+    name, _, value = (part.strip() for part in text.partition("="))
+    if not (name and value):
+        raise ValueError("must be NAME=VALUE")
+    return name.lower(), value
+
+
+def base_url(text: str) -> str:
+    """An upstream's base URL, without its trailing slash."""
+    if not re.fullmatch(r"[!-~]+", text):
+        raise ValueError("must be printable ASCII without spaces")
+    try:
+        url = urlsplit(text)
+        _ = url.port
+    except ValueError:  # whose text holds the host
+        raise ValueError("must be a URL with a port from 0 to 65535, if any") from None
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        raise ValueError("must begin with http:// or https:// and name a host")
+    if "@" in url.netloc:
+        raise ValueError("must not hold a user or password: the key has a setting of its own, upstream_api_key")
+    if "?" in text or "#" in text:
+        raise ValueError("is a base URL: no query, no fragment")
+    if text.rstrip("/").endswith("/chat/completions"):
+        raise ValueError("is a base URL: leave /chat/completions out")
+    return text.rstrip("/")
+
+
+def route(text: str | None) -> str | None:
+    """A path with one `{model}` in it; None, said as `off`, is no such route."""
+    if text is None or text == "off":
+        return None
+    names = re.findall(r"{(\w+)}", text)
+    segments = re.fullmatch(r"(/([\w.~-]+|{[A-Za-z_]\w*}))+", text)
+    if not segments or names.count("model") != 1 or len(set(names)) < len(names):
+        raise ValueError('must be a path with one {model} in it, such as "/{partner}/models/{model}", or "off"')
+    return text
+
+
+def readable(path: Path) -> Path:
+    """A file that can be opened now: better told at start-up than with the first call."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error
+    return path
+
+
+def key(secret: SecretStr) -> SecretStr:
+    """A key that fits into a header: no line end, no quote of a careless `echo`."""
+    if not re.fullmatch(r"[!-~]+", secret.get_secret_value()):
+        raise ValueError("must be printable ASCII without spaces")
+    return secret
+
+
+def key_of(path: Path) -> SecretStr:
+    """The key that is all a file holds, white space around it apart."""
+    try:
+        return key(SecretStr(path.read_text("ascii").strip()))
+    except UnicodeDecodeError as error:
+        raise ValueError("must be printable ASCII without spaces") from error
+
+
+Seconds = Annotated[float, BeforeValidator(number), Field(gt=0, allow_inf_nan=False, title="SECONDS")]
+SecondsOrZero = Annotated[float, BeforeValidator(number), Field(ge=0, allow_inf_nan=False, title="SECONDS")]
+Bytes = Annotated[ByteSize, BeforeValidator(number), Field(gt=0, title="BYTES")]
+Port = Annotated[int, BeforeValidator(number), Field(ge=0, le=65535, title="PORT")]
+File = Annotated[FilePath, AfterValidator(readable)]
+Key = Annotated[SecretStr, AfterValidator(key)]
+Word = BeforeValidator(word)
+Urls = Annotated[tuple[Annotated[str, AfterValidator(base_url)], ...], BeforeValidator(items)]
+Table = Annotated[dict[str, Annotated[str, Field(min_length=1)]], BeforeValidator(table)]
+Route = Annotated[str | None, AfterValidator(route)]

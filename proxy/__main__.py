@@ -1,0 +1,14 @@
+"""`python -m proxy` and the console script `dashseek`, into the command line of `proxy.cli`."""
+
+from __future__ import annotations
+
+from proxy import cli
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code (`cli.Exit`)."""
+    cli.dashseek(prog_name="dashseek")
+
+
+if __name__ == "__main__":
+    main()

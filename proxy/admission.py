@@ -1,0 +1,46 @@
+"""Who may call: the caller's key, found in the headers and judged by the mode the operator chose (spec HTTP-10, KEY-1)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from config import settings
+from translators import faults
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """One caller let in.
+
+    fingerprint:  names the key in logs and records without giving it away; None where the caller brought none
+    upstream_key: the key that goes upstream; None where there is none to send
+    own_key:      whether that key is the operator's, so that the caller is not to blame for it
+    """
+
+    fingerprint: str | None
+    upstream_key: str | None
+    own_key: bool
+
+
+def admit(headers: Mapping[str, str], chosen: settings.Settings) -> Admission:
+    """Let a caller in, or refuse with DashScope's own 401."""
+    key = key_in(headers)
+    if not key and chosen.auth != "none":
+        raise faults.Refusal(faults.NO_KEY)
+    fingerprint = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:12] if key else None
+    if chosen.auth == "passthrough":
+        if not (key.isascii() and key.isprintable()):
+            raise faults.Refusal(faults.BAD_KEY, "the key holds characters no key has")
+        return Admission(fingerprint, key, own_key=False)
+    own = chosen.upstream_api_key
+    return Admission(fingerprint, own.get_secret_value() if own else None, own_key=True)
+
+
+def key_in(headers: Mapping[str, str]) -> str:
+    """The key a caller sent, by either header; empty where there is none."""
+    scheme, _, credentials = headers.get("Authorization", "").strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip()
+    return headers.get("x-api-key", "").strip()

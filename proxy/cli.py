@@ -1,0 +1,346 @@
+"""A command line, into one call of the room that does the work: serve, demo, simulate, version.
+
+A command is built, and what it needs is imported, once it is named: help comes at once, and `version` works where the
+rest cannot.
+"""
+
+# ruff: noqa: PLC0415 - the imports inside functions are the point
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+import platform
+import re
+import socket
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from enum import IntEnum
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import click
+
+if TYPE_CHECKING:
+    from config import models, settings
+
+DISTRIBUTION = "dashseek"
+ROOMS = ("proxy", "translators", "config")
+CONTEXT: Mapping[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
+
+
+class Exit(IntEnum):
+    """How a command ended, for scripts and service managers."""
+
+    OK = 0
+    CONFIGURATION = 2  # as click says of a flag that does not exist
+    PORT_IN_USE = 3
+    UPSTREAM_REFUSED = 4
+
+
+class WrongSetting(click.ClickException):
+    """Something the operator can mend; told in a sentence on stderr, without a traceback."""
+
+    exit_code = Exit.CONFIGURATION
+
+
+class PortInUse(click.ClickException):
+    """The one failure to start that may mend itself, so it has a code of its own."""
+
+    exit_code = Exit.PORT_IN_USE
+
+
+# What the system may say to an address we want to listen on; whatever else it says is no mistake of the operator.
+LISTENING: Mapping[int | None, click.ClickException] = {
+    errno.EADDRINUSE: PortInUse("the port is in use: stop who has it, or say another with --port"),
+    errno.EACCES: WrongSetting("this user may not listen on that port: say one above 1023 with --port"),
+    errno.EADDRNOTAVAIL: WrongSetting("this machine does not have that address: say another with --host"),
+    socket.EAI_NONAME: WrongSetting("no address has that name: say another with --host"),
+}
+
+# How a switch of a kind is read, where its type alone would not do.
+KINDS: Mapping[Any, click.ParamType[Any]] = {Path: click.Path(exists=True, dir_okay=False, path_type=Path)}
+
+DASHSEEK = """A reverse proxy that speaks DashScope to its callers and OpenAI-style chat
+completions to DeepSeek, with exact token usage on every packet.
+
+\b
+Examples:
+  dashseek demo
+      a real call through the proxy, with nothing to set up
+  dashseek serve --upstream https://api.deepseek.com
+      callers bring their DeepSeek key as DashScope's
+  dashseek COMMAND --help
+      all about one command
+"""
+
+SERVE = """Serve DashScope text generation before a DeepSeek upstream, until a signal.
+
+\b
+Examples:
+  dashseek serve --upstream https://api.deepseek.com
+  DASHSEEK_UPSTREAM_API_KEY=sk-... dashseek serve \\
+      --upstream https://api.deepseek.com --idle-timeout 60
+  dashseek serve --upstream http://gpu:8000/v1 --dialect vllm \\
+      --map deepseek-v3=my-model --alias qwen-turbo=deepseek-v3
+  dashseek serve --config dashseek.toml
+
+Each setting is a flag, a variable (DASHSEEK_IDLE_TIMEOUT), a key of the file
+(idle_timeout = 60), or its default; the first that is there counts. Exit codes:
+0 ended by a signal, 2 wrong settings, 3 port in use, 4 refused by the upstream.
+"""
+
+DEMO = """Start an upstream and the proxy before it, show one streamed call packet by
+packet, then keep serving and print the lines to paste into a shell or an SDK.
+
+\b
+Examples:
+  dashseek demo
+  dashseek demo --once      exit code 0 only if the call was right
+"""
+
+SIMULATE = """Serve a DeepSeek-shaped upstream that answers by script, faults included, so
+that a proxy can be tried without a key.
+
+\b
+Examples:
+  dashseek simulate --port 8090
+  dashseek serve --upstream http://127.0.0.1:8090
+"""
+
+
+class Commands(click.Group):
+    """A group over the table at the end of this file; only a command that is named gets built."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Names in the order of the table, which is the order a newcomer needs them in."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command, built."""
+        entry = COMMANDS.get(cmd_name)
+        return entry.build() if entry else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The table, without building what is in it."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+
+
+class Sectioned(click.Command):
+    """A command that shows the settings in their sections instead of one list of forty flags."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The sections of `config.settings`, then the flags that are no settings."""
+        from config import settings
+
+        records = {param.name: record for param in self.get_params(ctx) if (record := param.get_help_record(ctx))}
+        for section, names in settings.SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl([records.pop(name) if name in records else _variable_alone(name) for name in names])
+        with formatter.section("Other"):
+            formatter.write_dl(list(records.values()))
+
+
+def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
+    if asked:
+        click.echo(version())
+        ctx.exit()
+
+
+@click.command(cls=Commands, help=DASHSEEK, context_settings=CONTEXT)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Say the version.")
+def dashseek() -> None:
+    """Run one of `COMMANDS`."""
+
+
+def version() -> str:
+    """One line: ours, Python's and aiohttp's version, which a bug report begins with."""
+    return (
+        f"{DISTRIBUTION} {_release(DISTRIBUTION)} (Python {platform.python_version()}, aiohttp {_release('aiohttp')})"
+    )
+
+
+def _release(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _serve() -> click.Command:
+    from config import settings
+
+    def run(config: str | None, **flags: object) -> None:
+        chosen, rows = _settle(flags, config)
+        _inspect_the_house()
+        from proxy import app
+
+        _end_with(lambda: app.serve(chosen, rows))
+
+    config = click.Option(["--config"], metavar="FILE", help=f"TOML file of settings. [{settings.CONFIG_VARIABLE}]")
+    params: list[click.Parameter] = [*(_flag(name) for name in settings.FLAGS), config]
+    return Sectioned("serve", callback=run, params=params, help=SERVE, context_settings=dict(CONTEXT))
+
+
+def _flag(name: str) -> click.Option:
+    """A flag of one setting. It hands on text: `settings.load` judges all of it at once."""
+    from config import settings
+
+    field = settings.Settings.model_fields[name]
+    text = f"{field.description} [{'; '.join(filter(None, (settings.VARIABLES[name], _default(field.default))))}]"
+    flag = settings.FLAGS[name]
+    if field.annotation == (bool | None):
+        return click.Option([name, f"{flag}/--no-{flag.removeprefix('--')}"], default=None, help=text)
+    several = isinstance(field.default, tuple | dict)
+    form = field.title or "|".join(get_args(field.annotation))
+    return click.Option([name, flag], metavar=form, multiple=several, type=str, help=text)
+
+
+def _default(value: object) -> str:
+    match value:
+        case None | () | {}:
+            return ""
+        case _ if hasattr(value, "human_readable"):
+            return f"default {value.human_readable().replace('.0', '')}"
+    return f"default {value}"
+
+
+def _variable_alone(name: str) -> tuple[str, str]:
+    from config import settings
+
+    return settings.VARIABLES[name], settings.Settings.model_fields[name].description or ""
+
+
+def _settle(flags: Mapping[str, object], config: str | None) -> tuple[settings.Settings, tuple[models.ModelRow, ...]]:
+    from config import models, settings
+
+    try:
+        chosen = settings.load(flags, config, os.environ, needs=("upstream",))
+        return chosen, models.load(chosen)
+    except settings.SettingsError as error:
+        raise WrongSetting("\n  ".join(["wrong settings", *error.lines])) from None
+
+
+def _demo() -> click.Command:
+    def run(once: bool, port: int) -> None:
+        _inspect_the_house()
+        from proxy import demo
+
+        _end_with(lambda: demo.run(once=once, port=port))
+
+    once = click.Option(["--once"], is_flag=True, help="End after the call.")
+    return click.Command("demo", callback=run, params=[once, _port(8080)], help=DEMO, context_settings=dict(CONTEXT))
+
+
+def _simulate() -> click.Command:
+    from proxy import simulator
+
+    def run(host: str, port: int, **switches: Any) -> None:
+        _inspect_the_house()
+        _end_with(lambda: simulator.run(simulator.Script(**switches), host, port))
+
+    host = click.Option(
+        ["--host"], metavar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on."
+    )
+    params: list[click.Parameter] = [host, _port(8090), *switches_of(simulator.Script)]
+    return click.Command("simulate", callback=run, params=params, help=SIMULATE, context_settings=dict(CONTEXT))
+
+
+def _port(default: int) -> click.Option:
+    kind = click.IntRange(0, 65535)
+    text = "Port to listen on; 0 picks a free one."
+    return click.Option(["--port"], metavar="PORT", type=kind, default=default, show_default=True, help=text)
+
+
+def switches_of(shape: type) -> Iterator[click.Option]:
+    """A flag for each field of a dataclass, its help the field's line in the docstring: a new field is a new flag.
+
+    A field's first type counts (`Path | bytes | None` is a file); `gap_s` is `--gap SECONDS`; tuples may be repeated.
+    """
+    kinds, words = get_type_hints(shape), dict(_field_lines(shape))
+    return (_switch(field, kinds[field.name], words.get(field.name)) for field in fields(shape))
+
+
+def _field_lines(shape: type) -> Iterator[tuple[str, str]]:
+    doc = inspect.cleandoc(shape.__doc__ or "")
+    for name, text in re.findall(r"^(\w+):[ ]+(.+(?:\n[ ]+.+)*)", doc, re.MULTILINE):
+        yield name, " ".join(text.split())
+
+
+def _switch(field: Field[Any], kind: Any, text: str | None) -> click.Option:
+    default = field.default_factory() if field.default_factory is not MISSING else field.default
+    flag = "--" + field.name.removesuffix("_s").replace("_", "-")
+    if kind is bool:
+        form = f"{flag}/--no-{flag.removeprefix('--')}" if default else flag
+        return click.Option([field.name, form], is_flag=True, default=default, show_default=bool(default), help=text)
+    if get_origin(kind) in {Union, types.UnionType}:
+        kind = get_args(kind)[0]
+    several = get_origin(kind) is tuple
+    kind = get_args(kind)[0] if several else kind
+    return click.Option(
+        [field.name, flag],
+        type=click.Choice(get_args(kind)) if get_origin(kind) is Literal else KINDS.get(kind, kind),
+        metavar="SECONDS" if field.name.endswith("_s") else None,
+        multiple=several,
+        default=default,
+        show_default=default not in (None, "", ()),
+        help=text,
+    )
+
+
+def _version_command() -> click.Command:
+    return click.Command(
+        "version", callback=lambda: click.echo(version()), help="Say the version.", context_settings=dict(CONTEXT)
+    )
+
+
+def _inspect_the_house() -> None:
+    """Refuse to run where the code that would run, or parse, is not the code that was tested."""
+    claims = metadata.packages_distributions()
+    others = [f"{other} ({room})" for room in ROOMS for other in sorted({*claims.get(room, ())} - {DISTRIBUTION})]
+    if others:
+        raise WrongSetting(
+            f"a package of ours is also installed by {', '.join(others)}: "
+            "give dashseek an environment of its own (pipx, a venv or an image)"
+        )
+    from aiohttp import http_parser
+
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise WrongSetting(
+            "aiohttp runs without its C parser, and the other one reads malformed calls differently: "
+            "install aiohttp from a wheel and unset AIOHTTP_NO_EXTENSIONS",
+        )
+
+
+def _end_with(work: Callable[[], int]) -> None:
+    from proxy import vocabulary
+
+    try:
+        code = work()
+    except vocabulary.VocabularyError as error:
+        raise WrongSetting(str(error)) from error
+    except OSError as error:
+        if error.errno in LISTENING:
+            raise LISTENING[error.errno] from error
+        raise
+    click.get_current_context().exit(code)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One command: what the group's help says of it, and how it is made."""
+
+    summary: str
+    build: Callable[[], click.Command]
+
+
+COMMANDS: Mapping[str, Entry] = {
+    "serve": Entry("Serve DashScope before a DeepSeek upstream.", _serve),
+    "demo": Entry("See one call go through, with nothing to set up.", _demo),
+    "simulate": Entry("Be a DeepSeek-shaped upstream, faults on demand.", _simulate),
+    "version": Entry("Say the version.", _version_command),
+}

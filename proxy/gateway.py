@@ -1,0 +1,49 @@
+"""What outlives a call: settings, models, vocabulary, upstreams, and what was learned of their prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from config import models as tables
+from config import settings
+from proxy import upstream, watch
+from translators import dialogue, tokens, usage
+from translators.dashscope import models
+from translators.openai import dialects
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """One gateway; nothing in it belongs to a call.
+
+    limits_s: how long each wait of a call may last, in seconds
+    offsets:  how far upstream's prompt templates are from ours (spec USE-5)
+    clocks:   the watches of open calls, for a drain to end
+    """
+
+    settings: settings.Settings
+    catalogue: models.Catalogue
+    vocabulary: tokens.Vocabulary
+    upstreams: upstream.Upstream
+    dialect: dialects.Dialect
+    limits_s: Mapping[watch.Wait, float]
+    offsets: usage.Offsets = field(default_factory=usage.Offsets)
+    clocks: set[watch.Watch] = field(default_factory=set)
+
+
+def build(
+    chosen: settings.Settings,
+    rows: Iterable[tables.ModelRow],
+    vocabulary: tokens.Vocabulary,
+    upstreams: upstream.Upstream,
+) -> Gateway:
+    """The gateway an operator asked for."""
+    return Gateway(
+        chosen,
+        models.Catalogue((dialogue.Model(**row) for row in rows), chosen.aliases),
+        vocabulary,
+        upstreams,
+        dialects.DIALECTS[chosen.dialect],
+        {wait: float(getattr(chosen, wait.value)) for wait in watch.Wait},
+    )

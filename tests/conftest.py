@@ -1,0 +1,125 @@
+"""What every test may ask for: the vocabulary, an upstream, and the real `dashseek serve` as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+import proxy.vocabulary
+from proxy.simulator import Json, Script, Simulator
+from translators import tokens
+
+ROOT = Path(__file__).parent.parent
+READY = re.compile(r"dashseek serving on (http://\S+)")
+READY_TIMEOUT_S = 20.0
+END_TIMEOUT_S = 5.0
+
+
+class StartSimulator(Protocol):
+    """`upstream = await simulator(Script(gap_s=0.01))`."""
+
+    def __call__(self, script: Script | Callable[[Json], Script] | None = None) -> Awaitable[Simulator]: ...
+
+
+class StartServe(Protocol):
+    """`front = await serve(upstream.url, "--auth", "none", env={"DASHSEEK_IDLE_TIMEOUT": "1"})`."""
+
+    def __call__(self, upstream: str, *flags: str, env: Mapping[str, str] | None = None) -> Awaitable[Served]: ...
+
+
+class Served:
+    """A running `dashseek serve`: its process, and its base URL once it is ready."""
+
+    def __init__(self, flags: tuple[str, ...], env: Mapping[str, str], directory: Path) -> None:
+        # The settings of whoever runs the tests are not the settings under test.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("DASHSEEK_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "proxy", "serve", *flags],
+            cwd=directory,
+            env={**inherited, "PYTHONPATH": str(ROOT), **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+        )
+        self.url = ""
+        self._lines: list[str] = []
+        self._ready_or_dead = threading.Event()
+        # Read all along: a full pipe would stop the process.
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def output(self) -> str:
+        """What it has written so far, standard output and standard error in one."""
+        return "".join(self._lines)
+
+    def wait_until_ready(self) -> None:
+        """Return once it serves; AssertionError with its output where it ended instead."""
+        assert self._ready_or_dead.wait(READY_TIMEOUT_S), f"not ready after {READY_TIMEOUT_S:g} s:\n{self.output}"
+        assert self.url, f"ended before it was ready:\n{self.output}"
+
+    def end(self) -> int:
+        """SIGTERM, and SIGKILL where that does not end it in time; the exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join()
+        return self.process.returncode
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as stdout:
+            for line in stdout:
+                self._lines.append(line)
+                if not self.url and (found := READY.search(line)):
+                    self.url = found[1]
+                    self._ready_or_dead.set()
+        self._ready_or_dead.set()
+
+
+@pytest.fixture(scope="session")
+def vocabulary() -> tokens.Vocabulary:
+    """The real one, loaded once."""
+    return proxy.vocabulary.load()
+
+
+@pytest.fixture
+async def simulator(vocabulary: tokens.Vocabulary) -> AsyncIterator[StartSimulator]:
+    """Starts upstreams in the test's own loop, which counts by the real vocabulary; they end with the test."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(script: Script | Callable[[Json], Script] | None = None) -> Simulator:
+            return await stack.enter_async_context(Simulator(script, vocabulary=vocabulary))
+
+        yield start
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[StartServe]:
+    """Starts the real thing before an upstream, on a free port, in an empty directory; it ends with the test."""
+    with contextlib.ExitStack() as stack:
+
+        async def start(upstream: str, *flags: str, env: Mapping[str, str] | None = None) -> Served:
+            served = Served(("--upstream", upstream, "--port", "0", *flags), env or {}, tmp_path)
+            stack.callback(served.end)
+            # In a thread: the upstream may live in this loop.
+            await asyncio.to_thread(served.wait_until_ready)
+            return served
+
+        yield start

@@ -1,0 +1,233 @@
+"""`Plan` -> the fields of the body, one row per field of the call: ours, theirs, what was done to it, and why.
+
+The rows are the mapping itself: a body is what they send, a trail is what they say. Rows stand in the order of
+the body; a later one wins where two send the same field. Source: spec, column "upstream" of the PAR rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from translators.dialogue import Json
+from translators.openai import messages, plan
+from translators.openai.dialects import Native
+from translators.openai.plan import Plan
+
+Action = Literal["kept", "renamed", "clamped", "dropped", "emulated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """What became of one field of the call.
+
+    ours:   its name in `Call`
+    theirs: its name upstream; "" where it has none
+    action: `emulated` is what upstream cannot do and we do for it
+    why:    the reason, where the field did not simply cross
+    sent:   what it puts into the body
+    """
+
+    ours: str
+    theirs: str
+    action: Action
+    why: str = ""
+    sent: Json = field(default_factory=dict)
+
+
+Row = Callable[[Plan], Crossing | None]
+
+
+def crossings(decided: Plan) -> Iterator[Crossing]:
+    """Every field of the call that was said, and what becomes of it."""
+    for row in _ROWS:
+        crossing = row(decided)
+        if crossing is not None:
+            yield crossing
+
+
+def _kept(ours: str, value: object, theirs: str = "") -> Crossing:
+    name = theirs or ours
+    return Crossing(ours, name, "kept" if name == ours else "renamed", sent={name: value})
+
+
+def _dropped(ours: str, why: str) -> Crossing:
+    return Crossing(ours, "", "dropped", why)
+
+
+def _model(decided: Plan) -> Crossing:
+    renamed = decided.upstream_model != decided.call.model.id
+    sent = {"model": decided.upstream_model}
+    return Crossing("model", "model", "renamed" if renamed else "kept", "the id it has upstream", sent)
+
+
+def _messages(decided: Plan) -> Crossing:
+    sent: Json = {"messages": messages.written(decided.call, decided.dialect)}
+    if not decided.call.messages[-1].partial:
+        return Crossing("messages", "messages", "kept", sent=sent)
+    sent |= decided.dialect.continuation.body
+    return Crossing("messages", ", ".join(sent), "kept", "the last one is gone on with (spec REQ-6)", sent)
+
+
+def _stream(decided: Plan) -> Crossing:
+    if not decided.stream:
+        return _kept("stream", False)
+    sent = {"stream": True, "stream_options": decided.dialect.stream_options}
+    if decided.call.stream:
+        return Crossing("stream", "stream, stream_options", "kept", "usage is asked for", sent)
+    return Crossing("stream", "stream, stream_options", "emulated", "the text must be seen as it comes", sent)
+
+
+def _thinking(decided: Plan) -> Crossing:
+    sent = decided.dialect.thinking[decided.call.thinking]
+    return Crossing("thinking", ", ".join(sent), "renamed", "always said: upstream's default is on (spec PAR-14)", sent)
+
+
+def _thinking_budget(decided: Plan) -> Crossing | None:
+    budget, native = decided.call.thinking_budget, decided.dialect.budget
+    if budget is None:
+        return None
+    if decided.budgeting == "unasked":
+        return _dropped("thinking_budget", "no chain of thought is to come")
+    if isinstance(native, Native):
+        held = min(max(budget, native.least), native.most or budget)
+        action: Action = "renamed" if held == budget else "clamped"
+        return Crossing("thinking_budget", native.field, action, "upstream holds it", {native.field: held})
+    if decided.effort is None:
+        return Crossing("thinking_budget", "", "emulated", "enforced by counting (spec OUT-9)")
+    word = decided.dialect.efforts.get(decided.effort)
+    if word is None:
+        return _dropped("thinking_budget", "upstream knows neither a budget nor an effort")
+    why = "not enforced: upstream takes an effort for it"
+    return Crossing("thinking_budget", "reasoning_effort", "renamed", why, {"reasoning_effort": word})
+
+
+def _max_tokens(decided: Plan) -> Crossing:
+    sent = {"max_tokens": decided.max_tokens}
+    if decided.max_tokens < decided.wanted_tokens:
+        return Crossing("max_tokens", "max_tokens", "clamped", "upstream's bound, or the context that is left", sent)
+    if decided.max_tokens != (decided.call.max_tokens or decided.call.model.answer_tokens):
+        return Crossing("max_tokens", "max_tokens", "emulated", "upstream counts the chain as well (spec OUT-8)", sent)
+    return Crossing("max_tokens", "max_tokens", "kept", "without it, the model's answer limit (spec OUT-8)", sent)
+
+
+def _n(decided: Plan) -> Crossing | None:
+    if decided.call.n == 1:
+        return None
+    if decided.legs > 1:
+        return Crossing("n", "", "emulated", f"{decided.legs} upstream calls (spec OUT-7)")
+    return _kept("n", decided.call.n)
+
+
+def _sampling(ours: str) -> Row:
+    def row(decided: Plan) -> Crossing | None:
+        value = getattr(decided.call, ours)
+        if value is None:
+            return None
+        theirs = decided.dialect.sampling.get(ours)
+        return _kept(ours, value, theirs) if theirs else _dropped(ours, "upstream does not have it")
+
+    return row
+
+
+def _seed(decided: Plan) -> Crossing | None:
+    seed = decided.call.seed
+    if seed is None or "seed" not in decided.dialect.sampling or seed < decided.dialect.seeds:
+        return _sampling("seed")(decided)
+    return Crossing("seed", "seed", "clamped", "upstream's seeds are narrower", {"seed": seed % decided.dialect.seeds})
+
+
+def _stops(decided: Plan) -> Crossing | None:
+    if not decided.call.stops:
+        return None
+    sent = {"stop": list(decided.sent_stops)} if decided.sent_stops else {}
+    if decided.kept_stops:
+        return Crossing(
+            "stops", ", ".join(sent), "emulated", f"{len(decided.kept_stops)} of them looked for here", sent
+        )
+    return Crossing("stops", "stop", "renamed", sent=sent)
+
+
+def _logprobs(decided: Plan) -> Crossing | None:
+    if not decided.call.logprobs:
+        return None
+    if decided.stream and decided.call.tools and not decided.dialect.logprobs_beside_tools:
+        return _dropped("logprobs", "upstream refuses them in a stream with tools")
+    return _kept("logprobs", True)
+
+
+def _top_logprobs(decided: Plan) -> Crossing | None:
+    asked, most = decided.call.top_logprobs, decided.dialect.most_logprobs
+    if asked is None:
+        return None
+    logprobs = _logprobs(decided)
+    if logprobs is None or not logprobs.sent:
+        return _dropped("top_logprobs", "goes with logprobs only")
+    return _kept("top_logprobs", min(asked, most))
+
+
+def _response_format(decided: Plan) -> Crossing | None:
+    wanted = decided.call.response_format
+    if wanted is None:
+        return None
+    if wanted.type == "text":
+        return _dropped("response_format", "the default")
+    sent: Json = {"type": wanted.type} | ({"json_schema": wanted.schema} if wanted.type == "json_schema" else {})
+    return _kept("response_format", sent)
+
+
+def _tools(decided: Plan) -> Crossing | None:
+    tools, named = decided.call.tools, plan.named_tool(decided.call)
+    if not tools:
+        return None
+    if named is not None and not decided.dialect.named_tool:
+        sent = {"tools": [_tool(named.function)]}
+        return Crossing("tools", "tools", "emulated", "the one that must be called, for upstream takes no name", sent)
+    return _kept("tools", [_tool(tool.function) for tool in tools])
+
+
+def _tool(function: Json) -> dict[str, Any]:
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(decided: Plan) -> Crossing | None:
+    choice, named = decided.call.tool_choice, plan.named_tool(decided.call)
+    if choice == "auto":
+        return None
+    if not decided.call.tools:
+        return _dropped("tool_choice", "there are no tools")
+    if named is None:
+        return _kept("tool_choice", choice)
+    if decided.dialect.named_tool:
+        return _kept("tool_choice", {"type": "function", "function": {"name": named.name}})
+    return Crossing("tool_choice", "tool_choice", "emulated", "required, of one tool", {"tool_choice": "required"})
+
+
+def _parallel_tool_calls(decided: Plan) -> Crossing | None:
+    if not decided.call.tools:
+        return None
+    if decided.dialect.parallel_tools:
+        return _kept("parallel_tool_calls", decided.call.parallel_tool_calls)
+    return Crossing("parallel_tool_calls", "", "emulated", "calls after the first are trimmed here (spec PAR-18)")
+
+
+_ROWS: tuple[Row, ...] = (
+    _model,
+    _messages,
+    _stream,
+    _thinking,
+    _thinking_budget,
+    _max_tokens,
+    _n,
+    *map(_sampling, ("temperature", "top_p", "top_k")),
+    _seed,
+    *map(_sampling, ("repetition_penalty", "presence_penalty", "frequency_penalty")),
+    _stops,
+    _logprobs,
+    _top_logprobs,
+    _response_format,
+    _tools,
+    _tool_choice,
+    _parallel_tool_calls,
+)

@@ -1,0 +1,226 @@
+"""Text to token counts: exact for a whole prompt and after every delta of an answer, at a cost that follows what came.
+
+The vocabulary comes from outside. `Counter` settles what no later text can tokenize anew and encodes only the short
+tail behind it each time; a pre-token that does not end is kept as tokens, of which the last few are merged again
+(tokenizer.md §5).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from translators import pretokens
+
+# Up to here a tail is simply encoded again; 19 of 20 deltas of a real stream end there.
+_SHORT_TAIL_CHARS = 24
+# Up to here a tail may wait for a sure border; beyond, its pre-tokens are settled one by one.
+_LONG_TAIL_CHARS = 64
+# A millisecond or two of work for an event loop, and far from the million blanks at which the engine gives up.
+_SLICE_CHARS = 8_192
+# What comes later can tokenize anew no more than the longest token holds.
+_LONGEST_TOKEN_BYTES = 128
+_LONGEST_CHARACTER_BYTES = 4
+# How far `fits` looks at once before it goes character by character.
+_STRIDE_CHARS = 64
+
+
+class Vocabulary(Protocol):
+    """The tokens of a model; text that spells a special token is plain text to it."""
+
+    def encode(self, text: str) -> Sequence[int]:
+        """The tokens of a text; half a surrogate pair counts as U+FFFD."""
+        ...
+
+    def encode_piece(self, piece: bytes) -> Sequence[int]:
+        """The tokens of bytes within one pre-token."""
+        ...
+
+    def decode_bytes(self, tokens: Sequence[int]) -> bytes:
+        """The bytes of tokens; KeyError for an id that is none."""
+        ...
+
+    def first_piece(self, text: str) -> int:
+        """How many characters the first pre-token of a text has; takes no half surrogate pairs."""
+        ...
+
+
+def slices(text: str) -> Iterator[str]:
+    """A text in parts for `Counter.add`, for a caller that shares its thread with others."""
+    return (text[start : start + _SLICE_CHARS] for start in range(0, len(text), _SLICE_CHARS))
+
+
+def count(text: str, vocabulary: Vocabulary) -> int:
+    """How many tokens a text has, in time proportional to its length whatever it holds (spec USE-6)."""
+    return Counter(vocabulary).add(text)
+
+
+class Counter:
+    """The number of tokens of a text that grows: after every `add` what encoding all of it anew would give.
+
+    total:  tokens so far; falls where a delta completes a word that is one token
+    source: spec USE-2; tokenizer.md §5.2
+    """
+
+    __slots__ = ("_base", "_encode", "_open", "_room_chars", "_seen_chars", "_tail", "_vocabulary", "total")
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.total = 0
+        self._vocabulary = vocabulary
+        self._encode = vocabulary.encode
+        # Two only in white space: lines, and blanks that one more line end would join to them.
+        self._open: list[_Piece] = []
+        self._base = 0
+        self._tail = ""
+        self._seen_chars = 0
+        self._room_chars = _SHORT_TAIL_CHARS
+
+    def add(self, delta: str) -> int:
+        """Count a delta; returns the new total."""
+        tail = self._tail + delta
+        if len(tail) > self._room_chars:
+            return self._settle(tail)
+        self._tail = tail
+        self.total = total = self._base + len(self._encode(tail))
+        return total
+
+    def fits(self, delta: str, limit: int) -> int:
+        """How much of `delta`, in leading characters, can be added at most with a total within `limit` tokens.
+
+        Counts nothing. Where even the first character does not fit it is 0 (spec OUT-8, OUT-9).
+        """
+        most = self.total + _LONGEST_CHARACTER_BYTES * len(delta) + _LONGEST_TOKEN_BYTES
+        if most <= limit:
+            return len(delta)
+        fitting, here = 0, self.fork()
+        for start in range(0, len(delta), _STRIDE_CHARS):
+            if here.total > limit + _LONGEST_TOKEN_BYTES:
+                break
+            stride = delta[start : start + _STRIDE_CHARS]
+            there = here.fork()
+            if there.add(stride) <= limit:
+                fitting = start + len(stride)
+            else:
+                fits = [here.add(character) <= limit for character in stride]
+                fitting = max([fitting, *(start + length for length, fit in enumerate(fits, 1) if fit)])
+            here = there
+        return fitting
+
+    def fork(self) -> Counter:
+        """Another counter of the same text, to go its own way."""
+        fork = copy.copy(self)
+        self._open = [replace(piece, tokens=[*piece.tokens]) for piece in self._open]
+        return fork
+
+    def _settle(self, text: str) -> int:
+        """Shorten the tail, which has become `text`; returns the new total."""
+        tail = self._shorten(text[:_SLICE_CHARS])
+        for start in range(_SLICE_CHARS, len(text), _SLICE_CHARS):
+            tail = self._shorten(tail + text[start : start + _SLICE_CHARS])
+        self._room_chars = -1 if self._open else _SHORT_TAIL_CHARS
+        self._tail = tail
+        self.total = self._base + len(self._encode(tail))
+        if self._open and _ends_in_half_a_pair(tail):
+            # Until the other half comes it counts as U+FFFD, and U+FFFD may belong to the open piece.
+            self._tail = tail[:-1]
+            self.total = self.fork().add("\ufffd")
+            self._tail = tail
+        return self.total
+
+    def _shorten(self, text: str) -> str:
+        """Settle of `text` what can be settled, or put it into open pieces; returns the rest, the new tail."""
+        if not self._open:
+            cut = pretokens.cut(text, self._seen_chars)
+            if cut:
+                self._base += len(self._encode(text[:cut]))
+                text = text[cut:]
+            self._seen_chars = len(text)
+            if len(text) <= _LONG_TAIL_CHARS:
+                return text
+        half = text[-1] if _ends_in_half_a_pair(text) else ""
+        text = _whole(text.removesuffix(half))
+        self._seen_chars = 0
+        if self._open:
+            text = self._grow(text)
+            if not self._open:
+                return self._shorten(text + half)
+        while len(text) > _LONG_TAIL_CHARS:
+            end = self._border(text)
+            if end:
+                self._base += len(self._vocabulary.encode_piece(text[:end].encode()))
+            else:
+                end = self._vocabulary.first_piece(text)
+                tokens = [*self._vocabulary.encode_piece(text[:end].encode())]
+                self._base += len(tokens)
+                self._open.append(_Piece(self._vocabulary, tokens, text[:2] + text[end - 1]))
+            text = text[end:]
+        return text + half
+
+    def _grow(self, text: str) -> str:
+        """Give the open pieces what belongs to them; returns the rest, the start of another pre-token."""
+        first, last = self._open[0], self._open[-1]
+        if first is not last and self._vocabulary.first_piece(first.stub + last.stub + text) > len(first.stub):
+            self._base += first.splice("", last.text) - len(last.tokens)
+            self._open, last = [first], first
+        whole, known_chars = last.stub + text, len(last.stub)
+        border = self._border(whole)
+        end = border or self._vocabulary.first_piece(whole)
+        # It may end one character earlier than it seemed to: the last of many blanks is the start of the word behind.
+        self._base += last.splice(last.stub[end:], whole[known_chars:end])
+        if border:
+            self._open = []
+        return whole[end:]
+
+    def _border(self, text: str) -> int:
+        """Where the first pre-token of `text` ends, if nothing that may follow can change that; else 0."""
+        # What a line end at the end does not change, nothing does: only white space reaches over what lies between.
+        end = self._vocabulary.first_piece(text + "\n")
+        return end if end < len(text) else 0
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A pre-token that goes on, as its tokens.
+
+    stub: its first two characters and its last; what follows belongs to the piece exactly if it belongs to these
+    """
+
+    vocabulary: Vocabulary
+    tokens: list[int]
+    stub: str
+
+    @property
+    def text(self) -> str:
+        return self.vocabulary.decode_bytes(self.tokens).decode()
+
+    def splice(self, lent: str, more: str) -> int:
+        """Take `lent` off the end and put `more` there; returns how many tokens that adds.
+
+        Merges again only as many of the last tokens as it takes: tokens are the encoding of a piece if and only if each
+        neighbouring two are the encoding of theirs (tokenizer.md §5.2).
+        """
+        size = len(self.tokens)
+        # A token has at least one byte: one more than `lent` has bytes outlives the loss.
+        window_tokens, joined = len(lent.encode()) + 1, False
+        while not joined:
+            start = max(size - window_tokens, 0)
+            window = self.vocabulary.decode_bytes(self.tokens[start:]).removesuffix(lent.encode())
+            merged = self.vocabulary.encode_piece(window + more.encode())
+            # Without a neighbour on the left this is a single token, the encoding of itself.
+            neighbours = [*self.tokens[max(start - 1, 0) : start], merged[0]]
+            joined = [*self.vocabulary.encode_piece(self.vocabulary.decode_bytes(neighbours))] == neighbours
+            window_tokens *= 2
+        self.tokens[start:] = merged
+        self.stub = self.stub[:2] + (more or self.stub)[-1]
+        return len(self.tokens) - size
+
+
+def _ends_in_half_a_pair(text: str) -> bool:
+    return "\ud800" <= text[-1:] <= "\udbff"
+
+
+def _whole(text: str) -> str:
+    """The text with surrogate pairs joined and halves replaced, as the vocabulary counts them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
