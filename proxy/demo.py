@@ -74,11 +74,11 @@ async def _demo(*, once: bool, port: int) -> int:
         telemetry.configure(chosen)
         upstreams = await stack.enter_async_context(upstream.opened(chosen))
         house = gateway.build(chosen, models.load(chosen), words, upstreams)
-        kept: list[passage.Exchange] = []
-        running = await lifecycle.start(app.application(house, lambda exchange, _: kept.append(exchange)), chosen)
+        kept: asyncio.Queue[passage.Exchange] = asyncio.Queue()
+        running = await lifecycle.start(app.application(house, lambda exchange, _: kept.put_nowait(exchange)), chosen)
         click.echo(f"upstream  {what}\nproxy     {running.url}")
         seen = await _show(running.url)
-        seen.complaints += _against_upstream(seen, kept)
+        seen.complaints += _against_upstream(seen, await kept.get())
         for complaint in seen.complaints:
             click.echo(f"wrong: {complaint}", err=True)
         if once:
@@ -137,9 +137,9 @@ def _take(packet: dict[str, Any], seen: Seen) -> None:
     seen.usage = used
 
 
-def _against_upstream(seen: Seen, kept: list[passage.Exchange]) -> list[str]:
+def _against_upstream(seen: Seen, exchange: passage.Exchange) -> list[str]:
     """The last packet says what upstream says, or the call was not right."""
-    through = kept[0].pipe if kept else None
+    through = exchange.pipe
     figures = (through.answer.tally.figures.get(0) if through else None) or usage.Figures()
     if (figures.input, figures.output) == (seen.usage.get("input_tokens"), seen.usage.get("output_tokens")):
         click.echo(f"upstream says the same: {figures.input} + {figures.output}")

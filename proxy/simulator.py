@@ -139,10 +139,14 @@ class Simulator:
 
     async def call(self, number: int = 1) -> Seen:
         """Wait for the request of that number, from 1."""
-        while len(self.calls) < number:
+        await self.until(lambda: len(self.calls) >= number)
+        return self.calls[number - 1]
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds of requests, events and connections: `lambda: upstream.calls[0].events == 3`."""
+        while not holds():
             self._news.clear()
             await self._news.wait()
-        return self.calls[number - 1]
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> asyncio.Task[None]:
         self.connections += 1
@@ -153,6 +157,7 @@ class Simulator:
 
     def _hang_up(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._news.set()
         if not task.cancelled() and (failure := task.exception()):
             self._failures.append(failure)
 
@@ -186,7 +191,7 @@ class Simulator:
             script = imitation.with_switches(script, imitation.chosen(seen.body))
         except ValueError as error:
             script = Script(status=400, error_text=str(error))
-        out = _Out(writer, script, seen)
+        out = _Out(writer, script, seen, self._news)
         if refusal := _refusal(seen, script):
             return await out.refuse(*refusal)
         if script.replay is not None:
@@ -347,10 +352,11 @@ def _event(data: bytes) -> bytes:
 class _Out:
     """The answer's way out: one body in chunks of HTTP, with every delay and break of the script."""
 
-    def __init__(self, writer: asyncio.StreamWriter, script: Script, seen: Seen) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, script: Script, seen: Seen, news: asyncio.Event) -> None:
         self._writer = writer
         self._script = script
         self._seen = seen
+        self._news = news
         self._comment = b""
 
     async def refuse(self, status: int, text: str | None, shape: str) -> Ending:
@@ -389,6 +395,7 @@ class _Out:
                 return await fault()
             held.append(event.replace(b"\n", b"\r\n") if script.crlf and script.replay is None else event)
             self._seen.events += bool(event)
+            self._news.set()
         await self._write(b"".join(held))
         return await self._end()
 

@@ -75,7 +75,9 @@ class Upstream:
             attempt = Attempt(target)
             attempts.append(attempt)
             try:
-                return await self._ask(target, post, attempt)
+                response = await self._ask(target, post, attempt)
+                attempt.result = str(response.status)
+                return response
             except aiohttp.ClientConnectorError as error:
                 failure: aiohttp.ClientError = error
                 safe = True
