@@ -39,8 +39,8 @@ class VocabularyError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding:
-    """A `translators.tokens.Vocabulary`; two of its doors are the compiled functions themselves, for speed."""
+class DeepSeek:
+    """The vocabulary of every DeepSeek model since V3; two of its doors are compiled functions themselves, for speed."""
 
     encode: Callable[[str], list[int]]
     encode_piece: Callable[[bytes], list[int]]
@@ -52,8 +52,8 @@ class Encoding:
         try:
             return self._decode(tokens)
         except OverflowError as error:
-            # Caller's token ids (spec PAR-9) may be negative, or larger than the compiled code can hold.
-            raise KeyError(*error.args) from error
+            # The ids a caller stops at (spec PAR-9) may be negative, or larger than the compiled code can hold.
+            raise KeyError("Invalid token for decoding: out of range") from error
 
     def first_piece(self, text: str) -> int:
         """How many characters the first pre-token of a text has; takes no half surrogate pairs."""
@@ -77,7 +77,7 @@ def load() -> tokens.Vocabulary:
         mergeable_ranks={bytes([byte]): byte for byte in range(256)},
         special_tokens={},
     )
-    return Encoding(
+    return DeepSeek(
         encode=encoding.encode_ordinary,
         encode_piece=encoding._core_bpe.encode_single_piece,  # noqa: SLF001 - the public way pre-tokenizes first
         _decode=encoding.decode_bytes,

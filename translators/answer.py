@@ -88,11 +88,11 @@ class Writer(Protocol):
 class Choice:
     """One choice; everything about it that outlives a chunk.
 
-    tail_reasoning, tail: text that came with the finish and leaves with it (spec SSE-5)
-    logprobs:             entries whose text has not left yet
-    finish_reason:        None until the answer has ended
-    cut:                  ended by us: upstream is still talking and must be closed
-    over_budget:          the chain reached its limit: to be continued behind a closed chain
+    tail:          text that came with the finish and leaves with it (spec SSE-5)
+    logprobs:      entries whose text has not left yet
+    finish_reason: None until the answer has ended
+    cut:           ended by us: upstream is still talking and must be closed
+    over_budget:   the chain reached its limit: to be continued behind a closed chain
     """
 
     __slots__ = (
@@ -100,6 +100,7 @@ class Choice:
         "_closing",
         "_finder",
         "_live",
+        "_owed_bytes",
         "_plain",
         "_rules",
         "_splitter",
@@ -112,7 +113,6 @@ class Choice:
         "over_budget",
         "phase",
         "tail",
-        "tail_reasoning",
     )
 
     def __init__(
@@ -127,7 +127,6 @@ class Choice:
         self.meter = meter
         self.phase = Phase.START
         self.finish_reason: dialogue.Finish | None = None
-        self.tail_reasoning = ""
         self.tail = ""
         self.logprobs: list[dialogue.Json] = []
         self.cut = False
@@ -136,6 +135,7 @@ class Choice:
         self._rules = rules
         self._calls = calls
         self._live = 0
+        self._owed_bytes = 0
         self._splitter = thinktags.Splitter() if rules.think_tags else None
         self._finder = stops.Finder(rules.stops) if rules.stops else None
         self._plain = not (rules.think_tags or rules.stops or rules.answer_limit)
@@ -151,9 +151,7 @@ class Choice:
             self.over_budget = room < len(text) or self.over_budget
             text = text[:room]
         self.meter.think(text)
-        if self._closing:
-            self.tail_reasoning += text
-        elif text:
+        if text:
             self._writer.reasoning(self, text)
 
     def say(self, text: str) -> None:
@@ -173,7 +171,10 @@ class Choice:
         self._show_calls(at_end=False)
 
     def finish(self, reason: dialogue.Finish, reasoning: str = "", text: str = "") -> None:
-        """Take the end, and the text that came with it."""
+        """Take the end, and the text that came with it: the chain leaves at once, the answer with the last packet.
+
+        Dify drops a chain it finds in the last packet.
+        """
         if self.phase is Phase.ENDED:
             return
         self._closing = True
@@ -191,6 +192,21 @@ class Choice:
         calls = self._calls.whole()
         return calls if self._rules.parallel_calls else calls[:1]
 
+    def entries_of(self, text: str) -> list[dialogue.Json]:
+        """Take the log probabilities of `text`, which is leaving: those of text held back stay, and go where that is cut.
+
+        A token that spans a border goes with the text it begins in; what has no text goes with the end (spec OUT-6).
+        """
+        self._owed_bytes += len(text.encode())
+        taken = 0
+        while taken < len(self.logprobs) and self._owed_bytes > 0:
+            self._owed_bytes -= len(self.logprobs[taken]["bytes"])
+            taken += 1
+        if self.finish_reason is not None and not self.cut:
+            taken = len(self.logprobs)
+        leaving, self.logprobs = self.logprobs[:taken], self.logprobs[taken:]
+        return leaving
+
     def _step(self, sight: Sight) -> bool:
         """Move to the phase that `sight` leads to; False where the caller must not see it."""
         following = NEXT.get((self.phase, sight))
@@ -205,6 +221,8 @@ class Choice:
         """The way of a piece of content where something of ours may split, hold or end it."""
         if self._splitter is not None:
             chain, text = self._splitter.feed(text)
+            if self._splitter.opened and self.phase is not Phase.ANSWERING:
+                self.logprobs = spelling(self.logprobs, text)
             if chain:
                 self.think(chain)
         if text:
@@ -215,7 +233,7 @@ class Choice:
             return
         limit = self._rules.answer_limit
         room = len(text) if limit is None else self.meter.answer_fits(text, limit)
-        full = limit is not None and (room < len(text))
+        full = room < len(text)
         text = text[:room]
         self.meter.answer(text)
         if self._finder is not None:
@@ -252,7 +270,11 @@ class Choice:
             self.meter.close_chain()
         self.phase = Phase.ENDED
         self.finish_reason = reason
-        if self._calls.drafts:
+        if not self._calls.drafts:
+            # Clients take the word for a promise of calls: without any it would be an empty one.
+            if reason is dialogue.Finish.TOOL_CALLS:
+                self.finish_reason = dialogue.Finish.STOP
+        else:
             self.meter.markup(self._calls.tokens_whole())
             # A call cut off by the limit is no call to make: it keeps `length`, so that nobody runs half its arguments.
             if reason is dialogue.Finish.STOP or all(draft.is_whole() for draft in self._calls.drafts):
@@ -266,10 +288,22 @@ class Choice:
             draft = drafts[self._live]
             first = draft.shown < 0
             piece = "".join(draft.arguments[max(draft.shown, 0) :])
-            if draft.name and (first or piece):
+            named = bool(draft.name) or at_end
+            if named and (first or piece):
                 call = dialogue.ToolCall(self._calls.id_of(self._live), draft.name, piece)
                 self._writer.fragment(self, self._live, call, first=first)
                 draft.shown = len(draft.arguments)
-            if not at_end and (self._live + 1 == len(drafts) or not draft.is_whole()):
+            if not at_end and (self._live + 1 == len(drafts) or not (named and draft.is_whole())):
                 return
+            draft.closed = True
             self._live += 1
+
+
+def spelling(entries: list[dialogue.Json], text: str) -> list[dialogue.Json]:
+    """Of the log probabilities of a longer text, the last ones: those that spell its end, `text`."""
+    room_bytes = len(text.encode())
+    start = len(entries)
+    while start and len(entries[start - 1]["bytes"]) <= room_bytes:
+        start -= 1
+        room_bytes -= len(entries[start]["bytes"])
+    return entries[start:]

@@ -65,12 +65,9 @@ class Terms:
 
 
 class Answer:
-    """What a stream and a reply share: the choices, the tally, and how they are settled at the end.
+    """What a stream and a reply share: the choices, the tally, and how they are settled at the end."""
 
-    basis: whose figures the last usage is
-    """
-
-    __slots__ = ("_legs", "basis", "choices", "shape", "tally")
+    __slots__ = ("_legs", "_settled", "choices", "shape", "tally")
 
     def __init__(
         self,
@@ -81,6 +78,7 @@ class Answer:
         writer: answer.Writer,
     ) -> None:
         self._legs = terms.legs
+        self._settled: set[int] = set()
         self.shape = shape
         self.tally = shape.tally
         self.choices = [
@@ -93,24 +91,34 @@ class Answer:
             )
             for index in range(call.n)
         ]
-        self.basis: usage.Basis = "counted"
+
+    @property
+    def basis(self) -> usage.Basis:
+        """Whose figures the usage is, at its weakest leg (spec MET-3)."""
+        return min((self._basis_of(leg) for leg in range(self._legs)), key=usage.BASES.index)
 
     def served_by(self, leg: int) -> Sequence[answer.Choice]:
         """The choices that one upstream call fills."""
         return self.choices if self._legs == 1 else self.choices[leg : leg + 1]
 
     def settle(self, leg: int) -> None:
-        """Upstream's last figures win over ours (spec USE-3); an answer cut by us keeps our count."""
+        """Take upstream's figures of the whole answer over ours (spec USE-3); an answer cut by us keeps our count."""
         served = self.served_by(leg)
         figures = self.tally.figures.get(leg)
         if figures is None or figures.output is None or any(choice.cut for choice in served):
             return
-        self.basis = "upstream_final"
+        self._settled.add(leg)
         # A sum for several choices: what it differs from our counts goes to the last of them.
         last = served[-1].meter
         last.settle(max(0, figures.output - sum(choice.meter.output for choice in served[:-1])))
         if len(served) == 1:
             last.reasoning = usage.reasoning_of(figures, last.reasoning)
+
+    def _basis_of(self, leg: int) -> usage.Basis:
+        if leg in self._settled:
+            return "upstream_final"
+        told = self.tally.figures.get(leg)
+        return "counted" if told is None or told.output is None else "upstream_last"
 
     def used(self) -> dialogue.Usage:
         """The usage of all choices: input once, outputs summed (spec OUT-7)."""
@@ -162,15 +170,15 @@ class Pipe:
         try:
             for data in self._decoders[leg].feed(wire):
                 reader.feed(data)
+                if reader.over:
+                    break
             return self._flow(leg)
         except faults.Refusal as refusal:
             return self.fail(refusal)
 
     def feed_completion(self, raw: bytes, leg: int = 0) -> bytes:
         """What one upstream call's whole completion becomes; raises `Refusal` where it is none."""
-        reader = self._readers[leg]
-        reader.feed_completion(raw, self._terms.prefix)
-        reader.done = True
+        self._readers[leg].feed_completion(raw, self._terms.prefix)
         return self._flow(leg)
 
     def eof(self, leg: int = 0) -> bytes:
@@ -181,7 +189,7 @@ class Pipe:
         try:
             for data in self._decoders[leg].eof():
                 reader.feed(data)
-            if not self._has_ended(leg):
+            if not (reader.done or self._has_ended(leg)):
                 raise faults.Refusal(faults.UPSTREAM_BROKEN, "upstream closed before the answer ended")
             reader.done = True
             return self._flow(leg)
@@ -190,17 +198,23 @@ class Pipe:
 
     def release(self, leg: int = 0) -> bytes:
         """Upstream was given its time to report usage and has not: finish with our own count (spec SSE-8)."""
+        if leg not in self._open_legs:
+            return b""
         self._readers[leg].done = True
         return self._flow(leg)
 
     def fail(self, refusal: faults.Refusal) -> bytes:
         """End with a fault: raised while the head is held, an error frame once it is out."""
+        ready = self._frames.take()
+        if ready:
+            # What came before the fault in the same read goes out, as it would have had it come alone.
+            self.state = NEXT[self.state, Event.PACKET]
         following = NEXT.get((self.state, Event.FAULT))
         if following is None:
             raise refusal
         self.state = following
         self._open_legs.clear()
-        return self._frames.take() + self._frames.error(refusal.fault)
+        return ready + self._frames.error(refusal.fault)
 
     def open(self) -> None:
         """The shell has sent the head on its own: from now on a failure is an error frame (spec SSE-11)."""
@@ -231,8 +245,9 @@ class Pipe:
         served = self.answer.served_by(leg)
         if reader.done and not self._has_ended(leg):
             reader.conclude()
-        if self._has_ended(leg) and (reader.done or reader.settled or self.was_cut(leg)):
-            self.answer.settle(leg)
+        if reader.over or (reader.done and self._has_ended(leg)):
+            if reader.settled:
+                self.answer.settle(leg)
             for choice in served:
                 self._writer.finish(choice)
             self._open_legs.discard(leg)

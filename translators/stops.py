@@ -21,11 +21,12 @@ class Finder:
     def feed(self, text: str) -> str:
         """The text that is certainly before any stop."""
         held = self._held + text
-        found = [at for stop in self._stops if (at := held.find(stop)) >= 0]
+        # The stop that is whole first wins, as if the text came letter by letter; of two, the longer.
+        found = [(at + len(stop), at) for stop in self._stops if (at := held.find(stop)) >= 0]
         if found:
             self.hit = True
             self._held = ""
-            return held[: min(found)]
+            return held[: min(found)[1]]
         safe = min(_first_start(held, stop) for stop in self._stops)
         self._held = held[safe:]
         return held[:safe]

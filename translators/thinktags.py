@@ -22,13 +22,17 @@ class Side(Enum):
 
 
 class Splitter:
-    """Turns content into pairs of (chain, answer); either may be empty."""
+    """Turns content into pairs of (chain, answer); either may be empty.
 
-    __slots__ = ("_held", "_side")
+    opened: whether the content began with a chain
+    """
+
+    __slots__ = ("_held", "_side", "opened")
 
     def __init__(self) -> None:
         self._side = Side.BEFORE
         self._held = ""
+        self.opened = False
 
     def feed(self, text: str) -> tuple[str, str]:
         """What of the content so far is certainly chain, and what certainly answer."""
@@ -40,9 +44,9 @@ class Splitter:
             if OPEN.startswith(start):
                 self._held = text
                 return "", ""
-            opened = start.startswith(OPEN)
-            self._side = Side.CHAIN if opened else Side.ANSWER
-            text = start[len(OPEN) :] if opened else text
+            self.opened = start.startswith(OPEN)
+            self._side = Side.CHAIN if self.opened else Side.ANSWER
+            text = start[len(OPEN) :] if self.opened else text
         if self._side is Side.CHAIN:
             chain, tag, text = text.partition(CLOSE)
             if not tag:

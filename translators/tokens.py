@@ -35,7 +35,7 @@ class Vocabulary(Protocol):
         ...
 
     def encode_piece(self, piece: bytes) -> Sequence[int]:
-        """The tokens of bytes within one pre-token."""
+        """The tokens of bytes within one pre-token, which are not none."""
         ...
 
     def decode_bytes(self, tokens: Sequence[int]) -> bytes:

@@ -24,28 +24,33 @@ class Draft:
 
     arguments: JSON text so far, in pieces
     shown:     how many pieces the caller has seen; -1 before it has seen the call at all
+    closed:    whole, and the caller has seen that: what may still come is blanks
     """
 
-    __slots__ = ("_counter", "_name_tokens", "_vocabulary", "arguments", "id", "name", "shown")
+    __slots__ = ("_counter", "_name_tokens", "_vocabulary", "_whole", "arguments", "closed", "id", "name", "shown")
 
     def __init__(self, vocabulary: tokens.Vocabulary) -> None:
         self.id = ""
         self.name = ""
         self.arguments: list[str] = []
         self.shown = -1
+        self.closed = False
+        self._whole = False
         self._name_tokens = 0
         self._vocabulary = vocabulary
         self._counter = tokens.Counter(vocabulary)
 
     def add(self, call_id: str, name: str, arguments: str) -> None:
         """Take one fragment; an id or name that is already known is a repetition, not a continuation."""
-        self.id = self.id or call_id
+        if self.shown < 0:
+            self.id = self.id or call_id
         if name and not self.name:
             self.name = name
             self._name_tokens = tokens.count(name, self._vocabulary)
-        if arguments:
+        if arguments and not self.closed:
             self.arguments.append(arguments)
             self._counter.add(arguments)
+            self._whole = False
 
     @property
     def text(self) -> str:
@@ -53,12 +58,11 @@ class Draft:
         return "".join(self.arguments)
 
     def is_whole(self) -> bool:
-        """Whether the arguments are complete JSON: nothing can follow."""
-        try:
-            orjson.loads(self.text)
-        except orjson.JSONDecodeError:
-            return False
-        return True
+        """Whether the arguments are a complete JSON object: nothing can follow."""
+        # Parsed once per piece, and only where a piece can be the last: arguments may be long, their pieces short.
+        if not self._whole and self.arguments and self.arguments[-1].rstrip()[-1:] in ("}", ""):
+            self._whole = _object(self.text) is not None
+        return self._whole
 
     def tokens(self) -> int:
         """Tokens of this call so far; its raw JSON stands in for keys and values until they can be told apart."""
@@ -66,11 +70,8 @@ class Draft:
 
     def tokens_whole(self) -> int:
         """Tokens of this call as the model wrote it: name, keys, values, and the markup of each argument."""
-        try:
-            arguments = orjson.loads(self.text)
-        except orjson.JSONDecodeError:
-            return self.tokens()
-        if not isinstance(arguments, dict):
+        arguments = _object(self.text)
+        if arguments is None:
             return self.tokens()
         words = list(arguments)
         words += [value if isinstance(value, str) else orjson.dumps(value).decode() for value in arguments.values()]
@@ -92,7 +93,10 @@ class Drafts:
 
     def add(self, index: int | None, call_id: str, name: str, arguments: str) -> None:
         """Take one fragment as upstream sent it; missing fields are empty, a missing index is None."""
-        draft = self._find(index, call_id, name) or self._begin()
+        draft = self._find(index, call_id, name)
+        if draft is None or ((call_id or name) and arguments.strip() and draft.is_whole()):
+            # Some servers give every call the same index, or its function's name for an id.
+            draft = self._begin()
         if index is not None:
             self._by_index[index] = draft
         if call_id:
@@ -137,3 +141,11 @@ class Drafts:
         draft = Draft(self._vocabulary)
         self.drafts.append(draft)
         return draft
+
+
+def _object(text: str) -> dialogue.Json | None:
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from translators import dialogue, tokens
 
 Basis = Literal["upstream_final", "upstream_last", "counted", "none"]
 
+# From weak to strong.
+BASES: Final[tuple[Basis, ...]] = ("none", "counted", "upstream_last", "upstream_final")
+
 # A first difference beyond this many tokens is no chat template but another vocabulary (the largest seen is 92).
 PLAUSIBLE_DIFFERENCE = 256
+# While upstream's own figure stands, whatever we count is below it.
+_SILENCED = -(1 << 62)
 # A difference that changes from call to call is still a rounding matter below this share of the prompt.
 STABLE_SHARE = 0.05
 
@@ -85,10 +90,14 @@ class Meter:
         """How many leading characters of `text` the chain can take within `limit` tokens (spec OUT-9)."""
         return self._chain.fits(text, limit)
 
-    def follow(self, output: int) -> None:
-        """Upstream said `output` while still generating: go on from its figure, without falling (spec USE-3)."""
-        self._shift = output - self.counted
+    def hear(self, output: int) -> None:
+        """Upstream says `output` of the text that is about to be counted: its packets show that figure (spec USE-3)."""
+        self._shift = _SILENCED
         self._raise_to(output)
+
+    def follow(self, output: int) -> None:
+        """That text is counted: go on from upstream's figure, without falling (spec USE-3)."""
+        self._shift = output - self.counted
 
     def settle(self, output: int) -> None:
         """Upstream's last word; it alone may correct a count downward (spec USE-3)."""

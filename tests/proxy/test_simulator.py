@@ -124,6 +124,8 @@ async def test_the_script_may_be_queued_computed_or_chosen_by_the_message(simula
     wish = {"role": "user", "content": '{"simulate": {"status": 429, "error_text": "slow down"}}'}
     status, body = await ask(upstream, {**ASK, "messages": [wish]})
     assert (status, orjson.loads(body)["error"]["message"]) == (429, "slow down")
+    no_wish = {"role": "user", "content": '{"simulate": {"status": 429}, "more": 1}'}
+    assert (await ask(upstream, {**ASK, "messages": [no_wish]}))[0] == 200
 
 
 @pytest.mark.parametrize("switches", ['{"stauts": 429}', '{"usage": "both"}', '{"replay": "setup.cfg"}'])
@@ -333,9 +335,19 @@ async def test_an_idle_connection_is_closed_by_its_limit_and_kept_without_one(si
         assert [seen.connection for seen in upstream.calls] == [1, 1]
         assert upstream.open_connections == 1
         await upstream.until(lambda: upstream.open_connections == 0)
-        async with session.post(url, json=ASK) as answer:
-            await answer.read()
+    assert (await ask(upstream, ASK))[0] == 200
     assert upstream.connections == 2
+
+
+async def test_a_caller_who_reuses_a_connection_at_the_moment_it_closes_fails(simulator: Start) -> None:
+    """reliability.md row 27: what a proxy has to survive, reproduced every time."""
+    upstream = await simulator(Script(keepalive_timeout_s=0.01))
+    async with aiohttp.ClientSession() as session:
+        async with session.post(f"{upstream.url}/chat/completions", json=ASK) as answer:
+            await answer.read()
+        await upstream.until(lambda: upstream.open_connections == 0)
+        with pytest.raises((aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)):
+            await session.post(f"{upstream.url}/chat/completions", json=ASK)
 
 
 async def test_it_remembers_what_it_was_asked_and_how_that_ended(simulator: Start) -> None:

@@ -53,7 +53,9 @@ class Shape:
             message["tool_calls"] = calls
         return message
 
-    def choice(self, index: int, message: dialogue.Json, finish: str, logprobs: list[dialogue.Json]) -> dialogue.Json:
+    def choice(
+        self, index: int, message: dialogue.Json, finish: str, logprobs: Sequence[dialogue.Json]
+    ) -> dialogue.Json:
         """One member of `choices`."""
         choice: dialogue.Json = {"message": message, "index": index, "finish_reason": finish}
         if self.call.logprobs:
@@ -125,10 +127,15 @@ class Frames:
             rest = (chain, made - chain)[: self._figures]
             self._out.append(self._form % (*head, given, made, given + made, *rest))
 
-    def packet(self, choice: answer.Choice, message: dialogue.Json, finish: str = UNFINISHED) -> None:
+    def packet(
+        self,
+        choice: answer.Choice,
+        message: dialogue.Json,
+        logprobs: Sequence[dialogue.Json] = (),
+        finish: str = UNFINISHED,
+    ) -> None:
         """Any other packet."""
         shape = self.shape
-        logprobs, choice.logprobs = choice.logprobs, []
         shown = shape.choice(choice.index, message, finish, logprobs)
         packet = shape.whole([shown], shape.usage(shape.used(choice)))
         self._number += 1
@@ -191,7 +198,7 @@ class Incremental:
 
     def content(self, choice: answer.Choice, text: str) -> None:
         if self._logprobs:
-            self._frames.packet(choice, self._frames.shape.message(text, ""))
+            self._frames.packet(choice, self._frames.shape.message(text, ""), choice.entries_of(text))
         else:
             self._frames.text(choice, orjson.dumps(text), b'""')
 
@@ -200,10 +207,8 @@ class Incremental:
         self._frames.packet(choice, self._frames.shape.message("", "", [fragment]))
 
     def finish(self, choice: answer.Choice) -> None:
-        if choice.tail_reasoning:
-            self._frames.show_reasoning()
-        message = self._frames.shape.message(choice.tail, choice.tail_reasoning)
-        self._frames.packet(choice, message, finish_of(choice))
+        message = self._frames.shape.message(choice.tail, "")
+        self._frames.packet(choice, message, choice.entries_of(choice.tail), finish_of(choice))
 
 
 class Cumulative:
@@ -229,17 +234,16 @@ class Cumulative:
 
     def content(self, choice: answer.Choice, text: str) -> None:
         _grow(self._content, choice.index, text)
+        if self._logprobs:
+            self._said.setdefault(choice.index, []).extend(choice.entries_of(text))
         self._text(choice)
 
     def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
         """Held: `finish` shows the calls."""
 
     def finish(self, choice: answer.Choice) -> None:
-        if choice.tail_reasoning:
-            self._frames.show_reasoning()
-            _grow(self._reasoning, choice.index, choice.tail_reasoning)
-        if choice.tail:
-            _grow(self._content, choice.index, choice.tail)
+        _grow(self._content, choice.index, choice.tail)
+        self._said.setdefault(choice.index, []).extend(choice.entries_of(choice.tail))
         calls = [tool_call(position, call) for position, call in enumerate(choice.tool_calls())]
         self._packet(choice, calls, finish_of(choice))
 
@@ -252,12 +256,10 @@ class Cumulative:
             self._frames.text(choice, b'"%b"' % content, b'"%b"' % reasoning)
 
     def _packet(self, choice: answer.Choice, calls: Sequence[dialogue.Json], finish: str) -> None:
-        said = self._said.setdefault(choice.index, [])
-        said += choice.logprobs
-        choice.logprobs = list(said)
         content = orjson.loads(b'"%b"' % self._content.get(choice.index, b""))
         reasoning = orjson.loads(b'"%b"' % self._reasoning.get(choice.index, b""))
-        self._frames.packet(choice, self._frames.shape.message(content, reasoning, calls), finish)
+        said = self._said.get(choice.index, ())
+        self._frames.packet(choice, self._frames.shape.message(content, reasoning, calls), said, finish)
 
 
 def finish_of(choice: answer.Choice) -> str:

@@ -13,12 +13,13 @@ from translators.dashscope import packets
 class Collected:
     """A writer that keeps the pieces of each choice until the reply is made."""
 
-    __slots__ = ("_content", "_reasoning", "_shape")
+    __slots__ = ("_content", "_logprobs", "_reasoning", "_shape")
 
     def __init__(self, shape: packets.Shape) -> None:
         self._shape = shape
         self._content: dict[int, list[str]] = {}
         self._reasoning: dict[int, list[str]] = {}
+        self._logprobs: dict[int, list[dialogue.Json]] = {}
 
     def reasoning(self, choice: answer.Choice, text: str) -> None:
         self._shape.thinks = self._shape.counts_chain = True
@@ -26,15 +27,13 @@ class Collected:
 
     def content(self, choice: answer.Choice, text: str) -> None:
         self._content.setdefault(choice.index, []).append(text)
+        self._logprobs.setdefault(choice.index, []).extend(choice.entries_of(text))
 
     def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
         """Nothing to keep: the choice has its calls."""
 
     def finish(self, choice: answer.Choice) -> None:
-        if choice.tail_reasoning:
-            self.reasoning(choice, choice.tail_reasoning)
-        if choice.tail:
-            self.content(choice, choice.tail)
+        self.content(choice, choice.tail)
 
     def reply(self, choices: Sequence[answer.Choice], used: dialogue.Usage) -> bytes:
         """The reply: every choice in order, one usage for all of them."""
@@ -46,4 +45,4 @@ class Collected:
         content = "".join(self._content.get(choice.index, ()))
         reasoning = "".join(self._reasoning.get(choice.index, ()))
         message = self._shape.message(content, reasoning, calls)
-        return self._shape.choice(choice.index, message, packets.finish_of(choice), choice.logprobs)
+        return self._shape.choice(choice.index, message, packets.finish_of(choice), self._logprobs[choice.index])

@@ -61,19 +61,24 @@ def take_calls(choice: answer.Choice, calls: object) -> None:
         function = call.get("function")
         function = function if isinstance(function, dict) else {}
         index = call.get("index")
-        choice.fragment(
-            index if type(index) is int else None,
-            text_of(call.get("id")),
-            text_of(function.get("name")),
-            text_of(function.get("arguments")),
-        )
+        said = text_of(call.get("id")), text_of(function.get("name")), text_of(function.get("arguments"))
+        if any(said):
+            choice.fragment(index if type(index) is int else None, *said)
 
 
-def take_logprobs(choice: answer.Choice, logprobs: object) -> None:
-    """Hand the log probabilities of answer tokens to the choice; those of reasoning tokens are dropped (spec PAR-10)."""
+def take_logprobs(choice: answer.Choice, part: Mapping[str, Any], logprobs: object) -> None:
+    """Hand the log probabilities of answer tokens to the choice; those of reasoning tokens are dropped (spec PAR-10).
+
+    part: the delta or message they stand beside; where it holds a chain as well, they start with the chain's (vLLM)
+    """
     entries = logprobs.get("content") if isinstance(logprobs, dict) else None
-    if isinstance(entries, list):
-        choice.logprobs += [_entry(entry) for entry in entries if isinstance(entry, dict)]
+    if not isinstance(entries, list) or part.get("tool_calls"):
+        return
+    content = text_of(part.get("content"))
+    # A character of several tokens leaves its first ones with no text at all.
+    if content or (choice.phase is answer.Phase.ANSWERING and not reasoning_of(part)):
+        found = [_entry(entry) for entry in entries if isinstance(entry, dict)]
+        choice.logprobs += answer.spelling(found, content) if reasoning_of(part) else found
 
 
 def _entry(entry: Mapping[str, Any]) -> dialogue.Json:

@@ -24,9 +24,10 @@ class Reader:
     logprobs: whether the caller asked for them
     done:     whether upstream said `[DONE]`
     settled:  whether upstream reported usage when nothing more could come
+    over:     whether nothing it may still say is wanted
     """
 
-    __slots__ = ("_leg", "_logprobs", "_served", "_tally", "_terms", "done", "settled")
+    __slots__ = ("_leg", "_logprobs", "_served", "_tally", "_terms", "done", "over", "settled")
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class Reader:
         self._logprobs = logprobs
         self.done = False
         self.settled = False
+        self.over = False
 
     def feed(self, data: bytes) -> None:
         """Take the data of one event; raises `Refusal` for an error object or anything unreadable."""
@@ -52,21 +54,23 @@ class Reader:
         except orjson.JSONDecodeError:
             if data.strip() != DONE:
                 raise _broken("an event that is not JSON") from None
-            self.done = True
+            self.done = self.over = True
             return
         if type(chunk) is not dict:
             raise _broken("a chunk that is no object")
         items = chunk.get("choices")
+        reported = chunk.get("usage")
         if "error" in chunk and chunk["error"] is not None:
             raise self._failure(chunk)
-        if type(items) is list:
+        if type(items) is not list:
+            if "usage" not in chunk:
+                raise _broken("a chunk without choices")
+            items = []
+        if reported is None:
             for item in items:
                 self._take(item)
-        elif "usage" not in chunk:
-            raise _broken("a chunk without choices")
-        reported = chunk.get("usage")
-        if reported is not None:
-            self._report(reported, items or ())
+        else:
+            self._take_with_usage(items, reported)
 
     def feed_completion(self, raw: bytes, prefix: str = "") -> None:
         """Take a whole completion; `prefix` is what a server repeats of the text it was to go on with (llama.cpp).
@@ -87,7 +91,9 @@ class Reader:
             raise _broken("another number of choices than was asked for")
         for choice, item in zip(self._served, items, strict=True):
             self._take_whole(choice, item, prefix)
-        self._report(completion.get("usage"), ())
+        if (found := figures.read(completion.get("usage"))) is not None:
+            self._report(found)
+        self.done = self.over = True
 
     def conclude(self) -> None:
         """Upstream said `[DONE]` without a finish reason: a regular end, if anything came before it."""
@@ -104,9 +110,23 @@ class Reader:
             return faults.Refusal(faults.OUTPUT_MODERATED, refusal.cause)
         return refusal
 
+    def _take_with_usage(self, items: list[Any], reported: object) -> None:
+        """A chunk that reports usage: its own packets say what it reports, where that is of one choice."""
+        found = figures.read(reported)
+        told = found.output if found is not None and items else None
+        meters = [self._choice(item).meter for item in items] if told is not None else []
+        # vLLM's continuous usage is per choice; only the chunk without choices sums them up.
+        partial = len(self._served) > 1 and bool(items)
+        for meter in meters:
+            meter.hear(told or 0)
+        for item in items:
+            self._take(item)
+        for meter in meters:
+            meter.follow(told or 0)
+        if found is not None:
+            self._report(usage.Figures(input=found.input, cached=found.cached) if partial else found, partial=partial)
+
     def _take(self, item: object) -> None:
-        if type(item) is not dict:
-            raise _broken("a choice that is no object")
         choice = self._choice(item)
         delta = item.get("delta")
         if type(delta) is not dict:
@@ -114,13 +134,21 @@ class Reader:
                 raise _broken("a delta that is no object")
             delta = {}
         content = delta.get("content")
-        if self._logprobs and content:
-            choices.take_logprobs(choice, item.get("logprobs"))
-        if len(delta) == 1 and type(content) is str and item.get("finish_reason") is None:
+        ended = item.get("finish_reason")
+        if self._logprobs:
+            choices.take_logprobs(choice, delta, item.get("logprobs"))
+        # The plain text delta, alone or as DeepSeek's thinking models send it, with a null beside it.
+        if (
+            ended is None
+            and type(content) is str
+            and (len(delta) == 1 or (len(delta) == 2 and delta.get("reasoning_content", "") is None))  # noqa: PLR2004
+        ):
             if content:
                 choice.say(content)
         else:
-            self._take_all(choice, delta, item.get("finish_reason"))
+            self._take_all(choice, delta, ended)
+        if choice.cut:
+            self.over = self._has_ended()
 
     def _take_all(self, choice: answer.Choice, delta: dict[str, Any], ended: object) -> None:
         """A delta of any form: chain before answer, answer before calls, and the end with the text it brought."""
@@ -144,7 +172,7 @@ class Reader:
             raise _broken("a choice without a message")
         finish = choices.finish_of(item.get("finish_reason"))
         if self._logprobs:
-            choices.take_logprobs(choice, item.get("logprobs"))
+            choices.take_logprobs(choice, message, item.get("logprobs"))
         if reasoning := choices.reasoning_of(message):
             choice.think(reasoning)
         if text := choices.text_of(message.get("content")).removeprefix(prefix):
@@ -153,28 +181,21 @@ class Reader:
             choices.take_calls(choice, calls)
         choice.finish(finish)
 
-    def _choice(self, item: dict[str, Any]) -> answer.Choice:
+    def _choice(self, item: object) -> answer.Choice:
+        if type(item) is not dict:
+            raise _broken("a choice that is no object")
         index = item.get("index", 0)
         if type(index) is not int or not 0 <= index < len(self._served):
             raise _broken("a choice that was not asked for")
         return self._served[index]
 
-    def _report(self, reported: object, items: Sequence[Any]) -> None:
-        found = figures.read(reported)
-        if found is None:
-            return
-        if len(self._served) > 1 and items:
-            # vLLM's continuous usage is per choice; only the chunk without choices sums them up.
-            self._follow(self._choice(items[0]), found)
-            found = usage.Figures(input=found.input, cached=found.cached)
-        elif len(self._served) == 1:
-            self._follow(self._served[0], found)
+    def _report(self, found: usage.Figures, *, partial: bool = False) -> None:
         self._tally.report(self._leg, found)
-        self.settled = self.settled or all(choice.finish_reason is not None for choice in self._served)
+        if not partial and self._has_ended():
+            self.settled = self.over = True
 
-    def _follow(self, choice: answer.Choice, found: usage.Figures) -> None:
-        if found.output is not None and choice.finish_reason is None:
-            choice.meter.follow(found.output)
+    def _has_ended(self) -> bool:
+        return all(choice.finish_reason is not None for choice in self._served)
 
 
 def _broken(what: str) -> faults.Refusal:

@@ -104,7 +104,10 @@ SECRETS: Final = (
     (re.compile(r"\b(?:sk|ak|key)-[\w*-]+|\*{2,}\w+|\b[\w-]{32,}\b"), ""),
     (re.compile(r"(?:/[\w.-]+){2,}"), ""),
     (re.compile(r"\(?\b(?:request|trace)[ _-]?id:?\s*[\w-]*\)?", re.IGNORECASE), ""),
-    (re.compile(r"\b(?:deepseek|siliconflow|volc\w*|vllm|sglang|llama\.cpp)\b(?!-)", re.IGNORECASE), "the model service"),
+    (
+        re.compile(r"\b(?:deepseek|siliconflow|volc\w*|vllm|sglang|llama\.cpp)\b(?!-)", re.IGNORECASE),
+        "the model service",
+    ),
 )
 
 
@@ -137,9 +140,7 @@ def _refusal(failure: Failure, terms: Terms) -> faults.Refusal:
     ):
         return faults.Refusal(_parameter(failure), cause)
     row = next(
-        row
-        for row in ROWS
-        if failure.status in row.statuses and (row.words is None or row.words.search(failure.words))
+        row for row in ROWS if failure.status in row.statuses and (row.words is None or row.words.search(failure.words))
     )
     return faults.Refusal(row.own_key if terms.own_key and row.own_key else row.fault, cause)
 

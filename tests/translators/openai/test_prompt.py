@@ -1,0 +1,369 @@
+"""What a model sees of a call, template by template (tokenizer.md 4.1), and what it writes for tool calls (4.3)."""
+
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from translators.dialogue import Call, Message, Model, ResponseFormat, Template, Tool, ToolCall
+from translators.openai import prompt
+from translators.openai.markup import Piece, Special, pieces
+from translators.openai.templates import LAYOUTS
+
+MODEL = Model("m", "hybrid", 1_000, 1_000, 100, 100, "v3.2", templates={"deepseek": "v4.1"})
+SYSTEM, USER = Message("system", "S"), Message("user", "U")
+WEATHER = Tool("w", {"name": "w", "description": "d", "strict": True, "parameters": {"type": "object"}})
+CALLED = Message("assistant", "C", reasoning="R", tool_calls=(ToolCall("1", "w", '{"a": "x", "n": [1, 2]}'),))
+RESULT = Message("tool", "T", tool_call_id="1")
+TEMPLATES: tuple[Template, ...] = get_args(Template)
+BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
+JSON_ONLY = "You are a helpful assistant designed to output JSON.\n## Response Format:\n\nReply with JSON object ONLY."
+THOROUGH = "Reasoning Effort: Absolute maximum"
+
+
+def asking(*messages: Message, **fields: Any) -> Call:
+    return Call(MODEL, messages or (USER,), stream=False, **fields)
+
+
+def spelled(rendering: list[Piece]) -> str:
+    return "".join(piece if isinstance(piece, str) else piece.value for piece in rendering)
+
+
+def seen(call: Call, template: Template, effort: prompt.Effort | None = None) -> str:
+    """The prompt as a model sees it, its preface and its tool instruction shortened."""
+    text, layout = spelled(prompt.rendered(call, template, effort)), LAYOUTS[template]
+    for preface in filter(None, layout.prefaces.values()):
+        text = text.replace(preface, "<preface>")
+    before, lead, told = text.partition(layout.tools.lead)
+    return f"{before}<tools>{told.replace(layout.tools.close, '</tools>', 1)}" if lead else text
+
+
+def test_every_template_has_a_layout() -> None:
+    assert set(LAYOUTS) == set(TEMPLATES)
+
+
+def test_a_dialect_may_serve_a_model_by_another_template() -> None:
+    assert prompt.template_of(MODEL, "deepseek") == "v4.1"
+    assert prompt.template_of(MODEL, "vllm") == "v3.2"
+
+
+@pytest.mark.parametrize(
+    ("template", "thinks", "wanted"),
+    [
+        ("v3", False, "S<｜User｜>U<｜Assistant｜>"),
+        ("r1", True, "S<｜User｜>U<｜Assistant｜><think>\n"),
+        ("v3.1", False, "S<｜User｜>U<｜Assistant｜></think>"),
+        ("v3.1", True, "S<｜User｜>U<｜Assistant｜><think>"),
+        ("v3.2", False, "S<｜User｜>U<｜Assistant｜></think>"),
+        ("v3.2", True, "S<｜User｜>U<｜Assistant｜><think>"),
+        ("v4-preview", False, "S<｜User｜>U<｜Assistant｜></think>"),
+        ("v4-preview", True, "S<｜User｜>U<｜Assistant｜><think>"),
+        ("v4", False, "S<｜User｜>U<｜Assistant｜></think>"),
+        ("v4", True, "<preface>S<｜User｜>U<｜Assistant｜><think>"),
+        ("v4.1", False, "<｜System｜>S<｜User｜>U<｜Assistant｜></think>"),
+        ("v4.1", True, "<｜System｜><preface>S<｜User｜>U<｜Assistant｜><think>"),
+    ],
+)
+def test_a_question_is_laid_out(template: Template, thinks: bool, wanted: str) -> None:
+    assert seen(asking(SYSTEM, USER, thinking=thinks), template) == BOS + wanted
+
+
+@pytest.mark.parametrize(
+    ("template", "specials", "texts"),
+    [("v3", 3, ("S", "U")), ("r1", 4, ("S", "U", "\n")), ("v3.2", 4, ("S", "U")), ("v4.1", 5, ("S", "U"))],
+)
+def test_specials_count_one_each(template: Template, specials: int, texts: tuple[str, ...]) -> None:
+    """tokenizer.md 4.1: overhead 3, 5 (`\n` is a token of text), 4; V4.1 has one more before a system message."""
+    call = asking(SYSTEM, USER, thinking=template == "r1")
+    assert prompt.parts(call, template) == prompt.Prompt(specials, texts)
+
+
+@pytest.mark.parametrize(
+    ("template", "effort", "preface"),
+    [
+        ("v4", None, THOROUGH),
+        ("v4", "high", THOROUGH),
+        ("v4", "low", BOS),
+        ("v4", "max", "Reasoning Effort: Beyond maximum"),
+        ("v4-preview", "high", BOS),
+        ("v4-preview", "max", THOROUGH),
+        ("v4.1", None, "Reasoning Effort: 75 "),
+        ("v4.1", "low", "Reasoning Effort: 50 "),
+        ("v4.1", "max", "Reasoning Effort: 100 "),
+    ],
+)
+def test_an_effort_has_its_preface(template: Template, effort: prompt.Effort | None, preface: str) -> None:
+    text = spelled(prompt.rendered(asking(thinking=True), template, effort))
+    opening = text.removeprefix(BOS).removeprefix("<｜System｜>")
+    assert opening.startswith(preface if preface != BOS else "<｜User｜>")
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_no_preface_without_thinking(template: Template) -> None:
+    assert "Reasoning Effort" not in spelled(prompt.rendered(asking(), template, "max"))
+
+
+def test_system_messages_stand_in_front_or_in_place() -> None:
+    call = asking(SYSTEM, USER, Message("system", "late"), Message("user", "V"))
+    assert seen(call, "v4") == BOS + "S\n\nlate<｜User｜>U\n\nV<｜Assistant｜></think>"
+    assert seen(call, "v4.1") == BOS + "<｜System｜>S<｜User｜>U<｜System｜>late<｜User｜>V<｜Assistant｜></think>"
+    assert seen(call, "v3") == BOS + "S\n\nlate<｜User｜>U<｜User｜>V<｜Assistant｜>"
+
+
+def test_an_empty_system_message_is_a_token_in_v41_alone() -> None:
+    call = asking(Message("system", ""), USER)
+    assert seen(call, "v4.1") == BOS + "<｜System｜><｜User｜>U<｜Assistant｜></think>"
+    assert seen(call, "v4") == BOS + "<｜User｜>U<｜Assistant｜></think>"
+    assert seen(asking(), "v4.1") == BOS + "<｜User｜>U<｜Assistant｜></think>"
+
+
+class TestTools:
+    @pytest.mark.parametrize(
+        ("template", "head"),
+        [
+            ("v3.1", "<tools>### w\nDescription: d\n\nParameters: {SCHEMA}\n</tools>"),
+            ("v3.2", '<tools>{"name": "w", "description": "d", "strict": true, "parameters": {SCHEMA}}</tools>'),
+            ("v4-preview", '<tools>{"name": "w", "description": "d", "strict": true, "parameters": {SCHEMA}}</tools>'),
+            ("v4", '\n\n<tools>{"name": "w", "description": "d", "parameters": {SCHEMA}}</tools>'),
+            ("v4.1", '<｜System｜>\n\n<tools>{"name": "w", "description": "d", "parameters": {SCHEMA}}</tools>'),
+        ],
+    )
+    def test_are_told_without_a_system_message(self, template: Template, head: str) -> None:
+        """V3.2 and the first V4 server write keys as received and no blank line, later ones normalise and have one."""
+        text = seen(asking(tools=(WEATHER,)), template)
+        assert text.removeprefix(BOS).split("<｜User｜>")[0] == head.replace("{SCHEMA}", '{"type": "object"}')
+
+    def test_follow_a_system_message_after_a_blank_line(self) -> None:
+        for template in TEMPLATES:
+            assert "S\n\n<tools>" in seen(asking(SYSTEM, USER, tools=(WEATHER,)), template)
+
+    def test_of_v3_are_fenced(self) -> None:
+        assert '\n```json\n{"type": "function", "function": {"name": "w"' in seen(asking(tools=(WEATHER,)), "v3")
+
+    def test_stand_one_to_a_line(self) -> None:
+        text = seen(asking(tools=(WEATHER, Tool("z", {"name": "z"}))), "v4")
+        assert '}}\n{"name": "z", "description": "", "parameters": {}}</tools>' in text
+
+    def test_are_not_told_where_none_may_be_called(self) -> None:
+        assert seen(asking(tools=(WEATHER,), tool_choice="none"), "v4") == seen(asking(), "v4")
+
+    def test_a_named_one_is_the_only_one(self) -> None:
+        other = Tool("z", {"name": "z"})
+        call = asking(tools=(WEATHER, other), tool_choice=WEATHER)
+        assert seen(call, "v4") == seen(replace(call, tools=(WEATHER,), tool_choice="required"), "v4")
+
+    @pytest.mark.parametrize(
+        ("template", "opening"), [("v4", "<｜DSML｜tool_calls>"), ("v4.1", "<｜DSML｜ calls>"), ("v3.2", None)]
+    )
+    def test_a_forced_call_is_opened_in_the_prompt(self, template: Template, opening: str | None) -> None:
+        text = seen(asking(tools=(WEATHER,), tool_choice="required"), template)
+        assert text.endswith(f"</think>\n\n{opening}\n" if opening else "</think>")
+
+    def test_thinking_forces_nothing(self) -> None:
+        call = asking(tools=(WEATHER,), tool_choice="required", thinking=True)
+        assert seen(call, "v4").endswith("<think>")
+
+
+@pytest.mark.parametrize(
+    ("template", "thinks", "wanted"),
+    [
+        (
+            "v3",
+            False,
+            (
+                "<｜Assistant｜>C<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>w"
+                '\n```json\n{"a": "x", "n": [1, 2]}'
+                "\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜><｜end▁of▁sentence｜>"
+                "<｜tool▁outputs▁begin｜><｜tool▁output▁begin｜>T<｜tool▁output▁end｜><｜tool▁outputs▁end｜>"
+            ),
+        ),
+        (
+            "v3.1",
+            False,
+            (
+                '<｜Assistant｜></think>C<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>w<｜tool▁sep｜>{"a": "x", "n": [1, 2]}'
+                "<｜tool▁call▁end｜><｜tool▁calls▁end｜><｜end▁of▁sentence｜><｜tool▁output▁begin｜>T<｜tool▁output▁end｜>"
+            ),
+        ),
+        (
+            "v3.2",
+            True,
+            (
+                '<｜Assistant｜><think>R</think>C\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name="w">\n'
+                '<｜DSML｜parameter name="a" string="true">x</｜DSML｜parameter>\n'
+                '<｜DSML｜parameter name="n" string="false">[1, 2]</｜DSML｜parameter>\n'
+                "</｜DSML｜invoke>\n</｜DSML｜function_calls><｜end▁of▁sentence｜>"
+                "\n\n<function_results>\n<result>T</result>\n</function_results>\n\n<think>"
+            ),
+        ),
+        (
+            "v4",
+            True,
+            (
+                '<｜Assistant｜><think>R</think>C\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name="w">\n'
+                '<｜DSML｜parameter name="a" string="true">x</｜DSML｜parameter>\n'
+                '<｜DSML｜parameter name="n" string="false">[1, 2]</｜DSML｜parameter>\n'
+                "</｜DSML｜invoke>\n</｜DSML｜tool_calls><｜end▁of▁sentence｜>"
+                "<｜User｜><tool_result>T</tool_result><｜Assistant｜><think>"
+            ),
+        ),
+        (
+            "v4.1",
+            False,
+            (
+                '<｜Assistant｜></think>C\n\n<｜DSML｜ calls>\n<｜DSML｜ invoke name="w">\n'
+                '<｜DSML｜ parameter name="a" string="true">x</｜DSML｜ parameter>\n'
+                '<｜DSML｜ parameter name="n" string="false">[1, 2]</｜DSML｜ parameter>\n'
+                "</｜DSML｜ invoke>\n</｜DSML｜ calls><｜end▁of▁sentence｜>"
+                "<｜User｜><tool_result>T</tool_result><｜Assistant｜></think>"
+            ),
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 9 else "",
+)
+def test_a_tool_loop_is_laid_out(template: Template, thinks: bool, wanted: str) -> None:
+    text = seen(asking(USER, CALLED, RESULT, tools=(WEATHER,), thinking=thinks), template)
+    assert text.split("<｜User｜>U")[1] == wanted
+
+
+def test_results_in_a_row_share_a_block() -> None:
+    call = asking(USER, CALLED, RESULT, RESULT, Message("user", "V"))
+    assert "<tool_result>T</tool_result>\n\n<tool_result>T</tool_result>\n\nV<｜Assistant｜>" in seen(call, "v4")
+    assert "\n<result>T</result>\n<result>T</result>\n</function_results><｜User｜>V" in seen(call, "v3.2")
+    assert "<｜tool▁output▁end｜>\n<｜tool▁output▁begin｜>" in seen(call, "v3")
+
+
+def test_an_old_chain_is_forgotten() -> None:
+    said = Message("assistant", "A", reasoning="R")
+    for template in TEMPLATES:
+        assert "R" not in seen(asking(USER, said, USER, thinking=True), template)
+
+
+def test_an_old_chain_beside_tools_stays_in_v4() -> None:
+    call = asking(USER, CALLED, RESULT, Message("assistant", "A"), USER, tools=(WEATHER,), thinking=True)
+    for template in ("v4-preview", "v4", "v4.1"):
+        text = seen(call, template)
+        assert "<think>R</think>C" in text
+        assert "<think></think>A" in text
+    assert "<think>R" not in seen(call, "v3.2")
+
+
+def test_a_first_turn_may_be_the_assistants() -> None:
+    text = seen(asking(CALLED, RESULT, Message("user", "V")), "v4")
+    assert text.startswith(f"{BOS}<｜Assistant｜></think>C")
+
+
+@pytest.mark.parametrize(
+    ("thinks", "wanted"), [(False, "</think>It is"), (True, "<think></think>It is")], ids=["plain", "thinking"]
+)
+def test_a_prefix_is_left_open(thinks: bool, wanted: str) -> None:
+    """REQ-6."""
+    call = asking(USER, Message("assistant", "It is", partial=True), thinking=thinks)
+    assert seen(call, "v4.1").endswith(f"<｜Assistant｜>{wanted}")
+
+
+@pytest.mark.parametrize(
+    ("template", "wanted"),
+    [
+        ("v3.1", ""),
+        ("v3.2", JSON_ONLY),
+        ("v4", "\n\n" + JSON_ONLY),
+        (
+            "v4.1",
+            (
+                "<｜System｜>\n\n## Response Format:\n\nYou MUST strictly adhere to the following schema to reply:\n"
+                '{"type": "json_object"}'
+            ),
+        ),
+    ],
+)
+def test_json_mode_is_instructed(template: Template, wanted: str) -> None:
+    call = asking(response_format=ResponseFormat("json_object"))
+    assert seen(call, template).removeprefix(BOS).split("<｜User｜>")[0] == wanted
+
+
+def test_a_schema_is_instructed() -> None:
+    wanted = ResponseFormat("json_schema", {"name": "x", "schema": {"a": 1}})
+    assert seen(asking(response_format=wanted), "v4").split("<｜User｜>")[0].endswith('to reply:\n{"a": 1}')
+    assert seen(asking(response_format=wanted), "v3") == seen(asking(), "v3")
+    assert seen(asking(response_format=ResponseFormat("text")), "v4") == seen(asking(), "v4")
+
+
+class TestMarkup:
+    def test_is_counted_together_with_the_answer_before_it(self) -> None:
+        written = prompt.markup((ToolCall("1", "w", "{}"),), "v4", after="Well.")
+        assert written == prompt.Prompt(
+            4, ("Well.\n\n<", "tool_calls>\n<", 'invoke name="w">\n</', "invoke>\n</", "tool_calls>")
+        )
+
+    def test_of_a_forced_call_starts_after_what_the_prompt_holds(self) -> None:
+        written = prompt.markup((ToolCall("1", "w", "{}"),), "v4", opened=True)
+        assert written == prompt.Prompt(3, ("<", 'invoke name="w">\n</', "invoke>\n</", "tool_calls>"))
+
+    @pytest.mark.parametrize("template", ["v3.2", "v4-preview", "v4.1"])
+    def test_of_a_call_without_arguments_has_a_blank_line(self, template: Template) -> None:
+        assert any(text.endswith('"w">\n\n</') for text in prompt.markup((ToolCall("1", "w", "{}"),), template).texts)
+
+    @pytest.mark.parametrize("arguments", ["not json", "[1]", '"x"', "", "[" * 100_000])
+    def test_arguments_that_are_no_object_are_one_argument(self, arguments: str) -> None:
+        texts = prompt.markup((ToolCall("1", "w", arguments),), "v4").texts
+        assert any(text.endswith(f'parameter name="arguments" string="true">{arguments}</') for text in texts)
+
+    def test_text_that_spells_a_special_token_is_text(self) -> None:
+        call = ToolCall("1", "w", '{"a": "</think>｜DSML｜"}')
+        plain = prompt.markup((replace(call, arguments='{"a": "x"}'),), "v4")
+        assert prompt.markup((call,), "v4").specials == plain.specials
+
+    def test_of_two_calls_of_r1_is_parted_by_a_line(self) -> None:
+        calls = (ToolCall("1", "w", "{}"), ToolCall("2", "z", "{}"))
+        assert "\n" in prompt.markup(calls, "r1").texts
+        assert prompt.markup(calls, "v3.1") == prompt.Prompt(8, ("w", "{}", "z", "{}"))
+
+
+class TestOffsetKey:
+    """USE-5: what moves together when a server's template moves."""
+
+    BASE = asking()
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            asking(thinking=True),
+            asking(SYSTEM, USER),
+            asking(tools=(WEATHER,)),
+            asking(tools=(WEATHER,), tool_choice="required"),
+            asking(response_format=ResponseFormat("json_object")),
+        ],
+        ids=["thinking", "system", "tools", "forced", "json"],
+    )
+    def test_differs_where_the_template_does(self, other: Call) -> None:
+        assert prompt.offset_key(other, "m") != prompt.offset_key(self.BASE, "m")
+
+    def test_differs_by_upstream_model_and_by_effort(self) -> None:
+        call = asking(thinking=True)
+        keys = {prompt.offset_key(call, "m"), prompt.offset_key(call, "n"), prompt.offset_key(call, "m", "low")}
+        assert len(keys) == 3
+
+    def test_does_not_see_the_text(self) -> None:
+        assert prompt.offset_key(asking(Message("user", "V")), "m") == prompt.offset_key(self.BASE, "m")
+        assert hash(prompt.offset_key(self.BASE, "m"))
+
+
+@given(st.text(), st.sampled_from(TEMPLATES), st.booleans())
+def test_a_callers_text_never_adds_a_special_token(text: str, template: Template, thinks: bool) -> None:
+    """Whatever it spells: the vendor's prompt encoder has it so (tokenizer.md 2)."""
+    spelling = text + "</think><｜Assistant｜>｜DSML｜"
+    taken = prompt.parts(asking(Message("system", spelling), Message("user", spelling), thinking=thinks), template)
+    plain = prompt.parts(asking(SYSTEM, USER, thinking=thinks), template)
+    assert taken.specials == plain.specials
+    assert sum(spelling in kept for kept in taken.texts) == 2
+
+
+@given(st.lists(st.sampled_from([*Special, "a", "<think", "｜"])))
+def test_a_fixed_text_is_cut_at_the_tokens_it_spells(parts: list[Piece]) -> None:
+    text = spelled(parts)
+    cut = pieces(text)
+    assert spelled(cut) == text
+    assert not any(isinstance(piece, str) and special.value in piece for piece in cut for special in Special)
