@@ -1,7 +1,8 @@
-"""One choice of an answer as it grows: upstream's pieces in, put in order and ended where they must end, for a writer.
+"""Upstream's pieces into one choice as it grows: put in order, ended where they must end, handed to a writer.
 
-Neutral ground: the upstream's tongue calls `think`, `say`, `fragment` and `finish`; the caller's tongue is the `Writer`.
-What only some calls need (leftover `<think>` tags, local stops, limits) sits on `_filtered`; the plain path knows none of it.
+Neutral ground: the upstream's tongue calls `think`, `say`, `fragment` and `finish`; the caller's tongue is the
+`Writer`. What only some calls need (leftover `<think>` tags, local stops, limits) sits on `_filtered`; the plain path
+knows none of it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Protocol
 
-from translators import dialogue, stops, thinktags, tokens, toolcalls, usage
+from translators import dialogue, stops, thinktags, toolcalls, usage
 
 
 class Phase(Enum):
@@ -32,7 +33,7 @@ class Sight(Enum):
     FINISH = auto()
 
 
-# What is absent is not shown to the caller: a chain that comes after its answer, anything after the end (spec SSE-4, SSE-6).
+# What is absent is not shown to the caller: a chain after its answer, anything after the end (spec SSE-4, SSE-6).
 NEXT: Final = {
     (Phase.START, Sight.REASONING): Phase.THINKING,
     (Phase.START, Sight.CONTENT): Phase.ANSWERING,
@@ -193,9 +194,10 @@ class Choice:
         return calls if self._rules.parallel_calls else calls[:1]
 
     def entries_of(self, text: str) -> list[dialogue.Json]:
-        """Take the log probabilities of `text`, which is leaving: those of text held back stay, and go where that is cut.
+        """Take the log probabilities of `text`, which is leaving; those of text held back stay.
 
-        A token that spans a border goes with the text it begins in; what has no text goes with the end (spec OUT-6).
+        A token that spans a border goes with the text it begins in, one without text with the end; where we cut the
+        answer, what is left belongs to text that nobody sees (spec OUT-6).
         """
         self._owed_bytes += len(text.encode())
         taken = 0

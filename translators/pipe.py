@@ -1,7 +1,8 @@
 """Upstream bytes into downstream bytes: sse ▸ chunks ▸ answer ▸ packets, and the one state machine of a stream.
 
-The shell feeds what it reads and writes what it gets; it sees no field. A failure before the first packet is a `Refusal`, so that
-it keeps its true HTTP status; after it, it is an error frame (spec SSE-2, SSE-3, SSE-4). Whatever happens, the pipe ends once.
+The shell feeds what it reads and writes what it gets; it sees no field. A failure before the first packet is a
+`Refusal`, so that it keeps its true HTTP status; after it, it is an error frame (spec SSE-2, SSE-3, SSE-4). Whatever
+happens, the pipe ends once.
 """
 
 from __future__ import annotations
@@ -131,8 +132,8 @@ class Answer:
 class Pipe:
     """One answer on its way: fed by streams or by whole completions, read as packets or as one reply.
 
-    A call that does not stream is the same pipe with another writer: nothing comes out of it until the reply does, so that a
-    folded stream and a completion give the same reply.
+    A call that does not stream is the same pipe with another writer: nothing comes out of it until the reply does, so
+    that a folded stream and a completion give the same reply.
     state: see `State`
     """
 
@@ -157,7 +158,7 @@ class Pipe:
         ]
 
     def count_prompt(self, counted: int, learned: int) -> None:
-        """Say how long the prompt is, before the first packet: our count, and what was learned to add to it (spec USE-5)."""
+        """Say how long the prompt is, before the first packet: our count, and what was learned to add (spec USE-5)."""
         tally = self.answer.tally
         tally.counted_input = counted
         tally.input = max(0, counted + learned)

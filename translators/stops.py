@@ -1,4 +1,7 @@
-"""Texts that end an answer, found across the borders of deltas, without delaying text that cannot begin one (spec PAR-9)."""
+"""An answer into what comes before its first stop, found across deltas without delaying text that can begin none.
+
+Source: spec PAR-9.
+"""
 
 from __future__ import annotations
 

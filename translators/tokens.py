@@ -23,7 +23,7 @@ _SLICE_CHARS = 8_192
 # What comes later can tokenize anew no more than the longest token holds.
 _LONGEST_TOKEN_BYTES = 128
 _LONGEST_CHARACTER_BYTES = 4
-# How far `fits` looks at once before it goes character by character.
+# Where every piece or every character is looked at, so many are taken at once.
 _STRIDE_CHARS = 64
 
 
@@ -130,7 +130,7 @@ class Counter:
         return self.total
 
     def _shorten(self, text: str) -> str:
-        """Settle of `text` what can be settled, or put it into open pieces; returns the rest, the new tail."""
+        """Settle what stands before the last sure border, or all that can be; returns the rest, the new tail."""
         if not self._open:
             cut = pretokens.cut(text, self._seen_chars)
             if cut:
@@ -139,13 +139,17 @@ class Counter:
             self._seen_chars = len(text)
             if len(text) <= _LONG_TAIL_CHARS:
                 return text
-        half = text[-1] if _ends_in_half_a_pair(text) else ""
-        text = _whole(text.removesuffix(half))
         self._seen_chars = 0
+        half = text[-1] if _ends_in_half_a_pair(text) else ""
+        text, tail = _whole(text.removesuffix(half)), ""
+        for start in range(0, len(text), _STRIDE_CHARS):
+            tail = self._advance(tail + text[start : start + _STRIDE_CHARS])
+        return tail + half
+
+    def _advance(self, text: str) -> str:
+        """Settle pre-tokens one by one, or put the last into an open piece; returns the rest, the new tail."""
         if self._open:
             text = self._grow(text)
-            if not self._open:
-                return self._shorten(text + half)
         while len(text) > _LONG_TAIL_CHARS:
             end = self._border(text)
             if end:
@@ -156,7 +160,7 @@ class Counter:
                 self._base += len(tokens)
                 self._open.append(_Piece(self._vocabulary, tokens, text[:2] + text[end - 1]))
             text = text[end:]
-        return text + half
+        return text
 
     def _grow(self, text: str) -> str:
         """Give the open pieces what belongs to them; returns the rest, the start of another pre-token."""

@@ -1,8 +1,8 @@
 """Fragments of tool calls, merged into whole calls whatever order, index or gaps they come with (spec SSE-7).
 
-Servers differ: a first fragment without arguments (vLLM), later ones without id, type and name (DeepSeek) or with empty and null
-ones (Bailian's compatible mode, Azure), a whole call in one delta, an index that changes between head and tail of one call
-(deepseek-v4-flash, seen in the field).
+Servers differ: a first fragment without arguments (vLLM), later ones without id, type and name (DeepSeek) or with empty
+and null ones (Bailian's compatible mode, Azure), a whole call in one delta, an index that changes between head and tail
+of one call (deepseek-v4-flash, seen in the field).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import orjson
 
 from translators import dialogue, tokens
 
-# What the model writes around a call, in tokens, measured on recorded DeepSeek answers: names, keys and values come on top.
+# What the model writes around names, keys and values, in tokens (measured on recorded answers, tokenizer.md §4.3).
 FIRST_CALL: Final = 25
 NEXT_CALL: Final = 12
 ARGUMENT: Final = 14

@@ -1,7 +1,7 @@
 """Token figures: what we count while an answer streams, reconciled with what upstream reports.
 
-One `Meter` per choice counts; one `Tally` per call holds what the choices share and what upstream said; `Offsets` remembers
-between calls how far a server's prompt template is from ours. Source: spec USE-1…USE-5.
+One `Meter` per choice counts; one `Tally` per call holds what the choices share and what upstream said; `Offsets`
+remembers between calls how far a server's prompt template is from ours. Source: spec USE-1…USE-5.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Meter:
     def answer(self, text: str) -> None:
         """Count a piece of the answer."""
         counted = self._base + self._answer.add(text) + self._markup + self._shift
-        if counted > self.output:
+        if counted > self.output:  # noqa: PLR1730 - `max` is one call more for every delta
             self.output = counted
 
     def markup(self, count: int) -> None:
@@ -104,8 +104,7 @@ class Meter:
         self.output = output
 
     def _raise_to(self, output: int) -> None:
-        if output > self.output:
-            self.output = output
+        self.output = max(self.output, output)
 
 
 class Tally:
@@ -153,8 +152,8 @@ def reasoning_of(figures: Figures, counted: int) -> int:
 class Offsets:
     """Differences between a server's prompt count and ours, by kind of call (spec USE-5).
 
-    A server-side template moves without notice by a constant: one answer of a kind is enough to follow it. A difference that
-    will not stay the same comes from another vocabulary or another template family, and is forgotten.
+    A server-side template moves without notice by a constant: one answer of a kind is enough to follow it. A difference
+    that will not stay the same comes from another vocabulary or another template family, and is forgotten.
     """
 
     __slots__ = ("_last", "_trusted")

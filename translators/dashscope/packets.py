@@ -1,7 +1,8 @@
 """What a choice says into DashScope packets, each one whole SSE frame: deltas as they come, or the full text so far.
 
-One `Frames` numbers and lays out; `Incremental` and `Cumulative` decide what a packet repeats. The plain text packet is the hot
-path: its constant parts are serialised once per stream, and only what changes is spliced in. Source: spec SSE-1, SSE-3, SSE-5, SSE-7.
+One `Frames` numbers and lays out; `Incremental` and `Cumulative` decide what a packet repeats. The plain text packet is
+the hot path: its constant parts are serialised once per stream, and only what changes is spliced in.
+Source: spec SSE-1, SSE-3, SSE-5, SSE-7.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The parts of an upstream choice that a chunk and a whole completion share: finish reasons, logprobs, tool calls.
 
-Source: DeepSeek API reference, "Create chat completion"; captures of vLLM, SGLang and llama.cpp; spec OUT-2, OUT-3, OUT-6.
+Source: DeepSeek API reference, "Create chat completion"; captures of vLLM, SGLang and llama.cpp; spec OUT-2, OUT-3,
+OUT-6.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any, Final
 
 from translators import answer, dialogue, faults
 
-# How upstream says why it stopped. What is not listed is an error: an unknown end is never a silent `stop` (spec OUT-3).
+# How upstream says why it stopped. What is not listed is an error, never a silent `stop` (spec OUT-3).
 FINISHES: Final[Mapping[str, dialogue.Finish]] = {
     "stop": dialogue.Finish.STOP,
     "length": dialogue.Finish.LENGTH,

@@ -75,8 +75,8 @@ class Reader:
     def feed_completion(self, raw: bytes, prefix: str = "") -> None:
         """Take a whole completion; `prefix` is what a server repeats of the text it was to go on with (llama.cpp).
 
-        Raises `Refusal` for an error object, for fewer choices than were asked for (Ark ignores `n`) and for anything unreadable.
-        Blank lines before the object are DeepSeek's keep-alive.
+        Raises `Refusal` for an error object, for fewer choices than were asked for (Ark ignores `n`) and for anything
+        unreadable. Blank lines before the object are DeepSeek's keep-alive.
         """
         try:
             completion = orjson.loads(raw.strip() or b"null")
@@ -126,7 +126,7 @@ class Reader:
         if found is not None:
             self._report(usage.Figures(input=found.input, cached=found.cached) if partial else found, partial=partial)
 
-    def _take(self, item: object) -> None:
+    def _take(self, item: Any) -> None:
         choice = self._choice(item)
         delta = item.get("delta")
         if type(delta) is not dict:

@@ -1,12 +1,13 @@
-"""What upstream says when it fails, into the fault the caller reads: one table, every body shape, nothing passed on raw.
+"""What upstream says when it fails into the fault the caller reads: one table, every body shape, nothing raw.
 
-Source: upstream error bodies as recorded and captured (DeepSeek, vLLM, SGLang, llama.cpp, SiliconFlow, Ark); spec ERR-1…ERR-3.
+Source: upstream error bodies as recorded and captured (DeepSeek, vLLM, SGLang, llama.cpp, SiliconFlow, Ark);
+upstream.md D; spec ERR-1…ERR-3.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ from translators import faults
 # Longer failure bodies are pages for people; their first part tells as much.
 BODY_LIMIT: Final = 64 * 1024
 SENTENCE_LIMIT: Final = 300
+# Where the caller may be told when to come back (spec ERR-4).
+RETRIED: Final = (429, 503)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,70 +48,84 @@ class Terms:
     own_key: bool
 
 
+Verdict = Callable[[Failure, Terms], faults.Fault]
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One kind of failure: for these statuses, where these words are said (any words if None), this fault.
 
+    fault:   or what makes it of the failure and the call's terms
     own_key: the fault where the key is ours, if the caller is then not to blame
     """
 
-    statuses: range
-    words: re.Pattern[str] | None
-    fault: faults.Fault
+    statuses: Collection[int]
+    words: str | None
+    fault: faults.Fault | Verdict
     own_key: faults.Fault | None = None
 
+    def matches(self, failure: Failure) -> bool:
+        """Whether this is the failure the row speaks of."""
+        said = self.words is None or re.search(self.words, failure.words)
+        return failure.status in self.statuses and bool(said)
 
-def _said(words: str) -> re.Pattern[str]:
-    return re.compile(words)
+
+def _too_long(failure: Failure, terms: Terms) -> faults.Fault:
+    """The longest prompt there can be: the model's own limit, or upstream's where that is smaller."""
+    found = CONTEXT_TOKENS.search(failure.words)
+    upstream_limit = int(found[1]) if found else 0
+    return faults.input_length(min(upstream_limit or terms.input_limit, terms.input_limit))
 
 
-_ANY = range(1000)
-_CLIENT = range(400, 500)
-CONTEXT: Final = _said(
+def _parameter(failure: Failure, _terms: Terms) -> faults.Fault:
+    """Upstream's own sentence about a parameter, cleaned; the plain text where nothing readable is left."""
+    sentence = _clean(failure.text)
+    return faults.invalid(sentence) if sentence else faults.BODY_INVALID
+
+
+CONTEXT: Final = (
     r"maximum context length|longer than the model's context|exceeds? the (available |model's )?(maximum )?context"
     r"|input token exceed|exceed_context_size|context_length_exceeded|max_model_len"
 )
-CONTEXT_TOKENS: Final = re.compile(
-    r"context length (?:is|of) (\d{1,9}) tokens|context length \((\d{1,9}) tokens\)|context size \((\d{1,9}) tokens\)"
-)
+CONTEXT_TOKENS: Final = re.compile(r"(?:context length (?:is|of) |context (?:length|size) \()(\d{1,9}) tokens")
+INPUT_RISK: Final = r"content exists risk|inputtextriskdetection|inputimageriskdetection|sensitivecontentdetected"
+OUTPUT_RISK: Final = r"outputtextriskdetection|outputimageriskdetection|content_filter"
+
+_ANY: Final = range(1000)
 
 # First match wins: what was said before where it was said, and the narrow before the wide.
 ROWS: Final = (
-    Row(
-        _ANY,
-        _said(r"content exists risk|inputtextriskdetection|inputimageriskdetection|sensitivecontentdetected"),
-        faults.INPUT_MODERATED,
-    ),
-    Row(_ANY, _said(r"outputtextriskdetection|outputimageriskdetection|content_filter"), faults.OUTPUT_MODERATED),
-    Row(range(402, 404), _said(r"balance|overdue|insufficient|arrear"), faults.ARREARAGE, faults.ACCOUNT_OVERDUE),
-    Row(_ANY, _said(r"accountoverdue|insufficient balance"), faults.ARREARAGE, faults.ACCOUNT_OVERDUE),
-    Row(range(401, 402), None, faults.BAD_KEY, faults.UPSTREAM_KEY_REFUSED),
-    Row(range(402, 403), None, faults.ARREARAGE, faults.ACCOUNT_OVERDUE),
-    Row(range(403, 404), None, faults.ACCESS_DENIED),
-    Row(range(404, 405), None, faults.MODEL_NOT_FOUND),
-    Row(range(408, 409), None, faults.TIMED_OUT),
-    Row(range(413, 414), None, faults.BODY_TOO_LARGE),
-    Row(range(429, 430), _said(r"token|quota|tpm|balance"), faults.QUOTA_EXCEEDED),
-    Row(range(429, 430), None, faults.RATE_LIMITED),
-    Row(range(503, 504), None, faults.OVERLOADED),
-    Row(range(529, 530), None, faults.OVERLOADED),
-    Row(range(504, 505), None, faults.TIMED_OUT),
-    Row(range(500, 600), _said(r"enginecore|inference|cuda|out of memory"), faults.INFERENCE),
+    Row([*range(400, 500), 500], CONTEXT, _too_long),
+    Row(_ANY, INPUT_RISK, faults.INPUT_MODERATED),
+    Row(_ANY, OUTPUT_RISK, faults.OUTPUT_MODERATED),
+    Row([402, 403], r"balance|overdue|insufficient|arrear", faults.ARREARAGE, faults.ACCOUNT_OVERDUE),
+    Row(_ANY, r"accountoverdue|insufficient balance", faults.ARREARAGE, faults.ACCOUNT_OVERDUE),
+    Row([400, 422], None, _parameter),
+    Row([401], None, faults.BAD_KEY, faults.UPSTREAM_KEY_REFUSED),
+    Row([402], None, faults.ARREARAGE, faults.ACCOUNT_OVERDUE),
+    Row([403], None, faults.ACCESS_DENIED),
+    Row([404], None, faults.MODEL_NOT_FOUND),
+    Row([408, 504], None, faults.TIMED_OUT),
+    Row([413], None, faults.BODY_TOO_LARGE),
+    Row([429], r"token|quota|tpm|balance", faults.QUOTA_EXCEEDED),
+    Row([429], None, faults.RATE_LIMITED),
+    Row([503, 529], None, faults.OVERLOADED),
+    Row(range(500, 600), r"enginecore|inference|cuda|out of memory", faults.INFERENCE),
     Row(_ANY, None, faults.UPSTREAM_BROKEN),
 )
 
 # What must not leave: keys, addresses, hosts, paths, ids; and the name of whoever stands behind us.
 SECRETS: Final = (
-    (re.compile(r"\bhttps?://\S+|\b[\w-]+(?:\.[\w-]+)+\.(?:com|cn|net|org|io|ai|local|internal|svc)\S*"), ""),
-    (re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b"), ""),
-    (re.compile(r"\b(?:sk|ak|key)-[\w*-]+|\*{2,}\w+|\b[\w-]{32,}\b"), ""),
-    (re.compile(r"(?:/[\w.-]+){2,}"), ""),
-    (re.compile(r"\(?\b(?:request|trace)[ _-]?id:?\s*[\w-]*\)?", re.IGNORECASE), ""),
-    (
-        re.compile(r"\b(?:deepseek|siliconflow|volc\w*|vllm|sglang|llama\.cpp)\b(?!-)", re.IGNORECASE),
-        "the model service",
-    ),
+    (r"\bhttps?://\S+|\S+@\S+|\blocalhost(?::\d+)?", ""),
+    (r"\b(?:[\w-]+\.)+(?:com|cn|net|org|io|ai|local|internal|svc)\b\S*", ""),
+    (r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b", ""),
+    (r"\b(?:sk|ak|key)-[\w*-]+|[\w-]*\*{2,}[\w-]*|\b[\w-]{32,}\b", ""),
+    (r"(?:/[\w.-]+){2,}", ""),
+    (r"\(?\b(?:request|trace)[ _-]?id:?\s*[\w-]*\)?", ""),
+    (r"\b(?:deepseek|siliconflow|volc\w*|vllm|sglang|llama\.cpp)\b(?!-)", "the model service"),
 )
+# A page or a stack trace: nothing in it is for the caller.
+UNREADABLE: Final = re.compile(r"<[a-z!/]|traceback", re.IGNORECASE)
 
 
 def of_response(status: int, raw: bytes, terms: Terms, retry_after: str | None = None) -> faults.Refusal:
@@ -117,9 +134,9 @@ def of_response(status: int, raw: bytes, terms: Terms, retry_after: str | None =
     raw: the first `BODY_LIMIT` bytes of its body: JSON of any known shape, plain text, HTML
     """
     refusal = _refusal(_read(status, raw), terms)
-    if refusal.fault.status in (429, 503) and retry_after is not None:
-        refusal.fault = refusal.fault.after(retry_after)
-    return refusal
+    if retry_after is None or refusal.fault.status not in RETRIED:
+        return refusal
+    return faults.Refusal(refusal.fault.after(retry_after), refusal.cause)
 
 
 def of_event(chunk: Mapping[str, Any], terms: Terms) -> faults.Refusal:
@@ -132,30 +149,12 @@ def of_event(chunk: Mapping[str, Any], terms: Terms) -> faults.Refusal:
 
 
 def _refusal(failure: Failure, terms: Terms) -> faults.Refusal:
-    cause = f"upstream failed with {failure.status}: {_clean(failure.text)}"
-    if (failure.status in _CLIENT or failure.status == 500) and CONTEXT.search(failure.words):
-        return faults.Refusal(faults.input_length(_context(failure, terms.input_limit)), cause)
-    if failure.status in (400, 422) and not any(
-        row.words is not None and failure.status in row.statuses and row.words.search(failure.words) for row in ROWS
-    ):
-        return faults.Refusal(_parameter(failure), cause)
-    row = next(
-        row for row in ROWS if failure.status in row.statuses and (row.words is None or row.words.search(failure.words))
+    row = next(row for row in ROWS if row.matches(failure))
+    fault = row.own_key if terms.own_key and row.own_key else row.fault
+    return faults.Refusal(
+        fault if isinstance(fault, faults.Fault) else fault(failure, terms),
+        f"upstream failed with {failure.status}: {_clean(failure.text)}",
     )
-    return faults.Refusal(row.own_key if terms.own_key and row.own_key else row.fault, cause)
-
-
-def _parameter(failure: Failure) -> faults.Fault:
-    """Upstream's own sentence about a parameter, cleaned; the plain text where nothing readable is left."""
-    sentence = _clean(failure.text)
-    return faults.invalid(sentence) if sentence else faults.BODY_INVALID
-
-
-def _context(failure: Failure, input_limit: int) -> int:
-    """The longest prompt there can be: the model's own limit, or upstream's where that is smaller."""
-    found = CONTEXT_TOKENS.search(failure.words)
-    limits = [int(group) for group in (found.groups() if found else ()) if group] + [input_limit]
-    return min(limit for limit in limits if limit) if any(limits) else 1
 
 
 def _read(status: int, raw: bytes) -> Failure:
@@ -164,9 +163,9 @@ def _read(status: int, raw: bytes) -> Failure:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError:
         text = raw.decode("utf-8", "replace")
-        return Failure(status, text.lower(), "" if "<" in text else text)
+        return Failure(status, text.lower()[:BODY_LIMIT], text)
     if not isinstance(document, dict):
-        return Failure(status, str(document).lower()[:SENTENCE_LIMIT], "")
+        return Failure(status, str(document).lower()[:BODY_LIMIT], "")
     error = document.get("error")
     if isinstance(error, dict):
         return _failure(status, error)
@@ -184,9 +183,9 @@ def _failure(status: int, parts: Mapping[str, Any]) -> Failure:
 
 def _clean(text: str) -> str:
     """A sentence fit to leave: one line, of bounded length, without keys, addresses, hosts, paths and ids."""
-    if "traceback" in text.lower() or "<" in text:
+    if UNREADABLE.search(text):
         return ""
     sentence = " ".join(text[: SENTENCE_LIMIT * 4].split())
     for pattern, instead in SECRETS:
-        sentence = pattern.sub(instead, sentence)
+        sentence = re.sub(pattern, instead, sentence, flags=re.IGNORECASE)
     return " ".join(sentence.split())[:SENTENCE_LIMIT].strip(" ,;:")

@@ -160,13 +160,9 @@ def _joins(last: Message, message: Message, layout: Layout) -> bool:
 
 
 def _keeps_chain(message: Message, since_user: bool, call: Call, layout: Layout) -> bool:
-    match layout.keeps:
-        case "never":
-            return False
-        case "since_user":
-            return since_user
-        case "beside_tools":
-            return message.partial or bool(_offered(call))
+    if layout.keeps == "since_user":
+        return since_user
+    return layout.keeps == "beside_tools" and (message.partial or bool(_offered(call)))
 
 
 def _assistant(message: Message, opening: Sequence[Piece], kept: bool, layout: Layout) -> list[Piece]:

@@ -140,7 +140,9 @@ class TestTools:
             assert "S\n\n<tools>" in seen(asking(SYSTEM, USER, tools=(WEATHER,)), template)
 
     def test_of_v3_are_fenced(self) -> None:
-        assert '\n```json\n{"type": "function", "function": {"name": "w"' in seen(asking(tools=(WEATHER,)), "v3")
+        text = spelled(prompt.rendered(asking(tools=(WEATHER,)), "v3"))
+        assert '\n\n\n```json\n{"type": "function", "function": {"name": "w", ' in text
+        assert text.endswith("}\n```\n<｜User｜>U<｜Assistant｜>")
 
     def test_stand_one_to_a_line(self) -> None:
         text = seen(asking(tools=(WEATHER, Tool("z", {"name": "z"}))), "v4")
@@ -183,8 +185,8 @@ class TestTools:
             "v3.1",
             False,
             (
-                '<｜Assistant｜></think>C<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>w<｜tool▁sep｜>{"a": "x", "n": [1, 2]}'
-                "<｜tool▁call▁end｜><｜tool▁calls▁end｜><｜end▁of▁sentence｜><｜tool▁output▁begin｜>T<｜tool▁output▁end｜>"
+                "<｜Assistant｜></think>C<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>w<｜tool▁sep｜>"
+                '{"a": "x", "n": [1, 2]}<｜tool▁call▁end｜><｜tool▁calls▁end｜><｜end▁of▁sentence｜><｜tool▁output▁begin｜>T<｜tool▁output▁end｜>'
             ),
         ),
         (
