@@ -1,4 +1,4 @@
-"""A command line, into one call of the room that does the work: serve, demo, simulate, version.
+"""A command line, into one call of the room that does the work: serve, demo, simulate, translate, version.
 
 A command is built, and what it needs is imported, once it is named: help comes at once, and `version` works where the
 rest cannot.
@@ -14,13 +14,14 @@ import os
 import platform
 import re
 import socket
+import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from enum import IntEnum
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import click
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 DISTRIBUTION = "dashseek"
 ROOMS = ("proxy", "translators", "config")
 CONTEXT: Mapping[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
+
+
+Settled = TypeVar("Settled")
 
 
 class Exit(IntEnum):
@@ -112,6 +116,18 @@ Examples:
 """
 
 
+TRANSLATE = """Read a DashScope call from standard input and show the upstream call it becomes,
+with one line for every field: kept, renamed, clamped, dropped, emulated or added,
+and why. Nothing is sent anywhere. Exit code 1 if the call would be refused.
+
+\b
+Examples:
+  dashseek translate < call.json
+  dashseek translate --dialect vllm --sse --json < call.json
+  dashseek translate --answer --call call.json < recorded.sse
+"""
+
+
 class Commands(click.Group):
     """A group over the table at the end of this file; only a command that is named gets built."""
 
@@ -181,9 +197,14 @@ def _serve() -> click.Command:
 
         _end_with(lambda: app.serve(chosen, rows))
 
-    config = click.Option(["--config"], metavar="FILE", help=f"TOML file of settings. [{settings.CONFIG_VARIABLE}]")
-    params: list[click.Parameter] = [*(_flag(name) for name in settings.FLAGS), config]
+    params: list[click.Parameter] = [*(_flag(name) for name in settings.FLAGS), _config()]
     return Sectioned("serve", callback=run, params=params, help=SERVE, context_settings=dict(CONTEXT))
+
+
+def _config() -> click.Option:
+    from config import settings
+
+    return click.Option(["--config"], metavar="FILE", help=f"TOML file of settings. [{settings.CONFIG_VARIABLE}]")
 
 
 def _flag(name: str) -> click.Option:
@@ -218,9 +239,15 @@ def _variable_alone(name: str) -> tuple[str, str]:
 def _settle(flags: Mapping[str, object], config: str | None) -> tuple[settings.Settings, tuple[models.ModelRow, ...]]:
     from config import models, settings
 
+    chosen = _settled(lambda: settings.load(flags, config, os.environ, needs=("upstream",)))
+    return chosen, _settled(lambda: models.load(chosen))
+
+
+def _settled(read: Callable[[], Settled]) -> Settled:
+    from config import settings
+
     try:
-        chosen = settings.load(flags, config, os.environ, needs=("upstream",))
-        return chosen, models.load(chosen)
+        return read()
     except settings.SettingsError as error:
         raise WrongSetting("\n  ".join(["wrong settings", *error.lines])) from None
 
@@ -248,6 +275,46 @@ def _simulate() -> click.Command:
     )
     params: list[click.Parameter] = [host, _port(8090), *switches_of(simulator.Script)]
     return click.Command("simulate", callback=run, params=params, help=SIMULATE, context_settings=dict(CONTEXT))
+
+
+def _translate() -> click.Command:
+    from config import settings
+
+    def run(config: str | None, call: Any, *, model: str | None, answer: bool, sse: bool | None, **rest: object) -> int:
+        from proxy import translate
+
+        as_json = bool(rest.pop("as_json"))
+        translator = translate.build(_settled(lambda: settings.load(rest, config, os.environ)))
+        given = sys.stdin.buffer.read()
+        if answer:
+            asked = call.read() if call else None
+            return translate.of_answer(given, asked, translator, stream=sse, model=model)
+        return translate.of_call(given, translator, stream=bool(sse), model=model, as_json=as_json)
+
+    params: list[click.Parameter] = [
+        _flag("dialect"),
+        click.Option(["--model"], metavar="NAME", help="Take this model instead of the call's."),
+        click.Option(
+            ["--sse/--no-sse"], default=None, help="Whether the call asks for SSE, which its headers would say."
+        ),
+        click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for scripts."),
+        click.Option(["--answer"], is_flag=True, help="Read an upstream's answer instead: a stream or a JSON body."),
+        click.Option(["--call"], type=click.File("rb"), help="With --answer: the DashScope call it answers."),
+        *(_flag(name) for name in ("map", "aliases", "models_file", "strict_thinking")),
+        _config(),
+    ]
+    return click.Command(
+        "translate", callback=_exiting(run), params=params, help=TRANSLATE, context_settings=dict(CONTEXT)
+    )
+
+
+def _exiting(run: Callable[..., int]) -> Callable[..., None]:
+    """A callback that ends the process with what `run` returns."""
+
+    def callback(**params: object) -> None:
+        click.get_current_context().exit(run(**params))
+
+    return callback
 
 
 def _port(default: int) -> click.Option:
@@ -342,5 +409,6 @@ COMMANDS: Mapping[str, Entry] = {
     "serve": Entry("Serve DashScope before a DeepSeek upstream.", _serve),
     "demo": Entry("See one call go through, with nothing to set up.", _demo),
     "simulate": Entry("Be a DeepSeek-shaped upstream, faults on demand.", _simulate),
+    "translate": Entry("See what would become of a call, offline.", _translate),
     "version": Entry("Say the version.", _version_command),
 }

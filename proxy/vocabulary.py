@@ -40,7 +40,7 @@ class VocabularyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DeepSeek:
-    """The vocabulary of every DeepSeek model since V3; two of its doors are compiled functions themselves, for speed."""
+    """The vocabulary of every DeepSeek model since V3; two of its doors are tiktoken's own, for speed."""
 
     encode: Callable[[str], list[int]]
     encode_piece: Callable[[bytes], list[int]]

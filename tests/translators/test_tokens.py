@@ -1,4 +1,4 @@
-"""Counts are the reference tokenizer's, after every delta, whatever the text and wherever it is cut (spec USE-2, USE-6)."""
+"""Counts are the reference tokenizer's, after every delta, whatever the text and its cuts (spec USE-2, USE-6)."""
 
 from __future__ import annotations
 

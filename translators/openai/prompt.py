@@ -11,10 +11,11 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from translators.dialogue import Call, Message, Model, Template, Tool, ToolCall
+from translators.openai import instructions
 from translators.openai import markup as markup_room
 from translators.openai.dialects import Effort
 from translators.openai.markup import Piece, Special
-from translators.openai.templates import LAYOUTS, Before, Layout, schema_instruction
+from translators.openai.templates import LAYOUTS, Before, Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ def _sections(call: Call, layout: Layout) -> Iterator[list[Piece]]:
     if wanted is not None and wanted.type == "json_object" and layout.json_mode:
         yield [layout.json_mode]
     if wanted is not None and wanted.type == "json_schema" and layout.json_mode:
-        yield [schema_instruction((wanted.schema or {}).get("schema", {}))]
+        yield [instructions.schema((wanted.schema or {}).get("schema", {}))]
 
 
 def _offered(call: Call) -> tuple[Tool, ...]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from translators.dialogue import Call, Message, Model, ResponseFormat, Template, Tool, ToolCall
 from translators.openai import prompt
+from translators.openai.dialects import Effort
 from translators.openai.markup import Piece, Special, pieces
 from translators.openai.templates import LAYOUTS
 
@@ -31,7 +32,7 @@ def spelled(rendering: list[Piece]) -> str:
     return "".join(piece if isinstance(piece, str) else piece.value for piece in rendering)
 
 
-def seen(call: Call, template: Template, effort: prompt.Effort | None = None) -> str:
+def seen(call: Call, template: Template, effort: Effort | None = None) -> str:
     """The prompt as a model sees it, its preface and its tool instruction shortened."""
     text, layout = spelled(prompt.rendered(call, template, effort)), LAYOUTS[template]
     for preface in filter(None, layout.prefaces.values()):
@@ -94,7 +95,7 @@ def test_specials_count_one_each(template: Template, specials: int, texts: tuple
         ("v4.1", "max", "Reasoning Effort: 100 "),
     ],
 )
-def test_an_effort_has_its_preface(template: Template, effort: prompt.Effort | None, preface: str) -> None:
+def test_an_effort_has_its_preface(template: Template, effort: Effort | None, preface: str) -> None:
     text = spelled(prompt.rendered(asking(thinking=True), template, effort))
     opening = text.removeprefix(BOS).removeprefix("<｜System｜>")
     assert opening.startswith(preface if preface != BOS else "<｜User｜>")
@@ -186,7 +187,8 @@ class TestTools:
             False,
             (
                 "<｜Assistant｜></think>C<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>w<｜tool▁sep｜>"
-                '{"a": "x", "n": [1, 2]}<｜tool▁call▁end｜><｜tool▁calls▁end｜><｜end▁of▁sentence｜><｜tool▁output▁begin｜>T<｜tool▁output▁end｜>'
+                '{"a": "x", "n": [1, 2]}<｜tool▁call▁end｜><｜tool▁calls▁end｜><｜end▁of▁sentence｜>'
+                "<｜tool▁output▁begin｜>T<｜tool▁output▁end｜>"
             ),
         ),
         (

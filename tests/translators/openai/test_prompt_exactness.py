@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 
 from translators.dialogue import Call, Message, Model, ResponseFormat, Template, Tool, ToolCall
 from translators.openai import prompt
+from translators.openai.dialects import Effort
 
 ROOT = Path(__file__).parents[3]
 PAIRS = Path(os.environ.get("DASHSEEK_USAGE_PAIRS", ROOT.parent / "shared/data/examples/usage_pairs.jsonl"))
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.skipif(not PAIRS.is_file(), reason="no recorded usage: 
 
 MODEL = Model("recorded", "hybrid", 131_072, 131_072, 32_768, 65_536, "v4")
 Count = Callable[[prompt.Prompt], int]
+EFFORTS: dict[str | None, Effort] = {"low": "low", "max": "max"}
 # (recordings, exact); DashScope's one text went through a documentation editor, and cut calls have unsent markup.
 FLOORS = {
     "reasoning": (29, 29),
@@ -84,7 +86,7 @@ def recordings() -> Iterator[dict[str, Any]]:
         yield from map(json.loads, lines)
 
 
-def call_of(recorded: dict[str, Any]) -> tuple[Call, prompt.Effort | None]:
+def call_of(recorded: dict[str, Any]) -> tuple[Call, Effort | None]:
     request = recorded["request"]
     sorted_keys = any("sorted keys" in note for note in recorded["probe"]["notes"])
     functions = [tool["function"] for tool in request.get("tools") or ()]
@@ -102,15 +104,14 @@ def call_of(recorded: dict[str, Any]) -> tuple[Call, prompt.Effort | None]:
         tool_choice=choice,
         response_format=ResponseFormat(wanted["type"]) if wanted else None,
     )
-    effort = request.get("reasoning_effort")
-    return call, {"low": "low", "max": "max"}.get(effort)  # type: ignore[return-value]
+    return call, EFFORTS.get(request.get("reasoning_effort"))
 
 
 def thinks(recorded: dict[str, Any]) -> bool:
     """Said by the request, else shown by the answer: the default has changed with the model's name."""
     request = recorded["request"]
     if "thinking" in request:
-        return request["thinking"]["type"] == "enabled"
+        return bool(request["thinking"]["type"] == "enabled")
     return recorded["response"]["reasoning_content"] is not None
 
 

@@ -11,6 +11,7 @@ from translators.dashscope import call as dashscope
 from translators.dashscope.models import Catalogue
 from translators.dialogue import Call, Message, Model, ResponseFormat, Tool, ToolCall
 from translators.openai import request
+from translators.openai.crossings import Crossing
 from translators.openai.dialects import DIALECTS, Dialect
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "body"
@@ -33,7 +34,8 @@ TIME = Tool("get_time", {"name": "get_time"})
 
 
 def asking(**fields: Any) -> Call:
-    return Call(**({"model": MODEL, "messages": (ASKED,), "stream": False} | fields))
+    said: dict[str, Any] = {"model": MODEL, "messages": (ASKED,), "stream": False} | fields
+    return Call(**said)
 
 
 def thinking(**fields: Any) -> Call:
@@ -45,7 +47,7 @@ def translated(call: Call, dialect: str | Dialect, input_tokens: int | None = No
     return request.translate(call, row, upstream_model=request.upstream_id(call, row), input_tokens=input_tokens)
 
 
-def trail(call: Call, dialect: str | Dialect) -> dict[str, request.Crossing]:
+def trail(call: Call, dialect: str | Dialect) -> dict[str, Crossing]:
     row = DIALECTS[dialect] if isinstance(dialect, str) else dialect
     return {crossing.ours: crossing for crossing in request.explain(call, row, upstream_model="x")}
 

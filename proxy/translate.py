@@ -1,0 +1,136 @@
+"""A call or an upstream's answer from standard input, shown as what it would become: `translate`, all offline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import click
+import orjson
+
+from config import models as tables
+from config import settings
+from proxy import vocabulary
+from translators import answer, dialogue, faults, pipe, tokens, trail
+from translators.dashscope import call as calls
+from translators.dashscope import models, packets
+from translators.openai import dialects, failures, prompt, request
+
+# An answer without its call is read as the answer to this one.
+PLAIN_CALL: Final[dialogue.Json] = {
+    "model": "deepseek-v3",
+    "input": {"messages": [{"role": "user", "content": ""}]},
+    "parameters": {"incremental_output": True},
+}
+REQUEST_ID: Final = "00000000-0000-4000-8000-000000000000"
+REFUSED: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Translator:
+    """The tables a translation needs."""
+
+    settings: settings.Settings
+    catalogue: models.Catalogue
+    vocabulary: tokens.Vocabulary
+
+    @property
+    def dialect(self) -> dialects.Dialect:
+        """The upstream's way of speaking."""
+        return dialects.DIALECTS[self.settings.dialect]
+
+    def read(self, document: dialogue.Json, *, stream: bool, model: str | None) -> dialogue.Call:
+        """The call a document makes; raises `Refusal`."""
+        return calls.translate(
+            document,
+            self.catalogue,
+            stream=stream,
+            path_model=model,
+            strict_thinking=self.settings.strict_thinking,
+            decode=self.vocabulary.decode_bytes,
+        )
+
+
+def build(chosen: settings.Settings) -> Translator:
+    """The translator an operator's settings make, the same as `serve` would use."""
+    rows = (dialogue.Model(**row) for row in tables.load(chosen))
+    return Translator(chosen, models.Catalogue(rows, chosen.aliases), vocabulary.load())
+
+
+def of_call(raw: bytes, translator: Translator, *, stream: bool, model: str | None, as_json: bool) -> int:
+    """Show the upstream call of a DashScope call, and one line for every field; returns the exit code."""
+    try:
+        document = calls.read(raw)
+        call = translator.read(document, stream=stream, model=model)
+    except faults.Refusal as refusal:
+        return _show_refusal(refusal.fault, as_json=as_json)
+    dialect = translator.dialect
+    upstream_model = request.upstream_id(call, dialect)
+    body = request.translate(call, dialect, upstream_model=upstream_model)
+    crossed = request.explain(call, dialect, upstream_model=upstream_model)
+    lines = trail.of(document, call, crossed)
+    counted = prompt.parts(request.seen(call, dialect), prompt.template_of(call.model, dialect.name), body.effort)
+    input_tokens = counted.specials + sum(tokens.count(text, translator.vocabulary) for text in counted.texts)
+    if as_json:
+        fields = [
+            {"field": line.field, "action": line.action, "upstream": line.theirs, "why": line.why} for line in lines
+        ]
+        _print(
+            {"path": body.path, "calls": body.legs, "input_tokens": input_tokens, "body": body.json, "fields": fields}
+        )
+        return 0
+    times = f", {body.legs} times" if body.legs > 1 else ""
+    click.echo(f"POST {body.path}{times}   ({input_tokens} prompt tokens)")
+    click.echo(orjson.dumps(body.json, option=orjson.OPT_INDENT_2))
+    click.echo()
+    for line in lines:
+        where = f" as {line.theirs}" if line.theirs and line.theirs != line.field.rpartition(".")[2] else ""
+        click.echo(f"{line.field or '-':<32} {line.action:<8}{where}" + (f"  ({line.why})" if line.why else ""))
+    return 0
+
+
+def of_answer(
+    raw: bytes, call_raw: bytes | None, translator: Translator, *, stream: bool | None, model: str | None
+) -> int:
+    """Show the packets or the reply that a recorded upstream answer becomes; returns the exit code.
+
+    stream: whether the call asked for SSE; None: as upstream answered
+    """
+    whole = raw.lstrip()[:1] == b"{"
+    try:
+        document = PLAIN_CALL if call_raw is None else calls.read(call_raw)
+        call = translator.read(document, stream=not whole if stream is None else stream, model=model)
+        dialect = translator.dialect
+        body = request.translate(call, dialect, upstream_model=request.upstream_id(call, dialect))
+        rules = answer.Rules(
+            dialect.think_in_content and call.thinking,
+            body.stops,
+            body.answer_limit,
+            body.chain_limit,
+            call.parallel_tool_calls,
+        )
+        terms = pipe.Terms(
+            rules, int(dialect.counts_close), 1, failures.Terms(call.model.input_tokens, own_key=True), REQUEST_ID
+        )
+        through = pipe.Pipe(call, terms, translator.vocabulary)
+        counted = prompt.parts(request.seen(call, dialect), prompt.template_of(call.model, dialect.name), body.effort)
+        through.count_prompt(
+            counted.specials + sum(tokens.count(text, translator.vocabulary) for text in counted.texts), 0
+        )
+        out = through.feed_completion(raw) if whole else through.feed(raw) + through.eof()
+    except faults.Refusal as refusal:
+        return _show_refusal(refusal.fault, as_json=True)
+    click.echo(out, nl=not call.stream)
+    return 0
+
+
+def _show_refusal(fault: faults.Fault, *, as_json: bool) -> int:
+    if as_json:
+        _print({"refused": fault.status, **orjson.loads(packets.error(fault, REQUEST_ID))})
+    else:
+        click.echo(f"refused  {fault.status} {fault.code}: {fault.message}")
+    return REFUSED
+
+
+def _print(shown: dict[str, Any]) -> None:
+    click.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2))
