@@ -14,7 +14,7 @@ from typing import Protocol
 
 from translators import pretokens
 
-# Up to here a tail is simply encoded again; 19 of 20 deltas of a real stream end there.
+# Up to here a tail is simply encoded again; most deltas of a real stream end there.
 _SHORT_TAIL_CHARS = 24
 # Up to here a tail may wait for a sure border; beyond, its pre-tokens are settled one by one.
 _LONG_TAIL_CHARS = 64
@@ -23,7 +23,7 @@ _SLICE_CHARS = 8_192
 # What comes later can tokenize anew no more than the longest token holds.
 _LONGEST_TOKEN_BYTES = 128
 _LONGEST_CHARACTER_BYTES = 4
-# Where every piece or every character is looked at, so many are taken at once.
+# Where each piece or each character is looked at, so many characters are taken at a time.
 _STRIDE_CHARS = 64
 
 
@@ -35,7 +35,7 @@ class Vocabulary(Protocol):
         ...
 
     def encode_piece(self, piece: bytes) -> Sequence[int]:
-        """The tokens of bytes within one pre-token, which are not none."""
+        """The tokens of bytes within one pre-token; at least one byte."""
         ...
 
     def decode_bytes(self, tokens: Sequence[int]) -> bytes:
@@ -103,8 +103,9 @@ class Counter:
             if there.add(stride) <= limit:
                 fitting = start + len(stride)
             else:
-                fits = [here.add(character) <= limit for character in stride]
-                fitting = max([fitting, *(start + length for length, fit in enumerate(fits, 1) if fit)])
+                for length, character in enumerate(stride, start + 1):
+                    if here.add(character) <= limit:
+                        fitting = length
             here = there
         return fitting
 

@@ -1,77 +1,39 @@
-"""DashScope calls through `chat.completions.create` of the SDK's second generation, into what its user sees.
-
-Usage: completions.py http://HOST:PORT/api/v1 < CALLS, where CALLS is {NAME: {"api": …, "arguments": {…}}}; prints
-{NAME: {"packets": […], "failure": {…} or null}}, a reply being one packet.
-"""
+"""Calls through `chat.completions` of dashscope's second generation, native protocol, into what their user sees."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import dashscope
-from dashscope.v2 import errors
+import document
 
-Json = dict[str, Any]
-
-# Its own retries would hide what a single answer does to it.
-OPTIONS = {"base_url": sys.argv[1], "protocol": "native", "max_retries": 0}
+# Its own retries would hide what one answer does to it.
+OPTIONS = {"base_url": document.BASE_URL, "protocol": "native", "max_retries": 0}
 
 
-async def see(call: Json) -> Json:
-    """Make one call."""
-    packets, failure = [], None
-    try:
-        async for response in RESPONSES[call["api"]](call["arguments"]):
-            packets.append(packet(response.model_dump(mode="json")))
-    except errors.DashScopeError as error:
-        failure = {
-            "kind": type(error).__name__,
-            "status": error.status_code,
-            "code": error.code,
-            "message": error.message,
-            "request_id": error.request_id,
-        }
-    return {"packets": packets, "failure": failure}
-
-
-def packet(response: Json) -> Json:
-    """A completion or a chunk of it, in the form it had on the wire."""
-    choices = [
-        {"message": choice.get("message") or choice.get("delta"), **choice} for choice in response.pop("choices")
-    ]
-    return {**response, "output": {"choices": choices}}
-
-
-async def sync(arguments: Json) -> AsyncIterator[Any]:
-    """What `Client` answers with."""
-    with_key = dashscope.Client(api_key=arguments.pop("api_key"), **OPTIONS)
-    answer = with_key.chat.completions.create(**arguments)
+async def client(arguments: document.Json) -> AsyncIterator[document.Json]:
+    """Make a call that blocks."""
+    answer = dashscope.Client(**OPTIONS).chat.completions.create(**arguments)
     for response in answer if arguments.get("stream") else [answer]:
-        yield response
+        yield packet(response)
 
 
-async def aio(arguments: Json) -> AsyncIterator[Any]:
-    """What `AsyncClient` answers with."""
-    with_key = dashscope.AsyncClient(api_key=arguments.pop("api_key"), **OPTIONS)
-    answer = await with_key.chat.completions.create(**arguments)
-    if arguments.get("stream"):
-        async for response in answer:
-            yield response
-    else:
-        yield answer
+async def async_client(arguments: document.Json) -> AsyncIterator[document.Json]:
+    """Make a call that is awaited."""
+    answer = await dashscope.AsyncClient(**OPTIONS).chat.completions.create(**arguments)
+    if not arguments.get("stream"):
+        yield packet(answer)
+        return
+    async for response in answer:
+        yield packet(response)
 
 
-RESPONSES = {"Client": sync, "AsyncClient": aio}
+def packet(response: Any) -> document.Json:
+    """A completion or a chunk of one, in DashScope's form."""
+    plain: document.Json = response.model_dump(mode="json")
+    choices = plain.pop("choices")
+    return {**plain, "output": {"choices": [{**each, "message": each.get("message") or each["delta"]} for each in choices]}}
 
 
-async def main() -> None:
-    """Make all calls, one after the other."""
-    calls = json.load(sys.stdin)
-    print(json.dumps({name: await see(call) for name, call in calls.items()}))
-
-
-asyncio.run(main())
+document.write({"Client": client, "AsyncClient": async_client})

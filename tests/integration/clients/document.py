@@ -1,0 +1,52 @@
+"""Calls on standard input into one document of what their user saw of them; the scripts of the clients share it.
+
+    .clients/NAME/bin/python SCRIPT http://HOST:PORT/api/v1 < CALLS
+
+CALLS:    {NAME: {"api": one of the script's, "arguments": as `Generation.call` takes them}}
+document: {NAME: {"packets": […], "failure": null or {…}}}; a reply is one packet; all are in DashScope's form
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+Json = dict[str, Any]
+Api = Callable[[Json], AsyncIterator[Json]]
+
+BASE_URL = sys.argv[1]
+TOLD = ("status_code", "code", "message", "request_id")
+
+
+class Failed(Exception):  # noqa: N818 - a state of the response
+    """A client that does not raise has returned a response which says that the call failed."""
+
+    def __init__(self, response: Json) -> None:
+        super().__init__(response["message"])
+        self.status_code, self.code, self.message, self.request_id = (response[name] for name in TOLD)
+
+
+def write(apis: Mapping[str, Api]) -> None:
+    """Make the calls one after the other, then print the document."""
+    # Clients log every refusal as an error; here it is told in the document.
+    logging.disable()
+    print(json.dumps(asyncio.run(_see(apis, json.load(sys.stdin)))))  # noqa: T201 - the document
+
+
+async def _see(apis: Mapping[str, Api], calls: Mapping[str, Json]) -> Json:
+    return {name: await _see_one(apis[call["api"]](call["arguments"])) for name, call in calls.items()}
+
+
+async def _see_one(answer: AsyncIterator[Json]) -> Json:
+    packets: list[Json] = []
+    try:
+        async for packet in answer:
+            packets.append(packet)  # noqa: PERF401 - those before a failure are kept
+    except Exception as error:  # noqa: BLE001 - whatever a client raises is what its user sees
+        told = {name: getattr(error, name) for name in TOLD if hasattr(error, name)}
+        return {"packets": packets, "failure": {"kind": type(error).__name__, "text": str(error), **told}}
+    return {"packets": packets, "failure": None}
