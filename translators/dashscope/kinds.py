@@ -65,6 +65,13 @@ def sequence(value: Any, path: str) -> list[Any]:
     return value
 
 
+def bounded(value: Any, path: str, most: int) -> list[Any]:
+    """A list of at most `most` items: each costs work that its few bytes do not pay for."""
+    if len(listed := sequence(value, path)) > most:
+        raise faults.Refusal(faults.invalid(f"List should have at most {most} items: {path}"))
+    return listed
+
+
 def dictionary(value: Any, path: str) -> Json:
     """A JSON object, its fields unseen."""
     if not isinstance(value, dict):

@@ -30,6 +30,10 @@ ROLES: Mapping[str, Role] = {
 }
 READ_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "partial"})
 
+# A conversation of more turns, or a turn of more calls, is no conversation: it only costs time (spec, bad input).
+MOST_TURNS = 8_192
+MOST_CALLS = 1_024
+
 BOTH_FORMS = 'Only one of the parameters "prompt" and "messages" can be present'
 NO_FORM = 'Either "prompt" or "messages" must exist and cannot both be none'
 NO_MESSAGES = "[] is too short"
@@ -78,12 +82,15 @@ def _turns(source: Json) -> list[Json]:
         raise faults.Refusal(faults.invalid(NO_FORM))
     if messages == []:
         raise faults.Refusal(faults.invalid(NO_MESSAGES))
-    listed = kinds.sequence(messages, "input.messages")
-    return [kinds.dictionary(turn, f"input.messages.{index}") for index, turn in enumerate(listed)]
+    listed = kinds.bounded(messages, "input.messages", MOST_TURNS)
+    return [
+        turn if isinstance(turn, dict) else kinds.dictionary(turn, f"input.messages.{index}")
+        for index, turn in enumerate(listed)
+    ]
 
 
 def _history(history: Any) -> Iterator[Json]:
-    for index, pair in enumerate(kinds.sequence(history, "input.history")):
+    for index, pair in enumerate(kinds.bounded(history, "input.history", MOST_TURNS // 2)):
         exchange = kinds.dictionary(pair, f"input.history.{index}")
         # Either side may be left out: both are optional in the protocol.
         for name, role in (("user", "user"), ("bot", "assistant")):
@@ -111,24 +118,25 @@ def _message(turn: Json, role: Role, index: int) -> dialogue.Message:
     """One turn, checked by itself; which call a tool turn answers is not known yet."""
     if role != "assistant":
         return dialogue.Message(role, _content(turn))
-    path = f"input.messages.{index}"
-    calls = _tool_calls(turn.get("tool_calls") or [], f"{path}.tool_calls")
+    listed = turn.get("tool_calls")
+    calls = _tool_calls(listed, f"input.messages.{index}.tool_calls") if listed else ()
     content = None if calls and turn.get("content") is None else _content(turn)
     reasoning = turn.get("reasoning_content")
     if reasoning is not None:
-        kinds.string(reasoning, f"{path}.reasoning_content")
+        kinds.string(reasoning, f"input.messages.{index}.reasoning_content")
     return dialogue.Message(role, content, reasoning=reasoning, tool_calls=calls)
 
 
 def _content(turn: Json) -> str:
     """The text of a turn, its parts joined (spec REQ-4)."""
     content = turn.get("content")
+    if isinstance(content, str):
+        return content
     if content is None:
         raise faults.Refusal(faults.invalid(NO_CONTENT))
-    parts = [{"text": content}] if isinstance(content, str) else content
-    if not isinstance(parts, list):
+    if not isinstance(content, list):
         raise faults.Refusal(faults.invalid(NOT_TEXT))
-    return "".join(map(_text, parts))
+    return "".join(map(_text, content))
 
 
 def _text(part: Any) -> str:
@@ -142,7 +150,8 @@ def _text(part: Any) -> str:
 
 
 def _tool_calls(listed: Any, path: str) -> tuple[dialogue.ToolCall, ...]:
-    return tuple(_tool_call(call, f"{path}.{index}") for index, call in enumerate(kinds.sequence(listed, path)))
+    calls = kinds.bounded(listed, path, MOST_CALLS)
+    return tuple(_tool_call(call, f"{path}.{index}") for index, call in enumerate(calls))
 
 
 def _tool_call(call: Any, path: str) -> dialogue.ToolCall:

@@ -11,6 +11,7 @@ from math import inf
 from typing import Any
 
 from translators import dialogue, faults
+from translators.dashscope import kinds
 from translators.dashscope import tools as toolbox
 from translators.dialogue import Json
 
@@ -34,6 +35,8 @@ JSON_WHILE_THINKING = "Json mode response is not supported when enable_thinking 
 RESULT_FORMAT = 'result_format should be "message" or "text"'
 RESULT_FORMAT_WITH_TOOLS = 'The result_format parameter must be "message" when tools is given'
 TOP_K_OFF_ABOVE = 100
+# Far more than any caller has words to stop at; each is looked for in every delta.
+MOST_STOPS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,8 @@ def stop(value: Any, case: Case) -> tuple[str, ...]:
     A list of ids is a list of one-token stops, a list of lists one stop each. An unknown id is refused with the
     rule's own text. Empty stops, and ids that are no whole UTF-8 text, are dropped: no text can ever show them.
     """
+    if isinstance(value, list):
+        kinds.bounded(value, "parameters.stop", MOST_STOPS)
     if isinstance(value, str):
         texts: list[str] = [value]
     elif isinstance(value, list) and all(isinstance(item, str) for item in value):

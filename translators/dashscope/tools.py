@@ -9,6 +9,9 @@ from translators import dialogue, faults
 from translators.dashscope import kinds
 from translators.dialogue import Json
 
+# Eight times what DeepSeek takes.
+MOST_TOOLS = 1_024
+
 RESERVED_NAME = "Tool names are not allowed to be [search]"
 WRONG_CHOICE = 'tool_choice is one of the strings that should be ["none", "auto"]'
 MALFORMED_CHOICE = (
@@ -22,7 +25,7 @@ CHOICES: Mapping[str, dialogue.ToolChoice] = {**UNFORCED, "required": "required"
 
 def read(listed: Any, path: str) -> tuple[dialogue.Tool, ...]:
     """The tools in the caller's order; none for an empty list (spec PAR-16)."""
-    return tuple(_tool(tool, f"{path}.{index}") for index, tool in enumerate(kinds.sequence(listed, path)))
+    return tuple(_tool(tool, f"{path}.{index}") for index, tool in enumerate(kinds.bounded(listed, path, MOST_TOOLS)))
 
 
 def choose(value: Any, given: tuple[dialogue.Tool, ...], *, thinks: bool) -> dialogue.ToolChoice:

@@ -312,3 +312,10 @@ def test_thinking_cannot_be_forced_to_a_tool(model: Model, given: dict[str, Any]
     tools = [{"type": "function", "function": {"name": "weather"}}]
     text = 'tool_choice is one of the strings that should be ["none", "auto"]'
     assert refused(rules.tool_choice, value, case(given | {"tools": tools}, model)) == faults.invalid(text)
+
+
+@pytest.mark.parametrize("item", ["a", 1, [1]])
+def test_more_stops_than_anyone_has_are_refused_at_once(item: Any) -> None:
+    """PAR-9: each is looked for in every delta."""
+    text = f"List should have at most {rules.MOST_STOPS} items: parameters.stop"
+    assert refused(rules.stop, [item] * (rules.MOST_STOPS + 1), case({})) == faults.invalid(text)

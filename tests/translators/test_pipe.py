@@ -1,0 +1,394 @@
+"""What a caller reads of any upstream stream, however it is cut and however it was asked for (spec OUT, SSE, USE)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import corpus, lint
+from tests.corpus import SHAPES, Shape, chunk, figures, usage_chunk
+from translators import answer, faults, pipe
+from translators.openai import failures
+
+CUTS = (1, 7, 4096)
+
+
+def streamed(shape: Shape, cut: int = 1 << 20, **fields: Any) -> bytes | faults.Fault:
+    through = corpus.open_pipe(corpus.ask(**fields), shape.rules)
+    return corpus.outcome(lambda: corpus.drive(through, shape.wire, cut))
+
+
+def is_told(shape: Shape) -> corpus.Told:
+    return corpus.Told(shape.content, shape.reasoning, list(shape.calls), shape.finish)
+
+
+def said(told: corpus.Told) -> corpus.Told:
+    """Without what is compared on its own."""
+    return replace(told, usage={})
+
+
+ANSWERED = [name for name, shape in SHAPES.items() if shape.fault is None]
+FAILED = [name for name, shape in SHAPES.items() if shape.fault is not None]
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_incremental_packets_cumulative_packets_and_the_reply_say_the_same(name: str) -> None:
+    """SSE-5, SSE-7, OUT-1: put together, last, and whole."""
+    shape = SHAPES[name]
+    deltas, snapshots = streamed(shape), streamed(shape, incremental=False)
+    reply = streamed(shape, stream=False)
+    assert isinstance(deltas, bytes)
+    assert isinstance(snapshots, bytes)
+    assert isinstance(reply, bytes)
+    folded = corpus.fold(deltas)
+    last, whole = (corpus.told_by(packet) for packet in (corpus.packets(snapshots)[-1], orjson.loads(reply)))
+    assert said(folded) == said(last) == said(whole) == is_told(shape)
+    assert folded.usage == last.usage == whole.usage
+
+
+@pytest.mark.parametrize("incremental", [True, False], ids=["incremental", "cumulative"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_stream_is_clean_and_no_cut_changes_a_byte(name: str, *, incremental: bool) -> None:
+    """SSE-1…SSE-11."""
+    shape = SHAPES[name]
+    whole = streamed(shape, incremental=incremental)
+    if isinstance(whole, bytes):
+        assert lint.check(whole, incremental=incremental) == []
+    cuts = CUTS if len(shape.wire) < 1 << 16 else CUTS[2:]
+    assert [streamed(shape, cut, incremental=incremental) for cut in cuts] == [whole] * len(cuts)
+
+
+@pytest.mark.parametrize("name", [name for name in ANSWERED if SHAPES[name].figures])
+def test_the_last_usage_is_upstreams(name: str) -> None:
+    """USE-3, USE-4: its figures, and ours for a chain it does not tell or calls 0."""
+    stream = streamed(SHAPES[name])
+    assert isinstance(stream, bytes)
+    usage = corpus.packets(stream)[-1]["usage"]
+    given, made, chain = SHAPES[name].figures or (0, 0, 0)
+    assert (usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]) == (given, made, given + made)
+    assert usage["output_tokens_details"] == {"reasoning_tokens": chain, "text_tokens": made - chain}
+
+
+@pytest.mark.parametrize("name", FAILED)
+def test_a_failure_keeps_its_status_until_a_packet_is_out_then_is_the_last_frame(name: str) -> None:
+    """SSE-2, SSE-3, SSE-4, ERR-1; a JSON call always keeps its status."""
+    shape = SHAPES[name]
+    assert shape.fault is not None
+    for incremental in (True, False):
+        stream = streamed(shape, incremental=incremental)
+        if not shape.content:
+            assert stream == shape.fault
+            continue
+        assert isinstance(stream, bytes)
+        *before, last = corpus.packets(stream)
+        assert before
+        assert last == {"code": shape.fault.code, "message": shape.fault.message, "request_id": corpus.REQUEST_ID}
+        assert f":HTTP_STATUS/{shape.fault.status}\n".encode() in stream
+        told = corpus.fold(stream) if incremental else corpus.told_by(before[-1])
+        assert told.content == shape.content
+    assert streamed(shape, stream=False) == shape.fault
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_an_upstream_lost_before_the_finish_is_an_error_never_a_clean_end(name: str) -> None:
+    """SSE-4: cut after every event, a stream either has its finish or an error."""
+    shape = SHAPES[name]
+    if len(shape.wire) > 1 << 16:
+        return
+    separator = b"\r\n\r\n" if b"\r\n" in shape.wire else b"\r\r" if b"\r" in shape.wire else b"\n\n"
+    events = [piece + separator for piece in shape.wire.split(separator) if piece]
+    for kept in range(len(events)):
+        part = replace(shape, wire=b"".join(events[:kept]))
+        stream = streamed(part)
+        if isinstance(stream, faults.Fault):
+            assert stream == faults.UPSTREAM_BROKEN
+            continue
+        assert lint.check(stream, incremental=True) == []
+        last = corpus.packets(stream)[-1]
+        assert ("code" in last) is (b"event:error" in stream)
+
+
+@given(st.data())
+def test_any_upstream_stream_is_read_the_same_in_any_cut_and_any_mode(data: st.DataObject) -> None:
+    """SSE-1…SSE-10, USE-2: random answers in random deltas, random usage, random reads."""
+    words = st.text('ab 你😀\n"\\', min_size=0, max_size=6)
+    thoughts, texts = data.draw(st.lists(words, max_size=5)), data.draw(st.lists(words, max_size=8))
+    deltas = [{"reasoning_content": text, "content": None} for text in thoughts] + [{"content": text} for text in texts]
+    usages = st.one_of(st.just(...), st.none(), st.builds(figures, st.integers(-1, 30), st.integers(-1, 30)))
+    wire = b"".join(chunk(delta, usage=data.draw(usages)) for delta in deltas)
+    wire += chunk({"content": ""}, "stop", usage=data.draw(usages)) + corpus.DONE
+    shape = Shape(wire, content="".join(texts), reasoning="".join(thoughts))
+    cut = data.draw(st.integers(1, 200))
+    deltas_out, snapshots = streamed(shape), streamed(shape, incremental=False)
+    reply = streamed(shape, stream=False)
+    assert streamed(shape, cut) == deltas_out
+    assert isinstance(deltas_out, bytes)
+    assert isinstance(snapshots, bytes)
+    assert isinstance(reply, bytes)
+    assert lint.check(deltas_out, incremental=True) == []
+    assert lint.check(snapshots, incremental=False) == []
+    folded = corpus.fold(deltas_out)
+    assert said(folded) == is_told(shape)
+    assert folded == corpus.told_by(corpus.packets(snapshots)[-1]) == corpus.told_by(orjson.loads(reply))
+
+
+def test_the_running_count_is_that_of_all_text_so_far() -> None:
+    """USE-1, USE-2: "We think" is 2 tokens, the closing tag 1, "The answer" 2; the prompt is counted before."""
+    stream = streamed(SHAPES["B.1 DeepSeek, usage in the finish chunk"])
+    assert isinstance(stream, bytes)
+    usages = [packet["usage"] for packet in corpus.packets(stream)]
+    assert [usage["output_tokens"] for usage in usages] == [1, 2, 4, 5, 6]
+    assert [usage["input_tokens"] for usage in usages] == [5, 5, 5, 5, 9]
+    assert [usage["output_tokens_details"]["reasoning_tokens"] for usage in usages] == [1, 2, 2, 2, 2]
+
+
+def test_a_figure_that_comes_with_text_is_in_that_texts_packet() -> None:
+    """USE-3: some report on every chunk; between reports our count goes on from theirs."""
+    shape = Shape(
+        chunk({"content": "The"}, usage=figures(9, 7))
+        + chunk({"content": " answer"})
+        + chunk({"content": " is"}, usage=figures(9, 8))
+        + chunk({"content": "!"})
+        + chunk({}, "stop")
+        + corpus.DONE
+    )
+    stream = streamed(shape)
+    assert isinstance(stream, bytes)
+    assert [packet["usage"]["output_tokens"] for packet in corpus.packets(stream)] == [7, 8, 8, 9, 9]
+    assert {packet["usage"]["input_tokens"] for packet in corpus.packets(stream)} == {5, 9}
+
+
+BASES = {
+    "upstream_final": SHAPES["B.2 vLLM, text with the finish"],
+    "upstream_last": Shape(chunk({"content": "The"}, usage=figures(9, 7)) + chunk({}, "stop") + corpus.DONE),
+    "counted": SHAPES["B.5 usage nowhere"],
+}
+
+
+@pytest.mark.parametrize("basis", BASES)
+def test_the_record_can_say_whose_figures_they_are(basis: str) -> None:
+    """MET-3."""
+    through = corpus.open_pipe(corpus.ask())
+    corpus.drive(through, BASES[basis].wire)
+    assert through.answer.basis == basis
+
+
+def test_the_finish_waits_for_usage_and_no_longer() -> None:
+    """SSE-8: in a later chunk with empty choices; what has been said leaves before."""
+    through = corpus.open_pipe(corpus.ask())
+    assert corpus.packets(through.feed(chunk({"content": "The"})))
+    assert not through.awaits_usage()
+    assert through.feed(chunk({}, "stop")) == b""
+    assert through.awaits_usage()
+    out = through.feed(usage_chunk(figures(9, 3)))
+    assert corpus.packets(out)[-1]["usage"]["output_tokens"] == 3
+    assert not through.is_open()
+    assert through.state is pipe.State.ENDED
+    assert (through.feed(corpus.DONE), through.release(), through.eof()) == (b"", b"", b"")
+
+
+def test_a_finish_whose_usage_never_comes_is_released_with_our_count() -> None:
+    """SSE-8: after a short timer, which is the shell's."""
+    through = corpus.open_pipe(corpus.ask())
+    out = through.feed(chunk({"content": "The"}) + chunk({}, "stop")) + through.release()
+    assert lint.check(out, incremental=True) == []
+    assert corpus.packets(out)[-1]["usage"]["output_tokens"] == 2
+    assert through.answer.basis == "counted"
+
+
+def test_once_the_shell_has_sent_the_head_every_failure_is_a_frame() -> None:
+    """SSE-11, SSE-3."""
+    through = corpus.open_pipe(corpus.ask())
+    through.open()
+    out = through.feed(b"data: {oops\n\n")
+    assert out.startswith(b"id:1\nevent:error\n:HTTP_STATUS/500\n")
+    assert through.state is pipe.State.ENDED
+    with pytest.raises(faults.Refusal):
+        through.fail(faults.Refusal(faults.TIMED_OUT))
+
+
+def test_a_shell_failure_before_the_first_packet_keeps_its_status() -> None:
+    """SSE-2: a time-out is refused, not framed."""
+    through = corpus.open_pipe(corpus.ask())
+    through.feed(chunk({"role": "assistant", "content": ""}))
+    assert through.state is pipe.State.HELD
+    with pytest.raises(faults.Refusal) as refused:
+        through.fail(faults.Refusal(faults.TIMED_OUT))
+    assert refused.value.fault is faults.TIMED_OUT
+
+
+def test_an_answer_cut_by_us_closes_its_upstream_and_keeps_our_count() -> None:
+    """OUT-8: nothing upstream still says is read, not even an error in the same read."""
+    rules = answer.Rules(answer_limit=2)
+    through = corpus.open_pipe(corpus.ask(thinking=False), rules, chain_end=0)
+    wire = (
+        chunk({"content": "The answer is"}) + chunk({"content": " 42"}, "stop", usage=figures(9, 99)) + b"data: {\n\n"
+    )
+    out = through.feed(wire)
+    assert through.was_cut()
+    assert not through.is_open()
+    (last,) = corpus.packets(out)
+    assert last["usage"]["output_tokens"] == 2
+    assert corpus.told_by(last).finish == "length"
+
+
+def test_an_answer_cut_in_the_finish_chunk_keeps_our_count() -> None:
+    """OUT-8: the figures of that chunk are of text that nobody sees."""
+    rules = answer.Rules(answer_limit=1)
+    through = corpus.open_pipe(corpus.ask(thinking=False), rules, chain_end=0)
+    out = corpus.drive(through, chunk({"content": "The"}) + chunk({"content": " answer"}, "stop", usage=figures(9, 2)))
+    assert lint.check(out, incremental=True) == []
+    assert corpus.fold(out).content == "The"
+    assert corpus.fold(out).finish == "length"
+
+
+def test_tokens_that_are_held_count_as_life_and_comments_do_not() -> None:
+    """ERR-5, SSE-7: how the shell re-arms its idle limit."""
+    through = corpus.open_pipe(corpus.ask(incremental=False))
+    assert through.feed(b": keep-alive\n\n") == b""
+    assert through.generated() == 0
+    assert through.feed(corpus.fragment(0, '{"a":', name="f", id="c")) == b""
+    held = through.generated()
+    assert held > 0
+    through.feed(corpus.fragment(0, "1}"))
+    assert through.generated() > held
+
+
+class TestSeveralChoices:
+    """OUT-7: n choices of one upstream call, or of n calls."""
+
+    def test_native_choices_share_one_input_and_their_sum(self) -> None:
+        """vLLM: one choice per packet, usage per choice while it runs, the sum in the chunk without choices."""
+        through = corpus.open_pipe(corpus.ask(n=2, thinking=False), chain_end=0)
+        out = corpus.drive(
+            through,
+            chunk({"content": "Yes"}, usage=figures(9, 2))
+            + chunk({"content": "No"}, index=1, usage=figures(9, 3))
+            + chunk({}, "stop", usage=figures(9, 2))
+            + chunk({}, "stop", index=1, usage=figures(9, 3))
+            + usage_chunk(figures(9, 6))
+            + corpus.DONE,
+        )
+        assert lint.check(out, incremental=True) == []
+        assert [corpus.fold(out, index).content for index in (0, 1)] == ["Yes", "No"]
+        assert [corpus.fold(out, index).usage["output_tokens"] for index in (0, 1)] == [2, 4]
+        used = through.answer.used()
+        assert (used.input, used.output, through.answer.basis) == (9, 6, "upstream_final")
+
+    def test_native_choices_without_a_sum_keep_our_counts(self) -> None:
+        through = corpus.open_pipe(corpus.ask(n=2, thinking=False), chain_end=0)
+        wire = chunk({"content": "Yes"}) + chunk({"content": "No"}, index=1)
+        out = corpus.drive(through, wire + chunk({}, "stop") + chunk({}, "length", index=1) + corpus.DONE)
+        assert [corpus.fold(out, index).finish for index in (0, 1)] == ["stop", "length"]
+        assert through.answer.used().output == 2
+
+    @pytest.mark.parametrize("stream", [True, False])
+    def test_legs_fill_one_choice_each_and_end_together(self, *, stream: bool) -> None:
+        through = corpus.open_pipe(corpus.ask(n=2, thinking=False, stream=stream), legs=2, chain_end=0)
+        out = through.feed(chunk({"content": "Yes"}), 0) + through.feed(chunk({"content": "No"}), 1)
+        out += through.feed(chunk({}, "stop", usage=figures(9, 4)) + corpus.DONE, 1)
+        assert through.is_open(0)
+        assert not through.is_open(1)
+        out += through.feed(chunk({}, "length", usage=figures(9, 7)) + corpus.DONE, 0)
+        assert through.state is pipe.State.ENDED
+        used = through.answer.used()
+        assert (used.input, used.output) == (9, 11)
+        if not stream:
+            reply = orjson.loads(out)
+            assert [choice["finish_reason"] for choice in reply["output"]["choices"]] == ["length", "stop"]
+            assert reply["usage"]["output_tokens"] == 11
+            return
+        assert lint.check(out, incremental=True) == []
+        assert [corpus.fold(out, index).usage["output_tokens"] for index in (0, 1)] == [7, 4]
+
+    def test_the_basis_is_that_of_the_weakest_leg(self) -> None:
+        """MET-3."""
+        through = corpus.open_pipe(corpus.ask(n=2, thinking=False), legs=2, chain_end=0)
+        through.feed(chunk({"content": "Yes"}) + chunk({}, "stop", usage=figures(9, 4)), 0)
+        through.feed(chunk({"content": "No"}) + chunk({}, "stop") + corpus.DONE, 1)
+        assert through.answer.basis == "counted"
+
+    def test_a_leg_that_fails_before_any_packet_fails_the_call(self) -> None:
+        through = corpus.open_pipe(corpus.ask(n=2, thinking=False), legs=2)
+        through.feed(chunk({"role": "assistant"}), 0)
+        with pytest.raises(faults.Refusal):
+            through.feed(b"data: {\n\n", 1)
+
+    def test_a_leg_that_fails_later_ends_the_whole_stream(self) -> None:
+        through = corpus.open_pipe(corpus.ask(n=2, thinking=False), legs=2)
+        out = through.feed(chunk({"content": "Yes"}), 0) + through.eof(1)
+        assert lint.check(out, incremental=True) == []
+        assert out.count(b"event:error") == 1
+        assert not through.is_open(0)
+        assert through.feed(chunk({"content": "No"}), 0) == b""
+
+    def test_done_with_a_choice_missing_is_an_error(self) -> None:
+        """SSE-4: Ark ignores `n`."""
+        through = corpus.open_pipe(corpus.ask(n=2, thinking=False))
+        wire = chunk({"content": "Yes"}, "stop") + chunk({"content": "Yes"}) + corpus.DONE
+        assert corpus.outcome(lambda: corpus.drive(through, wire)) == faults.UPSTREAM_BROKEN
+
+
+COMPLETION = {
+    "id": "x",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "The answer", "reasoning_content": "We think"},
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": figures(9, 6, 2, prompt_cache_hit_tokens=4),
+}
+
+
+@pytest.mark.parametrize("fields", [{"incremental": True}, {"incremental": False}, {"stream": False}], ids=str)
+def test_a_whole_completion_says_what_a_stream_would(fields: dict[str, Any]) -> None:
+    """OUT-1: blank lines before it are keep-alive."""
+    through = corpus.open_pipe(corpus.ask(**fields))
+    out = through.feed_completion(b"\n\n" + orjson.dumps(COMPLETION))
+    assert through.state is pipe.State.ENDED
+    told = corpus.fold(out) if fields.get("incremental") else None
+    told = told or corpus.told_by(corpus.packets(out)[-1] if "stream" not in fields else orjson.loads(out))
+    assert said(told) == corpus.Told("The answer", "We think", [], "stop")
+    assert told.usage["prompt_tokens_details"] == {"cached_tokens": 4}
+    assert told.usage["output_tokens"] == 6
+
+
+def test_what_a_server_repeats_of_the_prefix_is_taken_off() -> None:
+    """REQ-6: llama.cpp, JSON calls only."""
+    through = corpus.open_pipe(corpus.ask(stream=False), prefix="The ")
+    assert corpus.told_by(orjson.loads(through.feed_completion(orjson.dumps(COMPLETION)))).content == "answer"
+
+
+BROKEN_COMPLETIONS = {
+    "empty": (b"", faults.UPSTREAM_BROKEN),
+    "not JSON": (b"<html>", faults.UPSTREAM_BROKEN),
+    "no object": (b"[]", faults.UPSTREAM_BROKEN),
+    "no choices": (b"{}", faults.UPSTREAM_BROKEN),
+    "another number of choices": (b'{"choices":[]}', faults.UPSTREAM_BROKEN),
+    "a choice that is no object": (b'{"choices":[1]}', faults.UPSTREAM_BROKEN),
+    "a choice without a message": (b'{"choices":[{}]}', faults.UPSTREAM_BROKEN),
+    "no finish reason": (b'{"choices":[{"message":{"content":"x"}}]}', faults.UPSTREAM_BROKEN),
+    "an error": (b'{"error":{"message":"Insufficient Balance","code":402}}', faults.ARREARAGE),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_COMPLETIONS)
+def test_a_completion_that_is_none_is_refused(name: str) -> None:
+    """ERR-3."""
+    raw, fault = BROKEN_COMPLETIONS[name]
+    through = corpus.open_pipe(corpus.ask(stream=False))
+    assert corpus.outcome(lambda: through.feed_completion(raw)) == fault
+
+
+def test_an_error_never_names_the_operators_key_as_the_callers_fault() -> None:
+    """ERR table: our own key refused upstream is an internal error."""
+    through = corpus.open_pipe(corpus.ask(), failures=failures.Terms(1, own_key=True))
+    wire = corpus.event({"error": {"message": "Authentication Fails", "code": 401}})
+    assert corpus.outcome(lambda: through.feed(wire)) == faults.UPSTREAM_KEY_REFUSED
