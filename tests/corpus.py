@@ -83,7 +83,7 @@ def ask(model: dialogue.Model = HYBRID, **fields: Any) -> dialogue.Call:
 
 def open_pipe(call: dialogue.Call, rules: answer.Rules | None = None, **terms: Any) -> pipe.Pipe:
     """A pipe for it, whose prompt is counted."""
-    given = {
+    given: Json = {
         "rules": rules or answer.Rules(parallel_calls=True),
         "chain_end": 1,
         "legs": 1,

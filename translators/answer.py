@@ -159,9 +159,12 @@ class Choice:
         """Take a piece of the answer."""
         if not self._plain:
             self._filtered(text)
-        elif self.phase is Phase.ANSWERING or self._step(Sight.CONTENT):
-            self.meter.answer(text)
-            self._writer.content(self, text)
+            return
+        # The end makes a choice plain no more: as long as it is, every step is legal.
+        if self.phase is not Phase.ANSWERING:
+            self._step(Sight.CONTENT)
+        self.meter.answer(text)
+        self._writer.content(self, text)
 
     def fragment(self, index: int | None, call_id: str, name: str, arguments: str) -> None:
         """Take a piece of a tool call, with empty words for what upstream left out."""

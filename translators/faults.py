@@ -64,6 +64,12 @@ INPUT_MODERATED = Fault(400, "DataInspectionFailed", "Input data may contain ina
 OUTPUT_MODERATED = Fault(400, "DataInspectionFailed", "Output data may contain inappropriate content.")
 MODEL_NOT_FOUND = Fault(404, "ModelNotFound", "Model can not be found.", "operator")
 RATE_LIMITED = Fault(429, "Throttling.RateQuota", "Requests rate limit exceeded, please try again later.")
+BURST_LIMITED = Fault(
+    429,
+    "Throttling.BurstRate",
+    "Request rate increased too quickly. To ensure system stability, please adjust your client logic to scale requests "
+    "more smoothly over time.",
+)
 QUOTA_EXCEEDED = Fault(429, "Throttling.AllocationQuota", "Allocated quota exceeded, please increase your quota limit.")
 # "occured" is the service's own spelling; clients match on it.
 INTERNAL = Fault(

@@ -101,14 +101,13 @@ def error(fault: faults.Fault, request_id: str) -> bytes:
 class Frames:
     """Numbers frames and collects them until the pipe hands them on."""
 
-    __slots__ = ("_cached", "_figures", "_form", "_number", "_out", "shape")
+    __slots__ = ("_cached", "_form", "_number", "_out", "shape")
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
         self._number = 0
         self._out: list[bytes] = []
         self._form = b""
-        self._figures = 0
         self._cached: int | None = None
 
     def text(self, choice: answer.Choice, content: bytes, reasoning: bytes) -> None:
@@ -119,14 +118,13 @@ class Frames:
             self._reshape()
         meter = choice.meter
         self._number = number = self._number + 1
-        given, made = tally.input, meter.output
-        head = (number, content, reasoning, choice.index) if shape.thinks else (number, content, choice.index)
-        if self._figures == 0:
-            self._out.append(self._form % (*head, given, made, given + made))
-        else:
-            chain = min(meter.reasoning, made)
-            rest = (chain, made - chain)[: self._figures]
-            self._out.append(self._form % (*head, given, made, given + made, *rest))
+        given, made, chain = tally.input, meter.output, meter.reasoning
+        said = (number, content, reasoning, choice.index) if shape.thinks else (number, content, choice.index)
+        figures: tuple[int, ...] = (given, made, given + made)
+        if shape.counts_chain:
+            chain = made if chain > made else chain  # noqa: FURB136 - `min` is one call more for every delta
+            figures += (chain, made - chain) if shape.hybrid else (chain,)
+        self._out.append(self._form % (said + figures))
 
     def packet(
         self,
@@ -169,7 +167,6 @@ class Frames:
         shown: dict[str, Any] = shape.usage(dialogue.Usage(0, 0, 0 if shape.counts_chain else None, self._cached))
         shown |= {"input_tokens": marks["input"], "output_tokens": marks["output"], "total_tokens": marks["total"]}
         details = shown.get("output_tokens_details", {})
-        self._figures = len(details)
         for name in details:
             details[name] = marks[name.removesuffix("_tokens")]
         choice = shape.choice(marks["index"], shape.message(CONTENT_MARK, REASONING_MARK), UNFINISHED, [])

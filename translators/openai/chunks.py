@@ -27,7 +27,7 @@ class Reader:
     over:     whether nothing it may still say is wanted
     """
 
-    __slots__ = ("_leg", "_logprobs", "_served", "_tally", "_terms", "done", "over", "settled")
+    __slots__ = ("_asked", "_leg", "_logprobs", "_served", "_tally", "_terms", "done", "over", "settled")
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class Reader:
         logprobs: bool,
     ) -> None:
         self._served = served
+        self._asked = len(served)
         self._tally = tally
         self._leg = leg
         self._terms = terms
@@ -111,20 +112,23 @@ class Reader:
         return refusal
 
     def _take_with_usage(self, items: list[Any], reported: object) -> None:
-        """A chunk that reports usage: its own packets say what it reports, where that is of one choice."""
+        """A chunk that reports usage: the packets of its own text say what it reports."""
         found = figures.read(reported)
-        told = found.output if found is not None and items else None
-        meters = [self._choice(item).meter for item in items] if told is not None else []
-        # vLLM's continuous usage is per choice; only the chunk without choices sums them up.
-        partial = len(self._served) > 1 and bool(items)
-        for meter in meters:
-            meter.hear(told or 0)
+        made = None if found is None else found.output
+        meters = [self._choice(item).meter for item in items]
+        if made is not None:
+            for meter in meters:
+                meter.hear(made)
         for item in items:
             self._take(item)
-        for meter in meters:
-            meter.follow(told or 0)
-        if found is not None:
-            self._report(usage.Figures(input=found.input, cached=found.cached) if partial else found, partial=partial)
+        if made is not None:
+            for meter in meters:
+                meter.follow(made)
+        if found is None:
+            return
+        # vLLM's continuous usage is per choice; only the chunk without choices sums them up.
+        partial = bool(items) and len(self._served) > 1
+        self._report(usage.Figures(input=found.input, cached=found.cached) if partial else found, partial=partial)
 
     def _take(self, item: Any) -> None:
         choice = self._choice(item)
@@ -185,9 +189,9 @@ class Reader:
         if type(item) is not dict:
             raise _broken("a choice that is no object")
         index = item.get("index", 0)
-        if type(index) is not int or not 0 <= index < len(self._served):
-            raise _broken("a choice that was not asked for")
-        return self._served[index]
+        if type(index) is int and 0 <= index < self._asked:
+            return self._served[index]
+        raise _broken("a choice that was not asked for")
 
     def _report(self, found: usage.Figures, *, partial: bool = False) -> None:
         self._tally.report(self._leg, found)

@@ -98,7 +98,12 @@ ROWS: Final = (
     Row([*range(400, 500), 500], CONTEXT, _too_long),
     Row(_ANY, INPUT_RISK, faults.INPUT_MODERATED),
     Row(_ANY, OUTPUT_RISK, faults.OUTPUT_MODERATED),
-    Row([402, 403], r"\bbalance\b|overdue|arrear|insufficient.(quota|funds|credit)", faults.ARREARAGE, faults.ACCOUNT_OVERDUE),
+    Row(
+        [402, 403],
+        r"\bbalance\b|overdue|arrear|insufficient.(quota|funds|credit)",
+        faults.ARREARAGE,
+        faults.ACCOUNT_OVERDUE,
+    ),
     Row(_ANY, r"accountoverdue|insufficient balance", faults.ARREARAGE, faults.ACCOUNT_OVERDUE),
     Row([400, 422], None, _parameter),
     Row([401], None, faults.BAD_KEY, faults.UPSTREAM_KEY_REFUSED),

@@ -1,0 +1,67 @@
+"""Hand-written streams, one folder per rule: upstream's bytes in, a caller's bytes out, to the last one.
+
+tests/golden/stream/RULE-case/: `call.json` as a caller sends it, `upstream.sse`, and what it becomes: `packets.sse`
+(incremental), `packets.cumulative.sse`, `reply.json` (an error body where the call fails). The prompt counts 5 tokens:
+a user's two ("你是谁", "？") and the three of the template around them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pytest
+
+import proxy.vocabulary
+from tests import corpus, lint
+from translators import answer, dialogue, faults, pipe
+from translators.dashscope import call, models, packets
+
+CASES = sorted((Path(__file__).parent / "golden" / "stream").iterdir())
+CATALOGUE = models.Catalogue((corpus.NEVER, corpus.HYBRID, corpus.ALWAYS))
+
+
+def asked(case: Path) -> dialogue.Call:
+    document = call.read((case / "call.json").read_bytes())
+    return call.translate(document, CATALOGUE, stream=True, decode=proxy.vocabulary.load().decode_bytes)
+
+
+def opened(given: dialogue.Call) -> pipe.Pipe:
+    rules = answer.Rules(stops=given.stops, parallel_calls=given.parallel_tool_calls)
+    return corpus.open_pipe(given, rules)
+
+
+@pytest.mark.parametrize("cut", [1, 7, 4096], ids="cut={}".format)
+@pytest.mark.parametrize("incremental", [True, False], ids=["incremental", "cumulative"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_stream_is_what_was_written_down_however_it_is_cut(case: Path, *, incremental: bool, cut: int) -> None:
+    given = replace(asked(case), incremental=incremental)
+    stream = corpus.drive(opened(given), (case / "upstream.sse").read_bytes(), cut)
+    expected = (case / ("packets.sse" if incremental else "packets.cumulative.sse")).read_bytes()
+    assert stream.decode() == expected.decode()
+    assert lint.check(stream, incremental=incremental) == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_reply_folded_from_a_stream_is_what_was_written_down(case: Path) -> None:
+    given = replace(asked(case), stream=False)
+    try:
+        reply = corpus.drive(opened(given), (case / "upstream.sse").read_bytes())
+    except faults.Refusal as refusal:
+        reply = packets.error(refusal.fault, corpus.REQUEST_ID)
+    assert orjson.loads(reply) == orjson.loads((case / "reply.json").read_bytes())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_what_was_written_down_agrees_with_itself(case: Path) -> None:
+    """SSE-5: increments put together, the last cumulative packet and the reply are the same."""
+    reply = orjson.loads((case / "reply.json").read_bytes())
+    stream, snapshots = ((case / name).read_bytes() for name in ("packets.sse", "packets.cumulative.sse"))
+    for choice in reply.get("output", {"choices": []})["choices"]:
+        index = choice["index"]
+        whole = corpus.told_by(reply, index)
+        last = [p for p in corpus.packets(snapshots) if p["output"]["choices"][0]["index"] == index][-1]
+        folded, shown = corpus.fold(stream, index), corpus.told_by(last, index)
+        assert replace(folded, usage={}) == replace(shown, usage={}) == replace(whole, usage={})
+        assert folded.usage == shown.usage

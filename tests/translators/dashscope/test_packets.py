@@ -1,0 +1,159 @@
+"""Packets byte for byte, and what each mode repeats (spec SSE-1, SSE-3, SSE-5, SSE-7, OUT-1, OUT-4)."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import corpus, lint
+from tests.corpus import chunk, figures, usage_chunk
+from translators import dialogue, faults, usage
+from translators.dashscope import packets
+
+
+def shape(model: dialogue.Model, **fields: object) -> packets.Shape:
+    return packets.Shape(corpus.ask(model, **fields), usage.Tally(), corpus.REQUEST_ID)
+
+
+def test_a_frame_is_exactly_this() -> None:
+    """SSE-1: no space after a colon, compact, raw UTF-8."""
+    through = corpus.open_pipe(corpus.ask(corpus.NEVER))
+    assert through.feed(chunk({"content": "你好"})).decode() == (
+        "id:1\nevent:result\n:HTTP_STATUS/200\n"
+        'data:{"output":{"choices":[{"message":{"content":"你好","role":"assistant"},"index":0,"finish_reason":"null"}]},'
+        '"usage":{"input_tokens":5,"output_tokens":1,"total_tokens":6},'
+        f'"request_id":"{corpus.REQUEST_ID}"}}\n\n'
+    )
+
+
+def test_an_error_frame_is_exactly_this() -> None:
+    """SSE-3: clients know an error by its first key."""
+    frames = packets.Frames(shape(corpus.NEVER))
+    assert frames.error(faults.TIMED_OUT).decode() == (
+        "id:1\nevent:error\n:HTTP_STATUS/500\n"
+        'data:{"code":"RequestTimeOut","message":"Request timed out, please try again later.",'
+        f'"request_id":"{corpus.REQUEST_ID}"}}\n\n'
+    )
+
+
+USAGES = {
+    "never": (corpus.NEVER, dialogue.Usage(5, 7), {}),
+    "hybrid, thinking": (
+        corpus.HYBRID,
+        dialogue.Usage(5, 7, 3),
+        {"output_tokens_details": {"reasoning_tokens": 3, "text_tokens": 4}},
+    ),
+    "r1": (corpus.ALWAYS, dialogue.Usage(5, 7, 3), {"output_tokens_details": {"reasoning_tokens": 3}}),
+    "cached": (corpus.NEVER, dialogue.Usage(5, 7, None, 0), {"prompt_tokens_details": {"cached_tokens": 0}}),
+}
+
+
+@pytest.mark.parametrize("name", USAGES)
+def test_usage_names_what_is_known_of_this_model(name: str) -> None:
+    """OUT-4: `text_tokens` is refused on r1."""
+    model, used, more = USAGES[name]
+    expected = {"input_tokens": 5, "output_tokens": 7, "total_tokens": 12} | more
+    assert shape(model).usage(used) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "thinking", "shows"),
+    [
+        (corpus.NEVER, False, False),
+        (corpus.HYBRID, False, True),
+        (corpus.HYBRID, True, True),
+        (corpus.ALWAYS, True, True),
+    ],
+)
+def test_thinking_models_always_have_the_field_of_their_chain(
+    model: dialogue.Model, *, thinking: bool, shows: bool
+) -> None:
+    """OUT-1."""
+    message = shape(model, thinking=thinking).message("a", "")
+    assert ("reasoning_content" in message) is shows
+
+
+def test_a_later_fragment_has_an_empty_id_and_no_name() -> None:
+    """SSE-7."""
+    call = dialogue.ToolCall("c", "f", "{}")
+    assert packets.tool_call(1, call) == {
+        "function": {"name": "f", "arguments": "{}"},
+        "id": "c",
+        "index": 1,
+        "type": "function",
+    }
+    assert packets.tool_call(1, call, first=False) == {
+        "function": {"arguments": "{}"},
+        "id": "",
+        "index": 1,
+        "type": "function",
+    }
+
+
+@pytest.mark.parametrize("incremental", [True, False])
+def test_a_chain_nobody_expected_is_shown_all_the_same(*, incremental: bool) -> None:
+    """OUT-1: from its first packet on, and counted."""
+    through = corpus.open_pipe(corpus.ask(corpus.NEVER, incremental=incremental), chain_end=0)
+    out = corpus.drive(through, chunk({"reasoning": "We"}) + chunk({"content": "The"}) + chunk({}, "stop"))
+    assert lint.check(out, incremental=incremental) == []
+    for packet in corpus.packets(out):
+        assert "reasoning_content" in corpus.choice_of(packet)["message"]
+        assert packet["usage"]["output_tokens_details"] == {"reasoning_tokens": 1}
+
+
+def test_cached_tokens_are_in_every_packet_once_upstream_has_told() -> None:
+    """OUT-4."""
+    through = corpus.open_pipe(corpus.ask())
+    cached = [
+        packet["usage"].get("prompt_tokens_details")
+        for wire in (
+            chunk({"content": "a"}),
+            usage_chunk(figures(9, 1, prompt_cache_hit_tokens=4)),
+            chunk({"content": "b"}),
+        )
+        for packet in corpus.packets(through.feed(wire))
+    ]
+    assert cached == [None, {"cached_tokens": 4}]
+
+
+@settings(deadline=None)  # the machine may be busy, and the vocabulary is loaded once
+@given(st.lists(st.text(min_size=1), min_size=1), st.sampled_from([corpus.NEVER, corpus.HYBRID, corpus.ALWAYS]))
+def test_spliced_packets_are_what_serialising_them_whole_would_give(texts: list[str], model: dialogue.Model) -> None:
+    """SSE-1: whatever the text, quotes, controls, percent signs and marks of ours included."""
+    for incremental in (True, False):
+        through = corpus.open_pipe(corpus.ask(model, incremental=incremental))
+        stream = b"".join(through.feed(chunk({"content": text})) for text in texts)
+        shown = [corpus.choice_of(packet)["message"]["content"] for packet in corpus.packets(stream)]
+        expected = texts if incremental else ["".join(texts[: last + 1]) for last in range(len(texts))]
+        assert shown == expected
+        for block in stream.split(b"\n\n")[:-1]:
+            data = block[block.index(b"\ndata:") + 6 :]
+            assert orjson.dumps(orjson.loads(data)) == data
+
+
+@pytest.mark.parametrize("text", ["%d", "%b", packets.CONTENT_MARK, packets.REASONING_MARK, ":-1", '","x":-2'])
+def test_text_that_looks_like_a_mark_is_text(text: str) -> None:
+    through = corpus.open_pipe(corpus.ask())
+    stream = through.feed(chunk({"reasoning": text}) + chunk({"content": text}))
+    assert lint.check(stream + b"", incremental=True) == ["SSE-4 choice 0 never finishes"]
+    assert (corpus.fold(stream).reasoning, corpus.fold(stream).content) == (text, text)
+
+
+@pytest.mark.parametrize("incremental", [True, False])
+def test_log_probabilities_stand_beside_the_text_they_are_of(*, incremental: bool) -> None:
+    """OUT-6: in every packet, also where there are none; a chain has none."""
+    entries = [{"token": token, "bytes": list(token.encode()), "logprob": -1.0, "top_logprobs": []} for token in "ab"]
+    wire = chunk({"reasoning": "We"}, logprobs={"content": [entries[0]]})
+    wire += b"".join(chunk({"content": one["token"]}, logprobs={"content": [one]}) for one in entries)
+    through = corpus.open_pipe(corpus.ask(logprobs=True, incremental=incremental))
+    out = corpus.drive(through, wire + chunk({}, "stop") + corpus.DONE)
+    assert lint.check(out, incremental=incremental) == []
+    shown = [corpus.choice_of(packet)["logprobs"]["content"] for packet in corpus.packets(out)]
+    first, second = entries
+    assert shown == ([[], [first], [second], []] if incremental else [[], [first], entries, entries])
+
+
+def test_nothing_to_take_is_no_bytes() -> None:
+    assert packets.Frames(shape(corpus.NEVER)).take() == b""

@@ -1,0 +1,141 @@
+"""Every event is read or ends the stream, and what follows the end is not wanted (spec ERR-3, SSE-4, SSE-8)."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from tests import corpus
+from tests.corpus import chunk, figures, usage_chunk
+from translators import answer, faults, usage
+from translators.openai import chunks, failures
+
+
+def reader(n: int = 1, **fields: object) -> tuple[chunks.Reader, list[answer.Choice], usage.Tally]:
+    through = corpus.open_pipe(corpus.ask(n=n, thinking=False, stream=False), chain_end=0)
+    served, tally = through.answer.choices, through.answer.tally
+    terms = failures.Terms(corpus.INPUT_LIMIT, own_key=False)
+    return chunks.Reader(served, tally, 0, terms, logprobs=bool(fields.get("logprobs"))), served, tally
+
+
+def data(event: bytes) -> bytes:
+    return event.removeprefix(b"data:").strip()
+
+
+def test_a_reader_is_over_with_usage_after_the_finish() -> None:
+    """SSE-8."""
+    read, _, tally = reader()
+    states = []
+    for event in (usage_chunk(figures(9, 0)), chunk({"content": "The"}), chunk({}, "stop"), usage_chunk(figures(9, 1))):
+        read.feed(data(event))
+        states.append((read.settled, read.over, read.done))
+    assert states == [(False, False, False)] * 3 + [(True, True, False)]
+    assert tally.figures == {0: usage.Figures(9, 1)}
+
+
+def test_a_reader_is_over_with_done() -> None:
+    read, _, _ = reader()
+    read.feed(b" [DONE] ")
+    assert (read.done, read.over, read.settled) == (True, True, False)
+
+
+def test_usage_of_one_of_several_choices_is_its_own() -> None:
+    """OUT-7: vLLM's continuous usage; the sum is in the chunk without choices."""
+    read, served, tally = reader(2)
+    read.feed(data(chunk({"content": "Yes"}, usage=figures(9, 4))))
+    read.feed(data(chunk({"content": "No"}, "stop", index=1, usage=figures(9, 5))))
+    read.feed(data(chunk({}, "stop", usage=figures(9, 4))))
+    assert [choice.meter.output for choice in served] == [4, 5]
+    assert tally.figures == {0: usage.Figures(input=9)}
+    assert not read.over
+    read.feed(data(usage_chunk(figures(9, 9))))
+    assert tally.figures == {0: usage.Figures(9, 9)}
+    assert read.settled
+
+
+def test_an_answer_cut_by_us_is_over_once_every_choice_has_ended() -> None:
+    """OUT-8, OUT-7."""
+    through = corpus.open_pipe(corpus.ask(n=2, thinking=False, stream=False), answer.Rules(answer_limit=1), chain_end=0)
+    terms = failures.Terms(corpus.INPUT_LIMIT, own_key=False)
+    read = chunks.Reader(through.answer.choices, through.answer.tally, 0, terms, logprobs=False)
+    seen = []
+    for index in (0, 1):
+        read.feed(data(chunk({"content": "The answer"}, index=index)))
+        seen.append(read.over)
+    assert seen == [False, True]
+
+
+@pytest.mark.parametrize("logprobs", [True, False])
+def test_log_probabilities_are_read_only_where_they_were_asked_for(*, logprobs: bool) -> None:
+    """PAR-10: kept until their text leaves, here that of a stop that may come."""
+    through = corpus.open_pipe(corpus.ask(thinking=False, stream=False), answer.Rules(stops=("There",)))
+    terms = failures.Terms(corpus.INPUT_LIMIT, own_key=False)
+    read = chunks.Reader(through.answer.choices, through.answer.tally, 0, terms, logprobs=logprobs)
+    read.feed(data(chunk({"content": "The"}, logprobs={"content": [{"token": "The", "logprob": -1.0}]})))
+    assert len(through.answer.choices[0].logprobs) == int(logprobs)
+
+
+UNREADABLE = {
+    "not JSON": b"{oops",
+    "no object": b"[]",
+    "no choices, no usage": b"{}",
+    "choices that are no list": b'{"choices":{}}',
+    "a choice that is no object": b'{"choices":[1]}',
+    "a choice that is no object, with usage": b'{"choices":[1],"usage":{"completion_tokens":1}}',
+    "an index that is no number": b'{"choices":[{"index":"0"}]}',
+    "an index below zero": b'{"choices":[{"index":-1}]}',
+    "a delta that is no object": b'{"choices":[{"delta":"x"}]}',
+    "half a surrogate pair": rb'{"choices":[{"delta":{"content":"\ud83d"}}]}',
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_read_ends_the_stream(name: str) -> None:
+    """ERR-3."""
+    read, _, _ = reader()
+    with pytest.raises(faults.Refusal) as refused:
+        read.feed(UNREADABLE[name])
+    assert refused.value.fault == faults.UPSTREAM_BROKEN
+    assert refused.value.cause.startswith("upstream sent ")
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"choices":null,"usage":null}', b'{"usage":{}}', b'{"choices":[{}]}', b'{"error":null,"choices":[]}']
+)
+def test_what_says_nothing_is_read_as_nothing(raw: bytes) -> None:
+    """SSE-10."""
+    read, (choice,), _ = reader()
+    read.feed(raw)
+    assert choice.phase is answer.Phase.START
+
+
+@pytest.mark.parametrize(("before", "fault"), [(b"", faults.INPUT_MODERATED), (b"x", faults.OUTPUT_MODERATED)])
+def test_one_wording_of_moderation_is_about_input_until_there_is_text(before: bytes, fault: faults.Fault) -> None:
+    """ERR table; DeepSeek says the same of both."""
+    read, _, _ = reader()
+    if before:
+        read.feed(data(chunk({"content": before.decode()})))
+    with pytest.raises(faults.Refusal) as refused:
+        read.feed(b'{"error":{"message":"Content Exists Risk"}}')
+    assert refused.value.fault == fault
+
+
+def completion(**message: object) -> bytes:
+    return orjson.dumps({"choices": [{"message": message, "finish_reason": "stop"}]})
+
+
+def test_a_completion_without_usage_is_done_and_not_settled() -> None:
+    """USE-3: our count stands."""
+    read, (choice,), tally = reader()
+    read.feed_completion(completion(content="The answer"))
+    assert (read.done, read.over, read.settled) == (True, True, False)
+    assert choice.meter.output == 2
+    assert tally.figures == {}
+
+
+def test_a_completion_may_hold_calls_and_no_text() -> None:
+    """OUT-5; vLLM's many nulls are nothing."""
+    read, (choice,), _ = reader(logprobs=True)
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    read.feed_completion(completion(content=None, reasoning=None, tool_calls=[call], refusal=None))
+    assert [call.name for call in choice.tool_calls()] == ["f"]

@@ -1,0 +1,244 @@
+"""Everything upstreams are known to say when they fail, and what the caller reads (spec ERR-1…ERR-3; upstream.md D)."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from translators import faults
+from translators.openai import failures
+
+PASSED_ON = failures.Terms(98_304, own_key=False)
+OURS = failures.Terms(98_304, own_key=True)
+
+
+def nested(message: str, kind: str | None = None, code: object = None) -> bytes:
+    return orjson.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
+
+
+def flat(message: str, kind: str, code: int) -> bytes:
+    return orjson.dumps({"object": "error", "message": message, "type": kind, "param": None, "code": code})
+
+
+def deepseek(message: str) -> bytes:
+    return nested(message, "invalid_request_error", "invalid_request_error")
+
+
+def siliconflow(code: int, message: str) -> bytes:
+    return orjson.dumps({"code": code, "message": message, "data": None})
+
+
+BUSY = "Service is too busy. We advise users to temporarily switch to alternative LLM API service providers."
+DEEPSEEK_LENGTH = (
+    "This model's maximum context length is 131072 tokens. However, you requested 131134 tokens (122942 in the"
+    " messages, 8192 in the completion). Please reduce the length of the messages or completion."
+)
+VLLM_LENGTH = (
+    "This model's maximum context length is 1024 tokens. However, your prompt contains at least 1025 input tokens,"
+    " which exceeds this limit even without any output tokens."
+)
+CONCURRENCY = (
+    "Your current concurrency is 40, which exceeds your concurrency limit of 39 based on your remaining balance."
+)
+TOO_LONG = faults.input_length(98_304)
+
+# who and what: status, body, what a caller with his own key reads
+SAID: dict[str, tuple[int, bytes, faults.Fault]] = {
+    "D.1 DeepSeek, a range": (
+        400,
+        deepseek("Invalid max_tokens value, the valid range of max_tokens is [1, 393216]"),
+        faults.invalid("Invalid max_tokens value, the valid range of max_tokens is [1, 393216]"),
+    ),
+    "D.1 DeepSeek, n": (
+        400,
+        deepseek("Invalid n value (currently only n = 1 is supported)"),
+        faults.invalid("Invalid n value (currently only n = 1 is supported)"),
+    ),
+    "D.1 DeepSeek, a body, older builds": (
+        422,
+        deepseek("Failed to deserialize the JSON body into the target type: messages[0]: missing field `content`"),
+        faults.invalid(
+            "Failed to deserialize the JSON body into the target type: messages[0]: missing field `content`"
+        ),
+    ),
+    "D.1 DeepSeek, moderation": (400, deepseek("Content Exists Risk"), faults.INPUT_MODERATED),
+    "D.1 DeepSeek, context": (400, deepseek(DEEPSEEK_LENGTH), TOO_LONG),
+    "D.1 DeepSeek, context, another wording": (
+        400,
+        nested("Input token exceed the limit (request id 0217xyz)", "api_error", "quota_limit_reached"),
+        TOO_LONG,
+    ),
+    "D.1 DeepSeek, key": (
+        401,
+        nested("Authentication Fails, Your api key: ****abcd is invalid", "authentication_error"),
+        faults.BAD_KEY,
+    ),
+    "D.1 DeepSeek, no key, plain text": (401, b"Authentication Fails (governor)", faults.BAD_KEY),
+    "D.1 DeepSeek, balance": (402, nested("Insufficient Balance", "unknown_error"), faults.ARREARAGE),
+    "D.1 DeepSeek, a payment without words": (402, b"", faults.ARREARAGE),
+    "D.1 DeepSeek, path": (404, b"", faults.MODEL_NOT_FOUND),
+    "D.1 DeepSeek, rate": (429, nested("Rate limit reached for requests"), faults.RATE_LIMITED),
+    "D.1 DeepSeek, concurrency by balance": (429, nested(CONCURRENCY), faults.QUOTA_EXCEEDED),
+    "D.1 DeepSeek, 500": (500, nested("Internal error"), faults.UPSTREAM_BROKEN),
+    "D.1 DeepSeek, busy": (503, nested(BUSY, "service_unavailable_error"), faults.OVERLOADED),
+    "D.2 vLLM, model": (
+        404,
+        nested("The model `x` does not exist. Valid aliases: y", "NotFoundError", 404),
+        faults.MODEL_NOT_FOUND,
+    ),
+    "D.2 vLLM, context": (400, nested(VLLM_LENGTH, "BadRequestError", 400), faults.input_length(1024)),
+    "D.2 vLLM, max_tokens": (
+        400,
+        nested("max_tokens=2000 cannot be greater than max_model_len=1024.", "BadRequestError", 400),
+        TOO_LONG,
+    ),
+    "D.2 vLLM, path": (404, b'{"detail":"Not Found"}', faults.MODEL_NOT_FOUND),
+    "D.2 vLLM, method": (405, b'{"detail":"Method Not Allowed"}', faults.UPSTREAM_BROKEN),
+    "D.2 FastAPI, a list of details": (422, b'{"detail":[{"loc":["body"]}]}', faults.BODY_INVALID),
+    "D.2 SGLang, context": (
+        400,
+        flat("The input (9 tokens) is longer than the model's context length (8 tokens).", "BadRequestError", 400),
+        faults.input_length(8),
+    ),
+    "D.2 SGLang, context with the answer": (
+        400,
+        flat(
+            "Requested token count exceeds the model's maximum context length of 4096 tokens. …", "BadRequestError", 400
+        ),
+        faults.input_length(4096),
+    ),
+    "D.2 llama.cpp, context": (
+        400,
+        nested(
+            "request (6031 tokens) exceeds the available context size (512 tokens), try increasing it",
+            "exceed_context_size_error",
+            400,
+        ),
+        faults.input_length(512),
+    ),
+    "D.2 llama.cpp, a bad tool": (500, nested("Unknown tool", "server_error", 500), faults.UPSTREAM_BROKEN),
+    "D.2 llama.cpp, loading": (503, nested("Loading model", "unavailable_error", 503), faults.OVERLOADED),
+    "D.2 llama.cpp, not supported": (501, nested("no", "not_supported_error", 501), faults.UPSTREAM_BROKEN),
+    "D.2 SiliconFlow, a model": (
+        400,
+        siliconflow(20012, "Model does not exist. Please check it carefully."),
+        faults.invalid("Model does not exist. Please check it carefully."),
+    ),
+    "D.2 SiliconFlow, balance": (
+        403,
+        siliconflow(30001, "Sorry, your account balance is insufficient"),
+        faults.ARREARAGE,
+    ),
+    "D.2 SiliconFlow, permission": (403, siliconflow(30003, "insufficient permission"), faults.ACCESS_DENIED),
+    "D.2 SiliconFlow, tokens per minute": (
+        429,
+        siliconflow(50602, "Request was rejected due to rate limiting. Details: TPM limit reached."),
+        faults.QUOTA_EXCEEDED,
+    ),
+    "D.2 SiliconFlow, gateway time-out": (504, b'"Gateway Timeout"', faults.TIMED_OUT),
+    "D.2 Ark, moderated input": (400, nested("…", None, "InputTextRiskDetection"), faults.INPUT_MODERATED),
+    "D.2 Ark, moderated, another code": (400, nested("…", None, "SensitiveContentDetected"), faults.INPUT_MODERATED),
+    "D.2 Ark, moderated output": (400, nested("…", None, "OutputTextRiskDetection"), faults.OUTPUT_MODERATED),
+    "D.2 Ark, overdue": (403, nested("…", "Forbidden", "AccountOverdueError"), faults.ARREARAGE),
+    "D.2 Ark, rights": (403, nested("…", "Forbidden", "AccessDenied"), faults.ACCESS_DENIED),
+    "D.2 Ark, quota": (429, nested("…", "TooManyRequests", "QuotaExceeded"), faults.QUOTA_EXCEEDED),
+    "D.2 Ark, overloaded": (503, nested("…", None, "ServerOverloaded"), faults.OVERLOADED),
+    "D.2 an error that is a text": (400, b'{"error":"bad top_p"}', faults.invalid("bad top_p")),
+    "D.3 too large": (413, b"<html>413</html>", faults.BODY_TOO_LARGE),
+    "D.3 time-out": (408, b"", faults.TIMED_OUT),
+    "D.3 overloaded": (529, b"", faults.OVERLOADED),
+    "D.3 a load balancer's page": (502, b"<html><body>502 Bad Gateway</body></html>", faults.UPSTREAM_BROKEN),
+    "D.3 a load balancer's page, refusing": (403, b"<html>the load balancer says no</html>", faults.ACCESS_DENIED),
+    "D.3 a page for a bad request": (400, b"<html>Bad Request</html>", faults.BODY_INVALID),
+    "D.3 JSON that is no object": (400, b'["no"]', faults.BODY_INVALID),
+    "D.3 a redirect": (302, b"", faults.UPSTREAM_BROKEN),
+    "D.4 an engine that died": (500, nested("EngineCore encountered an issue."), faults.INFERENCE),
+    "D.4 a device out of memory": (500, nested("CUDA error: out of memory"), faults.INFERENCE),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_what_upstream_says_is_the_fault_the_caller_reads(name: str) -> None:
+    status, raw, fault = SAID[name]
+    assert failures.of_response(status, raw, PASSED_ON).fault == fault
+
+
+OWN_KEY = {
+    "D.1 DeepSeek, key": faults.UPSTREAM_KEY_REFUSED,
+    "D.1 DeepSeek, no key, plain text": faults.UPSTREAM_KEY_REFUSED,
+    "D.1 DeepSeek, balance": faults.ACCOUNT_OVERDUE,
+    "D.1 DeepSeek, a payment without words": faults.ACCOUNT_OVERDUE,
+    "D.2 SiliconFlow, balance": faults.ACCOUNT_OVERDUE,
+    "D.2 Ark, overdue": faults.ACCOUNT_OVERDUE,
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_where_the_key_is_ours_the_caller_is_not_to_blame_for_it(name: str) -> None:
+    """ERR table: 401 and 402 are then the operator's; all else stays."""
+    status, raw, fault = SAID[name]
+    found = failures.of_response(status, raw, OURS).fault
+    assert found == OWN_KEY.get(name, fault)
+    assert found.code != "InvalidApiKey"
+    assert found.code != "Arrearage"
+
+
+@pytest.mark.parametrize("status", range(300, 600))
+def test_every_status_has_a_fault(status: int) -> None:
+    assert 400 <= failures.of_response(status, b"", PASSED_ON).fault.status < 600
+
+
+@pytest.mark.parametrize(("status", "passed"), [(429, "7"), (503, "7"), (500, None), (400, None)])
+def test_retry_after_is_passed_on_where_it_helps(status: int, passed: str | None) -> None:
+    """ERR-4."""
+    assert failures.of_response(status, b"", PASSED_ON, "7").fault.retry_after == passed
+    assert failures.of_response(status, b"", PASSED_ON).fault.retry_after is None
+
+
+EVENTS: dict[str, tuple[object, faults.Fault]] = {
+    "vLLM, a status": ({"message": "bad regex", "code": 400}, faults.invalid("bad regex")),
+    "vLLM, the engine": ({"message": "EngineCore encountered an issue", "code": 500}, faults.INFERENCE),
+    "a code that is no status": ({"message": "no", "code": 20012}, faults.UPSTREAM_BROKEN),
+    "a code in words": ({"message": "no", "code": "server_error"}, faults.UPSTREAM_BROKEN),
+    "a truth for a code": ({"message": "no", "code": True}, faults.UPSTREAM_BROKEN),
+    "words alone": ("Content Exists Risk", faults.INPUT_MODERATED),
+    "a filter's code": ({"code": "content_filter"}, faults.OUTPUT_MODERATED),
+    "nothing readable": ([], faults.UPSTREAM_BROKEN),
+}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_an_error_inside_a_success_is_read_like_one_outside(name: str) -> None:
+    """D.4: HTTP 200, then the error."""
+    error, fault = EVENTS[name]
+    assert failures.of_event({"error": error}, PASSED_ON).fault == fault
+
+
+CLEANED = {
+    "a key": ("bad key sk-0123456789abcdef here", "bad key here"),
+    "a masked key, its end": ("Your api key: ****abcd is invalid", "Your api key: is invalid"),
+    "a masked key, its start": ("key sk-ab****cd and abcd**** are bad", "key and are bad"),
+    "an address": ("see https://api.example.com/x?key=1 now", "see now"),
+    "a host": ("failed at llm-7.prod.svc.cluster.local:8000 twice", "failed at twice"),
+    "a plain host": ("mail deepseek.com or a@b.example", "mail or"),
+    "an address in numbers": ("to 10.0.0.7:8000 refused, localhost:80 too", "to refused, too"),
+    "a path": ('File "/usr/lib/python3/x.py" is bad', 'File "" is bad'),
+    "a request id": ("limit (request id: 0217-ab) reached", "limit reached"),
+    "a long id": ("call 5354a793-a130-4b36-b1dc-2610c5f49071 failed", "call failed"),
+    "who stands behind us": ("DeepSeek and vLLM say no to deepseek-v3", None),
+    "several lines": ("a\n  b\tc", "a b c"),
+    "too long": ("word " * 200, ("word " * 60).strip()),
+    "a comparison is no page": ("n must be < 4", "n must be < 4"),
+    "a page": ("<html>no</html>", ""),
+    "a stack trace": ("Traceback (most recent call last): x", ""),
+}
+
+
+@pytest.mark.parametrize("name", CLEANED)
+def test_no_key_host_path_or_id_leaves(name: str) -> None:
+    """ERR-2, MET-4: neither to the caller nor to the log."""
+    said, left = CLEANED[name]
+    left = "the model service and the model service say no to deepseek-v3" if left is None else left
+    refusal = failures.of_response(400, nested(said), PASSED_ON)
+    assert refusal.fault == (faults.invalid(left) if left else faults.BODY_INVALID)
+    assert refusal.cause == f"upstream failed with 400: {left}"

@@ -1,0 +1,53 @@
+"""Usage objects of every upstream become figures; what is no figure is not said (spec USE-3, USE-4; upstream.md C)."""
+
+from __future__ import annotations
+
+import pytest
+
+from translators import usage
+from translators.openai import figures
+
+REPORTS: dict[str, tuple[object, usage.Figures | None]] = {
+    "DeepSeek": (
+        {
+            "prompt_tokens": 18,
+            "completion_tokens": 219,
+            "total_tokens": 237,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 205},
+            "prompt_cache_hit_tokens": 0,
+            "prompt_cache_miss_tokens": 18,
+        },
+        usage.Figures(18, 219, 205, 0),
+    ),
+    "DeepSeek's own name for its cache": ({"prompt_cache_hit_tokens": 64}, usage.Figures(cached=64)),
+    "SGLang, Azure: the chain at the top": (
+        {"prompt_tokens": 19, "completion_tokens": 1720, "prompt_tokens_details": None, "reasoning_tokens": 3},
+        usage.Figures(19, 1720, 3),
+    ),
+    "vLLM": (
+        {"prompt_tokens": 28, "completion_tokens": 14, "completion_tokens_details": {"reasoning_tokens": 0}},
+        usage.Figures(28, 14, 0),
+    ),
+    "llama.cpp": ({"prompt_tokens": 1, "completion_tokens": 2}, usage.Figures(1, 2)),
+    "an explicit zero": ({"prompt_tokens": 0, "completion_tokens": 0}, usage.Figures(0, 0)),
+    "nulls": ({"prompt_tokens": None, "completion_tokens": None}, usage.Figures()),
+    "negative": ({"prompt_tokens": -1, "completion_tokens": -5}, usage.Figures()),
+    "strings": ({"prompt_tokens": "9", "completion_tokens": "2"}, usage.Figures()),
+    "fractions and truths": ({"prompt_tokens": 9.0, "completion_tokens": True}, usage.Figures()),
+    "absurd": ({"prompt_tokens": 1 << 40, "completion_tokens": (1 << 40) - 1}, usage.Figures(None, (1 << 40) - 1)),
+    "an unusable figure gives way to the other": (
+        {"prompt_tokens_details": {"cached_tokens": -1}, "prompt_cache_hit_tokens": 3},
+        usage.Figures(cached=3),
+    ),
+    "empty": ({}, usage.Figures()),
+    "null": (None, None),
+    "text": ("none", None),
+    "list": ([], None),
+}
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_report_is_read_figure_by_figure(name: str) -> None:
+    reported, expected = REPORTS[name]
+    assert figures.read(reported) == expected

@@ -1,0 +1,237 @@
+"""One choice puts upstream's pieces in order and ends where it must (spec OUT-2, OUT-8, SSE-4, SSE-6, SSE-7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from translators import answer, dialogue, tokens, toolcalls, usage
+from translators.dialogue import Finish
+
+Make = Callable[..., answer.Choice]
+
+
+class Heard:
+    """A writer that remembers what it was told, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[object, ...]] = []
+
+    def reasoning(self, choice: answer.Choice, text: str) -> None:
+        self.events.append(("reasoning", text))
+
+    def content(self, choice: answer.Choice, text: str) -> None:
+        self.events.append(("content", text))
+
+    def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
+        self.events.append(("first" if first else "later", position, call.id, call.name, call.arguments))
+
+    def finish(self, choice: answer.Choice) -> None:
+        raise AssertionError("the pipe finishes, not the choice")
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+def make(vocabulary: tokens.Vocabulary, heard: Heard) -> Make:
+    def made(**rules: object) -> answer.Choice:
+        given = answer.Rules(**{"parallel_calls": True, **rules})  # type: ignore[arg-type]
+        calls = toolcalls.Drafts(vocabulary, "call_x")
+        return answer.Choice(0, usage.Meter(vocabulary, 1), heard, given, calls)
+
+    return made
+
+
+def test_a_chain_behind_its_answer_is_not_shown(make: Make, heard: Heard) -> None:
+    """SSE-6."""
+    choice = make()
+    choice.think("We")
+    choice.say("The")
+    choice.think("!")
+    assert heard.events == [("reasoning", "We"), ("content", "The")]
+    assert choice.phase is answer.Phase.ANSWERING
+
+
+def test_nothing_is_shown_after_the_end(make: Make, heard: Heard) -> None:
+    """SSE-4: finish twice, text after finish."""
+    choice = make()
+    choice.say("The")
+    choice.finish(Finish.STOP)
+    choice.finish(Finish.LENGTH, "late", "late")
+    choice.think("late")
+    choice.say("late")
+    choice.fragment(0, "a", "f", "{}")
+    assert heard.events == [("content", "The")]
+    assert choice.finish_reason is Finish.STOP
+    assert choice.tool_calls() == ()
+
+
+def test_text_that_comes_with_the_finish_leaves_with_it_and_its_chain_before(make: Make, heard: Heard) -> None:
+    """SSE-5, SSE-6."""
+    choice = make()
+    choice.finish(Finish.LENGTH, "We", "The")
+    assert heard.events == [("reasoning", "We")]
+    assert (choice.tail, choice.finish_reason) == ("The", Finish.LENGTH)
+
+
+@pytest.mark.parametrize(("reason", "tokens_said"), [(Finish.LENGTH, 2), (Finish.STOP, 3)])
+def test_a_chain_cut_by_the_limit_has_no_closing_tag(make: Make, reason: Finish, tokens_said: int) -> None:
+    """USE-2; tokenizer.md §4.3."""
+    choice = make()
+    choice.think("We think")
+    choice.finish(reason)
+    assert choice.meter.output == tokens_said
+
+
+def test_a_chain_ends_at_its_budget(make: Make, heard: Heard) -> None:
+    """OUT-9: exactly full is not over; the text behind it is not shown."""
+    choice = make(chain_limit=2)
+    seen = []
+    for text in ("We think", " about", ""):
+        choice.think(text)
+        seen.append(choice.over_budget)
+    assert seen == [False, True, True]
+    assert heard.events == [("reasoning", "We think")]
+
+
+def test_an_answer_ends_at_its_limit_and_not_before(make: Make, heard: Heard) -> None:
+    """OUT-8: exactly full is not cut, one more token is."""
+    choice = make(answer_limit=2)
+    seen = []
+    for text in ("The answer", " is", " 42"):
+        choice.say(text)
+        seen.append((choice.finish_reason, choice.cut, choice.tail))
+    assert seen == [(None, False, ""), (Finish.LENGTH, True, ""), (Finish.LENGTH, True, "")]
+    assert heard.events == [("content", "The answer")]
+
+
+def test_a_limit_takes_what_fits_of_a_delta(make: Make) -> None:
+    """OUT-8."""
+    choice = make(answer_limit=2)
+    choice.say("The answer is")
+    assert (choice.tail, choice.finish_reason) == ("The answer", Finish.LENGTH)
+
+
+def test_a_stop_cuts_and_what_was_held_for_another_goes_with_the_limit(make: Make, heard: Heard) -> None:
+    """PAR-9."""
+    choice = make(stops=("answers",), answer_limit=2)
+    choice.say("The answer")
+    choice.say(" is")
+    assert heard.events == [("content", "The ")]
+    assert (choice.tail, choice.finish_reason) == ("answer", Finish.LENGTH)
+
+
+def test_a_stop_in_the_text_with_the_finish_is_found(make: Make) -> None:
+    """PAR-9."""
+    choice = make(stops=("!",))
+    choice.finish(Finish.LENGTH, "", "Yes! No")
+    assert (choice.tail, choice.finish_reason, choice.cut) == ("Yes", Finish.STOP, True)
+
+
+def test_a_later_call_waits_until_the_one_before_it_is_whole(make: Make, heard: Heard) -> None:
+    """SSE-7: in index order, never interleaved."""
+    choice = make()
+    choice.fragment(0, "a", "f", "")
+    choice.fragment(1, "b", "g", "{")
+    choice.fragment(0, "", "", "{")
+    choice.fragment(1, "", "", "}")
+    choice.fragment(0, "", "", "}")
+    choice.fragment(2, "c", "h", "")
+    choice.finish(Finish.STOP)
+    assert heard.events == [
+        ("first", 0, "a", "f", ""),
+        ("later", 0, "a", "f", "{"),
+        ("later", 0, "a", "f", "}"),
+        ("first", 1, "b", "g", "{}"),
+        ("first", 2, "c", "h", ""),
+    ]
+    assert choice.finish_reason is Finish.TOOL_CALLS
+
+
+def test_a_call_is_not_begun_before_its_name_is_known(make: Make, heard: Heard) -> None:
+    """SSE-7: the first fragment has id and name."""
+    choice = make()
+    choice.fragment(0, "a", "", "{}")
+    choice.fragment(1, "b", "g", "{}")
+    assert heard.events == []
+    choice.fragment(0, "", "f", "")
+    choice.finish(Finish.TOOL_CALLS)
+    assert heard.events == [("first", 0, "a", "f", "{}"), ("first", 1, "b", "g", "{}")]
+
+
+FINISHES = {
+    "a named choice ends with stop": (Finish.STOP, [("a", "f", "{}")], Finish.TOOL_CALLS),
+    "whole calls at the limit are calls": (Finish.LENGTH, [("a", "f", "{}")], Finish.TOOL_CALLS),
+    "a truncated call is none to make": (Finish.LENGTH, [("a", "f", '{"x')], Finish.LENGTH),
+    "calls that were promised and never came": (Finish.TOOL_CALLS, [], Finish.STOP),
+}
+
+
+@pytest.mark.parametrize("name", FINISHES)
+def test_the_finish_says_whether_there_are_calls(name: str, make: Make) -> None:
+    """OUT-2."""
+    reason, calls, expected = FINISHES[name]
+    choice = make()
+    for call_id, function, arguments in calls:
+        choice.fragment(0, call_id, function, arguments)
+    choice.finish(reason)
+    assert choice.finish_reason is expected
+
+
+def test_without_parallel_calls_only_the_first_is_shown(make: Make, heard: Heard) -> None:
+    """PAR-18: the others are counted all the same."""
+    choice = make(parallel_calls=False)
+    choice.fragment(0, "a", "f", "{}")
+    before = choice.meter.output
+    choice.fragment(1, "b", "g", "{}")
+    choice.finish(Finish.TOOL_CALLS)
+    assert heard.events == [("first", 0, "a", "f", "{}")]
+    assert [call.id for call in choice.tool_calls()] == ["a"]
+    assert choice.meter.output > before
+
+
+def entry(token: str) -> dialogue.Json:
+    return {"token": token, "bytes": list(token.encode())}
+
+
+def taken(choice: answer.Choice, text: str) -> list[str]:
+    return [found["token"] for found in choice.entries_of(text)]
+
+
+def test_log_probabilities_leave_with_their_text(make: Make) -> None:
+    """OUT-6: those of text held back stay; a token that spans the border goes with its beginning."""
+    choice = make(stops=("!",))
+    choice.logprobs = [entry("The"), entry(" answer"), entry("")]
+    assert taken(choice, "The an") == ["The", " answer"]
+    assert taken(choice, "swer") == []
+    choice.finish(Finish.STOP)
+    assert taken(choice, "") == [""]
+
+
+def test_log_probabilities_of_text_that_was_cut_never_leave(make: Make) -> None:
+    """OUT-6, PAR-9."""
+    choice = make(stops=("!",))
+    choice.logprobs = [entry("Yes"), entry("!"), entry(" No")]
+    choice.say("Yes! No")
+    assert taken(choice, choice.tail) == ["Yes"]
+
+
+def test_log_probabilities_of_a_chain_in_the_content_are_dropped(make: Make) -> None:
+    """PAR-10."""
+    choice = make(think_tags=True)
+    for tokens_said in (["<think>", "We"], ["</think>", "\n\n", "The"], [" answer"]):
+        choice.logprobs += [entry(token) for token in tokens_said]
+        choice.say("".join(tokens_said))
+    assert taken(choice, "The answer") == ["The", " answer"]
+
+
+def test_a_chain_that_was_never_closed_is_let_out_at_the_end(make: Make, heard: Heard) -> None:
+    """SSE-6."""
+    choice = make(think_tags=True)
+    choice.say("<think>We</thi")
+    choice.finish(Finish.LENGTH)
+    assert heard.events == [("reasoning", "We"), ("reasoning", "</thi")]

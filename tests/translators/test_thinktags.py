@@ -1,0 +1,31 @@
+"""A chain left inside the content is split off, however its tags are cut (spec SSE-6; upstream.md I)."""
+
+from __future__ import annotations
+
+import pytest
+
+from translators import thinktags
+
+CASES = {
+    "a chain, then an answer": ("<think>We think</think>\n\nThe answer", "We think", "The answer", True),
+    "blanks before the tag": ("\n <think>We</think>The", "We", "The", True),
+    "no chain": ("The <think>answer</think>", "", "The <think>answer</think>", False),
+    "blanks of an answer without a chain stay": ("\n The", "", "\n The", False),
+    "an empty chain": ("<think></think>The", "", "The", True),
+    "a chain that is never closed": ("<think>We </thi", "We </thi", "", True),
+    "half an opening tag": ("<thin", "", "<thin", False),
+    "a second chain is text": ("<think>a</think>b<think>c</think>", "a", "b<think>c</think>", True),
+    "a broken closing tag": ("<think>a</thi b</think>c", "a</thi b", "c", True),
+    "nothing behind the chain": ("<think>a</think>\n\n", "a", "", True),
+    "line ends inside the answer stay": ("<think>a</think>\nb\n\nc\n", "a", "b\n\nc\n", True),
+}
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 100], ids="delta={}".format)
+@pytest.mark.parametrize("name", CASES)
+def test_chain_and_answer_do_not_depend_on_the_deltas(name: str, size: int) -> None:
+    text, chain, answer, opened = CASES[name]
+    splitter = thinktags.Splitter()
+    parts = [splitter.feed(text[at : at + size]) for at in range(0, len(text), size)] + [splitter.eof()]
+    assert ("".join(part[0] for part in parts), "".join(part[1] for part in parts)) == (chain, answer)
+    assert splitter.opened is opened
