@@ -410,12 +410,6 @@ SHAPES: Final[Mapping[str, Shape]] = {
         finish="length",
         rules=answer.Rules(answer_limit=2, stops=("swers",)),
     ),
-    "OUT-9 a chain over its budget": Shape(
-        chunk({"reasoning": "We think too"}) + chunk({"reasoning": " much"}) + chunk({"content": "The"}) + _STOP + DONE,
-        reasoning="We think",
-        content="The",
-        rules=answer.Rules(chain_limit=2),
-    ),
     "SSE-7 DeepSeek: later fragments of arguments alone": Shape(
         _PARIS_HEAD + fragment(0, '{"city":') + fragment(0, '"Paris"}') + _CALLED, **_ONE
     ),

@@ -93,7 +93,8 @@ class Choice:
     logprobs:      entries whose text has not left yet
     finish_reason: None until the answer has ended
     cut:           ended by us: upstream is still talking and must be closed
-    over_budget:   the chain reached its limit: to be continued behind a closed chain
+    chain:         the chain so far, kept where it may have to be gone on with
+    over_budget:   the chain has reached its limit: the answer is to be asked for again, behind a closed chain
     """
 
     __slots__ = (
@@ -106,6 +107,7 @@ class Choice:
         "_rules",
         "_splitter",
         "_writer",
+        "chain",
         "cut",
         "finish_reason",
         "index",
@@ -131,6 +133,7 @@ class Choice:
         self.tail = ""
         self.logprobs: list[dialogue.Json] = []
         self.cut = False
+        self.chain = ""
         self.over_budget = False
         self._writer = writer
         self._rules = rules
@@ -139,18 +142,15 @@ class Choice:
         self._owed_bytes = 0
         self._splitter = thinktags.Splitter() if rules.think_tags else None
         self._finder = stops.Finder(rules.stops) if rules.stops else None
-        self._plain = not (rules.think_tags or rules.stops or rules.answer_limit)
+        self._plain = self._is_plain()
         self._closing = False
 
     def think(self, text: str) -> None:
         """Take a piece of the chain of thought."""
         if self.phase is not Phase.THINKING and not self._step(Sight.REASONING):
             return
-        limit = self._rules.chain_limit
-        if limit is not None:
-            room = self.meter.chain_fits(text, limit)
-            self.over_budget = room < len(text) or self.over_budget
-            text = text[:room]
+        if self._rules.chain_limit is not None:
+            text = self._within_budget(text, self._rules.chain_limit)
         self.meter.think(text)
         if text:
             self._writer.reasoning(self, text)
@@ -185,11 +185,19 @@ class Choice:
         self._plain = False
         if reasoning:
             self.think(reasoning)
+        if self.over_budget:
+            return
         if text:
             self._filtered(text)
         self._flush_held()
         if self.finish_reason is None:
             self._end(reason)
+
+    def resume(self) -> None:
+        """Go on behind the chain, which is closed: what comes now is the answer (spec OUT-9)."""
+        self.over_budget = self._closing = False
+        self._plain = self._is_plain()
+        self._step(Sight.CONTENT)
 
     def tool_calls(self) -> tuple[dialogue.ToolCall, ...]:
         """Every call there is to show."""
@@ -211,6 +219,18 @@ class Choice:
             taken = len(self.logprobs)
         leaving, self.logprobs = self.logprobs[:taken], self.logprobs[taken:]
         return leaving
+
+    def _is_plain(self) -> bool:
+        return not (self._rules.think_tags or self._rules.stops or self._rules.answer_limit)
+
+    def _within_budget(self, text: str, limit: int) -> str:
+        """What of a piece of the chain its budget still holds."""
+        if self.over_budget:
+            return ""
+        room = self.meter.chain_fits(text, limit)
+        self.over_budget = room < len(text)
+        self.chain += text[:room]
+        return text[:room]
 
     def _step(self, sight: Sight) -> bool:
         """Move to the phase that `sight` leads to; False where the caller must not see it."""

@@ -1,6 +1,6 @@
 """The neutral vocabulary both tongues meet in: what a call asks, and what an answer has used.
 
-A caller's tongue turns its JSON into a `Call`; an upstream's tongue turns the `Call` into its body. Neither knows the other.
+A caller's tongue turns its JSON into a `Call`, an upstream's turns the `Call` into its body; neither knows the other.
 """
 
 from __future__ import annotations

@@ -137,7 +137,18 @@ class Pipe:
     state: see `State`
     """
 
-    __slots__ = ("_collected", "_decoders", "_frames", "_open_legs", "_readers", "_terms", "_writer", "answer", "state")
+    __slots__ = (
+        "_collected",
+        "_decoders",
+        "_frames",
+        "_logprobs",
+        "_open_legs",
+        "_readers",
+        "_terms",
+        "_writer",
+        "answer",
+        "state",
+    )
 
     def __init__(self, call: dialogue.Call, terms: Terms, vocabulary: tokens.Vocabulary) -> None:
         tally = usage.Tally()
@@ -151,11 +162,9 @@ class Pipe:
         )
         self.answer = Answer(call, terms, vocabulary, shape, self._writer)
         self._open_legs = set(range(terms.legs))
+        self._logprobs = call.logprobs
         self._decoders = [sse.Decoder(terms.event_limit) for _ in self._open_legs]
-        self._readers = [
-            chunks.Reader(self.answer.served_by(leg), tally, leg, terms.failures, logprobs=call.logprobs)
-            for leg in self._open_legs
-        ]
+        self._readers = [self._reader(leg) for leg in self._open_legs]
 
     def count_prompt(self, counted: int, learned: int) -> None:
         """Say how long the prompt is, before the first packet: our count, and what was learned to add (spec USE-5)."""
@@ -204,6 +213,19 @@ class Pipe:
         self._readers[leg].done = True
         return self._flow(leg)
 
+    def chain_over_budget(self, leg: int = 0) -> str | None:
+        """The chain that has reached its budget, to be gone on with in another upstream call; None if there is none."""
+        choice = self.answer.served_by(leg)[0]
+        return choice.chain if choice.over_budget else None
+
+    def resume(self, leg: int = 0) -> None:
+        """From now on this upstream call is another one, which goes on behind the closed chain (spec OUT-9)."""
+        choice = self.answer.served_by(leg)[0]
+        choice.resume()
+        self._decoders[leg] = sse.Decoder(self._terms.event_limit)
+        self._readers[leg] = self._reader(leg, before=choice.meter.counted)
+        self._open_legs.add(leg)
+
     def fail(self, refusal: faults.Refusal) -> bytes:
         """End with a fault: raised while the head is held, an error frame once it is out."""
         ready = self._frames.take()
@@ -244,6 +266,9 @@ class Pipe:
         """Finish what can be finished, and hand out every frame there is."""
         reader = self._readers[leg]
         served = self.answer.served_by(leg)
+        if served[0].over_budget:
+            self._open_legs.discard(leg)
+            return self._frames_out()
         if reader.done and not self._has_ended(leg):
             reader.conclude()
         if reader.over or (reader.done and self._has_ended(leg)):
@@ -252,11 +277,25 @@ class Pipe:
             for choice in served:
                 self._writer.finish(choice)
             self._open_legs.discard(leg)
+        if self._open_legs:
+            return self._frames_out()
+        self.state = NEXT[self.state, Event.FINISH]
+        if self._collected is not None:
+            return self._collected.reply(self.answer.choices, self.answer.used())
+        return self._frames.take()
+
+    def _frames_out(self) -> bytes:
         out = self._frames.take()
-        if not self._open_legs:
-            self.state = NEXT[self.state, Event.FINISH]
-            if self._collected is not None:
-                return self._collected.reply(self.answer.choices, self.answer.used())
-        elif out:
+        if out:
             self.state = NEXT[self.state, Event.PACKET]
         return out
+
+    def _reader(self, leg: int, before: int = 0) -> chunks.Reader:
+        return chunks.Reader(
+            self.answer.served_by(leg),
+            self.answer.tally,
+            leg,
+            self._terms.failures,
+            logprobs=self._logprobs,
+            before=before,
+        )

@@ -33,7 +33,7 @@ class Decoder:
             wire = self._with_line_feeds(wire)
         pending = self._pending
         if pending:
-            # Only the last byte held so far can be half of a blank line: what was searched once is never searched again.
+            # Only the last byte held can be half of a blank line: what was searched once is never searched again.
             start = len(pending) - 1
             pending += wire
             end = pending.rfind(b"\n\n", start)

@@ -393,3 +393,65 @@ def test_an_error_never_names_the_operators_key_as_the_callers_fault() -> None:
     through = corpus.open_pipe(corpus.ask(), failures=failures.Terms(1, own_key=True))
     wire = corpus.event({"error": {"message": "Authentication Fails", "code": 401}})
     assert corpus.outcome(lambda: through.feed(wire)) == faults.UPSTREAM_KEY_REFUSED
+
+
+CHAIN = corpus.chunk({"reasoning": "We think"}) + corpus.chunk({"reasoning": " much", "content": None})
+REST = (
+    corpus.chunk({"role": "assistant", "content": ""})
+    + corpus.chunk({"reasoning": " and on"})
+    + corpus.chunk({"content": "The answer"})
+    + corpus.chunk({"content": "."}, "stop", usage=corpus.figures(40, 4))
+    + corpus.DONE
+)
+BUDGET = answer.Rules(chain_limit=2)
+
+
+def budgeted(cut: int = 1 << 20, **fields: Any) -> bytes:
+    """A chain that outgrows its budget of two tokens, and the second upstream call behind it."""
+    through = corpus.open_pipe(corpus.ask(**fields), BUDGET)
+    seen = b"".join(through.feed(CHAIN[at : at + cut]) for at in range(0, len(CHAIN), cut))
+    assert not through.is_open()
+    assert through.chain_over_budget() == "We think"
+    through.resume()
+    assert through.chain_over_budget() is None
+    return seen + corpus.drive(through, REST, cut)
+
+
+@pytest.mark.parametrize("cut", [1, 7, 4096])
+def test_a_chain_over_its_budget_is_gone_on_with_in_one_stream_and_one_usage(cut: int) -> None:
+    """OUT-9: input once, as first counted; output the chain, its end and the second call's answer."""
+    stream = budgeted(cut)
+    assert lint.check(stream, incremental=True) == []
+    told = corpus.fold(stream)
+    assert (told.reasoning, told.content, told.finish) == ("We think", "The answer.", "stop")
+    assert told.usage["input_tokens"] == corpus.PROMPT_TOKENS
+    assert told.usage["output_tokens"] == 2 + 1 + 4
+    assert told.usage["output_tokens_details"]["reasoning_tokens"] == 2
+
+
+def test_a_budget_is_kept_alike_in_all_three_forms() -> None:
+    """OUT-9"""
+    told = corpus.fold(budgeted())
+    last = corpus.packets(budgeted(incremental=False))[-1]
+    reply = orjson.loads(budgeted(stream=False))
+    for form in (corpus.choice_of(last), corpus.choice_of(reply)):
+        assert form["message"]["content"] == told.content
+        assert form["message"]["reasoning_content"] == told.reasoning
+    assert last["usage"] == reply["usage"] == told.usage
+
+
+def test_a_chain_over_its_budget_in_the_last_chunk_is_gone_on_with_too() -> None:
+    """OUT-9: the finish is that of a chain, not of an answer."""
+    through = corpus.open_pipe(corpus.ask(), BUDGET)
+    through.feed(corpus.chunk({"reasoning": "We think much"}, "length", usage=corpus.figures(5, 3)))
+    assert through.chain_over_budget() == "We think"
+
+
+def test_a_chain_within_its_budget_is_no_case_for_a_second_call() -> None:
+    """OUT-9"""
+    through = corpus.open_pipe(corpus.ask(), BUDGET)
+    corpus.drive(
+        through, corpus.chunk({"reasoning": "We think"}) + corpus.chunk({"content": "A"}, "stop") + corpus.DONE
+    )
+    assert through.chain_over_budget() is None
+    assert through.state is pipe.State.ENDED

@@ -22,12 +22,13 @@ class Reader:
     served:   those choices, in the order of upstream's `index`
     leg:      which upstream call of the caller's call this is
     logprobs: whether the caller asked for them
+    before:   tokens an earlier upstream call has generated of the same choice, which this one goes on with (spec OUT-9)
     done:     whether upstream said `[DONE]`
     settled:  whether upstream reported usage when nothing more could come
     over:     whether nothing it may still say is wanted
     """
 
-    __slots__ = ("_asked", "_leg", "_logprobs", "_served", "_tally", "_terms", "done", "over", "settled")
+    __slots__ = ("_asked", "_before", "_leg", "_logprobs", "_served", "_tally", "_terms", "done", "over", "settled")
 
     def __init__(
         self,
@@ -37,7 +38,9 @@ class Reader:
         terms: failures.Terms,
         *,
         logprobs: bool,
+        before: int = 0,
     ) -> None:
+        self._before = before
         self._served = served
         self._asked = len(served)
         self._tally = tally
@@ -92,7 +95,7 @@ class Reader:
             raise _broken("another number of choices than was asked for")
         for choice, item in zip(self._served, items, strict=True):
             self._take_whole(choice, item, prefix)
-        if (found := figures.read(completion.get("usage"))) is not None:
+        if (found := self._whole(figures.read(completion.get("usage")))) is not None:
             self._report(found)
         self.done = self.over = True
 
@@ -113,7 +116,7 @@ class Reader:
 
     def _take_with_usage(self, items: list[Any], reported: object) -> None:
         """A chunk that reports usage: the packets of its own text say what it reports."""
-        found = figures.read(reported)
+        found = self._whole(figures.read(reported))
         made = None if found is None else found.output
         meters = [self._choice(item).meter for item in items]
         if made is not None:
@@ -151,8 +154,8 @@ class Reader:
                 choice.say(content)
         else:
             self._take_all(choice, delta, ended)
-        if choice.cut:
-            self.over = self._has_ended()
+        if choice.cut or choice.over_budget:
+            self.over = choice.over_budget or self._has_ended()
 
     def _take_all(self, choice: answer.Choice, delta: dict[str, Any], ended: object) -> None:
         """A delta of any form: chain before answer, answer before calls, and the end with the text it brought."""
@@ -192,6 +195,12 @@ class Reader:
         if type(index) is int and 0 <= index < self._asked:
             return self._served[index]
         raise _broken("a choice that was not asked for")
+
+    def _whole(self, found: usage.Figures | None) -> usage.Figures | None:
+        """The figures of the whole choice: a second call's prompt holds the chain, and it wrote only the rest."""
+        if not self._before or found is None:
+            return found
+        return usage.Figures(output=None if found.output is None else self._before + found.output)
 
     def _report(self, found: usage.Figures, *, partial: bool = False) -> None:
         self._tally.report(self._leg, found)
