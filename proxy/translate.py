@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import click
@@ -11,10 +11,10 @@ import orjson
 from config import models as tables
 from config import settings
 from proxy import vocabulary
-from translators import answer, dialogue, faults, pipe, tokens, trail
+from translators import dialogue, faults, pipe, tokens, trail
 from translators.dashscope import call as calls
 from translators.dashscope import models, packets
-from translators.openai import dialects, failures, prompt, request
+from translators.openai import dialects, prompt, request
 
 # An answer without its call is read as the answer to this one.
 PLAIN_CALL: Final[dialogue.Json] = {
@@ -102,16 +102,7 @@ def of_answer(
         call = translator.read(document, stream=not whole if stream is None else stream, model=model)
         dialect = translator.dialect
         body = request.translate(call, dialect, upstream_model=request.upstream_id(call, dialect))
-        rules = answer.Rules(
-            dialect.think_in_content and call.thinking,
-            body.stops,
-            body.answer_limit,
-            body.chain_limit,
-            call.parallel_tool_calls,
-        )
-        terms = pipe.Terms(
-            rules, int(dialect.counts_close), 1, failures.Terms(call.model.input_tokens, own_key=True), REQUEST_ID
-        )
+        terms = replace(pipe.agreed(call, dialect, body, request_id=REQUEST_ID, own_key=True), legs=1)
         through = pipe.Pipe(call, terms, translator.vocabulary)
         counted = prompt.parts(request.seen(call, dialect), prompt.template_of(call.model, dialect.name), body.effort)
         through.count_prompt(

@@ -293,6 +293,8 @@ class Choice:
         thought_only = self.phase in (Phase.START, Phase.THINKING)
         if not (thought_only and reason is dialogue.Finish.LENGTH):
             self.meter.close_chain()
+        if not (self.cut or reason is dialogue.Finish.LENGTH):
+            self.meter.end()
         self.phase = Phase.ENDED
         self.finish_reason = reason
         if not self._calls.drafts:

@@ -14,7 +14,7 @@ from typing import Final
 
 from translators import answer, dialogue, faults, sse, tokens, toolcalls, usage
 from translators.dashscope import packets, reply
-from translators.openai import chunks, failures
+from translators.openai import chunks, dialects, failures, request
 
 
 class State(Enum):
@@ -53,6 +53,7 @@ class Terms:
     failures:      what its failures can depend on
     request_id:    the caller's, in every packet
     event_limit:   bytes one upstream event may have
+    answer_end:    tokens upstream counts for ending an answer, 0 or 1
     prefix:        text a JSON completion repeats before its own (llama.cpp, prefix completion)
     """
 
@@ -63,6 +64,36 @@ class Terms:
     request_id: str
     event_limit: int = 16 << 20
     prefix: str = ""
+    answer_end: int = 0
+
+
+def agreed(
+    call: dialogue.Call,
+    dialect: dialects.Dialect,
+    body: request.Body,
+    *,
+    request_id: str,
+    own_key: bool,
+    event_limit: int = 16 << 20,
+) -> Terms:
+    """The terms of an answer to `body`: what upstream does not do, we do."""
+    last = call.messages[-1]
+    return Terms(
+        rules=answer.Rules(
+            think_tags=dialect.think_in_content and call.thinking,
+            stops=body.stops,
+            answer_limit=body.answer_limit,
+            chain_limit=body.chain_limit,
+            parallel_calls=call.parallel_tool_calls,
+        ),
+        chain_end=int(dialect.counts_close),
+        answer_end=int(dialect.counts_end),
+        legs=body.legs,
+        failures=failures.Terms(call.model.input_tokens, own_key),
+        request_id=request_id,
+        event_limit=event_limit,
+        prefix=last.content or "" if dialect.repeats_prefix and last.partial else "",
+    )
 
 
 class Answer:
@@ -85,7 +116,7 @@ class Answer:
         self.choices = [
             answer.Choice(
                 index,
-                usage.Meter(vocabulary, terms.chain_end if call.thinking else 0),
+                usage.Meter(vocabulary, terms.chain_end if call.thinking else 0, terms.answer_end),
                 writer,
                 terms.rules,
                 toolcalls.Drafts(vocabulary, f"call_{terms.request_id.replace('-', '')}_{index}"),

@@ -40,15 +40,17 @@ class Meter:
 
     output:    tokens generated so far, as the next packet says it; never falls while the answer streams
     reasoning: tokens of the visible chain of thought so far
-    chain_end: tokens the server counts for closing a chain, 1 for `</think>` where the call thinks, else 0
+    chain_end:  tokens the server counts for closing a chain, 1 for `</think>` where the call thinks, else 0
+    answer_end: tokens it counts for ending an answer by itself, 1 where the end-of-sentence token is counted, else 0
     """
 
-    __slots__ = ("_answer", "_base", "_chain", "_chain_end", "_markup", "_shift", "output", "reasoning")
+    __slots__ = ("_answer", "_answer_end", "_base", "_chain", "_chain_end", "_markup", "_shift", "output", "reasoning")
 
-    def __init__(self, vocabulary: tokens.Vocabulary, chain_end: int) -> None:
+    def __init__(self, vocabulary: tokens.Vocabulary, chain_end: int, answer_end: int = 0) -> None:
         self._chain = tokens.Counter(vocabulary)
         self._answer = tokens.Counter(vocabulary)
         self._chain_end = chain_end
+        self._answer_end = answer_end
         self._base = 0
         self._markup = 0
         self._shift = 0
@@ -64,6 +66,11 @@ class Meter:
         """The chain is over, even an empty one: the server counts the tag that closes it, once."""
         self._base += self._chain_end
         self._chain_end = 0
+        self._raise_to(self.counted + self._shift)
+
+    def end(self) -> None:
+        """The answer has ended by itself, not by a limit and not by us."""
+        self._base += self._answer_end
         self._raise_to(self.counted + self._shift)
 
     def answer(self, text: str) -> None:

@@ -89,7 +89,7 @@ def test_people_get_text_with_a_line_a_field() -> None:
 
 
 def test_another_model_can_be_tried() -> None:
-    told = explained({**CALL, "parameters": {}}, "--model", "deepseek-r1")
+    told = explained({"input": CALL["input"]}, "--model", "deepseek-r1")
     assert told["body"]["thinking"] == {"type": "enabled"}
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests import corpus, lint
 from tests.corpus import SHAPES, Shape, chunk, figures, usage_chunk
-from translators import answer, faults, pipe
-from translators.openai import failures
+from translators import answer, dialogue, faults, pipe
+from translators.openai import dialects, failures, request
 
 CUTS = (1, 7, 4096)
 
@@ -455,3 +455,25 @@ def test_a_chain_within_its_budget_is_no_case_for_a_second_call() -> None:
     )
     assert through.chain_over_budget() is None
     assert through.state is pipe.State.ENDED
+
+
+@pytest.mark.parametrize(("finish", "made"), [("stop", 2), ("length", 1)])
+def test_an_end_token_is_counted_only_where_the_answer_ended_by_itself(finish: str, made: int) -> None:
+    """USE-1, where upstream reports nothing."""
+    through = corpus.open_pipe(corpus.ask(corpus.NEVER), chain_end=0, answer_end=1)
+    stream = corpus.drive(through, chunk({"content": "Hello"}) + chunk({}, finish) + corpus.DONE)
+    assert corpus.packets(stream)[-1]["usage"]["output_tokens"] == made
+
+
+def test_what_upstream_does_not_do_is_agreed_to_be_done_here() -> None:
+    """OUT-8, OUT-9, PAR-9: the terms follow from the dialect and the body."""
+    call = corpus.ask(stops=("a",), max_tokens=9, thinking_budget=5)
+    dialect = dialects.DIALECTS["deepseek"]
+    body = request.translate(call, dialect, upstream_model="x")
+    terms = pipe.agreed(call, dialect, body, request_id=corpus.REQUEST_ID, own_key=False)
+    assert (terms.rules.answer_limit, terms.rules.chain_limit) == (9, 5)
+    assert (terms.chain_end, terms.answer_end, terms.prefix) == (1, 0, "")
+    partial = replace(call, messages=(*call.messages, dialogue.Message("assistant", "Once", partial=True)))
+    llama = dialects.DIALECTS["llamacpp"]
+    body = request.translate(partial, llama, upstream_model="x")
+    assert pipe.agreed(partial, llama, body, request_id=corpus.REQUEST_ID, own_key=False).prefix == "Once"

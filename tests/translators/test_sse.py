@@ -58,7 +58,7 @@ def test_an_event_without_its_closing_blank_line_is_kept_for_the_end() -> None:
 @pytest.mark.parametrize("reads", [1, 20])
 def test_an_event_larger_than_the_limit_is_refused_before_it_is_held(reads: int) -> None:
     decoder = sse.Decoder(100)
+    pieces = iter([b"data: " + b"x" * 10 * reads] * (20 // reads))
     with pytest.raises(faults.Refusal) as refused:
-        for _ in range(20 // reads):
-            decoder.feed(b"data: " + b"x" * 10 * reads)
+        list(map(decoder.feed, pieces))
     assert refused.value.fault is faults.UPSTREAM_BROKEN

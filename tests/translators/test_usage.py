@@ -121,3 +121,14 @@ def test_a_difference_is_trusted_while_it_is_stable_or_small(name: str) -> None:
         assert offsets.learn("kind", counted, reported) == reported - counted
     assert offsets.get("kind") == expected
     assert offsets.get("another kind") == 0
+
+
+def test_the_end_token_counts_where_the_server_counts_it_and_the_answer_ended_by_itself(
+    vocabulary: tokens.Vocabulary,
+) -> None:
+    """USE-1: a property of the server (Azure counts it), not of the model."""
+    meter = usage.Meter(vocabulary, chain_end=0, answer_end=1)
+    meter.answer("Hello")
+    assert meter.output == 1
+    meter.end()
+    assert meter.output == 2
