@@ -1,0 +1,130 @@
+"""Every command the README shows is one that works."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+# One command a line, continued lines joined.
+COMMANDS = [line for block in SHELL for line in block.replace("\\\n", " ").splitlines() if line and line[0] != "#"]
+SETUP = [command for command in COMMANDS if "pip install" in command]
+SERVE = [command for command in COMMANDS if "dashseek serve" in command]
+CALL = {"model": "deepseek-v3", "input": {"prompt": "hi"}}
+
+
+def words(command: str) -> tuple[dict[str, str], list[str]]:
+    """The variables and the words of a command line; a trailing `&` is the shell's."""
+    parts = shlex.split(command.split(" <", maxsplit=1)[0].removesuffix("&"))
+    env = {}
+    while "=" in parts[0]:
+        name, _, value = parts.pop(0).partition("=")
+        env[name] = value
+    return env, parts
+
+
+def test_the_two_commands_are_what_ci_looks_for() -> None:
+    for name in ("demo", "test"):
+        assert f"<!-- command: {name} -->\n```sh\npython3 -m venv .venv" in README
+    assert len(SETUP) == 2
+
+
+def test_there_is_no_command_that_nothing_here_runs() -> None:
+    known = [
+        command
+        for command in COMMANDS
+        if command in SETUP or command.startswith("curl ") or re.search(r"dashseek (serve|simulate|translate)", command)
+    ]
+    assert known == COMMANDS
+
+
+@pytest.mark.parametrize("command", SERVE)
+async def test_a_serve_recipe_serves(serve: Any, command: str) -> None:
+    env, (name, verb, *flags) = words(command)
+    assert (name, verb) == ("dashseek", "serve")
+    at = flags.index("--upstream")
+    upstream = flags[at + 1]
+    served = await serve(upstream, *flags[:at], *flags[at + 2 :], env=env)
+    assert served.end() == 0
+
+
+def test_the_simulator_recipe_takes_its_flags() -> None:
+    (command,) = [command for command in COMMANDS if "dashseek simulate" in command]
+    _, (_, *flags) = words(command)
+    flags[flags.index("--port") + 1] = "0"
+    with subprocess.Popen([sys.executable, "-m", "proxy", *flags], cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline().startswith("simulating DeepSeek on http://")
+        run.terminate()
+        assert run.wait(10) == 0
+
+
+def test_the_translate_recipe_translates() -> None:
+    (command,) = [command for command in COMMANDS if "dashseek translate" in command]
+    _, (_, *flags) = words(command)
+    run = subprocess.run(
+        [sys.executable, "-m", "proxy", *flags], cwd=ROOT, input=orjson.dumps(CALL), capture_output=True, check=False
+    )
+    assert run.returncode == 0
+    assert b"input.prompt" in run.stdout
+
+
+async def test_the_curl_call_gets_packets(serve: Any, simulator: Any) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    upstream = await simulator()
+    served = await serve(upstream.url)
+    (command,) = [command for command in COMMANDS if command.startswith("curl ")]
+    process = await asyncio.create_subprocess_shell(
+        command.replace("http://127.0.0.1:8080", served.url),
+        env={"DASHSCOPE_API_KEY": "sk-test", "PATH": "/usr/bin:/bin:/usr/local/bin"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    out, _ = await process.communicate()
+    assert out.startswith(b"id:1\nevent:result\n:HTTP_STATUS/200\ndata:{")
+
+
+async def test_the_sdk_snippet_prints_text_and_usage(serve: Any, simulator: Any) -> None:
+    python = ROOT / ".clients" / "dashscope-2" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("needs the DashScope SDK: run tests/integration/prepare")
+    upstream = await simulator()
+    served = await serve(upstream.url)
+    (snippet,) = PYTHON
+    process = await asyncio.create_subprocess_exec(
+        str(python),
+        "-c",
+        snippet.replace("http://127.0.0.1:8080", served.url),
+        env={"DASHSCOPE_API_KEY": "sk-test"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    assert b'"total_tokens"' in out
+
+
+def test_the_demo_shows_a_right_call_and_ends() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "proxy", "demo", "--once", "--port", "0"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "upstream says the same" in run.stdout
