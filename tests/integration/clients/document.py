@@ -3,7 +3,7 @@
     .clients/NAME/bin/python SCRIPT http://HOST:PORT/api/v1 < CALLS
 
 CALLS:    {NAME: {"api": one of the script's, "arguments": as `Generation.call` takes them}}
-document: {NAME: {"packets": […], "failure": null or {…}}}; a reply is one packet; all are in DashScope's form
+document: {NAME: {"packets": […], "failure": null or {"kind", "text"}}}; packets in DashScope's form, a reply being one
 """
 
 from __future__ import annotations
@@ -19,15 +19,13 @@ Json = dict[str, Any]
 Api = Callable[[Json], AsyncIterator[Json]]
 
 BASE_URL = sys.argv[1]
-TOLD = ("status_code", "code", "message", "request_id")
 
 
 class Failed(Exception):  # noqa: N818 - a state of the response
     """A client that does not raise has returned a response which says that the call failed."""
 
     def __init__(self, response: Json) -> None:
-        super().__init__(response["message"])
-        self.status_code, self.code, self.message, self.request_id = (response[name] for name in TOLD)
+        super().__init__(*(response[name] for name in ("status_code", "code", "message", "request_id")))
 
 
 def write(apis: Mapping[str, Api]) -> None:
@@ -47,6 +45,5 @@ async def _see_one(answer: AsyncIterator[Json]) -> Json:
         async for packet in answer:
             packets.append(packet)  # noqa: PERF401 - those before a failure are kept
     except Exception as error:  # noqa: BLE001 - whatever a client raises is what its user sees
-        told = {name: getattr(error, name) for name in TOLD if hasattr(error, name)}
-        return {"packets": packets, "failure": {"kind": type(error).__name__, "text": str(error), **told}}
+        return {"packets": packets, "failure": {"kind": type(error).__name__, "text": str(error)}}
     return {"packets": packets, "failure": None}

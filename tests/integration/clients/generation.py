@@ -16,14 +16,14 @@ dashscope.base_http_api_url = document.BASE_URL
 async def generation(arguments: document.Json) -> AsyncIterator[document.Json]:
     """Make a call that blocks."""
     answer = dashscope.Generation.call(**arguments)
-    for response in answer if arguments.get("stream") else [answer]:
+    for response in answer if arguments["stream"] else [answer]:
         yield packet(response)
 
 
 async def aio_generation(arguments: document.Json) -> AsyncIterator[document.Json]:
     """Make a call that is awaited."""
     answer = await dashscope.AioGeneration.call(**arguments)
-    if not arguments.get("stream"):
+    if not arguments["stream"]:
         yield packet(answer)
         return
     async for response in answer:

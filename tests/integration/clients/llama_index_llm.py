@@ -32,7 +32,9 @@ async def chat(arguments: document.Json) -> AsyncIterator[document.Json]:
 
 
 def llm(arguments: document.Json) -> DashScope:
-    return DashScope(model_name=arguments["model"], api_key=arguments["api_key"])
+    """The model, with what it takes of the arguments."""
+    options = {name: arguments[name] for name in ("api_key", "max_tokens") if name in arguments}
+    return DashScope(model_name=arguments["model"], **options)
 
 
 def packet(response: Any, text: str | None) -> document.Json:
