@@ -27,6 +27,10 @@ Dialect = Literal["deepseek", "vllm", "sglang", "llamacpp", "siliconflow", "ark"
 Auth = Literal["passthrough", "any", "none", "keys"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json", "console"]
+JournalSync = Literal["never", "interval", "always"]
+JournalPolicy = Literal["refuse", "continue"]
+OnClientGone = Literal["abort", "drain"]
+RedisPolicy = Literal["open", "closed"]
 DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 # Settled by a validator, from the fields before it.
 UNSET: Any = None
@@ -55,7 +59,7 @@ class Settings(BaseModel):
 
     A later field may look at earlier ones (`auth` at the key, `host` at `auth`), so the order is part of the meaning.
     origins: where each setting was said: a flag, a variable, `file:line`, or "default"
-    source:  spec ERR-5, HTTP-2, KEY-1, MOD-3, MOD-5, OPS-1, OPS-2, PAR-14, SSE-8, SSE-11
+    source:  spec ERR-5, HTTP-2, KEY-1, LIM-1, MET-1, MET-5, MOD-3, MOD-5, OPS-1, OPS-2, PAR-14, SSE-8, SSE-11
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
@@ -102,7 +106,7 @@ class Settings(BaseModel):
     )
 
     keys_file: values.File | None = Field(
-        default=None, title="FILE", description="SHA-256 digests of the keys that callers may use."
+        default=None, title="FILE", description="SHA-256 digests of the keys that callers may use. Re-read on change."
     )
     auth: Annotated[Auth, values.Word] = Field(
         default=UNSET,
@@ -117,6 +121,50 @@ class Settings(BaseModel):
     admin_port: values.Port = Field(
         default=UNSET, description="Port of health and metrics. Unset: the port after the one above."
     )
+
+    limits: values.Limits | None = Field(
+        default=None,
+        title="LIMIT",
+        description="Most of all calls: concurrency, burst (calls a second), rpm, tpm (calls, tokens a minute), "
+        "such as 'concurrency=64 rpm=600 tpm=1000000'.",
+    )
+    key_limits: values.Limits | None = Field(
+        default=None, title="LIMIT", description="Most of each key, unless its entry in the keys file says its own."
+    )
+    model_limits: values.LimitTable = Field(
+        default={}, title="NAME=LIMIT", description="Most of all calls to model NAME, such as 'deepseek-r1=rpm=60'."
+    )
+    redis_url: values.RedisUrl | None = Field(
+        default=None, description="Redis that several processes keep their limits in. Unset: each has its own."
+    )
+    redis_policy: Annotated[RedisPolicy, values.Word] = Field(
+        default="open", description="While Redis is away. open: calls go without limits. closed: they are refused."
+    )
+
+    journal_file: values.NewFile | None = Field(
+        default=None,
+        title="FILE",
+        description="Append two lines of JSON for each call: its usage, how it ended. Several processes may share it.",
+    )
+    journal_fsync: Annotated[JournalSync, values.Word] = Field(
+        default="interval",
+        description="When lines are forced to the disk. interval: every second. always: each, while all calls wait.",
+    )
+    journal_max_bytes: values.Bytes | None = Field(
+        default=None,
+        title="BYTES",
+        description="Size at which the file becomes FILE.1, then FILE.2 and so on. Unset: left to logrotate.",
+    )
+    journal_policy: Annotated[JournalPolicy, values.Word] = Field(
+        default="refuse",
+        description="While it cannot be written. refuse: no calls. continue: count the lines that are missing.",
+    )
+    on_client_gone: Annotated[OnClientGone, values.Word] = Field(
+        default="abort",
+        description="When a caller hangs up. abort: stop the upstream. drain: read on, for upstream's own figures.",
+    )
+    client_gone_timeout: values.Seconds = Field(default=30, description="To drain so for at most.")
+    client_gone_tokens: values.Tokens = Field(default=4096, description="To drain so for at most so many tokens.")
 
     max_body_bytes: values.Bytes = Field(default=ByteSize(16 << 20), description="Longest call, unpacked; also 8MiB.")
     max_event_bytes: values.Bytes = Field(
@@ -209,6 +257,16 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Upstream": ("upstream", "upstream_api_key", "upstream_api_key_file", "upstream_ca_file", "dialect"),
     "Models": ("map", "aliases", "models_file", "model_route", "strict_thinking"),
     "Callers": ("host", "port", "auth", "keys_file", "max_body_bytes"),
+    "Limits": ("limits", "key_limits", "model_limits", "redis_url", "redis_policy"),
+    "Metering": (
+        "journal_file",
+        "journal_fsync",
+        "journal_max_bytes",
+        "journal_policy",
+        "on_client_gone",
+        "client_gone_timeout",
+        "client_gone_tokens",
+    ),
     "Time limits": (
         "header_timeout",
         "body_timeout",
@@ -229,10 +287,12 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Operation": ("admin_host", "admin_port", "drain_delay", "drain_timeout", "log_level", "log_format"),
 }
 NAMES = tuple(name for names in SECTIONS.values() for name in names)
-TABLES = frozenset({"map", "aliases"})
-SECRETS = frozenset({"upstream_api_key"})
+TABLES = frozenset({"map", "aliases", "model_limits"})
+SECRETS = frozenset({"upstream_api_key", "redis_url"})
 FLAGS: Mapping[str, str] = {
-    name: "--" + {"aliases": "alias"}.get(name, name).replace("_", "-") for name in NAMES if name not in SECRETS
+    name: "--" + {"aliases": "alias", "model_limits": "model_limit"}.get(name, name).replace("_", "-")
+    for name in NAMES
+    if name not in SECRETS
 }
 VARIABLES: Mapping[str, str] = {name: PREFIX + name.upper() for name in NAMES}
 KEY = re.compile(r"""\s*\[*\s*["']?([\w-]+)""")
@@ -321,7 +381,8 @@ def _flags(flags: Mapping[str, object]) -> Iterator[Saying]:
 
 def _misplaced(saying: Saying) -> str | None:
     if saying.name in SECRETS and saying.origin not in VARIABLES.values():
-        where = f"say it in {VARIABLES[saying.name]}, or in a file of its own named by {saying.name}_file"
+        file = f"{saying.name}_file"
+        where = f"say it in {VARIABLES[saying.name]}" + f", or in a file of its own named by {file}" * (file in NAMES)
         return f"{saying.name} ({saying.origin}): a secret does not belong here: {where}"
     if saying.name in NAMES:
         return None

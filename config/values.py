@@ -1,4 +1,4 @@
-"""Words an operator writes, into values of a kind: seconds, ports, bytes, lists, tables, base URLs, routes.
+"""Words an operator writes, into values of a kind: seconds, ports, bytes, lists, tables, base URLs, routes, limits.
 
 One kind serves all three places a value is said in: a variable and a flag are text, a file has types of its own.
 `title` is how a value of the kind looks in a help text. Complaints never repeat the value.
@@ -9,11 +9,32 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, FilePath, SecretStr
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How much is let in; None is without limit.
+
+    concurrency: calls open at the same time
+    burst:       calls at once; as many come back every second
+    rpm:         calls a minute, all of them at once if need be
+    tpm:         tokens a minute, likewise; reserved when a call is let in, settled when it has ended
+    source:      spec LIM-1
+    """
+
+    concurrency: int | None = None
+    burst: int | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+
+
+LIMITS = tuple(field.name for field in fields(Limit))
 
 
 def number(value: object) -> object:
@@ -60,6 +81,50 @@ def pair(text: str) -> tuple[str, str]:
     if not (name and value):
         raise ValueError("must be NAME=VALUE")
     return name.lower(), value
+
+
+def limit(value: object) -> object:
+    """A limit, from a file's table or from words: `rpm=60 tpm=100000`."""
+    match value:
+        case str():
+            return limit(dict(pair(part) for part in re.split(r"[\s,]+", value.strip())))
+        case Mapping():
+            said = {str(name).lower(): _count(amount) for name, amount in value.items()}
+            if not said or said.keys() - set(LIMITS):
+                raise ValueError(f"must name one or more of {', '.join(LIMITS)}")
+            return Limit(**said)
+    return value
+
+
+def _count(amount: object) -> int:
+    try:
+        count = int(str(amount))
+    except ValueError:  # whose text repeats it
+        count = 0
+    if count < 1:
+        raise ValueError("must be limits of a whole number, 1 or more")
+    return count
+
+
+def redis_url(secret: SecretStr) -> SecretStr:
+    """Where a Redis is; it may hold a password, so it is kept as one."""
+    url = secret.get_secret_value()
+    try:
+        parts = urlsplit(url)
+        known = bool(re.fullmatch(r"[!-~]+", url)) and parts.scheme in {"redis", "rediss", "unix"}
+        known = known and bool(parts.path if parts.scheme == "unix" else parts.hostname) and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        raise ValueError("must be redis://HOST:PORT/NUMBER, rediss://… for TLS, or unix:///PATH")
+    return secret
+
+
+def writable(path: Path) -> Path:
+    """A file that is there, or can be made."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError("must be a file, in a directory that is there")
+    return path
 
 
 def base_url(text: str) -> str:
@@ -123,7 +188,12 @@ Bytes = Annotated[ByteSize, BeforeValidator(number), Field(gt=0, title="BYTES")]
 Port = Annotated[int, BeforeValidator(number), Field(ge=0, le=65535, title="PORT")]
 File = Annotated[FilePath, AfterValidator(readable)]
 Key = Annotated[SecretStr, AfterValidator(key)]
+NewFile = Annotated[Path, AfterValidator(writable)]
+RedisUrl = Annotated[SecretStr, AfterValidator(redis_url)]
+Tokens = Annotated[int, BeforeValidator(number), Field(gt=0, title="TOKENS")]
+Limits = Annotated[Limit, BeforeValidator(limit), Field(title="LIMIT")]
 Word = BeforeValidator(word)
 Urls = Annotated[tuple[Annotated[str, AfterValidator(base_url)], ...], BeforeValidator(items)]
 Table = Annotated[dict[str, Annotated[str, Field(min_length=1)]], BeforeValidator(table)]
+LimitTable = Annotated[dict[str, Limits], BeforeValidator(table)]
 Route = Annotated[str | None, AfterValidator(route)]

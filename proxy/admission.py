@@ -1,4 +1,4 @@
-"""Who may call: the caller's key, found in the headers and judged by the mode the operator chose (spec HTTP-10, KEY-1)."""
+"""Headers into who may call: the caller's key, judged by the mode the operator chose (spec HTTP-10, KEY-1)."""
 
 from __future__ import annotations
 

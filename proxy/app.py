@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -13,9 +12,8 @@ import structlog
 from aiohttp import web
 
 from config import models, settings
-from proxy import gateway, generation, lifecycle, passage, record, relay, telemetry, upstream, vocabulary
+from proxy import front, gateway, generation, lifecycle, passage, record, relay, telemetry, upstream, vocabulary
 from translators import faults
-from translators.dashscope import packets
 
 log = structlog.get_logger()
 
@@ -23,7 +21,8 @@ GENERATION: Final = "/api/v1/services/aigc/text-generation/generation"
 MULTIMODAL: Final = "/api/v1/services/aigc/multimodal-generation/generation"
 HEALTH: Final = "/healthz"
 
-REQUEST_ID: Final = web.RequestKey("request_id", str)
+# A call that comes while the process leaves may succeed on the next connection at once: another process answers it.
+LEAVING_RETRY_S: Final = "1"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Record = Callable[[passage.Exchange, str], None]
@@ -55,6 +54,8 @@ async def _serve(chosen: settings.Settings, rows: Iterable[models.ModelRow]) -> 
 def application(house: gateway.Gateway, keep: Record = record.to_log) -> web.Application:
     """The web application before one gateway; `keep` is told of every call when it has ended."""
     app = web.Application(middlewares=[surface], client_max_size=int(house.settings.max_body_bytes))
+    app[front.LEAVING] = asyncio.Event()
+    app.on_response_prepare.append(front.last_look)
     door = _door(house, keep)
     app.router.add_post(GENERATION, door)
     app.router.add_post(MULTIMODAL, _wrong_endpoint)
@@ -66,47 +67,34 @@ def application(house: gateway.Gateway, keep: Record = record.to_log) -> web.App
 
 @web.middleware
 async def surface(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the call its id, and every failure DashScope's shape (spec HTTP-6, ERR-1)."""
-    request[REQUEST_ID] = request_id = request_id_of(request.headers)
+    """Let in what is framed well, and give every failure DashScope's shape (spec HTTP-4, ERR-1)."""
+    front.check_framing(request)
     try:
-        response = await handler(request)
+        return await handler(request)
     except faults.Refusal as refusal:
-        response = refused(refusal.fault, request_id)
+        return _refused(request, refusal.fault)
     except web.HTTPMethodNotAllowed:
-        response = refused(faults.wrong_method(request.method), request_id)
+        return _refused(request, faults.wrong_method(request.method))
     except web.HTTPException:
-        response = refused(faults.NOT_FOUND, request_id)
-    if not response.prepared:
-        response.headers["X-Request-Id"] = request_id
-    return response
+        return _refused(request, faults.NOT_FOUND)
 
 
-def request_id_of(headers: Mapping[str, str]) -> str:
-    """The caller's id where it is a well-formed UUID, else a new one (spec HTTP-6)."""
-    said = headers.get("X-Request-Id", "").lower()
-    try:
-        known = str(uuid.UUID(said)) == said
-    except ValueError:
-        known = False
-    return said if known else str(uuid.uuid4())
-
-
-def refused(fault: faults.Fault, request_id: str) -> web.Response:
-    """A failure as an answer of its own."""
-    headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
-    body = packets.error(fault, request_id)
-    return web.Response(status=fault.status, body=body, content_type="application/json", headers=headers)
+def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
+    return front.refused(fault, front.request_id(request))
 
 
 def _door(house: gateway.Gateway, keep: Record) -> Handler:
     async def generate(request: web.Request) -> web.StreamResponse:
-        exchange = passage.Exchange(request[REQUEST_ID], asyncio.get_running_loop().time())
+        if request.app[front.LEAVING].is_set():
+            raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
+        exchange = passage.Exchange(front.request_id(request), asyncio.get_running_loop().time())
         outcome = "internal_error"
         try:
             response = await generation.generate(house, request, exchange)
-            outcome = "ok" if exchange.refusal is None else "failed"
+            outcome = exchange.outcome
         except faults.Refusal as refusal:
-            exchange.refusal, outcome = refusal, "failed"
+            exchange.refusal = refusal
+            outcome = exchange.outcome
             raise
         except passage.CallerStalled:
             outcome = "client_stalled"
@@ -114,7 +102,8 @@ def _door(house: gateway.Gateway, keep: Record) -> Handler:
                 request.transport.abort()
             raise asyncio.CancelledError from None
         except (relay.CallerGone, asyncio.CancelledError):
-            outcome = "client_gone"
+            # Who leaves with the last byte in hand has not left early.
+            outcome = exchange.outcome if exchange.ended_s is not None else "client_gone"
             raise asyncio.CancelledError from None
         except Exception as error:
             log.exception("bug", request_id=exchange.request_id, error=type(error).__name__)
@@ -136,4 +125,4 @@ async def _healthy(_: web.Request) -> web.StreamResponse:
 
 def _pattern(route: str) -> str:
     """A route as the operator writes it: `{model}` may hold slashes, every other part is one segment."""
-    return route.replace("{model}", "{model:.+}")
+    return route.replace("{model}", "{model:[^/]+(?:/[^/]+)*}")

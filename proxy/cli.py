@@ -1,4 +1,4 @@
-"""A command line, into one call of the room that does the work: serve, demo, simulate, translate, version.
+"""A command line, into one call of the room that does the work: serve, demo, translate, usage and the others.
 
 A command is built, and what it needs is imported, once it is named: help comes at once, and `version` works where the
 rest cannot.
@@ -125,6 +125,57 @@ Examples:
   dashseek translate < call.json
   dashseek translate --dialect vllm --sse --json < call.json
   dashseek translate --answer --call call.json < recorded.sse
+"""
+
+USAGE = """Add up, check or watch usage journals, which serve writes with --journal-file.
+
+\b
+Examples:
+  dashseek usage sum usage.jsonl usage.jsonl.*
+  dashseek usage sum --by key --by day --csv usage.jsonl*
+  dashseek usage verify usage.jsonl*
+  dashseek usage tail usage.jsonl
+"""
+
+SUM = """Total the calls and tokens of usage journals, gzip'd ones too, by day, model, key
+and outcome. Calls without an end are named: they are unknown, not lost.
+
+\b
+Examples:
+  dashseek usage sum usage.jsonl*
+  dashseek usage sum --by model --json usage.jsonl*
+"""
+
+VERIFY = """Check that usage journals are true: each call has one end, sums add up, what was
+delivered was generated. Names each line that is wrong; exit code 1 if one is.
+
+\b
+Examples:
+  dashseek usage verify usage.jsonl usage.jsonl.1 usage.jsonl.2.gz
+"""
+
+TAIL = """Show the last calls of a usage journal, one line each, then each call as it ends.
+
+\b
+Examples:
+  dashseek usage tail usage.jsonl
+  dashseek usage tail --lines 100 --no-follow usage.jsonl
+"""
+
+KEYS = """Make entries for the file of --keys-file, which lists the callers' keys.
+
+\b
+Examples:
+  dashseek keys digest --name "team a" < key.txt >> keys.toml
+"""
+
+DIGEST = """Read a caller's key from standard input, or ask for it, and print its entry for
+the keys file: the SHA-256, from which nobody can get the key.
+
+\b
+Examples:
+  dashseek keys digest --name "team a" < key.txt >> keys.toml
+  openssl rand -hex 24 | tee key.txt | dashseek keys digest --name ci
 """
 
 
@@ -308,6 +359,62 @@ def _translate() -> click.Command:
     )
 
 
+def _usage() -> click.Command:
+    from proxy import usage
+
+    def total(files: tuple[Path, ...], by: tuple[str, ...], form: usage.Form) -> int:
+        return usage.show_sum(files, by, form)
+
+    def verify(files: tuple[Path, ...]) -> int:
+        return usage.verify(files)
+
+    def tail(file: Path, lines: int, follow: bool) -> int:
+        return usage.tail(file, lines, follow=follow)
+
+    files = click.Argument(["files"], metavar="FILE...", nargs=-1, required=True, type=KINDS[Path])
+    by = click.Option(
+        ["--by"], multiple=True, type=click.Choice(usage.DIMENSIONS), help="One table by this; may be repeated."
+    )
+    forms = [
+        click.Option([f"--{form}", "form"], flag_value=form, default="table", help=f"Print {form.upper()}.")
+        for form in ("json", "csv")
+    ]
+    lines = click.Option(
+        ["-n", "--lines"], type=click.IntRange(0), default=10, show_default=True, help="Calls to begin with."
+    )
+    follow = click.Option(["--follow/--no-follow"], default=True, show_default=True, help="Go on with new calls.")
+    return _group(
+        "usage",
+        USAGE,
+        _command("sum", total, [files, by, *forms], SUM),
+        _command("verify", verify, [files], VERIFY),
+        _command("tail", tail, [click.Argument(["file"], type=KINDS[Path]), lines, follow], TAIL),
+    )
+
+
+def _keys() -> click.Command:
+    def digest(name: str) -> int:
+        from proxy import keys
+
+        secret = click.prompt("Key", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.read()
+        try:
+            click.echo(keys.entry(name, secret.strip()))
+        except ValueError as error:
+            raise WrongSetting(str(error)) from None
+        return Exit.OK
+
+    name = click.Option(["--name"], metavar="NAME", required=True, help="Names the caller in logs and journals.")
+    return _group("keys", KEYS, _command("digest", digest, [name], DIGEST))
+
+
+def _group(name: str, text: str, *commands: click.Command) -> click.Group:
+    return click.Group(name, commands, help=text, context_settings=dict(CONTEXT))
+
+
+def _command(name: str, run: Callable[..., int], params: list[click.Parameter], text: str) -> click.Command:
+    return click.Command(name, callback=_exiting(run), params=params, help=text, context_settings=dict(CONTEXT))
+
+
 def _exiting(run: Callable[..., int]) -> Callable[..., None]:
     """A callback that ends the process with what `run` returns."""
 
@@ -387,7 +494,7 @@ def _end_with(work: Callable[[], int]) -> None:
     from proxy import vocabulary
 
     try:
-        code = work()
+        code = _settled(work)
     except vocabulary.VocabularyError as error:
         raise WrongSetting(str(error)) from error
     except OSError as error:
@@ -410,5 +517,7 @@ COMMANDS: Mapping[str, Entry] = {
     "demo": Entry("See one call go through, with nothing to set up.", _demo),
     "simulate": Entry("Be a DeepSeek-shaped upstream, faults on demand.", _simulate),
     "translate": Entry("See what would become of a call, offline.", _translate),
+    "usage": Entry("Add up, check or watch usage journals.", _usage),
+    "keys": Entry("Make entries for the file of callers' keys.", _keys),
     "version": Entry("Say the version.", _version_command),
 }

@@ -31,6 +31,13 @@ class Gateway:
     offsets: usage.Offsets = field(default_factory=usage.Offsets)
     clocks: set[watch.Watch] = field(default_factory=set)
 
+    def timed(self, wait: watch.Wait, since_s: float) -> watch.Watch:
+        """The watch of one call, which waits for this first; a drain finds it.
+
+        since_s: loop time at which the call began
+        """
+        return watch.Watch(wait, self.limits_s, self.clocks, since_s)
+
 
 def build(
     chosen: settings.Settings,

@@ -1,6 +1,7 @@
 """The door: one DashScope call in, its packets or its reply out, in reading order.
 
-Key and headers, body, call, prompt, upstream body; then the passage. A `Refusal` that leaves here is answered with its own status.
+Key and headers, body, call, prompt, upstream body; then the passage. A `Refusal` that leaves here is answered with its
+own status.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import orjson
 import structlog
 from aiohttp import web
 
-from proxy import admission, gateway, passage, upstream
-from translators import answer, dialogue, faults, pipe, tokens
+from proxy import admission, gateway, passage, upstream, watch
+from translators import dialogue, faults, pipe, tokens
 from translators.dashscope import call as calls
-from translators.openai import dialects, failures, prompt, request
+from translators.openai import prompt, request
 
 log = structlog.get_logger()
 
@@ -26,18 +27,28 @@ COUNT_INLINE: Final = 8_000
 # Bytes one character can have, and so the most tokens it can be.
 LONGEST_CHARACTER: Final = 4
 
+ENCODINGS: Final = ("identity", "gzip")
 TRACE_HEADERS: Final = ("traceparent", "tracestate")
 
 
 async def generate(house: gateway.Gateway, asked: web.Request, exchange: passage.Exchange) -> web.StreamResponse:
     """Serve one call."""
-    exchange.caller = admission.admit(asked.headers, house.settings)
+    try:
+        async with house.timed(watch.Wait.BODY, exchange.received_s):
+            ready = await _ready(house, asked, exchange)
+    except watch.Expired as expired:
+        raise passage.refusal_of(expired, exchange.request_id) from None
+    return await (ready.stream() if ready.streams else ready.reply())
+
+
+async def _ready(house: gateway.Gateway, asked: web.Request, exchange: passage.Exchange) -> passage.Passage:
+    """Read and check a call until it is ready to go."""
+    exchange.caller = caller = admission.admit(asked.headers, house.settings)
     check_headers(asked.headers)
     exchange.call = call = await _read(house, asked)
     if call.ignored:
         log.debug("ignored", request_id=exchange.request_id, fields=call.ignored)
-    ready = await _prepared(house, asked, exchange, call, exchange.caller)
-    return await (ready.stream() if call.stream else ready.reply())
+    return await _prepared(house, asked, exchange, call, caller)
 
 
 def wants_stream(headers: Mapping[str, str]) -> bool:
@@ -59,7 +70,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 async def _read(house: gateway.Gateway, asked: web.Request) -> dialogue.Call:
     return calls.translate(
-        calls.read(await _body(asked, house.settings.body_timeout)),
+        calls.read(await _body(asked)),
         house.catalogue,
         stream=wants_stream(asked.headers),
         path_model=asked.match_info.get("model"),
@@ -68,17 +79,18 @@ async def _read(house: gateway.Gateway, asked: web.Request) -> dialogue.Call:
     )
 
 
-async def _body(asked: web.Request, timeout_s: float) -> bytes:
-    """The call's body, inflated, within its limits of size and time (spec HTTP-11)."""
+async def _body(asked: web.Request) -> bytes:
+    """The call's body, inflated, within its limit of size (spec HTTP-11)."""
+    if asked.headers.get("Content-Encoding", "identity").strip().lower() not in ENCODINGS:
+        raise faults.Refusal(faults.BODY_INVALID, "neither plain nor gzip")
+    if (asked.content_length or 0) > asked.client_max_size:
+        raise faults.Refusal(faults.BODY_TOO_LARGE)
     try:
-        async with asyncio.timeout(timeout_s):
-            return await asked.read()
+        return await asked.read()
     except web.HTTPRequestEntityTooLarge:
         raise faults.Refusal(faults.BODY_TOO_LARGE) from None
-    except TimeoutError:
-        raise faults.Refusal(faults.BODY_INVALID, "body_timeout fired") from None
     except (aiohttp.ClientError, web.RequestPayloadError, aiohttp.http_exceptions.HttpProcessingError) as error:
-        raise faults.Refusal(faults.BODY_INVALID, f"unreadable body: {type(error).__name__}") from None
+        raise faults.Refusal(faults.BODY_INVALID, f"unreadable body ({type(error).__name__})") from None
 
 
 async def _counting(house: gateway.Gateway, call: dialogue.Call, body: request.Body) -> passage.Count:
@@ -106,7 +118,11 @@ def _count(rendered: prompt.Prompt, vocabulary: tokens.Vocabulary) -> int:
 
 
 async def _prepared(
-    house: gateway.Gateway, asked: web.Request, exchange: passage.Exchange, call: dialogue.Call, caller: admission.Admission
+    house: gateway.Gateway,
+    asked: web.Request,
+    exchange: passage.Exchange,
+    call: dialogue.Call,
+    caller: admission.Admission,
 ) -> passage.Passage:
     """Everything a call needs to go; nothing has left yet."""
     model, dialect = call.model, house.dialect
@@ -117,28 +133,27 @@ async def _prepared(
         raise faults.Refusal(faults.input_length(model.input_tokens))
     if count.tokens is not None and count.tokens > _room(model):
         body = request.translate(call, dialect, upstream_model=upstream_model, input_tokens=count.tokens)
-    terms = pipe.Terms(
-        rules=answer.Rules(
-            think_tags=dialect.think_in_content and call.thinking,
-            stops=body.stops,
-            answer_limit=body.answer_limit,
-            chain_limit=body.chain_limit,
-            parallel_calls=call.parallel_tool_calls,
-        ),
-        chain_end=int(dialect.counts_close),
-        legs=body.legs,
-        failures=failures.Terms(model.input_tokens, caller.own_key),
+    terms = pipe.agreed(
+        call,
+        dialect,
+        body,
         request_id=exchange.request_id,
+        own_key=caller.own_key,
         event_limit=int(house.settings.max_event_bytes),
-        prefix=_repeated_prefix(call, dialect),
     )
     exchange.pipe = through = pipe.Pipe(call, terms, house.vocabulary)
-    trace = {name: value for name in TRACE_HEADERS if (value := asked.headers.get(name))}
-    post = upstream.Post(body.path, orjson.dumps(body.json), caller.upstream_key, trace)
+    trace = _trace(asked.headers)
+
+    def post(body: request.Body) -> upstream.Post:
+        return upstream.Post(body.path, orjson.dumps(body.json), caller.upstream_key, trace)
+
+    def resumed(chain: str) -> upstream.Post:
+        return post(request.resume(call, dialect, chain, upstream_model=upstream_model))
+
     kind = prompt.offset_key(call, upstream_model, body.effort)
-    return passage.Passage(house, asked, exchange, through, terms, post, count, kind)
+    return passage.Passage(house, asked, exchange, through, terms, post(body), resumed, count, kind, call.stream)
 
 
-def _repeated_prefix(call: dialogue.Call, dialect: dialects.Dialect) -> str:
-    last = call.messages[-1]
-    return last.content or "" if dialect.repeats_prefix and last.partial else ""
+def _trace(headers: Mapping[str, str]) -> dict[str, str]:
+    """What is passed on of the caller's trace: bytes that are no text would not survive the way out."""
+    return {name: value for name in TRACE_HEADERS if (value := headers.get(name)) and value.isascii()}

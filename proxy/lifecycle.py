@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,14 @@ import structlog
 from aiohttp import web
 
 from config import settings
-from proxy import watch
+from proxy import front, watch
 
 log = structlog.get_logger()
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # After the calls that are left were told to end, so long for their last frames to leave.
-LAST_FRAMES_S = 2.0
+LAST_FRAMES_S = 1.0
+BACKLOG = 1024
 
 
 @dataclass(slots=True)
@@ -31,11 +32,11 @@ class Running:
 
     url: str
     runner: web.AppRunner
-    site: web.TCPSite
+    listener: asyncio.Server
     drain_delay_s: float
     drain_timeout_s: float
 
-    async def until_told_to_stop(self, clocks: set[watch.Watch]) -> None:
+    async def until_told_to_stop(self, clocks: Collection[watch.Watch]) -> None:
         """Serve until a first signal, then drain; a second signal cuts at once.
 
         clocks: the watches of open calls; it is empty when none is open
@@ -45,8 +46,10 @@ class Running:
             await told.first.wait()
             log.info("draining", open_calls=len(clocks))
             await _either(told.second, asyncio.sleep(self.drain_delay_s))
-            await self.site.stop()
+            self._close()
             await _either(told.second, _until_empty(clocks, self.drain_timeout_s))
+            if clocks:
+                log.warning("cutting", open_calls=len(clocks))
             for clock in tuple(clocks):
                 clock.expire(watch.Wait.DRAIN)
             await _until_empty(clocks, LAST_FRAMES_S)
@@ -55,10 +58,15 @@ class Running:
         finally:
             told.forget()
 
-
     async def stop(self) -> None:
         """Stop at once; nothing is open."""
+        self._close()
         await self.runner.cleanup()
+
+    def _close(self) -> None:
+        """Take no new connection, and no new call on one that is there."""
+        self.listener.close()
+        self.runner.app[front.LEAVING].set()
 
 
 async def start(app: web.Application, chosen: settings.Settings) -> Running:
@@ -68,20 +76,21 @@ async def start(app: web.Application, chosen: settings.Settings) -> Running:
         # aiohttp's default would let an upstream generate for a caller who has left.
         handler_cancellation=True,
         access_log=None,
-        keepalive_timeout=chosen.keepalive_timeout,
         shutdown_timeout=LAST_FRAMES_S,
-        handle_signals=False,
     )
     await runner.setup()
-    site = web.TCPSite(runner, chosen.host, chosen.port, backlog=1024)
+    assert runner.server is not None  # noqa: S101 - for the type checker: it was just set up
+    connections = front.connections(runner.server, chosen)
     try:
-        await site.start()
+        listener = await asyncio.get_running_loop().create_server(
+            connections, chosen.host, chosen.port, backlog=BACKLOG
+        )
     except OSError:
         await runner.cleanup()
         raise
-    host, port = runner.addresses[0][:2]
+    host, port = listener.sockets[0].getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    return Running(f"http://{shown}:{port}", runner, site, chosen.drain_delay, chosen.drain_timeout)
+    return Running(f"http://{shown}:{port}", runner, listener, chosen.drain_delay, chosen.drain_timeout)
 
 
 class _Signals:
@@ -113,8 +122,8 @@ async def _either(told: asyncio.Event, wait: Coroutine[Any, Any, None]) -> None:
             await task
 
 
-async def _until_empty(clocks: set[watch.Watch], limit_s: float) -> None:
+async def _until_empty(clocks: Collection[watch.Watch], limit_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(limit_s):
-            while clocks:
+            while clocks:  # noqa: ASYNC110 - it looks only while the process leaves
                 await asyncio.sleep(0.02)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
 
 import aiohttp
+import structlog
 from aiohttp import web
 
 from proxy import admission, gateway, relay, upstream, watch
 from translators import dialogue, faults, pipe
+
+log = structlog.get_logger()
 
 STREAM_HEADERS: Final = {
     "Content-Type": "text/event-stream;charset=UTF-8",
@@ -23,6 +26,7 @@ STREAM_HEADERS: Final = {
 
 # What a wait that lasted too long is to the caller.
 EXPIRED: Final[Mapping[watch.Wait, faults.Fault]] = {
+    watch.Wait.BODY: faults.BODY_INVALID,
     watch.Wait.FIRST_TOKEN: faults.TIMED_OUT,
     watch.Wait.TOKEN: faults.TIMED_OUT,
     watch.Wait.TOTAL: faults.TIMED_OUT,
@@ -38,8 +42,8 @@ class CallerStalled(Exception):  # noqa: N818 - named for what happened
 class Exchange:
     """One call as its record will tell it.
 
-    received_s, first_packet_s: loop time
-    refusal:                    how it failed, if it did
+    received_s, first_packet_s, ended_s: loop time; ended when its last byte was handed over
+    refusal:                             how it failed, if it did
     """
 
     request_id: str
@@ -49,7 +53,13 @@ class Exchange:
     attempts: list[upstream.Attempt] = field(default_factory=list)
     pipe: pipe.Pipe | None = None
     first_packet_s: float | None = None
+    ended_s: float | None = None
     refusal: faults.Refusal | None = None
+
+    @property
+    def outcome(self) -> str:
+        """How a call ended that has ended."""
+        return "ok" if self.refusal is None else "failed"
 
 
 @dataclass(slots=True)
@@ -70,7 +80,10 @@ class Count:
 class Passage:
     """A call that is ready to go.
 
-    kind: the kind of prompt it has, for what is learned of its length
+    post:    its upstream call
+    resumed: the upstream call that goes on after a chain of thought that has reached its budget
+    kind:    the kind of prompt it has, for what is learned of its length
+    streams: whether its answer is packets, else one reply
     """
 
     gateway: gateway.Gateway
@@ -79,21 +92,22 @@ class Passage:
     through: pipe.Pipe
     terms: pipe.Terms
     post: upstream.Post
+    resumed: Callable[[str], upstream.Post]
     count: Count
     kind: Hashable
+    streams: bool
 
     async def reply(self) -> web.Response:
         """Serve the call as one JSON reply."""
-        whole = relay.Whole()
+        whole = relay.Whole(self.asked)
         await self._relay(whole)
-        return web.Response(body=whole.body, content_type="application/json")
+        return whole.response
 
     async def stream(self) -> web.StreamResponse:
         """Serve the call as packets."""
         chosen = self.gateway.settings
-        headers = STREAM_HEADERS | {"X-Request-Id": self.exchange.request_id}
         downstream = relay.Downstream(
-            self.asked, headers, self.through, hold_s=chosen.head_hold, heartbeat_s=chosen.heartbeat
+            self.asked, STREAM_HEADERS, self.through, hold_s=chosen.head_hold, heartbeat_s=chosen.heartbeat
         )
         try:
             await self._relay(downstream)
@@ -103,21 +117,34 @@ class Passage:
         return await downstream.opened()
 
     async def _relay(self, sink: relay.Sink) -> None:
-        """Run the upstream calls; a failure is raised while the caller can get its status, else it is the last frame."""
+        """Run the upstream calls; a failure is raised while its status can still be sent, else it is the last frame."""
         try:
-            async with watch.Watch(self.gateway.limits_s) as clock:
-                self.gateway.clocks.add(clock)
-                try:
-                    await self._legs(sink, clock)
-                finally:
-                    self.gateway.clocks.discard(clock)
-            self._learn()
-        except (watch.Expired, aiohttp.ClientError, faults.Refusal) as error:
-            if isinstance(error, watch.Expired) and error.wait is watch.Wait.CALLER:
-                raise CallerStalled from None
-            self.exchange.refusal = refusal = _refusal_of(error)
-            await sink.write(self.through.fail(refusal))
-            await sink.close()
+            async with self.gateway.timed(watch.Wait.FIRST_TOKEN, self.exchange.received_s) as clock:
+                await self._legs(sink, clock)
+        except relay.CallerGone:
+            raise
+        except Exception as error:  # noqa: BLE001 - a stream that is open needs its last frame, whatever happened
+            if self.exchange.ended_s is not None:
+                return
+            await self._fail(sink, error)
+
+    async def _fail(self, sink: relay.Sink, error: Exception) -> None:
+        """End with an error frame, unless the caller does not read, not even the finish that was written."""
+        stalled = isinstance(error, watch.Expired) and error.wait is watch.Wait.CALLER
+        if stalled or self.through.state is pipe.State.ENDED:
+            raise CallerStalled from None
+        self.exchange.refusal = refusal = refusal_of(error, self.exchange.request_id)
+        frame = self.through.fail(refusal)
+        try:
+            async with asyncio.timeout(self.gateway.settings.write_timeout):
+                await sink.write(frame)
+                await self._end(sink)
+        except TimeoutError:
+            raise CallerStalled from None
+
+    async def _end(self, sink: relay.Sink) -> None:
+        await sink.close()
+        self.exchange.ended_s = asyncio.get_running_loop().time()
 
     async def _legs(self, sink: relay.Sink, clock: watch.Watch) -> None:
         if self.terms.legs == 1:
@@ -132,19 +159,31 @@ class Passage:
             raise failed.exceptions[0] from None
 
     async def _leg(self, sink: relay.Sink, clock: watch.Watch, leg: int) -> None:
+        """Move one answer, which may be that of two upstream calls (spec OUT-9)."""
+        await self._ask(self.post, sink, clock, leg)
+        if (chain := self.through.chain_over_budget(leg)) is not None:
+            self.through.resume(leg)
+            await self._ask(self.resumed(chain), sink, clock, leg)
+
+    async def _ask(self, post: upstream.Post, sink: relay.Sink, clock: watch.Watch, leg: int) -> None:
         """Make one upstream call and move its answer."""
-        async with self.gateway.upstreams.post(self.post, self.exchange.attempts) as response:
+        clock.enter(watch.Wait.FIRST_TOKEN)
+        async with self.gateway.upstreams.post(post, self.exchange.attempts) as response:
             if response.status != HTTPStatus.OK:
                 raise await upstream.failure_of(response, self.terms.failures)
             self.through.count_prompt(await self.count.wait(), self.gateway.offsets.get(self.kind))
             if response.content_type == "application/json":
-                await sink.write(self.through.feed_completion(await upstream.completion_of(response), leg))
+                frames = self.through.feed_completion(await upstream.completion_of(response), leg)
+                clock.enter(watch.Wait.CALLER)
+                await sink.write(frames)
             else:
                 usage_s = self.gateway.settings.usage_timeout
                 await relay.pump(response.content, sink, self.through, clock, leg=leg, usage_s=usage_s)
             if self.through.state is pipe.State.ENDED:
-                await sink.close()
-            if not self.through.was_cut(leg):
+                clock.enter(watch.Wait.CALLER)
+                await self._end(sink)
+                self._learn()
+            if not (self.through.was_cut(leg) or self.through.chain_over_budget(leg)):
                 await relay.drop_leftover(response)
 
     def _learn(self) -> None:
@@ -155,9 +194,13 @@ class Passage:
             self.gateway.offsets.learn(self.kind, tally.counted_input, reported.input)
 
 
-def _refusal_of(error: watch.Expired | aiohttp.ClientError | faults.Refusal) -> faults.Refusal:
+def refusal_of(error: Exception, request_id: str) -> faults.Refusal:
+    """What the caller is told of a call that ended so; what nobody foresaw is logged with its traceback."""
     if isinstance(error, faults.Refusal):
         return error
     if isinstance(error, watch.Expired):
         return faults.Refusal(EXPIRED[error.wait], f"{error.wait.value} fired")
-    return faults.Refusal(faults.UPSTREAM_BROKEN, f"upstream broke off: {type(error).__name__}")
+    if isinstance(error, aiohttp.ClientError):
+        return faults.Refusal(faults.UPSTREAM_BROKEN, f"upstream broke off ({type(error).__name__})")
+    log.error("bug", request_id=request_id, error=type(error).__name__, exc_info=error)
+    return faults.Refusal(faults.INTERNAL, f"a bug ({type(error).__name__})")

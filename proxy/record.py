@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
 
 import structlog
 
 from proxy import passage
+from translators import faults
 
 log = structlog.get_logger()
 
 
+# Who can mend a failure decides how loud it is: an upstream key that is refused is the operator's to see.
+LEVELS: Final[Mapping[faults.Blame, int]] = {
+    "caller": logging.INFO,
+    "upstream": logging.WARNING,
+    "operator": logging.ERROR,
+    "proxy": logging.ERROR,
+}
+
+
 def to_log(exchange: passage.Exchange, outcome: str) -> None:
     """The one log line of a call."""
-    log.info("call", request_id=exchange.request_id, outcome=outcome, **_facts(exchange))
+    level = logging.INFO if exchange.refusal is None else LEVELS[exchange.refusal.fault.blame]
+    log.log(level, "call", request_id=exchange.request_id, outcome=outcome, **_facts(exchange))
 
 
 def _facts(exchange: passage.Exchange) -> dict[str, Any]:
@@ -39,7 +52,9 @@ def _facts(exchange: passage.Exchange) -> dict[str, Any]:
         facts["attempts"] = [attempt.result for attempt in exchange.attempts]
     if exchange.refusal is not None:
         fault = exchange.refusal.fault
-        facts |= {"status": fault.status, "code": fault.code, "cause": exchange.refusal.cause}
+        # Behind a colon come upstream's own words, and some upstreams repeat the prompt in theirs (FastAPI's 422).
+        cause = exchange.refusal.cause.partition(": ")[0]
+        facts |= {"status": fault.status, "code": fault.code, "cause": cause}
     return facts
 
 

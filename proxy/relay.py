@@ -13,27 +13,45 @@ import aiohttp
 from aiohttp import web
 
 from proxy import watch
-from translators import faults, pipe
+from translators import pipe
 
-# A comment line and no blank line: it joins the next frame, so that no client takes it for an event of its own. Clients that
-# dispatch on comment + blank line (openai-python's decoder, after an `id:`) would otherwise see an empty event.
+# A comment line and no blank line: it joins the next frame, so that no client takes it for an event of its own. Clients
+# that dispatch on comment + blank line (openai-python's decoder, after an `id:`) would otherwise see an empty event.
 HEARTBEAT = b":heartbeat\n"
+
+# What is read is written before more is read. A cumulative packet holds the whole text so far, so that the bytes of one
+# read may become hundreds of times as many: what a caller who does not read costs is decided here (spec SSE-10).
+READ_BYTES = 32 << 10
 
 # After the finish, upstream's closing bytes are waited for so long that its connection can be used again.
 LEFTOVER_S = 0.25
 
 
 class CallerGone(Exception):  # noqa: N818 - named for what happened
-    """The caller has left in the middle of its stream: aiohttp tells it by a failed write, or by cancelling the handler."""
+    """The caller has left in the middle: aiohttp tells it by a failed write, or by cancelling the handler."""
 
 
 class Downstream:
     """The caller's stream: its head is held until there is something to say, or until it has been held too long.
 
     first_s: loop time of the first packet, None before it
+    bytes:   of frames, heartbeats apart
     """
 
-    __slots__ = ("_beat", "_headers", "_heartbeat_s", "_loop", "_opening", "_pipe", "_request", "_task", "bytes", "first_s", "response")
+    __slots__ = (
+        "_beat",
+        "_headers",
+        "_heartbeat_s",
+        "_loop",
+        "_opening",
+        "_pipe",
+        "_request",
+        "_said",
+        "_task",
+        "bytes",
+        "first_s",
+        "response",
+    )
 
     def __init__(
         self, request: web.Request, headers: Mapping[str, str], through: pipe.Pipe, *, hold_s: float, heartbeat_s: float
@@ -46,6 +64,7 @@ class Downstream:
         self._opening = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._beat: asyncio.TimerHandle | None = self._loop.call_later(hold_s, self._due)
+        self._said = 0
         self.response: web.StreamResponse | None = None
         self.first_s: float | None = None
         self.bytes = 0
@@ -88,7 +107,10 @@ class Downstream:
             return self.response
 
     def _due(self) -> None:
-        self._task = self._loop.create_task(self._breathe())
+        # A stream that has spoken since needs no other sign of life; nor does a caller who has not read the last one.
+        if self.bytes == self._said and (self._task is None or self._task.done()):
+            self._task = self._loop.create_task(self._breathe())
+        self._said = self.bytes
         self._beat = self._loop.call_later(self._heartbeat_s, self._due)
 
     async def _breathe(self) -> None:
@@ -104,19 +126,27 @@ class Downstream:
 
 
 class Whole:
-    """The caller's reply, which leaves in one piece: what a pipe says is kept."""
+    """The caller's reply, which leaves in one piece at the end: what a pipe says is kept until then."""
 
-    __slots__ = ("body",)
+    __slots__ = ("_body", "_request", "response")
 
-    def __init__(self) -> None:
-        self.body = b""
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self._body = b""
+        self.response = web.Response(content_type="application/json")
 
-    async def write(self, reply: bytes) -> None:
-        """Keep the reply."""
-        self.body += reply
+    async def write(self, frames: bytes) -> None:
+        """Keep a part of the reply."""
+        self._body += frames
 
     async def close(self) -> None:
-        """Nothing to end: the reply is sent by who asked for it."""
+        """Send the reply, here and not by aiohttp: it, too, may meet a caller who does not read."""
+        self.response.body = self._body
+        try:
+            await self.response.prepare(self._request)
+            await self.response.write_eof()
+        except ConnectionError:
+            raise CallerGone from None
 
 
 class Sink(Protocol):
@@ -142,16 +172,18 @@ async def pump(
     progress = 0
     while through.is_open(leg):
         if through.awaits_usage(leg):
-            await sink.write(await _last_words(content, through, leg, usage_s))
+            if frames := await _last_words(content, through, leg, usage_s):
+                clock.enter(watch.Wait.CALLER)
+                await sink.write(frames)
             return
-        wire = await content.readany()
+        wire = await content.read(READ_BYTES)
         frames = through.feed(wire, leg) if wire else through.eof(leg)
         if frames:
             clock.enter(watch.Wait.CALLER)
             await sink.write(frames)
             clock.enter(watch.Wait.TOKEN)
         elif (grown := through.generated(leg)) > progress:
-            # Tokens that are held back (calls not yet whole, the start of a stop) are tokens all the same; comments are not.
+            # Tokens that are held back (calls not yet whole, the start of a stop) are tokens too; comments are not.
             progress = grown
             clock.enter(watch.Wait.TOKEN)
 

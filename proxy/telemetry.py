@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from typing import Any
 
 import orjson
@@ -21,16 +22,27 @@ def configure(chosen: settings.Settings) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
+            _traceback_alone,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # aiohttp logs a traceback for every malformed request and every caller who leaves: those are ours to tell, in one line.
+    # aiohttp logs a traceback for every malformed request and every caller who leaves: ours to tell, in one line.
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+def _traceback_alone(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Where an exception came from, and from which others, but not their words: those may repeat a prompt or a key."""
+    error = event.pop("exc_info", None)
+    error = sys.exception() if error is True else error
+    trail = []
+    while error is not None:
+        trail.append([type(error).__name__, *(line.strip() for line in traceback.format_tb(error.__traceback__))])
+        error = error.__cause__ or error.__context__
+    return {**event, "traceback": trail} if trail else event
 
 
 def _dumps(event: dict[str, Any], **_: Any) -> str:

@@ -1,7 +1,7 @@
-"""The only place that opens a connection of our own: one POST to a configured upstream, retried once where that is safe.
+"""A body into the response of a configured upstream, over connections of our own; retried once where that is safe.
 
-It talks to the configured upstreams and nothing else: no redirects, no proxies from the environment, no cookies, headers built from
-zero, TLS always verified. Source: spec ERR-4, OPS-3.
+It talks to the configured upstreams and nothing else: no redirects, no proxies from the environment, no cookies,
+headers built from zero, TLS always verified. Source: spec ERR-4, OPS-3.
 """
 
 from __future__ import annotations
@@ -10,23 +10,28 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 
 import aiohttp
-import structlog
 from multidict import CIMultiDict
 
 from config import settings
 from translators import faults
 from translators.openai import failures
 
-log = structlog.get_logger()
-
 # Longer JSON answers come from no model.
 COMPLETION_BYTES = 64 << 20
 
-# Nothing came back and the connection was an old one: the server closed it while we wrote. A POST sent into that has not been served.
-STALE = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
+# What a pooled connection says that the server closed while we wrote. A POST sent into that has not been served.
+STALE = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
+
+# What it is to the caller that no answer came; first match wins.
+FAULTS = (
+    (aiohttp.ConnectionTimeoutError, faults.TIMED_OUT, "connect_timeout fired"),
+    (aiohttp.ClientConnectorError, faults.UNAVAILABLE, "no connection"),
+    (aiohttp.ClientError, faults.UPSTREAM_BROKEN, "upstream broke off before its answer"),
+)
 
 
 @dataclass(slots=True)
@@ -49,18 +54,21 @@ class Post:
 
 
 class Upstream:
-    """The upstreams of this process behind one connection pool."""
+    """The upstreams of this process.
 
-    def __init__(self, session: aiohttp.ClientSession, targets: tuple[str, ...]) -> None:
-        self._session = session
-        self._targets = targets
+    pooled: keeps connections for the next call
+    fresh:  opens one for every call; what is retried must not meet a second connection that has died unnoticed
+    """
+
+    def __init__(self, pooled: aiohttp.ClientSession, fresh: aiohttp.ClientSession, targets: tuple[str, ...]) -> None:
+        self._tries = ((pooled, targets[0]), (fresh, targets[1 % len(targets)]))
 
     @asynccontextmanager
     async def post(self, post: Post, attempts: list[Attempt]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The response to one POST, its head read and its body not; closed with the context, reused only if read to its end.
+        """The response to one POST, its head read and its body not; its connection is reused only if read to its end.
 
-        Raises `Refusal` where no target could be asked. At most one retry, and only when nothing can have been served: the connection
-        was never made, or a pooled one had died before any byte of the answer.
+        Raises `Refusal` where no target could be asked. At most one retry, and only when nothing can have been served:
+        the connection was never made, or a pooled one had died before any byte of the answer.
         """
         response = await self._first_answer(post, attempts)
         try:
@@ -70,41 +78,28 @@ class Upstream:
             response.close()
 
     async def _first_answer(self, post: Post, attempts: list[Attempt]) -> aiohttp.ClientResponse:
-        targets = (self._targets * 2)[:2]
-        for target in targets:
+        for session, target in self._tries:
             attempt = Attempt(target)
             attempts.append(attempt)
             try:
-                response = await self._ask(target, post, attempt)
+                response = await _ask(session, target, post, attempt)
+            except aiohttp.ClientError as error:
+                attempt.result = type(error).__name__
+                fault, cause = next((fault, cause) for kind, fault, cause in FAULTS if isinstance(error, kind))
+                refusal = faults.Refusal(fault, f"{cause} ({attempt.result})")
+                if not self._is_safe_to_retry(error, attempt):
+                    break
+            else:
                 attempt.result = str(response.status)
                 return response
-            except aiohttp.ClientConnectorError as error:
-                failure: aiohttp.ClientError = error
-                safe = True
-            except aiohttp.ConnectionTimeoutError:
-                attempt.result = "connect_timeout"
-                raise faults.Refusal(faults.TIMED_OUT, "connect_timeout fired") from None
-            except STALE as error:
-                failure, safe = error, attempt.reused
-            except aiohttp.ClientError as error:
-                failure, safe = error, False
-            attempt.result = type(failure).__name__
-            if not safe:
-                raise faults.Refusal(faults.UPSTREAM_BROKEN, f"upstream broke off: {attempt.result}") from failure
-        raise faults.Refusal(faults.UNAVAILABLE, f"no upstream could be reached: {attempt.result}")
+        raise refusal
 
-    async def _ask(self, target: str, post: Post, attempt: Attempt) -> aiohttp.ClientResponse:
-        headers = CIMultiDict(post.trace)
-        headers["Content-Type"] = "application/json"
-        if post.key is not None:
-            headers["Authorization"] = f"Bearer {post.key}"
-        return await self._session.post(
-            target + post.path,
-            data=post.body,
-            headers=headers,
-            allow_redirects=False,
-            trace_request_ctx=SimpleNamespace(attempt=attempt),
-        )
+    def _is_safe_to_retry(self, error: aiohttp.ClientError, attempt: Attempt) -> bool:
+        """Whether nothing can have been served, and another try can end in another way."""
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            # A second wait of the same length for the same target helps nobody.
+            return attempt.target != self._tries[1][1]
+        return isinstance(error, aiohttp.ClientConnectorError) or (attempt.reused and isinstance(error, STALE))
 
 
 @asynccontextmanager
@@ -113,24 +108,12 @@ async def opened(chosen: settings.Settings) -> AsyncIterator[Upstream]:
     context = ssl.create_default_context()
     if chosen.upstream_ca_file is not None:
         context.load_verify_locations(cafile=str(chosen.upstream_ca_file))
-    connector = aiohttp.TCPConnector(
-        limit=0,
-        ssl=context,
-        keepalive_timeout=chosen.upstream_keepalive_timeout,
-        ttl_dns_cache=30,
-    )
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(_note_reuse)
-    async with aiohttp.ClientSession(
-        connector=connector,
-        # Only the connection has a limit here; every other wait is the watch's, which knows what a token is.
-        timeout=aiohttp.ClientTimeout(total=None, connect=chosen.connect_timeout),
-        headers={"User-Agent": "dashseek", "Accept-Encoding": "identity"},
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=False,
-        trace_configs=[trace],
-    ) as session:
-        yield Upstream(session, chosen.upstream)
+    connector = partial(aiohttp.TCPConnector, limit=0, ssl=context, ttl_dns_cache=30)
+    async with (
+        _session(chosen, connector(keepalive_timeout=chosen.upstream_keepalive_timeout)) as pooled,
+        _session(chosen, connector(force_close=True)) as fresh,
+    ):
+        yield Upstream(pooled, fresh, chosen.upstream)
 
 
 async def failure_of(response: aiohttp.ClientResponse, terms: failures.Terms) -> faults.Refusal:
@@ -143,8 +126,44 @@ async def completion_of(response: aiohttp.ClientResponse) -> bytes:
     """The whole body of a JSON answer."""
     raw = await _read(response, COMPLETION_BYTES)
     if len(raw) > COMPLETION_BYTES:
-        raise faults.Refusal(faults.UPSTREAM_BROKEN, f"upstream sent a completion of more than {COMPLETION_BYTES} bytes")
+        raise faults.Refusal(
+            faults.UPSTREAM_BROKEN, f"upstream sent a completion of more than {COMPLETION_BYTES} bytes"
+        )
     return raw
+
+
+def _session(chosen: settings.Settings, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(_note_reuse)
+    return aiohttp.ClientSession(
+        connector=connector,
+        # Only the connection has a limit here; every other wait is the watch's, which knows what a token is.
+        timeout=aiohttp.ClientTimeout(total=None, connect=chosen.connect_timeout),
+        headers={"User-Agent": "dashseek", "Accept-Encoding": "identity"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        trace_configs=[trace],
+    )
+
+
+async def _note_reuse(
+    _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceConnectionReuseconnParams
+) -> None:
+    context.trace_request_ctx.attempt.reused = True
+
+
+async def _ask(session: aiohttp.ClientSession, target: str, post: Post, attempt: Attempt) -> aiohttp.ClientResponse:
+    headers = CIMultiDict(post.trace)
+    headers["Content-Type"] = "application/json"
+    if post.key is not None:
+        headers["Authorization"] = f"Bearer {post.key}"
+    return await session.post(
+        target + post.path,
+        data=post.body,
+        headers=headers,
+        allow_redirects=False,
+        trace_request_ctx=SimpleNamespace(attempt=attempt),
+    )
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -153,7 +172,3 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
         parts.append(part)
         size += len(part)
     return b"".join(parts)
-
-
-async def _note_reuse(_: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceConnectionReuseconnParams) -> None:
-    context.trace_request_ctx.attempt.reused = True

@@ -1,7 +1,7 @@
 """One timer for all the waits of a call: each wait has its own named limit, and re-arming it costs an assignment.
 
-`asyncio.timeout` per read would schedule and cancel a timer for every chunk. Here the timer runs at its own slow pace and looks, when it
-fires, how long the present wait has lasted. Source: spec ERR-5.
+`asyncio.timeout` per read would schedule and cancel a timer for every chunk. Here the timer runs at its own slow pace
+and looks, when it fires, how long the present wait has lasted. Source: spec ERR-5.
 """
 
 from __future__ import annotations
@@ -10,17 +10,22 @@ import asyncio
 from collections.abc import Mapping
 from enum import Enum
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 
 class Wait(Enum):
     """What a call can be waiting for; the value is the setting that limits it."""
 
+    BODY = "body_timeout"
     FIRST_TOKEN = "first_token_timeout"  # noqa: S105 - a token of text
     TOKEN = "idle_timeout"  # noqa: S105 - a token of text
     CALLER = "write_timeout"
     TOTAL = "total_timeout"
     DRAIN = "drain_timeout"
+
+
+# TOTAL runs from the start of the call, DRAIN comes from outside: neither is a wait to enter, and DRAIN may be 0.
+_ENTERED: Final = frozenset(Wait) - {Wait.TOTAL, Wait.DRAIN}
 
 
 class Expired(Exception):  # noqa: N818 - named for what happened
@@ -37,22 +42,36 @@ class Expired(Exception):  # noqa: N818 - named for what happened
 class Watch:
     """An async context that ends with `Expired` when the present wait has lasted too long.
 
-    limits_s: seconds each wait may last; TOTAL counts from the start and is no wait to enter, DRAIN only comes from outside
+    wait:     what is waited for at first
+    limits_s: seconds each wait may last
+    open:     where the watch is found from outside, as long as its context lives
+    since_s:  loop time from which TOTAL counts
     """
 
-    __slots__ = ("_deadline", "_expired", "_handle", "_limits_s", "_loop", "_since", "_tick_s", "_timeout", "wait")
+    __slots__ = (
+        "_deadline",
+        "_expired",
+        "_handle",
+        "_limits_s",
+        "_loop",
+        "_open",
+        "_since",
+        "_tick_s",
+        "_timeout",
+        "wait",
+    )
 
-    def __init__(self, limits_s: Mapping[Wait, float]) -> None:
+    def __init__(self, wait: Wait, limits_s: Mapping[Wait, float], open_: set[Watch], since_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._limits_s = limits_s
         # Often enough that changing to a shorter wait is not noticed late.
-        self._tick_s = min(limits_s.values())
+        self._tick_s = min(limits_s[wait] for wait in _ENTERED)
         self._timeout = asyncio.timeout(None)
         self._handle: asyncio.TimerHandle | None = None
         self._expired: Wait | None = None
-        self.wait = Wait.FIRST_TOKEN
-        self._since = self._loop.time()
-        self._deadline = self._since + limits_s[Wait.TOTAL]
+        self._open = open_
+        self._deadline = since_s + limits_s[Wait.TOTAL]
+        self.enter(wait)
 
     def enter(self, wait: Wait) -> None:
         """From now on the call waits for this."""
@@ -60,27 +79,27 @@ class Watch:
         self._since = self._loop.time()
 
     def expire(self, wait: Wait) -> None:
-        """End the call now, as if this wait had lasted too long."""
-        self._expired = wait
-        if self._timeout.when() is None:
+        """End the call now, as if this wait had lasted too long; the first word counts."""
+        if self._expired is None:
+            self._expired = wait
             self._timeout.reschedule(self._loop.time())
 
     async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
+        self._open.add(self)
         self._look()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._open.discard(self)
         if self._handle is not None:
             self._handle.cancel()
         try:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError:
-            if self._expired is None:
-                raise
-            raise Expired(self._expired) from None
+            raise Expired(self._expired or self.wait) from None
 
     def _look(self) -> None:
         now = self._loop.time()

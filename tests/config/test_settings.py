@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from config import settings
+from config import settings, values
 
 KEY = "sk-canary-0123456789"
 
@@ -114,6 +114,12 @@ def test_settings_cannot_be_changed_later() -> None:
         ("port", "0", 0),
         ("model_route", "/x/{model}", "/x/{model}"),
         ("model_route", "off", None),
+        ("limits", "rpm=60, TPM=100_000", values.Limit(rpm=60, tpm=100_000)),
+        ("key_limits", "concurrency=8 burst=2", values.Limit(concurrency=8, burst=2)),
+        ("model_limits", ("DeepSeek-R1=rpm=6",), {"deepseek-r1": values.Limit(rpm=6)}),
+        ("client_gone_tokens", "9", 9),
+        ("on_client_gone", "DRAIN", "drain"),
+        ("journal_file", "new.jsonl", Path("new.jsonl")),
     ],
 )
 def test_a_value_is_read_as_an_operator_writes_it(name: str, said: str, meant: object) -> None:
@@ -183,6 +189,15 @@ def test_what_is_missing_or_unknown_is_told_of_settings_that_are_else_right() ->
         ("keys_file", "/nowhere", "is not a file"),
         ("log_format", "yaml", "must be 'auto', 'json' or 'console'"),
         ("strict_thinking", "maybe", "must be a valid boolean"),
+        ("limits", "rpm=0", "whole number, 1 or more"),
+        ("limits", "rpm=many", "whole number, 1 or more"),
+        ("limits", "rps=1", "must name one or more of concurrency, burst, rpm, tpm"),
+        ("limits", "", "must be NAME=VALUE"),
+        ("model_limits", ("deepseek-v3",), "must be NAME=VALUE"),
+        ("journal_file", "/nowhere/usage.jsonl", "in a directory that is there"),
+        ("journal_file", "/", "must be a file"),
+        ("journal_fsync", "often", "must be 'never', 'interval' or 'always'"),
+        ("client_gone_tokens", "0", "greater than 0"),
         ("host", "", "at least 1 character"),
     ],
 )
@@ -205,6 +220,10 @@ def test_a_value_that_cannot_be_is_refused(name: str, said: object, told: str) -
         ("map = {a = 3}", "must be a valid string"),
         ('map = {a = ""}', "at least 1 character"),
         ("models_file = 3", "must be a path"),
+        ("limits = 3", "must be"),
+        ("limits = {rpm = true}", "whole number, 1 or more"),
+        ("limits = {rpm = 1.5}", "whole number, 1 or more"),
+        ("limits = {}", "must name one or more of"),
         ("dialect = 3", "must be 'deepseek'"),
         ("[server]\nport = 1", "server"),
     ],
@@ -299,7 +318,7 @@ def test_no_key_is_shown_by_settings_or_by_any_complaint(toml: Path) -> None:
     assert KEY not in str(raw.value)
 
 
-@pytest.mark.parametrize("name", sorted(set(settings.NAMES) - {"host", "admin_host", "aliases", "map"}))
+@pytest.mark.parametrize("name", sorted(set(settings.NAMES) - {"host", "admin_host", "aliases", "map", "journal_file"}))
 def test_a_key_in_the_wrong_place_is_refused_without_being_repeated(name: str) -> None:
     """MET-4; two keys and a space, so that no setting can take it for a value of its own."""
     with pytest.raises(settings.SettingsError) as refused:
@@ -316,6 +335,38 @@ def test_whatever_is_said_is_a_value_or_a_complaint_that_does_not_repeat_it(name
     except settings.SettingsError as error:
         told = str(error)
     assert "\N{SNOWMAN}" not in told
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost", "http://a", "redis://", "redis://a:b", "redis://a:0", "unix://", "redis://a b", "redis://[a"],
+)
+def test_a_redis_that_cannot_be_is_refused_without_being_repeated(url: str) -> None:
+    """LIM-1; the URL may hold a password."""
+    line = complaints(environ={"DASHSEEK_REDIS_URL": url})
+    assert line == (
+        "redis_url (DASHSEEK_REDIS_URL): must be redis://HOST:PORT/NUMBER, rediss://… for TLS, or unix:///PATH"
+    )
+
+
+def test_a_redis_url_is_a_secret(toml: Path) -> None:
+    """LIM-1, MET-4."""
+    url = f"redis://:{KEY}@limits:6379/0"
+    chosen = load(environ={"DASHSEEK_REDIS_URL": url})
+    assert chosen.redis_url == SecretStr(url)
+    assert KEY not in repr(chosen)
+    toml.write_text(f'redis_url = "{url}"\n')
+    assert complaints(file=toml) == (
+        f"redis_url ({toml}:1): a secret does not belong here: say it in DASHSEEK_REDIS_URL"
+    )
+
+
+def test_limits_of_a_file_are_tables_or_words(toml: Path) -> None:
+    """LIM-1."""
+    toml.write_text('limits = "rpm=1"\nkey_limits = {rpm = 2}\n[model_limits]\n"deepseek-v3.1" = {tpm = 3}\n')
+    chosen = load(file=toml)
+    assert (chosen.limits, chosen.key_limits) == (values.Limit(rpm=1), values.Limit(rpm=2))
+    assert chosen.model_limits == {"deepseek-v3.1": values.Limit(tpm=3)}
 
 
 # Callers

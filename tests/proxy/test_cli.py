@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
 import socket
 import subprocess
@@ -26,7 +27,8 @@ from proxy import cli, vocabulary
 
 ROOT = Path(cli.__file__).parents[1]
 UPSTREAM = ("serve", "--upstream", "http://127.0.0.1:1")
-COMMANDS = [(), *((name,) for name in cli.COMMANDS)]
+GROUPS = [("usage", "sum"), ("usage", "verify"), ("usage", "tail"), ("keys", "digest")]
+COMMANDS = [(), *((name,) for name in cli.COMMANDS), *GROUPS]
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,9 @@ def test_help_fits_eighty_columns_and_answers_to_both_spellings(
     assert max(map(len, long.output.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("command", [(), ("serve",), ("demo",), ("simulate",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [(), *((name,) for name in cli.COMMANDS if name != "version"), *GROUPS], ids=" ".join
+)
 def test_help_teaches_with_examples(command: tuple[str, ...], room: Callable[..., Any]) -> None:
     room("simulator", "run")
     assert "Examples:\n  " in run(*command, "--help").output.replace("\n    ", "\n  ")
@@ -200,6 +204,15 @@ def test_rows_that_cannot_be_are_wrong_settings_too(room: Callable[..., Any]) ->
     assert (ended.exit_code, ended.stderr) == (
         2,
         "Error: wrong settings\n  aliases.a (--alias): stands for a model that is not known\n",
+    )
+
+
+def test_a_setting_found_wrong_only_when_it_is_used_is_told_like_the_others(room: Callable[..., Any]) -> None:
+    room("app", "serve", settings.SettingsError(["journal_file (--journal-file): cannot be written"]))
+    ended = run(*UPSTREAM)
+    assert (ended.exit_code, ended.stderr) == (
+        2,
+        "Error: wrong settings\n  journal_file (--journal-file): cannot be written\n",
     )
 
 
@@ -328,3 +341,33 @@ def test_the_help_of_a_switch_is_the_line_of_its_field() -> None:
 def test_a_switch_of_another_kind_is_code_2(wrong: tuple[str, str], room: Callable[..., Any]) -> None:
     room("simulator", "run")
     assert run("simulate", *wrong).exit_code == 2
+
+
+# keys
+
+
+@pytest.mark.parametrize("given", ["sk-caller-1\n", "sk-caller-1"])
+def test_a_key_from_standard_input_becomes_an_entry_without_the_key(given: str) -> None:
+    """KEY-1; the digest is that of `printf sk-caller-1 | sha256sum`."""
+    ended = CliRunner().invoke(cli.dashseek, ["keys", "digest", "--name", "team a"], input=given)
+    digest = hashlib.sha256(b"sk-caller-1").hexdigest()
+    assert (ended.exit_code, ended.stdout) == (0, f'\n[[key]]\nname = "team a"\nsha256 = "{digest}"\n')
+
+
+def test_a_key_that_is_none_is_code_2() -> None:
+    ended = CliRunner().invoke(cli.dashseek, ["keys", "digest", "--name", "team a"], input="two words")
+    assert (ended.exit_code, ended.stderr) == (2, "Error: a key is printable ASCII without spaces, on one line\n")
+
+
+def test_a_key_is_asked_for_without_an_echo_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def prompt(*_: Any, **how: Any) -> str:
+        asked.append(how)
+        return "sk-caller-1"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdin", type("Terminal", (), {"isatty": lambda _: True})())
+        patched.setattr(click, "prompt", prompt)
+        cli.dashseek(["keys", "digest", "--name", "a"], standalone_mode=False)
+    assert asked == [{"hide_input": True, "err": True}]

@@ -1,0 +1,207 @@
+"""A connection into requests fit for a handler; what is none is answered here, in DashScope's shape.
+
+aiohttp's own server has no clock on the head of a request, echoes what it cannot parse, and is lenient about framing
+that a proxy before us may read in another way. Source: spec ERR-5, ERR-6, HTTP-6; reliability.md 1.4, 1.5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+import uuid
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final, NoReturn
+
+import aiohttp
+import structlog
+from aiohttp import hdrs, http_exceptions, web
+
+from config import settings
+from translators import faults
+from translators.dashscope import packets
+
+log = structlog.get_logger()
+
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+# Set once the process takes no more calls: the connections that are left end with their present answer.
+LEAVING: Final = web.AppKey("leaving", asyncio.Event)
+
+# What the kernel has taken over nobody else waits for: a caller who vanished, or stopped reading at the very end. It
+# cuts later than the watch of the call, which knows what it cuts.
+KERNEL_GRACE_S: Final = 5.0
+
+# Of what is not HTTP one line in so many seconds is logged, or a scanner fills the disk.
+MALFORMED_LINE_EVERY_S: Final = 10.0
+
+# What no caller of ours needs, and what a proxy before us may frame differently than we do (request smuggling).
+FRAMING: Final[tuple[tuple[str, Callable[[web.Request], bool]], ...]] = (
+    ("HTTP version", lambda asked: asked.version not in (aiohttp.HttpVersion10, aiohttp.HttpVersion11)),
+    (
+        "Transfer-Encoding on HTTP/1.0",
+        lambda asked: asked.version == aiohttp.HttpVersion10 and hdrs.TRANSFER_ENCODING in asked.headers,
+    ),
+    ("not origin-form", lambda asked: not asked.raw_path.startswith("/")),
+)
+
+
+def connections(server: web.Server, chosen: settings.Settings) -> Callable[[], Connection]:
+    """What `loop.create_server` asks for every connection it accepts."""
+    return functools.partial(Connection, server, Malformed(), chosen)
+
+
+def request_id(asked: web.BaseRequest) -> str:
+    """The caller's id where it is a well-formed UUID, else a new one, the same whenever asked (spec HTTP-6)."""
+    if REQUEST_ID not in asked:
+        asked[REQUEST_ID] = _request_id(asked.headers.get("X-Request-Id", "").lower())
+    return asked[REQUEST_ID]
+
+
+def check_framing(asked: web.Request) -> None:
+    """Refuse a request that others may frame differently, as if it could not be parsed: raises `Misframed`."""
+    for what, applies in FRAMING:
+        if applies(asked):
+            raise Misframed(what)
+
+
+def refused(fault: faults.Fault, request_id: str) -> web.Response:
+    """A failure as an answer of its own (spec ERR-1)."""
+    headers = {} if fault.retry_after is None else {hdrs.RETRY_AFTER: fault.retry_after}
+    body = packets.error(fault, request_id)
+    return web.Response(status=fault.status, body=body, content_type="application/json", headers=headers)
+
+
+async def last_look(asked: web.Request, answer: web.StreamResponse) -> None:
+    """Before the head of any answer leaves: its id, no banner, and whether its connection may bring another request."""
+    answer.headers["X-Request-Id"] = request_id(asked)
+    answer.headers.popall(hdrs.SERVER, None)
+    # JDK's HttpClient offers `Upgrade: h2c` with its first call. That is to be ignored, but what follows it on the
+    # connection is read by nobody; nor is what follows a body that did not come in whole.
+    if hdrs.UPGRADE in asked.headers or not asked.content.is_eof() or asked.app[LEAVING].is_set():
+        answer.force_close()
+        answer.headers[hdrs.CONNECTION] = "close"
+
+
+class Misframed(http_exceptions.BadHttpMessage):
+    """A request that aiohttp takes and we do not."""
+
+
+class Answered(ConnectionError):  # noqa: N818 - named for what happened
+    """The answer is out, past aiohttp: it takes this for a caller who left, ends the connection and says nothing."""
+
+
+class Malformed:
+    """The log of what is not HTTP: the first, and then one line for many."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._quiet_until_s = 0.0
+        self._unsaid = 0
+
+    def note(self, reason: str, request_id: str) -> None:
+        """Take one; `reason` holds nothing of what was sent."""
+        self._unsaid += 1
+        now_s = self._loop.time()
+        if now_s >= self._quiet_until_s:
+            log.warning("malformed", reason=reason, request_id=request_id, count=self._unsaid)
+            self._unsaid, self._quiet_until_s = 0, now_s + MALFORMED_LINE_EVERY_S
+
+
+class Connection(web.RequestHandler):
+    """One connection of a caller: aiohttp's, with a clock on every head, and with answers of ours."""
+
+    __slots__ = ("_begun", "_clock", "_header_timeout_s", "_malformed", "_write_timeout_s")
+
+    def __init__(self, server: web.Server, malformed: Malformed, chosen: settings.Settings) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(server, loop=loop, keepalive_timeout=chosen.keepalive_timeout)
+        self._malformed = malformed
+        self._header_timeout_s = chosen.header_timeout
+        self._write_timeout_s = chosen.write_timeout
+        self._clock: asyncio.TimerHandle | None = None
+        self._begun = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A connection that says nothing at all has as long as one that says half."""
+        super().connection_made(transport)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it
+            connection: socket.socket = transport.get_extra_info("socket")
+            kernel_timeout_ms = int((self._write_timeout_s + KERNEL_GRACE_S) * 1000)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, kernel_timeout_ms)
+        self._clock = self._loop.call_later(self._header_timeout_s, self.force_close)
+
+    def data_received(self, data: bytes) -> None:
+        """Time a head from its first byte to its last."""
+        super().data_received(data)
+        if self._waiter is None or self._waiter.done():
+            self._stop_clock()
+        elif data and not self._begun:
+            self._stop_clock()
+            self._begun = True
+            self._clock = self._loop.call_later(self._header_timeout_s, self._too_late)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Nothing is waited for any more."""
+        self._stop_clock()
+        super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = HTTPStatus.INTERNAL_SERVER_ERROR,  # noqa: ARG002 - aiohttp's signature
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002
+    ) -> NoReturn:
+        """Answer what aiohttp could not parse, or a bug outside of any handler; the connection ends with it."""
+        known_as = request_id(request)
+        if isinstance(exc, http_exceptions.HttpProcessingError):
+            # aiohttp's own messages repeat what was sent.
+            self._malformed.note(exc.message if isinstance(exc, Misframed) else type(exc).__name__, known_as)
+            self._answer(faults.BODY_INVALID, known_as)
+        elif not isinstance(exc, Answered):
+            log.error("bug", request_id=known_as, error=type(exc).__name__, exc_info=exc)
+            self._answer(faults.INTERNAL, known_as)
+        raise Answered
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Say in our words what aiohttp refuses before any handler: an `Expect` it does not know."""
+        if isinstance(resp, web.HTTPException):
+            resp = refused(faults.BODY_INVALID, request_id(request))
+            resp.force_close()
+        return await super().finish_response(request, resp, start_time)
+
+    def _too_late(self) -> None:
+        known_as = _request_id("")
+        self._malformed.note("header_timeout", known_as)
+        self._answer(faults.TIMED_OUT, known_as)
+        self.force_close()
+
+    def _answer(self, fault: faults.Fault, known_as: str) -> None:
+        """Write an answer past aiohttp's: there is no request that a response could belong to."""
+        body = packets.error(fault, known_as)
+        head = (
+            f"HTTP/1.1 {fault.status} {HTTPStatus(fault.status).phrase}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            f"X-Request-Id: {known_as}",
+            "Connection: close",
+        )
+        if self.transport is not None:
+            self.transport.write("\r\n".join((*head, "", "")).encode("ascii") + body)
+
+    def _stop_clock(self) -> None:
+        self._begun = False
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+
+def _request_id(said: str) -> str:
+    try:
+        known = str(uuid.UUID(said)) == said
+    except ValueError:
+        known = False
+    return said if known else str(uuid.uuid4())

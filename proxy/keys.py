@@ -1,0 +1,194 @@
+"""A file of callers into who may call: each known by the SHA-256 of a key, with the models and the limits it has.
+
+    [[key]]
+    name = "team a"
+    sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+    models = ["deepseek-v3", "deepseek-r1"]     # all, where it is not said
+    limits = { concurrency = 8, rpm = 60 }      # those of `key_limits`, where it is not said
+
+Re-read when it changes; a new version that cannot be read leaves the old one in force. Source: spec KEY-1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import json
+import re
+import tomllib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import structlog
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from config import settings, values
+from translators import faults
+
+log = structlog.get_logger()
+
+LOOK_EVERY_S: Final = 1.0
+# Enough digits to find a key by; what decides is all of them.
+INDEX_BYTES: Final = 8
+FINGERPRINT_DIGITS: Final = 12
+
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+Digest = Annotated[str, BeforeValidator(values.word), Field(pattern=r"^[0-9a-f]{64}$")]
+Model = Annotated[str, BeforeValidator(values.word), Field(min_length=1)]
+# What tells one version of a file from another.
+Version = tuple[int, int, int]
+
+
+class Row(BaseModel):
+    """One `[[key]]` of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: Name
+    sha256: Digest
+    models: Annotated[tuple[Model, ...], Field(min_length=1)] | None = None
+    limits: values.Limits | None = None
+
+
+class File(BaseModel):
+    """The file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    key: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A caller we know.
+
+    name:   what the operator calls it
+    digest: the SHA-256 of its key
+    models: ids it may ask for, in lower case; None: all
+    limits: its own; None: those of every key
+    """
+
+    name: str
+    digest: bytes
+    models: frozenset[str] | None = None
+    limits: values.Limit | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the key in logs and records without giving it away."""
+        return self.digest.hex()[:FINGERPRINT_DIGITS]
+
+    def check_model(self, model: str) -> None:
+        """Raise `Refusal` where this caller may not ask for a model, named by its id."""
+        if self.models is not None and model not in self.models:
+            raise faults.Refusal(faults.ACCESS_DENIED, f"the key {self.name!r} may not ask for {model}")
+
+
+Keys = Mapping[bytes, Key]
+
+
+class Ring:
+    """The keys that are in force.
+
+    path: their file
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._version = _version(path)
+        self._keys = read(path)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def find(self, secret: str) -> Key:
+        """The caller who brings this key; raises `Refusal` where nobody does."""
+        digest = digest_of(secret)
+        # How long the lookup takes can tell something about a part of a hash. A guesser cannot steer the hash of a
+        # guess, and even the whole of a true one is no key. What decides takes the same time for every digest.
+        key = self._keys.get(digest[:INDEX_BYTES])
+        if key is None or not hmac.compare_digest(key.digest, digest):
+            raise faults.Refusal(faults.BAD_KEY, "no such key in the keys file")
+        return key
+
+    async def keep_fresh(self) -> None:
+        """Read the file again when it has changed, until cancelled; looks once a second, and reads in a thread."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Read the file again if it has changed; one that cannot be read is logged once and changes nothing."""
+        version = _version(self._path)
+        if version == self._version:
+            return
+        self._version = version
+        try:
+            self._keys = await asyncio.to_thread(read, self._path)
+        except settings.SettingsError as error:
+            log.error("keys_kept", reason=error.lines, keys=len(self._keys))
+        else:
+            log.info("keys_read", keys=len(self._keys))
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[Ring]:
+    """The keys of a file, kept fresh as long as the context lives; raises `SettingsError` where it cannot be read."""
+    ring = Ring(path)
+    watching = asyncio.create_task(ring.keep_fresh())
+    try:
+        yield ring
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+
+
+def read(path: Path) -> Keys:
+    """The keys of a file by the first bytes of their digests; raises `SettingsError`, which repeats no value of it."""
+    try:
+        rows = File.model_validate(tomllib.loads(path.read_text("utf-8"))).key
+    except OSError as error:
+        raise settings.SettingsError([f"keys_file ({path}): cannot be read: {error.strerror}"]) from None
+    except ValidationError as error:
+        places = ((".".join(map(str, detail["loc"])), settings.explain(detail)) for detail in error.errors())
+        raise settings.SettingsError([f"keys_file ({path}): {where}: {wrong}" for where, wrong in places]) from None
+    except ValueError:  # whose text may hold what stands in the file
+        raise settings.SettingsError([f"keys_file ({path}): is not TOML in UTF-8"]) from None
+    keys = {key.digest[:INDEX_BYTES]: key for key in map(_key, rows)}
+    # Two keys may have one name, the old and the new one of a caller; one key with two names is a slip.
+    if len(keys) < len(rows):
+        raise settings.SettingsError([f"keys_file ({path}): one sha256 is there twice"])
+    return keys
+
+
+def digest_of(secret: str) -> bytes:
+    """The SHA-256 of a key, whatever bytes a header held."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+def entry(name: str, secret: str) -> str:
+    """The `[[key]]` of a caller, to append to a keys file; raises `ValueError` where no header could carry the key."""
+    if not re.fullmatch(r"[!-~]+", secret):
+        raise ValueError("a key is printable ASCII without spaces, on one line")
+    # A TOML string of one line is a JSON string.
+    quoted = json.dumps(name, ensure_ascii=False)
+    return f'\n[[key]]\nname = {quoted}\nsha256 = "{digest_of(secret).hex()}"'
+
+
+def _key(row: Row) -> Key:
+    models = None if row.models is None else frozenset(row.models)
+    return Key(row.name, bytes.fromhex(row.sha256), models, row.limits)
+
+
+def _version(path: Path) -> Version | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size

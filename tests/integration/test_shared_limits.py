@@ -1,0 +1,348 @@
+"""Claims about limits that several processes share, proved on a real redis-server: one sum, one round trip."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from config import settings, values
+from proxy import limits
+
+redis = pytest.importorskip("redis.asyncio", reason="the Redis client is not installed: pip install 'dashseek[redis]'")
+from proxy import shared_limits  # noqa: E402 - only where its client is there
+
+BINARY = shutil.which("redis-server")
+pytestmark = pytest.mark.skipif(BINARY is None, reason="redis-server is not installed: apt-get install redis-server")
+
+ROOT = Path(__file__).parents[2]
+START_TIMEOUT_S = 10.0
+
+# One of several replicas: it asks as fast as it can, and says how many calls were let in.
+REPLICA = """
+import asyncio, sys
+from config import values
+from proxy import limits, shared_limits
+async def main():
+    async with shared_limits.opened(sys.argv[1], "closed") as limiter:
+        scopes = [limits.Scope("all", values.Limit(rpm=100, concurrency=60, tpm=10_000))]
+        async def call():
+            decision = await limiter.reserve(scopes, 90)
+            return not isinstance(decision, limits.Refused)
+        let_in = 0
+        for _ in range(20):
+            let_in += sum(await asyncio.gather(*(call() for _ in range(10))))
+        print(let_in)
+asyncio.run(main())
+"""
+
+
+def scope(name: str = "all", /, **limit: int) -> limits.Scope:
+    return limits.Scope(name, values.Limit(**limit))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(port: int, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A redis-server that keeps nothing."""
+    assert BINARY is not None
+    process = subprocess.Popen(
+        [BINARY, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(home)],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def answers(url: str) -> None:
+    """Return once the server at a URL does."""
+    async with asyncio.timeout(START_TIMEOUT_S):
+        async with redis.Redis.from_url(url) as client:
+            while True:
+                with contextlib.suppress(redis.RedisError):
+                    await client.ping()
+                    return
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def url(port: int) -> str:
+    return f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture
+async def client(port: int, url: str, tmp_path: Path) -> AsyncIterator[Any]:
+    """A plain client of a fresh server."""
+    with running(port, tmp_path):
+        await answers(url)
+        async with redis.Redis.from_url(url) as plain:
+            yield plain
+
+
+@pytest.fixture
+async def limiter(client: Any, url: str) -> AsyncIterator[shared_limits.Shared]:
+    async with shared_limits.opened(url, "closed") as shared:
+        yield shared
+
+
+def refused(decision: object) -> bool:
+    return isinstance(decision, limits.Refused)
+
+
+async def let_in(limiter: limits.Limiter, scopes: list[limits.Scope], tokens: int = 1) -> limits.Reservation:
+    decision = await limiter.reserve(scopes, tokens)
+    assert not isinstance(decision, limits.Refused)
+    return decision
+
+
+# One sum
+
+
+async def test_two_limiters_on_one_redis_never_let_in_more_than_one_would(client: Any, url: str) -> None:
+    """LIM-1; issue 6."""
+    scopes = [scope(tpm=1_000, concurrency=80, rpm=500)]
+    async with shared_limits.opened(url, "closed") as first, shared_limits.opened(url, "closed") as second:
+        decisions = await asyncio.gather(
+            *(limiter.reserve(scopes, 100) for limiter in (first, second) for _ in range(50))
+        )
+    assert sum(not refused(decision) for decision in decisions) == 10
+
+
+async def test_a_thousand_calls_at_once_are_all_counted(client: Any, url: str) -> None:
+    """Row 41: a flood must not open the door because it finds no connection."""
+    async with shared_limits.opened(url, "open") as limiter:
+        decisions = await asyncio.gather(*(limiter.reserve([scope("all", tpm=1_000)], 10) for _ in range(1_000)))
+        assert limiter.unchecked == 0
+    assert 100 <= sum(not refused(decision) for decision in decisions) <= 105
+
+
+async def test_replicas_in_processes_of_their_own_share_every_limit(client: Any, url: str) -> None:
+    """Issue 6: with several processes on one Redis the sum of admitted calls never exceeds the limit."""
+    command = (sys.executable, "-c", REPLICA, url)
+    replicas = [await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(3)]
+    outputs = [(await replica.communicate())[0] for replica in replicas]
+    assert [replica.returncode for replica in replicas] == [0] * 3
+    assert sum(map(int, outputs)) == 60
+
+
+@pytest.mark.parametrize(
+    ("limit", "answer"),
+    [
+        ({"concurrency": 1}, (503, "ModelServingError", "1")),
+        ({"burst": 1}, (429, "Throttling.BurstRate", "1")),
+        ({"rpm": 1}, (429, "Throttling.RateQuota", "60")),
+        ({"tpm": 10}, (429, "Throttling.AllocationQuota", "60")),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+async def test_a_caller_is_told_the_same_as_by_the_memory(
+    limit: dict[str, int], answer: tuple[int, str, str], limiter: shared_limits.Shared
+) -> None:
+    """LIM-1."""
+    told = []
+    for one in (limiter, limits.Memory()):
+        await let_in(one, [scope("all", **limit)], 10)
+        decision = await one.reserve([scope("all", **limit)], 10)
+        assert isinstance(decision, limits.Refused)
+        told.append((decision.fault.status, decision.fault.code, decision.fault.retry_after))
+    assert told == [answer, answer]
+
+
+async def test_a_call_that_one_scope_refuses_takes_nothing_from_the_others(limiter: shared_limits.Shared) -> None:
+    wide, narrow = scope("all", rpm=6, concurrency=3), scope("key:a", rpm=1)
+    await let_in(limiter, [wide, narrow])
+    for _ in range(20):
+        assert refused(await limiter.reserve([wide, narrow], 1))
+    await let_in(limiter, [wide])
+    await let_in(limiter, [wide])
+    assert refused(await limiter.reserve([wide], 1))
+
+
+# Ends
+
+
+@pytest.mark.parametrize(("end", "left"), [("refund", 10_000), ("settle", 9_990), ("release", 4_000)])
+async def test_tokens_come_back_as_far_as_they_were_not_used(
+    end: str, left: int, limiter: shared_limits.Shared
+) -> None:
+    """Row 44: refund within a second; exact, but for what drains while the test runs."""
+    reservation = await let_in(limiter, [scope("all", tpm=10_000, concurrency=1)], 6_000)
+    if end == "settle":
+        reservation.settle(10)
+    else:
+        getattr(reservation, end)()
+    reservation.refund()
+    await limiter.settled()
+    await let_in(limiter, [scope("all", tpm=10_000, concurrency=1)], left)
+    assert refused(await limiter.reserve([scope("all", tpm=10_000)], 500))
+
+
+async def test_meters_that_are_empty_leave_nothing_in_redis(client: Any, limiter: shared_limits.Shared) -> None:
+    reservation = await let_in(limiter, [scope("key:a", tpm=100, concurrency=2)], 50)
+    ttls = [await client.pttl(key) for key in await client.keys()]
+    assert len(ttls) == 2
+    assert all(0 < ttl <= limits.PERIODS_MS["tpm"] + 1_000 for ttl in ttls)
+    reservation.refund()
+    await limiter.settled()
+    assert await client.keys() == []
+
+
+async def test_a_caller_who_leaves_while_redis_decides_costs_nothing(
+    client: Any, limiter: shared_limits.Shared
+) -> None:
+    await let_in(limiter, [scope("warm", rpm=1)])
+    for _ in range(30):
+        asking = asyncio.ensure_future(limiter.reserve([scope("all", concurrency=1, tpm=100)], 100))
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await limiter.settled()
+    assert await client.keys("*all*") == []
+    await let_in(limiter, [scope("all", concurrency=1, tpm=100)], 100)
+    asking = asyncio.ensure_future(limiter.reserve([scope("all", concurrency=1)], 1))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait([asking])
+    await limiter.settled()
+    assert await client.zcard("{dashseek}:all:concurrency") == 1
+
+
+async def test_the_calls_of_a_process_that_has_died_are_over_when_their_leases_are(
+    client: Any, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 64: no slot is lost for good."""
+    monkeypatch.setattr(shared_limits, "LEASE_MS", 150)
+    monkeypatch.setattr(shared_limits, "RENEW_EVERY_S", 0.03)
+    one = [scope("all", concurrency=1)]
+    async with shared_limits.opened(url, "closed") as alive:
+        async with shared_limits.opened(url, "closed") as dead:
+            await let_in(dead, one)
+            await asyncio.sleep(0.4)
+            assert refused(await alive.reserve(one, 1))
+        async with asyncio.timeout(5):
+            while refused(await alive.reserve(one, 1)):  # noqa: ASYNC110 - only Redis knows
+                await asyncio.sleep(0.02)
+
+
+# The cost
+
+
+async def test_a_decision_is_one_round_trip_and_its_end_another(client: Any, limiter: shared_limits.Shared) -> None:
+    """LIM-1."""
+    everything = [scope(name, concurrency=9, burst=9, rpm=9, tpm=900) for name in ("all", "key:a", "model:m")]
+    (await let_in(limiter, everything)).settle(1)
+    await limiter.settled()
+    await client.config_resetstat()
+    (await let_in(limiter, everything)).settle(1)
+    await limiter.settled()
+    sent = await client.info("commandstats")
+    assert sent["cmdstat_evalsha"]["calls"] == 2
+    assert not {"cmdstat_eval", "cmdstat_script|load", "cmdstat_multi"} & sent.keys()
+
+
+async def test_a_server_that_has_lost_its_scripts_gets_them_again(client: Any, limiter: shared_limits.Shared) -> None:
+    await let_in(limiter, [scope("all", rpm=2)])
+    await client.script_flush()
+    await let_in(limiter, [scope("all", rpm=2)])
+    assert refused(await limiter.reserve([scope("all", rpm=2)], 1))
+
+
+# Redis away
+
+
+@pytest.mark.parametrize("policy", ["open", "closed"])
+async def test_while_redis_is_away_the_policy_counts_and_is_logged_once(
+    policy: shared_limits.Policy, port: int, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 6: stated policy, logged and counted; and limits are back when Redis is."""
+    monkeypatch.setattr(shared_limits, "REST_S", 0.1)
+    one = [scope("all", rpm=1)]
+    with capture_logs() as logged:
+        async with shared_limits.opened(url, policy) as limiter:
+            decisions = [await limiter.reserve(one, 1) for _ in range(5)]
+            assert [refused(decision) for decision in decisions] == [policy == "closed"] * 5
+            assert limiter.unchecked == 5
+            for decision in decisions:
+                if isinstance(decision, limits.Refused):
+                    fault = decision.fault
+                    assert (fault.status, fault.code, fault.blame) == (503, "ModelUnavailable", "operator")
+                else:
+                    for end in (decision.release, decision.refund, lambda told=decision: told.settle(1)):
+                        end()
+            with running(port, tmp_path):
+                await answers(url)
+                await asyncio.sleep(0.15)
+                reservation = await let_in(limiter, one)
+                assert refused(await limiter.reserve(one, 1))
+                reservation.release()
+    assert [(event["event"], event["log_level"]) for event in logged] == [
+        ("redis_away", "error"),
+        ("redis_back", "warning"),
+    ]
+
+
+async def test_an_end_that_cannot_be_told_is_counted_and_raises_nothing(port: int, url: str, tmp_path: Path) -> None:
+    with capture_logs():
+        async with shared_limits.opened(url, "open") as limiter:
+            with running(port, tmp_path):
+                await answers(url)
+                reservation = await let_in(limiter, [scope("all", concurrency=1)])
+            reservation.settle(1)
+            await limiter.settled()
+            assert limiter.unsettled == 1
+
+
+async def test_a_redis_that_accepts_and_says_nothing_holds_no_call_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hanging Redis is as good as none: a quarter of a second once, then nothing for a while."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server:
+        mute = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with capture_logs() as logged:
+            async with shared_limits.opened(mute, "open") as limiter:
+                begun_s = asyncio.get_running_loop().time()
+                await asyncio.gather(*(limiter.reserve([scope("all", rpm=1)], 1) for _ in range(50)))
+                await asyncio.gather(*(limiter.reserve([scope("all", rpm=1)], 1) for _ in range(50)))
+                took_s = asyncio.get_running_loop().time() - begun_s
+                assert limiter.unchecked == 100
+    assert took_s < 3 * shared_limits.TIMEOUT_S
+    assert [event["event"] for event in logged] == ["redis_away"]
+
+
+# As an operator asks for it
+
+
+async def test_a_redis_url_means_shared_limits(client: Any, url: str) -> None:
+    chosen = settings.load({}, None, {"DASHSEEK_REDIS_URL": url})
+    async with limits.opened(chosen) as limiter:
+        assert isinstance(limiter, shared_limits.Shared)
+        assert not refused(await limiter.reserve([], 1))
+        await let_in(limiter, [scope("all", rpm=1)])
+        assert refused(await limiter.reserve([scope("all", rpm=1)], 1))

@@ -1,0 +1,74 @@
+"""The gateway in the test's own loop, over real sockets, so that a test can look at both of its sides and inside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pytest
+
+from config import models, settings
+from proxy import app, gateway, lifecycle, passage, upstream
+from translators import tokens
+
+
+@dataclass(slots=True)
+class Running:
+    """A gateway that serves.
+
+    ended: every call that has ended, with its outcome
+    """
+
+    house: gateway.Gateway
+    process: lifecycle.Running
+    ended: list[tuple[passage.Exchange, str]] = field(default_factory=list)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+        return self.process.url
+
+    def keep(self, exchange: passage.Exchange, outcome: str) -> None:
+        """Be told of a call that has ended."""
+        self.ended.append((exchange, outcome))
+        self._news.set()
+
+    async def end_of(self, number: int = 1) -> tuple[passage.Exchange, str]:
+        """Wait for the end of the call of that number, from 1."""
+        while len(self.ended) < number:
+            self._news.clear()
+            await self._news.wait()
+        return self.ended[number - 1]
+
+
+class StartGateway(Protocol):
+    """`front = await gateway_before(upstream.url, idle_timeout=0.1)`."""
+
+    def __call__(self, *targets: str, **chosen: object) -> Awaitable[Running]: ...
+
+
+@pytest.fixture
+async def gateway_before(vocabulary: tokens.Vocabulary) -> AsyncIterator[StartGateway]:
+    """Starts gateways before upstreams; they end with the test."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(*targets: str, **chosen: object) -> Running:
+            said = settings.load({"upstream": targets, "port": 0, **chosen}, None, {})
+            upstreams = await stack.enter_async_context(upstream.opened(said))
+            house = gateway.build(said, models.load(said), vocabulary, upstreams)
+            ended: list[tuple[passage.Exchange, str]] = []
+            running: Running
+
+            def keep(exchange: passage.Exchange, outcome: str) -> None:
+                running.keep(exchange, outcome)
+
+            process = await lifecycle.start(app.application(house, keep), said)
+            running = Running(house, process, ended)
+            stack.push_async_callback(process.stop)
+            return running
+
+        yield start
