@@ -104,7 +104,10 @@ async def _show(url: str) -> Seen:
     click.echo(f"sent      {orjson.dumps(CALL).decode()}\n")
     headers = {"Authorization": f"Bearer {KEY}", "X-DashScope-SSE": "enable"}
     seen = Seen()
-    async with aiohttp.ClientSession() as session, session.post(url + app.GENERATION, json=CALL, headers=headers) as got:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url + app.GENERATION, json=CALL, headers=headers) as got,
+    ):
         if got.content_type != "text/event-stream":
             seen.complaints.append(f"answered with {got.status}: {await got.text()}")
             return seen

@@ -46,6 +46,10 @@ FRAMING: Final[tuple[tuple[str, Callable[[web.Request], bool]], ...]] = (
 )
 
 
+class Misframed(http_exceptions.BadHttpMessage):
+    """A request that aiohttp takes and we do not."""
+
+
 def connections(server: web.Server, chosen: settings.Settings) -> Callable[[], Connection]:
     """What `loop.create_server` asks for every connection it accepts."""
     return functools.partial(Connection, server, Malformed(), chosen)
@@ -81,10 +85,6 @@ async def last_look(asked: web.Request, answer: web.StreamResponse) -> None:
     if hdrs.UPGRADE in asked.headers or not asked.content.is_eof() or asked.app[LEAVING].is_set():
         answer.force_close()
         answer.headers[hdrs.CONNECTION] = "close"
-
-
-class Misframed(http_exceptions.BadHttpMessage):
-    """A request that aiohttp takes and we do not."""
 
 
 class Answered(ConnectionError):  # noqa: N818 - named for what happened

@@ -44,7 +44,7 @@ class Watch:
 
     wait:     what is waited for at first
     limits_s: seconds each wait may last
-    open:     where the watch is found from outside, as long as its context lives
+    open_:    where the watch is found from outside, as long as its context lives
     since_s:  loop time from which TOTAL counts
     """
 
