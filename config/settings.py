@@ -29,7 +29,6 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json", "console"]
 JournalSync = Literal["never", "interval", "always"]
 JournalPolicy = Literal["refuse", "continue"]
-OnClientGone = Literal["abort", "drain"]
 RedisPolicy = Literal["open", "closed"]
 DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 # Settled by a validator, from the fields before it.
@@ -159,13 +158,11 @@ class Settings(BaseModel):
         default="refuse",
         description="While it cannot be written. refuse: no calls. continue: count the lines that are missing.",
     )
-    on_client_gone: Annotated[OnClientGone, values.Word] = Field(
-        default="abort",
-        description="When a caller hangs up. abort: stop the upstream. drain: read on, for upstream's own figures.",
+    max_connections: values.Number | None = Field(
+        default=None,
+        title="NUMBER",
+        description="Most open connections of callers; beyond them it is 503. Unset: half the limit of open files.",
     )
-    client_gone_timeout: values.Seconds = Field(default=30, description="To drain so for at most.")
-    client_gone_tokens: values.Tokens = Field(default=4096, description="To drain so for at most so many tokens.")
-
     max_body_bytes: values.Bytes = Field(default=ByteSize(16 << 20), description="Longest call, unpacked; also 8MiB.")
     max_event_bytes: values.Bytes = Field(
         default=ByteSize(16 << 20), description="Longest single event of an upstream."
@@ -256,16 +253,13 @@ class Settings(BaseModel):
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Upstream": ("upstream", "upstream_api_key", "upstream_api_key_file", "upstream_ca_file", "dialect"),
     "Models": ("map", "aliases", "models_file", "model_route", "strict_thinking"),
-    "Callers": ("host", "port", "auth", "keys_file", "max_body_bytes"),
+    "Callers": ("host", "port", "auth", "keys_file", "max_body_bytes", "max_connections"),
     "Limits": ("limits", "key_limits", "model_limits", "redis_url", "redis_policy"),
     "Metering": (
         "journal_file",
         "journal_fsync",
         "journal_max_bytes",
         "journal_policy",
-        "on_client_gone",
-        "client_gone_timeout",
-        "client_gone_tokens",
     ),
     "Time limits": (
         "header_timeout",

@@ -191,6 +191,7 @@ Key = Annotated[SecretStr, AfterValidator(key)]
 NewFile = Annotated[Path, AfterValidator(writable)]
 RedisUrl = Annotated[SecretStr, AfterValidator(redis_url)]
 Tokens = Annotated[int, BeforeValidator(number), Field(gt=0, title="TOKENS")]
+Number = Annotated[int, BeforeValidator(number), Field(gt=0, title="NUMBER")]
 Limits = Annotated[Limit, BeforeValidator(limit), Field(title="LIMIT")]
 Word = BeforeValidator(word)
 Urls = Annotated[tuple[Annotated[str, AfterValidator(base_url)], ...], BeforeValidator(items)]

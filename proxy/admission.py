@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from config import settings
+from proxy import keys
 from translators import faults
 
 
@@ -17,15 +18,20 @@ class Admission:
     fingerprint:  names the key in logs and records without giving it away; None where the caller brought none
     upstream_key: the key that goes upstream; None where there is none to send
     own_key:      whether that key is the operator's, so that the caller is not to blame for it
+    known:        who it is, where there is a keys file
     """
 
     fingerprint: str | None
     upstream_key: str | None
     own_key: bool
+    known: keys.Key | None = None
 
 
-def admit(headers: Mapping[str, str], chosen: settings.Settings) -> Admission:
-    """Let a caller in, or refuse with DashScope's own 401."""
+def admit(headers: Mapping[str, str], chosen: settings.Settings, ring: keys.Ring | None = None) -> Admission:
+    """Let a caller in, or refuse with DashScope's own 401.
+
+    ring: the keys that are let in, for `auth = keys`
+    """
     key = key_in(headers)
     if not key and chosen.auth != "none":
         raise faults.Refusal(faults.NO_KEY)
@@ -34,8 +40,9 @@ def admit(headers: Mapping[str, str], chosen: settings.Settings) -> Admission:
         if not (key.isascii() and key.isprintable()):
             raise faults.Refusal(faults.BAD_KEY, "the key holds characters no key has")
         return Admission(fingerprint, key, own_key=False)
+    known = ring.find(key) if ring is not None else None
     own = chosen.upstream_api_key
-    return Admission(fingerprint, own.get_secret_value() if own else None, own_key=True)
+    return Admission(fingerprint, own.get_secret_value() if own else None, own_key=True, known=known)
 
 
 def key_in(headers: Mapping[str, str]) -> str:

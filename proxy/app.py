@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack
 from typing import Final
 
 import structlog
 from aiohttp import web
 
 from config import models, settings
-from proxy import front, gateway, generation, lifecycle, passage, record, relay, telemetry, upstream, vocabulary
+from proxy import admin, front, gateway, generation, lifecycle, passage, record, relay, telemetry
 from translators import faults
 
 log = structlog.get_logger()
@@ -38,28 +37,35 @@ def serve(chosen: settings.Settings, rows: Iterable[models.ModelRow]) -> int:
 
 
 async def _serve(chosen: settings.Settings, rows: Iterable[models.ModelRow]) -> int:
-    async with AsyncExitStack() as stack:
-        upstreams = await stack.enter_async_context(upstream.opened(chosen))
-        house = gateway.build(chosen, rows, vocabulary.load(), upstreams)
+    async with gateway.opened(chosen, rows) as house:
         # What is loaded now lives as long as the process: it need not be walked by every collection.
         gc.collect()
         gc.freeze()
-        running = await lifecycle.start(application(house), chosen)
+        calls = application(house)
+        running = await lifecycle.start(calls, chosen, admin.application(house, calls[front.DRAINING]))
         print(f"dashseek serving on {running.url}", flush=True)  # noqa: T201 - the line that scripts wait for
-        log.info("serving", url=running.url, upstream=chosen.upstream, dialect=chosen.dialect, auth=chosen.auth)
+        log.info(
+            "serving",
+            url=running.url,
+            admin=running.admin_url,
+            upstream=chosen.upstream,
+            dialect=chosen.dialect,
+            auth=chosen.auth,
+        )
         await running.until_told_to_stop(house.clocks)
     return 0
 
 
-def application(house: gateway.Gateway, keep: Record = record.to_log) -> web.Application:
+def application(house: gateway.Gateway, keep: Record = lambda _, __: None) -> web.Application:
     """The web application before one gateway; `keep` is told of every call when it has ended."""
     app = web.Application(middlewares=[surface], client_max_size=int(house.settings.max_body_bytes))
     app[front.LEAVING] = asyncio.Event()
+    app[front.DRAINING] = asyncio.Event()
     app.on_response_prepare.append(front.last_look)
     door = _door(house, keep)
     app.router.add_post(GENERATION, door)
     app.router.add_post(MULTIMODAL, _wrong_endpoint)
-    app.router.add_get(HEALTH, _healthy)
+    app.router.add_get(HEALTH, admin.alive)
     if house.settings.model_route:
         app.router.add_post(_pattern(house.settings.model_route), door)
     return app
@@ -88,28 +94,29 @@ def _door(house: gateway.Gateway, keep: Record) -> Handler:
         if request.app[front.LEAVING].is_set():
             raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
         exchange = passage.Exchange(front.request_id(request), asyncio.get_running_loop().time())
-        outcome = "internal_error"
+        end = record.End.BUG
         try:
             response = await generation.generate(house, request, exchange)
-            outcome = exchange.outcome
+            end = record.End.DONE
         except faults.Refusal as refusal:
             exchange.refusal = refusal
-            outcome = exchange.outcome
+            end = record.End.DONE
             raise
         except passage.CallerStalled:
-            outcome = "client_stalled"
+            end = record.End.STALLED
             if request.transport is not None:
                 request.transport.abort()
             raise asyncio.CancelledError from None
         except (relay.CallerGone, asyncio.CancelledError):
             # Who leaves with the last byte in hand has not left early.
-            outcome = exchange.outcome if exchange.ended_s is not None else "client_gone"
+            end = record.End.LEFT if exchange.ended_s is None else record.End.DONE
             raise asyncio.CancelledError from None
         except Exception as error:
             log.exception("bug", request_id=exchange.request_id, error=type(error).__name__)
             raise faults.Refusal(faults.INTERNAL) from None
         finally:
-            keep(exchange, outcome)
+            outcome = record.settle(exchange, end, house.journal)
+            keep(exchange, outcome.value)
         return response
 
     return generate
@@ -117,10 +124,6 @@ def _door(house: gateway.Gateway, keep: Record) -> Handler:
 
 async def _wrong_endpoint(_: web.Request) -> web.StreamResponse:
     raise faults.Refusal(faults.WRONG_ENDPOINT)
-
-
-async def _healthy(_: web.Request) -> web.StreamResponse:
-    return web.json_response({"status": "ok"})
 
 
 def _pattern(route: str) -> str:

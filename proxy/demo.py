@@ -16,7 +16,7 @@ import click
 import orjson
 
 from config import models, settings
-from proxy import app, gateway, lifecycle, local, passage, simulator, telemetry, upstream, vocabulary
+from proxy import app, gateway, lifecycle, local, passage, simulator, telemetry, vocabulary
 from translators import sse, tokens, usage
 
 KEY: Final = "sk-demo"
@@ -72,8 +72,7 @@ async def _demo(*, once: bool, port: int) -> int:
             {"upstream": (url,), "dialect": dialect, "port": port, "auth": "any", "log_level": "warning"}, None, {}
         )
         telemetry.configure(chosen)
-        upstreams = await stack.enter_async_context(upstream.opened(chosen))
-        house = gateway.build(chosen, models.load(chosen), words, upstreams)
+        house = await stack.enter_async_context(gateway.opened(chosen, models.load(chosen)))
         kept: asyncio.Queue[passage.Exchange] = asyncio.Queue()
         running = await lifecycle.start(app.application(house, lambda exchange, _: kept.put_nowait(exchange)), chosen)
         click.echo(f"upstream  {what}\nproxy     {running.url}")

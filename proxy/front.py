@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import resource
 import socket
+import sys
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, NoReturn
 
@@ -27,13 +30,21 @@ log = structlog.get_logger()
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 # Set once the process takes no more calls: the connections that are left end with their present answer.
 LEAVING: Final = web.AppKey("leaving", asyncio.Event)
+DRAINING: Final = web.AppKey("draining", asyncio.Event)
 
 # What the kernel has taken over nobody else waits for: a caller who vanished, or stopped reading at the very end. It
 # cuts later than the watch of the call, which knows what it cuts.
 KERNEL_GRACE_S: Final = 5.0
 
-# Of what is not HTTP one line in so many seconds is logged, or a scanner fills the disk.
-MALFORMED_LINE_EVERY_S: Final = 10.0
+# Of what is not HTTP, or finds no room, one line in so many seconds is logged, or a scanner fills the disk.
+LINE_EVERY_S: Final = 10.0
+
+# A caller's connection and that of its upstream call, out of what the listener, the log and the journal leave.
+FDS_PER_CALL: Final = 2
+SPARE_FDS: Final = 32
+# Beyond the cap so many are told so at a time, each for so long at most; who comes beyond these is cut without a word.
+REFUSED_AT_ONCE: Final = 16
+LINGER_S: Final = 1.0
 
 # What no caller of ours needs, and what a proxy before us may frame differently than we do (request smuggling).
 FRAMING: Final[tuple[tuple[str, Callable[[web.Request], bool]], ...]] = (
@@ -52,7 +63,20 @@ class Misframed(http_exceptions.BadHttpMessage):
 
 def connections(server: web.Server, chosen: settings.Settings) -> Callable[[], Connection]:
     """What `loop.create_server` asks for every connection it accepts."""
-    return functools.partial(Connection, server, Malformed(), chosen)
+    room = Room(most_connections(chosen.max_connections), Flood("no_room"))
+    return functools.partial(Connection, server, Flood("malformed"), room, chosen)
+
+
+def most_connections(asked_for: int | None) -> int:
+    """How many connections of callers may be open: what the limit of open files has room for, or fewer if so chosen.
+
+    Without a cap the process would run out of files in the middle of calls, and could not even say so (spec ERR-5).
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return asked_for or sys.maxsize
+    fitting = max(1, (soft - SPARE_FDS) // FDS_PER_CALL)
+    return min(asked_for or fitting, fitting)
 
 
 def request_id(asked: web.BaseRequest) -> str:
@@ -91,10 +115,14 @@ class Answered(ConnectionError):  # noqa: N818 - named for what happened
     """The answer is out, past aiohttp: it takes this for a caller who left, ends the connection and says nothing."""
 
 
-class Malformed:
-    """The log of what is not HTTP: the first, and then one line for many."""
+class Flood:
+    """The log of what strangers can cause at will: the first, and then one line for many.
 
-    def __init__(self) -> None:
+    event: what they cause
+    """
+
+    def __init__(self, event: str) -> None:
+        self._event = event
         self._loop = asyncio.get_running_loop()
         self._quiet_until_s = 0.0
         self._unsaid = 0
@@ -104,19 +132,30 @@ class Malformed:
         self._unsaid += 1
         now_s = self._loop.time()
         if now_s >= self._quiet_until_s:
-            log.warning("malformed", reason=reason, request_id=request_id, count=self._unsaid)
-            self._unsaid, self._quiet_until_s = 0, now_s + MALFORMED_LINE_EVERY_S
+            log.warning(self._event, reason=reason, request_id=request_id, count=self._unsaid)
+            self._unsaid, self._quiet_until_s = 0, now_s + LINE_EVERY_S
+
+
+@dataclass(slots=True)
+class Room:
+    """How many connections of callers are open, of how many that may be."""
+
+    most: int
+    flood: Flood
+    open: int = 0
 
 
 class Connection(web.RequestHandler):
-    """One connection of a caller: aiohttp's, with a clock on every head, and with answers of ours."""
+    """One connection of a caller: aiohttp's, with a clock on every head, a cap on their number, and answers of ours."""
 
-    __slots__ = ("_begun", "_clock", "_header_timeout_s", "_malformed", "_write_timeout_s")
+    __slots__ = ("_begun", "_beyond", "_clock", "_header_timeout_s", "_malformed", "_room", "_write_timeout_s")
 
-    def __init__(self, server: web.Server, malformed: Malformed, chosen: settings.Settings) -> None:
+    def __init__(self, server: web.Server, malformed: Flood, room: Room, chosen: settings.Settings) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(server, loop=loop, keepalive_timeout=chosen.keepalive_timeout)
         self._malformed = malformed
+        self._room = room
+        self._beyond = False
         self._header_timeout_s = chosen.header_timeout
         self._write_timeout_s = chosen.write_timeout
         self._clock: asyncio.TimerHandle | None = None
@@ -125,6 +164,11 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A connection that says nothing at all has as long as one that says half."""
         super().connection_made(transport)
+        self._room.open += 1
+        self._beyond = self._room.open > self._room.most
+        if self._room.open > self._room.most + REFUSED_AT_ONCE:
+            self.force_close()
+            return
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it
             connection: socket.socket = transport.get_extra_info("socket")
             kernel_timeout_ms = int((self._write_timeout_s + KERNEL_GRACE_S) * 1000)
@@ -132,7 +176,10 @@ class Connection(web.RequestHandler):
         self._clock = self._loop.call_later(self._header_timeout_s, self.force_close)
 
     def data_received(self, data: bytes) -> None:
-        """Time a head from its first byte to its last."""
+        """Time a head from its first byte to its last; of who came beyond the cap, nothing is read."""
+        if self._beyond:
+            self._send_away()
+            return
         super().data_received(data)
         if self._waiter is None or self._waiter.done():
             self._stop_clock()
@@ -143,6 +190,7 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nothing is waited for any more."""
+        self._room.open -= 1
         self._stop_clock()
         super().connection_lost(exc)
 
@@ -172,6 +220,17 @@ class Connection(web.RequestHandler):
             resp = refused(faults.BODY_INVALID, request_id(request))
             resp.force_close()
         return await super().finish_response(request, resp, start_time)
+
+    def _send_away(self) -> None:
+        """Answer without reading, and let what is still coming go by for a moment: an end at once would reset it."""
+        if not self._begun:
+            self._begun = True
+            known_as = _request_id("")
+            self._room.flood.note("max_connections", known_as)
+            self._answer(faults.OVERLOADED, known_as)
+            if self._clock is not None:
+                self._clock.cancel()
+            self._clock = self._loop.call_later(LINGER_S, self.force_close)
 
     def _too_late(self) -> None:
         known_as = _request_id("")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from config import models as tables
 from config import settings
-from proxy import upstream, watch
+from proxy import journal, keys, limits, upstream, vocabulary, watch
 from translators import dialogue, tokens, usage
 from translators.dashscope import models
 from translators.openai import dialects
@@ -18,6 +19,9 @@ class Gateway:
     """One gateway; nothing in it belongs to a call.
 
     limits_s: how long each wait of a call may last, in seconds
+    journal:  what is written down of every call
+    limiter:  what lets calls in
+    ring:     the keys that are let in; None where any is, or none is needed
     offsets:  how far upstream's prompt templates are from ours (spec USE-5)
     clocks:   the watches of open calls, for a drain to end
     """
@@ -28,6 +32,9 @@ class Gateway:
     upstreams: upstream.Upstream
     dialect: dialects.Dialect
     limits_s: Mapping[watch.Wait, float]
+    journal: journal.Journal
+    limiter: limits.Limiter
+    ring: keys.Ring | None
     offsets: usage.Offsets = field(default_factory=usage.Offsets)
     clocks: set[watch.Watch] = field(default_factory=set)
 
@@ -39,18 +46,22 @@ class Gateway:
         return watch.Watch(wait, self.limits_s, self.clocks, since_s)
 
 
-def build(
-    chosen: settings.Settings,
-    rows: Iterable[tables.ModelRow],
-    vocabulary: tokens.Vocabulary,
-    upstreams: upstream.Upstream,
-) -> Gateway:
-    """The gateway an operator asked for."""
-    return Gateway(
-        chosen,
-        models.Catalogue((dialogue.Model(**row) for row in rows), chosen.aliases),
-        vocabulary,
-        upstreams,
-        dialects.DIALECTS[chosen.dialect],
-        {wait: float(getattr(chosen, wait.value)) for wait in watch.Wait},
-    )
+@asynccontextmanager
+async def opened(chosen: settings.Settings, rows: Iterable[tables.ModelRow]) -> AsyncIterator[Gateway]:
+    """The gateway an operator asked for, with its pools and files, as long as the context lives.
+
+    Raises `SettingsError` where the journal or the keys file cannot be used, `VocabularyError` where the vocabulary
+    cannot.
+    """
+    async with AsyncExitStack() as stack:
+        yield Gateway(
+            chosen,
+            models.Catalogue((dialogue.Model(**row) for row in rows), chosen.aliases),
+            vocabulary.load(),
+            await stack.enter_async_context(upstream.opened(chosen)),
+            dialects.DIALECTS[chosen.dialect],
+            {wait: float(getattr(chosen, wait.value)) for wait in watch.Wait},
+            await stack.enter_async_context(journal.opened(chosen)),
+            await stack.enter_async_context(limits.opened(chosen)),
+            await stack.enter_async_context(keys.opened(chosen.keys_file)) if chosen.keys_file else None,
+        )

@@ -15,7 +15,7 @@ import orjson
 import structlog
 from aiohttp import web
 
-from proxy import admission, gateway, passage, upstream, watch
+from proxy import admission, gateway, journal, limits, passage, upstream, watch
 from translators import dialogue, faults, pipe, tokens
 from translators.dashscope import call as calls
 from translators.openai import prompt, request
@@ -37,15 +37,17 @@ async def generate(house: gateway.Gateway, asked: web.Request, exchange: passage
         async with house.timed(watch.Wait.BODY, exchange.received_s):
             ready = await _ready(house, asked, exchange)
     except watch.Expired as expired:
-        raise passage.refusal_of(expired, exchange.request_id) from None
+        raise passage.refusal_of(expired, exchange) from None
     return await (ready.stream() if ready.streams else ready.reply())
 
 
 async def _ready(house: gateway.Gateway, asked: web.Request, exchange: passage.Exchange) -> passage.Passage:
     """Read and check a call until it is ready to go."""
-    exchange.caller = caller = admission.admit(asked.headers, house.settings)
+    exchange.caller = caller = admission.admit(asked.headers, house.settings, house.ring)
     check_headers(asked.headers)
     exchange.call = call = await _read(house, asked)
+    if caller.known is not None:
+        caller.known.check_model(call.model.id)
     if call.ignored:
         log.debug("ignored", request_id=exchange.request_id, fields=call.ignored)
     return await _prepared(house, asked, exchange, call, caller)
@@ -128,11 +130,14 @@ async def _prepared(
     model, dialect = call.model, house.dialect
     upstream_model = request.upstream_id(call, dialect)
     body = request.translate(call, dialect, upstream_model=upstream_model)
+    kind = prompt.offset_key(call, upstream_model, body.effort)
+    exchange.opening = _opening(exchange, call, caller, upstream_model)
     count = await _counting(house, call, body)
     if count.tokens is not None and count.tokens > model.input_tokens:
         raise faults.Refusal(faults.input_length(model.input_tokens))
     if count.tokens is not None and count.tokens > _room(model):
         body = request.translate(call, dialect, upstream_model=upstream_model, input_tokens=count.tokens)
+    await _let_in(house, exchange, call, count)
     terms = pipe.agreed(
         call,
         dialect,
@@ -142,6 +147,9 @@ async def _prepared(
         event_limit=int(house.settings.max_event_bytes),
     )
     exchange.pipe = through = pipe.Pipe(call, terms, house.vocabulary)
+    if count.tokens is not None:
+        through.count_prompt(count.tokens, house.offsets.get(kind))
+    exchange.entry = house.journal.open(exchange.opening)
     trace = _trace(asked.headers)
 
     def post(body: request.Body) -> upstream.Post:
@@ -150,8 +158,44 @@ async def _prepared(
     def resumed(chain: str) -> upstream.Post:
         return post(request.resume(call, dialect, chain, upstream_model=upstream_model))
 
-    kind = prompt.offset_key(call, upstream_model, body.effort)
     return passage.Passage(house, asked, exchange, through, terms, post(body), resumed, count, kind, call.stream)
+
+
+async def _let_in(
+    house: gateway.Gateway, exchange: passage.Exchange, call: dialogue.Call, count: passage.Count
+) -> None:
+    """Take the call from its allowances; raises `Refusal` where it is over a limit (spec LIM-1)."""
+    caller = exchange.caller
+    known = caller.known if caller else None
+    fingerprint = caller.fingerprint if caller else None
+    taken_from = limits.scopes(house.settings, call.model.id, fingerprint, known.limits if known else None)
+    if not taken_from:
+        return
+    longest_answer = (call.max_tokens or call.model.answer_tokens) + (_chain(call) if call.thinking else 0)
+    got = await house.limiter.reserve(taken_from, await count.wait() + call.n * longest_answer)
+    if isinstance(got, limits.Refused):
+        exchange.limited = True
+        raise faults.Refusal(got.fault, "over a limit")
+    exchange.reservation = got
+
+
+def _chain(call: dialogue.Call) -> int:
+    return call.thinking_budget or call.model.chain_tokens
+
+
+def _opening(
+    exchange: passage.Exchange, call: dialogue.Call, caller: admission.Admission, upstream_model: str
+) -> journal.Opening:
+    return {
+        "at": journal.timestamp(exchange.at_s),
+        "request_id": exchange.request_id,
+        "model": call.model.id,
+        "upstream_model": upstream_model,
+        "key_id": caller.fingerprint,
+        "key_name": caller.known.name if caller.known else None,
+        "stream": call.stream,
+        "thinking": call.thinking,
+    }
 
 
 def _trace(headers: Mapping[str, str]) -> dict[str, str]:

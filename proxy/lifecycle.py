@@ -27,11 +27,13 @@ BACKLOG = 1024
 class Running:
     """A server that listens.
 
-    url: where, the port as the system gave it
+    url, admin_url: where, the port as the system gave it; no admin port, no URL
     """
 
     url: str
+    admin_url: str | None
     runner: web.AppRunner
+    admin: web.AppRunner | None
     listener: asyncio.Server
     drain_delay_s: float
     drain_timeout_s: float
@@ -44,6 +46,7 @@ class Running:
         told = _Signals()
         try:
             await told.first.wait()
+            self.runner.app[front.DRAINING].set()
             log.info("draining", open_calls=len(clocks))
             await _either(told.second, asyncio.sleep(self.drain_delay_s))
             self._close()
@@ -53,7 +56,7 @@ class Running:
             for clock in tuple(clocks):
                 clock.expire(watch.Wait.DRAIN)
             await _until_empty(clocks, LAST_FRAMES_S)
-            await self.runner.cleanup()
+            await self._clean_up()
             log.info("stopped")
         finally:
             told.forget()
@@ -61,7 +64,12 @@ class Running:
     async def stop(self) -> None:
         """Stop at once; nothing is open."""
         self._close()
+        await self._clean_up()
+
+    async def _clean_up(self) -> None:
         await self.runner.cleanup()
+        if self.admin is not None:
+            await self.admin.cleanup()
 
     def _close(self) -> None:
         """Take no new connection, and no new call on one that is there."""
@@ -69,8 +77,8 @@ class Running:
         self.runner.app[front.LEAVING].set()
 
 
-async def start(app: web.Application, chosen: settings.Settings) -> Running:
-    """Listen; raises `OSError` where the address is not to be had."""
+async def start(app: web.Application, chosen: settings.Settings, admin: web.Application | None = None) -> Running:
+    """Listen, for calls and for the platform's questions; raises `OSError` where an address is not to be had."""
     runner = web.AppRunner(
         app,
         # aiohttp's default would let an upstream generate for a caller who has left.
@@ -88,9 +96,30 @@ async def start(app: web.Application, chosen: settings.Settings) -> Running:
     except OSError:
         await runner.cleanup()
         raise
-    host, port = listener.sockets[0].getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    return Running(f"http://{shown}:{port}", runner, listener, chosen.drain_delay, chosen.drain_timeout)
+    aside: web.AppRunner | None = None
+    try:
+        if admin is not None:
+            aside = web.AppRunner(admin, access_log=None, shutdown_timeout=0)
+            await aside.setup()
+            await web.TCPSite(aside, chosen.admin_host, chosen.admin_port).start()
+    except OSError:
+        listener.close()
+        await runner.cleanup()
+        raise
+    return Running(
+        _url(listener.sockets[0].getsockname()),
+        _url(aside.addresses[0]) if aside else None,
+        runner,
+        aside,
+        listener,
+        chosen.drain_delay,
+        chosen.drain_timeout,
+    )
+
+
+def _url(address: Any) -> str:
+    host, port = address[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class _Signals:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -12,7 +13,7 @@ import aiohttp
 import structlog
 from aiohttp import web
 
-from proxy import admission, gateway, relay, upstream, watch
+from proxy import admission, gateway, journal, limits, relay, upstream, watch
 from translators import dialogue, faults, pipe
 
 log = structlog.get_logger()
@@ -42,24 +43,31 @@ class CallerStalled(Exception):  # noqa: N818 - named for what happened
 class Exchange:
     """One call as its record will tell it.
 
-    received_s, first_packet_s, ended_s: loop time; ended when its last byte was handed over
-    refusal:                             how it failed, if it did
+    at_s:       wall clock, when it was received
+    received_s: loop time, as are the other times; ended_s: when its last byte was handed over
+    limited:    whether it was over a limit of ours
+    refusal:    how it failed, if it did
+    expired:    the wait that lasted too long, if one did
     """
 
     request_id: str
     received_s: float
+    at_s: float = field(default_factory=time.time)
     caller: admission.Admission | None = None
     call: dialogue.Call | None = None
     attempts: list[upstream.Attempt] = field(default_factory=list)
     pipe: pipe.Pipe | None = None
+    opening: journal.Opening | None = None
+    entry: journal.Entry | None = None
+    reservation: limits.Reservation | None = None
+    bytes_out: int = 0
+    sent_s: float | None = None
     first_packet_s: float | None = None
+    last_packet_s: float | None = None
     ended_s: float | None = None
+    limited: bool = False
     refusal: faults.Refusal | None = None
-
-    @property
-    def outcome(self) -> str:
-        """How a call ended that has ended."""
-        return "ok" if self.refusal is None else "failed"
+    expired: watch.Wait | None = None
 
 
 @dataclass(slots=True)
@@ -99,8 +107,13 @@ class Passage:
 
     async def reply(self) -> web.Response:
         """Serve the call as one JSON reply."""
-        whole = relay.Whole(self.asked)
-        await self._relay(whole)
+        whole = relay.Whole(self.asked, self.through)
+        try:
+            await self._relay(whole)
+        finally:
+            exchange = self.exchange
+            exchange.first_packet_s = exchange.last_packet_s = whole.sent_s
+            exchange.bytes_out = whole.bytes
         return whole.response
 
     async def stream(self) -> web.StreamResponse:
@@ -113,7 +126,9 @@ class Passage:
             await self._relay(downstream)
         finally:
             downstream.stop()
-            self.exchange.first_packet_s = downstream.first_s
+            exchange = self.exchange
+            exchange.first_packet_s, exchange.last_packet_s = downstream.first_s, downstream.last_s
+            exchange.bytes_out = downstream.bytes
         return await downstream.opened()
 
     async def _relay(self, sink: relay.Sink) -> None:
@@ -133,7 +148,7 @@ class Passage:
         stalled = isinstance(error, watch.Expired) and error.wait is watch.Wait.CALLER
         if stalled or self.through.state is pipe.State.ENDED:
             raise CallerStalled from None
-        self.exchange.refusal = refusal = refusal_of(error, self.exchange.request_id)
+        self.exchange.refusal = refusal = refusal_of(error, self.exchange)
         frame = self.through.fail(refusal)
         try:
             async with asyncio.timeout(self.gateway.settings.write_timeout):
@@ -168,6 +183,8 @@ class Passage:
     async def _ask(self, post: upstream.Post, sink: relay.Sink, clock: watch.Watch, leg: int) -> None:
         """Make one upstream call and move its answer."""
         clock.enter(watch.Wait.FIRST_TOKEN)
+        if self.exchange.sent_s is None:
+            self.exchange.sent_s = asyncio.get_running_loop().time()
         async with self.gateway.upstreams.post(post, self.exchange.attempts) as response:
             if response.status != HTTPStatus.OK:
                 raise await upstream.failure_of(response, self.terms.failures)
@@ -179,11 +196,12 @@ class Passage:
             else:
                 usage_s = self.gateway.settings.usage_timeout
                 await relay.pump(response.content, sink, self.through, clock, leg=leg, usage_s=usage_s)
+            self.exchange.refusal = self.through.refusal
             if self.through.state is pipe.State.ENDED:
                 clock.enter(watch.Wait.CALLER)
                 await self._end(sink)
                 self._learn()
-            if not (self.through.was_cut(leg) or self.through.chain_over_budget(leg)):
+            if not (self.through.refusal or self.through.was_cut(leg) or self.through.chain_over_budget(leg)):
                 await relay.drop_leftover(response)
 
     def _learn(self) -> None:
@@ -194,13 +212,14 @@ class Passage:
             self.gateway.offsets.learn(self.kind, tally.counted_input, reported.input)
 
 
-def refusal_of(error: Exception, request_id: str) -> faults.Refusal:
+def refusal_of(error: Exception, exchange: Exchange) -> faults.Refusal:
     """What the caller is told of a call that ended so; what nobody foresaw is logged with its traceback."""
     if isinstance(error, faults.Refusal):
         return error
     if isinstance(error, watch.Expired):
+        exchange.expired = error.wait
         return faults.Refusal(EXPIRED[error.wait], f"{error.wait.value} fired")
     if isinstance(error, aiohttp.ClientError):
-        return faults.Refusal(faults.UPSTREAM_BROKEN, f"upstream broke off ({type(error).__name__})")
-    log.error("bug", request_id=request_id, error=type(error).__name__, exc_info=error)
+        return faults.Refusal(faults.UPSTREAM_BROKEN, f"{faults.CUT} ({type(error).__name__})")
+    log.error("bug", request_id=exchange.request_id, error=type(error).__name__, exc_info=error)
     return faults.Refusal(faults.INTERNAL, f"a bug ({type(error).__name__})")

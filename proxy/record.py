@@ -1,18 +1,35 @@
-"""The record of a call: what is kept of it when it has ended, never a key, a prompt or an answer."""
+"""The end of a call into its record: how it ended, what was delivered and generated; never a key or a text.
+
+The journal's line and the log's say the same fields. Everything here is synchronous: a `finally` that calls it
+cannot be cancelled half-way. Source: spec MET-1, MET-3, MET-4.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Mapping
+from enum import Enum, auto
 from typing import Any, Final
 
 import structlog
 
-from proxy import passage
-from translators import faults
+from proxy import journal, passage, watch
+from proxy.journal import Outcome
+from translators import dialogue, faults, usage
 
 log = structlog.get_logger()
+
+CLIENT_GONE_STATUS: Final = 499  # nginx's word for it; in records alone, never sent
+
+
+class End(Enum):
+    """How the door saw a call end; the rest is in the exchange."""
+
+    DONE = auto()
+    LEFT = auto()
+    STALLED = auto()
+    BUG = auto()
 
 
 # Who can mend a failure decides how loud it is: an upstream key that is refused is the operator's to see.
@@ -22,41 +39,141 @@ LEVELS: Final[Mapping[faults.Blame, int]] = {
     "operator": logging.ERROR,
     "proxy": logging.ERROR,
 }
+EXPIRED: Final[Mapping[watch.Wait, Outcome]] = {
+    watch.Wait.BODY: Outcome.TIMEOUT_BODY,
+    watch.Wait.FIRST_TOKEN: Outcome.TIMEOUT_FIRST_TOKEN,
+    watch.Wait.TOKEN: Outcome.TIMEOUT_IDLE,
+    watch.Wait.CALLER: Outcome.CLIENT_STALLED,
+    watch.Wait.TOTAL: Outcome.TIMEOUT_TOTAL,
+    watch.Wait.DRAIN: Outcome.SHUTDOWN_CUT,
+}
+MODERATED: Final[Mapping[faults.Fault, Outcome]] = {
+    faults.INPUT_MODERATED: Outcome.MODERATED_INPUT,
+    faults.OUTPUT_MODERATED: Outcome.MODERATED_OUTPUT,
+}
+# Outcomes that leave nothing to bill where no packet left: upstream did no work, or said that it did none.
+IDLE: Final = frozenset(
+    {Outcome.REJECTED, Outcome.THROTTLED, Outcome.UPSTREAM_ERROR, Outcome.TIMEOUT_BODY, Outcome.TIMEOUT_CONNECT}
+)
 
 
-def to_log(exchange: passage.Exchange, outcome: str) -> None:
-    """The one log line of a call."""
+def settle(exchange: passage.Exchange, end: End, book: journal.Journal) -> Outcome:
+    """Write down how a call ended, and give back what it had reserved and not used."""
+    outcome = outcome_of(exchange, end)
+    closing = _closing(exchange, outcome)
+    if exchange.entry is not None:
+        exchange.entry.close(closing)
+    elif exchange.opening is not None:
+        book.turn_away(exchange.opening, closing)
+    if exchange.reservation is not None:
+        if closing["basis"] == "none":
+            exchange.reservation.refund()
+        else:
+            exchange.reservation.settle(closing["generated"]["total_tokens"])
+    _to_log(exchange, closing)
+    return outcome
+
+
+def outcome_of(exchange: passage.Exchange, end: End) -> Outcome:
+    """The one word for how a call ended."""
+    packets = exchange.pipe.packets if exchange.pipe else 0
+    if end is End.BUG:
+        return Outcome.INTERNAL_ERROR
+    if end is End.STALLED:
+        return Outcome.CLIENT_STALLED
+    if end is End.LEFT:
+        return Outcome.CLIENT_GONE_MID_STREAM if packets else Outcome.CLIENT_GONE_BEFORE_FIRST_PACKET
+    if exchange.expired is not None:
+        return EXPIRED[exchange.expired]
+    if exchange.refusal is None:
+        return Outcome.OK
+    return _failed(exchange, exchange.refusal)
+
+
+def _failed(exchange: passage.Exchange, refusal: faults.Refusal) -> Outcome:
+    fault = refusal.fault
+    if fault in MODERATED:
+        return MODERATED[fault]
+    if exchange.limited or fault.status == 429:  # noqa: PLR2004 - HTTP's own number
+        return Outcome.THROTTLED
+    if fault.blame == "proxy":
+        return Outcome.INTERNAL_ERROR
+    if not exchange.attempts:
+        return Outcome.REJECTED
+    if exchange.attempts[-1].result == "connect_timeout":
+        return Outcome.TIMEOUT_CONNECT
+    return Outcome.UPSTREAM_CUT if refusal.cause.startswith(faults.CUT) else Outcome.UPSTREAM_ERROR
+
+
+def _closing(exchange: passage.Exchange, outcome: Outcome) -> journal.Closing:
+    delivered = exchange.pipe.delivered if exchange.pipe else None
+    generated, basis = _generated(exchange, outcome, delivered)
+    gone = outcome in (Outcome.CLIENT_GONE_BEFORE_FIRST_PACKET, Outcome.CLIENT_GONE_MID_STREAM, Outcome.CLIENT_STALLED)
+    fault = exchange.refusal.fault if exchange.refusal else None
+    return {
+        "outcome": outcome.value,
+        "status": CLIENT_GONE_STATUS if gone else fault.status if fault else 200,
+        "code": None if gone or fault is None else fault.code,
+        "usage": _shown(exchange, delivered),
+        "generated": _shown(exchange, generated),
+        "basis": basis,
+        "drift_tokens": _drift(exchange),
+        "packets": exchange.pipe.packets if exchange.pipe else 0,
+        "bytes_out": exchange.bytes_out,
+        "attempts": [
+            {"target": attempt.target, "result": attempt.result, "reused": attempt.reused}
+            for attempt in exchange.attempts
+        ],
+        "t": _times(exchange),
+    }
+
+
+def _generated(
+    exchange: passage.Exchange, outcome: Outcome, delivered: dialogue.Usage | None
+) -> tuple[dialogue.Usage | None, usage.Basis]:
+    """The last figure known of what upstream produced, and whose it is."""
+    through = exchange.pipe
+    if through is None or not exchange.attempts or (delivered is None and outcome in IDLE):
+        return None, "none"
+    return through.answer.used(), through.answer.basis
+
+
+def _shown(exchange: passage.Exchange, used: dialogue.Usage | None) -> journal.Usage:
+    if used is None or exchange.pipe is None:
+        return journal.NOTHING
+    shown: Any = exchange.pipe.shown(used)
+    return shown  # type: ignore[no-any-return]
+
+
+def _drift(exchange: passage.Exchange) -> int | None:
+    tally = exchange.pipe.answer.tally if exchange.pipe else None
+    reported = tally.figures.get(0) if tally else None
+    if tally is None or reported is None or reported.input is None:
+        return None
+    return reported.input - tally.counted_input
+
+
+def _times(exchange: passage.Exchange) -> journal.Times:
+    start_s = exchange.received_s
+
+    def since(moment_s: float | None) -> float | None:
+        return None if moment_s is None else round((moment_s - start_s) * 1e3, 1)
+
+    return {
+        "upstream_sent": since(exchange.sent_s),
+        "first_packet": since(exchange.first_packet_s),
+        "last_packet": since(exchange.last_packet_s),
+        "closed": round((asyncio.get_running_loop().time() - start_s) * 1e3, 1),
+    }
+
+
+def _to_log(exchange: passage.Exchange, closing: journal.Closing) -> None:
+    """The one log line of a call: the journal's fields, flat, and the cause."""
     level = logging.INFO if exchange.refusal is None else LEVELS[exchange.refusal.fault.blame]
-    log.log(level, "call", request_id=exchange.request_id, outcome=outcome, **_facts(exchange))
-
-
-def _facts(exchange: passage.Exchange) -> dict[str, Any]:
-    now_s = asyncio.get_running_loop().time()
-    facts: dict[str, Any] = {"duration_ms": _ms(now_s - exchange.received_s)}
-    if exchange.first_packet_s is not None:
-        facts["first_packet_ms"] = _ms(exchange.first_packet_s - exchange.received_s)
-    if exchange.caller is not None:
-        facts["key"] = exchange.caller.fingerprint
-    if exchange.call is not None:
-        call = exchange.call
-        facts |= {"model": call.model.id, "stream": call.stream, "thinking": call.thinking}
-    if exchange.pipe is not None:
-        used = exchange.pipe.answer.used()
-        facts |= {
-            "input_tokens": used.input,
-            "output_tokens": used.output,
-            "basis": exchange.pipe.answer.basis,
-            "drift_tokens": used.input - exchange.pipe.answer.tally.counted_input,
-        }
-    if exchange.attempts:
-        facts["attempts"] = [attempt.result for attempt in exchange.attempts]
-    if exchange.refusal is not None:
-        fault = exchange.refusal.fault
-        # Behind a colon come upstream's own words, and some upstreams repeat the prompt in theirs (FastAPI's 422).
-        cause = exchange.refusal.cause.partition(": ")[0]
-        facts |= {"status": fault.status, "code": fault.code, "cause": cause}
-    return facts
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1e3, 1)
+    opening: Mapping[str, object] = exchange.opening or {
+        "request_id": exchange.request_id,
+        "key_id": exchange.caller.fingerprint if exchange.caller else None,
+    }
+    # Behind a colon come upstream's own words, and some upstreams repeat the prompt in theirs (FastAPI's 422).
+    cause = exchange.refusal.cause.partition(": ")[0] if exchange.refusal else None
+    log.log(level, "call", **{name: said for name, said in opening.items() if name != "at"}, **closing, cause=cause)

@@ -34,8 +34,8 @@ class CallerGone(Exception):  # noqa: N818 - named for what happened
 class Downstream:
     """The caller's stream: its head is held until there is something to say, or until it has been held too long.
 
-    first_s: loop time of the first packet, None before it
-    bytes:   of frames, heartbeats apart
+    first_s, last_s: loop time of the first and the newest packet, None before there is one
+    bytes:           of frames, heartbeats apart
     """
 
     __slots__ = (
@@ -50,6 +50,7 @@ class Downstream:
         "_task",
         "bytes",
         "first_s",
+        "last_s",
         "response",
     )
 
@@ -67,18 +68,25 @@ class Downstream:
         self._said = 0
         self.response: web.StreamResponse | None = None
         self.first_s: float | None = None
+        self.last_s: float | None = None
         self.bytes = 0
 
     async def write(self, frames: bytes) -> None:
         """Send whole frames, the head before the first of them."""
         response = self.response or await self.opened()
+        self.last_s = self._loop.time()
         if self.first_s is None:
-            self.first_s = self._loop.time()
+            self.first_s = self.last_s
         self.bytes += len(frames)
         try:
             await response.write(frames)
         except ConnectionError:
             raise CallerGone from None
+        except asyncio.CancelledError:
+            # A caller who stalled, or left while the buffer was full: the frames had been handed over before.
+            self._pipe.hand_over()
+            raise
+        self._pipe.hand_over()
 
     async def close(self) -> None:
         """End the body; once is enough."""
@@ -128,11 +136,14 @@ class Downstream:
 class Whole:
     """The caller's reply, which leaves in one piece at the end: what a pipe says is kept until then."""
 
-    __slots__ = ("_body", "_request", "response")
+    __slots__ = ("_body", "_pipe", "_request", "bytes", "response", "sent_s")
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, through: pipe.Pipe) -> None:
         self._request = request
+        self._pipe = through
         self._body = b""
+        self.bytes = 0
+        self.sent_s: float | None = None
         self.response = web.Response(content_type="application/json")
 
     async def write(self, frames: bytes) -> None:
@@ -147,6 +158,8 @@ class Whole:
             await self.response.write_eof()
         except ConnectionError:
             raise CallerGone from None
+        self.sent_s, self.bytes = asyncio.get_running_loop().time(), len(self._body)
+        self._pipe.hand_over()
 
 
 class Sink(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 Blame = Literal["caller", "operator", "upstream", "proxy"]
 
@@ -43,6 +43,9 @@ class Refusal(Exception):  # noqa: N818 - it refuses a call; it is not an error 
         self.fault = fault
         self.cause = cause
 
+
+# How a cause begins where upstream had begun to answer and then went away.
+CUT: Final = "upstream broke off"
 
 # The algorithm layer of the service prefixes its parameter texts, the gateway layer does not (spec REQ-8).
 PARAMETER_PREFIX = "<400> InternalError.Algo.InvalidParameter: "

@@ -165,12 +165,15 @@ class Pipe:
 
     A call that does not stream is the same pipe with another writer: nothing comes out of it until the reply does, so
     that a folded stream and a completion give the same reply.
-    state: see `State`
+    state:   see `State`
+    packets: how many the caller was handed; a reply is one
+    refusal: what ended an open stream with an error frame
     """
 
     __slots__ = (
         "_collected",
         "_decoders",
+        "_delivered",
         "_frames",
         "_logprobs",
         "_open_legs",
@@ -178,6 +181,8 @@ class Pipe:
         "_terms",
         "_writer",
         "answer",
+        "packets",
+        "refusal",
         "state",
     )
 
@@ -194,6 +199,9 @@ class Pipe:
         self.answer = Answer(call, terms, vocabulary, shape, self._writer)
         self._open_legs = set(range(terms.legs))
         self._logprobs = call.logprobs
+        self._delivered: dict[int, tuple[int, int, int]] = {}
+        self.packets = 0
+        self.refusal: faults.Refusal | None = None
         self._decoders = [sse.Decoder(terms.event_limit) for _ in self._open_legs]
         self._readers = [self._reader(leg) for leg in self._open_legs]
 
@@ -231,7 +239,7 @@ class Pipe:
             for data in self._decoders[leg].eof():
                 reader.feed(data)
             if not (reader.done or self._has_ended(leg)):
-                raise faults.Refusal(faults.UPSTREAM_BROKEN, "upstream closed before the answer ended")
+                raise faults.Refusal(faults.UPSTREAM_BROKEN, f"{faults.CUT} before the answer ended")
             reader.done = True
             return self._flow(leg)
         except faults.Refusal as refusal:
@@ -267,8 +275,32 @@ class Pipe:
         if following is None:
             raise refusal
         self.state = following
+        self.refusal = refusal
         self._open_legs.clear()
         return ready + self._frames.error(refusal.fault)
+
+    def hand_over(self) -> None:
+        """What has come out so far is handed to the caller's socket: its usage is what the caller is billed for."""
+        if self._collected is not None:
+            self.packets = 1
+        else:
+            self.packets = self._frames.number
+            self._delivered = self._frames.said.copy()
+
+    @property
+    def delivered(self) -> dialogue.Usage | None:
+        """What the last packets handed over said, outputs summed over choices; None before there was one (spec MET-3)."""
+        if self._collected is not None:
+            return self.answer.used() if self.packets else None
+        if not self._delivered:
+            return None
+        said = self._delivered.values()
+        chain = sum(one[2] for one in said) if self.answer.shape.counts_chain else None
+        return dialogue.Usage(max(one[0] for one in said), sum(one[1] for one in said), chain, self.answer.tally.cached)
+
+    def shown(self, used: dialogue.Usage) -> dialogue.Json:
+        """Usage in the form the caller sees it (spec OUT-4)."""
+        return self.answer.shape.usage(used)
 
     def open(self) -> None:
         """The shell has sent the head on its own: from now on a failure is an error frame (spec SSE-11)."""

@@ -117,8 +117,6 @@ def test_settings_cannot_be_changed_later() -> None:
         ("limits", "rpm=60, TPM=100_000", values.Limit(rpm=60, tpm=100_000)),
         ("key_limits", "concurrency=8 burst=2", values.Limit(concurrency=8, burst=2)),
         ("model_limits", ("DeepSeek-R1=rpm=6",), {"deepseek-r1": values.Limit(rpm=6)}),
-        ("client_gone_tokens", "9", 9),
-        ("on_client_gone", "DRAIN", "drain"),
         ("journal_file", "new.jsonl", Path("new.jsonl")),
     ],
 )
@@ -197,7 +195,6 @@ def test_what_is_missing_or_unknown_is_told_of_settings_that_are_else_right() ->
         ("journal_file", "/nowhere/usage.jsonl", "in a directory that is there"),
         ("journal_file", "/", "must be a file"),
         ("journal_fsync", "often", "must be 'never', 'interval' or 'always'"),
-        ("client_gone_tokens", "0", "greater than 0"),
         ("host", "", "at least 1 character"),
     ],
 )

@@ -126,6 +126,8 @@ async def test_the_log_has_one_line_for_each_and_no_traceback(pair: Pair) -> Non
         while known_as not in pair.served.output:  # noqa: ASYNC110 - nothing tells that a process has logged
             await asyncio.sleep(0.01)
     lines: list[dict[str, Any]] = [orjson.loads(line) for line in pair.served.output.splitlines()[1:]]
-    assert [line["outcome"] for line in lines if line.get("request_id") == known_as] == ["client_gone"]
+    assert [line["outcome"] for line in lines if line.get("request_id") == known_as] == [
+        "client_gone_before_first_packet"
+    ]
     assert {line["event"] for line in lines} <= {"serving", "call"}
     assert "raceback" not in pair.served.output

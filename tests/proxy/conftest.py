@@ -11,7 +11,7 @@ from typing import Protocol
 import pytest
 
 from config import models, settings
-from proxy import app, gateway, lifecycle, passage, upstream
+from proxy import app, gateway, lifecycle, passage
 from translators import tokens
 
 
@@ -58,8 +58,7 @@ async def gateway_before(vocabulary: tokens.Vocabulary) -> AsyncIterator[StartGa
 
         async def start(*targets: str, **chosen: object) -> Running:
             said = settings.load({"upstream": targets, "port": 0, **chosen}, None, {})
-            upstreams = await stack.enter_async_context(upstream.opened(said))
-            house = gateway.build(said, models.load(said), vocabulary, upstreams)
+            house = await stack.enter_async_context(gateway.opened(said, models.load(said)))
             ended: list[tuple[passage.Exchange, str]] = []
             running: Running
 

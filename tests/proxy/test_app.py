@@ -99,7 +99,7 @@ class TestOneRecordForEveryCall:
         running = await gateway_before("http://127.0.0.1:1")
         await caller.ask(running.url, b"[]", headers)
         ((exchange, outcome),) = running.ended
-        assert outcome == "failed"
+        assert outcome == "rejected"
         assert exchange.refusal is not None
         assert exchange.refusal.fault == faults.BODY_INVALID
 
@@ -108,7 +108,7 @@ class TestOneRecordForEveryCall:
     ) -> None:
         running = await gateway_before((await simulator(Script(cut_after=3))).url)
         assert (await caller.stream(running.url, caller.call())).status == 200
-        assert [outcome for _, outcome in running.ended] == ["failed"]
+        assert [outcome for _, outcome in running.ended] == ["upstream_cut"]
 
     @pytest.mark.parametrize("headers", [caller.SSE, {}], ids=["packets", "reply"])
     async def test_a_call_whose_caller_left(
@@ -121,7 +121,7 @@ class TestOneRecordForEveryCall:
             await upstream.call()
             line.leave()
             _, outcome = await running.end_of()
-        assert outcome == "client_gone"
+        assert outcome == "client_gone_before_first_packet"
 
     async def test_a_bug_before_there_is_anything_to_pass_on(
         self, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch

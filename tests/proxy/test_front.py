@@ -84,7 +84,7 @@ async def test_a_flood_of_what_is_no_request_is_one_line_for_many(front: Running
 async def test_the_line_that_comes_later_counts_those_that_were_not_said(
     front: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.front.MALFORMED_LINE_EVERY_S", 0.2)
+    monkeypatch.setattr("proxy.front.LINE_EVERY_S", 0.2)
     with structlog.testing.capture_logs() as lines:
         for pause_s in (0, 0, 0.3, 0):
             await asyncio.sleep(pause_s)

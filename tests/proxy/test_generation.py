@@ -140,7 +140,7 @@ class TestBody:
         assert answer.fault == UNREADABLE
         assert answer.headers["connection"] == "close"
         exchange, outcome = await front.end_of()
-        assert outcome == "failed"
+        assert outcome == "timeout_body"
         assert exchange.refusal is not None
         assert exchange.refusal.cause == "body_timeout fired"
 
@@ -159,7 +159,7 @@ class TestBody:
             line.send(caller.request(caller.call())[:-5])
             await asyncio.sleep(0.05)
             line.vanish()
-            assert (await front.end_of())[1] == "client_gone"
+            assert (await front.end_of())[1] == "client_gone_before_first_packet"
 
 
 class TestCounting:

@@ -158,7 +158,7 @@ async def test_a_write_that_fails_is_a_caller_who_has_left(left: relay.Downstrea
 
 
 async def test_so_is_a_reply_that_cannot_be_sent() -> None:
-    whole = relay.Whole(Any)  # type: ignore[arg-type]
+    whole = relay.Whole(Any, Any)  # type: ignore[arg-type]
     whole.response = _Gone()  # type: ignore[assignment]
     with pytest.raises(relay.CallerGone):
         await whole.close()

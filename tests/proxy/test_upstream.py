@@ -127,6 +127,18 @@ class TestTheOneRetry:
             await refusal_of(upstreams)
         assert not simulated.calls
 
+    async def test_a_target_that_could_not_be_reached_is_tried_last_for_a_while(
+        self, simulator: StartSimulator, closed_port: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Passive ejection: only the first call loses a try to it, until its time is over."""
+        simulated = await simulator()
+        async with before(closed_port, simulated.url) as upstreams:
+            tries = [[attempt.target for attempt in (await ask(upstreams))[1]] for _ in range(3)]
+            monkeypatch.setattr(upstream, "EJECTED_S", -1.0)
+            upstreams._eject(closed_port)
+            tries.append([attempt.target for attempt in (await ask(upstreams))[1]])
+        assert tries == [[closed_port, simulated.url], [simulated.url], [simulated.url], [closed_port, simulated.url]]
+
     @pytest.mark.parametrize("status", [429, 500, 503])
     async def test_an_answer_is_an_answer(self, simulator: StartSimulator, status: int) -> None:
         simulated = await simulator(Script(status=status))
@@ -257,7 +269,7 @@ async def listening(converse: object, certificate: Path | None = None) -> AsyncI
 
 def _sever(upstreams: upstream.Upstream) -> None:
     """Cut every idle connection of the pool at the other side's kernel, unseen by this side's loop until it writes."""
-    pool = upstreams._tries[0][0].connector
+    pool = upstreams._sessions[0].connector
     assert pool is not None
     for connections in pool._conns.values():
         for protocol, _ in connections:

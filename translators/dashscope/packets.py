@@ -99,13 +99,18 @@ def error(fault: faults.Fault, request_id: str) -> bytes:
 
 
 class Frames:
-    """Numbers frames and collects them until the pipe hands them on."""
+    """Numbers frames and collects them until the pipe hands them on.
 
-    __slots__ = ("_cached", "_form", "_number", "_out", "shape")
+    number: of the newest frame
+    said:   what the newest packet of each choice said: input, output and reasoning tokens
+    """
+
+    __slots__ = ("_cached", "_form", "_out", "number", "said", "shape")
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
-        self._number = 0
+        self.number = 0
+        self.said: dict[int, tuple[int, int, int]] = {}
         self._out: list[bytes] = []
         self._form = b""
         self._cached: int | None = None
@@ -117,13 +122,14 @@ class Frames:
         if tally.cached != self._cached or not self._form:
             self._reshape()
         meter = choice.meter
-        self._number = number = self._number + 1
+        self.number = number = self.number + 1
         given, made, chain = tally.input, meter.output, meter.reasoning
         said = (number, content, reasoning, choice.index) if shape.thinks else (number, content, choice.index)
         figures: tuple[int, ...] = (given, made, given + made)
         if shape.counts_chain:
             chain = made if chain > made else chain  # noqa: FURB136 - `min` is one call more for every delta
             figures += (chain, made - chain) if shape.hybrid else (chain,)
+        self.said[choice.index] = (given, made, chain)
         self._out.append(self._form % (said + figures))
 
     def packet(
@@ -136,14 +142,16 @@ class Frames:
         """Any other packet."""
         shape = self.shape
         shown = shape.choice(choice.index, message, finish, logprobs)
-        packet = shape.whole([shown], shape.usage(shape.used(choice)))
-        self._number += 1
-        self._out.append(FRAME % (self._number, orjson.dumps(packet)))
+        used = shape.used(choice)
+        packet = shape.whole([shown], shape.usage(used))
+        self.number += 1
+        self.said[choice.index] = (used.input, used.output, used.reasoning or 0)
+        self._out.append(FRAME % (self.number, orjson.dumps(packet)))
 
     def error(self, fault: faults.Fault) -> bytes:
         """The frame that ends a stream that failed (spec SSE-3)."""
-        self._number += 1
-        return ERROR_FRAME % (self._number, fault.status, error(fault, self.shape.request_id))
+        self.number += 1
+        return ERROR_FRAME % (self.number, fault.status, error(fault, self.shape.request_id))
 
     def take(self) -> bytes:
         """Every frame since the last take: whole frames, one write."""
