@@ -289,7 +289,7 @@ class Pipe:
 
     @property
     def delivered(self) -> dialogue.Usage | None:
-        """What the last packets handed over said, outputs summed over choices; None before there was one (spec MET-3)."""
+        """What the last packets handed over said, outputs summed; None before there was one (spec MET-3)."""
         if self._collected is not None:
             return self.answer.used() if self.packets else None
         if not self._delivered:

@@ -1,4 +1,4 @@
-"""Who may call, how much, and what is kept of it: the real `serve` with a keys file, limits, a journal and its admin port."""
+"""Who may call and what is kept of it: the real `serve` with a keys file, a journal and its admin port."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_a_changed_keys_file_is_followed_and_a_broken_one_is_not(
     served = await serve((await simulator()).url, "--keys-file", str(path), env=OURS)
     keys_file(path, SECRET, "sk-new")
     async with asyncio.timeout(10):
-        while (await ask(served.url, "sk-new")).status != 200:
+        while (await ask(served.url, "sk-new")).status != 200:  # noqa: ASYNC110 - the file is looked at once a second
             await asyncio.sleep(0.1)
     path.write_text("[[key]\n")
     async with asyncio.timeout(10):
@@ -88,7 +88,7 @@ async def test_the_journal_tells_every_call_and_the_books_are_right(
     verified = await asyncio.to_thread(usage, "verify", str(path))
     assert verified.returncode == 0, verified.stdout
     summed = await asyncio.to_thread(usage, "sum", "--json", str(path))
-    assert re.search(rb'"total_tokens": ?%d\b' % seen, summed.stdout), summed.stdout
+    assert orjson.loads(summed.stdout)["total"]["total"] == seen
 
 
 async def get(url: str) -> tuple[int, Any]:
@@ -113,7 +113,7 @@ async def test_the_admin_port_says_alive_and_ready_until_the_drain(
     assert (await get(f"{served.url}/healthz"))[0] == 200
     served.process.terminate()
     async with asyncio.timeout(5):
-        while (await get(f"{admin}/readyz"))[0] == 200:
+        while (await get(f"{admin}/readyz"))[0] == 200:  # noqa: ASYNC110 - a signal takes its time
             await asyncio.sleep(0.05)
     assert (await get(f"{admin}/readyz"))[1]["reasons"] == ["draining"]
     assert (await caller.ask(served.url, caller.call())).status == 200
