@@ -51,7 +51,8 @@ def test_there_is_no_command_that_nothing_here_runs() -> None:
 
 
 @pytest.mark.parametrize("command", SERVE)
-async def test_a_serve_recipe_serves(serve: Any, command: str) -> None:
+async def test_a_serve_recipe_serves(serve: Any, tmp_path: Path, command: str) -> None:
+    (tmp_path / "keys.toml").write_text(f'[[key]]\nname = "me"\nsha256 = "{"0" * 64}"\n')
     env, (name, verb, *flags) = words(command)
     assert (name, verb) == ("dashseek", "serve")
     at = flags.index("--upstream")
