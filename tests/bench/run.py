@@ -56,7 +56,8 @@ class Workload:
 
 
 WORKLOADS = (
-    Workload("burst of 16", 2.2, "chunk", calls=32, connections=8, deltas=1600, burst=16),
+    # A pause between writes, or the kernel would join them and no proxy would see a write of sixteen.
+    Workload("burst of 16", 2.2, "chunk", calls=32, connections=8, deltas=1600, burst=16, gap_s=0.002),
     Workload("paced, 20 ms", 1.2, "chunk", calls=500, connections=500, deltas=50, gap_s=0.02),
     Workload("start of a stream", 1.4, "call", calls=1500, connections=8, deltas=1),
     Workload("small JSON call", 1.3, "call", calls=2000, connections=8, deltas=16, stream=False),

@@ -2,8 +2,8 @@
 
 python -m tests.bench.upstream   prints its URL, serves until it is killed
 
-How a call is answered is the last line of its last message: `{"deltas": 50, "burst": 16, "gap_s": 0.02}` is fifty deltas,
-sixteen a write, so long apart.
+How a call is answered is the last line of its last message: `{"deltas": 50, "burst": 16, "gap_s": 0.02}` is fifty
+deltas, sixteen a write, so long apart.
 """
 
 from __future__ import annotations
