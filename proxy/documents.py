@@ -127,7 +127,7 @@ def _structure(language: phrases.Language, sources: Sources) -> str:
         (
             (probe.rule, _json(probe.given), _code(fault.code), _code(_short(fault.message)))
             for probe in probes.STRUCTURE
-            if (fault := _refusal(probe, sources))
+            if (fault := refusal_of(probe, sources))
         ),
     )
 
@@ -137,7 +137,7 @@ def _refused(language: phrases.Language, sources: Sources) -> str:
     return _table(
         head[language],
         (
-            (probe.rule, _json(probe.given), _asked(probe), _code(_short(_refusal(probe, sources).message)))
+            (probe.rule, _json(probe.given), _asked(probe), _code(_short(refusal_of(probe, sources).message)))
             for probe in probes.REFUSED
         ),
     )
@@ -294,7 +294,8 @@ def _call(probe: probes.Probe, sources: Sources) -> dialogue.Call:
     return call.translate(document, sources.catalogue, stream=probe.stream, decode=bytes)
 
 
-def _refusal(probe: probes.Probe, sources: Sources) -> faults.Fault:
+def refusal_of(probe: probes.Probe, sources: Sources) -> faults.Fault:
+    """What a call made to be refused is told; ValueError where it is not refused."""
     try:
         _call(probe, sources)
     except faults.Refusal as refusal:

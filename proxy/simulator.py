@@ -292,6 +292,10 @@ def _refusal(seen: Seen, script: Script) -> tuple[int, str | None, str] | None:
     return next(((status, text, shape) for applies, status, text, shape in rows if applies), None)
 
 
+# Some send a status that no standard names: 529 is overload.
+_PHRASES: Mapping[int, str] = {status.value: status.phrase for status in HTTPStatus}
+_NO_PHRASE = "Unnamed Status"
+
 # DeepSeek's texts and types by status (upstream.md D.1).
 _ERRORS: Mapping[int, tuple[str, str]] = {
     400: ("Invalid request", "invalid_request_error"),
@@ -361,7 +365,7 @@ class _Out:
 
     async def refuse(self, status: int, text: str | None, shape: str) -> Ending:
         """Answer with an error; without a text, in DeepSeek's words."""
-        default, kind = _ERRORS.get(status, (HTTPStatus(status).phrase, "invalid_request_error"))
+        default, kind = _ERRORS.get(status, (_PHRASES.get(status, _NO_PHRASE), "invalid_request_error"))
         content_type, render = _SHAPES[shape]
         await asyncio.sleep(self._script.first_byte_delay_s)
         await self._head(status, content_type)
@@ -401,7 +405,7 @@ class _Out:
 
     async def _head(self, status: int, content_type: str) -> None:
         lines = [
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            f"HTTP/1.1 {status} {_PHRASES.get(status, _NO_PHRASE)}",
             f"Content-Type: {content_type}",
             "Transfer-Encoding: chunked",
             *([f"Retry-After: {self._script.retry_after}"] if self._script.retry_after else []),
@@ -447,7 +451,7 @@ class _Out:
 
     async def _error_event(self) -> Ending:
         status = self._script.error_event_status
-        text, kind = _ERRORS.get(status, (HTTPStatus(status).phrase, "invalid_request_error"))
+        text, kind = _ERRORS.get(status, (_PHRASES.get(status, _NO_PHRASE), "invalid_request_error"))
         error = {"message": self._script.error_text or text, "type": kind, "param": None, "code": status}
         await self._write(_event(orjson.dumps({"error": error})))
         if not self._script.no_done:

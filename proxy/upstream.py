@@ -6,6 +6,7 @@ headers built from zero, TLS always verified. Source: spec ERR-4, OPS-3.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -25,6 +26,11 @@ COMPLETION_BYTES = 64 << 20
 
 # What a pooled connection says that the server closed while we wrote. A POST sent into that has not been served.
 STALE = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
+
+UNREACHABLE = (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)
+
+# A target that could not be reached is tried after the others for so long: each call to it would lose its first try.
+EJECTED_S = 10.0
 
 # What it is to the caller that no answer came; first match wins.
 FAULTS = (
@@ -61,7 +67,9 @@ class Upstream:
     """
 
     def __init__(self, pooled: aiohttp.ClientSession, fresh: aiohttp.ClientSession, targets: tuple[str, ...]) -> None:
-        self._tries = ((pooled, targets[0]), (fresh, targets[1 % len(targets)]))
+        self._sessions = (pooled, fresh)
+        self._targets = targets
+        self._ejected_until_s: dict[str, float] = {}
 
     @asynccontextmanager
     async def post(self, post: Post, attempts: list[Attempt]) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -78,7 +86,8 @@ class Upstream:
             response.close()
 
     async def _first_answer(self, post: Post, attempts: list[Attempt]) -> aiohttp.ClientResponse:
-        for session, target in self._tries:
+        targets = self._two_targets()
+        for session, target in zip(self._sessions, targets, strict=True):
             attempt = Attempt(target)
             attempts.append(attempt)
             try:
@@ -87,19 +96,28 @@ class Upstream:
                 attempt.result = type(error).__name__
                 fault, cause = next((fault, cause) for kind, fault, cause in FAULTS if isinstance(error, kind))
                 refusal = faults.Refusal(fault, f"{cause} ({attempt.result})")
-                if not self._is_safe_to_retry(error, attempt):
+                if isinstance(error, UNREACHABLE):
+                    self._eject(target)
+                if not _is_safe_to_retry(error, attempt, targets[1]):
                     break
             else:
                 attempt.result = str(response.status)
+                self._ejected_until_s.pop(target, None)
                 return response
         raise refusal
 
-    def _is_safe_to_retry(self, error: aiohttp.ClientError, attempt: Attempt) -> bool:
-        """Whether nothing can have been served, and another try can end in another way."""
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            # A second wait of the same length for the same target helps nobody.
-            return attempt.target != self._tries[1][1]
-        return isinstance(error, aiohttp.ClientConnectorError) or (attempt.reused and isinstance(error, STALE))
+    def _two_targets(self) -> tuple[str, str]:
+        """The target of the first try and that of the retry: in the operator's order, but the ejected ones last."""
+        now_s = asyncio.get_running_loop().time()
+        order = sorted(self._targets, key=lambda target: self._ejected_until_s.get(target, now_s) > now_s)
+        return order[0], order[1 % len(order)]
+
+    def _eject(self, target: str) -> None:
+        """Try it last for a while, and ask anew where its name leads: it may have moved."""
+        self._ejected_until_s[target] = asyncio.get_running_loop().time() + EJECTED_S
+        for session in self._sessions:
+            if isinstance(session.connector, aiohttp.TCPConnector):
+                session.connector.clear_dns_cache()
 
 
 @asynccontextmanager
@@ -164,6 +182,14 @@ async def _ask(session: aiohttp.ClientSession, target: str, post: Post, attempt:
         allow_redirects=False,
         trace_request_ctx=SimpleNamespace(attempt=attempt),
     )
+
+
+def _is_safe_to_retry(error: aiohttp.ClientError, attempt: Attempt, other: str) -> bool:
+    """Whether nothing can have been served, and another try can end in another way."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        # A second wait of the same length for the same target helps nobody.
+        return attempt.target != other
+    return isinstance(error, aiohttp.ClientConnectorError) or (attempt.reused and isinstance(error, STALE))
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:

@@ -127,7 +127,7 @@ def test_a_range_is_the_one_its_refusal_names(language: phrases.Language) -> Non
     """PAR-1, PAR-2, PAR-4, PAR-7, PAR-8, PAR-10."""
     named = {}
     for probe in probes.REFUSED:
-        if found := ranges(documents._refusal(probe, SHIPPED).message):
+        if found := ranges(documents.refusal_of(probe, SHIPPED).message):
             named[next(iter(probe.given))] = found
     # The model's answer limit is a number only where the model is known.
     assert named.pop("max_tokens") == ["[1, 16384]"]
@@ -158,7 +158,7 @@ def test_the_command_mends_a_stale_document_and_only_names_it_when_told_to_check
 
 def test_a_probe_that_is_not_refused_is_no_row() -> None:
     with pytest.raises(ValueError, match="was not refused"):
-        documents._refusal(probes.Probe("PAR-1", {"temperature": 1}), SHIPPED)
+        documents.refusal_of(probes.Probe("PAR-1", {"temperature": 1}), SHIPPED)
 
 
 def test_both_documents_ship() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+import sys
 import uuid
 
 import pytest
 import structlog.testing
 
+from proxy import front as entrance
 from proxy.simulator import Script
 from tests import caller
 from tests.conftest import StartSimulator
@@ -232,3 +235,57 @@ async def test_a_caller_who_reads_nothing_of_a_small_answer_is_cut_by_the_kernel
         await running.end_of()
         while server.connections:  # noqa: ASYNC110 - nothing tells that a connection is gone
             await asyncio.sleep(0.05)
+
+
+class TestRoom:
+    """A cap on connections, below the limit of open files (reliability.md 1.3)."""
+
+    async def test_beyond_the_cap_it_is_503_and_the_end_whatever_was_sent(self, gateway_before: StartGateway) -> None:
+        front = await gateway_before("http://127.0.0.1:1", max_connections=1)
+        async with caller.dial(front.url) as first:
+            first.send(HEALTHY)
+            assert (await first.answer()).status == 200
+            async with caller.dial(front.url) as second:
+                second.send(post("Content-Length: 100000\r\n", b"a" * 50_000))
+                answer = await second.answer()
+                second.send(b"a" * 50_000)
+                assert answer.fault == (503, "ModelServingError", faults.OVERLOADED.message)
+                assert answer.headers["Connection"] == "close"
+                assert await second.eof() == b""
+            first.send(HEALTHY)
+            assert (await first.answer()).status == 200
+
+    async def test_who_comes_beyond_those_being_told_is_cut_without_a_word(
+        self, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(entrance, "REFUSED_AT_ONCE", 0)
+        front = await gateway_before("http://127.0.0.1:1", max_connections=1)
+        async with caller.dial(front.url) as first, caller.dial(front.url) as second:
+            assert await second.eof() == b""
+            first.send(HEALTHY)
+            assert (await first.answer()).status == 200
+
+    async def test_a_connection_that_ended_makes_room(self, gateway_before: StartGateway) -> None:
+        front = await gateway_before("http://127.0.0.1:1", max_connections=1)
+        for _ in range(5):
+            async with caller.dial(front.url) as line:
+                line.send(HEALTHY)
+                assert (await line.answer()).status == 200
+            await asyncio.sleep(0.02)
+
+    @pytest.mark.parametrize(
+        ("soft", "asked_for", "most"),
+        [
+            (1024, None, 496),
+            (1024, 100, 100),
+            (1024, 5_000, 496),
+            (20, None, 1),
+            (resource.RLIM_INFINITY, None, sys.maxsize),
+            (resource.RLIM_INFINITY, 100, 100),
+        ],
+    )
+    def test_it_never_passes_what_the_limit_of_files_has_room_for(
+        self, monkeypatch: pytest.MonkeyPatch, soft: int, asked_for: int | None, most: int
+    ) -> None:
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
+        assert entrance.most_connections(asked_for) == most

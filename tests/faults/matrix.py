@@ -1,0 +1,101 @@
+"""The tests of this directory into MATRIX.md: one row for each fault, with what the caller saw and what was freed.
+
+`python -m tests.faults.matrix` writes it. The rows are those of reliability.md 6; the claim is the test's own name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+HERE = Path(__file__).parent
+PAGE = HERE / "MATRIX.md"
+CLAIM = re.compile(r"test_f(\d\d)_(\w+)")
+
+Test = TypeVar("Test", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one test shows.
+
+    saw:    by the caller
+    freed:  within a second of the end
+    figure: the border that the test holds it to
+    """
+
+    saw: str
+    freed: str
+    figure: str
+
+
+# What no test shows, and why.
+NOT_SHOWN: dict[int, tuple[str, str]] = {
+    7: ("policy `drain` for a caller who leaves", "there is no such policy: a caller who leaves always stops upstream"),
+    11: (
+        "a caller vanishes without FIN",
+        "needs a packet filter; the kernel's own clock is set on every connection (tests/proxy/test_front.py)",
+    ),
+    72: ("the log sink is blocked", "not built: the log is written where it is said, a full pipe holds the process"),
+    73: (
+        "nginx, HAProxy, Envoy, Caddy in front",
+        "needs their programs, which CI does not have; that an abort passes a hop is row 3",
+    ),
+}
+ELSEWHERE: dict[int, str] = {
+    **dict.fromkeys(range(39, 45), "limits: tests/proxy/test_limits.py, tests/integration/test_shared_limits.py"),
+    64: "kill -9: tests/integration/test_journal_kills.py",
+    67: "journal's disk: tests/proxy/test_journal.py",
+}
+
+
+def row(saw: str, *, freed: str = "all", figure: str = "") -> Callable[[Test], Test]:
+    """Say what a test shows, where the table finds it."""
+
+    def say(test: Test) -> Test:
+        test.fault_row = Row(saw, freed, figure)  # type: ignore[attr-defined]
+        return test
+
+    return say
+
+
+def tests() -> Iterator[tuple[int, str, str, Row]]:
+    """Every test of a row: its number, its claim, its file, what it shows."""
+    for path in sorted(HERE.glob("test_*.py")):
+        for name, test in vars(importlib.import_module(f"tests.faults.{path.stem}")).items():
+            if found := CLAIM.fullmatch(name):
+                yield int(found[1]), found[2].replace("_", " "), path.name, test.fault_row
+
+
+def page() -> str:
+    """The table as Markdown."""
+    lines = {
+        number: f"| {number} | {claim} | {shown.saw} | {shown.freed} | {shown.figure} | {file} |"
+        for number, claim, file, shown in tests()
+    }
+    lines |= {number: f"| {number} | {what} | *not shown* | | {why} | |" for number, (what, why) in NOT_SHOWN.items()}
+    lines |= {number: f"| {number} | *elsewhere* | | | {where} | |" for number, where in ELSEWHERE.items()}
+    return "\n".join(
+        (
+            "# The fault matrix",
+            "",
+            "Every fault the real `serve` process was put through, before an upstream that can be told how to fail.",
+            "Generated from the tests by `python -m tests.faults.matrix`; a test says when it is stale.",
+            "",
+            "*Freed*, within a second: the upstream call has ended, the process has as many files open as before",
+            "its first call, and no traceback is in its log. *First*: before the first packet, so with a true status.",
+            "",
+            "| row | claim | the caller saw | freed | held to | test |",
+            "|---|---|---|---|---|---|",
+            *(lines[number] for number in sorted(lines)),
+            "",
+        )
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")

@@ -1,0 +1,131 @@
+"""A · The caller leaves: whatever it was waiting for, upstream is told at once and nothing is left (spec MET-5)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from proxy.simulator import Script
+from tests import caller
+from tests.faults import chaos
+from tests.faults.conftest import CALL, Stage, Stand
+from tests.faults.matrix import row
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+FLAGS = ("--usage-timeout", "30")
+# MET-5's 100 ms.
+ABORT_S = 0.1
+BEFORE, MID_STREAM = "client_gone_before_first_packet", "client_gone_mid_stream"
+STALLED_BYTES = 400 << 10
+
+
+async def _leaves(stand: Stand, script: Script, outcome: str, seen: bytes | None, *, rst: bool = False) -> None:
+    """One stream, left once this was seen of it; `None` is before the first packet."""
+    number = stand.next(script)
+    async with stand.frees(outcome) as named, caller.dial(stand.url) as line:
+        line.send(caller.request(CALL, caller.SSE | dict(named)))
+        upstream_call = await stand.upstream.call(number)
+        if seen is not None:
+            await line.head()
+            await line.until(seen)
+        left_s = time.monotonic()
+        (line.vanish if rst else line.leave)()
+        assert await upstream_call.over() == "aborted"
+    assert (upstream_call.ended_s or 0) - left_s < ABORT_S
+
+
+@row("nothing", figure="nothing reached upstream")
+async def test_f01_who_leaves_before_the_upstream_is_connected_leaves_nothing(stage: Stage) -> None:
+    async with chaos.deaf_port() as deaf:
+        stand = await stage(targets=(deaf,))
+        async with stand.frees(BEFORE) as named, caller.dial(stand.url) as line:
+            line.send(caller.request(CALL, caller.SSE | dict(named)))
+            while stand.fds < stand.idle_fds + 2:  # noqa: ASYNC110 - nothing tells that a process is connecting
+                await asyncio.sleep(0.01)
+            line.leave()
+    assert not stand.upstream.calls
+
+
+@row("nothing", figure="upstream saw the abort within 100 ms")
+async def test_f02_who_leaves_before_the_first_byte_stops_the_upstream(stand: Stand) -> None:
+    await _leaves(stand, Script(first_byte_delay_s=30), BEFORE, None)
+
+
+@row("packets, then nothing", figure="upstream saw the abort within 100 ms")
+async def test_f03_who_leaves_mid_stream_stops_the_upstream(stand: Stand) -> None:
+    await _leaves(stand, Script(endless=True, gap_s=0.01), MID_STREAM, b"id:5\n")
+
+
+@row("packets, then nothing", figure="upstream saw the abort within 100 ms")
+async def test_f04_a_reset_mid_stream_is_the_same_as_leaving(stand: Stand) -> None:
+    await _leaves(stand, Script(endless=True, gap_s=0.01), MID_STREAM, b"id:5\n", rst=True)
+
+
+@row("all the text, no finish", figure="upstream saw the abort within 100 ms")
+async def test_f05_who_leaves_between_the_last_token_and_its_usage_stops_the_upstream(stand: Stand) -> None:
+    await _leaves(stand, Script(text="one two", usage="own", stall_after=4), MID_STREAM, b'" two"')
+
+
+@row("nothing", figure="upstream saw the abort within 100 ms")
+async def test_f06_who_leaves_a_call_without_packets_stops_the_upstream(stand: Stand) -> None:
+    number = stand.next(Script(first_byte_delay_s=30))
+    async with stand.frees(BEFORE) as named, caller.dial(stand.url) as line:
+        line.send(caller.request(CALL, named))
+        upstream_call = await stand.upstream.call(number)
+        left_s = time.monotonic()
+        line.leave()
+        assert await upstream_call.over() == "aborted"
+    assert (upstream_call.ended_s or 0) - left_s < ABORT_S
+
+
+@row("nothing: a half-closed connection counts as left (documented in the threat model)")
+async def test_f08_a_half_close_counts_as_leaving(stand: Stand) -> None:
+    number = stand.next(Script(endless=True, gap_s=0.01))
+    async with stand.frees(BEFORE, MID_STREAM) as named, caller.dial(stand.url) as line:
+        line.send(caller.request(CALL, caller.SSE | dict(named)))
+        upstream_call = await stand.upstream.call(number)
+        line._writer.write_eof()
+        assert await upstream_call.over() == "aborted"
+
+
+@row("what fitted into the buffers, then the cut", figure="20 callers: ≤ 400 kB of memory each; cut at write_timeout")
+async def test_f09_who_stops_reading_is_held_back_and_then_cut(stage: Stage) -> None:
+    stand = await stage("--write-timeout", "1.5")
+    stand.next(*[Script(text="word " * 200)] * 4)
+    await asyncio.gather(*(stand.ask() for _ in range(4)))
+    stand.upstream.script = Script(text="word " * 200, endless=True, deltas_per_write=50)
+    idle_bytes = stand.rss_bytes
+
+    async def stalls() -> None:
+        async with caller.dial(stand.url, receive_bytes=4096) as line:
+            line.send(caller.request(CALL, caller.SSE))
+            await line.head()
+            line.stall()
+            while stand.upstream.open:  # noqa: ASYNC110 - all of them are cut at about the same time
+                await asyncio.sleep(0.02)
+
+    calls = [asyncio.create_task(stalls()) for _ in range(20)]
+    await asyncio.sleep(1.2)
+    assert stand.rss_bytes - idle_bytes < 20 * STALLED_BYTES
+    async with asyncio.timeout(3):
+        await asyncio.gather(*calls)
+    await stand.settled()
+    assert [line["outcome"] for line in stand.lines if line["event"] == "call"][4:] == ["client_stalled"] * 20
+
+
+@row("all of it, correct", figure="about 1 kB in 20 ms, idle_timeout 0.3 s untouched")
+async def test_f10_who_reads_slowly_gets_everything(stage: Stage) -> None:
+    stand = await stage("--idle-timeout", "0.3", "--write-timeout", "5")
+    words = "slow and steady " * 40
+    stand.next(Script(text=words))
+    async with stand.frees("ok") as named, caller.dial(stand.url, receive_bytes=2048) as line:
+        line.send(caller.request(CALL, caller.SSE | dict(named)))
+        await line.head()
+        body = b""
+        while piece := await line.piece():
+            body += piece
+            await asyncio.sleep(len(piece) / 50_000)
+    assert caller.text(body) == words

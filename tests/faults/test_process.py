@@ -1,0 +1,297 @@
+"""G, H · The process itself: its end, its limits, its clock, its bugs, and who calls it twice (spec OPS-2, ERR-1)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proxy.simulator import Script
+from tests import caller
+from tests.faults.conftest import CALL, Stage, Stand, frame
+from tests.faults.matrix import row
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ROOT = Path(__file__).parents[2]
+WORDS = "one two three four five six"
+UNAVAILABLE = (503, "ModelUnavailable")
+OVERLOADED = (503, "ModelServingError")
+
+# Python runs this before anything else: the clock on the wall says what a file says.
+CLOCK = """
+import pathlib, time
+_now = time.time
+time.time = lambda: _now() + float(pathlib.Path(OFFSET).read_text())
+"""
+# The step that a file names raises, once.
+BUGS = """
+import asyncio, importlib, inspect, pathlib, sys
+def _armed(step):
+    if pathlib.Path(STEP).read_text() == step:
+        pathlib.Path(STEP).write_text("")
+        raise RuntimeError("canary-bug")
+def _hook(step):
+    module, *names = step.split(":")
+    holder = importlib.import_module(module)
+    *path, name = names[0].split(".")
+    for part in path:
+        holder = getattr(holder, part)
+    real = getattr(holder, name)
+    if inspect.iscoroutinefunction(real):
+        async def hooked(*said, **named):
+            _armed(step)
+            return await real(*said, **named)
+    else:
+        def hooked(*said, **named):
+            _armed(step)
+            return real(*said, **named)
+    setattr(holder, name, hooked)
+if "serve" in sys.orig_argv:
+    for step in STEPS:
+        _hook(step)
+"""
+STEPS = (
+    "proxy.generation:check_headers",
+    "proxy.generation:_body",
+    "proxy.generation:_read",
+    "proxy.generation:_counting",
+    "proxy.upstream:_ask",
+    "proxy.upstream:completion_of",
+    "proxy.relay:pump",
+    "proxy.relay:drop_leftover",
+    "proxy.relay:Downstream.write",
+    "proxy.relay:Downstream.close",
+    "translators.pipe:Pipe.feed",
+)
+WRITING = ("proxy.relay:Downstream.write", "proxy.relay:Downstream.close")
+AFTERWARDS = "proxy.relay:drop_leftover"
+
+
+def _hooked(directory: Path, code: str) -> dict[str, str]:
+    """The variables that make a process run this first."""
+    (directory / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": f"{directory}:{ROOT}"}
+
+
+async def _ended(stand: Stand) -> int:
+    return await asyncio.to_thread(stand.served.process.wait, 5)
+
+
+@row("all of it; a call on a kept connection: 503 `ModelUnavailable`, `Retry-After`", freed="exit 0")
+async def test_f61_a_signal_lets_open_streams_end(stage: Stage) -> None:
+    stand = await stage()
+    stand.next(Script(), Script(text=WORDS, gap_s=0.15))
+    async with caller.dial(stand.url) as line, caller.dial(stand.url) as kept:
+        kept.send(caller.request(CALL))
+        await kept.answer()
+        line.send(caller.request(CALL, caller.SSE))
+        await line.head()
+        stand.served.process.terminate()
+        await asyncio.sleep(0.2)
+        kept.send(caller.request(CALL))
+        refused = await kept.answer()
+        assert refused.fault[:2] == UNAVAILABLE
+        assert (refused.headers["Retry-After"], refused.headers["Connection"]) == ("1", "close")
+        with pytest.raises(ConnectionRefusedError):
+            async with caller.dial(stand.url):
+                pass
+        assert caller.text(await line.rest()) == WORDS
+    assert await _ended(stand) == 0
+
+
+@row("packets, then `event:error` 503 `ModelUnavailable`", freed="exit 0", figure="drain_timeout 0.2 s")
+async def test_f62_a_stream_that_outlives_the_drain_is_told_so(stage: Stage) -> None:
+    stand = await stage("--drain-timeout", "0.2")
+    stand.next(Script(endless=True, gap_s=0.05))
+    async with caller.dial(stand.url) as line:
+        line.send(caller.request(CALL, caller.SSE))
+        await line.head()
+        stand.served.process.terminate()
+        assert frame(await line.rest()) == UNAVAILABLE
+    assert await _ended(stand) == 0
+    assert await stand.upstream.calls[0].over() == "aborted"
+    assert '"shutdown_cut"' in stand.served.output
+
+
+@row("packets, then `event:error` 503 `ModelUnavailable`", freed="exit 0", figure="≤ 2 s")
+async def test_f63_a_second_signal_cuts_at_once(stage: Stage) -> None:
+    stand = await stage()
+    stand.next(Script(endless=True, gap_s=0.05))
+    async with caller.dial(stand.url) as line:
+        line.send(caller.request(CALL, caller.SSE))
+        await line.head()
+        stand.served.process.terminate()
+        body = await line.piece() + await line.piece()
+        told_s = time.monotonic()
+        stand.served.process.terminate()
+        assert frame(body + await line.rest()) == UNAVAILABLE
+    assert await _ended(stand) == 0
+    assert time.monotonic() - told_s < 2
+
+
+@row("503 `ModelServingError` beyond the cap, then service again", figure="128 files, 100 callers: no accept error")
+async def test_f66_without_files_to_spare_callers_are_sent_away_not_dropped(stage: Stage) -> None:
+    with _files(128):
+        stand = await stage()
+    stand.upstream.script = Script(stall_after=2)
+    async with contextlib.AsyncExitStack() as stack:
+        heads = []
+        for _ in range(100):
+            calling = contextlib.AsyncExitStack()
+            line = await calling.enter_async_context(caller.dial(stand.url))
+            line.send(caller.request(CALL, caller.SSE))
+            head = await line.head()
+            heads.append(head.status)
+            if head.status == 200:
+                stack.push_async_callback(calling.aclose)
+                continue
+            assert head.headers["Connection"] == "close"
+            await calling.aclose()
+        assert set(heads) == {200, 503}
+        assert heads.count(200) == (128 - 32) // 2
+        assert stand.fds < 128
+    await stand.settled()
+    stand.upstream.script = Script()
+    assert (await stand.ask()).status == 200
+    assert "Too many open files" not in stand.served.output
+    assert stand.served.output.count('"no_room"') == 1
+
+
+@row("all of it", figure="an hour forth and back in mid-stream")
+async def test_f68_a_clock_that_jumps_changes_nothing(stage: Stage, tmp_path: Path) -> None:
+    offset = tmp_path / "offset"
+    offset.write_text("0")
+    env = _hooked(tmp_path, CLOCK.replace("OFFSET", repr(str(offset))))
+    stand = await stage("--idle-timeout", "1", "--total-timeout", "5", env=env)
+    stand.next(Script(text=WORDS, gap_s=0.05))
+    async with stand.frees("ok") as named, caller.dial(stand.url) as line:
+        line.send(caller.request(CALL, caller.SSE | dict(named)))
+        await line.head()
+        body = await line.piece()
+        for jump_s in ("3600", "-3600"):
+            offset.write_text(jump_s)
+            body += await line.piece()
+        assert caller.text(body + await line.rest()) == WORDS
+
+
+@row("all of it", figure="a prompt of 10 MB beside a stream: its longest gap ≤ 0.5 s")
+async def test_f69_a_long_prompt_does_not_hold_up_other_streams(stage: Stage) -> None:
+    stand = await stage()
+    stand.upstream.script = Script(endless=True, gap_s=0.01)
+    prompt = "\u4f60\u597d, how are you today? " * 350_000
+    gaps_s: list[float] = []
+    async with stand.frees("client_gone_mid_stream") as named, caller.dial(stand.url) as line:
+        line.send(caller.request(CALL, caller.SSE | dict(named)))
+        await line.head()
+        body = caller.request(caller.call(prompt), caller.SSE)
+        other = asyncio.create_task(asyncio.to_thread(_blocking, stand.url, body))
+        last_s = time.monotonic()
+        while not other.done():
+            await line.piece()
+            now_s = time.monotonic()
+            gaps_s.append(now_s - last_s)
+            last_s = now_s
+        assert b" 400 " in await other
+    assert max(gaps_s) < 0.5, max(gaps_s)
+
+
+@row(
+    "500 `InternalError`; a broken connection where writing itself is what fails",
+    figure=f"a bug at each of {len(STEPS)} steps, packets and reply",
+)
+async def test_f70_a_bug_at_any_step_is_an_internal_error_and_no_leak(stage: Stage, tmp_path: Path) -> None:
+    armed = tmp_path / "step"
+    armed.write_text("")
+    stand = await stage(env=_hooked(tmp_path, f"STEP, STEPS = {str(armed)!r}, {STEPS!r}\n{BUGS}"))
+    for step in STEPS:
+        for ask in (stand.ask, stand.reply):
+            armed.write_text(step)
+            try:
+                answer = await ask()
+            except asyncio.IncompleteReadError:
+                assert step in WRITING
+                continue
+            assert b"canary" not in answer.body
+            if answer.status != 200:
+                assert answer.fault[:2] == (500, "InternalError")
+            elif b"event:error" in answer.body:
+                assert frame(answer.body) == (500, "InternalError")
+            else:
+                # The step was not taken, or nothing was left to tell.
+                assert armed.read_text() or step == AFTERWARDS
+    armed.write_text("")
+    assert (await stand.ask()).status == 200
+    async with asyncio.timeout(1):
+        while stand.upstream.open or stand.fds > stand.idle_fds:  # noqa: ASYNC110 - files of a process
+            await asyncio.sleep(0.01)
+
+
+@row("–", freed="exit 2 for settings, 3 for a port in use", figure="one line each, all settings at once")
+async def test_f71_what_cannot_start_says_why_and_ends(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        for flags, code, told in (
+            (("--idle-timeout", "soon", "--port", "x"), 2, ("idle_timeout", "port")),
+            (("--port", str(taken.getsockname()[1])), 3, ("in use",)),
+        ):
+            command = [sys.executable, "-m", "proxy", "serve", "--upstream", "http://127.0.0.1:1", *flags]
+            ended = await asyncio.to_thread(
+                subprocess.run, command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+            )
+            assert ended.returncode == code, ended.stderr
+            assert all(word in ended.stderr for word in told)
+            assert "raceback" not in ended.stderr
+
+
+@row("no end while idle", freed="–", figure="kept for 75 s by default, as long as nginx keeps its own; here 0.7 s of 1")
+async def test_f74_an_idle_connection_outlives_what_an_ingress_keeps(stage: Stage) -> None:
+    stand = await stage("--keepalive-timeout", "1")
+    async with caller.dial(stand.url) as line:
+        for _ in range(2):
+            line.send(caller.request(CALL))
+            assert (await line.answer()).status == 200
+            await asyncio.sleep(0.7)
+
+
+@row("the second answer", figure="two records with ids of their own")
+async def test_f75_a_call_sent_twice_is_two_calls(stage: Stage) -> None:
+    stand = await stage()
+    stand.next(Script(first_byte_delay_s=30), Script())
+    async with caller.dial(stand.url) as line:
+        line.send(caller.request(CALL, caller.SSE))
+        await stand.upstream.call()
+        line.vanish()
+    assert (await stand.ask()).status == 200
+    await stand.settled()
+    said = [line for line in stand.lines if line["event"] == "call"]
+    assert [line["outcome"] for line in said] == ["client_gone_before_first_packet", "ok"]
+    assert len({line["request_id"] for line in said}) == 2
+
+
+@contextlib.contextmanager
+def _files(most: int) -> Iterator[None]:
+    """Whoever starts in this block may have so many files open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _blocking(url: str, wire: bytes) -> bytes:
+    """One call from a thread, so that its sending takes nothing from this loop; the status line of its answer."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 30) as connection:
+        connection.sendall(wire)
+        return connection.recv(100).partition(b"\r\n")[0]
