@@ -284,7 +284,8 @@ class Pipe:
         if self._collected is not None:
             self.packets = 1
         else:
-            self.packets = self._frames.number
+            # An error frame has a number too, but it is no packet.
+            self.packets = self._frames.number - (self.refusal is not None)
             self._delivered = self._frames.said.copy()
 
     @property

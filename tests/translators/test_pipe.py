@@ -477,3 +477,57 @@ def test_what_upstream_does_not_do_is_agreed_to_be_done_here() -> None:
     llama = dialects.DIALECTS["llamacpp"]
     body = request.translate(partial, llama, upstream_model="x")
     assert pipe.agreed(partial, llama, body, request_id=corpus.REQUEST_ID, own_key=False).prefix == "Once"
+
+
+_STOPPED = chunk({}, "stop") + corpus.DONE
+
+
+def test_what_is_delivered_is_what_the_packets_handed_over_said() -> None:
+    """MET-3: a packet that was made but not handed over is not billed."""
+    through = corpus.open_pipe(corpus.ask(corpus.NEVER), chain_end=0)
+    assert (through.delivered, through.packets) == (None, 0)
+    first = corpus.packets(through.feed(chunk({"content": "Hello"})))
+    through.hand_over()
+    through.feed(chunk({"content": " world"}))
+    assert through.delivered is not None
+    assert through.shown(through.delivered) == first[-1]["usage"]
+    assert through.packets == 1
+
+
+def test_of_several_choices_the_outputs_delivered_are_summed() -> None:
+    """MET-3, OUT-7: input once."""
+    through = corpus.open_pipe(corpus.ask(n=2), legs=2)
+    for leg in range(2):
+        through.feed(chunk({"reasoning_content": "Hmm"}), leg)
+        through.feed(chunk({"content": "Hello"}), leg)
+    through.hand_over()
+    delivered = through.delivered
+    assert delivered is not None
+    each = corpus.packets(
+        corpus.drive(
+            corpus.open_pipe(corpus.ask()), chunk({"reasoning_content": "Hmm"}) + chunk({"content": "Hello"}) + _STOPPED
+        )
+    )
+    assert delivered.input == corpus.PROMPT_TOKENS
+    assert delivered.output == 2 * each[-1]["usage"]["output_tokens"]
+    assert delivered.reasoning == 2 * each[-1]["usage"]["output_tokens_details"]["reasoning_tokens"]
+
+
+def test_a_reply_is_delivered_whole_or_not_at_all() -> None:
+    """MET-3"""
+    through = corpus.open_pipe(corpus.ask(stream=False))
+    reply = orjson.loads(corpus.drive(through, chunk({"content": "Hello"}) + _STOPPED))
+    assert through.delivered is None
+    through.hand_over()
+    assert through.delivered is not None
+    assert through.shown(through.delivered) == reply["usage"]
+    assert through.packets == 1
+
+
+def test_an_error_frame_is_no_packet() -> None:
+    """MET-3"""
+    through = corpus.open_pipe(corpus.ask())
+    through.feed(chunk({"content": "Hello"}))
+    through.eof()
+    through.hand_over()
+    assert through.packets == 1
