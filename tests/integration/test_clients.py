@@ -135,7 +135,8 @@ BROKEN: Mapping[str, Case] = {
 
 # Upstream is silent for longer than a heartbeat, before its first word and between any two.
 QUICK_HEARTBEATS = {"DASHSEEK_HEAD_HOLD": "0.1", "DASHSEEK_HEARTBEAT": "0.1"}
-SILENT: Json = {"first_byte_delay_s": 0.4, "gap_s": 0.2, "delta_chars": 40}
+# Between two packets there must be room for a tick that sees the first of them and for one that sees nothing new.
+SILENT: Json = {"first_byte_delay_s": 0.4, "gap_s": 0.35, "delta_chars": 40}
 SILENCES: Mapping[str, Case] = {
     "silent deltas": Case(FORMS["deltas"], SILENT),
     "silent snapshots": Case(FORMS["snapshots"], SILENT),
