@@ -16,7 +16,7 @@ import structlog
 from aiohttp import web
 
 from proxy import admission, gateway, journal, limits, passage, upstream, watch
-from translators import dialogue, faults, pipe, tokens
+from translators import dialogue, faults, pipe
 from translators.dashscope import call as calls
 from translators.openai import prompt, request
 
@@ -101,9 +101,9 @@ async def _counting(house: gateway.Gateway, call: dialogue.Call, body: request.B
     rendered = prompt.parts(request.seen(call, house.dialect), template, body.effort)
     size = sum(map(len, rendered.texts))
     if size <= COUNT_INLINE:
-        return passage.Count(_count(rendered, house.vocabulary))
+        return passage.Count(prompt.length(rendered, house.vocabulary))
     loop = asyncio.get_running_loop()
-    count = passage.Count(future=loop.run_in_executor(None, _count, rendered, house.vocabulary))
+    count = passage.Count(future=loop.run_in_executor(None, prompt.length, rendered, house.vocabulary))
     # No text has more tokens than bytes: most prompts are short enough by their size alone.
     if size * LONGEST_CHARACTER > min(call.model.input_tokens, _room(call.model)):
         await count.wait()
@@ -113,10 +113,6 @@ async def _counting(house: gateway.Gateway, call: dialogue.Call, body: request.B
 def _room(model: dialogue.Model) -> int:
     """The longest prompt, in tokens, beside which everything the model may write still fits."""
     return model.context_tokens - model.chain_tokens - model.answer_tokens
-
-
-def _count(rendered: prompt.Prompt, vocabulary: tokens.Vocabulary) -> int:
-    return rendered.specials + sum(tokens.count(text, vocabulary) for text in rendered.texts)
 
 
 async def _prepared(

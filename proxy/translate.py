@@ -70,7 +70,7 @@ def of_call(raw: bytes, translator: Translator, *, stream: bool, model: str | No
     crossed = request.explain(call, dialect, upstream_model=upstream_model)
     lines = trail.of(document, call, crossed)
     counted = prompt.parts(request.seen(call, dialect), prompt.template_of(call.model, dialect.name), body.effort)
-    input_tokens = counted.specials + sum(tokens.count(text, translator.vocabulary) for text in counted.texts)
+    input_tokens = prompt.length(counted, translator.vocabulary)
     if as_json:
         fields = [
             {"field": line.field, "action": line.action, "upstream": line.theirs, "why": line.why} for line in lines
@@ -105,9 +105,7 @@ def of_answer(
         terms = replace(pipe.agreed(call, dialect, body, request_id=REQUEST_ID, own_key=True), legs=1)
         through = pipe.Pipe(call, terms, translator.vocabulary)
         counted = prompt.parts(request.seen(call, dialect), prompt.template_of(call.model, dialect.name), body.effort)
-        through.count_prompt(
-            counted.specials + sum(tokens.count(text, translator.vocabulary) for text in counted.texts), 0
-        )
+        through.count_prompt(prompt.length(counted, translator.vocabulary), 0)
         out = through.feed_completion(raw) if whole else through.feed(raw) + through.eof()
     except faults.Refusal as refusal:
         return _show_refusal(refusal.fault, as_json=True)

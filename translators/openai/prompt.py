@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from translators import tokens
 from translators.dialogue import Call, Message, Model, Template, Tool, ToolCall
 from translators.openai import instructions
 from translators.openai import markup as markup_room
@@ -29,6 +30,11 @@ class Prompt:
 
     specials: int
     texts: tuple[str, ...]
+
+
+def length(rendered_prompt: Prompt, vocabulary: tokens.Vocabulary) -> int:
+    """How many tokens it has (spec USE-1)."""
+    return rendered_prompt.specials + sum(tokens.count(text, vocabulary) for text in rendered_prompt.texts)
 
 
 def template_of(model: Model, dialect: str) -> Template:
