@@ -260,7 +260,7 @@ class Connection(web.RequestHandler):
 
 def _request_id(said: str) -> str:
     try:
-        known = str(uuid.UUID(said)) == said
+        known = said != "" and str(uuid.UUID(said)) == said
     except ValueError:
         known = False
     return said if known else str(uuid.uuid4())

@@ -217,6 +217,8 @@ async def _last_words(content: aiohttp.StreamReader, through: pipe.Pipe, leg: in
 
 async def drop_leftover(response: aiohttp.ClientResponse) -> None:
     """Read what upstream still says after the finish, so that its connection is clean for the next call."""
+    if response.content.at_eof():
+        return
     try:
         async with asyncio.timeout(LEFTOVER_S):
             while await response.content.readany():

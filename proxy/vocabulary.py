@@ -27,6 +27,9 @@ _SHA256 = "8f9f37ca37fdc4f5fd36d5cf4d3b0e8392edb4e894fd10cc0d70b4957c8633cf"
 _PRINTING = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 _BYTES = {0x100 + place: byte for place, byte in enumerate(byte for byte in range(0x100) if byte not in _PRINTING)}
 
+# Words of an answer whose length is remembered: the commonest few thousand are most of any text. A few hundred KiB.
+REMEMBERED = 4_096
+
 
 class VocabularyError(Exception):
     """The vocabulary is not there or not the one we count with; the text says what to do."""
@@ -43,6 +46,7 @@ class DeepSeek:
     """The vocabulary of every DeepSeek model since V3; two of its doors are tiktoken's own, for speed."""
 
     encode: Callable[[str], list[int]]
+    length: Callable[[str], int]
     encode_piece: Callable[[bytes], list[int]]
     _decode: Callable[[Sequence[int]], bytes]
     _first_piece: Callable[[str], list[int]]
@@ -79,6 +83,7 @@ def load() -> tokens.Vocabulary:
     )
     return DeepSeek(
         encode=encoding.encode_ordinary,
+        length=functools.lru_cache(REMEMBERED)(lambda text: len(encoding.encode_ordinary(text))),
         encode_piece=encoding._core_bpe.encode_single_piece,  # noqa: SLF001 - the public way pre-tokenizes first
         _decode=encoding.decode_bytes,
         _first_piece=borders.encode_ordinary,

@@ -166,6 +166,14 @@ class Choice:
         self.meter.answer(text)
         self._writer.content(self, text)
 
+    def quote(self, text: str) -> None:
+        """Take a whole answer whose length upstream tells: where nothing of ours needs a count, none is made."""
+        if self._plain:
+            self._step(Sight.CONTENT)
+            self._writer.content(self, text)
+        else:
+            self._filtered(text)
+
     def fragment(self, index: int | None, call_id: str, name: str, arguments: str) -> None:
         """Take a piece of a tool call, with empty words for what upstream left out."""
         if self.phase is not Phase.CALLING and not self._step(Sight.CALL):

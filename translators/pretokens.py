@@ -6,6 +6,7 @@ one Unicode version counts; `cut` finds the last border that is sure in a text t
 
 from __future__ import annotations
 
+import functools
 import re
 
 # The published pre-tokenizer splits three times, each time only what is left: numbers, then CJK, then the rest.
@@ -57,3 +58,9 @@ def cut(text: str, seen: int) -> int:
     """
     found = _LAST_CUT.match(text, max(seen - 1, 0))
     return found.end() if found else 0
+
+
+@functools.lru_cache(maxsize=4_096)
+def divides(left: str, right: str) -> bool:
+    """Whether the border of two neighbouring characters is a sure one; of no character there is none."""
+    return cut(left + right, 0) > 0

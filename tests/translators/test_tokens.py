@@ -104,6 +104,9 @@ class Tally:
         self.handed += len(text)
         return self.vocabulary.encode(text)
 
+    def length(self, text: str) -> int:
+        return len(self.encode(text))
+
     def encode_piece(self, piece: bytes) -> Sequence[int]:
         self.handed += len(piece)
         return self.vocabulary.encode_piece(piece)

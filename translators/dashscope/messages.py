@@ -58,8 +58,9 @@ def read(source: Json) -> tuple[dialogue.Message, ...]:
     turns = _turns(source)
     roles = _roles(turns)
     said = [_message(turn, role, index) for index, (turn, role) in enumerate(zip(turns, roles, strict=True))]
-    # The assistant's turn comes last only to be continued (spec REQ-3).
-    said[-1] = replace(said[-1], partial=roles[-1] == "assistant")
+    if roles[-1] == "assistant":
+        # The assistant's turn comes last only to be continued (spec REQ-3).
+        said[-1] = replace(said[-1], partial=True)
     return tuple(_paired(turns, said))
 
 

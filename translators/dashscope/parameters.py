@@ -215,14 +215,15 @@ DROPPED: Mapping[str, str] = {
 }
 
 
+# Most calls give two or three parameters: only their rows are looked at.
+_PLACES: Mapping[str, int] = {name: place for place, row in enumerate(ROWS) for name in (row.theirs, *row.aliases)}
+
+
 def check(case: rules.Case) -> Json:
     """The fields of `dialogue.Call` that the given parameters fill; what is not given is not filled."""
     # Thinking is a matter of the model too: it is settled without the flag.
     filled: Json = {"thinking": case.thinks}
-    for row in ROWS:
-        name = row.spelling(case.given)
-        if name is None:
-            continue
+    for row, name in _asked(case.given):
         value = row.rule(row.kind(case.given[name], f"parameters.{name}"), case)
         if row.ours is not None:
             filled[row.ours] = value
@@ -231,5 +232,13 @@ def check(case: rules.Case) -> Json:
 
 def ignored(given: Json) -> Iterator[str]:
     """Names that no row reads: dropped, unknown, or set aside for another spelling (spec HTTP-8)."""
-    read = {row.spelling(given) for row in ROWS}
+    read = {name for _, name in _asked(given)}
     return (name for name, value in given.items() if name not in read and value is not None)
+
+
+def _asked(given: Json) -> Iterator[tuple[Row, str]]:
+    """The rows that are given something, in their order, each with the name that counts."""
+    for place in sorted({_PLACES[name] for name in given if name in _PLACES}):
+        row = ROWS[place]
+        if (name := row.spelling(given)) is not None:
+            yield row, name

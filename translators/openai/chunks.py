@@ -93,9 +93,12 @@ class Reader:
         items = completion.get("choices")
         if type(items) is not list or len(items) != len(self._served):
             raise _broken("another number of choices than was asked for")
+        found = self._whole(figures.read(completion.get("usage")))
+        # One figure for several choices does not say how long each is.
+        told = found is not None and found.output is not None and self._asked == 1
         for choice, item in zip(self._served, items, strict=True):
-            self._take_whole(choice, item, prefix)
-        if (found := self._whole(figures.read(completion.get("usage")))) is not None:
+            self._take_whole(choice, item, prefix, told=told)
+        if found is not None:
             self._report(found)
         self.done = self.over = True
 
@@ -140,10 +143,10 @@ class Reader:
             if delta is not None:
                 raise _broken("a delta that is no object")
             delta = {}
-        content = delta.get("content")
         ended = item.get("finish_reason")
         if self._logprobs:
             choices.take_logprobs(choice, delta, item.get("logprobs"))
+        content = delta.get("content")
         # The plain text delta, alone or as DeepSeek's thinking models send it, with a null beside it.
         if (
             ended is None
@@ -173,7 +176,7 @@ class Reader:
         if ended is not None:
             choice.finish(choices.finish_of(ended), reasoning, text)
 
-    def _take_whole(self, choice: answer.Choice, item: object, prefix: str) -> None:
+    def _take_whole(self, choice: answer.Choice, item: object, prefix: str, *, told: bool) -> None:
         message = item.get("message") if type(item) is dict else None
         if type(item) is not dict or type(message) is not dict:
             raise _broken("a choice without a message")
@@ -183,7 +186,7 @@ class Reader:
         if reasoning := choices.reasoning_of(message):
             choice.think(reasoning)
         if text := choices.text_of(message.get("content")).removeprefix(prefix):
-            choice.say(text)
+            (choice.quote if told else choice.say)(text)
         if calls := message.get("tool_calls"):
             choices.take_calls(choice, calls)
         choice.finish(finish)
