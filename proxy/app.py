@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 
 from config import models, settings
-from proxy import admin, front, gateway, generation, lifecycle, passage, record, relay, telemetry
+from proxy import admin, front, gateway, generation, journal, lifecycle, metrics, passage, record, relay, telemetry
 from translators import faults
 
 log = structlog.get_logger()
@@ -26,7 +26,7 @@ LEAVING_RETRY_S: Final = "1"
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Record = Callable[[passage.Exchange, str], None]
+Record = Callable[[passage.Exchange, journal.Closing], None]
 
 
 def serve(chosen: settings.Settings, rows: Iterable[models.ModelRow]) -> int:
@@ -39,14 +39,14 @@ def serve(chosen: settings.Settings, rows: Iterable[models.ModelRow]) -> int:
 
 
 async def _serve(chosen: settings.Settings, rows: Iterable[models.ModelRow]) -> int:
-    async with gateway.opened(chosen, rows) as house:
+    async with gateway.opened(chosen, rows) as house, metrics.opened(house) as measured:
         # What is loaded now lives as long as the process: it need not be walked by every collection.
         gc.collect()
         gc.freeze()
         # A call of many small parts is read in a fifth of the time where the collector does not look in between.
         gc.set_threshold(*GC_THRESHOLDS)
-        calls = application(house)
-        running = await lifecycle.start(calls, chosen, admin.application(house, calls[front.DRAINING]))
+        calls = application(house, measured.keep)
+        running = await lifecycle.start(calls, chosen, admin.application(house, calls[front.DRAINING], measured))
         log.info(
             "serving",
             url=running.url,
@@ -119,8 +119,7 @@ def _door(house: gateway.Gateway, keep: Record) -> Handler:
             log.exception("bug", request_id=exchange.request_id, error=type(error).__name__)
             raise faults.Refusal(faults.INTERNAL) from None
         finally:
-            outcome = record.settle(exchange, end, house.journal)
-            keep(exchange, outcome.value)
+            keep(exchange, record.settle(exchange, end, house.journal))
         return response
 
     return generate

@@ -45,7 +45,9 @@ async def _ready(house: gateway.Gateway, asked: web.Request, exchange: passage.E
     """Read and check a call until it is ready to go."""
     exchange.caller = caller = admission.admit(asked.headers, house.settings, house.ring)
     check_headers(asked.headers)
-    exchange.call = call = await _read(house, asked)
+    body = await _body(asked)
+    exchange.read_s = asyncio.get_running_loop().time()
+    exchange.call = call = _read(house, asked, body)
     if caller.known is not None:
         caller.known.check_model(call.model.id)
     if call.ignored:
@@ -70,9 +72,9 @@ def check_headers(headers: Mapping[str, str]) -> None:
         raise faults.Refusal(faults.ENCRYPTED_BODY)
 
 
-async def _read(house: gateway.Gateway, asked: web.Request) -> dialogue.Call:
+def _read(house: gateway.Gateway, asked: web.Request, body: bytes) -> dialogue.Call:
     return calls.translate(
-        calls.read(await _body(asked)),
+        calls.read(body),
         house.catalogue,
         stream=wants_stream(asked.headers),
         path_model=asked.match_info.get("model"),

@@ -45,6 +45,7 @@ class Exchange:
 
     at_s:       wall clock, when it was received
     received_s: loop time, as are the other times; ended_s: when its last byte was handed over
+    read_s:     when its body was there
     limited:    whether it was over a limit of ours
     refusal:    how it failed, if it did
     expired:    the wait that lasted too long, if one did
@@ -61,6 +62,7 @@ class Exchange:
     entry: journal.Entry | None = None
     reservation: limits.Reservation | None = None
     bytes_out: int = 0
+    read_s: float | None = None
     sent_s: float | None = None
     first_packet_s: float | None = None
     last_packet_s: float | None = None
@@ -122,9 +124,11 @@ class Passage:
         downstream = relay.Downstream(
             self.asked, STREAM_HEADERS, self.through, hold_s=chosen.head_hold, heartbeat_s=chosen.heartbeat
         )
+        self.gateway.streams.add(downstream)
         try:
             await self._relay(downstream)
         finally:
+            self.gateway.streams.discard(downstream)
             downstream.stop()
             exchange = self.exchange
             exchange.first_packet_s, exchange.last_packet_s = downstream.first_s, downstream.last_s
