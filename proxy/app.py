@@ -25,6 +25,8 @@ LEAVING_RETRY_S: Final = "1"
 
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 
+EXCHANGE: Final = web.RequestKey("exchange", passage.Exchange)
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Record = Callable[[passage.Exchange, journal.Closing], None]
 
@@ -66,6 +68,7 @@ def application(house: gateway.Gateway, keep: Record = lambda _, __: None) -> we
     app[front.LEAVING] = asyncio.Event()
     app[front.DRAINING] = asyncio.Event()
     app.on_response_prepare.append(front.last_look)
+    app.on_response_prepare.append(_say_times)
     door = _door(house, keep)
     app.router.add_post(GENERATION, door)
     app.router.add_post(MULTIMODAL, _wrong_endpoint)
@@ -93,11 +96,17 @@ def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
     return front.refused(fault, front.request_id(request))
 
 
+async def _say_times(asked: web.Request, answer: web.StreamResponse) -> None:
+    if EXCHANGE in asked:
+        answer.headers["Server-Timing"] = asked[EXCHANGE].timing()
+
+
 def _door(house: gateway.Gateway, keep: Record) -> Handler:
     async def generate(request: web.Request) -> web.StreamResponse:
         if request.app[front.LEAVING].is_set():
             raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
         exchange = passage.Exchange(front.request_id(request), asyncio.get_running_loop().time())
+        request[EXCHANGE] = exchange
         end = record.End.BUG
         try:
             response = await generation.generate(house, request, exchange)

@@ -52,12 +52,12 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What is sent: the path below a target's base URL, the body, the key, and what is passed on of the trace."""
+    """What is sent: the path below a target's base URL, the body, the key, and headers to find the call again by."""
 
     path: str
     body: bytes
     key: str | None
-    trace: Mapping[str, str] = field(default_factory=dict)
+    known_as: Mapping[str, str] = field(default_factory=dict)
 
 
 class Upstream:
@@ -182,7 +182,7 @@ async def _note_reuse(
 
 
 async def _ask(session: aiohttp.ClientSession, target: str, post: Post, attempt: Attempt) -> aiohttp.ClientResponse:
-    headers = CIMultiDict(post.trace)
+    headers = CIMultiDict(post.known_as)
     headers["Content-Type"] = "application/json"
     if post.key is not None:
         headers["Authorization"] = f"Bearer {post.key}"
