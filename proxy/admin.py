@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from proxy import gateway
+from proxy import gateway, metrics, tally
 
 
-def application(house: gateway.Gateway, draining: asyncio.Event) -> web.Application:
+def application(house: gateway.Gateway, draining: asyncio.Event, measured: metrics.Metrics) -> web.Application:
     """The admin application beside one gateway."""
 
     async def ready(_: web.Request) -> web.StreamResponse:
@@ -24,9 +24,15 @@ def application(house: gateway.Gateway, draining: asyncio.Event) -> web.Applicat
             reasons.append("journal not writable")
         return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
+    async def scraped(asked: web.Request) -> web.StreamResponse:
+        accept = asked.headers.get(hdrs.ACCEPT, "")
+        text, content_type = tally.expose(metrics.ROWS, [measured.read()], accept)
+        return web.Response(body=text, headers={hdrs.CONTENT_TYPE: content_type})
+
     app = web.Application()
     app.router.add_get("/healthz", alive)
     app.router.add_get("/readyz", ready)
+    app.router.add_get("/metrics", scraped)
     return app
 
 

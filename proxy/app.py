@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 
 from config import models, settings
-from proxy import admin, front, gateway, generation, lifecycle, passage, record, relay, telemetry
+from proxy import admin, front, gateway, generation, journal, lifecycle, metrics, passage, record, relay, telemetry
 from translators import faults
 
 log = structlog.get_logger()
@@ -25,8 +25,10 @@ LEAVING_RETRY_S: Final = "1"
 
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 
+EXCHANGE: Final = web.RequestKey("exchange", passage.Exchange)
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Record = Callable[[passage.Exchange, str], None]
+Record = Callable[[passage.Exchange, journal.Closing], None]
 
 
 def serve(chosen: settings.Settings, rows: Iterable[models.ModelRow]) -> int:
@@ -39,14 +41,14 @@ def serve(chosen: settings.Settings, rows: Iterable[models.ModelRow]) -> int:
 
 
 async def _serve(chosen: settings.Settings, rows: Iterable[models.ModelRow]) -> int:
-    async with gateway.opened(chosen, rows) as house:
+    async with gateway.opened(chosen, rows) as house, metrics.opened(house) as measured:
         # What is loaded now lives as long as the process: it need not be walked by every collection.
         gc.collect()
         gc.freeze()
         # A call of many small parts is read in a fifth of the time where the collector does not look in between.
         gc.set_threshold(*GC_THRESHOLDS)
-        calls = application(house)
-        running = await lifecycle.start(calls, chosen, admin.application(house, calls[front.DRAINING]))
+        calls = application(house, measured.keep)
+        running = await lifecycle.start(calls, chosen, admin.application(house, calls[front.DRAINING], measured))
         log.info(
             "serving",
             url=running.url,
@@ -66,6 +68,7 @@ def application(house: gateway.Gateway, keep: Record = lambda _, __: None) -> we
     app[front.LEAVING] = asyncio.Event()
     app[front.DRAINING] = asyncio.Event()
     app.on_response_prepare.append(front.last_look)
+    app.on_response_prepare.append(_say_times)
     door = _door(house, keep)
     app.router.add_post(GENERATION, door)
     app.router.add_post(MULTIMODAL, _wrong_endpoint)
@@ -93,11 +96,17 @@ def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
     return front.refused(fault, front.request_id(request))
 
 
+async def _say_times(asked: web.Request, answer: web.StreamResponse) -> None:
+    if EXCHANGE in asked:
+        answer.headers["Server-Timing"] = asked[EXCHANGE].timing()
+
+
 def _door(house: gateway.Gateway, keep: Record) -> Handler:
     async def generate(request: web.Request) -> web.StreamResponse:
         if request.app[front.LEAVING].is_set():
             raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
         exchange = passage.Exchange(front.request_id(request), asyncio.get_running_loop().time())
+        request[EXCHANGE] = exchange
         end = record.End.BUG
         try:
             response = await generation.generate(house, request, exchange)
@@ -119,8 +128,7 @@ def _door(house: gateway.Gateway, keep: Record) -> Handler:
             log.exception("bug", request_id=exchange.request_id, error=type(error).__name__)
             raise faults.Refusal(faults.INTERNAL) from None
         finally:
-            outcome = record.settle(exchange, end, house.journal)
-            keep(exchange, outcome.value)
+            keep(exchange, record.settle(exchange, end, house.journal))
         return response
 
     return generate

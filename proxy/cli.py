@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_or
 
 import click
 
+from proxy import versions
+
 if TYPE_CHECKING:
     from config import models, settings
 
-DISTRIBUTION = "dashseek"
 ROOMS = ("proxy", "translators", "config")
 CONTEXT: Mapping[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
@@ -227,15 +228,9 @@ def dashseek() -> None:
 def version() -> str:
     """One line: ours, Python's and aiohttp's version, which a bug report begins with."""
     return (
-        f"{DISTRIBUTION} {_release(DISTRIBUTION)} (Python {platform.python_version()}, aiohttp {_release('aiohttp')})"
+        f"{versions.DISTRIBUTION} {versions.of(versions.DISTRIBUTION)} "
+        f"(Python {platform.python_version()}, aiohttp {versions.of('aiohttp')})"
     )
-
-
-def _release(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _serve() -> click.Command:
@@ -475,7 +470,9 @@ def _version_command() -> click.Command:
 def _inspect_the_house() -> None:
     """Refuse to run where the code that would run, or parse, is not the code that was tested."""
     claims = metadata.packages_distributions()
-    others = [f"{other} ({room})" for room in ROOMS for other in sorted({*claims.get(room, ())} - {DISTRIBUTION})]
+    others = [
+        f"{other} ({room})" for room in ROOMS for other in sorted({*claims.get(room, ())} - {versions.DISTRIBUTION})
+    ]
     if others:
         raise WrongSetting(
             f"a package of ours is also installed by {', '.join(others)}: "

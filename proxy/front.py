@@ -31,6 +31,8 @@ REQUEST_ID: Final = web.RequestKey("request_id", str)
 # Set once the process takes no more calls: the connections that are left end with their present answer.
 LEAVING: Final = web.AppKey("leaving", asyncio.Event)
 DRAINING: Final = web.AppKey("draining", asyncio.Event)
+# On answers alone: some upstreams behave differently when they see a proxy before them.
+VIA: Final = "1.1 dashseek"
 
 # What the kernel has taken over nobody else waits for: a caller who vanished, or stopped reading at the very end. It
 # cuts later than the watch of the call, which knows what it cuts.
@@ -103,6 +105,7 @@ def refused(fault: faults.Fault, request_id: str) -> web.Response:
 async def last_look(asked: web.Request, answer: web.StreamResponse) -> None:
     """Before the head of any answer leaves: its id, no banner, and whether its connection may bring another request."""
     answer.headers["X-Request-Id"] = request_id(asked)
+    answer.headers[hdrs.VIA] = VIA
     answer.headers.popall(hdrs.SERVER, None)
     # JDK's HttpClient offers `Upgrade: h2c` with its first call. That is to be ignored, but what follows it on the
     # connection is read by nobody; nor is what follows a body that did not come in whole.
@@ -246,6 +249,7 @@ class Connection(web.RequestHandler):
             "Content-Type: application/json",
             f"Content-Length: {len(body)}",
             f"X-Request-Id: {known_as}",
+            f"Via: {VIA}",
             "Connection: close",
         )
         if self.transport is not None:

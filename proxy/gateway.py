@@ -24,6 +24,7 @@ class Gateway:
     ring:     the keys that are let in; None where any is, or none is needed
     offsets:  how far upstream's prompt templates are from ours (spec USE-5)
     clocks:   the watches of open calls, for a drain to end
+    streams:  what open calls write their packets to
     """
 
     settings: settings.Settings
@@ -37,6 +38,7 @@ class Gateway:
     ring: keys.Ring | None
     offsets: usage.Offsets = field(default_factory=usage.Offsets)
     clocks: set[watch.Watch] = field(default_factory=set)
+    streams: set[object] = field(default_factory=set)
 
     def timed(self, wait: watch.Wait, since_s: float) -> watch.Watch:
         """The watch of one call, which waits for this first; a drain finds it.

@@ -15,7 +15,7 @@ import orjson
 import structlog
 from aiohttp import web
 
-from proxy import admission, gateway, journal, limits, passage, upstream, watch
+from proxy import admission, gateway, journal, limits, passage, tracing, upstream, watch
 from translators import dialogue, faults, pipe
 from translators.dashscope import call as calls
 from translators.openai import prompt, request
@@ -28,7 +28,6 @@ COUNT_INLINE: Final = 8_000
 LONGEST_CHARACTER: Final = 4
 
 ENCODINGS: Final = ("identity", "gzip")
-TRACE_HEADERS: Final = ("traceparent", "tracestate")
 
 
 async def generate(house: gateway.Gateway, asked: web.Request, exchange: passage.Exchange) -> web.StreamResponse:
@@ -45,7 +44,9 @@ async def _ready(house: gateway.Gateway, asked: web.Request, exchange: passage.E
     """Read and check a call until it is ready to go."""
     exchange.caller = caller = admission.admit(asked.headers, house.settings, house.ring)
     check_headers(asked.headers)
-    exchange.call = call = await _read(house, asked)
+    body = await _body(asked)
+    exchange.read_s = asyncio.get_running_loop().time()
+    exchange.call = call = _read(house, asked, body)
     if caller.known is not None:
         caller.known.check_model(call.model.id)
     if call.ignored:
@@ -70,9 +71,9 @@ def check_headers(headers: Mapping[str, str]) -> None:
         raise faults.Refusal(faults.ENCRYPTED_BODY)
 
 
-async def _read(house: gateway.Gateway, asked: web.Request) -> dialogue.Call:
+def _read(house: gateway.Gateway, asked: web.Request, body: bytes) -> dialogue.Call:
     return calls.translate(
-        calls.read(await _body(asked)),
+        calls.read(body),
         house.catalogue,
         stream=wants_stream(asked.headers),
         path_model=asked.match_info.get("model"),
@@ -146,10 +147,10 @@ async def _prepared(
     if count.tokens is not None:
         through.count_prompt(count.tokens, house.offsets.get(kind))
     exchange.entry = house.journal.open(exchange.opening)
-    trace = _trace(asked.headers)
+    known_as = {"X-Request-Id": exchange.request_id, **tracing.passed_on(asked.headers)}
 
     def post(body: request.Body) -> upstream.Post:
-        return upstream.Post(body.path, orjson.dumps(body.json), caller.upstream_key, trace)
+        return upstream.Post(body.path, orjson.dumps(body.json), caller.upstream_key, known_as)
 
     def resumed(chain: str) -> upstream.Post:
         return post(request.resume(call, dialect, chain, upstream_model=upstream_model))
@@ -192,8 +193,3 @@ def _opening(
         "stream": call.stream,
         "thinking": call.thinking,
     }
-
-
-def _trace(headers: Mapping[str, str]) -> dict[str, str]:
-    """What is passed on of the caller's trace: bytes that are no text would not survive the way out."""
-    return {name: value for name in TRACE_HEADERS if (value := headers.get(name)) and value.isascii()}

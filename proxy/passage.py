@@ -45,6 +45,7 @@ class Exchange:
 
     at_s:       wall clock, when it was received
     received_s: loop time, as are the other times; ended_s: when its last byte was handed over
+    read_s:     when its body was there; answered_s: when the head of upstream's answer was
     limited:    whether it was over a limit of ours
     refusal:    how it failed, if it did
     expired:    the wait that lasted too long, if one did
@@ -61,13 +62,33 @@ class Exchange:
     entry: journal.Entry | None = None
     reservation: limits.Reservation | None = None
     bytes_out: int = 0
+    read_s: float | None = None
     sent_s: float | None = None
+    answered_s: float | None = None
     first_packet_s: float | None = None
     last_packet_s: float | None = None
     ended_s: float | None = None
     limited: bool = False
     refusal: faults.Refusal | None = None
     expired: watch.Wait | None = None
+
+    def timing(self) -> str:
+        """What has taken how long so far, in milliseconds, as the head of an answer says it (`Server-Timing`)."""
+        now_s = asyncio.get_running_loop().time()
+        streams = self.call is not None and self.call.stream
+        has_begun = streams and self.pipe is not None and self.pipe.answer.used().output > 0
+        spans = (
+            ("read", self.received_s, self.read_s),
+            ("translate", self.read_s, self.sent_s),
+            ("upstream", self.sent_s, self.answered_s),
+            ("first-token", self.sent_s, now_s if has_begun else None),
+            ("total", self.received_s, now_s),
+        )
+        return ", ".join(
+            f"{name};dur={(end_s - start_s) * 1e3:.1f}"
+            for name, start_s, end_s in spans
+            if start_s is not None and end_s is not None
+        )
 
 
 @dataclass(slots=True)
@@ -122,9 +143,11 @@ class Passage:
         downstream = relay.Downstream(
             self.asked, STREAM_HEADERS, self.through, hold_s=chosen.head_hold, heartbeat_s=chosen.heartbeat
         )
+        self.gateway.streams.add(downstream)
         try:
             await self._relay(downstream)
         finally:
+            self.gateway.streams.discard(downstream)
             downstream.stop()
             exchange = self.exchange
             exchange.first_packet_s, exchange.last_packet_s = downstream.first_s, downstream.last_s
@@ -186,6 +209,8 @@ class Passage:
         if self.exchange.sent_s is None:
             self.exchange.sent_s = asyncio.get_running_loop().time()
         async with self.gateway.upstreams.post(post, self.exchange.attempts) as response:
+            if self.exchange.answered_s is None:
+                self.exchange.answered_s = asyncio.get_running_loop().time()
             if response.status != HTTPStatus.OK:
                 raise await upstream.failure_of(response, self.terms.failures)
             self.through.count_prompt(await self.count.wait(), self.gateway.offsets.get(self.kind))

@@ -57,10 +57,9 @@ IDLE: Final = frozenset(
 )
 
 
-def settle(exchange: passage.Exchange, end: End, book: journal.Journal) -> Outcome:
-    """Write down how a call ended, and give back what it had reserved and not used."""
-    outcome = outcome_of(exchange, end)
-    closing = _closing(exchange, outcome)
+def settle(exchange: passage.Exchange, end: End, book: journal.Journal) -> journal.Closing:
+    """Write down how a call ended, and give back what it had reserved and not used; what was written."""
+    closing = _closing(exchange, outcome_of(exchange, end))
     if exchange.entry is not None:
         exchange.entry.close(closing)
     elif exchange.opening is not None:
@@ -71,7 +70,7 @@ def settle(exchange: passage.Exchange, end: End, book: journal.Journal) -> Outco
         else:
             exchange.reservation.settle(closing["generated"]["total_tokens"])
     _to_log(exchange, closing)
-    return outcome
+    return closing
 
 
 def outcome_of(exchange: passage.Exchange, end: End) -> Outcome:

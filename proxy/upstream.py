@@ -45,18 +45,19 @@ class Attempt:
     """One try at one target, for the record of the call."""
 
     target: str
+    retry: bool = False
     reused: bool = False
     result: str = "open"
 
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What is sent: the path below a target's base URL, the body, the key, and what is passed on of the trace."""
+    """What is sent: the path below a target's base URL, the body, the key, and headers to find the call again by."""
 
     path: str
     body: bytes
     key: str | None
-    trace: Mapping[str, str] = field(default_factory=dict)
+    known_as: Mapping[str, str] = field(default_factory=dict)
 
 
 class Upstream:
@@ -87,8 +88,8 @@ class Upstream:
 
     async def _first_answer(self, post: Post, attempts: list[Attempt]) -> aiohttp.ClientResponse:
         targets = self._two_targets()
-        for session, target in zip(self._sessions, targets, strict=True):
-            attempt = Attempt(target)
+        for retry, session, target in zip((False, True), self._sessions, targets, strict=True):
+            attempt = Attempt(target, retry)
             attempts.append(attempt)
             try:
                 response = await _ask(session, target, post, attempt)
@@ -105,6 +106,16 @@ class Upstream:
                 self._ejected_until_s.pop(target, None)
                 return response
         raise refusal
+
+    def connections(self) -> Mapping[str, int]:
+        """How many connections wait for a call, and how many have one."""
+        found = {"idle": 0, "acquired": 0}
+        for connector in (session.connector for session in self._sessions):
+            if connector is not None:
+                # aiohttp counts them and has no public word for it.
+                found["idle"] += sum(map(len, connector._conns.values()))  # noqa: SLF001
+                found["acquired"] += len(connector._acquired)  # noqa: SLF001
+        return found
 
     def _two_targets(self) -> tuple[str, str]:
         """The target of the first try and that of the retry: in the operator's order, but the ejected ones last."""
@@ -171,7 +182,7 @@ async def _note_reuse(
 
 
 async def _ask(session: aiohttp.ClientSession, target: str, post: Post, attempt: Attempt) -> aiohttp.ClientResponse:
-    headers = CIMultiDict(post.trace)
+    headers = CIMultiDict(post.known_as)
     headers["Content-Type"] = "application/json"
     if post.key is not None:
         headers["Authorization"] = f"Bearer {post.key}"

@@ -21,6 +21,7 @@ from translators import tokens
 
 ROOT = Path(__file__).parent.parent
 READY = re.compile(r"dashseek serving on (http://\S+)")
+ADMIN = re.compile(r'"admin":"(http://[^"]+)"')
 READY_TIMEOUT_S = 20.0
 END_TIMEOUT_S = 5.0
 
@@ -64,6 +65,13 @@ class Served:
     def output(self) -> str:
         """What it has written so far, standard output and standard error in one."""
         return "".join(self._lines)
+
+    @property
+    def admin_url(self) -> str:
+        """The base URL of its admin port, which it says in its log."""
+        found = ADMIN.search(self.output)
+        assert found, self.output
+        return found[1]
 
     def wait_until_ready(self) -> None:
         """Return once it serves; AssertionError with its output where it ended instead."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,18 +95,12 @@ async def get(url: str) -> tuple[int, Any]:
         return answer.status, await answer.json()
 
 
-def admin_of(output: str) -> str:
-    found = re.search(r'"admin":"(http://[^"]+)"', output)
-    assert found
-    return found[1]
-
-
 async def test_the_admin_port_says_alive_and_ready_until_the_drain(
     serve: StartServe, simulator: StartSimulator
 ) -> None:
     """OPS-1, OPS-2: not ready while it still serves."""
     served = await serve((await simulator()).url, "--drain-delay", "1.5", "--log-format", "json")
-    admin = admin_of(served.output)
+    admin = served.admin_url
     assert await get(f"{admin}/healthz") == (200, {"status": "ok"})
     assert await get(f"{admin}/readyz") == (200, {"ready": True, "reasons": []})
     assert (await get(f"{served.url}/healthz"))[0] == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 import uuid
 from typing import Any
 
@@ -175,21 +176,43 @@ class TestHttp6:
 class TestHttp7:
     """The headers of an answer, all of them."""
 
+    @staticmethod
+    def named(answer: caller.Answer, *times: str) -> dict[str, str]:
+        """Without those of the transport, and without times, which must be these."""
+        named = {name.lower(): value for name, value in answer.headers.items() if name.lower() not in TRANSPORT}
+        timed = [re.fullmatch(r"([a-z-]+);dur=\d+\.\d", part) for part in named.pop("server-timing").split(", ")]
+        assert [part and part[1] for part in timed] == [*times]
+        return named
+
     async def test_of_a_reply(self, pair: Pair) -> None:
         answer = await caller.ask(pair.url, caller.call())
-        named = {name.lower(): value for name, value in answer.headers.items() if name.lower() not in TRANSPORT}
-        assert named == {"content-type": "application/json", "x-request-id": answer.json["request_id"]}
+        assert self.named(answer, "read", "translate", "upstream", "total") == {
+            "content-type": "application/json",
+            "x-request-id": answer.json["request_id"],
+            "via": "1.1 dashseek",
+        }
 
     async def test_of_an_error(self, pair: Pair) -> None:
         answer = await caller.stream(pair.url, b"[]")
-        named = {name.lower(): value for name, value in answer.headers.items() if name.lower() not in TRANSPORT}
-        assert named == {"content-type": "application/json", "x-request-id": answer.json["request_id"]}
+        assert self.named(answer, "read", "total") == {
+            "content-type": "application/json",
+            "x-request-id": answer.json["request_id"],
+            "via": "1.1 dashseek",
+        }
+
+    async def test_of_what_is_not_http(self, pair: Pair) -> None:
+        """Answered past aiohttp, and known by the same name."""
+        async with caller.dial(pair.url) as line:
+            line.send(b"GARBAGE\r\n\r\n")
+            answer = await line.answer()
+        assert answer.headers["via"] == "1.1 dashseek"
 
     async def test_of_packets(self, pair: Pair) -> None:
         answer = await caller.stream(pair.url, caller.call())
-        named = {name.lower(): value for name, value in answer.headers.items() if name.lower() not in TRANSPORT}
+        named = self.named(answer, "read", "translate", "upstream", "first-token", "total")
         named.pop("x-request-id")
         assert named == {
+            "via": "1.1 dashseek",
             "content-type": "text/event-stream;charset=UTF-8",
             "cache-control": "no-cache",
             "x-accel-buffering": "no",

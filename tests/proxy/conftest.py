@@ -11,7 +11,7 @@ from typing import Protocol
 import pytest
 
 from config import models, settings
-from proxy import app, gateway, lifecycle, passage
+from proxy import app, gateway, journal, lifecycle, metrics, passage
 from translators import tokens
 
 
@@ -24,6 +24,7 @@ class Running:
 
     house: gateway.Gateway
     process: lifecycle.Running
+    metrics: metrics.Metrics
     ended: list[tuple[passage.Exchange, str]] = field(default_factory=list)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -59,14 +60,16 @@ async def gateway_before(vocabulary: tokens.Vocabulary) -> AsyncIterator[StartGa
         async def start(*targets: str, **chosen: object) -> Running:
             said = settings.load({"upstream": targets, "port": 0, **chosen}, None, {})
             house = await stack.enter_async_context(gateway.opened(said, models.load(said)))
+            measured = metrics.Metrics(house)
             ended: list[tuple[passage.Exchange, str]] = []
             running: Running
 
-            def keep(exchange: passage.Exchange, outcome: str) -> None:
-                running.keep(exchange, outcome)
+            def keep(exchange: passage.Exchange, closing: journal.Closing) -> None:
+                measured.keep(exchange, closing)
+                running.keep(exchange, closing["outcome"])
 
             process = await lifecycle.start(app.application(house, keep), said)
-            running = Running(house, process, ended)
+            running = Running(house, process, measured, ended)
             stack.push_async_callback(process.stop)
             return running
 

@@ -225,13 +225,25 @@ class TestTrace:
         assert {name: sent[name] for name in trace} == trace
         assert not {*others} & {*sent}
 
-    async def test_bytes_that_are_no_text_are_left_out(
+    async def test_upstream_learns_the_id_the_caller_knows(
         self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        """And nothing of a proxy before it."""
+        upstream = await simulator()
+        front = await gateway_before(upstream.url)
+        answer = await caller.ask(front.url, caller.call(), {"Via": "1.1 other"})
+        sent = upstream.calls[0].headers
+        assert sent["x-request-id"] == answer.json["request_id"]
+        assert "via" not in {name.lower() for name in sent}
+
+    @pytest.mark.parametrize("header", ["tracestate", "traceparent"])
+    async def test_bytes_that_are_no_text_are_left_out(
+        self, simulator: StartSimulator, gateway_before: StartGateway, header: str
     ) -> None:
         upstream = await simulator()
         front = await gateway_before(upstream.url)
-        assert (await caller.ask(front.url, caller.call(), {"tracestate": "a=\xff"})).status == 200
-        assert "tracestate" not in upstream.calls[0].headers
+        assert (await caller.ask(front.url, caller.call(), {header: "a=\xff"})).status == 200
+        assert header not in upstream.calls[0].headers
 
 
 async def test_what_a_body_names_is_never_asked(simulator: StartSimulator, gateway_before: StartGateway) -> None:
