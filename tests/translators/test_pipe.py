@@ -361,6 +361,22 @@ def test_a_whole_completion_says_what_a_stream_would(fields: dict[str, Any]) -> 
     assert told.usage["output_tokens"] == 6
 
 
+def test_every_packet_of_a_measured_completion_says_what_upstream_measured() -> None:
+    """USE-3: nothing is counted again, and no packet says less than the last one."""
+    out = corpus.open_pipe(corpus.ask(incremental=True)).feed_completion(orjson.dumps(COMPLETION))
+    assert [packet["usage"]["output_tokens"] for packet in corpus.packets(out)] == [6, 6, 6]
+
+
+def test_a_measured_completion_with_leftover_tags_is_still_taken_apart() -> None:
+    """SSE-6."""
+    message = {"role": "assistant", "content": "<think>We think</think>The answer"}
+    whole = COMPLETION | {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    through = corpus.open_pipe(corpus.ask(stream=False), rules=answer.Rules(think_tags=True))
+    told = corpus.told_by(orjson.loads(through.feed_completion(orjson.dumps(whole))))
+    assert said(told) == corpus.Told("The answer", "We think", [], "stop")
+    assert told.usage["output_tokens"] == 6
+
+
 def test_what_a_server_repeats_of_the_prefix_is_taken_off() -> None:
     """REQ-6: llama.cpp, JSON calls only."""
     through = corpus.open_pipe(corpus.ask(stream=False), prefix="The ")

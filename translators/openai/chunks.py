@@ -95,9 +95,11 @@ class Reader:
             raise _broken("another number of choices than was asked for")
         found = self._whole(figures.read(completion.get("usage")))
         # One figure for several choices does not say how long each is.
-        told = found is not None and found.output is not None and self._asked == 1
+        made = found.output if found is not None and self._asked == 1 else None
+        if made is not None:
+            self._served[0].meter.hear(made)
         for choice, item in zip(self._served, items, strict=True):
-            self._take_whole(choice, item, prefix, told=told)
+            self._take_whole(choice, item, prefix, told=made is not None)
         if found is not None:
             self._report(found)
         self.done = self.over = True
