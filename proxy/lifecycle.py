@@ -20,7 +20,6 @@ log = structlog.get_logger()
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # After the calls that are left were told to end, so long for their last frames to leave.
 LAST_FRAMES_S = 1.0
-BACKLOG = 1024
 
 
 @dataclass(slots=True)
@@ -88,11 +87,8 @@ async def start(app: web.Application, chosen: settings.Settings, admin: web.Appl
     )
     await runner.setup()
     assert runner.server is not None  # noqa: S101 - for the type checker: it was just set up
-    connections = front.connections(runner.server, chosen)
     try:
-        listener = await asyncio.get_running_loop().create_server(
-            connections, chosen.host, chosen.port, backlog=BACKLOG
-        )
+        listener = await front.listen(runner.server, chosen)
     except OSError:
         await runner.cleanup()
         raise
