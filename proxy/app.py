@@ -67,16 +67,19 @@ async def _serve(chosen: settings.Settings, rows: Iterable[models.ModelRow], std
         gc.set_threshold(*GC_THRESHOLDS)
         calls = application(house, measured.keep)
         running = await lifecycle.start(calls, chosen, admin.application(house, calls[front.DRAINING], measured))
-        log.info(
-            "serving",
-            url=running.url,
-            admin=running.admin_url,
-            upstream=chosen.upstream,
-            dialect=chosen.dialect,
-            auth=chosen.auth,
-        )
-        stdout.write(f"dashseek serving on {running.url}\n")  # the line that scripts wait for
-        await running.until_told_to_stop(house.clocks)
+
+        def announce() -> None:
+            log.info(
+                "serving",
+                url=running.url,
+                admin=running.admin_url,
+                upstream=chosen.upstream,
+                dialect=chosen.dialect,
+                auth=chosen.auth,
+            )
+            stdout.write(f"dashseek serving on {running.url}\n")  # the line that scripts wait for
+
+        await running.until_told_to_stop(house.clocks, announce)
     return 0
 
 

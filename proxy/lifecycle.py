@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,13 +37,17 @@ class Running:
     drain_delay_s: float
     drain_timeout_s: float
 
-    async def until_told_to_stop(self, clocks: Collection[watch.Watch]) -> None:
+    async def until_told_to_stop(
+        self, clocks: Collection[watch.Watch], announce: Callable[[], None] = lambda: None
+    ) -> None:
         """Serve until a first signal, then drain; a second signal cuts at once.
 
-        clocks: the watches of open calls; it is empty when none is open
+        clocks:   the watches of open calls; it is empty when none is open
+        announce: says that we serve, to who may send a signal as soon as it hears that
         """
         told = _Signals()
         try:
+            announce()
             await told.first.wait()
             self.runner.app[front.DRAINING].set()
             log.info("draining", open_calls=len(clocks))

@@ -23,14 +23,10 @@ CLOSE_S: Final = 1.0
 
 
 class Outlet:
-    """A text file to write to, as far as `structlog` needs one, that never blocks and never fails.
+    """A text file to write to, as far as `structlog` needs one, that never blocks and never fails."""
 
-    most_lines: how many lines may wait
-    """
-
-    def __init__(self, descriptor: int, most_lines: int = MOST_LINES) -> None:
+    def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._most_lines = most_lines
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         # One number for each thread that counts: `+=` of two threads may lose one.
         self._no_room = 0
@@ -47,7 +43,7 @@ class Outlet:
 
     def write(self, line: str) -> None:
         """Take a line, or drop and count it."""
-        if self._lines.qsize() < self._most_lines:
+        if self._lines.qsize() < MOST_LINES:
             self._lines.put(line.encode("utf-8", "backslashreplace"))
         else:
             self._no_room += 1
@@ -67,7 +63,7 @@ class Outlet:
             except OSError:  # nobody can read it any more, or the disk is full; both may mend themselves
                 self._failed += 1
                 continue
-            if self.dropped > self._told:
+            if self.dropped > self._told and self._lines.qsize() < MOST_LINES // 2:
                 count, self._told = self.dropped - self._told, self.dropped
                 log.warning("log_lines_dropped", count=count)
 

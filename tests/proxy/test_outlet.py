@@ -25,9 +25,9 @@ class Pipe:
     writes: int
     outlets: list[outlet.Outlet] = field(default_factory=list)
 
-    def outlet(self, **said: int) -> outlet.Outlet:
+    def outlet(self) -> outlet.Outlet:
         """One more writer."""
-        self.outlets.append(outlet.Outlet(self.writes, **said))
+        self.outlets.append(outlet.Outlet(self.writes))
         return self.outlets[-1]
 
     def read(self) -> bytes:
@@ -56,8 +56,9 @@ def test_lines_arrive_whole_and_in_order_and_are_out_when_it_is_closed(pipe: Pip
     assert out.dropped == 0
 
 
-def test_a_reader_who_does_not_read_costs_lines_and_no_time(pipe: Pipe) -> None:
-    out = pipe.outlet(most_lines=100)
+def test_a_reader_who_does_not_read_costs_lines_and_no_time(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlet, "MOST_LINES", 100)
+    out = pipe.outlet()
     began_s = time.monotonic()
     for _ in range(FLOOD):
         out.write(LINE)
@@ -65,8 +66,9 @@ def test_a_reader_who_does_not_read_costs_lines_and_no_time(pipe: Pipe) -> None:
     assert 0 < out.dropped <= FLOOD - 100
 
 
-def test_what_was_dropped_is_said_once_it_is_read_again(pipe: Pipe) -> None:
-    out = pipe.outlet(most_lines=100)
+def test_what_was_dropped_is_said_once_it_is_read_again(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlet, "MOST_LINES", 100)
+    out = pipe.outlet()
     structlog.configure(
         processors=[structlog.processors.JSONRenderer()],
         logger_factory=structlog.WriteLoggerFactory(file=out),  # type: ignore[arg-type]
