@@ -50,8 +50,9 @@ SPARE_FDS: Final = 64
 BACKLOG: Final = 1_024
 # asyncio accepts as many at one go as its own `backlog` says, before a single one of them can be counted.
 ACCEPTED_AT_ONCE: Final = 8
-# Beyond the cap so many are told so at a time, each for so long at most; who comes beyond these is cut without a word.
+# Beyond the cap so many are told so at a time; who comes beyond these is cut without a word.
 REFUSED_AT_ONCE: Final = 16
+# After an answer that did not wait for all of its request, what is still coming is let go by for so long.
 LINGER_S: Final = 1.0
 
 OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
@@ -200,7 +201,7 @@ class Connection(web.RequestHandler):
 
     def __init__(self, server: web.Server, malformed: Flood, room: Room, chosen: settings.Settings) -> None:
         loop = asyncio.get_running_loop()
-        super().__init__(server, loop=loop, keepalive_timeout=chosen.keepalive_timeout)
+        super().__init__(server, loop=loop, keepalive_timeout=chosen.keepalive_timeout, lingering_time=LINGER_S)
         self._malformed = malformed
         self._room = room
         self._beyond = False
