@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
@@ -11,7 +12,20 @@ import structlog
 from aiohttp import web
 
 from config import models, settings
-from proxy import admin, front, gateway, generation, journal, lifecycle, metrics, passage, record, relay, telemetry
+from proxy import (
+    admin,
+    front,
+    gateway,
+    generation,
+    journal,
+    lifecycle,
+    metrics,
+    outlet,
+    passage,
+    record,
+    relay,
+    telemetry,
+)
 from translators import faults
 
 log = structlog.get_logger()
@@ -22,6 +36,9 @@ HEALTH: Final = "/healthz"
 
 # A call that comes while the process leaves may succeed on the next connection at once: another process answers it.
 LEAVING_RETRY_S: Final = "1"
+
+# Written to past the interpreter, see `outlet`.
+STDOUT: Final = 1
 
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 
@@ -36,11 +53,12 @@ def serve(chosen: settings.Settings, rows: Iterable[models.ModelRow]) -> int:
 
     Raises `OSError` where the port is not to be had, `vocabulary.VocabularyError` where the vocabulary is not.
     """
-    telemetry.configure(chosen)
-    return asyncio.run(_serve(chosen, rows))
+    with contextlib.closing(telemetry.configure(chosen)), contextlib.closing(outlet.Outlet(STDOUT)) as stdout:
+        front.raise_file_limit()
+        return asyncio.run(_serve(chosen, rows, stdout))
 
 
-async def _serve(chosen: settings.Settings, rows: Iterable[models.ModelRow]) -> int:
+async def _serve(chosen: settings.Settings, rows: Iterable[models.ModelRow], stdout: outlet.Outlet) -> int:
     async with gateway.opened(chosen, rows) as house, metrics.opened(house) as measured:
         # What is loaded now lives as long as the process: it need not be walked by every collection.
         gc.collect()
@@ -49,16 +67,19 @@ async def _serve(chosen: settings.Settings, rows: Iterable[models.ModelRow]) -> 
         gc.set_threshold(*GC_THRESHOLDS)
         calls = application(house, measured.keep)
         running = await lifecycle.start(calls, chosen, admin.application(house, calls[front.DRAINING], measured))
-        log.info(
-            "serving",
-            url=running.url,
-            admin=running.admin_url,
-            upstream=chosen.upstream,
-            dialect=chosen.dialect,
-            auth=chosen.auth,
-        )
-        print(f"dashseek serving on {running.url}", flush=True)  # noqa: T201 - the line that scripts wait for
-        await running.until_told_to_stop(house.clocks)
+
+        def announce() -> None:
+            log.info(
+                "serving",
+                url=running.url,
+                admin=running.admin_url,
+                upstream=chosen.upstream,
+                dialect=chosen.dialect,
+                auth=chosen.auth,
+            )
+            stdout.write(f"dashseek serving on {running.url}\n")  # the line that scripts wait for
+
+        await running.until_told_to_stop(house.clocks, announce)
     return 0
 
 
@@ -117,8 +138,7 @@ def _door(house: gateway.Gateway, keep: Record) -> Handler:
             raise
         except passage.CallerStalled:
             end = record.End.STALLED
-            if request.transport is not None:
-                request.transport.abort()
+            _cut(request)
             raise asyncio.CancelledError from None
         except (relay.CallerGone, asyncio.CancelledError):
             # Who leaves with the last byte in hand has not left early.
@@ -126,12 +146,22 @@ def _door(house: gateway.Gateway, keep: Record) -> Handler:
             raise asyncio.CancelledError from None
         except Exception as error:
             log.exception("bug", request_id=exchange.request_id, error=type(error).__name__)
-            raise faults.Refusal(faults.INTERNAL) from None
+            exchange.refusal = faults.Refusal(faults.INTERNAL, f"a bug ({type(error).__name__})")
+            if request.writer.output_size:
+                # A second answer would be taken for a part of the first.
+                _cut(request)
+                raise asyncio.CancelledError from None
+            raise exchange.refusal from None
         finally:
             keep(exchange, record.settle(exchange, end, house.journal))
         return response
 
     return generate
+
+
+def _cut(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
 
 
 async def _wrong_endpoint(_: web.Request) -> web.StreamResponse:

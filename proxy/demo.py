@@ -71,7 +71,7 @@ async def _demo(*, once: bool, port: int) -> int:
         chosen = settings.load(
             {"upstream": (url,), "dialect": dialect, "port": port, "auth": "any", "log_level": "warning"}, None, {}
         )
-        telemetry.configure(chosen)
+        stack.callback(telemetry.configure(chosen).close)
         house = await stack.enter_async_context(gateway.opened(chosen, models.load(chosen)))
         kept: asyncio.Queue[passage.Exchange] = asyncio.Queue()
         running = await lifecycle.start(app.application(house, lambda exchange, _: kept.put_nowait(exchange)), chosen)

@@ -7,6 +7,7 @@ that a proxy before us may read in another way. Source: spec ERR-5, ERR-6, HTTP-
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import resource
 import socket
@@ -15,7 +16,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import aiohttp
 import structlog
@@ -41,12 +42,20 @@ KERNEL_GRACE_S: Final = 5.0
 # Of what is not HTTP, or finds no room, one line in so many seconds is logged, or a scanner fills the disk.
 LINE_EVERY_S: Final = 10.0
 
-# A caller's connection and that of its upstream call, out of what the listener, the log and the journal leave.
+# A caller's connection and that of its upstream call, out of what is left by the listener, the log, the journal, who
+# is told that there is no room, and who was accepted but not counted yet.
 FDS_PER_CALL: Final = 2
-SPARE_FDS: Final = 32
-# Beyond the cap so many are told so at a time, each for so long at most; who comes beyond these is cut without a word.
+SPARE_FDS: Final = 64
+# Connections that wait to be accepted, in the kernel: they cost us no file.
+BACKLOG: Final = 1_024
+# asyncio accepts as many at one go as its own `backlog` says, before a single one of them can be counted.
+ACCEPTED_AT_ONCE: Final = 8
+# Beyond the cap so many are told so at a time; who comes beyond these is cut without a word.
 REFUSED_AT_ONCE: Final = 16
+# After an answer that did not wait for all of its request, what is still coming is let go by for so long.
 LINGER_S: Final = 1.0
+
+OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
 
 # What no caller of ours needs, and what a proxy before us may frame differently than we do (request smuggling).
 FRAMING: Final[tuple[tuple[str, Callable[[web.Request], bool]], ...]] = (
@@ -61,6 +70,43 @@ FRAMING: Final[tuple[tuple[str, Callable[[web.Request], bool]], ...]] = (
 
 class Misframed(http_exceptions.BadHttpMessage):
     """A request that aiohttp takes and we do not."""
+
+
+def raise_file_limit() -> None:
+    """Let the process open as many files as it may: what a shell or a service manager gives is often only 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:  # macOS says "unlimited" and does not mean it
+        log.warning("file_limit", files=soft, not_raised_to=hard, reason=type(error).__name__)
+    else:
+        log.info("file_limit", files=hard, before=soft)
+
+
+async def listen(server: web.Server, chosen: settings.Settings) -> asyncio.Server:
+    """Take connections; raises `OSError` where the address is not to be had.
+
+    Where a file is missing to accept one (another part of the process has taken more than we left it), asyncio waits a
+    second, and the caller with it, in the kernel's queue.
+    """
+    loop = asyncio.get_running_loop()
+    no_files = Flood("accept_failed")
+
+    def told(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
+            no_files.note(errno.errorcode[error.errno], "")
+        else:
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(told)
+    listener = await loop.create_server(connections(server, chosen), chosen.host, chosen.port, backlog=ACCEPTED_AT_ONCE)
+    for listening in listener.sockets:
+        with listening.dup() as same:
+            same.listen(BACKLOG)
+    return listener
 
 
 def connections(server: web.Server, chosen: settings.Settings) -> Callable[[], Connection]:
@@ -155,7 +201,7 @@ class Connection(web.RequestHandler):
 
     def __init__(self, server: web.Server, malformed: Flood, room: Room, chosen: settings.Settings) -> None:
         loop = asyncio.get_running_loop()
-        super().__init__(server, loop=loop, keepalive_timeout=chosen.keepalive_timeout)
+        super().__init__(server, loop=loop, keepalive_timeout=chosen.keepalive_timeout, lingering_time=LINGER_S)
         self._malformed = malformed
         self._room = room
         self._beyond = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,6 @@ log = structlog.get_logger()
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # After the calls that are left were told to end, so long for their last frames to leave.
 LAST_FRAMES_S = 1.0
-BACKLOG = 1024
 
 
 @dataclass(slots=True)
@@ -38,13 +37,17 @@ class Running:
     drain_delay_s: float
     drain_timeout_s: float
 
-    async def until_told_to_stop(self, clocks: Collection[watch.Watch]) -> None:
+    async def until_told_to_stop(
+        self, clocks: Collection[watch.Watch], announce: Callable[[], None] = lambda: None
+    ) -> None:
         """Serve until a first signal, then drain; a second signal cuts at once.
 
-        clocks: the watches of open calls; it is empty when none is open
+        clocks:   the watches of open calls; it is empty when none is open
+        announce: says that we serve, to who may send a signal as soon as it hears that
         """
         told = _Signals()
         try:
+            announce()
             await told.first.wait()
             self.runner.app[front.DRAINING].set()
             log.info("draining", open_calls=len(clocks))
@@ -88,11 +91,8 @@ async def start(app: web.Application, chosen: settings.Settings, admin: web.Appl
     )
     await runner.setup()
     assert runner.server is not None  # noqa: S101 - for the type checker: it was just set up
-    connections = front.connections(runner.server, chosen)
     try:
-        listener = await asyncio.get_running_loop().create_server(
-            connections, chosen.host, chosen.port, backlog=BACKLOG
-        )
+        listener = await front.listen(runner.server, chosen)
     except OSError:
         await runner.cleanup()
         raise

@@ -168,9 +168,12 @@ class Passage:
 
     async def _fail(self, sink: relay.Sink, error: Exception) -> None:
         """End with an error frame, unless the caller does not read, not even the finish that was written."""
-        stalled = isinstance(error, watch.Expired) and error.wait is watch.Wait.CALLER
-        if stalled or self.through.state is pipe.State.ENDED:
+        ended = self.through.state is pipe.State.ENDED
+        if isinstance(error, watch.Expired) and (ended or error.wait is watch.Wait.CALLER):
             raise CallerStalled from None
+        if ended:
+            # A bug in the last write itself: no frame may follow a finish, which may be out or not.
+            raise error
         self.exchange.refusal = refusal = refusal_of(error, self.exchange)
         frame = self.through.fail(refusal)
         try:

@@ -110,7 +110,10 @@ class Downstream:
         async with self._opening:
             if self.response is None:
                 response = web.StreamResponse(headers=self._headers)
-                await response.prepare(self._request)
+                try:
+                    await response.prepare(self._request)
+                except ConnectionError:
+                    raise CallerGone from None
                 self.response = response
             return self.response
 
@@ -129,7 +132,7 @@ class Downstream:
                 await self.opened()
             else:
                 await self.response.write(HEARTBEAT)
-        except ConnectionError:
+        except (ConnectionError, CallerGone):
             pass  # the caller has left; the handler is being told on its own
 
 

@@ -11,12 +11,17 @@ import orjson
 import structlog
 
 from config import settings
+from proxy import outlet
 
 
-def configure(chosen: settings.Settings) -> None:
-    """Set the log up once, before the first line: JSON for machines, colours on a terminal."""
+def configure(chosen: settings.Settings) -> outlet.Outlet:
+    """Set the log up once, before the first line: JSON for machines, colours on a terminal.
+
+    Returns what writes it, to be closed after the last line.
+    """
     as_json = chosen.log_format == "json" or (chosen.log_format == "auto" and not sys.stderr.isatty())
     level = logging.getLevelNamesMapping()[chosen.log_level.upper()]
+    lines = outlet.Outlet(sys.stderr.fileno())
     renderer: Any = structlog.processors.JSONRenderer(_dumps) if as_json else structlog.dev.ConsoleRenderer()
     structlog.configure(
         processors=[
@@ -26,12 +31,13 @@ def configure(chosen: settings.Settings) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=lines),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
     # aiohttp logs a traceback for every malformed request and every caller who leaves: ours to tell, in one line.
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    return lines
 
 
 def _traceback_alone(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -86,7 +86,7 @@ class Stand:
         assert (self.upstream.open, self.fds) == (0, self.idle_fds)
         # The log is read by a thread of its own.
         await asyncio.sleep(0.02)
-        assert "raceback" not in self.served.output
+        assert "raceback" not in self.served.output, self.served.output[-6000:]
 
     async def ask(self, body: caller.Json | bytes = CALL, headers: Mapping[str, str] = {}) -> caller.Answer:
         """One call for packets."""

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 
-from proxy.simulator import Script
+from proxy.simulator import Script, Simulator
 from tests import caller
 from tests.faults.conftest import CALL, Stage, Stand, frame
 from tests.faults.matrix import row
+from translators import tokens
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ROOT = Path(__file__).parents[2]
 WORDS = "one two three four five six"
+FILES = 128
 UNAVAILABLE = (503, "ModelUnavailable")
 OVERLOADED = (503, "ModelServingError")
 
@@ -138,10 +141,12 @@ async def test_f63_a_second_signal_cuts_at_once(stage: Stage) -> None:
     assert time.monotonic() - told_s < 2
 
 
-@row("503 `ModelServingError` beyond the cap, then service again", figure="128 files, 100 callers: no accept error")
-async def test_f66_without_files_to_spare_callers_are_sent_away_not_dropped(stage: Stage) -> None:
-    with _files(128):
-        stand = await stage()
+@row(
+    "503 `ModelServingError` beyond the cap, or a cut far beyond it, then service again",
+    figure=f"{FILES} files, 100 callers one by one and 300 at once: no accept error",
+)
+async def test_f66_without_files_to_spare_callers_are_sent_away_not_dropped(stage: Stage, tmp_path: Path) -> None:
+    stand = await stage(env=_with_files(tmp_path, FILES))
     stand.upstream.script = Script(stall_after=2)
     async with contextlib.AsyncExitStack() as stack:
         heads = []
@@ -157,13 +162,32 @@ async def test_f66_without_files_to_spare_callers_are_sent_away_not_dropped(stag
             assert head.headers["Connection"] == "close"
             await calling.aclose()
         assert set(heads) == {200, 503}
-        assert heads.count(200) == (128 - 32) // 2
-        assert stand.fds < 128
+        assert heads.count(200) == (FILES - 64) // 2
+        await asyncio.gather(*(_sent_away(stand) for _ in range(300)))
+        assert stand.fds < FILES
     await stand.settled()
     stand.upstream.script = Script()
     assert (await stand.ask()).status == 200
-    assert "Too many open files" not in stand.served.output
+    assert "accept_failed" not in stand.served.output
     assert stand.served.output.count('"no_room"') == 1
+
+
+async def test_without_a_file_to_accept_with_callers_wait_and_the_process_rests(stage: Stage) -> None:
+    """Another part of the process, or of the machine, has taken what was left for them."""
+    stand = await stage("--log-level", "warning")
+    process = stand.served.process
+    most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (stand.fds, most[1]))
+    busy_s = _cpu_s(process.pid)
+    asked = [asyncio.create_task(stand.ask()) for _ in range(20)]
+    await asyncio.sleep(2.5)
+    assert not any(task.done() for task in asked)
+    assert _cpu_s(process.pid) - busy_s < 0.3
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, most)
+    async with asyncio.timeout(5):
+        assert {answer.status for answer in await asyncio.gather(*asked)} == {200}
+    assert [line["event"] for line in stand.lines] == ["accept_failed"]
+    await stand.settled()
 
 
 @row("all of it", figure="an hour forth and back in mid-stream")
@@ -253,6 +277,44 @@ async def test_f71_what_cannot_start_says_why_and_ends(tmp_path: Path) -> None:
             assert "raceback" not in ended.stderr
 
 
+@row(
+    "all of it",
+    figure="a pipe that is full from the start: no call waits, lost lines are counted, the end comes in 3 s",
+)
+async def test_f72_a_log_that_nobody_reads_stops_no_call(vocabulary: tokens.Vocabulary, tmp_path: Path) -> None:
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writes, b"\n" * 4096)
+    os.set_blocking(writes, True)
+    env = _hooked(tmp_path, "import proxy.outlet; proxy.outlet.MOST_LINES = 50")
+    async with Simulator(vocabulary=vocabulary) as upstream:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "proxy", "serve", "--upstream", upstream.url, "--port", str(port)]
+        start = asyncio.to_thread(subprocess.Popen, command, cwd=tmp_path, env=env, stdout=writes, stderr=writes)
+        process = await start
+        os.close(writes)
+        try:
+            url = await _up(port)
+            answers = await asyncio.gather(*(caller.ask(url, CALL) for _ in range(100)))
+            assert {answer.status for answer in answers} == {200}
+            said = b""
+            while not (b"log_lines_dropped" in said and b"dashseek serving on" in said):
+                said += await asyncio.to_thread(os.read, reads, 1 << 16)
+            lines = [orjson.loads(line) for line in said.splitlines() if line.startswith(b"{")]
+            called = [line for line in lines if line["event"] == "call"]
+            told = sum(line["count"] for line in lines if line["event"] == "log_lines_dropped")
+            assert told == 100 - len(called)
+            assert len(called) >= 45
+        finally:
+            process.terminate()
+            assert await asyncio.to_thread(process.wait, 3) == 0
+            os.close(reads)
+
+
 @row("no end while idle", freed="–", figure="kept for 75 s by default, as long as nginx keeps its own; here 0.7 s of 1")
 async def test_f74_an_idle_connection_outlives_what_an_ingress_keeps(stage: Stage) -> None:
     stand = await stage("--keepalive-timeout", "1")
@@ -278,15 +340,31 @@ async def test_f75_a_call_sent_twice_is_two_calls(stage: Stage) -> None:
     assert len({line["request_id"] for line in said}) == 2
 
 
-@contextlib.contextmanager
-def _files(most: int) -> Iterator[None]:
-    """Whoever starts in this block may have so many files open."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+def _with_files(directory: Path, most: int) -> dict[str, str]:
+    """The variables that let a process open so many files, and never more."""
+    return _hooked(directory, f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({most}, {most}))")
+
+
+async def _up(port: int) -> str:
+    """The URL of a process that cannot say it, once it listens."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                async with caller.dial(url := f"http://127.0.0.1:{port}"):
+                    return url
+            await asyncio.sleep(0.05)
+
+
+async def _sent_away(stand: Stand) -> None:
+    """One more caller than there is room for: told so, or cut."""
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        assert (await stand.reply()).fault[:2] == OVERLOADED
+
+
+def _cpu_s(pid: int) -> float:
+    """CPU time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _blocking(url: str, wire: bytes) -> bytes:

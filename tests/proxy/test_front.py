@@ -276,9 +276,9 @@ class TestRoom:
     @pytest.mark.parametrize(
         ("soft", "asked_for", "most"),
         [
-            (1024, None, 496),
+            (1024, None, 480),
             (1024, 100, 100),
-            (1024, 5_000, 496),
+            (1024, 5_000, 480),
             (20, None, 1),
             (resource.RLIM_INFINITY, None, sys.maxsize),
             (resource.RLIM_INFINITY, 100, 100),
@@ -289,3 +289,23 @@ class TestRoom:
     ) -> None:
         monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
         assert entrance.most_connections(asked_for) == most
+
+
+class TestFileLimit:
+    """A process may open as many files as it is allowed to, not as many as a shell happens to give."""
+
+    def test_the_soft_limit_becomes_the_hard_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        chosen: list[tuple[int, int]] = []
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (hard - 1, hard))
+        monkeypatch.setattr(resource, "setrlimit", lambda _, limits: chosen.append(limits))
+        entrance.raise_file_limit()
+        assert chosen == [(hard, hard)]
+
+    def test_where_it_cannot_be_raised_it_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(_: int, __: tuple[int, int]) -> None:
+            raise ValueError("current limit exceeds maximum limit")
+
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
+        monkeypatch.setattr(resource, "setrlimit", refuse)
+        entrance.raise_file_limit()

@@ -385,3 +385,41 @@ def _full_listener() -> Iterator[str]:
             queued.setblocking(False)
             queued.connect_ex(listener.getsockname())
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+class TestBugInTheLastWrite:
+    """The finish may be out or not, so no frame may follow it; and the caller is not to blame."""
+
+    @staticmethod
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    @pytest.mark.parametrize("headers", [caller.SSE, {}], ids=["packets", "reply"])
+    async def test_before_the_head_it_is_an_internal_error(
+        self,
+        simulator: StartSimulator,
+        gateway_before: StartGateway,
+        monkeypatch: pytest.MonkeyPatch,
+        headers: dict[str, str],
+    ) -> None:
+        front = await gateway_before((await simulator(Script(text="one", deltas_per_write=100))).url)
+        monkeypatch.setattr(relay.Downstream, "write", self.broken)
+        monkeypatch.setattr(relay.Whole, "close", self.broken)
+        assert (await caller.ask(front.url, INCREMENTAL, headers)).fault == INTERNAL
+        exchange, outcome = await front.end_of()
+        assert outcome == "internal_error"
+        assert exchange.refusal is not None
+        assert_nothing_is_left(front)
+
+    async def test_after_it_the_stream_is_cut_and_the_record_says_why(
+        self, simulator: StartSimulator, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        front = await gateway_before((await simulator(Script(text=WORDS))).url)
+        monkeypatch.setattr(relay.Downstream, "close", self.broken)
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(INCREMENTAL, caller.SSE))
+            assert (await line.head()).status == 200
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+                await line.rest()
+        assert (await front.end_of())[1] == "internal_error"
+        assert_nothing_is_left(front)

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from proxy import relay
 from proxy.simulator import Script
@@ -170,3 +171,35 @@ async def test_a_heartbeat_that_fails_is_left_to_the_handler(left: relay.Downstr
     assert left._task is not None
     await left._task
     left.stop()
+
+
+async def test_a_caller_who_is_gone_before_the_head_has_left_and_is_no_bug() -> None:
+    """aiohttp says so by the error of a write, if the handler comes to it before it is cancelled."""
+    told: list[BaseException] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        through: Any = None
+        downstream = relay.Downstream(request, {}, through, hold_s=9, heartbeat_s=9)
+        try:
+            await downstream.write(b"data:\n\n")
+        except relay.CallerGone as error:
+            told.append(error)
+        finally:
+            downstream.stop()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/", handler)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        host, port = runner.addresses[0]
+        async with caller.dial(f"http://{host}:{port}") as line:
+            line.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert await line.eof() == b""
+        assert len(told) == 1
+    finally:
+        await runner.cleanup()

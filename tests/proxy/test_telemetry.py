@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 
 import orjson
 import pytest
@@ -17,11 +18,6 @@ from proxy import telemetry
 SECRET = "the prompt of a caller"
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
     levels = {name: logging.getLogger(name).level for name in ("aiohttp", "asyncio")}
@@ -31,10 +27,25 @@ def restored() -> Iterator[None]:
         logging.getLogger(name).setLevel(level)
 
 
-def configured(monkeypatch: pytest.MonkeyPatch, stderr: io.StringIO, **chosen: object) -> io.StringIO:
-    monkeypatch.setattr(sys, "stderr", stderr)
-    telemetry.configure(settings.load({"upstream": ("http://127.0.0.1:1",), **chosen}, None, {}))
-    return stderr
+class Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+def said(log: Callable[[], object], *, terminal: bool = False, **chosen: object) -> str:
+    """What is on standard error once this was logged and the log is closed."""
+    with tempfile.TemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
+        stderr = (Terminal if terminal else io.TextIOWrapper)(file, "utf-8")
+        patch.setattr(sys, "stderr", stderr)
+        lines = telemetry.configure(settings.load({"upstream": ("http://127.0.0.1:1",), **chosen}, None, {}))
+        log()
+        lines.close()
+        file.seek(0)
+        return stderr.read()
+
+
+def log_a_call() -> None:
+    structlog.get_logger().info("call", request_id="r", odd=dict)
 
 
 def log_a_failure() -> None:
@@ -48,54 +59,47 @@ def log_a_failure() -> None:
         log.exception("bug", request_id="r")
 
 
-def test_a_line_is_one_json_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    stderr = configured(monkeypatch, io.StringIO())
-    structlog.get_logger().info("call", request_id="r", odd={1, 2}.__class__)
-    line = orjson.loads(stderr.getvalue())
-    assert {"event": "call", "level": "info", "request_id": "r"}.items() <= line.items()
-    assert stderr.getvalue().count("\n") == 1
+def test_a_line_is_one_json_object() -> None:
+    text = said(log_a_call)
+    assert {"event": "call", "level": "info", "request_id": "r"}.items() <= orjson.loads(text).items()
+    assert text.count("\n") == 1
 
 
-def test_on_a_terminal_it_is_for_eyes(monkeypatch: pytest.MonkeyPatch) -> None:
-    stderr = configured(monkeypatch, Terminal())
-    structlog.get_logger().info("call", request_id="r")
-    assert not stderr.getvalue().startswith("{")
+def test_on_a_terminal_it_is_for_eyes() -> None:
+    assert not said(log_a_call, terminal=True).startswith("{")
 
 
-def test_a_form_that_was_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    stderr = configured(monkeypatch, Terminal(), log_format="json")
-    structlog.get_logger().info("call")
-    assert orjson.loads(stderr.getvalue())["event"] == "call"
+def test_a_form_that_was_asked_for_is_taken() -> None:
+    assert orjson.loads(said(log_a_call, terminal=True, log_format="json"))["event"] == "call"
 
 
-def test_what_is_less_severe_than_asked_for_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    stderr = configured(monkeypatch, io.StringIO(), log_level="warning")
-    structlog.get_logger().info("call")
-    structlog.get_logger().warning("malformed")
-    assert "malformed" in stderr.getvalue()
-    assert "call" not in stderr.getvalue()
+def test_what_is_less_severe_than_asked_for_is_not_said() -> None:
+    def log() -> None:
+        log_a_call()
+        structlog.get_logger().warning("malformed")
+
+    text = said(log, log_level="warning")
+    assert "malformed" in text
+    assert "call" not in text
 
 
-@pytest.mark.parametrize("stderr", [io.StringIO(), Terminal()], ids=["json", "console"])
-def test_a_traceback_says_where_and_never_what(monkeypatch: pytest.MonkeyPatch, stderr: io.StringIO) -> None:
+@pytest.mark.parametrize("terminal", [False, True], ids=["json", "console"])
+def test_a_traceback_says_where_and_never_what(terminal: bool) -> None:
     """An exception's words may repeat what a caller sent; its place, and the source line there, do not."""
-    configured(monkeypatch, stderr)
-    log_a_failure()
-    said = stderr.getvalue()
-    assert "ValueError" in said
-    assert "KeyError" in said
-    assert "in log_a_failure" in said
-    assert SECRET not in said
+    text = said(log_a_failure, terminal=terminal)
+    assert "ValueError" in text
+    assert "KeyError" in text
+    assert "in log_a_failure" in text
+    assert SECRET not in text
 
 
-def test_a_given_exception_has_its_place_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    stderr = configured(monkeypatch, io.StringIO())
-    structlog.get_logger().error("bug", exc_info=ZeroDivisionError(SECRET))
-    assert orjson.loads(stderr.getvalue())["traceback"] == [["ZeroDivisionError"]]
+def test_a_given_exception_has_its_place_too() -> None:
+    text = said(lambda: structlog.get_logger().error("bug", exc_info=ZeroDivisionError(SECRET)))
+    assert orjson.loads(text)["traceback"] == [["ZeroDivisionError"]]
 
 
-def test_aiohttps_own_lines_are_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aiohttps_own_lines_are_not_said() -> None:
     """They repeat what was sent, with a traceback for everybody who leaves."""
-    configured(monkeypatch, io.StringIO())
+    said(log_a_call)
     assert not logging.getLogger("aiohttp.server").isEnabledFor(logging.ERROR)
     assert not logging.getLogger("aiohttp.access").isEnabledFor(logging.INFO)
