@@ -30,6 +30,7 @@ LogFormat = Literal["auto", "json", "console"]
 JournalSync = Literal["never", "interval", "always"]
 JournalPolicy = Literal["refuse", "continue"]
 RedisPolicy = Literal["open", "closed"]
+CancelPolicy = Literal["abort", "drain"]
 DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 # Settled by a validator, from the fields before it.
 UNSET: Any = None
@@ -158,6 +159,18 @@ class Settings(BaseModel):
         default="refuse",
         description="While it cannot be written. refuse: no calls. continue: count the lines that are missing.",
     )
+    cancel_policy: Annotated[CancelPolicy, values.Word] = Field(
+        default="abort",
+        description="When a caller leaves. abort: upstream is stopped. drain: it is read on, for the record alone.",
+    )
+    cancel_drain_timeout: values.Seconds = Field(
+        default=60, description="With drain: for upstream to end after its caller has left; then it is stopped."
+    )
+    cancel_drain_tokens: values.Number = Field(
+        default=8192,
+        title="NUMBER",
+        description="With drain: most tokens generated after the caller has left; then upstream is stopped.",
+    )
     max_connections: values.Number | None = Field(
         default=None,
         title="NUMBER",
@@ -260,6 +273,9 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
         "journal_fsync",
         "journal_max_bytes",
         "journal_policy",
+        "cancel_policy",
+        "cancel_drain_timeout",
+        "cancel_drain_tokens",
     ),
     "Time limits": (
         "header_timeout",

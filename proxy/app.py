@@ -128,6 +128,11 @@ def _door(house: gateway.Gateway, keep: Record) -> Handler:
             raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
         exchange = passage.Exchange(front.request_id(request), asyncio.get_running_loop().time())
         request[EXCHANGE] = exchange
+        if house.settings.cancel_policy == "drain":
+            return await house.departures.serve(_served(request, exchange), exchange.leave)
+        return await _served(request, exchange)
+
+    async def _served(request: web.Request, exchange: passage.Exchange) -> web.StreamResponse:
         end = record.End.BUG
         try:
             response = await generation.generate(house, request, exchange)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from config import models as tables
 from config import settings
-from proxy import journal, keys, limits, upstream, vocabulary, watch
+from proxy import departures, journal, keys, limits, upstream, vocabulary, watch
 from translators import dialogue, tokens, usage
 from translators.dashscope import models
 from translators.openai import dialects
@@ -22,6 +22,7 @@ class Gateway:
     journal:  what is written down of every call
     limiter:  what lets calls in
     ring:     the keys that are let in; None where any is, or none is needed
+    departures: calls that may outlive their callers
     offsets:  how far upstream's prompt templates are from ours (spec USE-5)
     clocks:   the watches of open calls, for a drain to end
     streams:  what open calls write their packets to
@@ -36,6 +37,7 @@ class Gateway:
     journal: journal.Journal
     limiter: limits.Limiter
     ring: keys.Ring | None
+    departures: departures.Departures
     offsets: usage.Offsets = field(default_factory=usage.Offsets)
     clocks: set[watch.Watch] = field(default_factory=set)
     streams: set[object] = field(default_factory=set)
@@ -66,4 +68,6 @@ async def opened(chosen: settings.Settings, rows: Iterable[tables.ModelRow]) -> 
             await stack.enter_async_context(journal.opened(chosen)),
             await stack.enter_async_context(limits.opened(chosen)),
             await stack.enter_async_context(keys.opened(chosen.keys_file)) if chosen.keys_file else None,
+            # Last, so that it ends first: what a call stands on outlives it.
+            await stack.enter_async_context(departures.opened()),
         )

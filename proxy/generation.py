@@ -15,7 +15,7 @@ import orjson
 import structlog
 from aiohttp import web
 
-from proxy import admission, gateway, journal, limits, passage, tracing, upstream, watch
+from proxy import admission, gateway, journal, limits, passage, relay, tracing, upstream, watch
 from translators import dialogue, faults, pipe
 from translators.dashscope import call as calls
 from translators.openai import prompt, request
@@ -92,6 +92,9 @@ async def _body(asked: web.Request) -> bytes:
         return await asked.read()
     except web.HTTPRequestEntityTooLarge:
         raise faults.Refusal(faults.BODY_TOO_LARGE) from None
+    except ConnectionError:
+        # So it is told where the handler is not cancelled for it.
+        raise relay.CallerGone from None
     except (aiohttp.ClientError, web.RequestPayloadError, aiohttp.http_exceptions.HttpProcessingError) as error:
         raise faults.Refusal(faults.BODY_INVALID, f"unreadable body ({type(error).__name__})") from None
 

@@ -32,6 +32,7 @@ EXPIRED: Final[Mapping[watch.Wait, faults.Fault]] = {
     watch.Wait.TOKEN: faults.TIMED_OUT,
     watch.Wait.TOTAL: faults.TIMED_OUT,
     watch.Wait.DRAIN: faults.UNAVAILABLE,
+    watch.Wait.LEFT: faults.TIMED_OUT,
 }
 
 
@@ -49,6 +50,7 @@ class Exchange:
     limited:    whether it was over a limit of ours
     refusal:    how it failed, if it did
     expired:    the wait that lasted too long, if one did
+    unheard:    tells the call that its caller has left, where upstream is then read on; None where it is stopped
     """
 
     request_id: str
@@ -71,6 +73,13 @@ class Exchange:
     limited: bool = False
     refusal: faults.Refusal | None = None
     expired: watch.Wait | None = None
+    unheard: Callable[[], None] | None = None
+
+    def leave(self) -> bool:
+        """The caller has left; whether the call goes on all the same."""
+        if self.unheard is not None:
+            self.unheard()
+        return self.unheard is not None
 
     def timing(self) -> str:
         """What has taken how long so far, in milliseconds, as the head of an answer says it (`Server-Timing`)."""
@@ -158,13 +167,22 @@ class Passage:
         """Run the upstream calls; a failure is raised while its status can still be sent, else it is the last frame."""
         try:
             async with self.gateway.timed(watch.Wait.FIRST_TOKEN, self.exchange.received_s) as clock:
+                if self.gateway.settings.cancel_policy == "drain":
+                    most = self.gateway.settings.cancel_drain_tokens
+                    sink = unheard = relay.Unheard(sink, self.through, clock, most)
+                    self.exchange.unheard = unheard.leave
                 await self._legs(sink, clock)
         except relay.CallerGone:
             raise
         except Exception as error:  # noqa: BLE001 - a stream that is open needs its last frame, whatever happened
             if self.exchange.ended_s is not None:
                 return
-            await self._fail(sink, error)
+            if sink.left:
+                self.exchange.refusal = refusal_of(error, self.exchange)
+            else:
+                await self._fail(sink, error)
+        if sink.left:
+            raise relay.CallerGone
 
     async def _fail(self, sink: relay.Sink, error: Exception) -> None:
         """End with an error frame, unless the caller does not read, not even the finish that was written."""
@@ -185,7 +203,8 @@ class Passage:
 
     async def _end(self, sink: relay.Sink) -> None:
         await sink.close()
-        self.exchange.ended_s = asyncio.get_running_loop().time()
+        if not sink.left:
+            self.exchange.ended_s = asyncio.get_running_loop().time()
 
     async def _legs(self, sink: relay.Sink, clock: watch.Watch) -> None:
         if self.terms.legs == 1:
@@ -202,7 +221,8 @@ class Passage:
     async def _leg(self, sink: relay.Sink, clock: watch.Watch, leg: int) -> None:
         """Move one answer, which may be that of two upstream calls (spec OUT-9)."""
         await self._ask(self.post, sink, clock, leg)
-        if (chain := self.through.chain_over_budget(leg)) is not None:
+        # Nobody would read what a second one says.
+        if (chain := self.through.chain_over_budget(leg)) is not None and not sink.left:
             self.through.resume(leg)
             await self._ask(self.resumed(chain), sink, clock, leg)
 

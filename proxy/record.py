@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any, Final
 
+import aiohttp
 import structlog
 
 from proxy import journal, passage, watch
@@ -46,14 +47,18 @@ EXPIRED: Final[Mapping[watch.Wait, Outcome]] = {
     watch.Wait.CALLER: Outcome.CLIENT_STALLED,
     watch.Wait.TOTAL: Outcome.TIMEOUT_TOTAL,
     watch.Wait.DRAIN: Outcome.SHUTDOWN_CUT,
+    watch.Wait.LEFT: Outcome.CLIENT_GONE_MID_STREAM,
 }
 MODERATED: Final[Mapping[faults.Fault, Outcome]] = {
     faults.INPUT_MODERATED: Outcome.MODERATED_INPUT,
     faults.OUTPUT_MODERATED: Outcome.MODERATED_OUTPUT,
 }
-# Outcomes that leave nothing to bill where no packet left: upstream did no work, or said that it did none.
+# Outcomes that leave nothing to bill where nothing was generated: upstream did no work, or said that it did none.
 IDLE: Final = frozenset(
     {Outcome.REJECTED, Outcome.THROTTLED, Outcome.UPSTREAM_ERROR, Outcome.TIMEOUT_BODY, Outcome.TIMEOUT_CONNECT}
+)
+GONE: Final = frozenset(
+    {Outcome.CLIENT_GONE_BEFORE_FIRST_PACKET, Outcome.CLIENT_GONE_MID_STREAM, Outcome.CLIENT_STALLED}
 )
 
 
@@ -99,15 +104,15 @@ def _failed(exchange: passage.Exchange, refusal: faults.Refusal) -> Outcome:
         return Outcome.INTERNAL_ERROR
     if not exchange.attempts:
         return Outcome.REJECTED
-    if exchange.attempts[-1].result == "connect_timeout":
+    if exchange.attempts[-1].result == aiohttp.ConnectionTimeoutError.__name__:
         return Outcome.TIMEOUT_CONNECT
     return Outcome.UPSTREAM_CUT if refusal.cause.startswith(faults.CUT) else Outcome.UPSTREAM_ERROR
 
 
 def _closing(exchange: passage.Exchange, outcome: Outcome) -> journal.Closing:
     delivered = exchange.pipe.delivered if exchange.pipe else None
-    generated, basis = _generated(exchange, outcome, delivered)
-    gone = outcome in (Outcome.CLIENT_GONE_BEFORE_FIRST_PACKET, Outcome.CLIENT_GONE_MID_STREAM, Outcome.CLIENT_STALLED)
+    generated, basis = _generated(exchange, outcome)
+    gone = outcome in GONE
     fault = exchange.refusal.fault if exchange.refusal else None
     return {
         "outcome": outcome.value,
@@ -127,14 +132,18 @@ def _closing(exchange: passage.Exchange, outcome: Outcome) -> journal.Closing:
     }
 
 
-def _generated(
-    exchange: passage.Exchange, outcome: Outcome, delivered: dialogue.Usage | None
-) -> tuple[dialogue.Usage | None, usage.Basis]:
+def _generated(exchange: passage.Exchange, outcome: Outcome) -> tuple[dialogue.Usage | None, usage.Basis]:
     """The last figure known of what upstream produced, and whose it is."""
     through = exchange.pipe
-    if through is None or not exchange.attempts or (delivered is None and outcome in IDLE):
+    if through is None or not exchange.attempts:
         return None, "none"
-    return through.answer.used(), through.answer.basis
+    if exchange.refusal is not None and exchange.expired is None:
+        # Also where the caller had left before upstream said so.
+        outcome = _failed(exchange, exchange.refusal)
+    used = through.answer.used()
+    if outcome in IDLE and not used.output:
+        return None, "none"
+    return used, through.answer.basis
 
 
 def _shown(exchange: passage.Exchange, used: dialogue.Usage | None) -> journal.Usage:
@@ -168,7 +177,8 @@ def _times(exchange: passage.Exchange) -> journal.Times:
 
 def _to_log(exchange: passage.Exchange, closing: journal.Closing) -> None:
     """The one log line of a call: the journal's fields, flat, and the cause."""
-    level = logging.INFO if exchange.refusal is None else LEVELS[exchange.refusal.fault.blame]
+    told = exchange.refusal if closing["status"] != CLIENT_GONE_STATUS else None
+    level = LEVELS[told.fault.blame] if told else logging.INFO
     opening: Mapping[str, object] = exchange.opening or {
         "request_id": exchange.request_id,
         "key_id": exchange.caller.fingerprint if exchange.caller else None,

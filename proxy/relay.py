@@ -13,7 +13,7 @@ import aiohttp
 from aiohttp import web
 
 from proxy import watch
-from translators import pipe
+from translators import faults, pipe
 
 # A comment line and no blank line: it joins the next frame, so that no client takes it for an event of its own. Clients
 # that dispatch on comment + blank line (openai-python's decoder, after an `id:`) would otherwise see an empty event.
@@ -38,6 +38,7 @@ class Downstream:
     bytes:           of frames, heartbeats apart
     """
 
+    left = False
     __slots__ = (
         "_beat",
         "_headers",
@@ -86,7 +87,14 @@ class Downstream:
             # A caller who stalled, or left while the buffer was full: the frames had been handed over before.
             self._pipe.hand_over()
             raise
+        except aiohttp.ClientConnectionError:
+            # So it is told where the handler is not cancelled for it.
+            self._pipe.hand_over()
+            raise CallerGone from None
         self._pipe.hand_over()
+
+    def hold(self) -> None:
+        """See `Sink`."""
 
     async def close(self) -> None:
         """End the body; once is enough."""
@@ -94,7 +102,7 @@ class Downstream:
         response = self.response or await self.opened()
         try:
             await response.write_eof()
-        except ConnectionError:
+        except (ConnectionError, aiohttp.ClientConnectionError):
             raise CallerGone from None
 
     def stop(self) -> None:
@@ -139,6 +147,7 @@ class Downstream:
 class Whole:
     """The caller's reply, which leaves in one piece at the end: what a pipe says is kept until then."""
 
+    left = False
     __slots__ = ("_body", "_pipe", "_request", "bytes", "response", "sent_s")
 
     def __init__(self, request: web.Request, through: pipe.Pipe) -> None:
@@ -153,26 +162,96 @@ class Whole:
         """Keep a part of the reply."""
         self._body += frames
 
+    def hold(self) -> None:
+        """See `Sink`."""
+
+    def stop(self) -> None:
+        """See `Sink`."""
+
     async def close(self) -> None:
         """Send the reply, here and not by aiohttp: it, too, may meet a caller who does not read."""
         self.response.body = self._body
         try:
             await self.response.prepare(self._request)
             await self.response.write_eof()
-        except ConnectionError:
+        except (ConnectionError, aiohttp.ClientConnectionError):
             raise CallerGone from None
         self.sent_s, self.bytes = asyncio.get_running_loop().time(), len(self._body)
         self._pipe.hand_over()
 
 
 class Sink(Protocol):
-    """Where a pipe's bytes go: to the caller as they come, or into a reply."""
+    """Where a pipe's bytes go: to the caller as they come, or into a reply.
+
+    left: whether the caller has left and upstream is read on all the same
+    """
+
+    left: bool
 
     async def write(self, frames: bytes) -> None:
         """Take whole frames, or the whole reply."""
 
+    def hold(self) -> None:
+        """Tokens have come that are not shown yet."""
+
     async def close(self) -> None:
         """No more will come."""
+
+    def stop(self) -> None:
+        """No heartbeat any more."""
+
+
+class Unheard:
+    """A sink whose caller may leave while upstream is read on: what comes then is counted, and goes nowhere.
+
+    Both bounds count from then on: the watch ends the call after `cancel_drain_timeout`, a `Refusal` after so many
+    tokens. Source: spec MET-5.
+    """
+
+    __slots__ = ("_clock", "_most", "_pipe", "_sink", "_tokens", "left")
+
+    def __init__(self, sink: Sink, through: pipe.Pipe, clock: watch.Watch, tokens: int) -> None:
+        self._sink = sink
+        self._pipe = through
+        self._clock = clock
+        self._tokens = tokens
+        self._most = 0
+        self.left = False
+
+    def leave(self) -> None:
+        """The caller has left; said again, it changes nothing."""
+        if not self.left:
+            self.left = True
+            self._most = self._pipe.answer.used().output + self._tokens
+            self._clock.end_within(watch.Wait.LEFT)
+            self._sink.stop()
+
+    async def write(self, frames: bytes) -> None:
+        """Pass frames on while there is a caller."""
+        if not self.left:
+            try:
+                await self._sink.write(frames)
+            except CallerGone:
+                self.leave()
+        self.hold()
+
+    def hold(self) -> None:
+        """Tokens have come: enough is enough, unless they are the last."""
+        over = self.left and self._pipe.answer.used().output > self._most
+        if over and self._pipe.state is not pipe.State.ENDED:
+            raise faults.Refusal(faults.TIMED_OUT, "cancel_drain_tokens reached")
+
+    async def close(self) -> None:
+        """End what the caller gets, while there is a caller."""
+        if not self.left:
+            try:
+                await self._sink.close()
+            except CallerGone:
+                self.leave()
+
+    def stop(self) -> None:
+        """See `Sink`."""
+        self._sink.stop()
 
 
 async def pump(
@@ -202,6 +281,7 @@ async def pump(
             # Tokens that are held back (calls not yet whole, the start of a stop) are tokens too; comments are not.
             progress = grown
             clock.enter(watch.Wait.TOKEN)
+            sink.hold()
 
 
 async def _last_words(content: aiohttp.StreamReader, through: pipe.Pipe, leg: int, usage_s: float) -> bytes:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, TypedDict
 
 import click
 import orjson
@@ -31,6 +31,8 @@ from translators import tokens
 Json = imitation.Json
 Script = imitation.Script
 Ending = Literal["open", "done", "cut", "aborted"]
+# A part of an answer's body, and the tokens generated once it is out.
+Event = tuple[bytes, int]
 
 
 @dataclass(slots=True)
@@ -42,6 +44,8 @@ class Seen:
     connection: the number of the connection that brought it, from 1
     received_s: when it was complete, on the monotonic clock
     events:     written so far
+    prompt_tokens, completion_tokens: what has been generated so far, by its own count, whoever was told of it; before
+                an answer's end delta by delta, and tool calls at its end alone
     ended:      open; done; cut by the script; aborted by the caller
     ended_s:    when it ended, on the same clock
     """
@@ -54,6 +58,8 @@ class Seen:
     connection: int
     received_s: float = field(default_factory=time.monotonic)
     events: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
     ended: Ending = "open"
     ended_s: float | None = None
     _over: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
@@ -70,6 +76,20 @@ class Seen:
             self._over.set()
 
 
+class Tally(TypedDict):
+    """What a simulator has done so far, as `GET /tally` tells it.
+
+    calls:     that have come; open: that have not ended; most_open: at the same time, ever
+    prompt_tokens, completion_tokens: of all answers, as far as they were generated
+    """
+
+    calls: int
+    open: int
+    most_open: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
 # Thousands of callers may come at once; a refused connection is a fault nobody asked for.
 _BACKLOG = 4_096
 
@@ -81,6 +101,7 @@ class Simulator:
     scripts:    answers of the next requests, one each, before `script` is asked
     vocabulary: what it counts and cuts by; otherwise one word is one token
     calls:      every request so far, in order of arrival
+    open:       requests that have not ended; most_open: at the same time, ever
 
     A caller who can write nothing but messages chooses too, by a last user message `{"simulate": {"status": 429}}`.
     """
@@ -97,6 +118,8 @@ class Simulator:
         self.scripts: deque[Script] = deque()
         self.calls: list[Seen] = []
         self.connections = 0
+        self.open = 0
+        self.most_open = 0
         self._scale = imitation.Scale(vocabulary)
         self._address = (host, port)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,9 +151,15 @@ class Simulator:
         return f"http://{host}:{port}"
 
     @property
-    def open(self) -> int:
-        """Requests that have not ended."""
-        return sum(seen.ended == "open" for seen in self.calls)
+    def tally(self) -> Tally:
+        """What it has done so far."""
+        return {
+            "calls": len(self.calls),
+            "open": self.open,
+            "most_open": self.most_open,
+            "prompt_tokens": sum(seen.prompt_tokens for seen in self.calls),
+            "completion_tokens": sum(seen.completion_tokens for seen in self.calls),
+        }
 
     @property
     def open_connections(self) -> int:
@@ -167,12 +196,15 @@ class Simulator:
         seen: Seen | None = None
         try:
             while seen is None or seen.ended == "done":
-                seen = await asyncio.wait_for(_read(reader, connection), idle_s)
-                self.calls.append(seen)
-                self._news.set()
+                came = await asyncio.wait_for(_read(reader, connection), idle_s)
+                if (came.method, came.path) == _TALLY:
+                    await _Out(writer, Script(), came, self._news).say("application/json", orjson.dumps(self.tally))
+                    continue
+                seen = came
+                self._begin(seen)
                 script = self._next_script(seen.body)
                 idle_s = script.keepalive_timeout_s
-                seen.end(await self._answer(seen, script, writer))
+                self._end(seen, await self._answer(seen, script, writer))
             writer.close()
             await writer.wait_closed()
         except (TimeoutError, asyncio.CancelledError, asyncio.IncompleteReadError, ConnectionError):
@@ -180,7 +212,17 @@ class Simulator:
         finally:
             writer.transport.abort()
             if seen is not None:
-                seen.end("aborted")
+                self._end(seen, "aborted")
+
+    def _begin(self, seen: Seen) -> None:
+        self.calls.append(seen)
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        self._news.set()
+
+    def _end(self, seen: Seen, how: Ending) -> None:
+        self.open -= seen.ended == "open"
+        seen.end(how)
 
     def _next_script(self, body: Json) -> Script:
         script = self.scripts.popleft() if self.scripts else self.script
@@ -196,16 +238,19 @@ class Simulator:
             return await out.refuse(*refusal)
         if script.replay is not None:
             replay = script.replay if isinstance(script.replay, bytes) else script.replay.read_bytes()
-            return await out.send(script.replay_content_type, _FRAME.findall(replay))
+            return await out.send(script.replay_content_type, ((frame, 0) for frame in _FRAME.findall(replay)))
         if fault := imitation.fault(seen.body, beta=seen.path.startswith("/beta")):
             return await out.refuse(400, fault, script.error_shape)
         answer = imitation.compose(seen.body, script, self._scale)
         if fault := imitation.too_long(answer, seen.body, script):
             return await out.refuse(400, fault, script.error_shape)
+        seen.prompt_tokens = answer.usage["prompt_tokens"]
         if not seen.body.get("stream"):
             return await out.send("application/json", _halves(imitation.completion(answer, seen.body), script))
         chunks = imitation.chunks(answer, seen.body, script, self._scale)
-        return await out.send("text/event-stream; charset=utf-8", _events(chunks, script))
+        return await out.send(
+            "text/event-stream; charset=utf-8", _events(_counted(chunks, answer, self._scale), script)
+        )
 
 
 def run(script: Script, host: str, port: int) -> int:
@@ -218,7 +263,8 @@ simulating DeepSeek on {url}
   dashseek serve --upstream {url}
   curl -N {url}/chat/completions -H 'Content-Type: application/json' \\
     -d '{{"model":"deepseek-flash","stream":true,"messages":[{{"role":"user","content":"Hello!"}}]}}'
-one call asks for a fault by its last user message: {{"simulate": {{"status": 429}}}}"""
+one call asks for a fault by its last user message: {{"simulate": {{"status": 429}}}}
+what it has generated so far: curl {url}/tally"""
 
 
 async def _run(script: Script, host: str, port: int) -> int:
@@ -267,6 +313,7 @@ async def _read(reader: asyncio.StreamReader, connection: int) -> Seen:
     return Seen(method, target.partition("?")[0], headers, raw, body if isinstance(body, dict) else {}, connection)
 
 
+_TALLY = ("GET", "/tally")
 _PATHS = frozenset(f"{base}/chat/completions" for base in ("", "/v1", "/beta"))
 
 
@@ -337,16 +384,33 @@ _SHAPES: Mapping[str, tuple[str, Callable[[int, str, str], bytes]]] = {
 _FRAME = re.compile(rb".+?(?:\r?\n\r?\n|\Z)", re.DOTALL)
 
 
-def _halves(completion: Json, script: Script) -> Iterator[bytes]:
+def _halves(completion: Json, script: Script) -> Iterator[Event]:
     body = b"\n" * script.blank_lines + orjson.dumps(completion)
     middle = len(body) // 2
-    yield from (body[:middle], body[middle:])
+    generated = completion["usage"]["completion_tokens"]
+    yield from ((body[:middle], generated), (body[middle:], generated))
 
 
-def _events(chunks: Iterable[Json], script: Script) -> Iterator[bytes]:
-    yield from (_event(orjson.dumps(chunk)) for chunk in chunks)
+def _counted(chunks: Iterable[Json], answer: imitation.Answer, scale: imitation.Scale) -> Iterator[tuple[Json, int]]:
+    """Each chunk, and the tokens that are generated once it is out."""
+    generated, thinks = 0, answer.reasoning is not None
+    for chunk in chunks:
+        for choice in chunk["choices"]:
+            thought, text = (choice["delta"].get(name) or "" for name in ("reasoning_content", "content"))
+            # The token that ends a chain is one that no delta shows.
+            generated += scale.count(thought) + scale.count(text) + (thinks and text != "")
+            thinks = thinks and not text
+            if choice["finish_reason"] is not None:
+                generated = answer.usage["completion_tokens"]
+        yield chunk, generated
+
+
+def _events(chunks: Iterable[tuple[Json, int]], script: Script) -> Iterator[Event]:
+    generated = 0
+    for chunk, generated in chunks:
+        yield _event(orjson.dumps(chunk)), generated
     if not script.no_done:
-        yield _event(b"[DONE]")
+        yield _event(b"[DONE]"), generated
 
 
 def _event(data: bytes) -> bytes:
@@ -372,7 +436,13 @@ class _Out:
         await self._write(render(status, text or default, kind))
         return await self._end()
 
-    async def send(self, content_type: str, events: Iterable[bytes]) -> Ending:
+    async def say(self, content_type: str, body: bytes) -> None:
+        """Answer with a body that no script touches."""
+        await self._head(200, content_type)
+        await self._write(body)
+        await self._end()
+
+    async def send(self, content_type: str, events: Iterable[Event]) -> Ending:
         """Answer with events, up to the place where the script breaks off."""
         script = self._script
         streams = content_type.startswith("text/event-stream")
@@ -389,7 +459,7 @@ class _Out:
 
         held: list[bytes] = []
         # The end is a place like any other: a fault may come there.
-        for event in itertools.chain(events, (b"",)):
+        for event, generated in itertools.chain(events, ((b"", 0),)):
             if event and len(held) == script.deltas_per_write:
                 await self._write(b"".join(held))
                 held.clear()
@@ -398,7 +468,9 @@ class _Out:
                 await self._write(b"".join(held))
                 return await fault()
             held.append(event.replace(b"\n", b"\r\n") if script.crlf and script.replay is None else event)
-            self._seen.events += bool(event)
+            if event:
+                self._seen.events += 1
+                self._seen.completion_tokens = generated
             self._news.set()
         await self._write(b"".join(held))
         return await self._end()

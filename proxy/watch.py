@@ -22,10 +22,12 @@ class Wait(Enum):
     CALLER = "write_timeout"
     TOTAL = "total_timeout"
     DRAIN = "drain_timeout"
+    LEFT = "cancel_drain_timeout"
 
 
-# TOTAL runs from the start of the call, DRAIN comes from outside: neither is a wait to enter, and DRAIN may be 0.
-_ENTERED: Final = frozenset(Wait) - {Wait.TOTAL, Wait.DRAIN}
+# TOTAL runs from the start of the call, LEFT from its caller's leaving, DRAIN comes from outside and may be 0: none of
+# them is a wait to enter.
+_ENTERED: Final = frozenset(Wait) - {Wait.TOTAL, Wait.DRAIN, Wait.LEFT}
 
 
 class Expired(Exception):  # noqa: N818 - named for what happened
@@ -50,6 +52,7 @@ class Watch:
 
     __slots__ = (
         "_deadline",
+        "_deadline_of",
         "_expired",
         "_handle",
         "_limits_s",
@@ -71,12 +74,22 @@ class Watch:
         self._expired: Wait | None = None
         self._open = open_
         self._deadline = since_s + limits_s[Wait.TOTAL]
+        self._deadline_of = Wait.TOTAL
         self.enter(wait)
 
     def enter(self, wait: Wait) -> None:
         """From now on the call waits for this."""
         self.wait = wait
         self._since = self._loop.time()
+
+    def end_within(self, wait: Wait) -> None:
+        """From now on the whole call may last no longer than this, whatever it waits for."""
+        due = self._loop.time() + self._limits_s[wait]
+        if due < self._deadline:
+            self._deadline, self._deadline_of = due, wait
+            if self._handle is not None:
+                self._handle.cancel()
+            self._look()
 
     def expire(self, wait: Wait) -> None:
         """End the call now, as if this wait had lasted too long; the first word counts."""
@@ -105,7 +118,7 @@ class Watch:
         now = self._loop.time()
         due = self._since + self._limits_s[self.wait]
         if now >= self._deadline:
-            self.expire(Wait.TOTAL)
+            self.expire(self._deadline_of)
         elif now >= due:
             self.expire(self.wait)
         else:

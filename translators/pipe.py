@@ -174,6 +174,7 @@ class Pipe:
         "_collected",
         "_decoders",
         "_delivered",
+        "_delivered_cached",
         "_frames",
         "_logprobs",
         "_open_legs",
@@ -200,6 +201,7 @@ class Pipe:
         self._open_legs = set(range(terms.legs))
         self._logprobs = call.logprobs
         self._delivered: dict[int, tuple[int, int, int]] = {}
+        self._delivered_cached: int | None = None
         self.packets = 0
         self.refusal: faults.Refusal | None = None
         self._decoders = [sse.Decoder(terms.event_limit) for _ in self._open_legs]
@@ -287,6 +289,7 @@ class Pipe:
             # An error frame has a number too, but it is no packet.
             self.packets = self._frames.number - (self.refusal is not None)
             self._delivered = self._frames.said.copy()
+            self._delivered_cached = self._frames.cached
 
     @property
     def delivered(self) -> dialogue.Usage | None:
@@ -297,7 +300,7 @@ class Pipe:
             return None
         said = self._delivered.values()
         chain = sum(one[2] for one in said) if self.answer.shape.counts_chain else None
-        return dialogue.Usage(max(one[0] for one in said), sum(one[1] for one in said), chain, self.answer.tally.cached)
+        return dialogue.Usage(max(one[0] for one in said), sum(one[1] for one in said), chain, self._delivered_cached)
 
     def shown(self, used: dialogue.Usage) -> dialogue.Json:
         """Usage in the form the caller sees it (spec OUT-4)."""

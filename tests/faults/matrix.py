@@ -35,7 +35,6 @@ class Row:
 
 # What no test shows, and why.
 NOT_SHOWN: dict[int, tuple[str, str]] = {
-    7: ("policy `drain` for a caller who leaves", "there is no such policy: a caller who leaves always stops upstream"),
     11: (
         "a caller vanishes without FIN",
         "needs a packet filter; the kernel's own clock is set on every connection (tests/proxy/test_front.py)",

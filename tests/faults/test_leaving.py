@@ -81,6 +81,23 @@ async def test_f06_who_leaves_a_call_without_packets_stops_the_upstream(stand: S
     assert (upstream_call.ended_s or 0) - left_s < ABORT_S
 
 
+@row("packets, then nothing", freed="all, once upstream has ended", figure="upstream ended by itself: `done`")
+async def test_f07_by_the_other_policy_upstream_is_read_to_its_end(stage: Stage) -> None:
+    """Its bounds, and its other phases: tests/integration/test_departures.py."""
+    stand = await stage("--cancel-policy", "drain")
+    stand.next(Script(text="one two three four five six", gap_s=0.05))
+    async with stand.frees(MID_STREAM) as named:
+        async with caller.dial(stand.url) as line:
+            line.send(caller.request(CALL, caller.SSE | dict(named)))
+            await line.head()
+            await line.until(b"id:3\n")
+            line.leave()
+        assert await stand.upstream.calls[0].over() == "done"
+    (told,) = (line for line in stand.lines if line["event"] == "call")
+    assert (told["basis"], told["generated"]["output_tokens"]) == ("upstream_final", 6)
+    assert 0 < told["usage"]["output_tokens"] < 6
+
+
 @row("nothing: a half-closed connection counts as left (documented in the threat model)")
 async def test_f08_a_half_close_counts_as_leaving(stand: Stand) -> None:
     number = stand.next(Script(endless=True, gap_s=0.01))

@@ -510,6 +510,20 @@ def test_what_is_delivered_is_what_the_packets_handed_over_said() -> None:
     assert through.packets == 1
 
 
+def test_what_upstream_says_of_its_cache_later_was_not_delivered() -> None:
+    """MET-3: upstream is read on for the record after its caller has left."""
+    told = figures(3, 1, prompt_tokens_details={"cached_tokens": 2})
+    through = corpus.open_pipe(corpus.ask())
+    first = corpus.packets(through.feed(chunk({"content": "Hello"})))
+    through.hand_over()
+    last = corpus.packets(through.feed(chunk({}, "stop") + usage_chunk(told) + corpus.DONE))
+    assert last[-1]["usage"]["prompt_tokens_details"] == {"cached_tokens": 2}
+    assert through.delivered is not None
+    assert through.shown(through.delivered) == first[-1]["usage"]
+    through.hand_over()
+    assert through.shown(through.delivered) == last[-1]["usage"]
+
+
 def test_of_several_choices_the_outputs_delivered_are_summed() -> None:
     """MET-3, OUT-7: input once."""
     through = corpus.open_pipe(corpus.ask(n=2), legs=2)

@@ -103,9 +103,10 @@ class Frames:
 
     number: of the newest frame
     said:   what the newest packet of each choice said: input, output and reasoning tokens
+    cached: what the newest packet said of upstream's cache
     """
 
-    __slots__ = ("_cached", "_form", "_out", "number", "said", "shape")
+    __slots__ = ("_form", "_formed", "_out", "cached", "number", "said", "shape")
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
@@ -113,13 +114,14 @@ class Frames:
         self.said: dict[int, tuple[int, int, int]] = {}
         self._out: list[bytes] = []
         self._form = b""
-        self._cached: int | None = None
+        self._formed: int | None = None
+        self.cached: int | None = None
 
     def text(self, choice: answer.Choice, content: bytes, reasoning: bytes) -> None:
         """The hot path: a packet of text, both sides as JSON strings."""
         shape = self.shape
         tally = shape.tally
-        if tally.cached != self._cached or not self._form:
+        if tally.cached != self._formed or not self._form:
             self._reshape()
         meter = choice.meter
         self.number = number = self.number + 1
@@ -146,6 +148,7 @@ class Frames:
         packet = shape.whole([shown], shape.usage(used))
         self.number += 1
         self.said[choice.index] = (used.input, used.output, used.reasoning or 0)
+        self.cached = used.cached
         self._out.append(FRAME % (self.number, orjson.dumps(packet)))
 
     def error(self, fault: faults.Fault) -> bytes:
@@ -171,8 +174,8 @@ class Frames:
     def _reshape(self) -> None:
         """Serialise a packet once, with marks where the hot path splices."""
         shape, marks = self.shape, FIGURE_MARKS
-        self._cached = shape.tally.cached
-        shown: dict[str, Any] = shape.usage(dialogue.Usage(0, 0, 0 if shape.counts_chain else None, self._cached))
+        self._formed = self.cached = cached = shape.tally.cached
+        shown: dict[str, Any] = shape.usage(dialogue.Usage(0, 0, 0 if shape.counts_chain else None, cached))
         shown |= {"input_tokens": marks["input"], "output_tokens": marks["output"], "total_tokens": marks["total"]}
         details = shown.get("output_tokens_details", {})
         for name in details:
