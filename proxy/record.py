@@ -10,13 +10,14 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from proxy import journal, passage, watch
 from proxy.journal import Outcome
 from translators import dialogue, faults, usage
+from translators.dashscope import shapes
 
 log = structlog.get_logger()
 
@@ -138,11 +139,10 @@ def _generated(
     return through.answer.used(), through.answer.basis
 
 
-def _shown(exchange: passage.Exchange, used: dialogue.Usage | None) -> journal.Usage:
+def _shown(exchange: passage.Exchange, used: dialogue.Usage | None) -> shapes.Usage:
     if used is None or exchange.pipe is None:
         return journal.NOTHING
-    shown: Any = exchange.pipe.shown(used)
-    return shown  # type: ignore[no-any-return]
+    return exchange.pipe.shown(used)
 
 
 def _drift(exchange: passage.Exchange) -> int | None:
