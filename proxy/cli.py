@@ -9,10 +9,8 @@ rest cannot.
 from __future__ import annotations
 
 import errno
-import inspect
 import os
 import platform
-import re
 import socket
 import sys
 import types
@@ -25,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_or
 
 import click
 
-from proxy import versions
+from proxy import fieldlines, versions
 
 if TYPE_CHECKING:
     from config import models, settings
@@ -430,14 +428,8 @@ def switches_of(shape: type) -> Iterator[click.Option]:
 
     A field's first type counts (`Path | bytes | None` is a file); `gap_s` is `--gap SECONDS`; tuples may be repeated.
     """
-    kinds, words = get_type_hints(shape), dict(_field_lines(shape))
+    kinds, words = get_type_hints(shape), fieldlines.of(shape)
     return (_switch(field, kinds[field.name], words.get(field.name)) for field in fields(shape))
-
-
-def _field_lines(shape: type) -> Iterator[tuple[str, str]]:
-    doc = inspect.cleandoc(shape.__doc__ or "")
-    for name, text in re.findall(r"^(\w+):[ ]+(.+(?:\n[ ]+.+)*)", doc, re.MULTILINE):
-        yield name, " ".join(text.split())
 
 
 def _switch(field: Field[Any], kind: Any, text: str | None) -> click.Option:

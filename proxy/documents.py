@@ -1,4 +1,4 @@
-"""The tables the translators work by -> the tables of the protocol document, in both its languages.
+"""The tables the translators work by -> the tables of the protocol document, in both its languages, and `openapi.json`.
 
 `translators/PROTOCOL.md` and `PROTOCOL.zh.md` are prose around marks. What stands between two marks comes from the
 code: `python -m proxy.documents` writes it, `--check` names the files that are stale. A refusal in a table is one that
@@ -19,7 +19,7 @@ import orjson
 
 from config import models as tables
 from config import settings
-from proxy import phrases, probes
+from proxy import openapi, phrases, probes
 from translators import answer, dialogue, faults, pipe
 from translators.dashscope import call, models, parameters
 from translators.dialogue import Json
@@ -31,6 +31,10 @@ FILES: Final[Mapping[phrases.Language, str]] = {
     phrases.Language.EN: "PROTOCOL.md",
     phrases.Language.ZH: "PROTOCOL.zh.md",
 }
+OPENAPI: Final = "openapi.json"
+# The streams that the OpenAPI document shows, by their number in the protocol.
+STREAMS: Final[Mapping[str, str]] = {"finished": "E-8", "broken": "E-10"}
+ANSWER: Final = re.compile(r"<!-- example: (\S+) answer -->\n```text\n(.*?)\n```", re.DOTALL)
 BLOCK: Final = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 # What stands in a table for `faults.PARAMETER_PREFIX`.
@@ -67,21 +71,26 @@ def fill(document: str, language: phrases.Language, sources: Sources) -> str:
 def refresh(directory: Path, *, write: bool) -> list[str]:
     """The names of the documents there that are stale; with `write` they no longer are."""
     sources = shipped()
-    stale = []
-    for language, name in FILES.items():
-        before = (directory / name).read_text("utf-8")
-        after = fill(before, language, sources)
-        if after != before:
-            stale.append(name)
-            if write:
-                (directory / name).write_text(after, "utf-8")
+    before = {name: (directory / name).read_text("utf-8") for name in (*FILES.values(), OPENAPI)}
+    after = {name: fill(before[name], language, sources) for language, name in FILES.items()}
+    after[OPENAPI] = described(after[FILES[phrases.Language.EN]], sources)
+    stale = [name for name in before if after[name] != before[name]]
+    for name in stale if write else ():
+        (directory / name).write_text(after[name], "utf-8")
     return stale
+
+
+def described(document: str, sources: Sources) -> str:
+    """The OpenAPI document, with streams that stand in the protocol document, where a test runs them."""
+    answers = dict(ANSWER.findall(document))
+    streams = {name: f"{answers[number]}\n\n" for name, number in STREAMS.items()}
+    return orjson.dumps(openapi.document(sources.rows, streams), option=orjson.OPT_INDENT_2).decode() + "\n"
 
 
 @click.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a document is stale.")
 def main(*, check: bool) -> None:
-    """Write the tables of the protocol document anew, in both its languages."""
+    """Write the tables of the protocol document anew, in both its languages, and the OpenAPI document."""
     stale = refresh(HOME, write=not check)
     for name in stale:
         click.echo(f"{name}: {'stale' if check else 'written'}")

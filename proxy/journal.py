@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Final, Literal, NotRequired, TypedDict
+from typing import Final, Literal, TypedDict
 
 import orjson
 import structlog
@@ -24,6 +24,7 @@ import structlog
 from config import settings
 from proxy import linefile
 from translators import faults, usage
+from translators.dashscope import shapes
 
 log = structlog.get_logger()
 
@@ -53,29 +54,6 @@ class Outcome(Enum):
     TIMEOUT_TOTAL = "timeout_total"
     SHUTDOWN_CUT = "shutdown_cut"
     INTERNAL_ERROR = "internal_error"
-
-
-class ChainAndText(TypedDict):
-    """The parts of `output_tokens`; `text_tokens` is there on hybrid models only."""
-
-    reasoning_tokens: int
-    text_tokens: NotRequired[int]
-
-
-class Cached(TypedDict):
-    """The part of `input_tokens` that upstream read from its cache."""
-
-    cached_tokens: int
-
-
-class Usage(TypedDict):
-    """Tokens in the shape the caller sees them, details only where there are some (spec OUT-4)."""
-
-    input_tokens: int
-    output_tokens: int
-    total_tokens: int
-    output_tokens_details: NotRequired[ChainAndText]
-    prompt_tokens_details: NotRequired[Cached]
 
 
 class Attempt(TypedDict):
@@ -143,8 +121,8 @@ class Closing(TypedDict):
     outcome: str
     status: int
     code: str | None
-    usage: Usage
-    generated: Usage
+    usage: shapes.Usage
+    generated: shapes.Usage
     basis: usage.Basis
     drift_tokens: int | None
     packets: int
@@ -153,7 +131,7 @@ class Closing(TypedDict):
     t: Times
 
 
-NOTHING: Final[Usage] = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+NOTHING: Final[shapes.Usage] = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
 
 
 class Entry:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import structlog
@@ -18,6 +18,7 @@ import structlog
 from proxy import journal, passage, watch
 from proxy.journal import Outcome
 from translators import dialogue, faults, usage
+from translators.dashscope import shapes
 
 log = structlog.get_logger()
 
@@ -146,11 +147,10 @@ def _generated(exchange: passage.Exchange, outcome: Outcome) -> tuple[dialogue.U
     return used, through.answer.basis
 
 
-def _shown(exchange: passage.Exchange, used: dialogue.Usage | None) -> journal.Usage:
+def _shown(exchange: passage.Exchange, used: dialogue.Usage | None) -> shapes.Usage:
     if used is None or exchange.pipe is None:
         return journal.NOTHING
-    shown: Any = exchange.pipe.shown(used)
-    return shown  # type: ignore[no-any-return]
+    return exchange.pipe.shown(used)
 
 
 def _drift(exchange: passage.Exchange) -> int | None:

@@ -143,8 +143,9 @@ def test_the_command_finds_nothing_to_do() -> None:
 def test_the_command_mends_a_stale_document_and_only_names_it_when_told_to_check(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    names = list(documents.FILES.values())
-    stale = {name: documents.BLOCK.sub(r"\1old\n\3", TEXTS[language]) for language, name in documents.FILES.items()}
+    names = [*documents.FILES.values(), documents.OPENAPI]
+    fresh = {name: (documents.HOME / name).read_text("utf-8") for name in names}
+    stale = {name: documents.BLOCK.sub(r"\1old\n\3", text) for name, text in fresh.items()} | {documents.OPENAPI: "{}"}
     for name, text in stale.items():
         (tmp_path / name).write_text(text, "utf-8")
     monkeypatch.setattr(documents, "HOME", tmp_path)
@@ -153,7 +154,7 @@ def test_the_command_mends_a_stale_document_and_only_names_it_when_told_to_check
     assert {name: (tmp_path / name).read_text("utf-8") for name in names} == stale
     ran = testing.CliRunner().invoke(documents.main)
     assert (ran.exit_code, ran.output.split()) == (0, [word for name in names for word in (f"{name}:", "written")])
-    assert [(tmp_path / name).read_text("utf-8") for name in names] == list(TEXTS.values())
+    assert {name: (tmp_path / name).read_text("utf-8") for name in names} == fresh
 
 
 def test_a_probe_that_is_not_refused_is_no_row() -> None:
@@ -161,10 +162,10 @@ def test_a_probe_that_is_not_refused_is_no_row() -> None:
         documents.refusal_of(probes.Probe("PAR-1", {"temperature": 1}), SHIPPED)
 
 
-def test_both_documents_ship() -> None:
+def test_the_documents_ship() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", "utf-8")
-    assert setup["options.package_data"]["translators"] == "*.md"
+    assert setup["options.package_data"]["translators"] == "*.md, openapi.json"
 
 
 def headings(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import Final
 
 from translators import answer, dialogue, faults, sse, tokens, toolcalls, usage
-from translators.dashscope import packets, reply
+from translators.dashscope import packets, reply, shapes
 from translators.openai import chunks, dialects, failures, request
 
 
@@ -302,7 +302,7 @@ class Pipe:
         chain = sum(one[2] for one in said) if self.answer.shape.counts_chain else None
         return dialogue.Usage(max(one[0] for one in said), sum(one[1] for one in said), chain, self._delivered_cached)
 
-    def shown(self, used: dialogue.Usage) -> dialogue.Json:
+    def shown(self, used: dialogue.Usage) -> shapes.Usage:
         """Usage in the form the caller sees it (spec OUT-4)."""
         return self.answer.shape.usage(used)
 

@@ -78,7 +78,7 @@ def _turns(source: Json) -> list[Json]:
     if prompt is not None and messages is not None:
         raise faults.Refusal(faults.invalid(BOTH_FORMS))
     if prompt is not None:
-        return [*_history(source.get("history") or []), {"role": "user", "content": prompt}]
+        return [*_history(source.get("history")), {"role": "user", "content": prompt}]
     if messages is None:
         raise faults.Refusal(faults.invalid(NO_FORM))
     if messages == []:
@@ -91,7 +91,8 @@ def _turns(source: Json) -> list[Json]:
 
 
 def _history(history: Any) -> Iterator[Json]:
-    for index, pair in enumerate(kinds.bounded(history, "input.history", MOST_TURNS // 2)):
+    listed = [] if history is None else kinds.bounded(history, "input.history", MOST_TURNS // 2)
+    for index, pair in enumerate(listed):
         exchange = kinds.dictionary(pair, f"input.history.{index}")
         # Either side may be left out: both are optional in the protocol.
         for name, role in (("user", "user"), ("bot", "assistant")):
@@ -120,7 +121,7 @@ def _message(turn: Json, role: Role, index: int) -> dialogue.Message:
     if role != "assistant":
         return dialogue.Message(role, _content(turn))
     listed = turn.get("tool_calls")
-    calls = _tool_calls(listed, f"input.messages.{index}.tool_calls") if listed else ()
+    calls = _tool_calls(listed, f"input.messages.{index}.tool_calls") if listed is not None else ()
     content = None if calls and turn.get("content") is None else _content(turn)
     reasoning = turn.get("reasoning_content")
     if reasoning is not None:

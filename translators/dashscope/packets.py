@@ -13,8 +13,9 @@ from typing import Any, Final
 import orjson
 
 from translators import answer, dialogue, faults, usage
+from translators.dashscope import shapes
 
-UNFINISHED: Final = "null"  # the string: clients compare it as one (spec OUT-2)
+UNFINISHED: Final[shapes.Finish] = "null"  # the string: clients compare it as one (spec OUT-2)
 
 # No space after the colons: the official Python SDK recognises only "event:error".
 FRAME: Final = b"id:%d\nevent:result\n:HTTP_STATUS/200\ndata:%b\n\n"
@@ -44,28 +45,29 @@ class Shape:
         self.counts_chain = call.thinking
         self.hybrid = call.model.thinking == "hybrid"
 
-    def message(self, content: str, reasoning: str, calls: Sequence[dialogue.Json] = ()) -> dialogue.Json:
+    def message(self, content: str, reasoning: str, calls: Sequence[shapes.ToolCall] = ()) -> shapes.Message:
         """The `message` of a choice: content and role always, the rest where there is some."""
-        message: dialogue.Json = {"content": content}
+        message: shapes.Message
         if self.thinks:
-            message["reasoning_content"] = reasoning
-        message["role"] = "assistant"
+            message = {"content": content, "reasoning_content": reasoning, "role": "assistant"}
+        else:
+            message = {"content": content, "role": "assistant"}
         if calls:
-            message["tool_calls"] = calls
+            message["tool_calls"] = list(calls)
         return message
 
     def choice(
-        self, index: int, message: dialogue.Json, finish: str, logprobs: Sequence[dialogue.Json]
-    ) -> dialogue.Json:
+        self, index: int, message: shapes.Message, finish: shapes.Finish, logprobs: Sequence[dialogue.Json]
+    ) -> shapes.Choice:
         """One member of `choices`."""
-        choice: dialogue.Json = {"message": message, "index": index, "finish_reason": finish}
+        choice: shapes.Choice = {"message": message, "index": index, "finish_reason": finish}
         if self.call.logprobs:
-            choice["logprobs"] = {"content": logprobs}
+            choice["logprobs"] = {"content": list(logprobs)}
         return choice
 
-    def usage(self, used: dialogue.Usage) -> dialogue.Json:
+    def usage(self, used: dialogue.Usage) -> shapes.Usage:
         """The `usage` object (spec OUT-4)."""
-        shown: dialogue.Json = {
+        shown: shapes.Usage = {
             "input_tokens": used.input,
             "output_tokens": used.output,
             "total_tokens": used.total,
@@ -78,7 +80,7 @@ class Shape:
             shown["prompt_tokens_details"] = {"cached_tokens": used.cached}
         return shown
 
-    def whole(self, choices: list[dialogue.Json], shown_usage: dialogue.Json) -> dialogue.Json:
+    def whole(self, choices: list[shapes.Choice], shown_usage: shapes.Usage) -> shapes.Answer:
         """A packet or a reply: these three members, nothing else (spec OUT-1)."""
         return {"output": {"choices": choices}, "usage": shown_usage, "request_id": self.request_id}
 
@@ -87,15 +89,18 @@ class Shape:
         return self.tally.of(choice.meter, thinking=self.counts_chain)
 
 
-def tool_call(position: int, call: dialogue.ToolCall, *, first: bool = True) -> dialogue.Json:
+def tool_call(position: int, call: dialogue.ToolCall, *, first: bool = True) -> shapes.ToolCall:
     """One member of `tool_calls`; a later fragment has an empty id and no name (spec OUT-5, SSE-7)."""
-    function = {"name": call.name, "arguments": call.arguments} if first else {"arguments": call.arguments}
+    function: shapes.Function = {"arguments": call.arguments}
+    if first:
+        function = {"name": call.name, "arguments": call.arguments}
     return {"function": function, "id": call.id if first else "", "index": position, "type": "function"}
 
 
 def error(fault: faults.Fault, request_id: str) -> bytes:
     """The body of an error, in this order: some clients know an error by its first key (spec ERR-1)."""
-    return orjson.dumps({"code": fault.code, "message": fault.message, "request_id": request_id})
+    failure: shapes.Failure = {"code": fault.code, "message": fault.message, "request_id": request_id}
+    return orjson.dumps(failure)
 
 
 class Frames:
@@ -137,9 +142,9 @@ class Frames:
     def packet(
         self,
         choice: answer.Choice,
-        message: dialogue.Json,
+        message: shapes.Message,
         logprobs: Sequence[dialogue.Json] = (),
-        finish: str = UNFINISHED,
+        finish: shapes.Finish = UNFINISHED,
     ) -> None:
         """Any other packet."""
         shape = self.shape
@@ -175,7 +180,7 @@ class Frames:
         """Serialise a packet once, with marks where the hot path splices."""
         shape, marks = self.shape, FIGURE_MARKS
         self._formed = self.cached = cached = shape.tally.cached
-        shown: dict[str, Any] = shape.usage(dialogue.Usage(0, 0, 0 if shape.counts_chain else None, cached))
+        shown: Any = shape.usage(dialogue.Usage(0, 0, 0 if shape.counts_chain else None, cached))
         shown |= {"input_tokens": marks["input"], "output_tokens": marks["output"], "total_tokens": marks["total"]}
         details = shown.get("output_tokens_details", {})
         for name in details:
@@ -264,14 +269,14 @@ class Cumulative:
             reasoning = self._reasoning.get(choice.index, b"")
             self._frames.text(choice, b'"%b"' % content, b'"%b"' % reasoning)
 
-    def _packet(self, choice: answer.Choice, calls: Sequence[dialogue.Json], finish: str) -> None:
+    def _packet(self, choice: answer.Choice, calls: Sequence[shapes.ToolCall], finish: shapes.Finish) -> None:
         content = orjson.loads(b'"%b"' % self._content.get(choice.index, b""))
         reasoning = orjson.loads(b'"%b"' % self._reasoning.get(choice.index, b""))
         said = self._said.get(choice.index, ())
         self._frames.packet(choice, self._frames.shape.message(content, reasoning, calls), said, finish)
 
 
-def finish_of(choice: answer.Choice) -> str:
+def finish_of(choice: answer.Choice) -> shapes.Finish:
     """The word a choice ended with."""
     return UNFINISHED if choice.finish_reason is None else choice.finish_reason.value
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import orjson
 
 from translators import answer, dialogue
-from translators.dashscope import packets
+from translators.dashscope import packets, shapes
 
 
 class Collected:
@@ -40,7 +40,7 @@ class Collected:
         shape = self._shape
         return orjson.dumps(shape.whole([self._choice(choice) for choice in choices], shape.usage(used)))
 
-    def _choice(self, choice: answer.Choice) -> dialogue.Json:
+    def _choice(self, choice: answer.Choice) -> shapes.Choice:
         calls = [packets.tool_call(position, call) for position, call in enumerate(choice.tool_calls())]
         content = "".join(self._content.get(choice.index, ()))
         reasoning = "".join(self._reasoning.get(choice.index, ()))

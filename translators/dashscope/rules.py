@@ -20,6 +20,7 @@ Rule = Callable[[Any, "Case"], Any]
 # Echoed texts are cut: a refusal is no place for a caller's essay.
 LONGEST_ECHO = 64
 
+MAX_TOKENS = "Range of max_tokens should be [1, {}]"
 N_WITH_TOOLS = "The n parameter must be 1 when tools is given"
 N_WITH_THINKING = "The n parameter must be 1 when the model is thinking"
 STOP_KINDS = (
@@ -34,6 +35,7 @@ NO_JSON_WORD = "'messages' must contain the word 'json' in some form, to use 're
 JSON_WHILE_THINKING = "Json mode response is not supported when enable_thinking is true"
 RESULT_FORMAT = 'result_format should be "message" or "text"'
 RESULT_FORMAT_WITH_TOOLS = 'The result_format parameter must be "message" when tools is given'
+THINKING_BUDGET = "The thinking_budget parameter must be a positive integer and not greater than {}"
 TOP_K_OFF_ABOVE = 100
 # Far more than any caller has words to stop at; each is looked for in every delta.
 MOST_STOPS = 256
@@ -95,15 +97,21 @@ def any_value(value: Any, case: Case) -> Any:  # noqa: ARG001 - the shape every 
     return value
 
 
-def within(text: str, *, at_least: float = -inf, above: float = -inf, at_most: float = inf, below: float = inf) -> Rule:
+@dataclass(frozen=True, slots=True)
+class Within:
     """The rule that a number keeps its bounds, and the text for one that does not."""
 
-    def check(value: float, case: Case) -> float:  # noqa: ARG001 - this rule needs the value alone
-        if not (at_least <= value <= at_most and above < value < below):
-            raise _refused(text)
-        return value
+    text: str
+    at_least: float = -inf
+    above: float = -inf
+    at_most: float = inf
+    below: float = inf
 
-    return check
+    def __call__(self, value: float, case: Case) -> float:  # noqa: ARG002 - this rule needs the value alone
+        """The number, where it keeps them."""
+        if not (self.at_least <= value <= self.at_most and self.above < value < self.below):
+            raise _refused(self.text)
+        return value
 
 
 def top_k(value: int, case: Case) -> int | None:  # noqa: ARG001 - the shape every rule has
@@ -116,7 +124,7 @@ def top_k(value: int, case: Case) -> int | None:  # noqa: ARG001 - the shape eve
 def max_tokens(value: int, case: Case) -> int:
     """The answer's limit, within the model's own (spec PAR-5)."""
     if not 1 <= value <= case.model.answer_tokens:
-        raise _refused(f"Range of max_tokens should be [1, {case.model.answer_tokens}]")
+        raise _refused(MAX_TOKENS.format(case.model.answer_tokens))
     return value
 
 
@@ -192,7 +200,7 @@ def thinking_budget(value: int, case: Case) -> int | None:
     limit = case.model.chain_tokens
     # A model without a chain has no range to be in: it ignores the budget as it ignores the flag.
     if limit and not 1 <= value <= limit:
-        raise _refused(f"The thinking_budget parameter must be a positive integer and not greater than {limit}")
+        raise _refused(THINKING_BUDGET.format(limit))
     return value if case.thinks else None
 
 
