@@ -181,6 +181,10 @@ class Settings(BaseModel):
         default=ByteSize(16 << 20), description="Longest single event of an upstream."
     )
 
+    workers: values.Number = Field(
+        default=1, le=64, title="NUMBER", description="Processes that serve the port; they share limits in Redis alone."
+    )
+
     header_timeout: values.Seconds = Field(default=10, description="For a caller to send the head of a call.")
     body_timeout: values.Seconds = Field(default=30, description="For a caller to send the body.")
     connect_timeout: values.Seconds = Field(default=5, description="To connect to an upstream, TLS included.")
@@ -249,6 +253,14 @@ class Settings(BaseModel):
             )
         return host
 
+    @field_validator("workers", mode="after")
+    @classmethod
+    def _share_their_limits(cls, workers: int, info: ValidationInfo) -> int:
+        limited = any(info.data.get(name) for name in ("limits", "key_limits", "model_limits"))
+        if workers > 1 and limited and not info.data.get("redis_url"):
+            raise ValueError(f"each of several processes would allow the whole limit: say {PREFIX}REDIS_URL as well")
+        return workers
+
     @field_validator("admin_port", mode="before")
     @classmethod
     def _next_port(cls, admin_port: object, info: ValidationInfo) -> object:
@@ -294,7 +306,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
         "keepalive_timeout",
         "upstream_keepalive_timeout",
     ),
-    "Operation": ("admin_host", "admin_port", "drain_delay", "drain_timeout", "log_level", "log_format"),
+    "Operation": ("workers", "admin_host", "admin_port", "drain_delay", "drain_timeout", "log_level", "log_format"),
 }
 NAMES = tuple(name for names in SECTIONS.values() for name in names)
 TABLES = frozenset({"map", "aliases", "model_limits"})

@@ -7,26 +7,54 @@ not asked: a dead upstream must not take every replica out of service. Source: s
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
+from typing import Protocol
 
 from aiohttp import hdrs, web
 
 from proxy import gateway, metrics, tally
 
 
-def application(house: gateway.Gateway, draining: asyncio.Event, measured: metrics.Metrics) -> web.Application:
-    """The admin application beside one gateway."""
+class State(Protocol):
+    """What there is to ask: one process, or several that serve one port."""
+
+    async def reasons(self) -> list[str]:
+        """Why a call would not be served now; none if it would."""
+
+    async def readings(self) -> list[tally.Reading]:
+        """What each process has measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The state of this process."""
+
+    house: gateway.Gateway
+    draining: asyncio.Event
+    measured: metrics.Metrics
+
+    def said(self) -> list[str]:
+        """`reasons`, at once."""
+        found = {"draining": self.draining.is_set(), "journal not writable": not self.house.journal.writable()}
+        return [reason for reason, holds in found.items() if holds]
+
+    async def reasons(self) -> list[str]:
+        return self.said()
+
+    async def readings(self) -> list[tally.Reading]:
+        return [self.measured.read()]
+
+
+def application(state: State) -> web.Application:
+    """The admin application beside one gateway, or beside several."""
 
     async def ready(_: web.Request) -> web.StreamResponse:
-        reasons = []
-        if draining.is_set():
-            reasons.append("draining")
-        if not house.journal.writable():
-            reasons.append("journal not writable")
+        reasons = await state.reasons()
         return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
     async def scraped(asked: web.Request) -> web.StreamResponse:
         accept = asked.headers.get(hdrs.ACCEPT, "")
-        text, content_type = tally.expose(metrics.ROWS, [measured.read()], accept)
+        text, content_type = tally.expose(metrics.ROWS, await state.readings(), accept)
         return web.Response(body=text, headers={hdrs.CONTENT_TYPE: content_type})
 
     app = web.Application()

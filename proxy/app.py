@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
@@ -18,6 +19,7 @@ from proxy import (
     gateway,
     generation,
     journal,
+    keys,
     lifecycle,
     metrics,
     outlet,
@@ -25,6 +27,8 @@ from proxy import (
     record,
     relay,
     telemetry,
+    vocabulary,
+    workers,
 )
 from translators import faults
 
@@ -39,6 +43,14 @@ LEAVING_RETRY_S: Final = "1"
 
 # Written to past the interpreter, see `outlet`.
 STDOUT: Final = 1
+STDERR: Final = 2
+
+SERVING: Final = "dashseek serving on {}\n"  # the line that scripts wait for
+
+LIMITS_APART: Final = (
+    "keys of the keys file have limits, and each of several processes would allow them whole: "
+    "say DASHSEEK_REDIS_URL as well"
+)
 
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 
@@ -48,39 +60,98 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Record = Callable[[passage.Exchange, journal.Closing], None]
 
 
-def serve(chosen: settings.Settings, rows: Iterable[models.ModelRow]) -> int:
+def serve(chosen: settings.Settings, rows: Collection[models.ModelRow]) -> int:
     """Serve until a signal; returns the exit code.
 
     Raises `OSError` where the port is not to be had, `vocabulary.VocabularyError` where the vocabulary is not.
     """
+    if chosen.workers == 1:
+        return _run(lambda stdout: _serve(chosen, rows, stdout), chosen)
+    if chosen.keys_file and not chosen.redis_url and any(key.limits for key in keys.read(chosen.keys_file).values()):
+        raise settings.SettingsError([f"workers ({chosen.origins['workers']}): {LIMITS_APART}"])
+    # What every worker needs is loaded once and shared; nothing here may start a thread (see `workers`).
+    vocabulary.load()
+    _keep()
+    unthreaded = outlet.Unthreaded(STDERR)
+    telemetry.configure(chosen, unthreaded)
+
+    def child(seat: workers.Seat) -> int:
+        work = _answer(seat) if seat.number == workers.FRONT_DESK else _work(chosen, rows, seat)
+        return _run(lambda _: work, chosen)
+
+    def announce(url: str, admin_url: str) -> None:
+        _log_start(chosen, url, admin_url)
+        outlet.Unthreaded(STDOUT).write(SERVING.format(url))
+
+    return workers.supervise(chosen, child, announce)
+
+
+def _run(work: Callable[[outlet.Outlet], Coroutine[Any, Any, None]], chosen: settings.Settings) -> int:
     with contextlib.closing(telemetry.configure(chosen)), contextlib.closing(outlet.Outlet(STDOUT)) as stdout:
         front.raise_file_limit()
-        return asyncio.run(_serve(chosen, rows, stdout))
+        asyncio.run(work(stdout))
+        return 0
 
 
-async def _serve(chosen: settings.Settings, rows: Iterable[models.ModelRow], stdout: outlet.Outlet) -> int:
-    async with gateway.opened(chosen, rows) as house, metrics.opened(house) as measured:
-        # What is loaded now lives as long as the process: it need not be walked by every collection.
-        gc.collect()
-        gc.freeze()
-        # A call of many small parts is read in a fifth of the time where the collector does not look in between.
-        gc.set_threshold(*GC_THRESHOLDS)
-        calls = application(house, measured.keep)
-        running = await lifecycle.start(calls, chosen, admin.application(house, calls[front.DRAINING], measured))
+async def _serve(chosen: settings.Settings, rows: Collection[models.ModelRow], stdout: outlet.Outlet) -> None:
+    """One process that does everything."""
+    async with _house(chosen, rows) as (house, calls, state):
+        running = await lifecycle.start(calls, chosen, admin.application(state))
 
         def announce() -> None:
-            log.info(
-                "serving",
-                url=running.url,
-                admin=running.admin_url,
-                upstream=chosen.upstream,
-                dialect=chosen.dialect,
-                auth=chosen.auth,
-            )
-            stdout.write(f"dashseek serving on {running.url}\n")  # the line that scripts wait for
+            _log_start(chosen, running.url, running.admin_url)
+            stdout.write(SERVING.format(running.url))
 
         await running.until_told_to_stop(house.clocks, announce)
-    return 0
+
+
+async def _work(chosen: settings.Settings, rows: Collection[models.ModelRow], seat: workers.Seat) -> None:
+    """One of several that serve a port."""
+    async with _house(chosen, rows) as (house, calls, state):
+
+        def said() -> workers.Told:
+            return {"reasons": state.said(), "reading": workers.sent(state.measured.read())}
+
+        running = await lifecycle.start(calls, chosen.model_copy(update={"port": seat.port}))
+        async with workers.told(seat.sockets[seat.number], said):
+            with seat.held():
+                await running.until_told_to_stop(house.clocks, seat.say_ready)
+
+
+async def _answer(seat: workers.Seat) -> None:
+    """The front desk of several."""
+    with seat.held():
+        await lifecycle.answer(admin.application(workers.Board(seat.sockets)), seat.admin, seat.say_ready)
+
+
+@asynccontextmanager
+async def _house(
+    chosen: settings.Settings, rows: Collection[models.ModelRow]
+) -> AsyncIterator[tuple[gateway.Gateway, web.Application, admin.Process]]:
+    async with gateway.opened(chosen, rows) as house, metrics.opened(house) as measured:
+        _keep()
+        calls = application(house, measured.keep)
+        yield house, calls, admin.Process(house, calls[front.DRAINING], measured)
+
+
+def _keep() -> None:
+    # What is loaded now lives as long as the process: it need not be walked by every collection.
+    gc.collect()
+    gc.freeze()
+    # A call of many small parts is read in a fifth of the time where the collector does not look in between.
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+def _log_start(chosen: settings.Settings, url: str, admin_url: str | None) -> None:
+    log.info(
+        "serving",
+        url=url,
+        admin=admin_url,
+        upstream=chosen.upstream,
+        dialect=chosen.dialect,
+        auth=chosen.auth,
+        workers=chosen.workers,
+    )
 
 
 def application(house: gateway.Gateway, keep: Record = lambda _, __: None) -> web.Application:

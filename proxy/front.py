@@ -102,7 +102,13 @@ async def listen(server: web.Server, chosen: settings.Settings) -> asyncio.Serve
             loop.default_exception_handler(context)
 
     loop.set_exception_handler(told)
-    listener = await loop.create_server(connections(server, chosen), chosen.host, chosen.port, backlog=ACCEPTED_AT_ONCE)
+    listener = await loop.create_server(
+        connections(server, chosen),
+        chosen.host,
+        chosen.port,
+        backlog=ACCEPTED_AT_ONCE,
+        reuse_port=chosen.workers > 1 or None,
+    )
     for listening in listener.sockets:
         with listening.dup() as same:
             same.listen(BACKLOG)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -115,6 +116,20 @@ async def start(app: web.Application, chosen: settings.Settings, admin: web.Appl
         chosen.drain_delay,
         chosen.drain_timeout,
     )
+
+
+async def answer(app: web.Application, listening: socket.socket, announce: Callable[[], None]) -> None:
+    """Serve the platform's questions alone, on a socket that listens already, until a signal."""
+    told = _Signals()
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listening).start()
+        announce()
+        await told.first.wait()
+    finally:
+        await runner.cleanup()
+        told.forget()
 
 
 def _url(address: Any) -> str:

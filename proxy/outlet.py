@@ -6,11 +6,12 @@ Source: reliability.md 6, row 72.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import select
 import threading
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -20,6 +21,19 @@ log = structlog.get_logger()
 MOST_LINES: Final = 8_192
 # At the end so long for the lines that wait: a log that nobody reads must not keep a process from leaving.
 CLOSE_S: Final = 1.0
+
+
+class Lines(Protocol):
+    """A text file to write to, as far as `structlog` needs one."""
+
+    def write(self, line: str) -> None:
+        """Take a line."""
+
+    def flush(self) -> None:
+        """Write what waits."""
+
+    def close(self) -> None:
+        """No more will come."""
 
 
 class Outlet:
@@ -74,3 +88,24 @@ class Outlet:
                 line = line[os.write(self._descriptor, line) :]
             except BlockingIOError:  # somebody who shares the descriptor has made it so
                 select.select([], [self._descriptor], [])
+
+
+class Unthreaded:
+    """The same for a process that may have no thread, since it forks: what finds no room at once is dropped."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, line: str) -> None:
+        """Write a line if there is room for it."""
+        _, room, _ = select.select([], [self._descriptor], [], 0)
+        if room:
+            with contextlib.suppress(OSError):
+                # A pipe that has room has room for so much.
+                os.write(self._descriptor, line.encode("utf-8", "backslashreplace")[: select.PIPE_BUF])
+
+    def flush(self) -> None:
+        """Nothing to do: lines are written as soon as they can be."""
+
+    def close(self) -> None:
+        """Nothing to do: nothing waits."""

@@ -14,14 +14,14 @@ from config import settings
 from proxy import outlet
 
 
-def configure(chosen: settings.Settings) -> outlet.Outlet:
+def configure(chosen: settings.Settings, lines: outlet.Lines | None = None) -> outlet.Lines:
     """Set the log up once, before the first line: JSON for machines, colours on a terminal.
 
-    Returns what writes it, to be closed after the last line.
+    Returns what writes it, to be closed after the last line; `lines`, where that is there already.
     """
     as_json = chosen.log_format == "json" or (chosen.log_format == "auto" and not sys.stderr.isatty())
     level = logging.getLevelNamesMapping()[chosen.log_level.upper()]
-    lines = outlet.Outlet(sys.stderr.fileno())
+    lines = lines or outlet.Outlet(sys.stderr.fileno())
     renderer: Any = structlog.processors.JSONRenderer(_dumps) if as_json else structlog.dev.ConsoleRenderer()
     structlog.configure(
         processors=[

@@ -1,0 +1,170 @@
+"""`serve --workers`: one port, one journal, one set of metrics, several processes (issue "Fast"; OPS-1, OPS-2)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import aiohttp
+import orjson
+import pytest
+
+from proxy.simulator import Script
+from tests import caller, lint
+from tests.conftest import ROOT, Served, StartServe, StartSimulator
+
+WORDS = "one two three four five six seven eight nine ten"
+STREAM = caller.call(WORDS, incremental_output=True)
+ADMIN = ("--admin-port", "0")
+
+
+def children(served: Served) -> list[int]:
+    """The processes behind the first one, in the order they were started: the front desk, then the workers."""
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(served.process.pid)], capture_output=True, text=True, check=True
+    )
+    return [int(pid) for pid in found.stdout.split()]
+
+
+async def admin(served: Served, path: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(served.admin_url + path) as answer:
+        return answer.status, await answer.text()
+
+
+async def journal(path: Path, calls: int) -> list[dict[str, object]]:
+    """The closed calls in a journal, once there are so many."""
+    while True:
+        lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+        closed = [line for line in lines if line["ev"] == "close"]
+        if len(closed) >= calls:
+            return closed
+        await asyncio.sleep(0.02)
+
+
+async def test_calls_spread_over_the_workers_and_add_up_in_one_journal_and_one_scrape(
+    serve: StartServe, simulator: StartSimulator, tmp_path: Path
+) -> None:
+    """MET-2, OPS-1."""
+    upstream = await simulator()
+    served = await serve(upstream.url, "--workers", "2", *ADMIN, "--journal-file", "calls.jsonl")
+    for _ in range(40):
+        assert (await caller.ask(served.url, caller.call())).status == 200
+    closed = await journal(tmp_path / "calls.jsonl", 40)
+    # A call's name in the journal begins with that of the process that served it.
+    shares = Counter(str(line["call"]).rpartition("-")[0] for line in closed)
+    assert len(closed) == 40
+    assert len(shares) == 2, shares
+    _, scraped = await admin(served, "/metrics")
+    ok = 'dashseek_requests_total{code="ok",mode="json",model="deepseek-v3",outcome="ok",status="200"} 40.0'
+    assert ok in scraped
+    assert await admin(served, "/readyz") == (200, '{"ready": true, "reasons": []}')
+
+
+async def test_a_worker_that_dies_is_replaced_and_the_others_go_on(
+    serve: StartServe, simulator: StartSimulator
+) -> None:
+    upstream = await simulator()
+    served = await serve(upstream.url, "--workers", "2", *ADMIN)
+    before = children(served)
+    os.kill(before[-1], signal.SIGKILL)
+    while len(now := children(served)) < 3 or before[-1] in now:
+        await asyncio.sleep(0.05)
+    for _ in range(10):
+        assert (await caller.ask(served.url, caller.call())).status == 200
+    assert (await admin(served, "/readyz"))[0] == 200
+    assert '"process_died"' in served.output
+    assert await asyncio.to_thread(served.end) == 0
+
+
+async def test_a_signal_drains_all_of_them_and_open_streams_end_whole(
+    serve: StartServe, simulator: StartSimulator
+) -> None:
+    """OPS-2."""
+    upstream = await simulator(Script(gap_s=0.1))
+    served = await serve(upstream.url, "--workers", "2", *ADMIN)
+    streams = [asyncio.create_task(caller.stream(served.url, STREAM)) for _ in range(8)]
+    await upstream.call(8)
+    served.process.send_signal(signal.SIGTERM)
+    for answer in await asyncio.gather(*streams):
+        assert lint.check(answer.body) == []
+    assert await asyncio.to_thread(served.process.wait, 10) == 0
+
+
+async def test_a_second_signal_cuts_all_of_them_with_an_error_frame(
+    serve: StartServe, simulator: StartSimulator
+) -> None:
+    """OPS-2."""
+    upstream = await simulator(Script(stall_after=3))
+    served = await serve(upstream.url, "--workers", "2", *ADMIN)
+    streams = [asyncio.create_task(caller.stream(served.url, STREAM)) for _ in range(4)]
+    await upstream.call(4)
+    served.process.send_signal(signal.SIGTERM)
+    while '"draining"' not in served.output:
+        await asyncio.sleep(0.02)
+    served.process.send_signal(signal.SIGTERM)
+    for answer in await asyncio.gather(*streams):
+        assert b"event:error\n:HTTP_STATUS/503\n" in answer.body
+    assert await asyncio.to_thread(served.process.wait, 10) == 0
+
+
+async def test_workers_whose_first_process_was_killed_drain_and_leave(
+    serve: StartServe, simulator: StartSimulator
+) -> None:
+    upstream = await simulator(Script(gap_s=0.1))
+    served = await serve(upstream.url, "--workers", "2", *ADMIN)
+    left = children(served)
+    stream = asyncio.create_task(caller.stream(served.url, STREAM))
+    await upstream.call(1)
+    served.process.kill()
+    assert lint.check((await stream).body) == []
+    while any(Path(f"/proc/{pid}").exists() for pid in left):
+        await asyncio.sleep(0.05)
+
+
+def test_a_port_in_use_is_exit_3_whoever_would_have_served_it() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        ran = start("--upstream", "http://127.0.0.1:1", "--port", port, "--workers", "2")
+    assert (ran.returncode, "the port is in use" in ran.stderr) == (3, True), ran.stderr
+
+
+def test_what_keeps_a_worker_from_starting_ends_all_with_its_sentence_and_code() -> None:
+    ran = start("--upstream", "http://127.0.0.1:1", "--port", "0", "--workers", "2", "--journal-file", "/dev/null/x")
+    assert ran.returncode == 2, ran.stderr
+    assert "journal_file" in ran.stderr
+    assert "raceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("flag", [("--limits", "rpm=60"), ("--key-limits", "tpm=1000")])
+def test_limits_of_several_processes_need_a_place_in_common(flag: tuple[str, str]) -> None:
+    """LIM-1: each would allow the whole limit."""
+    ran = start("--upstream", "http://127.0.0.1:1", "--port", "0", "--workers", "2", *flag)
+    assert (ran.returncode, "DASHSEEK_REDIS_URL" in ran.stderr) == (2, True), ran.stderr
+
+
+def test_limits_in_a_keys_file_need_it_too(tmp_path: Path) -> None:
+    """LIM-1."""
+    file = tmp_path / "keys.toml"
+    file.write_text('[[key]]\nname = "team"\nsha256 = "' + "0" * 64 + '"\nlimits = "rpm=60"\n')
+    ran = start("--upstream", "http://127.0.0.1:1", "--port", "0", "--workers", "2", "--keys-file", str(file))
+    assert (ran.returncode, "DASHSEEK_REDIS_URL" in ran.stderr) == (2, True), ran.stderr
+
+
+def start(*flags: str) -> subprocess.CompletedProcess[str]:
+    """A `serve` that is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "proxy", "serve", *flags],
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
