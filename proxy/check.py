@@ -6,6 +6,7 @@ What is wrong with them has been told before anything here runs: `config.setting
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -64,9 +65,10 @@ def online(
 ) -> int:
     """Make one small call through the whole of it, and say what came."""
     # Telemetry is for who serves; here the lines below say it all.
-    telemetry.configure(alone := chosen.model_copy(update={**ALONE, "auth": _auth(chosen)}))
+    alone = chosen.model_copy(update={**ALONE, "auth": _auth(chosen)})
     model = model or next(iter(chosen.map), MODEL)
-    exchange, closing = asyncio.run(_call(alone, rows, environ.get(KEY_VARIABLE, ANY_KEY), model))
+    with contextlib.closing(telemetry.configure(alone)):
+        exchange, closing = asyncio.run(_call(alone, rows, environ.get(KEY_VARIABLE, ANY_KEY), model))
     return _told(exchange, closing)
 
 

@@ -132,8 +132,9 @@ def _environment(environ: Mapping[str, str]) -> Finding:
 
 def _files(chosen: settings.Settings) -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    room = front.most_connections(chosen.max_connections)
-    found = f"{soft} of {hard} allowed: room for {room} connections"
+    # Whoever serves takes all it may.
+    room = front.fitting(hard, chosen.max_connections)
+    found = f"{soft}, may be {hard}: room for {room} connections"
     if room < min(FEW_CONNECTIONS, chosen.max_connections or FEW_CONNECTIONS):
         return Finding("warn", "open files", found, "raise the limit: ulimit -n 65536, or LimitNOFILE= of the unit")
     return Finding("ok", "open files", found)
