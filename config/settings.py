@@ -371,6 +371,19 @@ def load(
     return settings
 
 
+def shown(settings: Settings, name: str) -> str | None:
+    """One setting as a file would say it; None where it is not set. A secret is there as a comment, without its value.
+
+    name: one of `NAMES`
+    """
+    value = getattr(settings, name)
+    if isinstance(value, SecretStr):
+        return f"# {name} = (secret)"
+    if name == "model_route" and value is None:
+        value = "off"
+    return None if value is None else f"{name} = {values.toml(value)}"
+
+
 def _file(path: str) -> Iterator[Saying]:
     try:
         text = Path(path).read_text("utf-8")

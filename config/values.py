@@ -106,6 +106,29 @@ def _count(amount: object) -> int:
     return count
 
 
+def toml(value: object) -> str:
+    """A value as a TOML file would say it, which reads as the same value again."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case int():
+            return str(int(value))  # a size in bytes would tell itself in MiB, rounded
+        case float():
+            return repr(value).removesuffix(".0")
+        case Limit():
+            return toml({name: amount for name in LIMITS if (amount := getattr(value, name)) is not None})
+        case Mapping():
+            return "{" + ", ".join(f"{_bare(str(name))} = {toml(entry)}" for name, entry in value.items()) + "}"
+        case tuple() | list():
+            return "[" + ", ".join(map(toml, value)) + "]"
+    # A TOML string of one line is a JSON string.
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def _bare(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml(name)
+
+
 def redis_url(secret: SecretStr) -> SecretStr:
     """Where a Redis is; it may hold a password, so it is kept as one."""
     url = secret.get_secret_value()

@@ -66,7 +66,7 @@ def serve(chosen: settings.Settings, rows: Collection[models.ModelRow]) -> int:
     Raises `OSError` where the port is not to be had, `vocabulary.VocabularyError` where the vocabulary is not.
     """
     if chosen.workers == 1:
-        return _run(lambda stdout: _serve(chosen, rows, stdout), chosen)
+        return _run(chosen, lambda stdout, stderr: _serve(chosen, rows, stdout, stderr))
     if chosen.keys_file and not chosen.redis_url and any(key.limits for key in keys.read(chosen.keys_file).values()):
         raise settings.SettingsError([f"workers ({chosen.origins['workers']}): {LIMITS_APART}"])
     # What every worker needs is loaded once and shared; nothing here may start a thread (see `workers`).
@@ -76,8 +76,9 @@ def serve(chosen: settings.Settings, rows: Collection[models.ModelRow]) -> int:
     telemetry.configure(chosen, unthreaded)
 
     def child(seat: workers.Seat) -> int:
-        work = _answer(seat) if seat.number == workers.FRONT_DESK else _work(chosen, rows, seat)
-        return _run(lambda _: work, chosen)
+        if seat.number == workers.FRONT_DESK:
+            return _run(chosen, lambda _, __: _answer(seat))
+        return _run(chosen, lambda _, stderr: _work(chosen, rows, seat, stderr))
 
     def announce(url: str, admin_url: str) -> None:
         _log_start(chosen, url, admin_url)
@@ -86,16 +87,21 @@ def serve(chosen: settings.Settings, rows: Collection[models.ModelRow]) -> int:
     return workers.supervise(chosen, child, announce)
 
 
-def _run(work: Callable[[outlet.Outlet], Coroutine[Any, Any, None]], chosen: settings.Settings) -> int:
-    with contextlib.closing(telemetry.configure(chosen)), contextlib.closing(outlet.Outlet(STDOUT)) as stdout:
+def _run(chosen: settings.Settings, work: Callable[[outlet.Lines, outlet.Lines], Coroutine[Any, Any, None]]) -> int:
+    with (
+        contextlib.closing(telemetry.configure(chosen)) as stderr,
+        contextlib.closing(outlet.Outlet(STDOUT)) as stdout,
+    ):
         front.raise_file_limit()
-        asyncio.run(work(stdout))
+        asyncio.run(work(stdout, stderr))
         return 0
 
 
-async def _serve(chosen: settings.Settings, rows: Collection[models.ModelRow], stdout: outlet.Outlet) -> None:
+async def _serve(
+    chosen: settings.Settings, rows: Collection[models.ModelRow], stdout: outlet.Lines, stderr: outlet.Lines
+) -> None:
     """One process that does everything."""
-    async with _house(chosen, rows) as (house, calls, state):
+    async with _house(chosen, rows, stderr) as (house, calls, state):
         running = await lifecycle.start(calls, chosen, admin.application(state))
 
         def announce() -> None:
@@ -105,9 +111,11 @@ async def _serve(chosen: settings.Settings, rows: Collection[models.ModelRow], s
         await running.until_told_to_stop(house.clocks, announce)
 
 
-async def _work(chosen: settings.Settings, rows: Collection[models.ModelRow], seat: workers.Seat) -> None:
+async def _work(
+    chosen: settings.Settings, rows: Collection[models.ModelRow], seat: workers.Seat, stderr: outlet.Lines
+) -> None:
     """One of several that serve a port."""
-    async with _house(chosen, rows) as (house, calls, state):
+    async with _house(chosen, rows, stderr) as (house, calls, state):
 
         def said() -> workers.Told:
             return {"reasons": state.said(), "reading": workers.sent(state.measured.read())}
@@ -126,9 +134,9 @@ async def _answer(seat: workers.Seat) -> None:
 
 @asynccontextmanager
 async def _house(
-    chosen: settings.Settings, rows: Collection[models.ModelRow]
+    chosen: settings.Settings, rows: Collection[models.ModelRow], stderr: outlet.Lines
 ) -> AsyncIterator[tuple[gateway.Gateway, web.Application, admin.Process]]:
-    async with gateway.opened(chosen, rows) as house, metrics.opened(house) as measured:
+    async with gateway.opened(chosen, rows) as house, metrics.opened(house, stderr) as measured:
         _keep()
         calls = application(house, measured.keep)
         yield house, calls, admin.Process(house, calls[front.DRAINING], measured)

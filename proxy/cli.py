@@ -16,44 +16,33 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
-from enum import IntEnum
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import click
 
-from proxy import fieldlines, versions
+from proxy import exits, fieldlines, installation, versions
 
 if TYPE_CHECKING:
     from config import models, settings
 
-ROOMS = ("proxy", "translators", "config")
+SHELLS = ("bash", "zsh", "fish")
 CONTEXT: Mapping[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
 
 Settled = TypeVar("Settled")
 
 
-class Exit(IntEnum):
-    """How a command ended, for scripts and service managers."""
-
-    OK = 0
-    CONFIGURATION = 2  # as click says of a flag that does not exist
-    PORT_IN_USE = 3
-    UPSTREAM_REFUSED = 4
-
-
 class WrongSetting(click.ClickException):
     """Something the operator can mend; told in a sentence on stderr, without a traceback."""
 
-    exit_code = Exit.CONFIGURATION
+    exit_code = exits.Exit.CONFIGURATION
 
 
 class PortInUse(click.ClickException):
     """The one failure to start that may mend itself, so it has a code of its own."""
 
-    exit_code = Exit.PORT_IN_USE
+    exit_code = exits.Exit.PORT_IN_USE
 
 
 # What the system may say to an address we want to listen on; whatever else it says is no mistake of the operator.
@@ -92,8 +81,7 @@ Examples:
   dashseek serve --config dashseek.toml
 
 Each setting is a flag, a variable (DASHSEEK_IDLE_TIMEOUT), a key of the file
-(idle_timeout = 60), or its default; the first that is there counts. Exit codes:
-0 ended by a signal, 2 wrong settings, 3 port in use, 4 refused by the upstream.
+(idle_timeout = 60), or its default; the first that is there counts.
 """
 
 DEMO = """Start an upstream and the proxy before it, show one streamed call packet by
@@ -161,6 +149,38 @@ Examples:
   dashseek usage tail --lines 100 --no-follow usage.jsonl
 """
 
+CHECK = """Judge settings as serve would, without serving: takes the same flags, variables
+and file, and says what is wrong, where it was said, and what would be right.
+
+\b
+Examples:
+  dashseek check --config dashseek.toml
+  dashseek check --config dashseek.toml --print
+      every setting, with where it was said; secrets are not shown
+  DASHSCOPE_API_KEY=sk-... dashseek check --online \\
+      --upstream https://api.deepseek.com
+      one small call through all of it; a few tokens
+"""
+
+DOCTOR = """Examine this machine and what is around it, a line for each: Python, parser,
+packages, vocabulary, open files, ports, journal, Redis, and of each upstream its
+name, its connection and whether it takes the key. Costs no tokens.
+
+\b
+Examples:
+  dashseek doctor --upstream https://api.deepseek.com
+  dashseek doctor --config dashseek.toml
+"""
+
+COMPLETION = """Print what makes a shell complete commands and flags; bash needs 4.4 or newer.
+
+\b
+Examples:
+  dashseek completion bash >> ~/.bash_completion
+  dashseek completion zsh > "${fpath[1]}/_dashseek"
+  dashseek completion fish > ~/.config/fish/completions/dashseek.fish
+"""
+
 KEYS = """Make entries for the file of --keys-file, which lists the callers' keys.
 
 \b
@@ -194,10 +214,12 @@ class Commands(click.Group):
         """The table, without building what is in it."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code.value), meaning) for code, meaning in exits.MEANINGS.items()])
 
 
 class Sectioned(click.Command):
-    """A command that shows the settings in their sections instead of one list of forty flags."""
+    """A command that takes the settings, shown in their sections instead of as one list of forty flags."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The sections of `config.settings`, then the flags that are no settings."""
@@ -352,6 +374,55 @@ def _translate() -> click.Command:
     )
 
 
+def _check() -> click.Command:
+    from config import settings
+
+    def run(config: str | None, *, show: bool, online: bool, model: str | None, **flags: object) -> int:
+        chosen, rows = _settle(flags, config)
+        from proxy import check
+
+        if show:
+            check.show(chosen)
+            return exits.Exit.OK
+        if online and check.needs_key(chosen, os.environ):
+            raise WrongSetting(f"callers bring their own key here: say one in {check.KEY_VARIABLE} for the call")
+        code = _settled(lambda: check.offline(chosen, rows))
+        return _settled(lambda: check.online(chosen, rows, os.environ, model)) if online else code
+
+    params: list[click.Parameter] = [
+        *(_flag(name) for name in settings.FLAGS),
+        _config(),
+        click.Option(["--print", "show"], is_flag=True, help="Print every setting as a file, with where it was said."),
+        click.Option(["--online"], is_flag=True, help="Make one small call through all of it."),
+        click.Option(["--model"], metavar="NAME", help="With --online: ask for this model."),
+    ]
+    return Sectioned("check", callback=_exiting(run), params=params, help=CHECK, context_settings=dict(CONTEXT))
+
+
+def _doctor() -> click.Command:
+    from config import settings
+
+    def run(config: str | None, **flags: object) -> int:
+        from proxy import doctor
+
+        return doctor.examine(lambda: settings.load(flags, config, os.environ, needs=("upstream",)), os.environ)
+
+    params: list[click.Parameter] = [*(_flag(name) for name in settings.FLAGS), _config()]
+    return Sectioned("doctor", callback=_exiting(run), params=params, help=DOCTOR, context_settings=dict(CONTEXT))
+
+
+def _completion() -> click.Command:
+    from click import shell_completion
+
+    def run(shell: str) -> int:
+        script = shell_completion.get_completion_class(shell)
+        assert script is not None  # noqa: S101 - for the type checker: it is one of SHELLS
+        click.echo(script(dashseek, {}, "dashseek", "_DASHSEEK_COMPLETE").source())
+        return exits.Exit.OK
+
+    return _command("completion", run, [click.Argument(["shell"], type=click.Choice(SHELLS))], COMPLETION)
+
+
 def _usage() -> click.Command:
     from proxy import usage
 
@@ -394,7 +465,7 @@ def _keys() -> click.Command:
             click.echo(keys.entry(name, secret.strip()))
         except ValueError as error:
             raise WrongSetting(str(error)) from None
-        return Exit.OK
+        return exits.Exit.OK
 
     name = click.Option(["--name"], metavar="NAME", required=True, help="Names the caller in logs and journals.")
     return _group("keys", KEYS, _command("digest", digest, [name], DIGEST))
@@ -461,22 +532,9 @@ def _version_command() -> click.Command:
 
 def _inspect_the_house() -> None:
     """Refuse to run where the code that would run, or parse, is not the code that was tested."""
-    claims = metadata.packages_distributions()
-    others = [
-        f"{other} ({room})" for room in ROOMS for other in sorted({*claims.get(room, ())} - {versions.DISTRIBUTION})
-    ]
-    if others:
-        raise WrongSetting(
-            f"a package of ours is also installed by {', '.join(others)}: "
-            "give dashseek an environment of its own (pipx, a venv or an image)"
-        )
-    from aiohttp import http_parser
-
-    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
-        raise WrongSetting(
-            "aiohttp runs without its C parser, and the other one reads malformed calls differently: "
-            "install aiohttp from a wheel and unset AIOHTTP_NO_EXTENSIONS",
-        )
+    for complaint in (installation.room_complaint(), installation.parser_complaint()):
+        if complaint is not None:
+            raise WrongSetting(complaint)
 
 
 def _end_with(work: Callable[[], int]) -> None:
@@ -505,8 +563,11 @@ COMMANDS: Mapping[str, Entry] = {
     "serve": Entry("Serve DashScope before a DeepSeek upstream.", _serve),
     "demo": Entry("See one call go through, with nothing to set up.", _demo),
     "simulate": Entry("Be a DeepSeek-shaped upstream, faults on demand.", _simulate),
+    "check": Entry("Judge settings as serve would; --online makes a call.", _check),
+    "doctor": Entry("Examine this machine and the way to the upstream.", _doctor),
     "translate": Entry("See what would become of a call, offline.", _translate),
     "usage": Entry("Add up, check or watch usage journals.", _usage),
     "keys": Entry("Make entries for the file of callers' keys.", _keys),
+    "completion": Entry("Print what makes a shell complete commands.", _completion),
     "version": Entry("Say the version.", _version_command),
 }

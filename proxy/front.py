@@ -127,10 +127,15 @@ def most_connections(asked_for: int | None) -> int:
     Without a cap the process would run out of files in the middle of calls, and could not even say so (spec ERR-5).
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
+    return fitting(soft, asked_for)
+
+
+def fitting(files: int, asked_for: int | None) -> int:
+    """How many connections of callers so many open files have room for, or fewer if so chosen."""
+    if files == resource.RLIM_INFINITY:
         return asked_for or sys.maxsize
-    fitting = max(1, (soft - SPARE_FDS) // FDS_PER_CALL)
-    return min(asked_for or fitting, fitting)
+    room = max(1, (files - SPARE_FDS) // FDS_PER_CALL)
+    return min(asked_for or room, room)
 
 
 def request_id(asked: web.BaseRequest) -> str:

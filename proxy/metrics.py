@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Final
 
-from proxy import gateway, journal, limits, passage, tally, versions
+from proxy import gateway, journal, limits, outlet, passage, tally, versions
 from proxy.tally import Labels, Row
 
 OTHER: Final = "other"
@@ -135,7 +135,8 @@ READ: Final[Mapping[Row, Callable[[gateway.Gateway], Mapping[Labels, float]]]] =
     ),
     Row("dashseek_build_info", "gauge", "What runs; always 1.", ("version", "python"), across=max): lambda _: _build(),
 }
-ROWS: Final = (*COUNTED, *READ)
+LOG_DROPPED: Final = Row("dashseek_log_lines_dropped_total", "counter", "Log lines that nobody will ever read.")
+ROWS: Final = (*COUNTED, *READ, LOG_DROPPED)
 
 PHASES: Final[Mapping[str, str]] = {
     journal.Outcome.CLIENT_GONE_BEFORE_FIRST_PACKET.value: "before_first_packet",
@@ -148,12 +149,16 @@ STATUSES: Final = frozenset(str(status.value) for status in HTTPStatus)
 
 
 class Metrics:
-    """What one process has measured of its calls and of itself."""
+    """What one process has measured of its calls and of itself.
 
-    __slots__ = ("_house", "_tally")
+    log: what writes its log lines
+    """
 
-    def __init__(self, house: gateway.Gateway) -> None:
+    __slots__ = ("_house", "_log", "_tally")
+
+    def __init__(self, house: gateway.Gateway, log: outlet.Lines | None = None) -> None:
         self._house = house
+        self._log = log
         self._tally = tally.Tally(COUNTED)
 
     def keep(self, exchange: passage.Exchange, closing: journal.Closing) -> None:
@@ -192,7 +197,8 @@ class Metrics:
     def read(self) -> tally.Reading:
         """Everything as it is now, as plain data."""
         now = {row.name: {at: [value] for at, value in read(self._house).items()} for row, read in READ.items()}
-        return self._tally.read() | now
+        dropped = float(self._log.dropped) if self._log else 0.0
+        return self._tally.read() | now | {LOG_DROPPED.name: {(): [dropped]}}
 
     def _keep_tokens(self, model: str, closing: journal.Closing) -> None:
         counted, generated, basis = self._tally, closing["generated"], closing["basis"]
@@ -226,9 +232,9 @@ class Metrics:
 
 
 @asynccontextmanager
-async def opened(house: gateway.Gateway) -> AsyncIterator[Metrics]:
+async def opened(house: gateway.Gateway, log: outlet.Lines | None = None) -> AsyncIterator[Metrics]:
     """The metrics of a gateway; the event loop is watched as long as the context lives."""
-    metrics = Metrics(house)
+    metrics = Metrics(house, log)
     watching = asyncio.create_task(_watch_the_loop(metrics))
     try:
         yield metrics

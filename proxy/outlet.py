@@ -6,7 +6,6 @@ Source: reliability.md 6, row 72.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import select
@@ -24,7 +23,13 @@ CLOSE_S: Final = 1.0
 
 
 class Lines(Protocol):
-    """A text file to write to, as far as `structlog` needs one."""
+    """A text file to write to, as far as `structlog` needs one.
+
+    dropped: lines that nobody will ever read, since the start
+    """
+
+    @property
+    def dropped(self) -> int: ...
 
     def write(self, line: str) -> None:
         """Take a line."""
@@ -95,14 +100,18 @@ class Unthreaded:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self.dropped = 0
 
     def write(self, line: str) -> None:
         """Write a line if there is room for it."""
         _, room, _ = select.select([], [self._descriptor], [], 0)
-        if room:
-            with contextlib.suppress(OSError):
-                # A pipe that has room has room for so much.
-                os.write(self._descriptor, line.encode("utf-8", "backslashreplace")[: select.PIPE_BUF])
+        try:
+            if not room:
+                raise BlockingIOError
+            # A pipe that has room has room for so much.
+            os.write(self._descriptor, line.encode("utf-8", "backslashreplace")[: select.PIPE_BUF])
+        except OSError:
+            self.dropped += 1
 
     def flush(self) -> None:
         """Nothing to do: lines are written as soon as they can be."""

@@ -107,6 +107,16 @@ class Upstream:
                 return response
         raise refusal
 
+    async def lists(self, target: str, key: str | None) -> int:
+        """The status a target gives to the question for its models, which costs nothing; raises `ClientError`."""
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        context = SimpleNamespace(attempt=Attempt(target))
+        asking = self._sessions[1].get(
+            f"{target}/models", headers=headers, allow_redirects=False, trace_request_ctx=context
+        )
+        async with asking as response:
+            return response.status
+
     def connections(self) -> Mapping[str, int]:
         """How many connections wait for a call, and how many have one."""
         found = {"idle": 0, "acquired": 0}
@@ -134,15 +144,21 @@ class Upstream:
 @asynccontextmanager
 async def opened(chosen: settings.Settings) -> AsyncIterator[Upstream]:
     """The upstreams with their pool, as long as the context lives."""
-    context = ssl.create_default_context()
-    if chosen.upstream_ca_file is not None:
-        context.load_verify_locations(cafile=str(chosen.upstream_ca_file))
+    context = trust(chosen)
     connector = partial(aiohttp.TCPConnector, limit=0, ssl=context, ttl_dns_cache=30)
     async with (
         _session(chosen, connector(keepalive_timeout=chosen.upstream_keepalive_timeout)) as pooled,
         _session(chosen, connector(force_close=True)) as fresh,
     ):
         yield Upstream(pooled, fresh, chosen.upstream)
+
+
+def trust(chosen: settings.Settings) -> ssl.SSLContext:
+    """Whose certificates are believed: the system's and the operator's own."""
+    context = ssl.create_default_context()
+    if chosen.upstream_ca_file is not None:
+        context.load_verify_locations(cafile=str(chosen.upstream_ca_file))
+    return context
 
 
 async def failure_of(response: aiohttp.ClientResponse, terms: failures.Terms) -> faults.Refusal:

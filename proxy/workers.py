@@ -247,9 +247,7 @@ class _Crew:
             return
         place.wait_s = 1.0 if now_s - place.started_s > LIVED_S else min(2 * place.wait_s, LONGEST_WAIT_S)
         place.due_s = now_s + (0.0 if now_s - place.started_s > LIVED_S else place.wait_s / 2)
-        log.error(
-            "process_died", number=place.number, pid=place.pid, code=code, next_in_s=round(place.due_s - now_s, 1)
-        )
+        log.error("process_died", number=place.number, pid=pid, code=code, next_in_s=round(place.due_s - now_s, 1))
 
     def _dismiss_the_desk(self) -> None:
         if not any(place.pid for place in self._places[1:]):

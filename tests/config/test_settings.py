@@ -432,3 +432,27 @@ def test_every_wait_of_the_specification_is_a_setting_in_seconds() -> None:
         *("write_timeout", "total_timeout", "drain_timeout", "drain_delay", "usage_timeout", "head_hold", "heartbeat"),
     }
     assert all(re.fullmatch(r"--[a-z-]+", settings.FLAGS[name]) for name in waits)
+
+
+SAID = (
+    {"upstream": ("https://a/v1", "http://b"), "map": ("deepseek-v3=My Model", "x.y=z"), "aliases": ("ä=deepseek-v3",)},
+    {"model_route": "off", "strict_thinking": False, "limits": "rpm=60 tpm=1000", "model_limits": ("a=rpm=1",)},
+    {"idle_timeout": "0.25", "total_timeout": "1e9", "max_body_bytes": "1500001", "journal_file": 'a "b".jsonl'},
+    {"upstream_ca_file": __file__, "port": "0", "drain_delay": "0"},
+)
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_what_is_shown_is_a_file_that_says_the_same(said: dict[str, object], tmp_path: Path) -> None:
+    """`dashseek check --print`."""
+    chosen = load(said)
+    file = tmp_path / "shown.toml"
+    file.write_text("\n".join(filter(None, (settings.shown(chosen, name) for name in settings.NAMES))), "utf-8")
+    again = load(file=file)
+    assert again.model_dump(exclude={"origins"}) == chosen.model_dump(exclude={"origins"})
+
+
+def test_a_secret_is_shown_to_be_there_and_no_more() -> None:
+    chosen = load(environ={"DASHSEEK_UPSTREAM_API_KEY": KEY, "DASHSEEK_REDIS_URL": "redis://:hush@a:1"})
+    assert settings.shown(chosen, "upstream_api_key") == "# upstream_api_key = (secret)"
+    assert "hush" not in (settings.shown(chosen, "redis_url") or "")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -50,6 +52,20 @@ class StartGateway(Protocol):
     """`front = await gateway_before(upstream.url, idle_timeout=0.1)`."""
 
     def __call__(self, *targets: str, **chosen: object) -> Awaitable[Running]: ...
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with `cert.pem`, of localhost and 127.0.0.1, good for two days, and its `key.pem`."""
+    path = tmp_path_factory.mktemp("tls")
+    arguments = ["-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    out = ["-keyout", str(path / "key.pem"), "-out", str(path / "cert.pem")]
+    try:
+        subprocess.run(["openssl", "req", "-x509", *arguments, *names, *out], check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("needs openssl to make a certificate")
+    return path
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from click.testing import CliRunner, Result
 
 import proxy
 from config import settings
-from proxy import cli, vocabulary
+from proxy import cli, exits, vocabulary
 
 ROOT = Path(cli.__file__).parents[1]
 UPSTREAM = ("serve", "--upstream", "http://127.0.0.1:1")
@@ -166,7 +166,7 @@ def test_a_shell_can_complete_commands_and_flags() -> None:
 
 
 def test_serve_hands_on_settings_and_models_and_ends_with_the_code_of_the_work(room: Callable[..., Any]) -> None:
-    calls = room("app", "serve", cli.Exit.UPSTREAM_REFUSED)
+    calls = room("app", "serve", exits.Exit.UPSTREAM_REFUSED)
     ended = run(*UPSTREAM, "--upstream", "http://b", "--map", "x=y", "--no-strict-thinking", "--idle-timeout", "7")
     assert ended.exit_code == 4
     ((chosen, rows),) = calls

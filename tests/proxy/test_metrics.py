@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
 import time
 import timeit
 
 import pytest
 
-from proxy import journal, metrics, passage, record, tally, upstream
+from proxy import journal, metrics, outlet, passage, record, tally, upstream
 from proxy.simulator import Script
 from tests import caller
 from tests.conftest import StartSimulator
@@ -190,6 +192,16 @@ async def test_a_loop_that_was_held_up_is_seen(gateway_before: StartGateway) -> 
         *counts, total_s = measured.read()[metrics.LAG.name][()]
     assert sum(counts) == 1
     assert total_s >= metrics.LAG_EVERY_S * 0.9
+
+
+async def test_log_lines_that_nobody_reads_are_counted(gateway_before: StartGateway) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with contextlib.closing(outlet.Outlet(writer)) as log:
+        log.write("line\n")
+    os.close(writer)
+    measured = metrics.Metrics((await gateway_before("http://127.0.0.1:1")).house, log)
+    assert values(measured, metrics.LOG_DROPPED) == {(): 1}
 
 
 def test_names_are_what_prometheus_users_expect() -> None:
