@@ -53,13 +53,15 @@ def serve(chosen: settings.Settings, rows: Iterable[models.ModelRow]) -> int:
 
     Raises `OSError` where the port is not to be had, `vocabulary.VocabularyError` where the vocabulary is not.
     """
-    with contextlib.closing(telemetry.configure(chosen)), contextlib.closing(outlet.Outlet(STDOUT)) as stdout:
+    with contextlib.closing(telemetry.configure(chosen)) as lines, contextlib.closing(outlet.Outlet(STDOUT)) as stdout:
         front.raise_file_limit()
-        return asyncio.run(_serve(chosen, rows, stdout))
+        return asyncio.run(_serve(chosen, rows, lines, stdout))
 
 
-async def _serve(chosen: settings.Settings, rows: Iterable[models.ModelRow], stdout: outlet.Outlet) -> int:
-    async with gateway.opened(chosen, rows) as house, metrics.opened(house) as measured:
+async def _serve(
+    chosen: settings.Settings, rows: Iterable[models.ModelRow], lines: outlet.Outlet, stdout: outlet.Outlet
+) -> int:
+    async with gateway.opened(chosen, rows, lines) as house, metrics.opened(house) as measured:
         # What is loaded now lives as long as the process: it need not be walked by every collection.
         gc.collect()
         gc.freeze()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from config import models as tables
 from config import settings
-from proxy import journal, keys, limits, upstream, vocabulary, watch
+from proxy import journal, keys, limits, outlet, upstream, vocabulary, watch
 from translators import dialogue, tokens, usage
 from translators.dashscope import models
 from translators.openai import dialects
@@ -25,6 +25,7 @@ class Gateway:
     offsets:  how far upstream's prompt templates are from ours (spec USE-5)
     clocks:   the watches of open calls, for a drain to end
     streams:  what open calls write their packets to
+    lines:    where the log goes; None where nobody set it up
     """
 
     settings: settings.Settings
@@ -39,6 +40,7 @@ class Gateway:
     offsets: usage.Offsets = field(default_factory=usage.Offsets)
     clocks: set[watch.Watch] = field(default_factory=set)
     streams: set[object] = field(default_factory=set)
+    lines: outlet.Outlet | None = None
 
     def timed(self, wait: watch.Wait, since_s: float) -> watch.Watch:
         """The watch of one call, which waits for this first; a drain finds it.
@@ -49,7 +51,9 @@ class Gateway:
 
 
 @asynccontextmanager
-async def opened(chosen: settings.Settings, rows: Iterable[tables.ModelRow]) -> AsyncIterator[Gateway]:
+async def opened(
+    chosen: settings.Settings, rows: Iterable[tables.ModelRow], lines: outlet.Outlet | None = None
+) -> AsyncIterator[Gateway]:
     """The gateway an operator asked for, with its pools and files, as long as the context lives.
 
     Raises `SettingsError` where the journal or the keys file cannot be used, `VocabularyError` where the vocabulary
@@ -66,4 +70,5 @@ async def opened(chosen: settings.Settings, rows: Iterable[tables.ModelRow]) -> 
             await stack.enter_async_context(journal.opened(chosen)),
             await stack.enter_async_context(limits.opened(chosen)),
             await stack.enter_async_context(keys.opened(chosen.keys_file)) if chosen.keys_file else None,
+            lines=lines,
         )

@@ -133,6 +133,9 @@ READ: Final[Mapping[Row, Callable[[gateway.Gateway], Mapping[Labels, float]]]] =
     Row("dashseek_journal_writable", "gauge", "1 while calls can be written down, or need not be.", across=min): (
         lambda house: _one(house.journal.writable())
     ),
+    Row("dashseek_log_lines_dropped_total", "counter", "Lines of the log that nobody took in time."): (
+        lambda house: _one(house.lines.dropped if house.lines else 0)
+    ),
     Row("dashseek_build_info", "gauge", "What runs; always 1.", ("version", "python"), across=max): lambda _: _build(),
 }
 ROWS: Final = (*COUNTED, *READ)

@@ -103,9 +103,10 @@ LINES: Final = (
     b"Transfer-Encoding: xchunked", b"Transfer-Encoding: chunked, identity", b"Transfer-Encoding : chunked",
     b"Transfer-Encoding:\tchunked", b" folded", b"Host: b", b"Host:", b": empty", b"No colon", b"A\0B: c",
     b"X: \x80\xff", b"Upgrade: h2c", b"Connection: Upgrade", b"Connection: keep-alive, close", b"Expect: x",
-    b"Expect: 100-continue", b"Content-Encoding: gzip", b"Content-Encoding: deflate", b"Content-Encoding: br", b"Content-Type: text/plain",
-    b"Content-Type: text/event-stream", b"Accept: text/event-stream", b"X-DashScope-Async: enable",
-    b"X-DashScope-EncryptionKey: {}", b"X-Request-Id: \xff", b"Authorization: Bearer", b"X: " + b"a" * 9_000,
+    b"Expect: 100-continue", b"Content-Encoding: gzip", b"Content-Encoding: deflate", b"Content-Encoding: br",
+    b"Content-Type: text/plain", b"Content-Type: text/event-stream", b"Accept: text/event-stream",
+    b"X-DashScope-Async: enable", b"X-DashScope-EncryptionKey: {}", b"X-Request-Id: \xff", b"Authorization: Bearer",
+    b"X: " + b"a" * 9_000,
     *(b"\r\n".join([b"X-%d: y" % number for number in range(count)]) for count in (60, 130)),
 )  # fmt: skip
 FIRST_LINES: Final = (
@@ -123,7 +124,7 @@ class Unfit(AssertionError):  # noqa: N818 - named for what came
 
 
 async def attack(url: str, requests: int, seed: int) -> Counter[str]:
-    """Send so many requests, many at a time; returns how often each status came, or `nothing`.
+    """Send so many requests, many at a time; returns how often each status came.
 
     Raises `Unfit` with the request, for the first that is answered in another way than ours, or not in time.
     """
@@ -158,7 +159,9 @@ async def _batch(url: str, dice: random.Random, count: int, came: Counter[str]) 
         async with caller.dial(url) as line:
             line.send(wire)
             answers = await _in_time(_until_the_end(line, wire), wire)
-        came.update([_fit(answer, wire) for answer in answers] or ["nothing"])
+        if not answers and wire:
+            raise Unfit(f"no answer to {wire!r}")
+        came.update(_fit(answer, wire) for answer in answers)
 
 
 async def _in_time(work: Coroutine[Any, Any, T], wire: bytes) -> T:
