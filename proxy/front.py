@@ -246,6 +246,8 @@ class Connection(web.RequestHandler):
         elif data and not self._begun:
             self._stop_clock()
             self._begun = True
+            # It is idle no more: aiohttp would close it without a word, in the middle of a head that came late.
+            self.keep_alive(True)
             self._clock = self._loop.call_later(self._header_timeout_s, self._too_late)
 
     def connection_lost(self, exc: BaseException | None) -> None:

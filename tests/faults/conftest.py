@@ -58,6 +58,13 @@ class Stand:
         """The log."""
         return [orjson.loads(line) for line in self.served.output.splitlines() if line.startswith("{")]
 
+    async def gauges(self) -> Mapping[str, float]:
+        """The metrics; needs the log line that names the admin port."""
+        (admin,) = (line["admin"] for line in self.lines if line["event"] == "serving")
+        answer = await caller.ask(admin, b"", {"Connection": "close"}, path="/metrics", method="GET")
+        samples = (line.rpartition(" ") for line in answer.body.decode().splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in samples}
+
     def next(self, *scripts: Script) -> int:
         """Let the next calls be answered so; the number of the first of them, for `upstream.call`."""
         assert not self.upstream.scripts

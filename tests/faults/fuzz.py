@@ -124,7 +124,7 @@ class Unfit(AssertionError):  # noqa: N818 - named for what came
 
 
 async def attack(url: str, requests: int, seed: int) -> Counter[str]:
-    """Send so many requests, many at a time; returns how often each status came, or `nothing`.
+    """Send so many requests, many at a time; returns how often each status came.
 
     Raises `Unfit` with the request, for the first that is answered in another way than ours, or not in time.
     """
@@ -159,7 +159,9 @@ async def _batch(url: str, dice: random.Random, count: int, came: Counter[str]) 
         async with caller.dial(url) as line:
             line.send(wire)
             answers = await _in_time(_until_the_end(line, wire), wire)
-        came.update([_fit(answer, wire) for answer in answers] or ["nothing"])
+        if not answers and wire:
+            raise Unfit(f"no answer to {wire!r}")
+        came.update(_fit(answer, wire) for answer in answers)
 
 
 async def _in_time(work: Coroutine[Any, Any, T], wire: bytes) -> T:

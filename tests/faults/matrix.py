@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
+
 HERE = Path(__file__).parent
 PAGE = HERE / "MATRIX.md"
+REACHED = HERE / "reached.json"
 CLAIM = re.compile(r"test_f(\d\d)_(\w+)")
 
 Test = TypeVar("Test", bound=Callable[..., Any])
@@ -62,6 +66,13 @@ def row(saw: str, *, freed: str = "all", figure: str = "") -> Callable[[Test], T
     return say
 
 
+def reached(what: str, figure: str) -> None:
+    """Note what a run has reached, for the table; only where DASHSEEK_REACHED is set."""
+    if "DASHSEEK_REACHED" in os.environ:
+        known = orjson.loads(REACHED.read_bytes()) | {what: figure}
+        REACHED.write_bytes(orjson.dumps(known, option=orjson.OPT_INDENT_2) + b"\n")
+
+
 def tests() -> Iterator[tuple[int, str, str, Row]]:
     """Every test of a row: its number, its claim, its file, what it shows."""
     for path in sorted(HERE.glob("test_*.py")):
@@ -91,6 +102,15 @@ def page() -> str:
             "| row | claim | the caller saw | freed | held to | test |",
             "|---|---|---|---|---|---|",
             *(lines[number] for number in sorted(lines)),
+            "",
+            "## Figures",
+            "",
+            "Reached by the tests above, in the sizes a run of all tests has, on two cores that others used too.",
+            "`DASHSEEK_REACHED=1 python -m pytest tests/faults/test_figures.py` notes them anew.",
+            "",
+            "| what | reached |",
+            "|---|---|",
+            *(f"| {what} | {figure} |" for what, figure in orjson.loads(REACHED.read_bytes()).items()),
             "",
         )
     )

@@ -237,6 +237,20 @@ async def test_a_caller_who_reads_nothing_of_a_small_answer_is_cut_by_the_kernel
             await asyncio.sleep(0.05)
 
 
+async def test_a_head_that_begins_late_has_its_own_time_and_its_own_answer(gateway_before: StartGateway) -> None:
+    """aiohttp's clock for idle connections runs on until a head is whole."""
+    front = await gateway_before("http://127.0.0.1:1", keepalive_timeout=0.2, header_timeout=0.4)
+    async with caller.dial(front.url) as line:
+        line.send(HEALTHY)
+        assert (await line.answer()).status == 200
+        line.send(HEALTHY[:20])
+        await asyncio.sleep(0.3)
+        line.send(HEALTHY[20:])
+        assert (await line.answer()).status == 200
+        line.send(HEALTHY[:20])
+        assert (await line.answer()).fault[1] == "RequestTimeOut"
+
+
 class TestRoom:
     """A cap on connections, below the limit of open files (reliability.md 1.3)."""
 
