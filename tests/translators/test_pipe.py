@@ -161,7 +161,7 @@ def test_a_figure_that_comes_with_text_is_in_that_texts_packet() -> None:
     stream = streamed(shape)
     assert isinstance(stream, bytes)
     assert [packet["usage"]["output_tokens"] for packet in corpus.packets(stream)] == [7, 8, 8, 9, 9]
-    assert {packet["usage"]["input_tokens"] for packet in corpus.packets(stream)} == {5, 9}
+    assert {packet["usage"]["input_tokens"] for packet in corpus.packets(stream)} == {9}
 
 
 BASES = {
@@ -508,6 +508,15 @@ def test_what_is_delivered_is_what_the_packets_handed_over_said() -> None:
     assert through.delivered is not None
     assert through.shown(through.delivered) == first[-1]["usage"]
     assert through.packets == 1
+
+
+def test_figures_that_come_with_a_moderated_end_are_known() -> None:
+    """MET-3: the end is a fault, and what upstream generated up to it is no secret."""
+    through = corpus.open_pipe(corpus.ask())
+    through.feed(chunk({"content": "Hello"}))
+    through.feed(chunk({"content": " world"}, "content_filter", usage=figures(7, 42)))
+    assert through.refusal is not None
+    assert (through.answer.used().input, through.answer.used().output, through.answer.basis) == (7, 42, "upstream_last")
 
 
 def test_what_upstream_says_of_its_cache_later_was_not_delivered() -> None:

@@ -98,10 +98,11 @@ class Reader:
         made = found.output if found is not None and self._asked == 1 else None
         if made is not None:
             self._served[0].meter.hear(made)
+        if found is not None:
+            self._tally.report(self._leg, found)
         for choice, item in zip(self._served, items, strict=True):
             self._take_whole(choice, item, prefix, told=made is not None)
-        if found is not None:
-            self._report(found)
+        self.settled = found is not None
         self.done = self.over = True
 
     def conclude(self) -> None:
@@ -127,16 +128,18 @@ class Reader:
         if made is not None:
             for meter in meters:
                 meter.hear(made)
+        # vLLM's continuous usage is per choice; only the chunk without choices sums them up.
+        partial = bool(items) and len(self._served) > 1
+        if found is not None:
+            whole = usage.Figures(input=found.input, cached=found.cached) if partial else found
+            self._tally.report(self._leg, whole)
         for item in items:
             self._take(item)
         if made is not None:
             for meter in meters:
                 meter.follow(made)
-        if found is None:
-            return
-        # vLLM's continuous usage is per choice; only the chunk without choices sums them up.
-        partial = bool(items) and len(self._served) > 1
-        self._report(usage.Figures(input=found.input, cached=found.cached) if partial else found, partial=partial)
+        if found is not None and not partial and self._has_ended():
+            self.settled = self.over = True
 
     def _take(self, item: Any) -> None:
         choice = self._choice(item)
@@ -206,11 +209,6 @@ class Reader:
         if not self._before or found is None:
             return found
         return usage.Figures(output=None if found.output is None else self._before + found.output)
-
-    def _report(self, found: usage.Figures, *, partial: bool = False) -> None:
-        self._tally.report(self._leg, found)
-        if not partial and self._has_ended():
-            self.settled = self.over = True
 
     def _has_ended(self) -> bool:
         return all(choice.finish_reason is not None for choice in self._served)
