@@ -73,7 +73,7 @@ TOOL: Final[Json] = {
         "function": {
             "type": "object",
             "properties": {
-                "name": {"allOf": [NAME, {"not": {"const": "search"}}]},
+                "name": {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$", "not": {"const": "search"}},
                 "description": {"description": "For the model."},
                 "parameters": {"type": ["object", "null"], "description": "A JSON schema."},
             },
@@ -82,6 +82,9 @@ TOOL: Final[Json] = {
     },
     "required": ["function"],
 }
+
+# Any other word is no more than ignored; to name these two shows them to readers, and to what makes calls up.
+SSE_HEADER: Final[Json] = {"anyOf": [{"enum": ["enable", "disable"]}, {"type": "string"}]}
 
 # What the rule of a parameter says beyond its type; where this is silent the rule's own bounds and the type speak.
 SAID: Final[Mapping[str, Json]] = {
@@ -209,9 +212,11 @@ def _generation(rows: Sequence[dialogue.Model], streams: Mapping[str, str]) -> J
         "security": [{"bearer": []}, {"apiKey": []}],
         "parameters": [
             _header(
-                "X-DashScope-SSE", "`enable`: answer with a stream; `disable` wins over an `Accept` that names it."
+                "X-DashScope-SSE",
+                "`enable`: answer with a stream; `disable` wins over an `Accept` that names it.",
+                SSE_HEADER,
             ),
-            _header("X-Request-Id", "A UUID, kept as `request_id`; anything else is replaced."),
+            _header("X-Request-Id", "A UUID, kept as `request_id`; anything else is replaced.", {"type": "string"}),
         ],
         "requestBody": _request_body(_ref("Call")),
         "responses": {
@@ -222,7 +227,6 @@ def _generation(rows: Sequence[dialogue.Model], streams: Mapping[str, str]) -> J
                     JSON_MEDIA: {"schema": answer},
                     SSE_MEDIA: {
                         "schema": {
-                            "type": "string",
                             "description": "Frames `id:N`, `event:result`, `:HTTP_STATUS/200`, `data:` and an Answer, "
                             "each line ended by one LF and each frame by an empty line. The last frame has a "
                             '`finish_reason` other than `"null"`, or is `event:error` with a Failure (SSE-1, SSE-4).',
@@ -261,8 +265,8 @@ def _path(rows: Sequence[dialogue.Model]) -> list[Json]:
     ]
 
 
-def _header(name: str, text: str) -> Json:
-    return {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
+def _header(name: str, text: str, schema: Json) -> Json:
+    return {"name": name, "in": "header", "description": text, "schema": schema}
 
 
 def _multimodal() -> Json:

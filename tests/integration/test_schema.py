@@ -1,0 +1,81 @@
+"""The OpenAPI document, held against the real process by schemathesis: calls that keep it, and calls that break it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from proxy import documents, keys
+from tests import caller
+from tests.conftest import StartServe, StartSimulator
+
+HOME = Path(__file__).parent
+TOOL = HOME.parents[1] / ".clients" / "schemathesis" / "bin" / "st"
+# It would fill each list up to its bound, again and again; `test_bad_calls` does so once.
+MOST_ITEMS = 64
+MOST_S = 90.0
+# The protocol answers another method with 400, and refuses some valid calls: `declared.py` knows which.
+REPLACED = "positive_data_acceptance,unsupported_method,allow_header_conformance"
+
+needs_tool = pytest.mark.skipif(not TOOL.exists(), reason="needs schemathesis: run tests/integration/prepare")
+
+
+def bounded(schema: Any) -> Any:
+    """The schema without bounds that only cost time."""
+    if isinstance(schema, list):
+        return [bounded(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {name: bounded(value) for name, value in schema.items() if not (name == "maxItems" and value > MOST_ITEMS)}
+
+
+async def check(directory: Path, url: str, paths: str, *options: str) -> str:
+    """What schemathesis has to say; an assertion that it has found nothing."""
+    document = bounded(orjson.loads((documents.HOME / documents.OPENAPI).read_bytes()))
+    (directory / "openapi.json").write_bytes(orjson.dumps(document))
+    # Left to itself it hangs up after twenty frames.
+    (directory / "schemathesis.toml").write_text("max-stream-events = 65536\n")
+    words = [str(TOOL), "run", "openapi.json", "--url", url, "--include-path-regex", paths]
+    limits = ["--phases", "examples,coverage,fuzzing", "--seed", "1", "--generation-database", "none", "--no-color"]
+    run = await asyncio.create_subprocess_exec(
+        *words,
+        *limits,
+        *options,
+        cwd=directory,
+        env={**os.environ, "SCHEMATHESIS_HOOKS": str(HOME / "clients" / "declared.py"), "COLUMNS": "120"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        out, _ = await asyncio.wait_for(run.communicate(), MOST_S)
+    finally:
+        if run.returncode is None:
+            run.kill()
+    said = out.decode()
+    assert run.returncode == 0, said
+    return said
+
+
+@needs_tool
+async def test_the_data_port_does_what_its_document_says(
+    serve: StartServe, simulator: StartSimulator, tmp_path: Path
+) -> None:
+    """HTTP-4, HTTP-6, HTTP-10, REQ-1…REQ-8, PAR-1…PAR-19, OUT-1, ERR-1, ERR-2."""
+    (tmp_path / "keys.toml").write_text(keys.entry("schemathesis", caller.KEY))
+    upstream = await simulator()
+    served = await serve(upstream.url, "--keys-file", "keys.toml", env={"DASHSEEK_UPSTREAM_API_KEY": "sk-operator"})
+    said = await check(
+        tmp_path,
+        served.url,
+        r"^/(api/|\{partner|healthz)",
+        *("--header", f"Authorization: Bearer {caller.KEY}", "--exclude-checks", REPLACED, "--max-examples", "80"),
+    )
+    assert re.search(r"Tested: 4\b", said), said
+    # Enough of what was made up to keep the schema was let through for its answers to mean something.
+    assert len(upstream.calls) > 100
