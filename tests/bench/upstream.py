@@ -3,7 +3,7 @@
 python -m tests.bench.upstream   prints its URL, serves until it is killed
 
 How a call is answered is the last line of its last message: `{"deltas": 50, "burst": 16, "gap_s": 0.02}` is fifty
-deltas, sixteen a write, so long apart.
+deltas, sixteen a write, so long apart. With `"silent": true` nothing comes after the first write.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def _sized(wire: bytes) -> bytes:
 
 
 async def _answer(asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
-    how = orjson.loads(asked["messages"][-1]["content"].rpartition("\n")[2])
+    # A pass-through hands the caller's own body on.
+    messages = asked.get("messages") or asked["input"]["messages"]
+    how = orjson.loads(messages[-1]["content"].rpartition("\n")[2])
     deltas, burst = how["deltas"], how["burst"]
     if not asked.get("stream"):
         message = {"role": "assistant", "content": "".join(WORDS[at % len(WORDS)] for at in range(deltas))}
@@ -78,6 +80,8 @@ async def _answer(asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
             await asyncio.sleep(how["gap_s"])
         writer.write(_sized(b"".join(DELTAS[at % len(DELTAS)] for at in range(start, min(start + burst, deltas)))))
         await writer.drain()
+        if how.get("silent"):
+            await asyncio.Event().wait()
     writer.write(_sized(_last(deltas)) + b"0\r\n\r\n")
 
 
