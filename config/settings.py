@@ -30,6 +30,7 @@ LogFormat = Literal["auto", "json", "console"]
 JournalSync = Literal["never", "interval", "always"]
 JournalPolicy = Literal["refuse", "continue"]
 RedisPolicy = Literal["open", "closed"]
+Tracing = Literal["off", "otlp"]
 CancelPolicy = Literal["abort", "drain"]
 DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 # Settled by a validator, from the fields before it.
@@ -214,6 +215,9 @@ class Settings(BaseModel):
     log_format: Annotated[LogFormat, values.Word] = Field(
         default="auto", description="auto: console on a terminal, else json."
     )
+    tracing: Annotated[Tracing, values.Word] = Field(
+        default="off", description="otlp: send spans to where OTEL_EXPORTER_OTLP_ENDPOINT says (extra otel)."
+    )
 
     origins: dict[str, str] = Field(default={}, repr=False)
 
@@ -306,7 +310,16 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
         "keepalive_timeout",
         "upstream_keepalive_timeout",
     ),
-    "Operation": ("workers", "admin_host", "admin_port", "drain_delay", "drain_timeout", "log_level", "log_format"),
+    "Operation": (
+        "workers",
+        "admin_host",
+        "admin_port",
+        "drain_delay",
+        "drain_timeout",
+        "log_level",
+        "log_format",
+        "tracing",
+    ),
 }
 NAMES = tuple(name for names in SECTIONS.values() for name in names)
 TABLES = frozenset({"map", "aliases", "model_limits"})

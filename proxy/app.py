@@ -205,8 +205,7 @@ def _door(house: gateway.Gateway, keep: Record) -> Handler:
     async def generate(request: web.Request) -> web.StreamResponse:
         if request.app[front.LEAVING].is_set():
             raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
-        exchange = passage.Exchange(front.request_id(request), asyncio.get_running_loop().time())
-        request[EXCHANGE] = exchange
+        exchange = _begun(house, request)
         if house.settings.cancel_policy == "drain":
             return await house.departures.serve(_served(request, exchange), exchange.leave)
         return await _served(request, exchange)
@@ -241,6 +240,14 @@ def _door(house: gateway.Gateway, keep: Record) -> Handler:
         return response
 
     return generate
+
+
+def _begun(house: gateway.Gateway, request: web.Request) -> passage.Exchange:
+    exchange = passage.Exchange(front.request_id(request), asyncio.get_running_loop().time())
+    request[EXCHANGE] = exchange
+    if house.spans is not None:
+        exchange.trace = house.spans.begin(request, exchange.at_s)
+    return exchange
 
 
 def _cut(request: web.Request) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from config import models as tables
 from config import settings
@@ -12,6 +13,9 @@ from proxy import departures, journal, keys, limits, upstream, vocabulary, watch
 from translators import dialogue, tokens, usage
 from translators.dashscope import models
 from translators.openai import dialects
+
+if TYPE_CHECKING:
+    from proxy import spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,7 @@ class Gateway:
     limiter:  what lets calls in
     ring:     the keys that are let in; None where any is, or none is needed
     departures: calls that may outlive their callers
+    spans:      where calls are told to a collector of traces, if they are
     offsets:  how far upstream's prompt templates are from ours (spec USE-5)
     clocks:   the watches of open calls, for a drain to end
     streams:  what open calls write their packets to
@@ -38,6 +43,7 @@ class Gateway:
     limiter: limits.Limiter
     ring: keys.Ring | None
     departures: departures.Departures
+    spans: spans.Spans | None = None
     offsets: usage.Offsets = field(default_factory=usage.Offsets)
     clocks: set[watch.Watch] = field(default_factory=set)
     streams: set[object] = field(default_factory=set)
@@ -70,4 +76,16 @@ async def opened(chosen: settings.Settings, rows: Iterable[tables.ModelRow]) -> 
             await stack.enter_async_context(keys.opened(chosen.keys_file)) if chosen.keys_file else None,
             # Last, so that it ends first: what a call stands on outlives it.
             await stack.enter_async_context(departures.opened()),
+            stack.enter_context(_spans(chosen)) if chosen.tracing == "otlp" else None,
         )
+
+
+def _spans(chosen: settings.Settings) -> AbstractContextManager[spans.Spans]:
+    try:
+        from proxy import spans  # noqa: PLC0415 - needs an extra that most do not need
+    except ModuleNotFoundError:
+        origin = chosen.origins.get("tracing", "default")
+        raise settings.SettingsError(
+            [f"tracing ({origin}): needs OpenTelemetry: pip install 'dashseek[otel]'"]
+        ) from None
+    return spans.opened()

@@ -150,7 +150,8 @@ async def _prepared(
     if count.tokens is not None:
         through.count_prompt(count.tokens, house.offsets.get(kind))
     exchange.entry = house.journal.open(exchange.opening)
-    known_as = {"X-Request-Id": exchange.request_id, **tracing.passed_on(asked.headers)}
+    traced = exchange.trace.onward(exchange.opening) if exchange.trace else tracing.passed_on(asked.headers)
+    known_as = {"X-Request-Id": exchange.request_id, **traced}
 
     def post(body: request.Body) -> upstream.Post:
         return upstream.Post(body.path, orjson.dumps(body.json), caller.upstream_key, known_as)

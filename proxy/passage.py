@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 import structlog
@@ -15,6 +15,9 @@ from aiohttp import web
 
 from proxy import admission, gateway, journal, limits, relay, upstream, watch
 from translators import dialogue, faults, pipe
+
+if TYPE_CHECKING:
+    from proxy import spans
 
 log = structlog.get_logger()
 
@@ -50,6 +53,7 @@ class Exchange:
     limited:    whether it was over a limit of ours
     refusal:    how it failed, if it did
     expired:    the wait that lasted too long, if one did
+    trace:      its spans, where there are some
     unheard:    tells the call that its caller has left, where upstream is then read on; None where it is stopped
     """
 
@@ -73,6 +77,7 @@ class Exchange:
     limited: bool = False
     refusal: faults.Refusal | None = None
     expired: watch.Wait | None = None
+    trace: spans.Trace | None = None
     unheard: Callable[[], None] | None = None
 
     def leave(self) -> bool:

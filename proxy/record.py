@@ -75,6 +75,8 @@ def settle(exchange: passage.Exchange, end: End, book: journal.Journal) -> journ
             exchange.reservation.refund()
         else:
             exchange.reservation.settle(closing["generated"]["total_tokens"])
+    if exchange.trace is not None:
+        exchange.trace.end(exchange.request_id, closing, _finish_reasons(exchange))
     _to_log(exchange, closing)
     return closing
 
@@ -108,6 +110,11 @@ def _failed(exchange: passage.Exchange, refusal: faults.Refusal) -> Outcome:
     if exchange.attempts[-1].result == aiohttp.ConnectionTimeoutError.__name__:
         return Outcome.TIMEOUT_CONNECT
     return Outcome.UPSTREAM_CUT if refusal.cause.startswith(faults.CUT) else Outcome.UPSTREAM_ERROR
+
+
+def _finish_reasons(exchange: passage.Exchange) -> list[str]:
+    choices = exchange.pipe.answer.choices if exchange.pipe else ()
+    return [choice.finish_reason.value for choice in choices if choice.finish_reason is not None]
 
 
 def _closing(exchange: passage.Exchange, outcome: Outcome) -> journal.Closing:
@@ -185,4 +192,6 @@ def _to_log(exchange: passage.Exchange, closing: journal.Closing) -> None:
     }
     # Behind a colon come upstream's own words, and some upstreams repeat the prompt in theirs (FastAPI's 422).
     cause = exchange.refusal.cause.partition(": ")[0] if exchange.refusal else None
+    if exchange.trace is not None:
+        opening = {**opening, "trace_id": exchange.trace.id}
     log.log(level, "call", **{name: said for name, said in opening.items() if name != "at"}, **closing, cause=cause)
