@@ -40,11 +40,6 @@ class Row:
 # What no test shows, and why.
 NOT_SHOWN: dict[int, tuple[str, str]] = {
     7: ("policy `drain` for a caller who leaves", "there is no such policy: a caller who leaves always stops upstream"),
-    11: (
-        "a caller vanishes without FIN",
-        "needs a packet filter; the kernel's own clock is set on every connection (tests/proxy/test_front.py)",
-    ),
-    72: ("the log sink is blocked", "not built: the log is written where it is said, a full pipe holds the process"),
     73: (
         "nginx, HAProxy, Envoy, Caddy in front",
         "needs their programs, which CI does not have; that an abort passes a hop is row 3",
