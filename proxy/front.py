@@ -13,7 +13,7 @@ import resource
 import socket
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, NoReturn
@@ -35,9 +35,12 @@ DRAINING: Final = web.AppKey("draining", asyncio.Event)
 # On answers alone: some upstreams behave differently when they see a proxy before them.
 VIA: Final = "1.1 dashseek"
 
-# What the kernel has taken over nobody else waits for: a caller who vanished, or stopped reading at the very end. It
-# cuts later than the watch of the call, which knows what it cuts.
+# What the kernel has taken over nobody else waits for: a caller who vanished without a word, or stopped reading at the
+# very end. It cuts later than the watch of the call, which knows what it cuts.
 KERNEL_GRACE_S: Final = 5.0
+# Where nothing is sent (a reply that is awaited) it asks whether the caller is there, so often in a write_timeout.
+FIRST_PROBE: Final = 2
+PROBES: Final = 6
 
 # Of what is not HTTP, or finds no room, one line in so many seconds is logged, or a scanner fills the disk.
 LINE_EVERY_S: Final = 10.0
@@ -138,6 +141,17 @@ def fitting(files: int, asked_for: int | None) -> int:
     return min(asked_for or room, room)
 
 
+@functools.cache
+def kernels_clock(write_timeout_s: float) -> Mapping[int, int]:
+    """TCP options, for a caller who is not there any more; where the system has them (Linux has)."""
+    wanted = {
+        "TCP_USER_TIMEOUT": int((write_timeout_s + KERNEL_GRACE_S) * 1000),
+        "TCP_KEEPIDLE": max(1, int(write_timeout_s / FIRST_PROBE)),
+        "TCP_KEEPINTVL": max(1, int(write_timeout_s / PROBES)),
+    }
+    return {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
+
+
 def request_id(asked: web.BaseRequest) -> str:
     """The caller's id where it is a well-formed UUID, else a new one, the same whenever asked (spec HTTP-6)."""
     if REQUEST_ID not in asked:
@@ -208,7 +222,7 @@ class Room:
 class Connection(web.RequestHandler):
     """One connection of a caller: aiohttp's, with a clock on every head, a cap on their number, and answers of ours."""
 
-    __slots__ = ("_begun", "_beyond", "_clock", "_header_timeout_s", "_malformed", "_room", "_write_timeout_s")
+    __slots__ = ("_begun", "_beyond", "_clock", "_header_timeout_s", "_kernels_clock", "_malformed", "_room")
 
     def __init__(self, server: web.Server, malformed: Flood, room: Room, chosen: settings.Settings) -> None:
         loop = asyncio.get_running_loop()
@@ -217,7 +231,7 @@ class Connection(web.RequestHandler):
         self._room = room
         self._beyond = False
         self._header_timeout_s = chosen.header_timeout
-        self._write_timeout_s = chosen.write_timeout
+        self._kernels_clock = kernels_clock(chosen.write_timeout)
         self._clock: asyncio.TimerHandle | None = None
         self._begun = False
 
@@ -229,10 +243,8 @@ class Connection(web.RequestHandler):
         if self._room.open > self._room.most + REFUSED_AT_ONCE:
             self.force_close()
             return
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it
-            connection: socket.socket = transport.get_extra_info("socket")
-            kernel_timeout_ms = int((self._write_timeout_s + KERNEL_GRACE_S) * 1000)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, kernel_timeout_ms)
+        for option, value in self._kernels_clock.items():
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, option, value)
         self._clock = self._loop.call_later(self._header_timeout_s, self.force_close)
 
     def data_received(self, data: bytes) -> None:

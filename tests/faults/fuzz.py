@@ -26,7 +26,7 @@ T = TypeVar("T")
 CANARY: Final = "canary-4b1d"
 KEY: Final = f"sk-{CANARY}"
 
-HANG_S: Final = 5.0
+HANG_S: Final = 10.0
 WORKERS: Final = 128
 BATCH: Final = 25
 # The part of all requests that have their framing mutated, too.
@@ -147,21 +147,38 @@ async def _batch(url: str, dice: random.Random, count: int, came: Counter[str]) 
     calls = [_call(dice) for _ in range(count - raw)]
     while calls:
         async with caller.dial(url) as line:
-            stays = True
+            stays, first = True, True
             while calls and stays:
-                wire = calls.pop()
-                line.send(wire)
-                answer = await _in_time(line.answer(), wire)
-                came[_fit(answer, wire)] += 1
-                stays = answer.headers.get("Connection") != "close"
+                answers = await _in_time(_next(line, calls[-1]), calls[-1])
+                if not answers and not first:
+                    break  # an idle connection was closed just as we wrote: as any caller, on another one then
+                came[_fit(_one(answers, calls[-1]), calls.pop())] += 1
+                stays, first = answers[0].headers.get("Connection") != "close", False
     for _ in range(raw):
         wire = _wire(dice)
-        async with caller.dial(url) as line:
-            line.send(wire)
-            answers = await _in_time(_until_the_end(line, wire), wire)
-        if not answers and wire:
-            raise Unfit(f"no answer to {wire!r}")
+        answers = await _in_time(_until_the_end(url, wire), wire)
+        # A connection may have said nothing for too long before we came to write.
+        answers = answers or await _in_time(_until_the_end(url, wire), wire)
+        if wire:
+            _one(answers, wire)
         came.update(_fit(answer, wire) for answer in answers)
+
+
+def _one(answers: list[caller.Answer], wire: bytes) -> caller.Answer:
+    if not answers:
+        raise Unfit(f"no answer to {wire!r}")
+    return answers[0]
+
+
+async def _next(line: caller.Line, wire: bytes) -> list[caller.Answer]:
+    """The answer, or none where the connection has ended before it."""
+    line.send(wire)
+    try:
+        return [await line.answer()]
+    except asyncio.IncompleteReadError as error:
+        if error.partial:
+            raise
+        return []
 
 
 async def _in_time(work: Coroutine[Any, Any, T], wire: bytes) -> T:
@@ -174,10 +191,12 @@ async def _in_time(work: Coroutine[Any, Any, T], wire: bytes) -> T:
         raise Unfit(f"{error!r} after {wire!r}") from None
 
 
-async def _until_the_end(line: caller.Line, wire: bytes) -> list[caller.Answer]:
-    """Every answer there is until the other side closes."""
+async def _until_the_end(url: str, wire: bytes) -> list[caller.Answer]:
+    """Every answer on one connection until the other side closes it."""
+    async with caller.dial(url) as line:
+        line.send(wire)
+        came = (await line.eof()).replace(CONTINUE, b"")
     reader = asyncio.StreamReader()
-    came = (await line.eof()).replace(CONTINUE, b"")
     reader.feed_data(came)
     reader.feed_eof()
     kept, answers = caller.Line(reader, line._writer), []

@@ -39,11 +39,6 @@ class Row:
 
 # What no test shows, and why.
 NOT_SHOWN: dict[int, tuple[str, str]] = {
-    11: (
-        "a caller vanishes without FIN",
-        "needs a packet filter; the kernel's own clock is set on every connection (tests/proxy/test_front.py)",
-    ),
-    72: ("the log sink is blocked", "not built: the log is written where it is said, a full pipe holds the process"),
 }
 ELSEWHERE: dict[int, str] = {
     **dict.fromkeys(range(39, 45), "limits: tests/proxy/test_limits.py, tests/integration/test_shared_limits.py"),

@@ -39,7 +39,7 @@ KEPT = 500
 UPSTREAM_KEEPALIVE_S = 1.0
 SPREAD_S = 0.01
 FUZZ_GROWTH_BYTES = 32 << 20
-TIMEOUTS = ("--header-timeout", "0.5", "--body-timeout", "0.5", "--keepalive-timeout", "0.5")
+TIMEOUTS = ("--header-timeout", "1", "--body-timeout", "1", "--keepalive-timeout", "2")
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,7 +25,9 @@ FLAGS = ("--usage-timeout", "30")
 # MET-5's 100 ms.
 ABORT_S = 0.1
 BEFORE, MID_STREAM = "client_gone_before_first_packet", "client_gone_mid_stream"
-STALLED_BYTES = 400 << 10
+STALLED_BYTES = 300 << 10
+# Addresses for tests between two hosts (RFC 2544).
+OURS, THEIRS = "198.18.77.1", "198.18.77.2"
 
 
 async def _leaves(stand: Stand, script: Script, outcome: str, seen: bytes | None, *, rst: bool = False) -> None:
@@ -108,7 +116,7 @@ async def test_f08_a_half_close_counts_as_leaving(stand: Stand) -> None:
         assert await upstream_call.over() == "aborted"
 
 
-@row("what fitted into the buffers, then the cut", figure="20 callers: ≤ 400 kB of memory each; cut at write_timeout")
+@row("what fitted into the buffers, then the cut", figure="20 callers: ≤ 300 kB of memory each; cut at write_timeout")
 async def test_f09_who_stops_reading_is_held_back_and_then_cut(stage: Stage) -> None:
     stand = await stage("--write-timeout", "1.5")
     stand.next(*[Script(text="word " * 200)] * 4)
@@ -133,6 +141,27 @@ async def test_f09_who_stops_reading_is_held_back_and_then_cut(stage: Stage) -> 
     assert [line["outcome"] for line in stand.lines if line["event"] == "call"][4:] == ["client_stalled"] * 20
 
 
+@row("nothing", figure="write_timeout 1 s: cut by the kernel within 9 s, packets and reply (65 to 75 s by default)")
+async def test_f11_who_vanishes_without_a_word_stops_the_upstream(stage: Stage) -> None:
+    with other_host() as namespace:
+        stand = await stage("--host", OURS, "--write-timeout", "1")
+        number = stand.next(Script(endless=True, gap_s=0.05), Script(first_byte_delay_s=60))
+        async with stand.frees(MID_STREAM) as packets, stand.frees(BEFORE) as reply:
+            callers = []
+            for place, said in enumerate((caller.SSE | dict(packets), reply)):
+                callers.append(await _elsewhere(namespace, stand.url, caller.request(CALL, said)))
+                async with asyncio.timeout(5):
+                    await stand.upstream.call(number + place)
+            await asyncio.sleep(0.3)
+            _ip("-n", namespace, "link", "set", "theirs", "down")
+            async with asyncio.timeout(9):
+                for place in (0, 1):
+                    assert await (await stand.upstream.call(number + place)).over() == "aborted"
+        for gone in callers:
+            gone.kill()
+            await gone.wait()
+
+
 @row("all of it, correct", figure="about 1 kB in 20 ms, idle_timeout 0.3 s untouched")
 async def test_f10_who_reads_slowly_gets_everything(stage: Stage) -> None:
     stand = await stage("--idle-timeout", "0.3", "--write-timeout", "5")
@@ -146,3 +175,42 @@ async def test_f10_who_reads_slowly_gets_everything(stage: Stage) -> None:
             body += piece
             await asyncio.sleep(len(piece) / 50_000)
     assert caller.text(body) == words
+
+
+@contextlib.contextmanager
+def other_host() -> Iterator[str]:
+    """A network namespace, joined to ours by a cable that can be pulled."""
+    if shutil.which("ip") is None:
+        pytest.skip("needs ip, of iproute2")
+    name = f"dashseek-{os.getpid()}"
+    try:
+        _ip("netns", "add", name)
+    except subprocess.CalledProcessError:
+        pytest.skip("this user may not make network namespaces")
+    try:
+        _ip("link", "add", "ours", "type", "veth", "peer", "name", "theirs", "netns", name)
+        _ip("addr", "add", f"{OURS}/30", "dev", "ours")
+        _ip("link", "set", "ours", "up")
+        _ip("-n", name, "addr", "add", f"{THEIRS}/30", "dev", "theirs")
+        _ip("-n", name, "link", "set", "theirs", "up")
+        yield name
+    finally:
+        _ip("netns", "del", name)
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+async def _elsewhere(namespace: str, url: str, wire: bytes) -> asyncio.subprocess.Process:
+    """A caller in a namespace, who sends this and reads until it is killed."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    code = f"import socket, sys; s = socket.create_connection(({host!r}, {port})); s.sendall(sys.stdin.buffer.read())"
+    process = await asyncio.create_subprocess_exec(
+        *("ip", "netns", "exec", namespace, sys.executable, "-c", f"{code}\nwhile s.recv(4096): pass"),
+        stdin=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    process.stdin.write(wire)
+    process.stdin.close()
+    return process

@@ -17,6 +17,7 @@ import pytest
 
 from proxy.simulator import Script, Simulator
 from tests import caller
+from tests.faults import matrix
 from tests.faults.conftest import CALL, Stage, Stand, frame
 from tests.faults.matrix import row
 from translators import tokens
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ROOT = Path(__file__).parents[2]
 WORDS = "one two three four five six"
 FILES = 128
+GAP_S = 0.25
 UNAVAILABLE = (503, "ModelUnavailable")
 OVERLOADED = (503, "ModelServingError")
 
@@ -207,25 +209,22 @@ async def test_f68_a_clock_that_jumps_changes_nothing(stage: Stage, tmp_path: Pa
         assert caller.text(body + await line.rest()) == WORDS
 
 
-@row("all of it", figure="a prompt of 10 MB beside a stream: its longest gap ≤ 0.5 s")
+@row("all of it", figure=f"a prompt of 10 MB beside a stream: its longest gap ≤ {GAP_S:g} s, two times of three")
 async def test_f69_a_long_prompt_does_not_hold_up_other_streams(stage: Stage) -> None:
     stand = await stage()
     stand.upstream.script = Script(endless=True, gap_s=0.01)
-    prompt = "\u4f60\u597d, how are you today? " * 350_000
-    gaps_s: list[float] = []
+    body = caller.request(caller.call("\u4f60\u597d, how are you today? " * 350_000), caller.SSE)
+    longest_s = []
     async with stand.frees("client_gone_mid_stream") as named, caller.dial(stand.url) as line:
         line.send(caller.request(CALL, caller.SSE | dict(named)))
         await line.head()
-        body = caller.request(caller.call(prompt), caller.SSE)
-        other = asyncio.create_task(asyncio.to_thread(_blocking, stand.url, body))
-        last_s = time.monotonic()
-        while not other.done():
-            await line.piece()
-            now_s = time.monotonic()
-            gaps_s.append(now_s - last_s)
-            last_s = now_s
-        assert b" 400 " in await other
-    assert max(gaps_s) < 0.5, max(gaps_s)
+        for _ in range(3):
+            other = asyncio.create_task(asyncio.to_thread(_blocking, stand.url, body))
+            longest_s.append(await _longest_gap_s(line, other))
+            assert b" 400 " in await other
+    # Whoever else uses this machine holds a stream up, too.
+    assert sorted(longest_s)[1] < GAP_S, longest_s
+    matrix.reached("longest gap of a stream beside prompts of 10 MB", f"{sorted(longest_s)[1] * 1e3:.0f} ms")
 
 
 @row(
@@ -353,6 +352,16 @@ async def _up(port: int) -> str:
                 async with caller.dial(url := f"http://127.0.0.1:{port}"):
                     return url
             await asyncio.sleep(0.05)
+
+
+async def _longest_gap_s(line: caller.Line, other: asyncio.Task[bytes]) -> float:
+    """Between two packets, while something else goes on."""
+    longest_s, last_s = 0.0, time.monotonic()
+    while not other.done():
+        await line.piece()
+        now_s = time.monotonic()
+        longest_s, last_s = max(longest_s, now_s - last_s), now_s
+    return longest_s
 
 
 async def _sent_away(stand: Stand) -> None:

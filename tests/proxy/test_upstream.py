@@ -262,3 +262,25 @@ def _sever(upstreams: upstream.Upstream) -> None:
             transport = protocol.transport
             assert transport is not None
             transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+
+class TestUpstreamKeepaliveTimeout:
+    """Spec ERR-5: ours ends before upstream's, so that we are the ones who close (both of its sides)."""
+
+    async def test_a_connection_within_it_is_used_again(self, simulator: StartSimulator) -> None:
+        simulated = await simulator(Script(text="hi"))
+        async with before(simulated.url, upstream_keepalive_timeout=2) as upstreams:
+            await ask(upstreams)
+            await asyncio.sleep(0.1)
+            _, (attempt,) = await ask(upstreams)
+        assert attempt.reused
+        assert simulated.connections == 1
+
+    async def test_beyond_it_the_connection_is_closed_unasked(self, simulator: StartSimulator) -> None:
+        simulated = await simulator(Script(text="hi"))
+        async with before(simulated.url, upstream_keepalive_timeout=0.1) as upstreams, asyncio.timeout(3):
+            await ask(upstreams)
+            await simulated.until(lambda: not simulated.open_connections)
+            _, (attempt,) = await ask(upstreams)
+        assert not attempt.reused
+        assert simulated.connections == 2
