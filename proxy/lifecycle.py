@@ -15,7 +15,7 @@ import structlog
 from aiohttp import web
 
 from config import settings
-from proxy import front, watch
+from proxy import front, notify, watch
 
 log = structlog.get_logger()
 
@@ -51,9 +51,12 @@ class Running:
         announce: says that we serve, to who may send a signal as soon as it hears that
         """
         told = _Signals()
+        turning = asyncio.create_task(notify.watchdog())
+        notify.say("READY=1")
         try:
             announce()
             await told.first.wait()
+            notify.say("STOPPING=1")
             self.runner.app[front.DRAINING].set()
             log.info("draining", open_calls=len(clocks))
             await _either(told.second, asyncio.sleep(self.drain_delay_s))
@@ -69,6 +72,7 @@ class Running:
             await self._clean_up()
             log.info("stopped")
         finally:
+            turning.cancel()
             told.forget()
 
     async def stop(self) -> None:
