@@ -167,6 +167,7 @@ def application(house: gateway.Gateway, keep: Record = lambda _, __: None) -> we
     app = web.Application(middlewares=[surface], client_max_size=int(house.settings.max_body_bytes))
     app[front.LEAVING] = asyncio.Event()
     app[front.DRAINING] = asyncio.Event()
+    app[front.CUTTING] = asyncio.Event()
     app.on_response_prepare.append(front.last_look)
     app.on_response_prepare.append(_say_times)
     door = _door(house, keep)
@@ -203,7 +204,7 @@ async def _say_times(asked: web.Request, answer: web.StreamResponse) -> None:
 
 def _door(house: gateway.Gateway, keep: Record) -> Handler:
     async def generate(request: web.Request) -> web.StreamResponse:
-        if request.app[front.LEAVING].is_set():
+        if front.too_late(request):
             raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
         exchange = _begun(house, request)
         if house.settings.cancel_policy == "drain":

@@ -32,6 +32,8 @@ REQUEST_ID: Final = web.RequestKey("request_id", str)
 # Set once the process takes no more calls: the connections that are left end with their present answer.
 LEAVING: Final = web.AppKey("leaving", asyncio.Event)
 DRAINING: Final = web.AppKey("draining", asyncio.Event)
+# Set once what is left is cut: nothing is begun that could not end.
+CUTTING: Final = web.AppKey("cutting", asyncio.Event)
 # On answers alone: some upstreams behave differently when they see a proxy before them.
 VIA: Final = "1.1 dashseek"
 
@@ -88,8 +90,8 @@ def raise_file_limit() -> None:
         log.info("file_limit", files=hard, before=soft)
 
 
-async def listen(server: web.Server, chosen: settings.Settings) -> asyncio.Server:
-    """Take connections; raises `OSError` where the address is not to be had.
+async def listen(connections: Callable[[], Connection], chosen: settings.Settings) -> asyncio.Server:
+    """Take connections, each as one of these; raises `OSError` where the address is not to be had.
 
     Where a file is missing to accept one (another part of the process has taken more than we left it), asyncio waits a
     second, and the caller with it, in the kernel's queue.
@@ -106,7 +108,7 @@ async def listen(server: web.Server, chosen: settings.Settings) -> asyncio.Serve
 
     loop.set_exception_handler(told)
     listener = await loop.create_server(
-        connections(server, chosen),
+        connections,
         chosen.host,
         chosen.port,
         backlog=ACCEPTED_AT_ONCE,
@@ -185,6 +187,17 @@ async def last_look(asked: web.Request, answer: web.StreamResponse) -> None:
         answer.headers[hdrs.CONNECTION] = "close"
 
 
+def too_late(asked: web.Request) -> bool:
+    """Whether the process leaves without this call; but a connection that it took still brings its first one.
+
+    An ingress has no other way to learn of the end than that it cannot connect any more.
+    """
+    if asked.app[CUTTING].is_set():
+        return True
+    connection = asked.protocol
+    return asked.app[LEAVING].is_set() and (not isinstance(connection, Connection) or connection.has_answered)
+
+
 class Answered(ConnectionError):  # noqa: N818 - named for what happened
     """The answer is out, past aiohttp: it takes this for a caller who left, ends the connection and says nothing."""
 
@@ -222,7 +235,16 @@ class Room:
 class Connection(web.RequestHandler):
     """One connection of a caller: aiohttp's, with a clock on every head, a cap on their number, and answers of ours."""
 
-    __slots__ = ("_begun", "_beyond", "_clock", "_header_timeout_s", "_kernels_clock", "_malformed", "_room")
+    __slots__ = (
+        "_begun",
+        "_beyond",
+        "_clock",
+        "_header_timeout_s",
+        "_kernels_clock",
+        "_malformed",
+        "_room",
+        "has_answered",
+    )
 
     def __init__(self, server: web.Server, malformed: Flood, room: Room, chosen: settings.Settings) -> None:
         loop = asyncio.get_running_loop()
@@ -230,6 +252,7 @@ class Connection(web.RequestHandler):
         self._malformed = malformed
         self._room = room
         self._beyond = False
+        self.has_answered = False
         self._header_timeout_s = chosen.header_timeout
         self._kernels_clock = kernels_clock(chosen.write_timeout)
         self._clock: asyncio.TimerHandle | None = None
@@ -293,6 +316,7 @@ class Connection(web.RequestHandler):
         if isinstance(resp, web.HTTPException):
             resp = refused(faults.BODY_INVALID, request_id(request))
             resp.force_close()
+        self.has_answered = True
         return await super().finish_response(request, resp, start_time)
 
     def _send_away(self) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +15,15 @@ import structlog
 from aiohttp import web
 
 from config import settings
-from proxy import front, watch
+from proxy import front, notify, watch
 
 log = structlog.get_logger()
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # After the calls that are left were told to end, so long for their last frames to leave.
 LAST_FRAMES_S = 1.0
+# After the last connection was taken, so long for its call to come.
+LATECOMERS_S = 0.2
 
 
 @dataclass(slots=True)
@@ -35,6 +38,7 @@ class Running:
     runner: web.AppRunner
     admin: web.AppRunner | None
     listener: asyncio.Server
+    connections: Callable[[], front.Connection]
     drain_delay_s: float
     drain_timeout_s: float
 
@@ -47,14 +51,19 @@ class Running:
         announce: says that we serve, to who may send a signal as soon as it hears that
         """
         told = _Signals()
+        turning = asyncio.create_task(notify.watchdog())
+        notify.say("READY=1")
         try:
             announce()
             await told.first.wait()
+            notify.say("STOPPING=1")
             self.runner.app[front.DRAINING].set()
             log.info("draining", open_calls=len(clocks))
             await _either(told.second, asyncio.sleep(self.drain_delay_s))
-            self._close()
+            await self._close()
+            await _either(told.second, asyncio.sleep(LATECOMERS_S))
             await _either(told.second, _until_empty(clocks, self.drain_timeout_s))
+            self.runner.app[front.CUTTING].set()
             if clocks:
                 log.warning("cutting", open_calls=len(clocks))
             for clock in tuple(clocks):
@@ -63,11 +72,12 @@ class Running:
             await self._clean_up()
             log.info("stopped")
         finally:
+            turning.cancel()
             told.forget()
 
     async def stop(self) -> None:
         """Stop at once; nothing is open."""
-        self._close()
+        await self._close()
         await self._clean_up()
 
     async def _clean_up(self) -> None:
@@ -75,10 +85,20 @@ class Running:
         if self.admin is not None:
             await self.admin.cleanup()
 
-    def _close(self) -> None:
-        """Take no new connection, and no new call on one that is there."""
+    async def _close(self) -> None:
+        """Take no new connection, and no second call on one that is there."""
+        loop = asyncio.get_running_loop()
+        listening = self.listener.sockets
+        for one in listening:
+            loop.remove_reader(one.fileno())
+        # asyncio drops who it has accepted and not yet served when the listener closes, and the kernel resets who has
+        # connected and was not accepted: the former get their turn of the loop, the latter are taken here.
+        await asyncio.sleep(0)
+        last = [connection for one in listening for connection in _waiting(one.fileno())]
         self.listener.close()
         self.runner.app[front.LEAVING].set()
+        for connection in last:
+            await loop.connect_accepted_socket(self.connections, connection)
 
 
 async def start(app: web.Application, chosen: settings.Settings, admin: web.Application | None = None) -> Running:
@@ -92,8 +112,9 @@ async def start(app: web.Application, chosen: settings.Settings, admin: web.Appl
     )
     await runner.setup()
     assert runner.server is not None  # noqa: S101 - for the type checker: it was just set up
+    connections = front.connections(runner.server, chosen)
     try:
-        listener = await front.listen(runner.server, chosen)
+        listener = await front.listen(connections, chosen)
     except OSError:
         await runner.cleanup()
         raise
@@ -113,6 +134,7 @@ async def start(app: web.Application, chosen: settings.Settings, admin: web.Appl
         runner,
         aside,
         listener,
+        connections,
         chosen.drain_delay,
         chosen.drain_timeout,
     )
@@ -130,6 +152,16 @@ async def answer(app: web.Application, listening: socket.socket, announce: Calla
     finally:
         await runner.cleanup()
         told.forget()
+
+
+def _waiting(listening_fd: int) -> Iterator[socket.socket]:
+    """The connections that the kernel has made and nobody has taken."""
+    with socket.socket(fileno=os.dup(listening_fd)) as listening, contextlib.suppress(BlockingIOError):
+        listening.setblocking(False)
+        while True:
+            connection, _ = listening.accept()
+            connection.setblocking(False)
+            yield connection
 
 
 def _url(address: Any) -> str:

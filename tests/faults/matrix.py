@@ -38,8 +38,7 @@ class Row:
 
 
 # What no test shows, and why.
-NOT_SHOWN: dict[int, tuple[str, str]] = {
-}
+NOT_SHOWN: dict[int, tuple[str, str]] = {}
 ELSEWHERE: dict[int, str] = {
     **dict.fromkeys(range(39, 45), "limits: tests/proxy/test_limits.py, tests/integration/test_shared_limits.py"),
     64: "kill -9: tests/integration/test_journal_kills.py",

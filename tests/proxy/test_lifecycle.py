@@ -10,6 +10,8 @@ import asyncio
 import errno
 import os
 import signal
+import socket
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -89,6 +91,41 @@ async def test_new_connections_are_served_during_the_delay_and_refused_after_it(
         await caller.ask(front.url, caller.call())
     assert (await served).status == 200
     await ending
+
+
+@pytest.mark.parametrize("turns", range(4), ids="{} turns of the loop later".format)
+async def test_who_has_connected_when_the_listener_closes_is_served(
+    simulator: StartSimulator, gateway_before: StartGateway, turns: int
+) -> None:
+    """However far the loop is with them; an ingress that got a reset for a call it has sent could not send it again."""
+    upstream = await simulator(Script(text="one"))
+    front = await gateway_before(upstream.url)
+    address = (urlsplit(front.url).hostname, urlsplit(front.url).port)
+    # The loop stands still while they connect.
+    connected = [socket.create_connection(address) for _ in range(8)]
+    for one in connected:
+        one.sendall(caller.request(caller.call(), {"Connection": "close"}))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await front.process._close()
+    streams = [await asyncio.open_connection(sock=one) for one in connected]
+    heads = await asyncio.gather(*(reader.readline() for reader, _ in streams))
+    assert heads == [b"HTTP/1.1 200 OK\r\n"] * 8
+    for _, writer in streams:
+        writer.close()
+
+
+async def test_a_connection_that_was_let_in_brings_its_first_call_even_after_the_listener_closed(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    upstream = await simulator(Script(text="one"))
+    front = await gateway_before(upstream.url)
+    async with caller.dial(front.url) as line:
+        await asyncio.sleep(0.05)
+        await front.process._close()
+        line.send(caller.request(caller.call()))
+        answer = await line.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
 
 
 async def test_a_call_on_a_connection_that_is_kept_is_sent_away_never_reset(

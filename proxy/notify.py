@@ -1,0 +1,29 @@
+"""The life of the process, in datagrams to the service manager: ready, stopping, still turning.
+
+systemd names a socket to the services of `Type=notify`; where none is named, nothing is said. Source: sd_notify(3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+
+
+def say(state: str) -> None:
+    """Send one state, such as `READY=1`; a manager who does not listen changes nothing."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection, contextlib.suppress(OSError):
+            connection.setblocking(False)
+            # An abstract socket is written with an at sign for the zero byte its name begins with.
+            connection.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
+
+
+async def watchdog() -> None:
+    """Say that the loop turns, twice as often as the manager asks (`WatchdogSec=`), until cancelled."""
+    every_us = int(os.environ.get("WATCHDOG_USEC") or 0)
+    while every_us:
+        say("WATCHDOG=1")
+        await asyncio.sleep(every_us / 2e6)

@@ -1,0 +1,71 @@
+"""What a service manager hears of the real process, on a socket of either kind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proxy.simulator import Script
+from tests import caller
+from tests.conftest import StartServe, StartSimulator
+
+NOWHERE = "http://127.0.0.1:1"
+
+
+@contextlib.contextmanager
+def manager(address: str) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(address.replace("@", "\0"))
+        heard.settimeout(10)
+        yield heard
+
+
+def next_of(heard: socket.socket) -> str:
+    return heard.recv(4096).decode()
+
+
+@pytest.mark.parametrize("kind", ["path", "abstract"])
+async def test_ready_is_said_once_it_serves_and_stopping_when_it_is_told_to(
+    serve: StartServe, tmp_path: Path, kind: str
+) -> None:
+    address = str(tmp_path / "notify") if kind == "path" else f"@dashseek-test-{os.getpid()}"
+    with manager(address) as heard:
+        served = await serve(NOWHERE, env={"NOTIFY_SOCKET": address})
+        assert await asyncio.to_thread(next_of, heard) == "READY=1"
+        assert (await caller.ask(served.url, b"", path="/healthz", method="GET")).status == 200
+        served.process.terminate()
+        assert await asyncio.to_thread(next_of, heard) == "STOPPING=1"
+        assert await asyncio.to_thread(served.end) == 0
+        heard.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            next_of(heard)
+
+
+async def test_the_watchdog_hears_twice_in_its_time_even_in_the_drain(
+    serve: StartServe, simulator: StartSimulator, tmp_path: Path
+) -> None:
+    upstream = await simulator(Script(text="one two three", gap_s=0.3))
+    address = str(tmp_path / "notify")
+    with manager(address) as heard:
+        served = await serve(upstream.url, env={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"})
+        call = asyncio.create_task(caller.stream(served.url, caller.call()))
+        await upstream.call()
+        served.process.terminate()
+        said = []
+        while not call.done():
+            said.append(await asyncio.to_thread(next_of, heard))
+        assert served.process.poll() is None or served.process.returncode == 0
+    assert said[0] == "READY=1"
+    assert said[said.index("STOPPING=1") :].count("WATCHDOG=1") >= 3
+    assert (await call).status == 200
+
+
+async def test_a_manager_who_is_gone_changes_nothing(serve: StartServe, tmp_path: Path) -> None:
+    served = await serve(NOWHERE, env={"NOTIFY_SOCKET": str(tmp_path / "nobody")})
+    assert served.end() == 0
