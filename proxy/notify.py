@@ -21,9 +21,14 @@ def say(state: str) -> None:
             connection.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
 
 
-async def watchdog() -> None:
-    """Say that the loop turns, twice as often as the manager asks (`WatchdogSec=`), until cancelled."""
+def turn_s() -> float | None:
+    """How often to say that the process turns, twice as often as the manager asks (`WatchdogSec=`); None: never."""
     every_us = int(os.environ.get("WATCHDOG_USEC") or 0)
-    while every_us:
+    return every_us / 2e6 if every_us else None
+
+
+async def watchdog() -> None:
+    """Say that the loop turns, as often as the manager wants to hear it, until cancelled."""
+    while (every_s := turn_s()) is not None:
         say("WATCHDOG=1")
-        await asyncio.sleep(every_us / 2e6)
+        await asyncio.sleep(every_s)
