@@ -39,16 +39,16 @@ NOT_SHOWN: dict[int, tuple[str, str]] = {
         "a caller vanishes without FIN",
         "needs a packet filter; the kernel's own clock is set on every connection (tests/proxy/test_front.py)",
     ),
-    72: ("the log sink is blocked", "not built: the log is written where it is said, a full pipe holds the process"),
     73: (
         "nginx, HAProxy, Envoy, Caddy in front",
         "needs their programs, which CI does not have; that an abort passes a hop is row 3",
     ),
 }
 ELSEWHERE: dict[int, str] = {
-    **dict.fromkeys(range(39, 45), "limits: tests/proxy/test_limits.py, tests/integration/test_shared_limits.py"),
-    64: "kill -9: tests/integration/test_journal_kills.py",
-    67: "journal's disk: tests/proxy/test_journal.py",
+    **dict.fromkeys(
+        range(39, 45), "limits: tests/proxy/test_limits.py, tests/integration/test_shared_limits.py, test_replicas.py"
+    ),
+    64: "kill -9: tests/integration/test_serve_kills.py, tests/integration/test_journal_kills.py",
 }
 
 
