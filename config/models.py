@@ -77,7 +77,7 @@ ROW: TypeAdapter[ModelRow] = TypeAdapter(Annotated[ModelRow, AfterValidator(_con
 def load(chosen: settings.Settings) -> tuple[ModelRow, ...]:
     """All rows, shipped ones first.
 
-    errors: SettingsError, with a line for each fault of `models_file`, `map` and `aliases`
+    errors: SettingsError, with a line for each fault of `models_file`, `map`, `aliases` and `model_limits`
     """
     shipped = FILE.validate_python(tomllib.loads(resources.files("config").joinpath("models.toml").read_text("utf-8")))
     theirs = _read(chosen.models_file) if chosen.models_file else ModelFile()
@@ -86,8 +86,15 @@ def load(chosen: settings.Settings) -> tuple[ModelRow, ...]:
     rows, complaints = _checked(drafts.values(), str(chosen.models_file))
     complaints += [
         f"aliases.{name} ({chosen.origins.get('aliases', 'default')}): stands for a model that is not known"
+        + settings.guess(model.lower(), drafts)
         for name, model in chosen.aliases.items()
         if not {model.lower(), model.lower().rpartition("/")[2]} & drafts.keys()
+    ]
+    complaints += [
+        f"model_limits.{name} ({chosen.origins.get('model_limits', 'default')}): there is no such model"
+        + settings.guess(name.lower(), drafts)
+        for name in chosen.model_limits
+        if name.lower() not in drafts
     ]
     if complaints:
         raise settings.SettingsError(complaints)

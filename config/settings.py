@@ -434,10 +434,11 @@ def _misplaced(saying: Saying) -> str | None:
         return f"{saying.name} ({saying.origin}): a secret does not belong here: {where}"
     if saying.name in NAMES:
         return None
-    return f"{saying.name} ({saying.origin}): there is no such setting{_guess(saying.name, NAMES)}"
+    return f"{saying.name} ({saying.origin}): there is no such setting{guess(saying.name, NAMES)}"
 
 
-def _guess(word: str, words: Iterable[str]) -> str:
+def guess(word: str, words: Iterable[str]) -> str:
+    """What somebody may have meant, to end a complaint with; empty where nothing is near."""
     close = difflib.get_close_matches(word, [*words], 1)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -469,7 +470,7 @@ def explain(detail: ErrorDetails) -> str:
     wrong = WORDINGS.get(detail["type"], detail["msg"])
     wrong = wrong.removeprefix("Value error, ").replace("Input should", "must")
     return wrong + (
-        _guess(str(detail["input"]), re.findall(r"'([\w.]+)'", wrong)) if detail["type"] == "literal_error" else ""
+        guess(str(detail["input"]), re.findall(r"'([\w.]+)'", wrong)) if detail["type"] == "literal_error" else ""
     )
 
 

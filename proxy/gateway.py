@@ -64,16 +64,17 @@ async def opened(chosen: settings.Settings, rows: Iterable[tables.ModelRow]) -> 
     cannot.
     """
     async with AsyncExitStack() as stack:
+        catalogue = models.Catalogue((dialogue.Model(**row) for row in rows), chosen.aliases)
         yield Gateway(
             chosen,
-            models.Catalogue((dialogue.Model(**row) for row in rows), chosen.aliases),
+            catalogue,
             vocabulary.load(),
             await stack.enter_async_context(upstream.opened(chosen)),
             dialects.DIALECTS[chosen.dialect],
             {wait: float(getattr(chosen, wait.value)) for wait in watch.Wait},
             await stack.enter_async_context(journal.opened(chosen)),
             await stack.enter_async_context(limits.opened(chosen)),
-            await stack.enter_async_context(keys.opened(chosen.keys_file)) if chosen.keys_file else None,
+            await stack.enter_async_context(keys.opened(chosen.keys_file, catalogue)) if chosen.keys_file else None,
             # Last, so that it ends first: what a call stands on outlives it.
             await stack.enter_async_context(departures.opened()),
             stack.enter_context(_spans(chosen)) if chosen.tracing == "otlp" else None,

@@ -3,7 +3,7 @@
     [[key]]
     name = "team a"
     sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-    models = ["deepseek-v3", "deepseek-r1"]     # all, where it is not said
+    models = ["deepseek-v3", "deepseek-r1"]     # all, where it is not said; by any name callers may use
     limits = { concurrency = 8, rpm = 60 }      # those of `key_limits`, where it is not said
 
 Re-read when it changes; a new version that cannot be read leaves the old one in force. Source: spec KEY-1.
@@ -29,6 +29,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from config import settings, values
 from translators import faults
+from translators.dashscope import models
 
 log = structlog.get_logger()
 
@@ -69,7 +70,7 @@ class Key:
 
     name:   what the operator calls it
     digest: the SHA-256 of its key
-    models: ids it may ask for, in lower case; None: all
+    models: ids it may ask for; None: all
     limits: its own; None: those of every key
     """
 
@@ -95,13 +96,15 @@ Keys = Mapping[bytes, Key]
 class Ring:
     """The keys that are in force.
 
-    path: their file
+    path:      their file
+    catalogue: the models they may name
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, catalogue: models.Catalogue) -> None:
         self._path = path
+        self._catalogue = catalogue
         self._version = _version(path)
-        self._keys = read(path)
+        self._keys = read(path, catalogue)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -129,7 +132,7 @@ class Ring:
             return
         self._version = version
         try:
-            self._keys = await asyncio.to_thread(read, self._path)
+            self._keys = await asyncio.to_thread(read, self._path, self._catalogue)
         except settings.SettingsError as error:
             log.error("keys_kept", reason=error.lines, keys=len(self._keys))
         else:
@@ -137,9 +140,9 @@ class Ring:
 
 
 @asynccontextmanager
-async def opened(path: Path) -> AsyncIterator[Ring]:
+async def opened(path: Path, catalogue: models.Catalogue) -> AsyncIterator[Ring]:
     """The keys of a file, kept fresh as long as the context lives; raises `SettingsError` where it cannot be read."""
-    ring = Ring(path)
+    ring = Ring(path, catalogue)
     watching = asyncio.create_task(ring.keep_fresh())
     try:
         yield ring
@@ -149,7 +152,7 @@ async def opened(path: Path) -> AsyncIterator[Ring]:
             await watching
 
 
-def read(path: Path) -> Keys:
+def read(path: Path, catalogue: models.Catalogue) -> Keys:
     """The keys of a file by the first bytes of their digests; raises `SettingsError`, which repeats no value of it."""
     try:
         rows = File.model_validate(tomllib.loads(path.read_text("utf-8"))).key
@@ -160,7 +163,16 @@ def read(path: Path) -> Keys:
         raise settings.SettingsError([f"keys_file ({path}): {where}: {wrong}" for where, wrong in places]) from None
     except ValueError:  # whose text may hold what stands in the file
         raise settings.SettingsError([f"keys_file ({path}): is not TOML in UTF-8"]) from None
-    keys = {key.digest[:INDEX_BYTES]: key for key in map(_key, rows)}
+    unknown = [
+        f"keys_file ({path}): key.{number}.models.{place}: there is no such model"
+        + settings.guess(name, catalogue.names)
+        for number, row in enumerate(rows)
+        for place, name in enumerate(row.models or ())
+        if not catalogue.knows(name)
+    ]
+    if unknown:
+        raise settings.SettingsError(unknown)
+    keys = {key.digest[:INDEX_BYTES]: key for key in (_key(row, catalogue) for row in rows)}
     # Two keys may have one name, the old and the new one of a caller; one key with two names is a slip.
     if len(keys) < len(rows):
         raise settings.SettingsError([f"keys_file ({path}): one sha256 is there twice"])
@@ -181,9 +193,9 @@ def entry(name: str, secret: str) -> str:
     return f'\n[[key]]\nname = {quoted}\nsha256 = "{digest_of(secret).hex()}"'
 
 
-def _key(row: Row) -> Key:
-    models = None if row.models is None else frozenset(row.models)
-    return Key(row.name, bytes.fromhex(row.sha256), models, row.limits)
+def _key(row: Row, catalogue: models.Catalogue) -> Key:
+    may_ask_for = None if row.models is None else frozenset(catalogue.find(name).id for name in row.models)
+    return Key(row.name, bytes.fromhex(row.sha256), may_ask_for, row.limits)
 
 
 def _version(path: Path) -> Version | None:

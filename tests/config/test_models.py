@@ -192,3 +192,9 @@ def test_a_file_of_another_form_is_refused(theirs: Path, text: str, told: str) -
     theirs.write_text(text)
     (line,) = complaints(models_file=str(theirs))
     assert line.startswith(f"models_file ({theirs}): {told}")
+
+
+def test_a_limit_of_a_model_that_is_not_known_is_a_slip() -> None:
+    """LIM-1: it would never be reached."""
+    told = complaints(model_limits=("deepsek-v3=rpm=1", "deepseek-r1=rpm=1"))
+    assert told == ("model_limits.deepsek-v3 (--model-limit): there is no such model; did you mean deepseek-v3?",)

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from config import settings, values
+from config import models, settings, values
 from proxy import keys
-from translators import faults
+from translators import dialogue, faults
+from translators.dashscope import models as catalogues
 
+ROWS = tuple(dialogue.Model(**row) for row in models.load(settings.load({}, None, {})))
+MODELS = catalogues.Catalogue(ROWS, {"qwen-turbo": "deepseek-v3"})
 SECRET = "sk-canary-0123456789"
 OTHER = "sk-canary-9876543210"
 
@@ -33,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 
 def ring(path: Path, *rows: str) -> keys.Ring:
     path.write_text("".join(rows))
-    return keys.Ring(path)
+    return keys.Ring(path, MODELS)
 
 
 def write(path: Path, text: str | None) -> None:
@@ -86,6 +89,24 @@ def test_a_model_that_is_not_allowed_is_denied(path: Path) -> None:
     ring(path, row()).find(SECRET).check_model("deepseek-v3")
 
 
+@pytest.mark.parametrize("name", ["qwen-turbo", "DeepSeek-V3", "siliconflow/deepseek-v3"])
+def test_a_model_goes_by_every_name_that_callers_may_use(path: Path, name: str) -> None:
+    """MOD-2, MOD-3: what is compared are models, not their names."""
+    known = ring(path, row(more=f'models = ["{name}"]')).find(SECRET)
+    assert known.models == frozenset({"deepseek-v3"})
+
+
+def test_a_model_that_is_not_known_is_a_slip_and_the_nearest_one_is_named(path: Path) -> None:
+    """A key that can never be used for it is found out before the first call, not by it."""
+    path.write_text(row() + row(OTHER, "team b", 'models = ["deepseek-v3", "deepsek-r1", "gpt"]'))
+    with pytest.raises(settings.SettingsError) as refused:
+        keys.read(path, MODELS)
+    assert refused.value.lines == (
+        f"keys_file ({path}): key.1.models.1: there is no such model; did you mean deepseek-r1?",
+        f"keys_file ({path}): key.1.models.2: there is no such model",
+    )
+
+
 def test_an_old_and_a_new_key_may_have_one_name(path: Path) -> None:
     held = ring(path, row(), row(OTHER))
     assert held.find(SECRET).name == held.find(OTHER).name
@@ -117,17 +138,17 @@ def test_a_file_that_cannot_be_is_told_without_repeating_what_stands_in_it(path:
     """MET-4: keys are pasted into the wrong places."""
     path.write_text(text)
     with pytest.raises(settings.SettingsError) as refused:
-        keys.read(path)
+        keys.read(path, MODELS)
     assert any(line.startswith(f"keys_file ({path}): {told}") for line in refused.value.lines), refused.value.lines
     assert SECRET not in str(refused.value)
 
 
 def test_a_file_that_is_not_there_or_not_text_is_told(path: Path) -> None:
     with pytest.raises(settings.SettingsError, match="cannot be read: No such file"):
-        keys.Ring(path)
+        keys.Ring(path, MODELS)
     path.write_bytes(b"\xff")
     with pytest.raises(settings.SettingsError, match="not TOML in UTF-8"):
-        keys.Ring(path)
+        keys.Ring(path, MODELS)
 
 
 # Change
@@ -169,7 +190,7 @@ async def test_a_file_swapped_as_kubernetes_does_is_noticed(path: Path) -> None:
     os.utime(first, ns=(1, 1))
     os.utime(second, ns=(1, 1))
     os.symlink(first, path)
-    held = keys.Ring(path)
+    held = keys.Ring(path, MODELS)
     os.symlink(second, swapped := path.with_name("swapped"))
     os.rename(swapped, path)
     await held.refresh()
@@ -180,7 +201,7 @@ async def test_opened_keys_are_kept_fresh(path: Path, monkeypatch: pytest.Monkey
     """Issue 6: hot re-read."""
     monkeypatch.setattr(keys, "LOOK_EVERY_S", 0.001)
     write(path, row())
-    async with keys.opened(path) as held:
+    async with keys.opened(path, MODELS) as held:
         assert held.find(SECRET)
         write(path, row() + row(OTHER, "team b"))
         async with asyncio.timeout(5):
@@ -194,7 +215,7 @@ async def test_opened_keys_are_kept_fresh(path: Path, monkeypatch: pytest.Monkey
 
 def test_an_entry_is_what_the_file_takes(path: Path) -> None:
     path.write_text(keys.entry('team "ä"', SECRET) + "\n" + keys.entry("b", OTHER))
-    held = keys.Ring(path)
+    held = keys.Ring(path, MODELS)
     assert (held.find(SECRET).name, held.find(OTHER).name) == ('team "ä"', "b")
 
 

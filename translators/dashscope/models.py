@@ -24,6 +24,15 @@ class Catalogue:
                 raise ValueError(f"alias {alias!r} stands for {target!r}, which is not a known model")
             self._models[alias.lower()] = model
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name a model goes by, in lower case."""
+        return tuple(self._models)
+
+    def knows(self, name: str) -> bool:
+        """Whether `find` finds it."""
+        return _look_up(self._models, name) is not None
+
     def find(self, name: str) -> dialogue.Model:
         """The model a caller means, case and vendor prefix ignored (spec MOD-2); refuses an unknown one."""
         model = _look_up(self._models, name)

@@ -60,3 +60,10 @@ def test_a_row_whose_id_has_a_slash_is_found_by_its_whole_id() -> None:
     catalogue = Catalogue([V3, HOSTED])
     assert catalogue.find("acme/deepseek-v3") is HOSTED
     assert catalogue.find("other/deepseek-v3") is V3
+
+
+def test_it_knows_the_names_it_finds() -> None:
+    catalogue = Catalogue([V3, R1], {"My-Alias": "deepseek-r1"})
+    assert set(catalogue.names) == {"deepseek-v3", "deepseek-r1", "my-alias"}
+    assert all(catalogue.knows(name) for name in ("MY-ALIAS", "vendor/deepseek-v3"))
+    assert not catalogue.knows("nothing")
