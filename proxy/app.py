@@ -34,6 +34,7 @@ from translators import faults
 
 log = structlog.get_logger()
 
+GENERATION: Final = front.GENERATION
 MULTIMODAL: Final = "/api/v1/services/aigc/multimodal-generation/generation"
 HEALTH: Final = "/healthz"
 
@@ -172,7 +173,7 @@ def application(house: gateway.Gateway, keep: Record = lambda _, __: None) -> we
     app.on_response_prepare.append(front.last_look)
     app.on_response_prepare.append(_say_times)
     door = _door(house, keep)
-    app.router.add_post(front.GENERATION, door)
+    app.router.add_post(GENERATION, door)
     app.router.add_post(MULTIMODAL, _wrong_endpoint)
     app.router.add_get(HEALTH, admin.alive)
     if house.settings.model_route:

@@ -16,7 +16,7 @@ import click
 import orjson
 
 from config import models, settings
-from proxy import app, front, gateway, lifecycle, local, passage, simulator, telemetry, vocabulary
+from proxy import app, gateway, lifecycle, local, passage, simulator, telemetry, vocabulary
 from translators import sse, tokens, usage
 
 KEY: Final = "sk-demo"
@@ -83,7 +83,7 @@ async def _demo(*, once: bool, port: int) -> int:
         if once:
             await running.stop()
         else:
-            click.echo(TO_PASTE.format(url=running.url, path=front.GENERATION, key=KEY))
+            click.echo(TO_PASTE.format(url=running.url, path=app.GENERATION, key=KEY))
             await running.until_told_to_stop(house.clocks)
     return 1 if seen.complaints else 0
 
@@ -105,7 +105,7 @@ async def _show(url: str) -> Seen:
     seen = Seen()
     async with (
         aiohttp.ClientSession() as session,
-        session.post(url + front.GENERATION, json=CALL, headers=headers) as got,
+        session.post(url + app.GENERATION, json=CALL, headers=headers) as got,
     ):
         if got.content_type != "text/event-stream":
             seen.complaints.append(f"answered with {got.status}: {await got.text()}")

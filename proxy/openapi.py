@@ -15,7 +15,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from config import settings
-from proxy import app, fieldlines, front, phrases, probes
+from proxy import app, fieldlines, phrases, probes
 from translators import dialogue, faults
 from translators.dashscope import call, kinds, messages, parameters, rules, shapes, tools
 from translators.dialogue import Json
@@ -182,7 +182,7 @@ def document(rows: Sequence[dialogue.Model], streams: Mapping[str, str]) -> Json
             {"name": "operations", "description": "What operators and platforms use, on the admin port."},
         ],
         "paths": {
-            front.GENERATION: {"post": generation},
+            app.GENERATION: {"post": generation},
             chosen.model_route or "": {"post": by_path},
             app.MULTIMODAL: {"post": _multimodal()},
             app.HEALTH: {"get": _health()},

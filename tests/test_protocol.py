@@ -16,7 +16,7 @@ import pytest
 from click import testing
 
 from config import settings
-from proxy import app, documents, front, phrases, probes
+from proxy import app, documents, phrases, probes
 from tests import caller, corpus, lint
 from tests.conftest import StartServe, StartSimulator
 from translators import dialogue, faults, pipe, tokens
@@ -222,7 +222,7 @@ def test_an_example_sends_the_body_that_is_written_below_it(name: str, vocabular
 def test_every_path_and_every_bound_is_written_down() -> None:
     """HTTP-1…HTTP-4."""
     chosen = settings.Settings()
-    paths = [front.GENERATION, app.MULTIMODAL, app.HEALTH, chosen.model_route]
+    paths = [app.GENERATION, app.MULTIMODAL, app.HEALTH, chosen.model_route]
     bounds = [messages.MOST_TURNS, messages.MOST_CALLS, tools.MOST_TOOLS, rules.MOST_STOPS]
     waits = [f"{wait:g} s" for wait in (chosen.head_hold, chosen.heartbeat, chosen.usage_timeout)]
     said = [*(f"/{path}`".replace("//", "/") for path in paths if path), *(f"{bound:,}" for bound in bounds), *waits]

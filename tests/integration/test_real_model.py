@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from proxy import front, local
+from proxy import app, local
 from tests import lint
 
 pytestmark = pytest.mark.skipif(not local.available(), reason=f"needs the local model: {local.INSTALL}")
@@ -39,7 +39,7 @@ def llama() -> Iterator[local.Local]:
 @pytest.fixture
 async def url(serve: Any, llama: local.Local) -> str:
     served = await serve(llama.url, "--dialect", "llamacpp")
-    return str(served.url + front.GENERATION)
+    return str(served.url + app.GENERATION)
 
 
 @pytest.fixture
