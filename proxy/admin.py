@@ -12,7 +12,7 @@ from typing import Protocol
 
 from aiohttp import hdrs, web
 
-from proxy import gateway, metrics, tally
+from proxy import docs, gateway, metrics, tally
 
 
 class State(Protocol):
@@ -61,6 +61,7 @@ def application(state: State) -> web.Application:
     app.router.add_get("/healthz", alive)
     app.router.add_get("/readyz", ready)
     app.router.add_get("/metrics", scraped)
+    docs.add_to(app)
     return app
 
 

@@ -34,7 +34,7 @@ from translators import faults
 
 log = structlog.get_logger()
 
-GENERATION: Final = "/api/v1/services/aigc/text-generation/generation"
+GENERATION: Final = front.GENERATION
 MULTIMODAL: Final = "/api/v1/services/aigc/multimodal-generation/generation"
 HEALTH: Final = "/healthz"
 
@@ -77,7 +77,7 @@ def serve(chosen: settings.Settings, rows: Collection[models.ModelRow]) -> int:
 
     def child(seat: workers.Seat) -> int:
         if seat.number == workers.FRONT_DESK:
-            return _run(chosen, lambda _, __: _answer(seat))
+            return _run(chosen, lambda _, __: _answer(chosen, seat))
         return _run(chosen, lambda _, stderr: _work(chosen, rows, seat, stderr))
 
     def announce(url: str, admin_url: str) -> None:
@@ -126,10 +126,12 @@ async def _work(
                 await running.until_told_to_stop(house.clocks, seat.say_ready)
 
 
-async def _answer(seat: workers.Seat) -> None:
+async def _answer(chosen: settings.Settings, seat: workers.Seat) -> None:
     """The front desk of several."""
+    desk = admin.application(workers.Board(seat.sockets))
+    desk[front.SERVED] = lifecycle.url((chosen.host, seat.port))
     with seat.held():
-        await lifecycle.answer(admin.application(workers.Board(seat.sockets)), seat.admin, seat.say_ready)
+        await lifecycle.answer(desk, seat.admin, seat.say_ready)
 
 
 @asynccontextmanager

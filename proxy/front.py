@@ -28,12 +28,16 @@ from translators.dashscope import packets
 
 log = structlog.get_logger()
 
+GENERATION: Final = "/api/v1/services/aigc/text-generation/generation"
+
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 # Set once the process takes no more calls: the connections that are left end with their present answer.
 LEAVING: Final = web.AppKey("leaving", asyncio.Event)
 DRAINING: Final = web.AppKey("draining", asyncio.Event)
 # Set once what is left is cut: nothing is begun that could not end.
 CUTTING: Final = web.AppKey("cutting", asyncio.Event)
+# In the admin application: the base URL of the data port.
+SERVED: Final = web.AppKey("served", str)
 # On answers alone: some upstreams behave differently when they see a proxy before them.
 VIA: Final = "1.1 dashseek"
 

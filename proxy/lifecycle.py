@@ -121,7 +121,8 @@ async def start(app: web.Application, chosen: settings.Settings, admin: web.Appl
     aside: web.AppRunner | None = None
     try:
         if admin is not None:
-            aside = web.AppRunner(admin, access_log=None, shutdown_timeout=0)
+            admin[front.SERVED] = url(listener.sockets[0].getsockname())
+            aside = web.AppRunner(admin, handler_cancellation=True, access_log=None, shutdown_timeout=0)
             await aside.setup()
             await web.TCPSite(aside, chosen.admin_host, chosen.admin_port).start()
     except OSError:
@@ -129,8 +130,8 @@ async def start(app: web.Application, chosen: settings.Settings, admin: web.Appl
         await runner.cleanup()
         raise
     return Running(
-        _url(listener.sockets[0].getsockname()),
-        _url(aside.addresses[0]) if aside else None,
+        url(listener.sockets[0].getsockname()),
+        url(aside.addresses[0]) if aside else None,
         runner,
         aside,
         listener,
@@ -143,7 +144,7 @@ async def start(app: web.Application, chosen: settings.Settings, admin: web.Appl
 async def answer(app: web.Application, listening: socket.socket, announce: Callable[[], None]) -> None:
     """Serve the platform's questions alone, on a socket that listens already, until a signal."""
     told = _Signals()
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0)
     await runner.setup()
     try:
         await web.SockSite(runner, listening).start()
@@ -164,7 +165,8 @@ def _waiting(listening_fd: int) -> Iterator[socket.socket]:
             yield connection
 
 
-def _url(address: Any) -> str:
+def url(address: Any) -> str:
+    """The base URL of an address as sockets have it."""
     host, port = address[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

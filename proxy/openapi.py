@@ -186,6 +186,7 @@ def document(rows: Sequence[dialogue.Model], streams: Mapping[str, str]) -> Json
             chosen.model_route or "": {"post": by_path},
             app.MULTIMODAL: {"post": _multimodal()},
             app.HEALTH: {"get": _health()},
+            "/docs/try": {"servers": [_server("the admin port", chosen.port + 1)], "post": _try()},
             **{path: {"servers": [_server("the admin port", chosen.port + 1)], **item} for path, item in ADMIN.items()},
         },
         "components": {
@@ -284,6 +285,15 @@ def _health() -> Json:
         "summary": "Alive; on the admin port too (OPS-1)",
         "tags": ["operations"],
         "responses": {"200": _answered({"type": "object", "properties": {"status": {"const": "ok"}}})},
+    }
+
+
+def _try() -> Json:
+    return {
+        "operationId": "try",
+        "summary": "The way of the box in `/docs` to the data port; refused to whatever is not that page",
+        "tags": ["operations"],
+        "responses": _failures([faults.ACCESS_DENIED]),
     }
 
 

@@ -79,3 +79,11 @@ async def test_the_data_port_does_what_its_document_says(
     assert re.search(r"Tested: 4\b", said), said
     # Enough of what was made up to keep the schema was let through for its answers to mean something.
     assert len(upstream.calls) > 100
+
+
+@needs_tool
+async def test_so_does_the_admin_port(serve: StartServe, simulator: StartSimulator, tmp_path: Path) -> None:
+    """OPS-1."""
+    served = await serve((await simulator()).url)
+    said = await check(tmp_path, served.admin_url, r"^/(readyz|metrics|docs|openapi)", "--max-examples", "10")
+    assert re.search(r"Tested: 5\b", said), said

@@ -1,0 +1,80 @@
+"""The docs page in a real browser, into JSON of what a reader of it sees: `python docs_page.py ADMIN_URL`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+    "--no-first-run",
+]
+
+
+def call(
+    page: Page, *, key: str = "sk-reader", message: str = "", cancel: bool = False, **boxes: bool
+) -> dict[str, Any]:
+    """Send one call, and read what the page shows of it when it has ended."""
+    page.fill("#key", key)
+    if message:
+        page.fill("#message", message)
+    for box, wanted in boxes.items():
+        page.set_checked(f"#{box}", wanted)
+    page.click("#send")
+    if cancel:
+        page.locator("#packets tbody tr").nth(2).wait_for()
+        page.click("#cancel")
+    page.locator("#send:enabled").wait_for()
+    shown = ["status", "reasoning", "answer", "failure", "request_id", "input_tokens", "output_tokens", "total_tokens"]
+    rows = page.locator("#packets tbody tr")
+    return {name: page.locator(f"#{name}").text_content() for name in (*shown, "reasoning_tokens", "raw")} | {
+        "packets": [rows.nth(number).locator("td").all_text_contents() for number in range(rows.count())]
+    }
+
+
+def look(browser: Browser, url: str) -> dict[str, Any]:
+    """Everything a reader does, in one visit."""
+    complaints: list[str] = []
+    asked: list[str] = []
+    context = browser.new_context(locale="en-US")
+    page = context.new_page()
+    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{url}/docs")
+    seen: dict[str, Any] = {"english": page.locator("h1:visible").all_inner_texts()}
+    page.fill("#model", "deepseek-v3.2")
+    seen["thinking"] = call(page, thinking=True)
+    seen["cumulative"] = call(page, thinking=False, incremental=False)
+    seen["reply"] = call(page, stream=False)
+    seen["cancelled"] = call(page, stream=True, message='{"simulate": {"endless": true, "gap_s": 0.02}}', cancel=True)
+    seen["broken"] = call(page, message='{"simulate": {"cut_after": 3}}')
+    # The browser itself says of a status that it is an error.
+    before = len(complaints)
+    seen["refused"] = call(page, key="")
+    seen["told"] = complaints[before:]
+    del complaints[before:]
+    page.click("#language")
+    seen["chinese"] = page.locator("h1:visible").all_inner_texts()
+    seen["kept"] = page.evaluate("() => [localStorage.length, sessionStorage.length, document.cookie]")
+    seen["complaints"], seen["asked"] = complaints, asked
+    for width in (360, 800, 1400):
+        page.set_viewport_size({"width": width, "height": 800})
+        seen.setdefault("overflow", []).append(
+            page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
+        )
+    return seen
+
+
+with sync_playwright() as playwright:
+    browser = playwright.chromium.launch(executable_path=sys.argv[2], args=FLAGS)
+    json.dump(look(browser, sys.argv[1]), sys.stdout)
+    browser.close()

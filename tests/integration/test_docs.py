@@ -1,0 +1,187 @@
+"""The docs page on the real process: what it says, who may make calls by it, and what a browser makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import shutil
+from base64 import b64encode
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import orjson
+import pytest
+
+from proxy import docs, documents
+from proxy.simulator import Script
+from tests import caller
+from tests.conftest import StartServe, StartSimulator
+from tests.integration.conftest import Pair
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+HOME = Path(__file__).parent
+BROWSER = shutil.which("chromium")
+PLAYWRIGHT = HOME.parents[1] / ".clients" / "playwright" / "bin" / "python"
+# Any key is let in, and the operator's own goes upstream: a website that got through would spend it.
+OPERATORS = "sk-the-operators"
+
+
+async def ask(url: str, path: str) -> caller.Answer:
+    return await caller.ask(url, b"", {"Content-Length": "", "Authorization": ""}, path=path, method="GET")
+
+
+async def attempt(pair: Pair, **headers: str) -> caller.Answer:
+    """A call by the page's way, as its own script makes it, or with other headers."""
+    admin = pair.served.admin_url
+    ours = {"Host": urlsplit(admin).netloc, "Origin": admin, **caller.SSE}
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await caller.ask(admin, caller.call(), ours | named, path="/docs/try")
+
+
+async def test_the_page_needs_nothing_from_anywhere(pair: Pair) -> None:
+    answer = await ask(pair.served.admin_url, "/docs")
+    page = answer.body.decode()
+    loaded = re.findall(r'<(?:link|script|img|iframe)[^>]*(?:src|href)="(?!data:)', page)
+    assert (answer.status, answer.headers["content-type"], loaded) == (200, "text/html; charset=utf-8", [])
+    assert pair.url in page
+
+
+async def test_the_policy_lets_run_what_is_in_the_page_and_nothing_else(pair: Pair) -> None:
+    answer = await ask(pair.served.admin_url, "/docs")
+    policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
+    for tag, directive in (("script", "script-src"), ("style", "style-src")):
+        (inline,) = re.findall(rf"<{tag}>(.*?)</{tag}>", answer.body.decode(), re.DOTALL)
+        assert policy[directive] == f"'sha256-{b64encode(hashlib.sha256(inline.encode()).digest()).decode()}'"
+    assert (policy["default-src"], policy["connect-src"], policy["frame-ancestors"]) == ("'none'", "'self'", "'none'")
+    assert not re.search(r"<[^>]+ (style|on\w+)=", answer.body.decode())
+
+
+async def test_it_holds_the_whole_protocol_in_both_languages(pair: Pair) -> None:
+    page = (await ask(pair.served.admin_url, "/docs")).body.decode()
+    for language, name in docs.LANGUAGES.items():
+        text = (docs.PROTOCOL / name).read_text("utf-8")
+        for level, title in re.findall(r"^(#{2,3}) (.*)$", text, re.MULTILINE):
+            assert re.search(rf'<h{len(level)} id="{language}-[\d-]+">{re.escape(title)}</h', page), title
+    assert page.count('class="machine"') == 4
+    assert "<!-- " not in page
+
+
+async def test_the_openapi_document_is_served_as_it_ships(pair: Pair) -> None:
+    answer = await ask(pair.served.admin_url, "/openapi.json")
+    assert answer.headers["content-type"].startswith("application/json")
+    assert answer.body == (documents.HOME / documents.OPENAPI).read_bytes()
+
+
+async def test_the_page_can_make_a_call_and_gets_packets(pair: Pair) -> None:
+    answer = await attempt(pair)
+    assert answer.status == 200
+    assert caller.text(answer.body)
+    assert answer.headers["x-request-id"] == caller.packets(answer.body)[0]["request_id"]
+
+
+async def test_a_refusal_comes_through_as_it_is(pair: Pair) -> None:
+    assert (await attempt(pair, Authorization="")).fault == (401, "InvalidApiKey", "No API-key provided.")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param({"Origin": "https://attacker.example"}, id="another site's script"),
+        pytest.param({"Origin": "null"}, id="a sandboxed frame"),
+        pytest.param({"Origin": ""}, id="nobody's page"),
+        pytest.param({"Origin": "http://127.0.0.1:1"}, id="another port of this machine"),
+        pytest.param({"Host": "attacker.example", "Origin": "http://attacker.example"}, id="a rebound name"),
+        pytest.param({"Sec_Fetch_Site": "cross-site"}, id="by the browser's own word"),
+        pytest.param({"Content_Type": "text/plain"}, id="a type that needs no leave"),
+        pytest.param({"Content_Type": "application/x-www-form-urlencoded"}, id="a form"),
+    ],
+)
+async def test_no_website_can_make_a_call_by_it(pair: Pair, headers: dict[str, str]) -> None:
+    before = len(pair.upstream.calls)
+    assert (await attempt(pair, **headers)).fault == (403, "AccessDenied", "Access denied.")
+    assert len(pair.upstream.calls) == before
+
+
+async def test_it_answers_no_question_of_another_origin(pair: Pair) -> None:
+    """A preflight gets no leave, on either port."""
+    headers = {"Origin": "https://attacker.example", "Access-Control-Request-Method": "POST"}
+    for url, path in ((pair.served.admin_url, "/docs/try"), (pair.url, caller.GENERATION)):
+        answer = await caller.ask(url, b"", headers, path=path, method="OPTIONS")
+        assert answer.status in (400, 405)
+        assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_the_operators_key_never_reaches_the_page(serve: StartServe, simulator: StartSimulator) -> None:
+    upstream = await simulator()
+    served = await serve(upstream.url, env={"DASHSEEK_UPSTREAM_API_KEY": OPERATORS})
+    headers = {"Host": urlsplit(served.admin_url).netloc, "Origin": served.admin_url}
+    told = [
+        await ask(served.admin_url, "/docs"),
+        await caller.ask(served.admin_url, caller.call(), headers, path="/docs/try"),
+        await caller.ask(served.admin_url, caller.call(), {**headers, "Authorization": ""}, path="/docs/try"),
+    ]
+    assert [answer.status for answer in told] == [200, 200, 401]
+    assert not [answer for answer in told if OPERATORS.encode() in answer.body]
+    assert upstream.calls[-1].headers["Authorization"] == f"Bearer {OPERATORS}"
+
+
+async def test_who_leaves_the_page_ends_the_call_upstream(pair: Pair) -> None:
+    number = pair.next(Script(endless=True, gap_s=0.02))
+    admin = pair.served.admin_url
+    async with caller.dial(admin) as line:
+        headers = {"Host": urlsplit(admin).netloc, "Origin": admin, **caller.SSE}
+        line.send(caller.request(caller.call(), headers, path="/docs/try"))
+        await line.head()
+        await line.until(b"id:2\n")
+    call = await pair.upstream.call(number)
+    await asyncio.wait_for(call.over(), 5)
+    assert call.ended == "aborted"
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs chromium")
+@pytest.mark.skipif(not PLAYWRIGHT.exists(), reason="needs playwright: run tests/integration/prepare")
+@pytest.mark.asyncio(loop_scope="function")
+async def test_a_reader_sees_packets_and_usage_as_they_come(serve: StartServe, simulator: StartSimulator) -> None:
+    upstream = await simulator(Script(text="Hello, reader.", gap_s=0.01))
+    served = await serve(upstream.url)
+    visit = await asyncio.create_subprocess_exec(
+        str(PLAYWRIGHT),
+        str(HOME / "clients" / "docs_page.py"),
+        served.admin_url,
+        str(BROWSER),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(visit.communicate(), 90)
+    assert visit.returncode == 0, err.decode()
+    seen = orjson.loads(out)
+
+    thinking = seen["thinking"]
+    assert thinking["status"].startswith("200 · ")
+    assert (thinking["answer"], bool(thinking["reasoning"])) == ("Hello, reader.", True)
+    ids = [int(packet[0]) for packet in thinking["packets"]]
+    assert ids == list(range(1, len(ids) + 1))
+    assert thinking["packets"][-1][4:] == [
+        "stop",
+        *(thinking[f"{kind}_tokens"] for kind in ("input", "output", "total")),
+    ]
+    assert int(thinking["total_tokens"]) == int(thinking["input_tokens"]) + int(thinking["output_tokens"])
+    assert thinking["raw"].startswith("id:1\nevent:result\n:HTTP_STATUS/200\ndata:{")
+    assert thinking["request_id"] in thinking["raw"]
+
+    assert seen["cumulative"]["answer"] == seen["reply"]["answer"] == "Hello, reader."
+    assert len(seen["cumulative"]["packets"]) > len(seen["reply"]["packets"]) == 1
+
+    assert seen["cancelled"]["status"].startswith("cancelled · ")
+    assert len(seen["cancelled"]["packets"]) >= 3
+    assert "aborted" in [call.ended for call in upstream.calls]
+    assert seen["broken"]["failure"].startswith("500 InternalError: ")
+    assert seen["refused"]["failure"] == "401 InvalidApiKey: No API-key provided."
+
+    assert (seen["english"][0][:9], seen["chinese"][0][0]) == ("DashScope", "说")
+    assert (seen["complaints"], len(seen["told"]), seen["kept"]) == ([], 1, [0, 0, ""])
+    assert {urlsplit(url).netloc for url in seen["asked"]} <= {urlsplit(served.admin_url).netloc, ""}
+    assert seen["overflow"] == [0, 0, 0]
