@@ -27,7 +27,7 @@ import orjson
 import structlog
 
 from config import settings
-from proxy import tally
+from proxy import notify, tally
 
 log = structlog.get_logger()
 
@@ -185,6 +185,8 @@ class _Crew:
         """Sleep until a child serves or dies, a signal comes, or a place is due; and do what that asks for."""
         due_s = [place.due_s for place in self._places if place.pid is None]
         sleep_s = max(0.0, min(due_s) - time.monotonic()) if due_s and not self._leaving else None
+        if (turn_s := notify.turn()) is not None:
+            sleep_s = turn_s if sleep_s is None else min(sleep_s, turn_s)
         ready, heard = self._ready[0], self._heard[0]
         readable, _, _ = select.select([ready, heard.fileno()], [], [], sleep_s)
         if ready in readable:
@@ -218,6 +220,7 @@ class _Crew:
 
     def _leave(self, number: signal.Signals) -> None:
         self._leaving = True
+        notify.say("STOPPING=1")
         # The front desk goes last: until then it says that nobody is ready.
         self._send(number, self._places[1:])
         self._dismiss_the_desk()
