@@ -22,6 +22,7 @@ from proxy import (
     keys,
     lifecycle,
     metrics,
+    notify,
     outlet,
     passage,
     record,
@@ -83,6 +84,7 @@ def serve(chosen: settings.Settings, rows: Collection[models.ModelRow]) -> int:
     def announce(url: str, admin_url: str) -> None:
         _log_start(chosen, url, admin_url)
         outlet.Unthreaded(STDOUT).write(SERVING.format(url))
+        notify.say("READY=1")
 
     return workers.supervise(chosen, child, announce)
 
@@ -107,6 +109,7 @@ async def _serve(
         def announce() -> None:
             _log_start(chosen, running.url, running.admin_url)
             stdout.write(SERVING.format(running.url))
+            notify.say("READY=1")
 
         await running.until_told_to_stop(house.clocks, announce)
 

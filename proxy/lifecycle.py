@@ -51,8 +51,7 @@ class Running:
         announce: says that we serve, to who may send a signal as soon as it hears that
         """
         told = _Signals()
-        turning = asyncio.create_task(notify.watchdog())
-        notify.say("READY=1")
+        turning = asyncio.create_task(notify.turning())
         try:
             announce()
             await told.first.wait()

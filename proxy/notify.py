@@ -21,14 +21,16 @@ def say(state: str) -> None:
             connection.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
 
 
-def turn_s() -> float | None:
-    """How often to say that the process turns, twice as often as the manager asks (`WatchdogSec=`); None: never."""
+def turn() -> float | None:
+    """Say that we still turn; after how many seconds to say so again, twice as often as asked (`WatchdogSec=`)."""
     every_us = int(os.environ.get("WATCHDOG_USEC") or 0)
-    return every_us / 2e6 if every_us else None
+    if not every_us:
+        return None
+    say("WATCHDOG=1")
+    return every_us / 2e6
 
 
-async def watchdog() -> None:
-    """Say that the loop turns, as often as the manager wants to hear it, until cancelled."""
-    while (every_s := turn_s()) is not None:
-        say("WATCHDOG=1")
-        await asyncio.sleep(every_s)
+async def turning() -> None:
+    """Say so from the event loop, until cancelled."""
+    while (wait_s := turn()) is not None:  # noqa: ASYNC110 - it waits for nothing
+        await asyncio.sleep(wait_s)

@@ -183,11 +183,10 @@ class _Crew:
 
     def wait(self, announce: Callable[[str, str], None]) -> None:
         """Sleep until a child serves or dies, a signal comes, or a place is due; and do what that asks for."""
-        due_s = [place.due_s - time.monotonic() for place in self._places if place.pid is None and not self._leaving]
-        turns_s = [every_s] if (every_s := notify.turn_s()) else []
-        sleep_s = max(0.0, min(due_s + turns_s)) if due_s or turns_s else None
-        if turns_s:
-            notify.say("WATCHDOG=1")
+        due_s = [place.due_s for place in self._places if place.pid is None]
+        sleep_s = max(0.0, min(due_s) - time.monotonic()) if due_s and not self._leaving else None
+        if (turn_s := notify.turn()) is not None:
+            sleep_s = turn_s if sleep_s is None else min(sleep_s, turn_s)
         ready, heard = self._ready[0], self._heard[0]
         readable, _, _ = select.select([ready, heard.fileno()], [], [], sleep_s)
         if ready in readable:
@@ -195,7 +194,6 @@ class _Crew:
                 self._places[number].has_served = True
             if not self._announced and all(place.has_served for place in self._places):
                 self._announced = True
-                notify.say("READY=1")
                 announce(_url(self._reserved), _url(self._admin))
         if heard.fileno() in readable:
             for number in heard.recv(64):
@@ -221,9 +219,8 @@ class _Crew:
             self._send(number, self._places)
 
     def _leave(self, number: signal.Signals) -> None:
-        if not self._leaving:
-            notify.say("STOPPING=1")
         self._leaving = True
+        notify.say("STOPPING=1")
         # The front desk goes last: until then it says that nobody is ready.
         self._send(number, self._places[1:])
         self._dismiss_the_desk()

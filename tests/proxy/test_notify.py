@@ -30,17 +30,14 @@ def next_of(heard: socket.socket) -> str:
     return heard.recv(4096).decode()
 
 
-PROCESSES = pytest.mark.parametrize("workers", ["1", "2"])
-
-
-@PROCESSES
+@pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["one process", "several"])
 @pytest.mark.parametrize("kind", ["path", "abstract"])
 async def test_ready_is_said_once_it_serves_and_stopping_when_it_is_told_to(
-    serve: StartServe, tmp_path: Path, kind: str, workers: str
+    serve: StartServe, tmp_path: Path, kind: str, flags: tuple[str, ...]
 ) -> None:
     address = str(tmp_path / "notify") if kind == "path" else f"@dashseek-test-{os.getpid()}"
     with manager(address) as heard:
-        served = await serve(NOWHERE, "--workers", workers, env={"NOTIFY_SOCKET": address})
+        served = await serve(NOWHERE, *flags, env={"NOTIFY_SOCKET": address})
         assert await asyncio.to_thread(next_of, heard) == "READY=1"
         assert (await caller.ask(served.url, b"", path="/healthz", method="GET")).status == 200
         served.process.terminate()
@@ -51,15 +48,13 @@ async def test_ready_is_said_once_it_serves_and_stopping_when_it_is_told_to(
             next_of(heard)
 
 
-@PROCESSES
 async def test_the_watchdog_hears_twice_in_its_time_even_in_the_drain(
-    serve: StartServe, simulator: StartSimulator, tmp_path: Path, workers: str
+    serve: StartServe, simulator: StartSimulator, tmp_path: Path
 ) -> None:
     upstream = await simulator(Script(text="one two three", gap_s=0.3))
     address = str(tmp_path / "notify")
     with manager(address) as heard:
-        env = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"}
-        served = await serve(upstream.url, "--workers", workers, env=env)
+        served = await serve(upstream.url, env={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"})
         call = asyncio.create_task(caller.stream(served.url, caller.call()))
         await upstream.call()
         served.process.terminate()
@@ -67,9 +62,19 @@ async def test_the_watchdog_hears_twice_in_its_time_even_in_the_drain(
         while not call.done():
             said.append(await asyncio.to_thread(next_of, heard))
         assert served.process.poll() is None or served.process.returncode == 0
-    assert "READY=1" in said[: said.index("STOPPING=1")]
+    assert said.count("READY=1") == 1
     assert said[said.index("STOPPING=1") :].count("WATCHDOG=1") >= 3
     assert (await call).status == 200
+
+
+async def test_several_processes_turn_by_the_first(serve: StartServe, tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with manager(address) as heard:
+        env = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"}
+        await serve(NOWHERE, "--workers", "2", env=env)
+        said = [await asyncio.to_thread(next_of, heard) for _ in range(12)]
+    after = said[said.index("READY=1") + 1 :]
+    assert after == ["WATCHDOG=1"] * len(after) != []
 
 
 async def test_a_manager_who_is_gone_changes_nothing(serve: StartServe, tmp_path: Path) -> None:
