@@ -68,8 +68,10 @@ def serve(chosen: settings.Settings, rows: Collection[models.ModelRow]) -> int:
     """
     if chosen.workers == 1:
         return _run(chosen, lambda stdout, stderr: _serve(chosen, rows, stdout, stderr))
-    if chosen.keys_file and not chosen.redis_url and any(key.limits for key in keys.read(chosen.keys_file).values()):
-        raise settings.SettingsError([f"workers ({chosen.origins['workers']}): {LIMITS_APART}"])
+    if chosen.keys_file and not chosen.redis_url:
+        known = keys.read(chosen.keys_file, gateway.catalogue_of(chosen, rows))
+        if any(key.limits for key in known.values()):
+            raise settings.SettingsError([f"workers ({chosen.origins['workers']}): {LIMITS_APART}"])
     # What every worker needs is loaded once and shared; nothing here may start a thread (see `workers`).
     vocabulary.load()
     _keep()

@@ -51,7 +51,12 @@ def offline(chosen: settings.Settings, rows: Sequence[models.ModelRow]) -> int:
 
     rows: the models on offer
     """
-    known = f"{len(keys.read(chosen.keys_file))} of {chosen.keys_file}" if chosen.keys_file else "no keys of ours"
+    catalogue = gateway.catalogue_of(chosen, rows)
+    known = (
+        f"{len(keys.read(chosen.keys_file, catalogue))} of {chosen.keys_file}"
+        if chosen.keys_file
+        else "no keys of ours"
+    )
     said = sum(origin != "default" for origin in chosen.origins.values())
     click.echo(f"ok        {said} settings said, {len(settings.NAMES) - said} left at their defaults")
     click.echo(f"upstream  {', '.join(chosen.upstream)}, dialect {chosen.dialect}")

@@ -56,6 +56,11 @@ class Gateway:
         return watch.Watch(wait, self.limits_s, self.clocks, since_s)
 
 
+def catalogue_of(chosen: settings.Settings, rows: Iterable[tables.ModelRow]) -> models.Catalogue:
+    """The models on offer, by all their names."""
+    return models.Catalogue((dialogue.Model(**row) for row in rows), chosen.aliases)
+
+
 @asynccontextmanager
 async def opened(chosen: settings.Settings, rows: Iterable[tables.ModelRow]) -> AsyncIterator[Gateway]:
     """The gateway an operator asked for, with its pools and files, as long as the context lives.
@@ -64,7 +69,7 @@ async def opened(chosen: settings.Settings, rows: Iterable[tables.ModelRow]) -> 
     cannot.
     """
     async with AsyncExitStack() as stack:
-        catalogue = models.Catalogue((dialogue.Model(**row) for row in rows), chosen.aliases)
+        catalogue = catalogue_of(chosen, rows)
         yield Gateway(
             chosen,
             catalogue,
