@@ -219,8 +219,9 @@ class _Crew:
             self._send(number, self._places)
 
     def _leave(self, number: signal.Signals) -> None:
+        if not self._leaving:
+            notify.say("STOPPING=1")
         self._leaving = True
-        notify.say("STOPPING=1")
         # The front desk goes last: until then it says that nobody is ready.
         self._send(number, self._places[1:])
         self._dismiss_the_desk()
