@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import io
 import logging
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import orjson
 import pytest
 import structlog
 
 from config import settings
-from proxy import telemetry
+from proxy import journal, telemetry
 
 SECRET = "the prompt of a caller"
 
@@ -103,3 +107,68 @@ def test_aiohttps_own_lines_are_not_said() -> None:
     said(log_a_call)
     assert not logging.getLogger("aiohttp.server").isEnabledFor(logging.ERROR)
     assert not logging.getLogger("aiohttp.access").isEnabledFor(logging.INFO)
+
+
+def logged() -> Iterator[tuple[str, set[str]]]:
+    """Every line the code can write: its event, and the fields it names."""
+    for path in Path(telemetry.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(ast.Attribute(ast.Name("log"), "log"), [_, ast.Constant(str(event)), *_], fields):
+                    yield event, {field.arg for field in fields if field.arg}
+                case ast.Call(ast.Attribute(ast.Name("log")), [ast.Constant(str(event)), *_], fields):
+                    yield event, {field.arg for field in fields if field.arg}
+                case ast.Call(ast.Name("Flood"), [ast.Constant(str(event))], _):
+                    yield event, {"reason", "request_id", "count"}
+
+
+def test_every_line_says_only_what_is_listed_and_nothing_is_listed_in_vain() -> None:
+    """MET-4: what may be said is a closed list, known before it is said."""
+    found: dict[str, set[str]] = {}
+    for event, fields in logged():
+        found[event] = found.get(event, set()) | fields
+    # These it has from the journal, or from the processors.
+    found["call"] |= {*journal.Opening.__annotations__, *journal.Closing.__annotations__, "trace_id"} - {"at"}
+    found["bug"] = found["bug"] - {"exc_info"} | {"traceback"}
+    assert found == {event: {*fields} for event, fields in telemetry.LINES.items()}
+
+
+def test_a_signal_says_more_and_another_as_much_as_before() -> None:
+    def talk() -> None:
+        log = structlog.get_logger()
+        log.debug("ignored", request_id="before")
+        signal.raise_signal(telemetry.LOUDER)
+        log.debug("ignored", request_id="meanwhile")
+        signal.raise_signal(telemetry.LOUDER)
+        signal.raise_signal(telemetry.AS_SAID)
+        log.debug("ignored", request_id="afterwards")
+
+    (line,) = [orjson.loads(line) for line in said(talk, log_level="warning").splitlines()]
+    assert line["request_id"] == "meanwhile"
+
+
+class Interrupted:
+    """Lines of which the first is interrupted by a signal while it is written."""
+
+    dropped = 0
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+
+    def write(self, line: str) -> None:
+        self.written.append(line)
+        if len(self.written) == 1:
+            signal.raise_signal(telemetry.LOUDER)
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+async def test_a_signal_in_the_middle_of_a_line_does_not_wait_for_its_end() -> None:
+    """Whoever writes a line has the lock for it."""
+    lines = Interrupted()
+    telemetry.configure(settings.load({"upstream": ("http://127.0.0.1:1",)}, None, {}), lines)
+    structlog.get_logger().info("call")
+    await asyncio.sleep(0)
+    assert [event in line for event, line in zip(("call", "log_level"), lines.written, strict=True)] == [True, True]
