@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shlex
 import shutil
@@ -13,6 +14,8 @@ from typing import Any
 
 import orjson
 import pytest
+
+from proxy import exits, metrics
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -45,7 +48,9 @@ def test_there_is_no_command_that_nothing_here_runs() -> None:
     known = [
         command
         for command in COMMANDS
-        if command in SETUP or command.startswith("curl ") or re.search(r"dashseek (serve|simulate|translate)", command)
+        if command in SETUP
+        or command.startswith("curl ")
+        or re.search(r"dashseek (serve|simulate|translate|check|doctor)", command)
     ]
     assert known == COMMANDS
 
@@ -80,6 +85,31 @@ def test_the_translate_recipe_translates() -> None:
     )
     assert run.returncode == 0
     assert b"input.prompt" in run.stdout
+
+
+EXAMINING = [command for command in COMMANDS if re.search(r"dashseek (check|doctor)", command)]
+
+
+@pytest.mark.parametrize("command", EXAMINING)
+async def test_a_recipe_that_examines_finds_a_simulated_upstream_well(simulator: Any, command: str) -> None:
+    upstream = await simulator()
+    env, (_, *flags) = words(command.replace("https://api.deepseek.com", upstream.url))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "proxy", *flags), cwd=ROOT, env=os.environ | env, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0, out.decode()
+
+
+def test_the_tables_of_metrics_and_exit_codes_are_those_of_the_code() -> None:
+    lines = README.splitlines()
+    rows = [
+        f"| `{row.name}` | {row.kind} | {', '.join(f'`{label}`' for label in row.labels)} | {row.meaning} |"
+        for row in metrics.ROWS
+    ]
+    assert [line for line in lines if re.match(r"\| `(dashseek|gen_ai)_", line)] == rows
+    codes = [f"| {code.value} | {meaning} |" for code, meaning in exits.MEANINGS.items()]
+    assert [line for line in lines if re.match(r"\| \d \| ", line)] == codes
 
 
 async def test_the_curl_call_gets_packets(serve: Any, simulator: Any) -> None:
