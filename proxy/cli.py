@@ -13,15 +13,14 @@ import os
 import platform
 import socket
 import sys
-import types
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from proxy import exits, fieldlines, installation, versions
+from proxy import exits, installation, manual, switches, versions
 
 if TYPE_CHECKING:
     from config import models, settings
@@ -53,150 +52,6 @@ LISTENING: Mapping[int | None, click.ClickException] = {
     socket.EAI_NONAME: WrongSetting("no address has that name: say another with --host"),
 }
 
-# How a switch of a kind is read, where its type alone would not do.
-KINDS: Mapping[Any, click.ParamType[Any]] = {Path: click.Path(exists=True, dir_okay=False, path_type=Path)}
-
-DASHSEEK = """A reverse proxy that speaks DashScope to its callers and OpenAI-style chat
-completions to DeepSeek, with exact token usage on every packet.
-
-\b
-Examples:
-  dashseek demo
-      a real call through the proxy, with nothing to set up
-  dashseek serve --upstream https://api.deepseek.com
-      callers bring their DeepSeek key as DashScope's
-  dashseek COMMAND --help
-      all about one command
-"""
-
-SERVE = """Serve DashScope text generation before a DeepSeek upstream, until a signal.
-
-\b
-Examples:
-  dashseek serve --upstream https://api.deepseek.com
-  DASHSEEK_UPSTREAM_API_KEY=sk-... dashseek serve \\
-      --upstream https://api.deepseek.com --idle-timeout 60
-  dashseek serve --upstream http://gpu:8000/v1 --dialect vllm \\
-      --map deepseek-v3=my-model --alias qwen-turbo=deepseek-v3
-  dashseek serve --config dashseek.toml
-
-Each setting is a flag, a variable (DASHSEEK_IDLE_TIMEOUT), a key of the file
-(idle_timeout = 60), or its default; the first that is there counts.
-"""
-
-DEMO = """Start an upstream and the proxy before it, show one streamed call packet by
-packet, then keep serving and print the lines to paste into a shell or an SDK.
-
-\b
-Examples:
-  dashseek demo
-  dashseek demo --once      exit code 0 only if the call was right
-"""
-
-SIMULATE = """Serve a DeepSeek-shaped upstream that answers by script, faults included, so
-that a proxy can be tried without a key.
-
-\b
-Examples:
-  dashseek simulate --port 8090
-  dashseek serve --upstream http://127.0.0.1:8090
-"""
-
-
-TRANSLATE = """Read a DashScope call from standard input and show the upstream call it becomes,
-with one line for every field: kept, renamed, clamped, dropped, emulated or added,
-and why. Nothing is sent anywhere. Exit code 1 if the call would be refused.
-
-\b
-Examples:
-  dashseek translate < call.json
-  dashseek translate --dialect vllm --sse --json < call.json
-  dashseek translate --answer --call call.json < recorded.sse
-"""
-
-USAGE = """Add up, check or watch usage journals, which serve writes with --journal-file.
-
-\b
-Examples:
-  dashseek usage sum usage.jsonl usage.jsonl.*
-  dashseek usage sum --by key --by day --csv usage.jsonl*
-  dashseek usage verify usage.jsonl*
-  dashseek usage tail usage.jsonl
-"""
-
-SUM = """Total the calls and tokens of usage journals, gzip'd ones too, by day, model, key
-and outcome. Calls without an end are named: they are unknown, not lost.
-
-\b
-Examples:
-  dashseek usage sum usage.jsonl*
-  dashseek usage sum --by model --json usage.jsonl*
-"""
-
-VERIFY = """Check that usage journals are true: each call has one end, sums add up, what was
-delivered was generated. Names each line that is wrong; exit code 1 if one is.
-
-\b
-Examples:
-  dashseek usage verify usage.jsonl usage.jsonl.1 usage.jsonl.2.gz
-"""
-
-TAIL = """Show the last calls of a usage journal, one line each, then each call as it ends.
-
-\b
-Examples:
-  dashseek usage tail usage.jsonl
-  dashseek usage tail --lines 100 --no-follow usage.jsonl
-"""
-
-CHECK = """Judge settings as serve would, without serving: takes the same flags, variables
-and file, and says what is wrong, where it was said, and what would be right.
-
-\b
-Examples:
-  dashseek check --config dashseek.toml
-  dashseek check --config dashseek.toml --print
-      every setting, with where it was said; secrets are not shown
-  DASHSCOPE_API_KEY=sk-... dashseek check --online \\
-      --upstream https://api.deepseek.com
-      one small call through all of it; a few tokens
-"""
-
-DOCTOR = """Examine this machine and what is around it, a line for each: Python, parser,
-packages, vocabulary, open files, ports, journal, Redis, and of each upstream its
-name, its connection and whether it takes the key. Costs no tokens.
-
-\b
-Examples:
-  dashseek doctor --upstream https://api.deepseek.com
-  dashseek doctor --config dashseek.toml
-"""
-
-COMPLETION = """Print what makes a shell complete commands and flags; bash needs 4.4 or newer.
-
-\b
-Examples:
-  dashseek completion bash >> ~/.bash_completion
-  dashseek completion zsh > "${fpath[1]}/_dashseek"
-  dashseek completion fish > ~/.config/fish/completions/dashseek.fish
-"""
-
-KEYS = """Make entries for the file of --keys-file, which lists the callers' keys.
-
-\b
-Examples:
-  dashseek keys digest --name "team a" < key.txt >> keys.toml
-"""
-
-DIGEST = """Read a caller's key from standard input, or ask for it, and print its entry for
-the keys file: the SHA-256, from which nobody can get the key.
-
-\b
-Examples:
-  dashseek keys digest --name "team a" < key.txt >> keys.toml
-  openssl rand -hex 24 | tee key.txt | dashseek keys digest --name ci
-"""
-
 
 class Commands(click.Group):
     """A group over the table at the end of this file; only a command that is named gets built."""
@@ -218,28 +73,13 @@ class Commands(click.Group):
             formatter.write_dl([(str(code.value), meaning) for code, meaning in exits.MEANINGS.items()])
 
 
-class Sectioned(click.Command):
-    """A command that takes the settings, shown in their sections instead of as one list of forty flags."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The sections of `config.settings`, then the flags that are no settings."""
-        from config import settings
-
-        records = {param.name: record for param in self.get_params(ctx) if (record := param.get_help_record(ctx))}
-        for section, names in settings.SECTIONS.items():
-            with formatter.section(section):
-                formatter.write_dl([records.pop(name) if name in records else _variable_alone(name) for name in names])
-        with formatter.section("Other"):
-            formatter.write_dl(list(records.values()))
-
-
 def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
     if asked:
         click.echo(version())
         ctx.exit()
 
 
-@click.command(cls=Commands, help=DASHSEEK, context_settings=CONTEXT)
+@click.command(cls=Commands, help=manual.DASHSEEK, context_settings=CONTEXT)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Say the version.")
 def dashseek() -> None:
     """Run one of `COMMANDS`."""
@@ -263,43 +103,8 @@ def _serve() -> click.Command:
 
         _end_with(lambda: app.serve(chosen, rows))
 
-    params: list[click.Parameter] = [*(_flag(name) for name in settings.FLAGS), _config()]
-    return Sectioned("serve", callback=run, params=params, help=SERVE, context_settings=dict(CONTEXT))
-
-
-def _config() -> click.Option:
-    from config import settings
-
-    return click.Option(["--config"], metavar="FILE", help=f"TOML file of settings. [{settings.CONFIG_VARIABLE}]")
-
-
-def _flag(name: str) -> click.Option:
-    """A flag of one setting. It hands on text: `settings.load` judges all of it at once."""
-    from config import settings
-
-    field = settings.Settings.model_fields[name]
-    text = f"{field.description} [{'; '.join(filter(None, (settings.VARIABLES[name], _default(field.default))))}]"
-    flag = settings.FLAGS[name]
-    if field.annotation == (bool | None):
-        return click.Option([name, f"{flag}/--no-{flag.removeprefix('--')}"], default=None, help=text)
-    several = isinstance(field.default, tuple | dict)
-    form = field.title or "|".join(get_args(field.annotation))
-    return click.Option([name, flag], metavar=form, multiple=several, type=str, help=text)
-
-
-def _default(value: object) -> str:
-    match value:
-        case None | () | {}:
-            return ""
-        case _ if hasattr(value, "human_readable"):
-            return f"default {value.human_readable().replace('.0', '')}"
-    return f"default {value}"
-
-
-def _variable_alone(name: str) -> tuple[str, str]:
-    from config import settings
-
-    return settings.VARIABLES[name], settings.Settings.model_fields[name].description or ""
+    params: list[click.Parameter] = [*(switches.flag(name) for name in settings.FLAGS), switches.config()]
+    return switches.Sectioned("serve", callback=run, params=params, help=manual.SERVE, context_settings=dict(CONTEXT))
 
 
 def _settle(flags: Mapping[str, object], config: str | None) -> tuple[settings.Settings, tuple[models.ModelRow, ...]]:
@@ -326,7 +131,9 @@ def _demo() -> click.Command:
         _end_with(lambda: demo.run(once=once, port=port))
 
     once = click.Option(["--once"], is_flag=True, help="End after the call.")
-    return click.Command("demo", callback=run, params=[once, _port(8080)], help=DEMO, context_settings=dict(CONTEXT))
+    return click.Command(
+        "demo", callback=run, params=[once, switches.port(8080)], help=manual.DEMO, context_settings=dict(CONTEXT)
+    )
 
 
 def _simulate() -> click.Command:
@@ -339,8 +146,8 @@ def _simulate() -> click.Command:
     host = click.Option(
         ["--host"], metavar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on."
     )
-    params: list[click.Parameter] = [host, _port(8090), *switches_of(simulator.Script)]
-    return click.Command("simulate", callback=run, params=params, help=SIMULATE, context_settings=dict(CONTEXT))
+    params: list[click.Parameter] = [host, switches.port(8090), *switches.of(simulator.Script)]
+    return click.Command("simulate", callback=run, params=params, help=manual.SIMULATE, context_settings=dict(CONTEXT))
 
 
 def _translate() -> click.Command:
@@ -358,7 +165,7 @@ def _translate() -> click.Command:
         return translate.of_call(given, translator, stream=bool(sse), model=model, as_json=as_json)
 
     params: list[click.Parameter] = [
-        _flag("dialect"),
+        switches.flag("dialect"),
         click.Option(["--model"], metavar="NAME", help="Take this model instead of the call's."),
         click.Option(
             ["--sse/--no-sse"], default=None, help="Whether the call asks for SSE, which its headers would say."
@@ -366,11 +173,11 @@ def _translate() -> click.Command:
         click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for scripts."),
         click.Option(["--answer"], is_flag=True, help="Read an upstream's answer instead: a stream or a JSON body."),
         click.Option(["--call"], type=click.File("rb"), help="With --answer: the DashScope call it answers."),
-        *(_flag(name) for name in ("map", "aliases", "models_file", "strict_thinking")),
-        _config(),
+        *(switches.flag(name) for name in ("map", "aliases", "models_file", "strict_thinking")),
+        switches.config(),
     ]
     return click.Command(
-        "translate", callback=_exiting(run), params=params, help=TRANSLATE, context_settings=dict(CONTEXT)
+        "translate", callback=_exiting(run), params=params, help=manual.TRANSLATE, context_settings=dict(CONTEXT)
     )
 
 
@@ -390,13 +197,15 @@ def _check() -> click.Command:
         return _settled(lambda: check.online(chosen, rows, os.environ, model)) if online else code
 
     params: list[click.Parameter] = [
-        *(_flag(name) for name in settings.FLAGS),
-        _config(),
+        *(switches.flag(name) for name in settings.FLAGS),
+        switches.config(),
         click.Option(["--print", "show"], is_flag=True, help="Print every setting as a file, with where it was said."),
         click.Option(["--online"], is_flag=True, help="Make one small call through all of it."),
         click.Option(["--model"], metavar="NAME", help="With --online: ask for this model."),
     ]
-    return Sectioned("check", callback=_exiting(run), params=params, help=CHECK, context_settings=dict(CONTEXT))
+    return switches.Sectioned(
+        "check", callback=_exiting(run), params=params, help=manual.CHECK, context_settings=dict(CONTEXT)
+    )
 
 
 def _doctor() -> click.Command:
@@ -407,8 +216,10 @@ def _doctor() -> click.Command:
 
         return doctor.examine(lambda: settings.load(flags, config, os.environ, needs=("upstream",)), os.environ)
 
-    params: list[click.Parameter] = [*(_flag(name) for name in settings.FLAGS), _config()]
-    return Sectioned("doctor", callback=_exiting(run), params=params, help=DOCTOR, context_settings=dict(CONTEXT))
+    params: list[click.Parameter] = [*(switches.flag(name) for name in settings.FLAGS), switches.config()]
+    return switches.Sectioned(
+        "doctor", callback=_exiting(run), params=params, help=manual.DOCTOR, context_settings=dict(CONTEXT)
+    )
 
 
 def _completion() -> click.Command:
@@ -420,7 +231,7 @@ def _completion() -> click.Command:
         click.echo(script(dashseek, {}, "dashseek", "_DASHSEEK_COMPLETE").source())
         return exits.Exit.OK
 
-    return _command("completion", run, [click.Argument(["shell"], type=click.Choice(SHELLS))], COMPLETION)
+    return _command("completion", run, [click.Argument(["shell"], type=click.Choice(SHELLS))], manual.COMPLETION)
 
 
 def _usage() -> click.Command:
@@ -435,7 +246,7 @@ def _usage() -> click.Command:
     def tail(file: Path, lines: int, follow: bool) -> int:
         return usage.tail(file, lines, follow=follow)
 
-    files = click.Argument(["files"], metavar="FILE...", nargs=-1, required=True, type=KINDS[Path])
+    files = click.Argument(["files"], metavar="FILE...", nargs=-1, required=True, type=switches.KINDS[Path])
     by = click.Option(
         ["--by"], multiple=True, type=click.Choice(usage.DIMENSIONS), help="One table by this; may be repeated."
     )
@@ -449,10 +260,10 @@ def _usage() -> click.Command:
     follow = click.Option(["--follow/--no-follow"], default=True, show_default=True, help="Go on with new calls.")
     return _group(
         "usage",
-        USAGE,
-        _command("sum", total, [files, by, *forms], SUM),
-        _command("verify", verify, [files], VERIFY),
-        _command("tail", tail, [click.Argument(["file"], type=KINDS[Path]), lines, follow], TAIL),
+        manual.USAGE,
+        _command("sum", total, [files, by, *forms], manual.SUM),
+        _command("verify", verify, [files], manual.VERIFY),
+        _command("tail", tail, [click.Argument(["file"], type=switches.KINDS[Path]), lines, follow], manual.TAIL),
     )
 
 
@@ -468,7 +279,7 @@ def _keys() -> click.Command:
         return exits.Exit.OK
 
     name = click.Option(["--name"], metavar="NAME", required=True, help="Names the caller in logs and journals.")
-    return _group("keys", KEYS, _command("digest", digest, [name], DIGEST))
+    return _group("keys", manual.KEYS, _command("digest", digest, [name], manual.DIGEST))
 
 
 def _group(name: str, text: str, *commands: click.Command) -> click.Group:
@@ -486,42 +297,6 @@ def _exiting(run: Callable[..., int]) -> Callable[..., None]:
         click.get_current_context().exit(run(**params))
 
     return callback
-
-
-def _port(default: int) -> click.Option:
-    kind = click.IntRange(0, 65535)
-    text = "Port to listen on; 0 picks a free one."
-    return click.Option(["--port"], metavar="PORT", type=kind, default=default, show_default=True, help=text)
-
-
-def switches_of(shape: type) -> Iterator[click.Option]:
-    """A flag for each field of a dataclass, its help the field's line in the docstring: a new field is a new flag.
-
-    A field's first type counts (`Path | bytes | None` is a file); `gap_s` is `--gap SECONDS`; tuples may be repeated.
-    """
-    kinds, words = get_type_hints(shape), fieldlines.of(shape)
-    return (_switch(field, kinds[field.name], words.get(field.name)) for field in fields(shape))
-
-
-def _switch(field: Field[Any], kind: Any, text: str | None) -> click.Option:
-    default = field.default_factory() if field.default_factory is not MISSING else field.default
-    flag = "--" + field.name.removesuffix("_s").replace("_", "-")
-    if kind is bool:
-        form = f"{flag}/--no-{flag.removeprefix('--')}" if default else flag
-        return click.Option([field.name, form], is_flag=True, default=default, show_default=bool(default), help=text)
-    if get_origin(kind) in {Union, types.UnionType}:
-        kind = get_args(kind)[0]
-    several = get_origin(kind) is tuple
-    kind = get_args(kind)[0] if several else kind
-    return click.Option(
-        [field.name, flag],
-        type=click.Choice(get_args(kind)) if get_origin(kind) is Literal else KINDS.get(kind, kind),
-        metavar="SECONDS" if field.name.endswith("_s") else None,
-        multiple=several,
-        default=default,
-        show_default=default not in (None, "", ()),
-        help=text,
-    )
 
 
 def _version_command() -> click.Command:

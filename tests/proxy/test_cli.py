@@ -23,7 +23,7 @@ from click.testing import CliRunner, Result
 
 import proxy
 from config import settings
-from proxy import cli, exits, vocabulary
+from proxy import cli, exits, switches, vocabulary
 
 ROOT = Path(cli.__file__).parents[1]
 UPSTREAM = ("serve", "--upstream", "http://127.0.0.1:1")
@@ -152,7 +152,11 @@ def test_a_checkout_that_is_not_installed_has_no_version_to_tell(monkeypatch: py
 
 
 def test_a_shell_can_complete_commands_and_flags() -> None:
-    for words, completed in {"dashseek se": "plain,serve", "dashseek serve --idle": "plain,--idle-timeout"}.items():
+    for words, completed in {
+        "dashseek se": "plain,serve",
+        "dashseek serve --idle": "plain,--idle-timeout",
+        "dashseek serve --dialect vl": "plain,vllm",
+    }.items():
         ended = process(
             *("-m", "proxy"),
             _DASHSEEK_COMPLETE="bash_complete",
@@ -330,11 +334,11 @@ def test_simulate_has_a_switch_for_each_field_of_the_script(room: Callable[..., 
 
 
 def test_the_help_of_a_switch_is_the_line_of_its_field() -> None:
-    helps = {switch.name: switch.help for switch in cli.switches_of(Script)}
+    helps = {switch.name: switch.help for switch in switches.of(Script)}
     assert helps["text"] == "what to say, and to say again"
     assert helps["done"] == "end with [DONE]"
     assert helps["delays"] is None
-    assert {type(switch.type) for switch in cli.switches_of(Script)} >= {click.Choice, click.Path}
+    assert {type(switch.type) for switch in switches.of(Script)} >= {click.Choice, click.Path}
 
 
 @pytest.mark.parametrize("wrong", [("--usage", "there"), ("--replay", "/nowhere"), ("--gap", "soon")], ids=" ".join)

@@ -18,7 +18,7 @@ import aiohttp
 import orjson
 import pytest
 
-from proxy import cli
+from proxy import cli, switches
 from proxy.simulator import Json, Script, Simulator
 
 Start = Callable[..., Awaitable[Simulator]]
@@ -425,7 +425,7 @@ async def test_a_hundred_callers_who_leave_leave_nothing_behind(simulator: Start
 
 
 def test_every_switch_is_a_flag_with_help() -> None:
-    flags = list(cli.switches_of(Script))
+    flags = list(switches.of(Script))
     assert [flag.name for flag in flags] == list(Script.__dataclass_fields__)
     assert all(flag.help for flag in flags)
 

@@ -1,0 +1,143 @@
+"""What `--help` says of each command, beside its flags; eighty columns, with examples."""
+
+from __future__ import annotations
+
+DASHSEEK = """A reverse proxy that speaks DashScope to its callers and OpenAI-style chat
+completions to DeepSeek, with exact token usage on every packet.
+
+\b
+Examples:
+  dashseek demo
+      a real call through the proxy, with nothing to set up
+  dashseek serve --upstream https://api.deepseek.com
+      callers bring their DeepSeek key as DashScope's
+  dashseek COMMAND --help
+      all about one command
+"""
+
+SERVE = """Serve DashScope text generation before a DeepSeek upstream, until a signal.
+
+\b
+Examples:
+  dashseek serve --upstream https://api.deepseek.com
+  DASHSEEK_UPSTREAM_API_KEY=sk-... dashseek serve \\
+      --upstream https://api.deepseek.com --idle-timeout 60
+  dashseek serve --upstream http://gpu:8000/v1 --dialect vllm \\
+      --map deepseek-v3=my-model --alias qwen-turbo=deepseek-v3
+  dashseek serve --config dashseek.toml
+
+Each setting is a flag, a variable (DASHSEEK_IDLE_TIMEOUT), a key of the file
+(idle_timeout = 60), or its default; the first that is there counts.
+"""
+
+DEMO = """Start an upstream and the proxy before it, show one streamed call packet by
+packet, then keep serving and print the lines to paste into a shell or an SDK.
+
+\b
+Examples:
+  dashseek demo
+  dashseek demo --once      exit code 0 only if the call was right
+"""
+
+SIMULATE = """Serve a DeepSeek-shaped upstream that answers by script, faults included, so
+that a proxy can be tried without a key.
+
+\b
+Examples:
+  dashseek simulate --port 8090
+  dashseek serve --upstream http://127.0.0.1:8090
+"""
+
+TRANSLATE = """Read a DashScope call from standard input and show the upstream call it becomes,
+with one line for every field: kept, renamed, clamped, dropped, emulated or added,
+and why. Nothing is sent anywhere. Exit code 1 if the call would be refused.
+
+\b
+Examples:
+  dashseek translate < call.json
+  dashseek translate --dialect vllm --sse --json < call.json
+  dashseek translate --answer --call call.json < recorded.sse
+"""
+
+USAGE = """Add up, check or watch usage journals, which serve writes with --journal-file.
+
+\b
+Examples:
+  dashseek usage sum usage.jsonl usage.jsonl.*
+  dashseek usage sum --by key --by day --csv usage.jsonl*
+  dashseek usage verify usage.jsonl*
+  dashseek usage tail usage.jsonl
+"""
+
+SUM = """Total the calls and tokens of usage journals, gzip'd ones too, by day, model, key
+and outcome. Calls without an end are named: they are unknown, not lost.
+
+\b
+Examples:
+  dashseek usage sum usage.jsonl*
+  dashseek usage sum --by model --json usage.jsonl*
+"""
+
+VERIFY = """Check that usage journals are true: each call has one end, sums add up, what was
+delivered was generated. Names each line that is wrong; exit code 1 if one is.
+
+\b
+Examples:
+  dashseek usage verify usage.jsonl usage.jsonl.1 usage.jsonl.2.gz
+"""
+
+TAIL = """Show the last calls of a usage journal, one line each, then each call as it ends.
+
+\b
+Examples:
+  dashseek usage tail usage.jsonl
+  dashseek usage tail --lines 100 --no-follow usage.jsonl
+"""
+
+KEYS = """Make entries for the file of --keys-file, which lists the callers' keys.
+
+\b
+Examples:
+  dashseek keys digest --name "team a" < key.txt >> keys.toml
+"""
+
+DIGEST = """Read a caller's key from standard input, or ask for it, and print its entry for
+the keys file: the SHA-256, from which nobody can get the key.
+
+\b
+Examples:
+  dashseek keys digest --name "team a" < key.txt >> keys.toml
+  openssl rand -hex 24 | tee key.txt | dashseek keys digest --name ci
+"""
+
+CHECK = """Judge settings as serve would, without serving: takes the same flags, variables
+and file, and says what is wrong, where it was said, and what would be right.
+
+\b
+Examples:
+  dashseek check --config dashseek.toml
+  dashseek check --config dashseek.toml --print
+      every setting, with where it was said; secrets are not shown
+  DASHSCOPE_API_KEY=sk-... dashseek check --online \\
+      --upstream https://api.deepseek.com
+      one small call through all of it; a few tokens
+"""
+
+DOCTOR = """Examine this machine and what is around it, a line for each: Python, parser,
+packages, vocabulary, open files, ports, journal, Redis, and of each upstream its
+name, its connection and whether it takes the key. Costs no tokens.
+
+\b
+Examples:
+  dashseek doctor --upstream https://api.deepseek.com
+  dashseek doctor --config dashseek.toml
+"""
+
+COMPLETION = """Print what makes a shell complete commands and flags; bash needs 4.4 or newer.
+
+\b
+Examples:
+  dashseek completion bash >> ~/.bash_completion
+  dashseek completion zsh > "${fpath[1]}/_dashseek"
+  dashseek completion fish > ~/.config/fish/completions/dashseek.fish
+"""
