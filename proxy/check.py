@@ -32,6 +32,7 @@ ALONE: Final[Mapping[str, Any]] = {
     "key_limits": None,
     "model_limits": {},
     "log_level": "critical",
+    "tracing": "off",
 }
 
 

@@ -89,20 +89,23 @@ class Exchange:
     def timing(self) -> str:
         """What has taken how long so far, in milliseconds, as the head of an answer says it (`Server-Timing`)."""
         now_s = asyncio.get_running_loop().time()
-        streams = self.call is not None and self.call.stream
-        has_begun = streams and self.pipe is not None and self.pipe.answer.used().output > 0
-        spans = (
-            ("read", self.received_s, self.read_s),
-            ("translate", self.read_s, self.sent_s),
-            ("upstream", self.sent_s, self.answered_s),
-            ("first-token", self.sent_s, now_s if has_begun else None),
-            ("total", self.received_s, now_s),
-        )
-        return ", ".join(
-            f"{name};dur={(end_s - start_s) * 1e3:.1f}"
-            for name, start_s, end_s in spans
-            if start_s is not None and end_s is not None
-        )
+        said = []
+        if self.read_s is not None:
+            said.append(f"read;dur={(self.read_s - self.received_s) * 1e3:.1f}")
+            if self.sent_s is not None:
+                said.append(f"translate;dur={(self.sent_s - self.read_s) * 1e3:.1f}")
+                if self.answered_s is not None:
+                    said.append(f"upstream;dur={(self.answered_s - self.sent_s) * 1e3:.1f}")
+                if self._speaks():
+                    said.append(f"first-token;dur={(now_s - self.sent_s) * 1e3:.1f}")
+        said.append(f"total;dur={(now_s - self.received_s) * 1e3:.1f}")
+        return ", ".join(said)
+
+    def _speaks(self) -> bool:
+        """Whether there is something to put into a first packet."""
+        if self.call is None or self.pipe is None or not self.call.stream:
+            return False
+        return any(choice.meter.output for choice in self.pipe.answer.choices)
 
 
 @dataclass(slots=True)
