@@ -18,7 +18,7 @@ CALLERS = 12
 CALL = caller.call("Tell me everything.", incremental_output=True)
 # HAProxy asks every second whether a process is ready, and nginx asks nobody.
 DRAINS = {"nginx": 0, "haproxy": 3}
-# With its own line in nginx's file a process would be away for so long: `fail_timeout`.
+# Until a process that is back gets calls again: nginx tries it after `fail_timeout` (1 s), HAProxy asks every second.
 BACK_S = 2.5
 
 
