@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from pathlib import Path
 
 import pytest
 
-from proxy.simulator import Script, Simulator
+from proxy.simulator import Json, Script, Simulator
 from tests import caller
 from tests.conftest import Served
 from tests.integration import ingress
@@ -16,15 +15,15 @@ from translators import tokens
 
 WORDS = "one two three four five six seven eight nine ten"
 CALLERS = 12
-STREAM = caller.call("Tell me everything.", incremental_output=True)
+CALL = caller.call("Tell me everything.", incremental_output=True)
 # HAProxy asks every second whether a process is ready, and nginx asks nobody.
 DRAINS = {"nginx": 0, "haproxy": 3}
-# With its own line in nginx's file a process would be away for so long: `fail_timeout`.
+# Until a process that is back gets calls again: nginx tries it after `fail_timeout` (1 s), HAProxy asks every second.
 BACK_S = 2.5
 
 
 class Load:
-    """Callers who call again as soon as they have their answer, streams and replies in turn, until they are told."""
+    """Callers who call again as soon as they have their answer: one half long streams, the other short replies."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -39,18 +38,22 @@ class Load:
         self._enough.set()
 
     async def _caller(self, number: int) -> None:
-        for turn in itertools.count(number):
-            if self._enough.is_set():
-                return
+        streams = number % 2 == 1
+        while not self._enough.is_set():
             try:
-                answer = await (caller.stream if turn % 2 else caller.ask)(self._url, STREAM)
+                answer = await (caller.stream if streams else caller.ask)(self._url, CALL)
             except (OSError, EOFError) as error:
                 self.wrong.append(repr(error))
                 continue
-            if answer.status != 200 or (turn % 2 and caller.text(answer.body) != WORDS):
+            if answer.status != 200 or (streams and caller.text(answer.body) != WORDS):
                 self.wrong.append(f"{answer.line} {answer.body[-200:]!r}")
             else:
                 self.right += 1
+
+
+def answers(body: Json) -> Script:
+    """Streams for the drain to wait for; and many replies, so that one of them is always about to connect."""
+    return Script(text=WORDS, gap_s=0.05 if body.get("stream") else 0)
 
 
 @pytest.mark.parametrize("program", DRAINS)
@@ -62,7 +65,7 @@ async def test_a_rolling_restart_loses_no_call_and_cuts_no_stream(
     ports = ingress.free_ports()
     pairs = [(ports["8080"], ports["8081"]), (ports["8082"], ports["8083"])]
     flags = ("--drain-delay", str(DRAINS[program]), "--drain-timeout", "30")
-    async with Simulator(Script(text=WORDS, gap_s=0.05), vocabulary=vocabulary) as upstream:
+    async with Simulator(answers, vocabulary=vocabulary) as upstream:
 
         async def started(number: int) -> Served:
             return await asyncio.to_thread(ingress.served, upstream.url, *pairs[number], tmp_path, *flags)
