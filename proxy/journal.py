@@ -8,9 +8,9 @@ Source: spec MET-1…MET-4; reliability.md 5.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import os
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -31,6 +31,8 @@ log = structlog.get_logger()
 Policy = Literal["refuse", "continue"]
 
 SYNC_EVERY_S: Final = 1.0
+# At the end, so long for the disk to take the last lines; they are in the kernel's hands by then, whatever it does.
+LAST_SYNC_S: Final = 5.0
 UNWRITABLE: Final = replace(faults.UNAVAILABLE, blame="operator")
 
 
@@ -230,24 +232,27 @@ async def opened(chosen: settings.Settings) -> AsyncIterator[Journal]:
         origin = chosen.origins.get("journal_file", "default")
         raise settings.SettingsError([f"journal_file ({origin}): cannot be written, or its disk is full"])
     journal = Journal(file, chosen.journal_policy)
-    syncing = asyncio.create_task(_keep_synced(file))
+    over = threading.Event()
+    # A thread of its own, which the end of the process need not wait for: a disk may never answer.
+    syncing = threading.Thread(target=_keep_synced, args=(file, journal, over), name="journal", daemon=True)
+    syncing.start()
     try:
         yield journal
     finally:
-        syncing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await syncing
-        journal.close()
+        over.set()
+        await asyncio.to_thread(syncing.join, LAST_SYNC_S)
+        if syncing.is_alive():
+            log.error("journal_sync_failed", reason=f"no answer in {LAST_SYNC_S:g} s")
 
 
-async def _keep_synced(file: linefile.LineFile) -> None:
-    """Force lines to the disk once a second, without the loop waiting for it."""
-    while True:
-        await asyncio.sleep(SYNC_EVERY_S)
+def _keep_synced(file: linefile.LineFile, journal: Journal, over: threading.Event) -> None:
+    """Force lines to the disk once a second, and a last time when all is over."""
+    while not over.wait(SYNC_EVERY_S):
         try:
-            await asyncio.to_thread(file.sync)
+            file.sync()
         except OSError as error:
             log.error("journal_sync_failed", reason=error.strerror)
+    journal.close()
 
 
 def timestamp(epoch_s: float) -> str:

@@ -58,11 +58,15 @@ class Drained:
         async with asyncio.timeout(10):
             while len(self.closes) < count:  # noqa: ASYNC110 - nothing tells that a process has written
                 await asyncio.sleep(0.01)
-        # The log is read by a thread of its own.
-        await asyncio.sleep(0.02)
         read = ledger.read([self.path], rules=ledger.RULES)
         assert (read.violations, read.unknown) == ([], [])
         return self.closes[-1]
+
+    async def logged(self, text: str) -> None:
+        """Wait until the log says so: it is written, and read, by threads of their own."""
+        async with asyncio.timeout(10):
+            while text not in self.pair.served.output:  # noqa: ASYNC110 - nothing tells that a process has logged
+                await asyncio.sleep(0.01)
 
     @property
     def closes(self) -> list[dict[str, Any]]:
@@ -218,7 +222,7 @@ async def test_it_is_read_on_for_so_many_seconds_and_no_longer(
     assert await drained.pair.upstream.calls[0].over() == "aborted"
     assert closed["outcome"] == (MID_STREAM if seen else BEFORE)
     assert closed["basis"] == "counted"
-    assert '"cause":"cancel_drain_timeout fired"' in drained.pair.served.output
+    await drained.logged('"cause":"cancel_drain_timeout fired"')
 
 
 @pytest.mark.flags("--cancel-drain-tokens", "20")
@@ -231,7 +235,7 @@ async def test_it_is_read_on_for_so_many_tokens_and_no_more(drained: Drained, wi
     assert await upstream_call.over() == "aborted"
     after = closed["generated"]["output_tokens"] - closed["usage"]["output_tokens"]
     assert 20 < after < (30 if seen else 80)
-    assert '"cause":"cancel_drain_tokens reached"' in drained.pair.served.output
+    await drained.logged('"cause":"cancel_drain_tokens reached"')
 
 
 @pytest.mark.flags("--idle-timeout", "0.3")
@@ -239,7 +243,7 @@ async def test_the_other_time_limits_hold_as_ever(drained: Drained) -> None:
     await drained.left(STREAM, Script(text=WORDS, stall_after=5), seen=b"id:3\n")
     closed = await drained.close()
     assert (closed["outcome"], closed["basis"]) == (MID_STREAM, "counted")
-    assert '"cause":"idle_timeout fired"' in drained.pair.served.output
+    await drained.logged('"cause":"idle_timeout fired"')
 
 
 # What it holds

@@ -16,6 +16,7 @@ import orjson
 import pytest
 
 from proxy import exits, metrics
+from tests import caller
 
 ROOT = Path(__file__).parents[2]
 # The commands of "Deploy" are tests/deploy/test_readme.py's.
@@ -51,7 +52,7 @@ def test_there_is_no_command_that_nothing_here_runs() -> None:
         for command in COMMANDS
         if command in SETUP
         or command.startswith("curl ")
-        or re.search(r"dashseek (serve|simulate|translate|check|doctor)", command)
+        or re.search(r"dashseek (serve|simulate|translate|check|doctor|keys|usage)", command)
     ]
     assert known == COMMANDS
 
@@ -111,6 +112,43 @@ def test_the_tables_of_metrics_and_exit_codes_are_those_of_the_code() -> None:
     assert [line for line in lines if re.match(r"\| `(dashseek|gen_ai)_", line)] == rows
     codes = [f"| {code.value} | {meaning} |" for code, meaning in exits.MEANINGS.items()]
     assert [line for line in lines if re.match(r"\| \d \| ", line)] == codes
+
+
+async def test_the_recipes_of_keys_and_books_go_together(serve: Any, simulator: Any, tmp_path: Path) -> None:
+    """Make a key, call with it, read the book: word for word, in a shell."""
+
+    def shell(command: str) -> str:
+        dashseek = f'dashseek() {{ "{sys.executable}" -m proxy "$@"; }}\n'
+        run = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", dashseek + command],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, (command, run.stderr)
+        return run.stdout
+
+    (make,) = [command for command in COMMANDS if "dashseek keys" in command]
+    await asyncio.to_thread(shell, make)
+    key = (tmp_path / "team-a.key").read_text().strip()
+    served = await serve(
+        (await simulator()).url,
+        *("--keys-file", "keys.toml", "--journal-file", "calls.jsonl"),
+        env={"DASHSEEK_UPSTREAM_API_KEY": "sk-ours"},
+    )
+    answer = await caller.ask(served.url, caller.call(), {"Authorization": f"Bearer {key}"})
+    assert answer.status == 200
+    assert (await caller.ask(served.url, caller.call())).status == 401
+    assert served.end() == 0
+    total = answer.json["usage"]["total_tokens"]
+    books = [await asyncio.to_thread(shell, command) for command in COMMANDS if "dashseek usage" in command]
+    summed, by_key, verified, shown = books
+    assert f" {total} " in summed
+    assert "\nteam a," in by_key
+    assert verified == "1 calls, 0 unknown, 0 torn lines, no rule broken\n"
+    assert "  team a  " in shown
 
 
 async def test_the_curl_call_gets_packets(serve: Any, simulator: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -227,6 +228,21 @@ async def test_a_disk_that_fails_to_sync_is_logged_and_serving_goes_on(
             entry.close(closing())
     assert {event["event"] for event in logged} == {"journal_sync_failed"}
     assert len(lines(path)) == 2
+
+
+async def test_a_disk_that_never_answers_does_not_keep_the_process(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 6: a bounded flush at shutdown; every line has been written by then."""
+    answers = threading.Event()
+    monkeypatch.setattr(journal, "LAST_SYNC_S", 0.1)
+    monkeypatch.setattr(os, "fdatasync", lambda _: answers.wait(10))
+    try:
+        with capture_logs() as logged:
+            async with asyncio.timeout(5), journal.opened(settings.load({"journal_file": str(path)}, None, {})) as book:
+                book.open(opening()).close(closing())
+        assert [event["event"] for event in logged] == ["journal_sync_failed"]
+        assert len(lines(path)) == 2
+    finally:
+        answers.set()
 
 
 async def test_none_is_asked_for_by_default() -> None:

@@ -13,6 +13,7 @@ from proxy import journal, ledger, passage, record, watch
 from proxy.simulator import Script
 from tests import caller
 from tests.conftest import StartSimulator
+from tests.faults import chaos
 from tests.proxy.conftest import StartGateway
 from translators import faults
 
@@ -64,7 +65,7 @@ async def test_an_ok_call_was_delivered_what_was_generated(
     [
         (Script(status=429), "throttled", 429, "none"),
         (Script(status=400, error_text="Content Exists Risk"), "moderated_input", 400, "counted"),
-        (Script(finish_reason="content_filter"), "moderated_output", 400, "counted"),
+        (Script(finish_reason="content_filter"), "moderated_output", 400, "upstream_last"),
         (Script(status=500), "upstream_error", 500, "none"),
         (Script(cut_after=4), "upstream_cut", 500, "counted"),
         (Script(error_event_after=3), "upstream_error", 500, "counted"),
@@ -118,6 +119,55 @@ async def test_a_caller_who_leaves_is_billed_what_it_was_handed(
     assert (closed["usage"]["output_tokens"] > 0) == bool(events)
     assert closed["generated"]["input_tokens"] > 0
     assert closed["generated"]["output_tokens"] >= closed["usage"]["output_tokens"]
+
+
+async def test_a_call_that_was_retried_is_one_record(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
+) -> None:
+    """I8, ERR-4: two attempts, one bill."""
+    path = tmp_path / "calls.jsonl"
+    upstream = await simulator()
+    with chaos.closed_port() as dead:
+        front = await gateway_before(dead, upstream.url, journal_file=str(path))
+        answer = await caller.stream(front.url, caller.call(incremental_output=True))
+        await front.end_of()
+    _, closed = lines_of(path)
+    assert [attempt["result"] for attempt in closed["attempts"]] == ["ClientConnectorError", "200"]
+    assert closed["usage"] == closed["generated"] == caller.packets(answer.body)[-1]["usage"]
+
+
+async def test_who_leaves_between_the_last_token_and_its_usage_is_billed_without_it(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
+) -> None:
+    """MET-3, row 5: all that was generated is counted by us, and nothing says so but us."""
+    path = tmp_path / "calls.jsonl"
+    # Role, two words, finish; its usage would be the next event.
+    script = Script(text="one two", usage="own", stall_after=4)
+    _, front = await recorded(simulator, gateway_before, path, script, usage_timeout=30)
+    async with caller.dial(front.url) as line:
+        line.send(caller.request(caller.call(incremental_output=True), caller.SSE))
+        await line.head()
+        await line.until(b'" two"')
+        line.leave()
+        await front.end_of()
+    closed = lines_of(path)[-1]
+    assert (closed["outcome"], closed["basis"]) == ("client_gone_mid_stream", "counted")
+    assert closed["usage"] == closed["generated"]
+    assert closed["usage"]["output_tokens"] == 2
+
+
+async def test_a_folded_reply_that_fails_midway_was_generated_and_not_delivered(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
+) -> None:
+    """MET-3: a budget that we hold is held on a stream; of it the caller sees nothing, and upstream has worked."""
+    path = tmp_path / "calls.jsonl"
+    script = Script(reasoning="one two three four five", error_event_after=5)
+    _, front = await recorded(simulator, gateway_before, path, script)
+    answer = await caller.ask(front.url, caller.call(model="deepseek-r1", thinking_budget=1_000))
+    await front.end_of()
+    closed = lines_of(path)[-1]
+    assert (answer.status, closed["outcome"], closed["basis"]) == (500, "upstream_error", "counted")
+    assert (closed["usage"], closed["generated"]["output_tokens"]) == (journal.NOTHING, 4)
 
 
 async def test_two_choices_are_one_record(

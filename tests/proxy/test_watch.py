@@ -70,6 +70,28 @@ async def test_the_total_counts_from_the_start_of_the_call_and_nothing_re_arms_i
     assert await expiry_of(block()) is Wait.TOTAL
 
 
+async def test_a_call_whose_caller_has_left_ends_in_time_and_nothing_re_arms_that() -> None:
+    """MET-5."""
+
+    async def busy() -> None:
+        async with watch(Wait.TOKEN, {Wait.LEFT: 0.05}) as clock:
+            clock.end_within(Wait.LEFT)
+            while True:
+                await asyncio.sleep(0.005)
+                clock.enter(Wait.TOKEN)
+
+    assert await expiry_of(busy()) is Wait.LEFT
+
+
+async def test_it_does_not_put_the_end_of_a_call_off() -> None:
+    async def busy() -> None:
+        async with watch(Wait.TOKEN, {Wait.TOTAL: 0.05, Wait.LEFT: 10}) as clock:
+            clock.end_within(Wait.LEFT)
+            await asyncio.sleep(10)
+
+    assert await expiry_of(busy()) is Wait.TOTAL
+
+
 async def test_a_call_that_is_overdue_already_ends_at_its_first_wait() -> None:
     with pytest.raises(Expired):
         async with watch(Wait.TOKEN, age_s=61):
