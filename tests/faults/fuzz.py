@@ -103,10 +103,10 @@ LINES: Final = (
     b"Transfer-Encoding: xchunked", b"Transfer-Encoding: chunked, identity", b"Transfer-Encoding : chunked",
     b"Transfer-Encoding:\tchunked", b" folded", b"Host: b", b"Host:", b": empty", b"No colon", b"A\0B: c",
     b"X: \x80\xff", b"Upgrade: h2c", b"Connection: Upgrade", b"Connection: keep-alive, close", b"Expect: x",
-    b"Expect: \xff", b"Expect: 100-continue", b"Content-Encoding: gzip", b"Content-Encoding: deflate", b"Content-Encoding: br",
-    b"Content-Type: text/plain",
-    b"Content-Type: text/event-stream", b"Accept: text/event-stream", b"X-DashScope-Async: enable",
-    b"X-DashScope-EncryptionKey: {}", b"X-Request-Id: \xff", b"Authorization: Bearer", b"X: " + b"a" * 9_000,
+    b"Expect: \xff", b"Expect: 100-continue", b"Content-Encoding: gzip", b"Content-Encoding: deflate",
+    b"Content-Encoding: br", b"Content-Type: text/plain", b"Content-Type: text/event-stream",
+    b"Accept: text/event-stream", b"X-DashScope-Async: enable", b"X-DashScope-EncryptionKey: {}",
+    b"X-Request-Id: \xff", b"Authorization: Bearer", b"X: " + b"a" * 9_000,
     *(b"\r\n".join([b"X-%d: y" % number for number in range(count)]) for count in (60, 130)),
 )  # fmt: skip
 FIRST_LINES: Final = (
