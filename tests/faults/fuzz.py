@@ -145,19 +145,21 @@ async def _batch(url: str, dice: random.Random, count: int, came: Counter[str]) 
     """Some well framed on a connection that stays, the others each on its own."""
     raw = round(count * RAW)
     calls = [_call(dice) for _ in range(count - raw)]
+    silent = 0
     while calls:
         async with caller.dial(url) as line:
-            stays, first = True, True
+            stays = True
             while calls and stays:
                 answers = await _in_time(_next(line, calls[-1]), calls[-1])
-                if not answers and not first:
-                    break  # an idle connection was closed just as we wrote: as any caller, on another one then
+                silent = 0 if answers else silent + 1
+                if silent == 1:
+                    break  # it was closed for being idle, just as we wrote: as any caller, we take another one
                 came[_fit(_one(answers, calls[-1]), calls.pop())] += 1
-                stays, first = answers[0].headers.get("Connection") != "close", False
+                stays = answers[0].headers.get("Connection") != "close"
     for _ in range(raw):
         wire = _wire(dice)
         answers = await _in_time(_until_the_end(url, wire), wire)
-        # A connection may have said nothing for too long before we came to write.
+        # Here, too, a connection may have said nothing for too long before we came to write.
         answers = answers or await _in_time(_until_the_end(url, wire), wire)
         if wire:
             _one(answers, wire)

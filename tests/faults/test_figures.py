@@ -40,7 +40,7 @@ UPSTREAM_KEEPALIVE_S = 1.0
 SPREAD_S = 0.01
 # What the collector lets lie about (`app.GC_THRESHOLDS`): broken requests leave cycles behind, in aiohttp and asyncio.
 FUZZ_GROWTH_BYTES = 48 << 20
-TIMEOUTS = ("--header-timeout", "1", "--body-timeout", "1", "--keepalive-timeout", "2")
+TIMEOUTS = ("--header-timeout", "2", "--body-timeout", "1", "--keepalive-timeout", "2")
 
 
 @pytest.fixture(autouse=True)
