@@ -192,6 +192,8 @@ def other_host() -> Iterator[str]:
         _ip("-n", name, "link", "set", "theirs", "up")
         yield name
     finally:
+        # Connections that nobody can end any more would keep the namespace, and with it the cable, for minutes.
+        subprocess.run(["ip", "link", "del", "ours"], check=False, capture_output=True)
         _ip("netns", "del", name)
 
 
@@ -200,7 +202,7 @@ def _ip(*words: str) -> None:
 
 
 async def _elsewhere(stack: contextlib.AsyncExitStack, namespace: str, url: str, wire: bytes) -> None:
-    """A caller in a namespace, who sends this and reads until the stack ends: the namespace lives as long as it does."""
+    """A caller in a namespace, who sends this and reads until the stack ends: as long lives its namespace."""
     host, _, port = url.removeprefix("http://").partition(":")
     code = f"import socket, sys; s = socket.create_connection(({host!r}, {port})); s.sendall(sys.stdin.buffer.read())"
     command = ("ip", "netns", "exec", namespace, sys.executable, "-c", f"{code}\nwhile s.recv(4096): pass")
