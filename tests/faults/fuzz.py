@@ -176,11 +176,12 @@ async def _next(line: caller.Line, wire: bytes) -> list[caller.Answer]:
     """The answer, or none where the connection has ended before it."""
     line.send(wire)
     try:
-        return [await line.answer()]
-    except asyncio.IncompleteReadError as error:
-        if error.partial:
+        head = await line.head()
+    except (asyncio.IncompleteReadError, ConnectionResetError) as error:
+        if isinstance(error, asyncio.IncompleteReadError) and error.partial:
             raise
         return []
+    return [await line.answer(head)]
 
 
 async def _in_time(work: Coroutine[Any, Any, T], wire: bytes) -> T:
