@@ -193,6 +193,8 @@ async def surface(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except faults.Refusal as refusal:
+        # Its traceback holds the frames of the call, which hold the refusal: only a collection would free them.
+        refusal.__traceback__ = None
         return _refused(request, refusal.fault)
     except web.HTTPMethodNotAllowed:
         return _refused(request, faults.wrong_method(request.method))

@@ -304,7 +304,7 @@ class Connection(web.RequestHandler):
     ) -> NoReturn:
         """Answer what aiohttp could not parse, or a bug outside of any handler; the connection ends with it."""
         known_as = request_id(request)
-        if isinstance(exc, http_exceptions.HttpProcessingError):
+        if isinstance(exc, http_exceptions.HttpProcessingError) or _is_odd_expect(exc, request):
             # aiohttp's own messages repeat what was sent.
             self._malformed.note(exc.message if isinstance(exc, Misframed) else type(exc).__name__, known_as)
             self._answer(faults.BODY_INVALID, known_as)
@@ -359,6 +359,11 @@ class Connection(web.RequestHandler):
         if self._clock is not None:
             self._clock.cancel()
             self._clock = None
+
+
+def _is_odd_expect(error: BaseException | None, asked: web.BaseRequest) -> bool:
+    """Whether aiohttp came to grief over repeating an `Expect` that is no text."""
+    return isinstance(error, UnicodeEncodeError) and hdrs.EXPECT in asked.headers
 
 
 def _request_id(said: str) -> str:

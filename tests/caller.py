@@ -92,9 +92,9 @@ class Line:
         pairs = (field.partition(":") for field in fields)
         return Answer(line, CIMultiDict((name, value.strip()) for name, _, value in pairs), b"")
 
-    async def answer(self, *, bodiless: bool = False) -> Answer:
-        """The next answer, whole."""
-        head = await self.head()
+    async def answer(self, head: Answer | None = None, *, bodiless: bool = False) -> Answer:
+        """The next answer, whole; or the rest of the one whose head was read."""
+        head = head or await self.head()
         if bodiless:
             return head
         if "Content-Length" in head.headers:

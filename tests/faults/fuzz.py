@@ -103,10 +103,10 @@ LINES: Final = (
     b"Transfer-Encoding: xchunked", b"Transfer-Encoding: chunked, identity", b"Transfer-Encoding : chunked",
     b"Transfer-Encoding:\tchunked", b" folded", b"Host: b", b"Host:", b": empty", b"No colon", b"A\0B: c",
     b"X: \x80\xff", b"Upgrade: h2c", b"Connection: Upgrade", b"Connection: keep-alive, close", b"Expect: x",
-    b"Expect: 100-continue", b"Content-Encoding: gzip", b"Content-Encoding: deflate", b"Content-Encoding: br",
-    b"Content-Type: text/plain",
-    b"Content-Type: text/event-stream", b"Accept: text/event-stream", b"X-DashScope-Async: enable",
-    b"X-DashScope-EncryptionKey: {}", b"X-Request-Id: \xff", b"Authorization: Bearer", b"X: " + b"a" * 9_000,
+    b"Expect: \xff", b"Expect: 100-continue", b"Content-Encoding: gzip", b"Content-Encoding: deflate",
+    b"Content-Encoding: br", b"Content-Type: text/plain", b"Content-Type: text/event-stream",
+    b"Accept: text/event-stream", b"X-DashScope-Async: enable", b"X-DashScope-EncryptionKey: {}",
+    b"X-Request-Id: \xff", b"Authorization: Bearer", b"X: " + b"a" * 9_000,
     *(b"\r\n".join([b"X-%d: y" % number for number in range(count)]) for count in (60, 130)),
 )  # fmt: skip
 FIRST_LINES: Final = (
@@ -145,19 +145,21 @@ async def _batch(url: str, dice: random.Random, count: int, came: Counter[str]) 
     """Some well framed on a connection that stays, the others each on its own."""
     raw = round(count * RAW)
     calls = [_call(dice) for _ in range(count - raw)]
+    silent = 0
     while calls:
         async with caller.dial(url) as line:
-            stays, first = True, True
+            stays = True
             while calls and stays:
                 answers = await _in_time(_next(line, calls[-1]), calls[-1])
-                if not answers and not first:
-                    break  # an idle connection was closed just as we wrote: as any caller, on another one then
+                silent = 0 if answers else silent + 1
+                if silent == 1:
+                    break  # it was closed for being idle, just as we wrote: as any caller, we take another one
                 came[_fit(_one(answers, calls[-1]), calls.pop())] += 1
-                stays, first = answers[0].headers.get("Connection") != "close", False
+                stays = answers[0].headers.get("Connection") != "close"
     for _ in range(raw):
         wire = _wire(dice)
         answers = await _in_time(_until_the_end(url, wire), wire)
-        # A connection may have said nothing for too long before we came to write.
+        # Here, too, a connection may have said nothing for too long before we came to write.
         answers = answers or await _in_time(_until_the_end(url, wire), wire)
         if wire:
             _one(answers, wire)
@@ -174,11 +176,12 @@ async def _next(line: caller.Line, wire: bytes) -> list[caller.Answer]:
     """The answer, or none where the connection has ended before it."""
     line.send(wire)
     try:
-        return [await line.answer()]
-    except asyncio.IncompleteReadError as error:
-        if error.partial:
+        head = await line.head()
+    except (asyncio.IncompleteReadError, ConnectionResetError) as error:
+        if isinstance(error, asyncio.IncompleteReadError) and error.partial:
             raise
         return []
+    return [await line.answer(head)]
 
 
 async def _in_time(work: Coroutine[Any, Any, T], wire: bytes) -> T:

@@ -292,7 +292,8 @@ async def test_f72_a_log_that_nobody_reads_stops_no_call(vocabulary: tokens.Voca
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command = [sys.executable, "-m", "proxy", "serve", "--upstream", upstream.url, "--port", str(port)]
+        flags = ("--upstream", upstream.url, "--port", str(port), "--admin-port", "0")
+        command = [sys.executable, "-m", "proxy", "serve", *flags]
         start = asyncio.to_thread(subprocess.Popen, command, cwd=tmp_path, env=env, stdout=writes, stderr=writes)
         process = await start
         os.close(writes)

@@ -178,14 +178,18 @@ class TestLog:
 
     @pytest.mark.parametrize("own_key", [False, True], ids=["callers' key", "our own key"])
     async def test_it_holds_no_key_no_prompt_and_no_answer(
-        self, simulator: StartSimulator, serve: StartServe, own_key: bool
+        self, simulator: StartSimulator, serve: StartServe, own_key: bool, tmp_path: Path
     ) -> None:
-        """Canaries in everything a caller and an upstream can say, and every way a call can end."""
+        """Canaries in everything a caller and an upstream can say, and every way a call can end.
+
+        Looked for in everything that is written: output, debug log, journal, metrics, and every refusal, head and body.
+        """
         canary = self.CANARIES
         env = {"DASHSEEK_UPSTREAM_API_KEY": canary["our own key"]} if own_key else {}
         upstream = await simulator(Script(text=canary["answer"], reasoning=canary["chain"]))
         flags = ("--log-level", "debug", "--idle-timeout", "0.3", "--first-token-timeout", "0.6")
-        served = await serve(upstream.url, *flags, env=env)
+        served = await serve(upstream.url, *flags, "--journal-file", str(tmp_path / "journal"), env=env)
+        answers: list[caller.Answer] = []
         headers = {
             "Authorization": f"Bearer {canary['key']}",
             "X-Canary": canary["header"],
@@ -212,7 +216,7 @@ class TestLog:
         for sse in (caller.SSE, {}):
             for script in scripts:
                 upstream.scripts.append(script)
-                await caller.ask(served.url, call, headers | sse)
+                answers.append(await caller.ask(served.url, call, headers | sse))
         thinking = {"enable_thinking": True, "thinking_budget": 3, "incremental_output": True}
         others = [
             caller.request(caller.call(canary["prompt"], model="deepseek-v3.2", **thinking), headers | caller.SSE),
@@ -229,9 +233,14 @@ class TestLog:
         for wire in others:
             async with caller.dial(served.url) as line:
                 line.send(wire)
-                await line.answer()
+                answers.append(await line.answer())
+        metrics = await caller.ask(served.admin_url, b"", {"Connection": "close"}, path="/metrics", method="GET")
+        assert b"dashseek_requests_total" in metrics.body
         assert await asyncio.to_thread(served.end) == 0
-        assert not {name for name, word in canary.items() if word in served.output}
+        refusals = [str(answer) for answer in answers if answer.status != 200]
+        assert len(refusals) > len(others)
+        written = "\n".join((served.output, str(metrics), (tmp_path / "journal").read_text(), *refusals))
+        assert not {name for name, word in canary.items() if word in written}
         assert "raceback" not in served.output
 
     async def test_every_line_of_a_call_carries_its_id(self, simulator: StartSimulator, serve: StartServe) -> None:

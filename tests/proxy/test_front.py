@@ -57,6 +57,7 @@ NOT_HTTP = {
     "a chunk size beyond all numbers": post("Transfer-Encoding: chunked\r\n", b"fffffffffffffffff\r\n{}\r\n"),
     "an encoding that does not exist here": post("Content-Encoding: br\r\nContent-Length: 2\r\n", b"{}"),
     "an expectation nobody knows": post(f"Expect: {CANARY}\r\nContent-Length: 2\r\n", b"{}"),
+    "an expectation that is no text": post("Expect: x\r\nContent-Length: 2\r\n", b"{}").replace(b"t: x", b"t: \xff"),
 }
 
 
