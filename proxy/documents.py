@@ -19,7 +19,7 @@ import orjson
 
 from config import models as tables
 from config import settings
-from proxy import openapi, phrases, probes
+from proxy import journal, limits, openapi, phrases, probes
 from translators import answer, dialogue, faults, pipe
 from translators.dashscope import call, models, parameters
 from translators.dialogue import Json
@@ -254,6 +254,53 @@ def _failures(language: phrases.Language, _: Sources) -> str:
     )
 
 
+def _waits(language: phrases.Language, _: Sources) -> str:
+    head = (("setting", "default, s", "waits for", "then"), ("设置", "默认值，秒", "等待什么", "到时"))
+    chosen = settings.Settings()
+    return _table(
+        head[language],
+        (
+            (_code(name), f"{getattr(chosen, name):g}", *(words[language] for words in said))
+            for name, said in phrases.WAITS.items()
+        ),
+    )
+
+
+def _recorded(language: phrases.Language, _: Sources) -> str:
+    head = (("field", "line", "meaning"), ("字段", "行", "含义"))
+    lines = {"open, close": journal.Opening, "close": journal.Closing}
+    return _table(
+        head[language],
+        (
+            (_code(name), line, phrases.RECORDED[name][language])
+            for line, shape in lines.items()
+            for name in shape.__annotations__
+        ),
+    )
+
+
+def _outcomes(language: phrases.Language, _: Sources) -> str:
+    head = (("outcome", "meaning"), ("outcome", "含义"))
+    return _table(
+        head[language],
+        ((_code(outcome.value), phrases.OUTCOMES[outcome.value][language]) for outcome in journal.Outcome),
+    )
+
+
+def _limits(language: phrases.Language, _: Sources) -> str:
+    head = (("limit", "of", "who is over it reads"), ("限额", "对象", "超出者收到"))
+    said: dict[limits.Kind, phrases.Words] = {
+        "concurrency": ("calls open at the same time", "同时进行的调用"),
+        "burst": ("calls a second", "每秒调用"),
+        "rpm": ("calls a minute", "每分钟调用"),
+        "tpm": ("tokens a minute", "每分钟 token"),
+    }
+    return _table(
+        head[language],
+        ((_code(kind), said[kind][language], _read(fault)) for kind, fault in limits.FAULTS.items()),
+    )
+
+
 def _stream_states(language: phrases.Language, _: Sources) -> str:
     return _machine(pipe.State, pipe.Event, pipe.NEXT, language)
 
@@ -282,6 +329,10 @@ TABLES: Final[Mapping[str, Callable[[phrases.Language, Sources], str]]] = {
     "dialects": _dialects,
     "faults": _faults,
     "failures": _failures,
+    "waits": _waits,
+    "recorded": _recorded,
+    "outcomes": _outcomes,
+    "limits": _limits,
     "stream-states": _stream_states,
     "stream-diagram": _stream_diagram,
     "choice-states": _choice_states,

@@ -16,7 +16,7 @@ import pytest
 from click import testing
 
 from config import settings
-from proxy import app, documents, phrases, probes
+from proxy import app, documents, journal, phrases, probes
 from tests import caller, corpus, lint
 from tests.conftest import StartServe, StartSimulator
 from translators import dialogue, faults, pipe, tokens
@@ -32,8 +32,13 @@ SHIPPED = documents.shipped()
 BLOCK = re.compile(r"<!-- example: (\S+) (\w+) ?(\S*) -->\n```\w+\n(.*?)\n```", re.DOTALL)
 FENCE = re.compile(r"^```\w+\n.*?^```$", re.DOTALL | re.MULTILINE)
 # The rules that are the protocol, by the last number of each room.
-LAST = {"HTTP": 11, "REQ": 8, "PAR": 19, "OUT": 9, "SSE": 11, "USE": 6, "ERR": 6, "MOD": 5}
-RULE = re.compile(r"\b(HTTP|REQ|PAR|OUT|SSE|USE|ERR|MOD)-(\d+)\b")
+LAST = {"HTTP": 11, "REQ": 8, "PAR": 19, "OUT": 9, "SSE": 11, "USE": 6, "ERR": 6, "MOD": 5} | {
+    "MET": 6,
+    "LIM": 1,
+    "KEY": 1,
+    "OPS": 3,
+}
+RULE = re.compile(rf"\b({'|'.join(LAST)})-(\d+)\b")
 RULES = [f"{room}-{number}" for room, last in LAST.items() for number in range(1, last + 1)]
 RANGE = re.compile(r"\b([A-Z]+)-(\d+) ?(?:…|–|to) ?(?:\1-)?(\d+)\b")
 
@@ -114,6 +119,17 @@ def test_every_fault_and_every_parameter_has_its_words_in_the_tables() -> None:
     assert makers == documents.MADE.keys()
     assert constants | makers == phrases.TRIGGERS.keys()
     assert {probe.rule for probe in probes.REFUSED} == {f"PAR-{number}" for number in range(1, 20)}
+
+
+def test_every_wait_and_every_line_of_the_journal_has_its_words() -> None:
+    """ERR-5, MET-1."""
+    waits = {
+        name for name in settings.Settings.model_fields if re.search(r"timeout|^head_hold$|^heartbeat$|^drain", name)
+    }
+    # These are waits of the operator's side alone: for the record, and for a connection nobody uses.
+    assert waits - {"cancel_drain_timeout", "cancel_drain_tokens", "upstream_keepalive_timeout"} == phrases.WAITS.keys()
+    assert {outcome.value for outcome in journal.Outcome} == phrases.OUTCOMES.keys()
+    assert journal.Closing.__annotations__.keys() | journal.Opening.__annotations__.keys() == phrases.RECORDED.keys()
 
 
 def ranges(text: str) -> list[str]:
