@@ -8,7 +8,7 @@ a probe has just earned, and what goes upstream is what `request.explain` says o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
@@ -65,7 +65,8 @@ def shipped() -> Sources:
 
 def fill(document: str, language: phrases.Language, sources: Sources) -> str:
     """The document with every generated block written anew; KeyError for a mark that names no table."""
-    return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]](language, sources)}\n{found[3]}", document)
+    known = {**TABLES, **README_TABLES}
+    return BLOCK.sub(lambda found: f"{found[1]}{known[found[2]](language, sources)}\n{found[3]}", document)
 
 
 def refresh(directory: Path, *, write: bool) -> list[str]:
@@ -80,6 +81,16 @@ def refresh(directory: Path, *, write: bool) -> list[str]:
     return stale
 
 
+def refresh_readme(directory: Path, *, write: bool) -> list[str]:
+    """The same for the README, where there is one: it does not ship."""
+    path = directory / "README.md"
+    before = path.read_text("utf-8") if path.exists() else ""
+    after = fill(before, phrases.Language.EN, shipped())
+    if write and after != before:
+        path.write_text(after, "utf-8")
+    return [path.name] if after != before else []
+
+
 def described(document: str, sources: Sources) -> str:
     """The OpenAPI document, with streams that stand in the protocol document, where a test runs them."""
     answers = dict(ANSWER.findall(document))
@@ -91,7 +102,7 @@ def described(document: str, sources: Sources) -> str:
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a document is stale.")
 def main(*, check: bool) -> None:
     """Write the tables of the protocol document anew, in both its languages, and the OpenAPI document."""
-    stale = refresh(HOME, write=not check)
+    stale = [*refresh(HOME, write=not check), *refresh_readme(HOME.parent, write=not check)]
     for name in stale:
         click.echo(f"{name}: {'stale' if check else 'written'}")
     if check and stale:
@@ -301,6 +312,41 @@ def _limits(language: phrases.Language, _: Sources) -> str:
     )
 
 
+def _client(_: phrases.Language, __: Sources) -> str:
+    code = (Path(__file__).parent / "examples" / "call.mjs").read_text("utf-8")
+    return f"```js\n{code.rstrip()}\n```"
+
+
+def _fidelity(language: phrases.Language, sources: Sources) -> str:
+    head = (("DashScope", "native", "done here", "left out or refused", "why"),) * 2
+    return _table(head[language], (*_parameter_fidelity(sources), *phrases.FEATURES, *_ignored_fidelity()))
+
+
+def _parameter_fidelity(sources: Sources) -> Iterator[Sequence[str]]:
+    """A row for each parameter: where upstream does it itself, where the proxy does it for upstream, where nobody does.
+
+    The first probe of a parameter that is not about thinking speaks for it: the plainest call there is.
+    """
+    for row in parameters.ROWS:
+        probe = next((probe for probe in probes.CROSSED if next(iter(probe.given)) == row.theirs), None)
+        where: dict[str, list[str]] = {"=": [], "⌂": [], "—": []}
+        for name, dialect in dialects.DIALECTS.items() if probe else ():
+            crossed = _crossing(probe, dialect, sources) if probe else ""
+            where[crossed[0] if crossed[0] in where else "="].append(name)
+        here = phrases.HERE.get(row.theirs)
+        cells = here or tuple(_names(where[mark]) for mark in ("=", "⌂", "—"))
+        yield (_code(row.theirs), *cells, f"{row.why} ({row.source})")
+
+
+def _names(listed: Collection[str]) -> str:
+    return "all" if len(listed) == len(dialects.DIALECTS) else ", ".join(listed) or "–"
+
+
+def _ignored_fidelity() -> Iterator[Sequence[str]]:
+    for name, why in parameters.DROPPED.items():
+        yield (_code(name), "–", "–", "ignored", f"{why} (HTTP-8)")
+
+
 def _stream_states(language: phrases.Language, _: Sources) -> str:
     return _machine(pipe.State, pipe.Event, pipe.NEXT, language)
 
@@ -329,6 +375,7 @@ TABLES: Final[Mapping[str, Callable[[phrases.Language, Sources], str]]] = {
     "dialects": _dialects,
     "faults": _faults,
     "failures": _failures,
+    "client": _client,
     "waits": _waits,
     "recorded": _recorded,
     "outcomes": _outcomes,
@@ -338,6 +385,10 @@ TABLES: Final[Mapping[str, Callable[[phrases.Language, Sources], str]]] = {
     "choice-states": _choice_states,
     "choice-diagram": _choice_diagram,
 }
+
+
+# What stands in the README alone, which is English.
+README_TABLES: Final = {"fidelity": _fidelity}
 
 
 def _typed(kind: Callable[[Any, str], Any], value: object) -> str:

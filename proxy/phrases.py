@@ -254,3 +254,25 @@ RECORDED: Final[Mapping[str, Words]] = {
         "各时刻毫秒数：发往上游、首包、末包、结束",
     ),
 }
+
+# Parameters that lay out our own answer, or ask for what nobody has: native, done here, left out or refused.
+HERE: Final[Mapping[str, tuple[str, str, str]]] = {
+    "result_format": ("–", "all", "–"),
+    "incremental_output": ("–", "all", "–"),
+    "enable_search": ("–", "–", "`true` is refused"),
+}
+
+# What DashScope has beside parameters: its name, native, done here, left out or refused, why.
+FEATURES: Final[tuple[tuple[str, str, str, str, str], ...]] = (
+    ("SSE packets, incremental and cumulative", "–", "all", "–", "every upstream streams deltas (SSE-1, SSE-5)"),
+    ("usage on every packet", "–", "all", "–", "counted until upstream's own figure comes, which wins (USE-1, USE-3)"),
+    ("`input.prompt` and `input.history`", "–", "all", "–", "short for messages (REQ-2)"),
+    ("text parts of `content`", "–", "all", "–", "joined (REQ-4)"),
+    ("parts that are images, audio, files", "–", "–", "refused", "these models read text (REQ-4)"),
+    ("`partial` (prefix completion)", "all", "–", "–", "by each dialect's own way (REQ-6)"),
+    ("`reasoning_content` of earlier turns", "all but openai", "–", "openai", "thinking with tools needs it (REQ-7)"),
+    ("multimodal endpoint", "–", "–", "refused", "text-only models (HTTP-3)"),
+    ("asynchronous calls", "–", "–", "refused", "nobody keeps results (HTTP-9)"),
+    ("encrypted bodies", "–", "–", "refused", "the platform's own keys (HTTP-9)"),
+    ("workspaces, data inspection, resources", "–", "–", "ignored", "the platform's own (HTTP-8)"),
+)

@@ -32,7 +32,15 @@ SHIPPED = documents.shipped()
 BLOCK = re.compile(r"<!-- example: (\S+) (\w+) ?(\S*) -->\n```\w+\n(.*?)\n```", re.DOTALL)
 FENCE = re.compile(r"^```\w+\n.*?^```$", re.DOTALL | re.MULTILINE)
 # The rules that are the protocol, by the last number of each room.
-LAST = {"HTTP": 11, "REQ": 8, "PAR": 19, "OUT": 9, "SSE": 11, "USE": 6, "ERR": 6, "MOD": 5} | {
+LAST = {
+    "HTTP": 11,
+    "REQ": 8,
+    "PAR": 19,
+    "OUT": 9,
+    "SSE": 11,
+    "USE": 6,
+    "ERR": 6,
+    "MOD": 5,
     "MET": 6,
     "LIM": 1,
     "KEY": 1,
@@ -195,6 +203,15 @@ def test_both_languages_have_the_same_sections_rules_invariants_and_examples() -
         assert sorted(mark.findall(ENGLISH)) == sorted(mark.findall(CHINESE)), mark.pattern
     assert BLOCK.findall(ENGLISH) == BLOCK.findall(CHINESE)
     assert len(FENCE.findall(ENGLISH)) == len(FENCE.findall(CHINESE))
+
+
+def tables(text: str) -> list[int]:
+    """How many cells each line of a table has, line by line."""
+    return [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")]
+
+
+def test_both_languages_have_the_same_tables() -> None:
+    assert tables(ENGLISH) == tables(CHINESE)
 
 
 def numbers(text: str) -> list[str]:
