@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from enum import Enum
+from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +55,14 @@ class Sources:
 
     rows: tuple[dialogue.Model, ...]
     catalogue: models.Catalogue
+
+
+class Doer(IntEnum):
+    """Who does what a call asks for, the best first."""
+
+    UPSTREAM = 0
+    US = 1
+    NOBODY = 2
 
 
 def shipped() -> Sources:
@@ -323,19 +331,25 @@ def _fidelity(language: phrases.Language, sources: Sources) -> str:
 
 
 def _parameter_fidelity(sources: Sources) -> Iterator[Sequence[str]]:
-    """A row for each parameter: where upstream does it itself, where the proxy does it for upstream, where nobody does.
-
-    The first probe of a parameter that is not about thinking speaks for it: the plainest call there is.
-    """
+    """A row for each parameter: who has it, for whom the proxy does it, and who goes without, in the worst probe."""
     for row in parameters.ROWS:
-        probe = next((probe for probe in probes.CROSSED if next(iter(probe.given)) == row.theirs), None)
-        where: dict[str, list[str]] = {"=": [], "⌂": [], "—": []}
-        for name, dialect in dialects.DIALECTS.items() if probe else ():
-            crossed = _crossing(probe, dialect, sources) if probe else ""
-            where[crossed[0] if crossed[0] in where else "="].append(name)
-        here = phrases.HERE.get(row.theirs)
-        cells = here or tuple(_names(where[mark]) for mark in ("=", "⌂", "—"))
+        asked = [probe for probe in probes.CROSSED if next(iter(probe.given)) == row.theirs]
+        where: dict[Doer, list[str]] = {doer: [] for doer in Doer}
+        for name, dialect in dialects.DIALECTS.items():
+            where[max((_doer(_crossed_by(probe, dialect, sources), probe) for probe in asked), default=Doer.US)].append(
+                name
+            )
+        cells = phrases.HERE.get(row.theirs) or tuple(_names(names) for names in where.values())
         yield (_code(row.theirs), *cells, f"{row.why} ({row.source})")
+
+
+def _doer(crossing: Crossing, probe: probes.Probe) -> Doer:
+    """Who does what a probe asks for; an effort is not a budget, and another value of the same field is our doing."""
+    if crossing.action == "dropped" or (crossing.ours, crossing.theirs) == ("thinking_budget", "reasoning_effort"):
+        return Doer.NOBODY
+    asked = next(iter(probe.given.items()))
+    changed = asked[0] in crossing.sent and crossing.sent[asked[0]] != asked[1]
+    return Doer.US if crossing.action == "emulated" or changed else Doer.UPSTREAM
 
 
 def _names(listed: Collection[str]) -> str:
@@ -416,11 +430,15 @@ def refusal_of(probe: probes.Probe, sources: Sources) -> faults.Fault:
 
 def _crossing(probe: probes.Probe, dialect: dialects.Dialect, sources: Sources) -> str:
     theirs = next(iter(probe.given))
+    return _crossed_as(_crossed_by(probe, dialect, sources), {theirs: probe.given[theirs]})
+
+
+def _crossed_by(probe: probes.Probe, dialect: dialects.Dialect, sources: Sources) -> Crossing:
+    theirs = next(iter(probe.given))
     ours = next(row.ours for row in parameters.ROWS if row.theirs == theirs)
     asked = _call(probe, sources)
     crossed = request.explain(asked, dialect, upstream_model=request.upstream_id(asked, dialect))
-    found = next(crossing for crossing in crossed if crossing.ours == ours)
-    return _crossed_as(found, {theirs: probe.given[theirs]})
+    return next(crossing for crossing in crossed if crossing.ours == ours)
 
 
 def _crossed_as(crossing: Crossing, given: Json) -> str:

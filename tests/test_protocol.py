@@ -21,7 +21,7 @@ from tests import caller, corpus, lint
 from tests.conftest import StartServe, StartSimulator
 from translators import dialogue, faults, pipe, tokens
 from translators.dashscope import call as calls
-from translators.dashscope import messages, packets, rules, tools
+from translators.dashscope import messages, packets, parameters, rules, tools
 from translators.openai import dialects, failures, prompt, request
 
 ROOT = Path(__file__).parents[1]
@@ -179,6 +179,18 @@ def test_the_command_mends_a_stale_document_and_only_names_it_when_told_to_check
     ran = testing.CliRunner().invoke(documents.main)
     assert (ran.exit_code, ran.output.split()) == (0, [word for name in names for word in (f"{name}:", "written")])
     assert {name: (tmp_path / name).read_text("utf-8") for name in names} == fresh
+
+
+def test_the_readme_says_what_becomes_of_each_feature() -> None:
+    """Its table is fresh, and the dialects it names by hand are the ones."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert documents.fill(readme, phrases.Language.EN, SHIPPED) == readme, "run: python -m proxy.documents"
+    assert [mark[2] for mark in documents.BLOCK.finditer(readme)] == [*documents.README_TABLES]
+    assert [name for name, row in dialects.DIALECTS.items() if not row.keeps_reasoning] == ["openai"]
+    rows = {line.split("`")[1]: line for line in readme.splitlines() if line.startswith("| `")}
+    assert {row.theirs for row in parameters.ROWS} | parameters.DROPPED.keys() <= rows.keys()
+    assert "| deepseek, ark, openai |" in rows["top_k"]
+    assert "| deepseek, siliconflow, ark |" in rows["response_format"]
 
 
 def test_a_probe_that_is_not_refused_is_no_row() -> None:
