@@ -168,12 +168,12 @@ THINKS: Final[Mapping[str, Words]] = {
 WAITS: Final[Mapping[str, tuple[Words, Words]]] = {
     "header_timeout": (
         ("the head of a call, from the caller", "调用方发来请求头"),
-        ("the connection ends", "连接关闭"),
+        ("500 `RequestTimeOut`; silence just ends", "500 `RequestTimeOut`；一言不发则直接关闭"),
     ),
     "body_timeout": (("its body, from the caller", "调用方发来请求体"), ("400 `InvalidParameter`",) * 2),
     "connect_timeout": (
         ("a connection to upstream, TLS included", "连接上游（含 TLS）"),
-        ("503 `ModelUnavailable`",) * 2,
+        ("500 `RequestTimeOut`",) * 2,
     ),
     "first_token_timeout": (
         ("the first token, from the call upstream", "自调用上游起的首个 token"),
