@@ -16,7 +16,7 @@ import pytest
 from click import testing
 
 from config import settings
-from proxy import app, documents, journal, passage, phrases, probes
+from proxy import app, documents, journal, passage, phrases, probes, upstream
 from tests import caller, corpus, lint
 from tests.conftest import StartServe, StartSimulator
 from translators import dialogue, faults, pipe, tokens
@@ -137,7 +137,7 @@ def test_every_wait_and_every_line_of_the_journal_has_its_words() -> None:
     # These are waits of the operator's side alone: for the record, and for a connection nobody uses.
     assert waits - {"cancel_drain_timeout", "cancel_drain_tokens", "upstream_keepalive_timeout"} == phrases.WAITS.keys()
     timed = {wait.value: fault for wait, fault in passage.EXPIRED.items() if wait.value in phrases.WAITS}
-    timed |= {"header_timeout": faults.TIMED_OUT, "connect_timeout": faults.TIMED_OUT}
+    timed["connect_timeout"] = next(fault for _, fault, why in upstream.FAULTS if "connect_timeout" in why)
     assert timed.keys() >= {"body_timeout", "first_token_timeout", "idle_timeout", "total_timeout", "drain_timeout"}
     for name, fault in timed.items():
         assert all(said.startswith(f"{fault.status} `{fault.code}`") for said in phrases.WAITS[name][1]), name
