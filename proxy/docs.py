@@ -52,6 +52,7 @@ MARK: Final = re.compile(r"<!-- example: (\S+) (\w+) ?(\S*) -->\n```(\w+)")
 COMMENT: Final = re.compile(r"<!--.*?-->\n?", re.DOTALL)
 OTHER_LANGUAGE: Final = re.compile(r"\[[^\]]+\]\(PROTOCOL[\w.]*\) · ")
 RULE: Final = re.compile(r"\b[A-Z]{1,4}-\d+\b")
+NAME: Final = re.compile(r"<code>([^<\s]{1,28})</code>")
 SLOT: Final = re.compile(r"\{\{(\w+)\}\}")
 
 CALLER: Final = web.AppKey("caller", aiohttp.ClientSession)
@@ -139,8 +140,9 @@ def rendered(document: str, prefix: str) -> tuple[str, str]:
             edge = '<div class="wide"><table>' if token.type == "table_open" else "</table></div>"
             token.type, token.content = "html_block", edge
     article = markdown.renderer.render(tokens, markdown.options, {})
-    # A number breaks at its hyphen otherwise, and then its column does.
-    return RULE.sub(r'<span class="rule">\g<0></span>', article), f"<ul>{''.join(contents)}</ul>"
+    # A number breaks at its hyphen otherwise, and a name anywhere in a narrow column.
+    article = NAME.sub(r'<code class="whole">\1</code>', RULE.sub(r'<span class="whole">\g<0></span>', article))
+    return article, f"<ul>{''.join(contents)}</ul>"
 
 
 def _fence(info: str, content: str, tip: str) -> str:

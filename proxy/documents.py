@@ -8,9 +8,9 @@ a probe has just earned, and what goes upstream is what `request.explain` says o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from enum import Enum
+from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ import orjson
 
 from config import models as tables
 from config import settings
-from proxy import openapi, phrases, probes
+from proxy import journal, limits, openapi, phrases, probes
 from translators import answer, dialogue, faults, pipe
 from translators.dashscope import call, models, parameters
 from translators.dialogue import Json
@@ -57,6 +57,14 @@ class Sources:
     catalogue: models.Catalogue
 
 
+class Doer(IntEnum):
+    """Who does what a call asks for, the best first."""
+
+    UPSTREAM = 0
+    US = 1
+    NOBODY = 2
+
+
 def shipped() -> Sources:
     """The models as they ship, without any operator's settings."""
     rows = tuple(dialogue.Model(**row) for row in tables.load(settings.Settings()))
@@ -65,7 +73,8 @@ def shipped() -> Sources:
 
 def fill(document: str, language: phrases.Language, sources: Sources) -> str:
     """The document with every generated block written anew; KeyError for a mark that names no table."""
-    return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]](language, sources)}\n{found[3]}", document)
+    known = {**TABLES, **README_TABLES}
+    return BLOCK.sub(lambda found: f"{found[1]}{known[found[2]](language, sources)}\n{found[3]}", document)
 
 
 def refresh(directory: Path, *, write: bool) -> list[str]:
@@ -80,6 +89,16 @@ def refresh(directory: Path, *, write: bool) -> list[str]:
     return stale
 
 
+def refresh_readme(directory: Path, *, write: bool) -> list[str]:
+    """The same for the README, where there is one: it does not ship."""
+    path = directory / "README.md"
+    before = path.read_text("utf-8") if path.exists() else ""
+    after = fill(before, phrases.Language.EN, shipped())
+    if write and after != before:
+        path.write_text(after, "utf-8")
+    return [path.name] if after != before else []
+
+
 def described(document: str, sources: Sources) -> str:
     """The OpenAPI document, with streams that stand in the protocol document, where a test runs them."""
     answers = dict(ANSWER.findall(document))
@@ -91,7 +110,7 @@ def described(document: str, sources: Sources) -> str:
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a document is stale.")
 def main(*, check: bool) -> None:
     """Write the tables of the protocol document anew, in both its languages, and the OpenAPI document."""
-    stale = refresh(HOME, write=not check)
+    stale = [*refresh(HOME, write=not check), *refresh_readme(HOME.parent, write=not check)]
     for name in stale:
         click.echo(f"{name}: {'stale' if check else 'written'}")
     if check and stale:
@@ -254,6 +273,94 @@ def _failures(language: phrases.Language, _: Sources) -> str:
     )
 
 
+def _waits(language: phrases.Language, _: Sources) -> str:
+    head = (("setting", "default, s", "waits for", "then"), ("设置", "默认值，秒", "等待什么", "到时"))
+    chosen = settings.Settings()
+    return _table(
+        head[language],
+        (
+            (_code(name), f"{getattr(chosen, name):g}", *(words[language] for words in said))
+            for name, said in phrases.WAITS.items()
+        ),
+    )
+
+
+def _recorded(language: phrases.Language, _: Sources) -> str:
+    head = (("field", "line", "meaning"), ("字段", "行", "含义"))
+    lines = {"open, close": journal.Opening, "close": journal.Closing}
+    return _table(
+        head[language],
+        (
+            (_code(name), line, phrases.RECORDED[name][language])
+            for line, shape in lines.items()
+            for name in shape.__annotations__
+        ),
+    )
+
+
+def _outcomes(language: phrases.Language, _: Sources) -> str:
+    head = (("outcome", "meaning"), ("outcome", "含义"))
+    return _table(
+        head[language],
+        ((_code(outcome.value), phrases.OUTCOMES[outcome.value][language]) for outcome in journal.Outcome),
+    )
+
+
+def _limits(language: phrases.Language, _: Sources) -> str:
+    head = (("limit", "of", "who is over it reads"), ("限额", "对象", "超出者收到"))
+    said: dict[limits.Kind, phrases.Words] = {
+        "concurrency": ("calls open at the same time", "同时进行的调用"),
+        "burst": ("calls a second", "每秒调用"),
+        "rpm": ("calls a minute", "每分钟调用"),
+        "tpm": ("tokens a minute", "每分钟 token"),
+    }
+    return _table(
+        head[language],
+        ((_code(kind), said[kind][language], _read(fault)) for kind, fault in limits.FAULTS.items()),
+    )
+
+
+def _client(_: phrases.Language, __: Sources) -> str:
+    code = (Path(__file__).parent / "examples" / "call.mjs").read_text("utf-8")
+    return f"```js\n{code.rstrip()}\n```"
+
+
+def _fidelity(language: phrases.Language, sources: Sources) -> str:
+    head = (("DashScope", "native", "done here", "left out or refused", "why"),) * 2
+    return _table(head[language], (*_parameter_fidelity(sources), *phrases.FEATURES, *_ignored_fidelity()))
+
+
+def _parameter_fidelity(sources: Sources) -> Iterator[Sequence[str]]:
+    """A row for each parameter: who has it, for whom the proxy does it, and who goes without, in the worst probe."""
+    for row in parameters.ROWS:
+        asked = [probe for probe in probes.CROSSED if next(iter(probe.given)) == row.theirs]
+        where: dict[Doer, list[str]] = {doer: [] for doer in Doer}
+        for name, dialect in dialects.DIALECTS.items():
+            where[max((_doer(_crossed_by(probe, dialect, sources), probe) for probe in asked), default=Doer.US)].append(
+                name
+            )
+        cells = phrases.HERE.get(row.theirs) or tuple(_names(names) for names in where.values())
+        yield (_code(row.theirs), *cells, f"{row.why} ({row.source})")
+
+
+def _doer(crossing: Crossing, probe: probes.Probe) -> Doer:
+    """Who does what a probe asks for; an effort is not a budget, and another value of the same field is our doing."""
+    if crossing.action == "dropped" or (crossing.ours, crossing.theirs) == ("thinking_budget", "reasoning_effort"):
+        return Doer.NOBODY
+    asked = next(iter(probe.given.items()))
+    changed = asked[0] in crossing.sent and crossing.sent[asked[0]] != asked[1]
+    return Doer.US if crossing.action == "emulated" or changed else Doer.UPSTREAM
+
+
+def _names(listed: Collection[str]) -> str:
+    return "all" if len(listed) == len(dialects.DIALECTS) else ", ".join(listed) or "–"
+
+
+def _ignored_fidelity() -> Iterator[Sequence[str]]:
+    for name, why in parameters.DROPPED.items():
+        yield (_code(name), "–", "–", "ignored", f"{why} (HTTP-8)")
+
+
 def _stream_states(language: phrases.Language, _: Sources) -> str:
     return _machine(pipe.State, pipe.Event, pipe.NEXT, language)
 
@@ -282,11 +389,20 @@ TABLES: Final[Mapping[str, Callable[[phrases.Language, Sources], str]]] = {
     "dialects": _dialects,
     "faults": _faults,
     "failures": _failures,
+    "client": _client,
+    "waits": _waits,
+    "recorded": _recorded,
+    "outcomes": _outcomes,
+    "limits": _limits,
     "stream-states": _stream_states,
     "stream-diagram": _stream_diagram,
     "choice-states": _choice_states,
     "choice-diagram": _choice_diagram,
 }
+
+
+# What stands in the README alone, which is English.
+README_TABLES: Final = {"fidelity": _fidelity}
 
 
 def _typed(kind: Callable[[Any, str], Any], value: object) -> str:
@@ -314,11 +430,15 @@ def refusal_of(probe: probes.Probe, sources: Sources) -> faults.Fault:
 
 def _crossing(probe: probes.Probe, dialect: dialects.Dialect, sources: Sources) -> str:
     theirs = next(iter(probe.given))
+    return _crossed_as(_crossed_by(probe, dialect, sources), {theirs: probe.given[theirs]})
+
+
+def _crossed_by(probe: probes.Probe, dialect: dialects.Dialect, sources: Sources) -> Crossing:
+    theirs = next(iter(probe.given))
     ours = next(row.ours for row in parameters.ROWS if row.theirs == theirs)
     asked = _call(probe, sources)
     crossed = request.explain(asked, dialect, upstream_model=request.upstream_id(asked, dialect))
-    found = next(crossing for crossing in crossed if crossing.ours == ours)
-    return _crossed_as(found, {theirs: probe.given[theirs]})
+    return next(crossing for crossing in crossed if crossing.ours == ours)
 
 
 def _crossed_as(crossing: Crossing, given: Json) -> str:

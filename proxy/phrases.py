@@ -163,3 +163,116 @@ THINKS: Final[Mapping[str, Words]] = {
     "hybrid": ("when asked", "按需"),
     "always": ("always", "总是"),
 }
+
+# Settings that are waits, in the order a call meets them: what is waited for, and what the caller reads at its end.
+WAITS: Final[Mapping[str, tuple[Words, Words]]] = {
+    "header_timeout": (
+        ("the head of a call, from the caller", "调用方发来请求头"),
+        ("500 `RequestTimeOut`; silence just ends", "500 `RequestTimeOut`；一言不发则直接关闭"),
+    ),
+    "body_timeout": (("its body, from the caller", "调用方发来请求体"), ("400 `InvalidParameter`",) * 2),
+    "connect_timeout": (
+        ("a connection to upstream, TLS included", "连接上游（含 TLS）"),
+        ("500 `RequestTimeOut`",) * 2,
+    ),
+    "first_token_timeout": (
+        ("the first token, from the call upstream", "自调用上游起的首个 token"),
+        ("500 `RequestTimeOut`",) * 2,
+    ),
+    "head_hold": (
+        ("the first packet, before the head goes out alone", "首个数据包；到时先单独发出响应头"),
+        ("200, then the stream", "200，随后是流"),
+    ),
+    "heartbeat": (("anything to say, between two comments", "有内容可发；到时发一条注释"), ("`:heartbeat`",) * 2),
+    "idle_timeout": (
+        ("the next token; upstream's comments do not count", "下一个 token；上游的注释不算"),
+        ("500 `RequestTimeOut`",) * 2,
+    ),
+    "write_timeout": (("a caller who does not read", "不读取的调用方"), ("the connection ends", "连接关闭")),
+    "usage_timeout": (
+        ("upstream's usage, once the answer is complete", "回答完成后上游的用量"),
+        ("a finish with our own figure", "以本端数字结束"),
+    ),
+    "total_timeout": (("the whole call", "整个调用"), ("500 `RequestTimeOut`",) * 2),
+    "drain_delay": (
+        ("a platform to notice that the process is not ready", "平台察觉进程未就绪"),
+        ("served as ever", "照常服务"),
+    ),
+    "drain_timeout": (("open calls, when the process ends", "进程结束时未完成的调用"), ("503 `ModelUnavailable`",) * 2),
+    "keepalive_timeout": (
+        ("the next call on a connection", "同一连接上的下一次调用"),
+        ("the connection ends", "连接关闭"),
+    ),
+}
+
+# How a call ended, as its line in the journal says.
+OUTCOMES: Final[Mapping[str, Words]] = {
+    "ok": ("answered in full", "完整回答"),
+    "rejected": ("refused by its content or its key", "因内容或密钥被拒绝"),
+    "throttled": ("over a limit, here or upstream", "超出限额（本端或上游）"),
+    "moderated_input": ("upstream refused the prompt", "上游拒绝输入"),
+    "moderated_output": ("upstream stopped the answer", "上游中止输出"),
+    "client_gone_before_first_packet": ("the caller left before the first packet", "调用方在首个数据包之前离开"),
+    "client_gone_mid_stream": ("the caller left after it", "调用方在其后离开"),
+    "client_stalled": ("the caller stopped reading", "调用方停止读取"),
+    "upstream_error": ("upstream said that it failed", "上游报告失败"),
+    "upstream_cut": ("upstream went away in the middle", "上游中途断开"),
+    "timeout_body": ("a wait ended: the body", "等待超时：请求体"),
+    "timeout_connect": ("a wait ended: the connection", "等待超时：连接"),
+    "timeout_first_token": ("a wait ended: the first token", "等待超时：首个 token"),
+    "timeout_idle": ("a wait ended: the next token", "等待超时：下一个 token"),
+    "timeout_total": ("a wait ended: the whole call", "等待超时：整个调用"),
+    "shutdown_cut": ("the process ended before the call did", "进程先于调用结束"),
+    "internal_error": ("a bug of the proxy", "本代理的缺陷"),
+}
+
+# What a line of the journal holds.
+RECORDED: Final[Mapping[str, Words]] = {
+    "at": ("when the call came: UTC, to the millisecond", "收到调用的时间：UTC，精确到毫秒"),
+    "request_id": ("as its caller read it", "调用方读到的 request_id"),
+    "model": ("the row of the model table", "模型表中的行"),
+    "upstream_model": ("its id upstream", "上游的模型 id"),
+    "key_id": ("the beginning of the key's SHA-256, or null", "密钥 SHA-256 的开头，或 null"),
+    "key_name": ("its name in the keys file, or null", "密钥文件中的名称，或 null"),
+    "stream": ("whether it asked for packets", "是否请求流"),
+    "thinking": ("whether it thinks", "是否思考"),
+    "outcome": ("how it ended: the next table", "如何结束：见下表"),
+    "status": ("the status the caller read; 499 where it had left", "调用方读到的状态；已离开则为 499"),
+    "code": ("the code it read, or null", "读到的 code，或 null"),
+    "usage": ("what the last packet handed over said: what is billed", "最后交付的数据包所示：计费依据"),
+    "generated": ("what upstream produced, as far as is known", "上游实际生成的（已知部分）"),
+    "basis": ("whose figure `generated` is", "`generated` 由谁给出"),
+    "drift_tokens": ("upstream's prompt tokens less ours, or null", "上游与本端输入 token 之差，或 null"),
+    "packets": ("packets handed over; a reply is one", "已交付的数据包数；JSON 回答算一个"),
+    "bytes_out": ("bytes of the body handed over", "已交付的响应体字节数"),
+    "attempts": (
+        "each try upstream: target, result, whether the connection was reused",
+        "每次上游尝试：目标、结果、连接是否复用",
+    ),
+    "t": (
+        "milliseconds to: sent upstream, first packet, last packet, closed",
+        "各时刻毫秒数：发往上游、首包、末包、结束",
+    ),
+}
+
+# Parameters that lay out our own answer, or ask for what nobody has: native, done here, left out or refused.
+HERE: Final[Mapping[str, tuple[str, str, str]]] = {
+    "result_format": ("–", "all", "–"),
+    "incremental_output": ("–", "all", "–"),
+    "enable_search": ("–", "–", "`true` is refused"),
+}
+
+# What DashScope has beside parameters: its name, native, done here, left out or refused, why.
+FEATURES: Final[tuple[tuple[str, str, str, str, str], ...]] = (
+    ("SSE packets, incremental and cumulative", "–", "all", "–", "every upstream streams deltas (SSE-1, SSE-5)"),
+    ("usage on every packet", "–", "all", "–", "counted until upstream's own figure comes, which wins (USE-1, USE-3)"),
+    ("`input.prompt` and `input.history`", "–", "all", "–", "short for messages (REQ-2)"),
+    ("text parts of `content`", "–", "all", "–", "joined (REQ-4)"),
+    ("parts that are images, audio, files", "–", "–", "refused", "these models read text (REQ-4)"),
+    ("`partial` (prefix completion)", "all", "–", "–", "by each dialect's own way (REQ-6)"),
+    ("`reasoning_content` of earlier turns", "all but openai", "–", "openai", "thinking with tools needs it (REQ-7)"),
+    ("multimodal endpoint", "–", "–", "refused", "text-only models (HTTP-3)"),
+    ("asynchronous calls", "–", "–", "refused", "nobody keeps results (HTTP-9)"),
+    ("encrypted bodies", "–", "–", "refused", "the platform's own keys (HTTP-9)"),
+    ("workspaces, data inspection, resources", "–", "–", "ignored", "the platform's own (HTTP-8)"),
+)

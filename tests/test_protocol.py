@@ -16,12 +16,12 @@ import pytest
 from click import testing
 
 from config import settings
-from proxy import app, documents, phrases, probes
+from proxy import app, documents, journal, passage, phrases, probes, upstream
 from tests import caller, corpus, lint
 from tests.conftest import StartServe, StartSimulator
 from translators import dialogue, faults, pipe, tokens
 from translators.dashscope import call as calls
-from translators.dashscope import messages, packets, rules, tools
+from translators.dashscope import messages, packets, parameters, rules, tools
 from translators.openai import dialects, failures, prompt, request
 
 ROOT = Path(__file__).parents[1]
@@ -32,8 +32,21 @@ SHIPPED = documents.shipped()
 BLOCK = re.compile(r"<!-- example: (\S+) (\w+) ?(\S*) -->\n```\w+\n(.*?)\n```", re.DOTALL)
 FENCE = re.compile(r"^```\w+\n.*?^```$", re.DOTALL | re.MULTILINE)
 # The rules that are the protocol, by the last number of each room.
-LAST = {"HTTP": 11, "REQ": 8, "PAR": 19, "OUT": 9, "SSE": 11, "USE": 6, "ERR": 6, "MOD": 5}
-RULE = re.compile(r"\b(HTTP|REQ|PAR|OUT|SSE|USE|ERR|MOD)-(\d+)\b")
+LAST = {
+    "HTTP": 11,
+    "REQ": 8,
+    "PAR": 19,
+    "OUT": 9,
+    "SSE": 11,
+    "USE": 6,
+    "ERR": 6,
+    "MOD": 5,
+    "MET": 6,
+    "LIM": 1,
+    "KEY": 1,
+    "OPS": 3,
+}
+RULE = re.compile(rf"\b({'|'.join(LAST)})-(\d+)\b")
 RULES = [f"{room}-{number}" for room, last in LAST.items() for number in range(1, last + 1)]
 RANGE = re.compile(r"\b([A-Z]+)-(\d+) ?(?:…|–|to) ?(?:\1-)?(\d+)\b")
 
@@ -116,6 +129,22 @@ def test_every_fault_and_every_parameter_has_its_words_in_the_tables() -> None:
     assert {probe.rule for probe in probes.REFUSED} == {f"PAR-{number}" for number in range(1, 20)}
 
 
+def test_every_wait_and_every_line_of_the_journal_has_its_words() -> None:
+    """ERR-5, MET-1."""
+    waits = {
+        name for name in settings.Settings.model_fields if re.search(r"timeout|^head_hold$|^heartbeat$|^drain", name)
+    }
+    # These are waits of the operator's side alone: for the record, and for a connection nobody uses.
+    assert waits - {"cancel_drain_timeout", "cancel_drain_tokens", "upstream_keepalive_timeout"} == phrases.WAITS.keys()
+    timed = {wait.value: fault for wait, fault in passage.EXPIRED.items() if wait.value in phrases.WAITS}
+    timed["connect_timeout"] = next(fault for _, fault, why in upstream.FAULTS if "connect_timeout" in why)
+    assert timed.keys() >= {"body_timeout", "first_token_timeout", "idle_timeout", "total_timeout", "drain_timeout"}
+    for name, fault in timed.items():
+        assert all(said.startswith(f"{fault.status} `{fault.code}`") for said in phrases.WAITS[name][1]), name
+    assert {outcome.value for outcome in journal.Outcome} == phrases.OUTCOMES.keys()
+    assert journal.Closing.__annotations__.keys() | journal.Opening.__annotations__.keys() == phrases.RECORDED.keys()
+
+
 def ranges(text: str) -> list[str]:
     """The ranges in a text, their numbers written one way."""
     plain = text.replace("−", "-").replace("2⁶³-1", str(2**63 - 1)).replace(".0", "")
@@ -157,6 +186,18 @@ def test_the_command_mends_a_stale_document_and_only_names_it_when_told_to_check
     assert {name: (tmp_path / name).read_text("utf-8") for name in names} == fresh
 
 
+def test_the_readme_says_what_becomes_of_each_feature() -> None:
+    """Its table is fresh, and the dialects it names by hand are the ones."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert documents.fill(readme, phrases.Language.EN, SHIPPED) == readme, "run: python -m proxy.documents"
+    assert [mark[2] for mark in documents.BLOCK.finditer(readme)] == [*documents.README_TABLES]
+    assert [name for name, row in dialects.DIALECTS.items() if not row.keeps_reasoning] == ["openai"]
+    rows = {line.split("`")[1]: line for line in readme.splitlines() if line.startswith("| `")}
+    assert {row.theirs for row in parameters.ROWS} | parameters.DROPPED.keys() <= rows.keys()
+    assert "| deepseek, ark, openai |" in rows["top_k"]
+    assert "| deepseek, siliconflow, ark |" in rows["response_format"]
+
+
 def test_a_probe_that_is_not_refused_is_no_row() -> None:
     with pytest.raises(ValueError, match="was not refused"):
         documents.refusal_of(probes.Probe("PAR-1", {"temperature": 1}), SHIPPED)
@@ -179,6 +220,15 @@ def test_both_languages_have_the_same_sections_rules_invariants_and_examples() -
         assert sorted(mark.findall(ENGLISH)) == sorted(mark.findall(CHINESE)), mark.pattern
     assert BLOCK.findall(ENGLISH) == BLOCK.findall(CHINESE)
     assert len(FENCE.findall(ENGLISH)) == len(FENCE.findall(CHINESE))
+
+
+def tables(text: str) -> list[int]:
+    """How many cells each line of a table has, line by line."""
+    return [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")]
+
+
+def test_both_languages_have_the_same_tables() -> None:
+    assert tables(ENGLISH) == tables(CHINESE)
 
 
 def numbers(text: str) -> list[str]:

@@ -32,9 +32,8 @@ async def ask(url: str, path: str) -> caller.Answer:
     return await caller.ask(url, b"", {"Content-Length": "", "Authorization": ""}, path=path, method="GET")
 
 
-async def attempt(pair: Pair, **headers: str) -> caller.Answer:
+async def attempt(admin: str, **headers: str) -> caller.Answer:
     """A call by the page's way, as its own script makes it, or with other headers."""
-    admin = pair.served.admin_url
     ours = {"Host": urlsplit(admin).netloc, "Origin": admin, **caller.SSE}
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return await caller.ask(admin, caller.call(), ours | named, path="/docs/try")
@@ -75,14 +74,25 @@ async def test_the_openapi_document_is_served_as_it_ships(pair: Pair) -> None:
 
 
 async def test_the_page_can_make_a_call_and_gets_packets(pair: Pair) -> None:
-    answer = await attempt(pair)
+    answer = await attempt(pair.served.admin_url)
     assert answer.status == 200
     assert caller.text(answer.body)
     assert answer.headers["x-request-id"] == caller.packets(answer.body)[0]["request_id"]
 
 
+@pytest.mark.asyncio(loop_scope="function")
+async def test_so_it_can_where_several_processes_serve(serve: StartServe, simulator: StartSimulator) -> None:
+    served = await serve((await simulator()).url, "--workers", "2")
+    answer = await attempt(served.admin_url)
+    assert (answer.status, bool(caller.text(answer.body))) == (200, True)
+
+
 async def test_a_refusal_comes_through_as_it_is(pair: Pair) -> None:
-    assert (await attempt(pair, Authorization="")).fault == (401, "InvalidApiKey", "No API-key provided.")
+    assert (await attempt(pair.served.admin_url, Authorization="")).fault == (
+        401,
+        "InvalidApiKey",
+        "No API-key provided.",
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,7 +110,7 @@ async def test_a_refusal_comes_through_as_it_is(pair: Pair) -> None:
 )
 async def test_no_website_can_make_a_call_by_it(pair: Pair, headers: dict[str, str]) -> None:
     before = len(pair.upstream.calls)
-    assert (await attempt(pair, **headers)).fault == (403, "AccessDenied", "Access denied.")
+    assert (await attempt(pair.served.admin_url, **headers)).fault == (403, "AccessDenied", "Access denied.")
     assert len(pair.upstream.calls) == before
 
 

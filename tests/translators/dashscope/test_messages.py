@@ -71,6 +71,15 @@ def test_a_prompt_needs_no_history(history: Any) -> None:
     assert messages.read({"prompt": "c", "history": history, "messages": None}) == (Message("user", "c"),)
 
 
+@pytest.mark.parametrize("given", ["", 0, False, {}])
+def test_what_is_empty_is_no_list_for_that(given: Any) -> None:
+    """REQ-2, REQ-5: null alone means absent."""
+    said = "Input should be a valid list: input."
+    assert text_of_refusal({"prompt": "c", "history": given}) == f"{said}history"
+    turn = {"role": "assistant", "content": "a", "tool_calls": given}
+    assert text_of_refusal({"messages": [USER, turn, USER]}) == f"{said}messages.1.tool_calls"
+
+
 def test_either_side_of_a_history_pair_may_be_missing() -> None:
     """REQ-2: the partner spec calls both optional."""
     source = {"prompt": "c", "history": [{"user": "a"}, {"bot": "b"}]}
