@@ -242,7 +242,9 @@ class _Crew:
         now_s = time.monotonic()
         pid, place.pid = place.pid, None
         if self._leaving:
-            self.code = self.code or (code if code >= 0 else 1)
+            # One that was told to stop before it could hear has stopped.
+            stopped = -code in STOPS and not place.has_served
+            self.code = self.code or (0 if stopped else code if code >= 0 else 1)
             return
         if not self._announced:
             # It could not start, and has said why; nor could the next one.
