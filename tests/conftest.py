@@ -57,6 +57,7 @@ class Served:
         self.url = ""
         self._lines: list[str] = []
         self._ready_or_dead = threading.Event()
+        self._admin_known = threading.Event()
         # Read all along: a full pipe would stop the process.
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -69,6 +70,8 @@ class Served:
     @property
     def admin_url(self) -> str:
         """The base URL of its admin port, which it says in its log."""
+        # The log is written beside the line that scripts wait for, and may come after it.
+        assert self._admin_known.wait(READY_TIMEOUT_S), self.output
         found = ADMIN.search(self.output)
         assert found, self.output
         return found[1]
@@ -95,10 +98,13 @@ class Served:
         with self.process.stdout as stdout:
             for line in stdout:
                 self._lines.append(line)
+                if ADMIN.search(line):
+                    self._admin_known.set()
                 if not self.url and (found := READY.search(line)):
                     self.url = found[1]
                     self._ready_or_dead.set()
         self._ready_or_dead.set()
+        self._admin_known.set()
 
 
 @pytest.fixture(scope="session")
