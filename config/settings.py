@@ -250,7 +250,7 @@ class Settings(BaseModel):
     @classmethod
     def _open_to_the_world(cls, host: str, info: ValidationInfo) -> str:
         auth = info.data.get("auth")
-        if auth in {"any", "none"} and not _is_loopback(host):
+        if auth in {"any", "none"} and not is_loopback(host):
             raise ValueError(
                 f"with auth = {auth} whoever reaches this address may call: bind 127.0.0.1, "
                 "or say --auth passthrough (callers bring their own key) or --keys-file FILE (callers you know)"
@@ -474,7 +474,8 @@ def explain(detail: ErrorDetails) -> str:
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can be at, or reach, an address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -5,7 +5,8 @@ thread, when it is first asked for. The box posts to `docs/try`, which hands the
 
 Why not straight to the data port: that is another origin, and it answers no CORS question, so that no website can read
 from it. The way by this port opens nothing either: a call is taken only from this page (`from_this_page`), it goes to
-our own data port and nowhere else, and it has no key but the one the page sends, so it can do what the caller could.
+our own data port and nowhere else, it has no key but the one the page sends, and it is taken from nobody to whom the
+data port is closed (`may_reach`), so it can do what the caller could.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import orjson
 from aiohttp import hdrs, web
 
 import translators
+from config import settings
 from proxy import diagram, front
 from translators import faults
 
@@ -201,6 +203,15 @@ def from_this_page(asked: web.Request) -> bool:
     )
 
 
+def may_reach(served: str, remote: str | None) -> bool:
+    """Whether who asks from there could call the data port, too.
+
+    On loopback it may ask for no key of its callers (spec KEY-1), while the admin port stands open to a platform's
+    probes: as in a sidecar.
+    """
+    return not settings.is_loopback(urlsplit(served).hostname or "") or settings.is_loopback(remote or "")
+
+
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
@@ -211,7 +222,7 @@ def _is_address(host: str) -> bool:
 
 async def _try(asked: web.Request) -> web.StreamResponse:
     """Hand a call of the page on to the data port, and its answer back as it comes."""
-    if not from_this_page(asked):
+    if not (from_this_page(asked) and may_reach(asked.app[front.SERVED], asked.remote)):
         return _refused(asked, faults.ACCESS_DENIED)
     headers = {name: asked.headers[name] for name in SENT if name in asked.headers}
     try:

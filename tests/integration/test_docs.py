@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 import shutil
+import socket
 from base64 import b64encode
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -112,6 +113,33 @@ async def test_no_website_can_make_a_call_by_it(pair: Pair, headers: dict[str, s
     before = len(pair.upstream.calls)
     assert (await attempt(pair.served.admin_url, **headers)).fault == (403, "AccessDenied", "Access denied.")
     assert len(pair.upstream.calls) == before
+
+
+@pytest.mark.asyncio(loop_scope="function")
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_data_port_on_loopback_stays_closed_to_who_reaches_the_admin_port_alone(
+    serve: StartServe, simulator: StartSimulator, workers: str
+) -> None:
+    """KEY-1: as in a sidecar, whose admin port the kubelet asks from outside."""
+    upstream = await simulator()
+    flags = ("--admin-host", "0.0.0.0", "--workers", workers)
+    served = await serve(upstream.url, *flags, env={"DASHSEEK_UPSTREAM_API_KEY": OPERATORS})
+    port = urlsplit(served.admin_url).port
+    outside = f"http://{_address_outside()}:{port}"
+    assert (await ask(outside, "/readyz")).status == 200
+    assert (await attempt(outside)).fault == (403, "AccessDenied", "Access denied.")
+    assert upstream.calls == []
+    assert (await attempt(f"http://127.0.0.1:{port}")).status == 200
+
+
+def _address_outside() -> str:
+    """One of this machine's own that is not loopback; to choose it nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+        try:
+            line.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("needs an address beside loopback")
+        return str(line.getsockname()[0])
 
 
 async def test_it_answers_no_question_of_another_origin(pair: Pair) -> None:
