@@ -33,10 +33,10 @@ log = structlog.get_logger()
 
 FRONT_DESK: Final = 0  # its seat; the workers' are counted from 1
 
-# The first one of these drains, the next one cuts: every child has the same two.
+# The first one of these drains, the next one cuts; to a child both are SIGTERM.
 STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 # What else the children want to hear, and the first process only passes on.
-PASSED_ON: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+PASSED_ON: Final = (signal.SIGUSR1, signal.SIGUSR2)
 
 # A child that has lived for so long is replaced at once; one that has not waits, longer each time.
 LIVED_S: Final = 10.0
@@ -162,11 +162,14 @@ class _Crew:
     def fill(self, place: _Place) -> Seat | None:
         """Fork; in the child its seat, in the first process None."""
         place.started_s, place.has_served = time.monotonic(), False
-        pid = os.fork()
-        if pid:
-            place.pid = pid
+        # Until the child has its own handlers a signal to it would be told to the first process, and lost on the child.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, *PASSED_ON})
+        place.pid = os.fork() or None
+        if place.pid is None:
+            self._forget_signals()
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        if place.pid is not None:
             return None
-        self._forget_signals()
         # A terminal sends Ctrl-C to every process of a group: the first process alone shall have it, and pass it on.
         os.setpgid(0, 0)
         # systemd hears from the first process.
@@ -214,16 +217,16 @@ class _Crew:
         if number == signal.SIGCHLD:
             self._reap()
         elif number in STOPS:
-            self._leave(number)
+            self._leave()
         else:
             self._send(number, self._places)
 
-    def _leave(self, number: signal.Signals) -> None:
+    def _leave(self) -> None:
         if not self._leaving:
             notify.say("STOPPING=1")
         self._leaving = True
         # The front desk goes last: until then it says that nobody is ready.
-        self._send(number, self._places[1:])
+        self._send(signal.SIGTERM, self._places[1:])
         self._dismiss_the_desk()
 
     def _reap(self) -> None:
@@ -243,13 +246,13 @@ class _Crew:
         pid, place.pid = place.pid, None
         if self._leaving:
             # One that was told to stop before it could hear has stopped.
-            stopped = -code in STOPS and not place.has_served
+            stopped = -code == signal.SIGTERM and not place.has_served
             self.code = self.code or (0 if stopped else code if code >= 0 else 1)
             return
         if not self._announced:
             # It could not start, and has said why; nor could the next one.
             self.code = code if code > 0 else 1
-            self._leave(signal.SIGTERM)
+            self._leave()
             return
         place.wait_s = 1.0 if now_s - place.started_s > LIVED_S else min(2 * place.wait_s, LONGEST_WAIT_S)
         place.due_s = now_s + (0.0 if now_s - place.started_s > LIVED_S else place.wait_s / 2)

@@ -22,6 +22,17 @@ from tests.conftest import ROOT, Served, StartServe, StartSimulator
 WORDS = "one two three four five six seven eight nine ten"
 STREAM = caller.call(WORDS, incremental_output=True)
 ADMIN = ("--admin-port", "0")
+# The child takes its time between the fork and its first own step.
+SLOW_FORK = """
+import os, time
+fork = os.fork
+def slow():
+    pid = fork()
+    if not pid:
+        time.sleep(0.5)
+    return pid
+os.fork = slow
+"""
 
 
 def children(served: Served) -> list[int]:
@@ -97,6 +108,27 @@ async def test_a_signal_drains_all_of_them_and_open_streams_end_whole(
     assert await asyncio.to_thread(served.process.wait, 10) == 0
 
 
+async def test_a_signal_is_one_signal_while_a_worker_is_being_forked(
+    serve: StartServe, simulator: StartSimulator, tmp_path: Path
+) -> None:
+    """OPS-2: what the new one is told before it can hear must not come back as the second signal of the others."""
+    (tmp_path / "sitecustomize.py").write_text(SLOW_FORK)
+    upstream = await simulator(Script(gap_s=0.2))
+    served = await serve(
+        upstream.url, "--workers", "2", *ADMIN, env={"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    )
+    before = children(served)
+    os.kill(before[-1], signal.SIGKILL)
+    await until(lambda: before[-1] not in children(served))
+    stream = asyncio.create_task(caller.stream(served.url, STREAM))
+    await upstream.call(1)
+    await until(lambda: len(children(served)) == 3)
+    served.process.send_signal(signal.SIGTERM)
+    assert lint.check((await stream).body) == []
+    assert await asyncio.to_thread(served.process.wait, 10) == 0
+    assert '"cutting"' not in served.output
+
+
 async def test_a_second_signal_cuts_all_of_them_with_an_error_frame(
     serve: StartServe, simulator: StartSimulator
 ) -> None:
@@ -113,15 +145,16 @@ async def test_a_second_signal_cuts_all_of_them_with_an_error_frame(
     assert await asyncio.to_thread(served.process.wait, 10) == 0
 
 
-async def test_workers_whose_first_process_was_killed_drain_and_leave(
-    serve: StartServe, simulator: StartSimulator
+@pytest.mark.parametrize("last", [signal.SIGKILL, signal.SIGHUP], ids=["killed", "hung up on"])
+async def test_workers_whose_first_process_is_gone_drain_and_leave(
+    serve: StartServe, simulator: StartSimulator, last: signal.Signals
 ) -> None:
     upstream = await simulator(Script(gap_s=0.1))
     served = await serve(upstream.url, "--workers", "2", *ADMIN)
     left = children(served)
     stream = asyncio.create_task(caller.stream(served.url, STREAM))
     await upstream.call(1)
-    served.process.kill()
+    served.process.send_signal(last)
     assert lint.check((await stream).body) == []
     await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left))
 
