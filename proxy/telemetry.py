@@ -64,8 +64,8 @@ def configure(chosen: settings.Settings, lines: outlet.Lines | None = None) -> o
     """
     as_json = chosen.log_format == "json" or (chosen.log_format == "auto" and not sys.stderr.isatty())
     threshold = Threshold(chosen.log_level)
-    lines = lines or outlet.Outlet(sys.stderr.fileno())
     renderer: Any = structlog.processors.JSONRenderer(_dumps) if as_json else structlog.dev.ConsoleRenderer()
+    written = lines or outlet.Outlet(sys.stderr.fileno())
     structlog.configure(
         processors=[
             threshold,
@@ -76,8 +76,9 @@ def configure(chosen: settings.Settings, lines: outlet.Lines | None = None) -> o
         ],
         # Says everything; the threshold, which can move, decides.
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=structlog.WriteLoggerFactory(file=lines),  # type: ignore[arg-type]
-        cache_logger_on_first_use=True,
+        logger_factory=structlog.WriteLoggerFactory(file=written),  # type: ignore[arg-type]
+        # What is forked from a process with lines of its own sets its log up anew, loggers already used included.
+        cache_logger_on_first_use=lines is None,
     )
     # aiohttp logs a traceback for every malformed request and every caller who leaves: ours to tell, in one line.
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
@@ -85,7 +86,7 @@ def configure(chosen: settings.Settings, lines: outlet.Lines | None = None) -> o
     if threading.current_thread() is threading.main_thread():
         signal.signal(LOUDER, lambda *_: threshold.move(DEBUG))
         signal.signal(AS_SAID, lambda *_: threshold.move(chosen.log_level))
-    return lines
+    return written
 
 
 class Threshold:

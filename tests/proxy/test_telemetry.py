@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from config import settings
-from proxy import journal, telemetry
+from proxy import journal, outlet, telemetry
 
 SECRET = "the prompt of a caller"
 
@@ -67,6 +67,18 @@ def test_a_line_is_one_json_object() -> None:
     text = said(log_a_call)
     assert {"event": "call", "level": "info", "request_id": "r"}.items() <= orjson.loads(text).items()
     assert text.count("\n") == 1
+
+
+def test_a_logger_that_has_spoken_before_a_fork_writes_what_it_says_later_where_the_child_does() -> None:
+    log = structlog.get_logger()
+    with tempfile.TemporaryFile() as parents:
+        telemetry.configure(
+            settings.load({"upstream": ("http://127.0.0.1:1",)}, None, {}), outlet.Unthreaded(parents.fileno())
+        )
+        log.warning("serving")
+        assert "call" in said(lambda: log.info("call", request_id="r"))
+        parents.seek(0)
+        assert parents.read().count(b"\n") == 1
 
 
 def test_on_a_terminal_it_is_for_eyes() -> None:
