@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -123,7 +124,7 @@ async def _work(
     async with _house(chosen, rows, stderr) as (house, calls, state):
 
         def said() -> workers.Told:
-            return {"reasons": state.said(), "reading": workers.sent(state.measured.read())}
+            return {"process": os.getpid(), "reasons": state.said(), "reading": workers.sent(state.measured.read())}
 
         running = await lifecycle.start(calls, chosen.model_copy(update={"port": seat.port}))
         async with workers.told(seat.sockets[seat.number], said):
@@ -133,7 +134,8 @@ async def _work(
 
 async def _answer(chosen: settings.Settings, seat: workers.Seat) -> None:
     """The front desk of several."""
-    desk = admin.application(workers.Board(seat.sockets))
+    growing = frozenset(row.name for row in metrics.ROWS if row.kind != "gauge")
+    desk = admin.application(workers.Board(seat.sockets, growing))
     desk[front.SERVED] = lifecycle.url((chosen.host, seat.port))
     with seat.held():
         await lifecycle.answer(desk, seat.admin, seat.say_ready)

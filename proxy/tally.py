@@ -74,6 +74,15 @@ class Tally:
         return series
 
 
+def add_to(total: Reading, more: Reading) -> None:
+    """Add a reading of what only grows to the sum of others."""
+    for name, found in more.items():
+        series = total.setdefault(name, {})
+        for labels, values in found.items():
+            known = series.get(labels)
+            series[labels] = [*values] if known is None else [*map(sum, zip(known, values, strict=True))]
+
+
 def expose(rows: Iterable[Row], readings: Sequence[Reading], accept: str = "") -> tuple[bytes, str]:
     """The readings of all processes, as one text and its content type.
 

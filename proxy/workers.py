@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -48,10 +48,12 @@ ASK_S: Final = 2.0
 class Told(TypedDict):
     """What a worker says of itself.
 
+    process: its id, which tells it from the one that had its seat before
     reasons: why it is not ready; none if it is
     reading: everything it has measured, as `tally.Reading` but for the labels, which are no keys in JSON
     """
 
+    process: int
     reasons: list[str]
     reading: dict[str, list[tuple[list[str], list[float]]]]
 
@@ -296,32 +298,50 @@ async def told(path: Path, told: Callable[[], Told]) -> AsyncIterator[None]:
 class Board:
     """What the workers say of themselves, asked anew each time.
 
+    What only grows must not shrink with a worker that is gone: whoever scrapes a smaller sum takes it for counted anew
+    from zero, and counts what is left of it twice.
+
     sockets: where each of them answers
+    growing: names of what only grows
     """
 
     sockets: Mapping[int, Path]
+    growing: frozenset[str]
+    _latest: dict[int, Told] = field(default_factory=dict)
+    _gone: tally.Reading = field(default_factory=dict)
 
     async def reasons(self) -> list[str]:
         """Why a call would not be served: nobody serves, or somebody who does would refuse it."""
-        said = await self._asked()
+        answers = await asyncio.gather(*map(_ask, self.sockets.values()))
+        said = [answer for answer in answers if answer is not None]
         found = {reason: None for told in said for reason in told["reasons"]}
         return [*found] if said else ["no worker serves"]
 
     async def readings(self) -> list[tally.Reading]:
-        """What each has measured."""
-        return [
-            {name: {tuple(labels): values for labels, values in series} for name, series in told["reading"].items()}
-            for told in await self._asked()
-        ]
+        """What each has measured, and what those had who are gone."""
+        return [*await asyncio.gather(*map(self._reading, self.sockets)), self._gone]
 
-    async def _asked(self) -> list[Told]:
-        answers = await asyncio.gather(*map(_ask, self.sockets.values()))
-        return [answer for answer in answers if answer is not None]
+    async def _reading(self, number: int) -> tally.Reading:
+        told = await _ask(self.sockets[number])
+        before = self._latest.get(number)
+        if told is None:
+            return self._grown(before) if before is not None else {}
+        if before is not None and before["process"] != told["process"]:
+            tally.add_to(self._gone, self._grown(before))
+        self._latest[number] = told
+        return _received(told)
+
+    def _grown(self, told: Told) -> tally.Reading:
+        return {name: series for name, series in _received(told).items() if name in self.growing}
 
 
 def sent(reading: tally.Reading) -> dict[str, list[tuple[list[str], list[float]]]]:
     """A reading in the form of `Told`."""
     return {name: [([*labels], values) for labels, values in series.items()] for name, series in reading.items()}
+
+
+def _received(told: Told) -> tally.Reading:
+    return {name: {tuple(labels): values for labels, values in series} for name, series in told["reading"].items()}
 
 
 async def _ask(path: Path) -> Told | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -92,6 +93,37 @@ async def test_a_worker_that_dies_is_replaced_and_the_others_go_on(
     assert (await admin(served, "/readyz"))[0] == 200
     assert '"process_died"' in served.output
     assert await asyncio.to_thread(served.end) == 0
+
+
+async def test_what_a_worker_has_counted_is_counted_on_when_it_is_gone(
+    serve: StartServe, simulator: StartSimulator
+) -> None:
+    """OPS-1: a sum that shrinks would be taken for one that began anew."""
+    upstream = await simulator()
+    served = await serve(upstream.url, "--workers", "2", *ADMIN)
+
+    async def counted() -> float:
+        _, scraped = await admin(served, "/metrics")
+        found = re.findall(r'^dashseek_requests_total{.*outcome="ok".*} (\S+)$', scraped, re.MULTILINE)
+        return sum(map(float, found))
+
+    async def call_until(sum_of_calls: int, times: int) -> None:
+        for _ in range(times):
+            assert (await caller.ask(served.url, caller.call())).status == 200
+        async with asyncio.timeout(20):
+            while await counted() != sum_of_calls:  # noqa: ASYNC110 - a call is counted once its answer is out
+                await asyncio.sleep(0.02)
+
+    await call_until(30, 30)
+    for last in children(served)[1:]:
+        os.kill(last, signal.SIGKILL)
+        await until(lambda last=last: last not in children(served))
+        assert await counted() == 30
+        await until(lambda: len(children(served)) == 3)
+    async with asyncio.timeout(20):
+        while (await admin(served, "/readyz"))[0] != 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await call_until(40, 10)
 
 
 async def test_a_signal_drains_all_of_them_and_open_streams_end_whole(
