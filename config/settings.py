@@ -76,7 +76,7 @@ class Settings(BaseModel):
     upstream_api_key: values.Key | None = Field(
         default=None, description="Upstream key. Not a flag and not in the file: both are easily read by others."
     )
-    upstream_ca_file: values.File | None = Field(
+    upstream_ca_file: values.Certificates | None = Field(
         default=None,
         title="FILE",
         description="Certificates (PEM) to trust instead of the system's. TLS is always verified.",

@@ -190,6 +190,17 @@ def readable(path: Path) -> Path:
     return path
 
 
+def certificates(path: Path) -> Path:
+    """A file of certificates to trust."""
+    import ssl  # noqa: PLC0415 - who only asks for help does not wait for it
+
+    try:
+        ssl.create_default_context(cafile=str(path))
+    except ssl.SSLError:
+        raise ValueError("holds no certificate in PEM") from None
+    return path
+
+
 def key(secret: SecretStr) -> SecretStr:
     """A key that fits into a header: no line end, no quote of a careless `echo`."""
     if not re.fullmatch(r"[!-~]+", secret.get_secret_value()):
@@ -210,6 +221,7 @@ SecondsOrZero = Annotated[float, BeforeValidator(number), Field(ge=0, allow_inf_
 Bytes = Annotated[ByteSize, BeforeValidator(number), Field(gt=0, title="BYTES")]
 Port = Annotated[int, BeforeValidator(number), Field(ge=0, le=65535, title="PORT")]
 File = Annotated[FilePath, AfterValidator(readable)]
+Certificates = Annotated[File, AfterValidator(certificates)]
 Key = Annotated[SecretStr, AfterValidator(key)]
 NewFile = Annotated[Path, AfterValidator(writable)]
 RedisUrl = Annotated[SecretStr, AfterValidator(redis_url)]

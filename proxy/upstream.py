@@ -158,11 +158,8 @@ async def opened(chosen: settings.Settings) -> AsyncIterator[Upstream]:
 
 
 def trust(chosen: settings.Settings) -> ssl.SSLContext:
-    """Whose certificates are believed: the system's and the operator's own."""
-    context = ssl.create_default_context()
-    if chosen.upstream_ca_file is not None:
-        context.load_verify_locations(cafile=str(chosen.upstream_ca_file))
-    return context
+    """Whose certificates are believed: the operator's own where there are some, else the system's."""
+    return ssl.create_default_context(cafile=None if chosen.upstream_ca_file is None else str(chosen.upstream_ca_file))
 
 
 async def failure_of(response: aiohttp.ClientResponse, terms: failures.Terms) -> faults.Refusal:

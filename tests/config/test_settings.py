@@ -14,6 +14,7 @@ from pydantic import SecretStr, ValidationError
 from config import settings, values
 
 KEY = "sk-canary-0123456789"
+CERTIFICATE = Path(__file__).parent / "ca.pem"
 
 
 def load(
@@ -306,6 +307,13 @@ def test_a_file_that_cannot_be_opened_is_told_with_the_reason(tmp_path: Path, mo
     )
 
 
+def test_a_ca_file_that_holds_no_certificate_is_refused_before_anything_is_asked() -> None:
+    """OPS-3."""
+    assert "upstream_ca_file (--upstream-ca-file): holds no certificate in PEM" in complaints(
+        {"upstream_ca_file": __file__}
+    )
+
+
 def test_no_key_is_shown_by_settings_or_by_any_complaint(toml: Path) -> None:
     """MET-4: whatever a key was mistaken for, no text of ours repeats it."""
     chosen = load(environ={"DASHSEEK_UPSTREAM_API_KEY": KEY})
@@ -438,7 +446,7 @@ SAID = (
     {"upstream": ("https://a/v1", "http://b"), "map": ("deepseek-v3=My Model", "x.y=z"), "aliases": ("ä=deepseek-v3",)},
     {"model_route": "off", "strict_thinking": False, "limits": "rpm=60 tpm=1000", "model_limits": ("a=rpm=1",)},
     {"idle_timeout": "0.25", "total_timeout": "1e9", "max_body_bytes": "1500001", "journal_file": 'a "b".jsonl'},
-    {"upstream_ca_file": __file__, "port": "0", "drain_delay": "0"},
+    {"upstream_ca_file": str(CERTIFICATE), "port": "0", "drain_delay": "0"},
 )
 
 

@@ -225,6 +225,13 @@ class TestTls:
         async with listening(polite, certificate) as url, before(url, upstream_ca_file=trusted) as upstreams:
             assert (await ask(upstreams))[0] == b"{}"
 
+    def test_where_the_operator_says_whom_to_trust_nobody_else_is(self, certificate: Path) -> None:
+        """As the setting says: a public authority cannot vouch for a host of the operator's own."""
+        chosen = settings.load({"upstream_ca_file": str(certificate / "cert.pem")}, None, {})
+        assert [dict(name for (name,) in one["subject"]) for one in upstream.trust(chosen).get_ca_certs()] == [
+            {"commonName": "localhost"}
+        ]
+
 
 async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Take the call, and hang up without a byte."""
