@@ -155,8 +155,8 @@ async def answer(app: web.Application, listening: socket.socket, announce: Calla
 
 
 def _waiting(listening_fd: int) -> Iterator[socket.socket]:
-    """The connections that the kernel has made and nobody has taken."""
-    with socket.socket(fileno=os.dup(listening_fd)) as listening, contextlib.suppress(BlockingIOError):
+    """The connections that the kernel has made and nobody has taken, as far as there are files for them."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(listening_fd)) as listening:
         listening.setblocking(False)
         while True:
             connection, _ = listening.accept()

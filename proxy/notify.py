@@ -15,7 +15,8 @@ def say(state: str) -> None:
     """Send one state, such as `READY=1`; a manager who does not listen changes nothing."""
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection, contextlib.suppress(OSError):
+        # Nor does a process that has no file left for the socket: it is busy, and not to be killed for that.
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
             connection.setblocking(False)
             # An abstract socket is written with an at sign for the zero byte its name begins with.
             connection.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)

@@ -20,7 +20,7 @@ from proxy import app, lifecycle
 from proxy.simulator import Script
 from tests import caller
 from tests.conftest import StartSimulator
-from tests.proxy.conftest import Running, StartGateway
+from tests.proxy.conftest import Running, StartGateway, no_file_left
 from translators import faults
 
 UNAVAILABLE = (503, "ModelUnavailable", faults.UNAVAILABLE.message)
@@ -60,6 +60,14 @@ async def test_with_nothing_open_it_ends_at_once(gateway_before: StartGateway) -
     stop()
     async with asyncio.timeout(1):
         await ending
+
+
+async def test_with_no_file_left_it_ends_all_the_same(gateway_before: StartGateway) -> None:
+    front = await gateway_before("http://127.0.0.1:1")
+    ending = await told(front)
+    with no_file_left():
+        stop()
+        await asyncio.wait_for(ending, 3)
 
 
 async def test_calls_that_are_open_end_as_they_would_have(

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from proxy import notify
 from proxy.simulator import Script
 from tests import caller
 from tests.conftest import StartServe, StartSimulator
+from tests.proxy.conftest import no_file_left
 
 NOWHERE = "http://127.0.0.1:1"
 
@@ -89,3 +91,11 @@ async def test_several_processes_turn_by_the_first(serve: StartServe, tmp_path: 
 async def test_a_manager_who_is_gone_changes_nothing(serve: StartServe, tmp_path: Path) -> None:
     served = await serve(NOWHERE, env={"NOTIFY_SOCKET": str(tmp_path / "nobody")})
     assert served.end() == 0
+
+
+def test_who_has_no_file_left_says_nothing_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails in the turning ends it, and the manager would kill a process that serves."""
+    with manager(address := str(tmp_path / "manager")):
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        with no_file_left():
+            notify.say("WATCHDOG=1")
