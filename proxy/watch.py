@@ -83,9 +83,9 @@ class Watch:
         self._since = self._loop.time()
 
     def end_within(self, wait: Wait) -> None:
-        """From now on the whole call may last no longer than this, whatever it waits for."""
+        """From now on the whole call may last no longer than this, whatever it waits for; once it is over, nothing."""
         due = self._loop.time() + self._limits_s[wait]
-        if due < self._deadline:
+        if due < self._deadline and self in self._open:
             self._deadline, self._deadline_of = due, wait
             if self._handle is not None:
                 self._handle.cancel()

@@ -137,6 +137,17 @@ async def test_a_block_that_ends_in_time_leaves_no_timer_and_no_entry() -> None:
     await asyncio.sleep(0.05)
 
 
+async def test_a_caller_who_leaves_as_the_block_ends_starts_no_timer() -> None:
+    """It would fire into a block that is over."""
+    failed: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
+    async with (over := watch(Wait.TOKEN, {Wait.LEFT: 0.02})):
+        pass
+    over.end_within(Wait.LEFT)
+    await asyncio.sleep(0.1)
+    assert not failed
+
+
 async def test_who_is_cancelled_by_another_is_cancelled_not_expired() -> None:
     async def work() -> None:
         async with watch(Wait.TOKEN, {Wait.TOKEN: 5}):
