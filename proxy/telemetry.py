@@ -43,6 +43,7 @@ LINES: Final[Mapping[str, tuple[str, ...]]] = {
     "cutting": ("open_calls",),
     "stopped": (),
     "process_died": ("number", "pid", "code", "next_in_s"),
+    "process_not_started": ("number", "reason", "next_in_s"),
     "file_limit": ("files", "before", "not_raised_to", "reason"),
     "keys_read": ("keys",),
     "keys_kept": ("reason", "keys"),

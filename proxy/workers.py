@@ -166,11 +166,20 @@ class _Crew:
         place.started_s, place.has_served = time.monotonic(), False
         # Until the child has its own handlers a signal to it would be told to the first process, and lost on the child.
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, *PASSED_ON})
-        place.pid = os.fork() or None
-        if place.pid is None:
-            self._forget_signals()
-        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-        if place.pid is not None:
+        try:
+            pid = os.fork()
+            if not pid:
+                self._forget_signals()
+        except OSError as error:
+            if not self._announced:
+                raise
+            # The others serve, and what is missing may be there in a moment.
+            self._postpone(place, "process_not_started", reason=error.strerror)
+            return None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        if pid:
+            place.pid = pid
             return None
         # A terminal sends Ctrl-C to every process of a group: the first process alone shall have it, and pass it on.
         os.setpgid(0, 0)
@@ -244,7 +253,6 @@ class _Crew:
             self._dismiss_the_desk()
 
     def _lose(self, place: _Place, code: int) -> None:
-        now_s = time.monotonic()
         pid, place.pid = place.pid, None
         if self._leaving:
             # One that was told to stop before it could hear has stopped.
@@ -256,9 +264,14 @@ class _Crew:
             self.code = code if code > 0 else 1
             self._leave()
             return
+        self._postpone(place, "process_died", pid=pid, code=code)
+
+    def _postpone(self, place: _Place, event: str, **said: object) -> None:
+        """Let the next child come at once where this one has lived, else after a wait, longer each time."""
+        now_s = time.monotonic()
         place.wait_s = 1.0 if now_s - place.started_s > LIVED_S else min(2 * place.wait_s, LONGEST_WAIT_S)
         place.due_s = now_s + (0.0 if now_s - place.started_s > LIVED_S else place.wait_s / 2)
-        log.error("process_died", number=place.number, pid=pid, code=code, next_in_s=round(place.due_s - now_s, 1))
+        log.error(event, number=place.number, **said, next_in_s=round(place.due_s - now_s, 1))
 
     def _dismiss_the_desk(self) -> None:
         if not any(place.pid for place in self._places[1:]):

@@ -34,6 +34,16 @@ def slow():
     return pid
 os.fork = slow
 """
+# As where the system allows no further process.
+NO_FOURTH_FORK = """
+import errno, itertools, os
+fork, forks = os.fork, itertools.count(1)
+def scarce():
+    if next(forks) == 4:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+os.fork = scarce
+"""
 
 
 def children(served: Served) -> list[int]:
@@ -92,6 +102,19 @@ async def test_a_worker_that_dies_is_replaced_and_the_others_go_on(
         assert (await caller.ask(served.url, caller.call())).status == 200
     assert (await admin(served, "/readyz"))[0] == 200
     assert '"process_died"' in served.output
+    assert await asyncio.to_thread(served.end) == 0
+
+
+async def test_a_worker_that_cannot_be_forked_now_is_forked_later_and_the_others_go_on(
+    serve: StartServe, simulator: StartSimulator, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NO_FOURTH_FORK)
+    env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    served = await serve((await simulator()).url, "--workers", "2", *ADMIN, env=env)
+    os.kill(children(served)[-1], signal.SIGKILL)
+    await until(lambda: '"process_not_started"' in served.output)
+    assert (await caller.ask(served.url, caller.call())).status == 200
+    await until(lambda: len(children(served)) == 3)
     assert await asyncio.to_thread(served.end) == 0
 
 
