@@ -194,10 +194,14 @@ def from_this_page(asked: web.Request) -> bool:
     it was loaded, and be of our origin (DNS rebinding). `Origin` must be that of the page, which a form or a script of
     another site cannot say; and JSON is no type that a browser sends across origins without asking first.
     """
-    host = urlsplit(f"//{asked.host}").hostname or ""
+    try:
+        host = urlsplit(f"//{asked.host}").hostname or ""
+        origin = urlsplit(asked.headers.get(hdrs.ORIGIN, "")).netloc
+    except ValueError:  # half an address of version 6
+        return False
     return (
         (host == "localhost" or _is_address(host))
-        and urlsplit(asked.headers.get(hdrs.ORIGIN, "")).netloc == asked.host
+        and origin == asked.host
         and asked.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
         and asked.content_type == "application/json"
     )

@@ -104,6 +104,7 @@ async def test_a_refusal_comes_through_as_it_is(pair: Pair) -> None:
         pytest.param({"Origin": ""}, id="nobody's page"),
         pytest.param({"Origin": "http://127.0.0.1:1"}, id="another port of this machine"),
         pytest.param({"Host": "attacker.example", "Origin": "http://attacker.example"}, id="a rebound name"),
+        pytest.param({"Host": "[::", "Origin": "http://[::"}, id="half an address"),
         pytest.param({"Sec_Fetch_Site": "cross-site"}, id="by the browser's own word"),
         pytest.param({"Content_Type": "text/plain"}, id="a type that needs no leave"),
         pytest.param({"Content_Type": "application/x-www-form-urlencoded"}, id="a form"),
