@@ -54,7 +54,7 @@ LIMITS_APART: Final = (
     "say DASHSEEK_REDIS_URL as well"
 )
 
-GC_THRESHOLDS: Final = (50_000, 10, 10)
+GC_THRESHOLDS: Final = (10_000, 10, 10)
 
 EXCHANGE: Final = web.RequestKey("exchange", passage.Exchange)
 
