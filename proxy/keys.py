@@ -161,7 +161,7 @@ def read(path: Path, catalogue: models.Catalogue) -> Keys:
     except ValidationError as error:
         places = ((".".join(map(str, detail["loc"])), settings.explain(detail)) for detail in error.errors())
         raise settings.SettingsError([f"keys_file ({path}): {where}: {wrong}" for where, wrong in places]) from None
-    except ValueError:  # whose text may hold what stands in the file
+    except (ValueError, RecursionError):  # whose text may hold what stands in the file
         raise settings.SettingsError([f"keys_file ({path}): is not TOML in UTF-8"]) from None
     unknown = [
         f"keys_file ({path}): key.{number}.models.{place}: there is no such model"

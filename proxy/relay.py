@@ -174,6 +174,10 @@ class Whole:
         try:
             await self.response.prepare(self._request)
             await self.response.write_eof()
+        except asyncio.CancelledError:
+            # A caller who stalled, or left while the buffer was full: the reply had been handed over before.
+            self._pipe.hand_over()
+            raise
         except (ConnectionError, aiohttp.ClientConnectionError):
             raise CallerGone from None
         self.sent_s, self.bytes = asyncio.get_running_loop().time(), len(self._body)

@@ -27,7 +27,7 @@ import orjson
 import structlog
 
 from config import settings
-from proxy import notify, tally
+from proxy import lifecycle, notify, tally
 
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ PASSED_ON: Final = (signal.SIGUSR1, signal.SIGUSR2)
 LIVED_S: Final = 10.0
 LONGEST_WAIT_S: Final = 30.0
 # A worker answers the front desk from its event loop: one that takes longer is not fit to serve either.
-ASK_S: Final = 2.0
+ASK_S: Final = 1.0
 
 
 class Told(TypedDict):
@@ -208,7 +208,7 @@ class _Crew:
                 self._places[number].has_served = True
             if not self._announced and all(place.has_served for place in self._places):
                 self._announced = True
-                announce(_url(self._reserved), _url(self._admin))
+                announce(lifecycle.url(self._reserved.getsockname()), lifecycle.url(self._admin.getsockname()))
         if heard.fileno() in readable:
             for number in heard.recv(64):
                 self._hear(signal.Signals(number))
@@ -391,8 +391,3 @@ def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
         bound.close()
         raise
     return bound
-
-
-def _url(bound: socket.socket) -> str:
-    host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

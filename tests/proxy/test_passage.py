@@ -224,8 +224,11 @@ class TestWriteTimeout:
         async with caller.dial(front.url, receive_bytes=4096) as line:
             line.send(caller.request(caller.call(WORDS * 20, incremental_output=True), headers))
             line.stall()
-            _, outcome = await front.end_of()
+            exchange, outcome = await front.end_of()
         assert outcome == "client_stalled"
+        # Handed to the socket is delivered, read or not (MET-3).
+        assert exchange.pipe
+        assert exchange.pipe.delivered
         assert_nothing_is_left(front)
         if headers:
             assert await upstream.calls[0].over() == "aborted"
