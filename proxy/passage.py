@@ -122,7 +122,7 @@ class Count:
         return self.tokens or 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Passage:
     """A call that is ready to go.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import click
@@ -102,7 +102,7 @@ def of_answer(
         call = translator.read(document, stream=not whole if stream is None else stream, model=model)
         dialect = translator.dialect
         body = request.translate(call, dialect, upstream_model=request.upstream_id(call, dialect))
-        terms = replace(pipe.agreed(call, dialect, body, request_id=REQUEST_ID, own_key=True), legs=1)
+        terms = pipe.agreed(call, dialect, body, request_id=REQUEST_ID, own_key=True)._replace(legs=1)
         through = pipe.Pipe(call, terms, translator.vocabulary)
         counted = prompt.parts(request.seen(call, dialect), prompt.template_of(call.model, dialect.name), body.effort)
         through.count_prompt(prompt.length(counted, translator.vocabulary), 0)

@@ -10,9 +10,10 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import aiohttp
 from multidict import CIMultiDict
@@ -54,14 +55,13 @@ class Attempt:
     result: str = "open"
 
 
-@dataclass(frozen=True, slots=True)
-class Post:
+class Post(NamedTuple):
     """What is sent: the path below a target's base URL, the body, the key, and headers to find the call again by."""
 
     path: str
     body: bytes
     key: str | None
-    known_as: Mapping[str, str] = field(default_factory=dict)
+    known_as: Mapping[str, str] = {}
 
 
 class Upstream:

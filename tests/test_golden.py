@@ -36,7 +36,7 @@ def opened(given: dialogue.Call) -> pipe.Pipe:
 @pytest.mark.parametrize("incremental", [True, False], ids=["incremental", "cumulative"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_stream_is_what_was_written_down_however_it_is_cut(case: Path, *, incremental: bool, cut: int) -> None:
-    given = replace(asked(case), incremental=incremental)
+    given = asked(case)._replace(incremental=incremental)
     stream = corpus.drive(opened(given), (case / "upstream.sse").read_bytes(), cut)
     expected = (case / ("packets.sse" if incremental else "packets.cumulative.sse")).read_bytes()
     assert stream.decode() == expected.decode()
@@ -45,7 +45,7 @@ def test_a_stream_is_what_was_written_down_however_it_is_cut(case: Path, *, incr
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_reply_folded_from_a_stream_is_what_was_written_down(case: Path) -> None:
-    given = replace(asked(case), stream=False)
+    given = asked(case)._replace(stream=False)
     try:
         reply = corpus.drive(opened(given), (case / "upstream.sse").read_bytes())
     except faults.Refusal as refusal:

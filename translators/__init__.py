@@ -8,4 +8,7 @@ Pure rooms: no sockets, clocks, randomness, logs or files. The shell hands in by
 - `answer` is where an answer grows, choice by choice; `toolcalls`, `stops` and `thinktags` are what some choices need.
 - `tokens` counts text, `usage` makes figures of it and reconciles them with upstream's.
 - `sse` cuts upstream's bytes into events; `pipe` is the whole way of an answer, and its one state machine.
+
+What is made anew for every call is a `NamedTuple`: as immutable as a frozen dataclass, which pays 0.25 us for each of
+its fields, a hundred of them in a small call.
 """

@@ -7,9 +7,8 @@ knows none of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from translators import dialogue, stops, thinktags, toolcalls, usage
 
@@ -52,8 +51,7 @@ NEXT: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """What we do to an answer ourselves, because the upstream of this call does not.
 
     think_tags:     split `<think>…</think>` off the content

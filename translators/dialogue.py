@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Json = dict[str, Any]
 Template = Literal["v3", "r1", "v3.1", "v3.2", "v4-preview", "v4", "v4.1"]
@@ -62,8 +62,7 @@ class ToolCall:
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One turn of the conversation.
 
     content:      text; None only on an assistant turn that is nothing but tool calls
@@ -99,8 +98,7 @@ class ResponseFormat:
 ToolChoice = Literal["auto", "none", "required"] | Tool
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One checked call: every field has a meaning, nothing is left to check.
 
     None means "not said"; a default that DashScope states is filled in.
@@ -135,8 +133,7 @@ class Call:
     ignored: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one call or one choice, in tokens of the model's vocabulary.
 
     input:     the prompt as the chat template renders it

@@ -8,9 +8,8 @@ happens, the pipe ends once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final
+from typing import Final, NamedTuple
 
 from translators import answer, dialogue, faults, sse, tokens, toolcalls, usage
 from translators.dashscope import packets, reply, shapes
@@ -43,8 +42,7 @@ NEXT: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """What an answer is made under, beside the call.
 
     rules:         what we do to it ourselves

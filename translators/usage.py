@@ -7,8 +7,7 @@ remembers between calls how far a server's prompt template is from ours. Source:
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from translators import dialogue, tokens
 
@@ -25,8 +24,7 @@ _SILENCED = -(1 << 62)
 STABLE_SHARE = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(NamedTuple):
     """Usage as upstream reports it, each figure a sane whole number or None where it is missing."""
 
     input: int | None = None

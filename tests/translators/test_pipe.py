@@ -489,7 +489,7 @@ def test_what_upstream_does_not_do_is_agreed_to_be_done_here() -> None:
     terms = pipe.agreed(call, dialect, body, request_id=corpus.REQUEST_ID, own_key=False)
     assert (terms.rules.answer_limit, terms.rules.chain_limit) == (9, 5)
     assert (terms.chain_end, terms.answer_end, terms.prefix) == (1, 0, "")
-    partial = replace(call, messages=(*call.messages, dialogue.Message("assistant", "Once", partial=True)))
+    partial = call._replace(messages=(*call.messages, dialogue.Message("assistant", "Once", partial=True)))
     llama = dialects.DIALECTS["llamacpp"]
     body = request.translate(partial, llama, upstream_model="x")
     assert pipe.agreed(partial, llama, body, request_id=corpus.REQUEST_ID, own_key=False).prefix == "Once"

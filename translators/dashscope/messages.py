@@ -60,7 +60,7 @@ def read(source: Json) -> tuple[dialogue.Message, ...]:
     said = [_message(turn, role, index) for index, (turn, role) in enumerate(zip(turns, roles, strict=True))]
     if roles[-1] == "assistant":
         # The assistant's turn comes last only to be continued (spec REQ-3).
-        said[-1] = replace(said[-1], partial=True)
+        said[-1] = said[-1]._replace(partial=True)
     return tuple(_paired(turns, said))
 
 
@@ -185,12 +185,12 @@ def _paired(turns: Sequence[Json], said: Sequence[dialogue.Message]) -> Iterator
             yield said[head]
             continue
         calls = _told_apart(said[head].tool_calls, head)
-        yield replace(said[head], tool_calls=calls)
+        yield said[head]._replace(tool_calls=calls)
         # Dify leaves the id out and puts it, or the function's name, into `name` (wire.md H).
         keys = (_word(turn.get("tool_call_id")) or _word(turn.get("name")) for turn in turns[head + 1 : end])
         answered = _answered(said[head].tool_calls, keys)
         for message, position in zip(said[head + 1 : end], answered, strict=True):
-            yield replace(message, tool_call_id=calls[position].id)
+            yield message._replace(tool_call_id=calls[position].id)
 
 
 def _told_apart(calls: tuple[dialogue.ToolCall, ...], head: int) -> tuple[dialogue.ToolCall, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from translators import dialogue, faults
 from translators.dashscope import kinds
@@ -41,8 +41,7 @@ TOP_K_OFF_ABOVE = 100
 MOST_STOPS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """One call as a rule sees it: what a check may look at beside its own value.
 
     messages:        the conversation, already checked

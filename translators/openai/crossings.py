@@ -6,9 +6,8 @@ the body; a later one wins where two send the same field. Source: spec, column "
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 from translators.dialogue import Json
 from translators.openai import messages, plan
@@ -18,8 +17,7 @@ from translators.openai.plan import Plan
 Action = Literal["kept", "renamed", "clamped", "dropped", "emulated"]
 
 
-@dataclass(frozen=True, slots=True)
-class Crossing:
+class Crossing(NamedTuple):
     """What became of one field of the call.
 
     ours:   its name in `Call`
@@ -33,7 +31,7 @@ class Crossing:
     theirs: str
     action: Action
     why: str = ""
-    sent: Json = field(default_factory=dict)
+    sent: Mapping[str, Any] = {}
 
 
 Row = Callable[[Plan], Crossing | None]

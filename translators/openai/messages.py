@@ -6,7 +6,6 @@ Source: spec REQ-6, REQ-7, PAR-11, OUT-9; upstream.md A.1, A.2.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from translators.dialogue import Call, Json, Message, ResponseFormat, ToolCall
 from translators.openai import plan
@@ -33,7 +32,7 @@ def resumed(call: Call, dialect: Dialect, chain: str) -> Call:
     template = call.model.templates.get(dialect.name, call.model.template)
     if template in dialect.continuation.chain_from:
         prefix = Message("assistant", CLOSED, reasoning=chain, partial=True)
-    return replace(call, messages=(*call.messages, prefix), thinking_budget=None, stream=True)
+    return call._replace(messages=(*call.messages, prefix), thinking_budget=None, stream=True)
 
 
 def written(call: Call, dialect: Dialect) -> list[Json]:
@@ -54,7 +53,7 @@ def _with_schema(call: Call, dialect: Dialect) -> Call:
     else:
         others = [first, *others]
     messages = (Message("system", instruction), *others)
-    return replace(call, messages=messages, response_format=ResponseFormat("json_object"))
+    return call._replace(messages=messages, response_format=ResponseFormat("json_object"))
 
 
 def _with_chains(call: Call, dialect: Dialect) -> Call:
@@ -63,10 +62,10 @@ def _with_chains(call: Call, dialect: Dialect) -> Call:
     users = [index for index, message in enumerate(call.messages) if message.role == "user"]
     loop = users[-1] if users else 0
     messages = tuple(
-        replace(message, reasoning=message.reasoning or "") if message.role == "assistant" and index > loop else message
+        message._replace(reasoning=message.reasoning or "") if message.role == "assistant" and index > loop else message
         for index, message in enumerate(call.messages)
     )
-    return replace(call, messages=messages)
+    return call._replace(messages=messages)
 
 
 def _message(message: Message, dialect: Dialect) -> Json:

@@ -6,8 +6,7 @@ the upstream call a stream, and its chain a part of `max_tokens`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from translators.dialogue import Call, Tool
 from translators.openai import dialects
@@ -16,8 +15,7 @@ from translators.openai.dialects import Dialect, Effort, Native
 Budgeting = Literal["unasked", "native", "continue", "effort"]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What was decided for one call.
 
     upstream_model: the id sent as `model`

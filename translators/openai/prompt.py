@@ -8,7 +8,7 @@ moves together, and the difference is learned (spec USE-5).
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from translators import tokens
 from translators.dialogue import Call, Message, Model, Template, Tool, ToolCall
@@ -19,8 +19,7 @@ from translators.openai.markup import Piece, Special
 from translators.openai.templates import LAYOUTS, Before, Layout
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(NamedTuple):
     """A rendered text, taken apart for counting.
 
     specials: special tokens, one each

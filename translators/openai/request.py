@@ -5,7 +5,7 @@ The way: `messages.seen` (what has no field is said), `plan.decide` (who does wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from translators.dialogue import Call, Json
 from translators.openai import crossings as rows
@@ -16,8 +16,7 @@ from translators.openai.dialects import Dialect, Effort
 PATH = "/chat/completions"
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """One upstream call, and the duties that stay with the caller of it.
 
     json:         the body; nothing in it that the dialect does not know

@@ -124,7 +124,7 @@ def test_an_id_that_the_vocabulary_calls_a_value_error_is_refused_alike() -> Non
     def picky(ids: Sequence[int]) -> bytes:
         raise ValueError(ids)
 
-    assert refused(rules.stop, [1], replace(case({}), decode=picky)) == faults.invalid(STOP)
+    assert refused(rules.stop, [1], case({})._replace(decode=picky)) == faults.invalid(STOP)
 
 
 @pytest.mark.parametrize(("model", "given"), [(HYBRID, THINKS), (ALWAYS, {})])

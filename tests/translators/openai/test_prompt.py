@@ -155,7 +155,7 @@ class TestTools:
     def test_a_named_one_is_the_only_one(self) -> None:
         other = Tool("z", {"name": "z"})
         call = asking(tools=(WEATHER, other), tool_choice=WEATHER)
-        assert seen(call, "v4") == seen(replace(call, tools=(WEATHER,), tool_choice="required"), "v4")
+        assert seen(call, "v4") == seen(call._replace(tools=(WEATHER,), tool_choice="required"), "v4")
 
     @pytest.mark.parametrize(
         ("template", "opening"), [("v4", "<｜DSML｜tool_calls>"), ("v4.1", "<｜DSML｜ calls>"), ("v3.2", None)]

@@ -1,7 +1,7 @@
 """What is sent upstream, and what is left to us (spec: column "upstream" of PAR-*, REQ-6, REQ-7, OUT-7…OUT-9)."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def test_a_call_becomes_the_body_written_by_hand(case: Path) -> None:
     given = json.loads((case / "call.json").read_text("utf-8"))
     call = dashscope.translate(given["call"], Catalogue([MODEL], {}), stream=given["sse"], decode=bytes)
 
-    body = asdict(translated(call, case.parent.name))
+    body = translated(call, case.parent.name)._asdict()
 
     assert body | {"stops": list(body["stops"])} == json.loads((case / "body.json").read_text("utf-8"))
 
@@ -260,7 +260,7 @@ class TestLogprobs:
     def test_llama_cpp_refuses_them_beside_tools_in_a_stream(self) -> None:
         call = asking(stream=True, tools=(WEATHER,), logprobs=True, top_logprobs=3)
         assert not {"logprobs", "top_logprobs"} & set(translated(call, "llamacpp").json)
-        assert translated(replace(call, stream=False), "llamacpp").json["top_logprobs"] == 3
+        assert translated(call._replace(stream=False), "llamacpp").json["top_logprobs"] == 3
 
 
 class TestHistory:
