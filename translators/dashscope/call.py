@@ -5,7 +5,8 @@ Faults come in the order of the spec: REQ-1, the model (MOD-2), REQ-2 to REQ-6, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 import orjson
 
@@ -101,14 +102,13 @@ def _parameters(document: Json) -> Json:
 
 def _ignored(document: Json, source: Json, given: Json) -> tuple[str, ...]:
     """Names that nobody read, never their values: dotted, each once, few and short (spec HTTP-8)."""
-
-    def named() -> Iterator[str]:
-        yield from (name for name, value in document.items() if name not in READ_FIELDS and value is not None)
-        yield from (f"input.{name}" for name in messages.ignored(source))
-        yield from (f"parameters.{name}" for name in parameters.ignored(given))
-
+    names = chain(
+        kinds.unread(document, READ_FIELDS),
+        (f"input.{name}" for name in messages.ignored(source)),
+        (f"parameters.{name}" for name in parameters.ignored(given)),
+    )
     found: dict[str, None] = {}
-    for name in named():
+    for name in names:
         found[name[:LONGEST_NAME]] = None
         if len(found) == MOST_IGNORED:
             break

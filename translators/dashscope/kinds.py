@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Set
 from typing import Any
 
 from translators import faults
@@ -16,6 +17,14 @@ from translators.dialogue import Json
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 # Python refuses to parse longer integers than this (it may be set as low as 640 digits); no range comes near.
 INTEGER = re.compile(r"[+-]?\d{1,640}", re.ASCII)
+
+
+def unread(given: Json, read: Set[str]) -> Iterable[str]:
+    """The names in an object that nobody reads; null counts as not given (spec HTTP-8)."""
+    if given.keys() <= read:
+        # As in nearly every call.
+        return ()
+    return (name for name, value in given.items() if name not in read and value is not None)
 
 
 def number(value: Any, path: str) -> float:

@@ -67,9 +67,10 @@ def read(source: Json) -> tuple[dialogue.Message, ...]:
 def ignored(source: Json) -> Iterator[str]:
     """Names in `input` and its messages that nobody reads, dotted, repeated as often as they come (spec HTTP-8)."""
     form = {"prompt", "history"} if source.get("messages") is None else {"messages"}
-    yield from (name for name, value in source.items() if name not in form and value is not None)
+    yield from kinds.unread(source, form)
     for turn in source.get("messages") or ():
-        yield from (f"messages.{name}" for name, value in turn.items() if name not in READ_FIELDS and value is not None)
+        for name in kinds.unread(turn, READ_FIELDS):
+            yield f"messages.{name}"
 
 
 def _turns(source: Json) -> list[Json]:

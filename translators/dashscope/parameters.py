@@ -6,7 +6,7 @@ the order of checking; the first fault is the answer. What is known and left out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -230,10 +230,9 @@ def check(case: rules.Case) -> Json:
     return filled
 
 
-def ignored(given: Json) -> Iterator[str]:
+def ignored(given: Json) -> Iterable[str]:
     """Names that no row reads: dropped, unknown, or set aside for another spelling (spec HTTP-8)."""
-    read = {name for _, name in _asked(given)}
-    return (name for name, value in given.items() if name not in read and value is not None)
+    return kinds.unread(given, {name for _, name in _asked(given)})
 
 
 def _asked(given: Json) -> Iterator[tuple[Row, str]]:
