@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -239,7 +240,7 @@ class Passage:
         clock.enter(watch.Wait.FIRST_TOKEN)
         if self.exchange.sent_s is None:
             self.exchange.sent_s = asyncio.get_running_loop().time()
-        async with self.gateway.upstreams.post(post, self.exchange.attempts) as response:
+        with closing(await self.gateway.upstreams.post(post, self.exchange.attempts)) as response:
             if self.exchange.answered_s is None:
                 self.exchange.answered_s = asyncio.get_running_loop().time()
             if response.status != HTTPStatus.OK:

@@ -76,21 +76,14 @@ class Upstream:
         self._targets = targets
         self._ejected_until_s: dict[str, float] = {}
 
-    @asynccontextmanager
-    async def post(self, post: Post, attempts: list[Attempt]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The response to one POST, its head read and its body not; its connection is reused only if read to its end.
+    async def post(self, post: Post, attempts: list[Attempt]) -> aiohttp.ClientResponse:
+        """The response to one POST, its head read and its body not.
+
+        Whoever asked closes it: its connection serves again if it was read to its end, and is closed with it if not.
 
         Raises `Refusal` where no target could be asked. At most one retry, and only when nothing can have been served:
         the connection was never made, or a pooled one had died before any byte of the answer.
         """
-        response = await self._first_answer(post, attempts)
-        try:
-            yield response
-        finally:
-            # Closes the connection unless the body was read to its end, which has given it back to the pool already.
-            response.close()
-
-    async def _first_answer(self, post: Post, attempts: list[Attempt]) -> aiohttp.ClientResponse:
         targets = self._two_targets()
         for retry, session, target in zip((False, True), self._sessions, targets, strict=True):
             attempt = Attempt(target, retry)

@@ -31,15 +31,17 @@ async def before(*targets: str, **chosen: object) -> AsyncIterator[upstream.Upst
 async def ask(upstreams: upstream.Upstream, post: upstream.Post = POST) -> tuple[bytes, list[upstream.Attempt]]:
     """One call, read to its end."""
     attempts: list[upstream.Attempt] = []
-    async with upstreams.post(post, attempts) as response:
+    with contextlib.closing(await upstreams.post(post, attempts)) as response:
         return await upstream.completion_of(response), attempts
 
 
 async def refusal_of(upstreams: upstream.Upstream) -> tuple[faults.Refusal, list[upstream.Attempt]]:
     attempts: list[upstream.Attempt] = []
-    with pytest.raises(faults.Refusal) as refusal:
-        async with upstreams.post(POST, attempts) as response:
-            raise await upstream.failure_of(response, TERMS)
+    with (
+        pytest.raises(faults.Refusal) as refusal,
+        contextlib.closing(await upstreams.post(POST, attempts)) as response,
+    ):
+        raise await upstream.failure_of(response, TERMS)
     return refusal.value, attempts
 
 
@@ -206,7 +208,7 @@ class TestAnswers:
         """A connection in doubt serves nobody again."""
         simulated = await simulator(Script(gap_s=0.01))
         async with before(simulated.url) as upstreams:
-            async with upstreams.post(POST, []):
+            with contextlib.closing(await upstreams.post(POST, [])):
                 pass
             assert await simulated.calls[0].over() == "aborted"
 
