@@ -27,7 +27,8 @@ class Collected:
 
     def content(self, choice: answer.Choice, text: str) -> None:
         self._content.setdefault(choice.index, []).append(text)
-        self._logprobs.setdefault(choice.index, []).extend(choice.entries_of(text))
+        if self._shape.call.logprobs:
+            self._logprobs.setdefault(choice.index, []).extend(choice.entries_of(text))
 
     def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
         """Nothing to keep: the choice has its calls."""
@@ -45,4 +46,5 @@ class Collected:
         content = "".join(self._content.get(choice.index, ()))
         reasoning = "".join(self._reasoning.get(choice.index, ()))
         message = self._shape.message(content, reasoning, calls)
-        return self._shape.choice(choice.index, message, packets.finish_of(choice), self._logprobs[choice.index])
+        logprobs = self._logprobs.get(choice.index, ())
+        return self._shape.choice(choice.index, message, packets.finish_of(choice), logprobs)

@@ -33,7 +33,10 @@ def _part(reported: dict[str, object], name: str) -> dict[str, object]:
 
 
 def _first(*candidates: object) -> int | None:
-    return next((figure for value in candidates if (figure := _figure(value)) is not None), None)
+    for value in candidates:
+        if (figure := _figure(value)) is not None:
+            return figure
+    return None
 
 
 def _figure(value: object) -> int | None:
