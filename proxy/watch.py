@@ -16,6 +16,8 @@ from typing import Final, Self
 class Wait(Enum):
     """What a call can be waiting for; the value is the setting that limits it."""
 
+    __hash__ = object.__hash__  # in C; an `Enum` hashes its name, in Python
+
     BODY = "body_timeout"
     FIRST_TOKEN = "first_token_timeout"  # noqa: S105 - a token of text
     TOKEN = "idle_timeout"  # noqa: S105 - a token of text

@@ -16,6 +16,8 @@ from translators import dialogue, stops, thinktags, toolcalls, usage
 class Phase(Enum):
     """Where a choice stands."""
 
+    __hash__ = object.__hash__  # in C; an `Enum` hashes its name, in Python
+
     START = auto()
     THINKING = auto()
     ANSWERING = auto()
@@ -25,6 +27,8 @@ class Phase(Enum):
 
 class Sight(Enum):
     """What upstream shows."""
+
+    __hash__ = object.__hash__  # in C; an `Enum` hashes its name, in Python
 
     REASONING = auto()
     CONTENT = auto()

@@ -19,6 +19,8 @@ from translators.openai import chunks, dialects, failures, request
 class State(Enum):
     """Where a stream stands, as its caller sees it."""
 
+    __hash__ = object.__hash__  # in C; an `Enum` hashes its name, in Python
+
     HELD = auto()  # nothing has gone out: a failure can still have its own status
     OPEN = auto()  # the head is out
     ENDED = auto()  # the finish or an error frame is out: nothing follows
@@ -26,6 +28,8 @@ class State(Enum):
 
 class Event(Enum):
     """What moves a stream on."""
+
+    __hash__ = object.__hash__  # in C; an `Enum` hashes its name, in Python
 
     PACKET = auto()
     FINISH = auto()
