@@ -70,7 +70,7 @@ class Watch:
         self._loop = asyncio.get_running_loop()
         self._limits_s = limits_s
         # Often enough that changing to a shorter wait is not noticed late.
-        self._tick_s = min(limits_s[wait] for wait in _ENTERED)
+        self._tick_s = min(map(limits_s.__getitem__, _ENTERED))
         self._timeout = asyncio.timeout(None)
         self._handle: asyncio.TimerHandle | None = None
         self._expired: Wait | None = None

@@ -129,7 +129,7 @@ class Answer:
     @property
     def basis(self) -> usage.Basis:
         """Whose figures the usage is, at its weakest leg (spec MET-3)."""
-        return min((self._basis_of(leg) for leg in range(self._legs)), key=usage.BASES.index)
+        return min(map(self._basis_of, range(self._legs)), key=usage.BASES.index)
 
     def served_by(self, leg: int) -> Sequence[answer.Choice]:
         """The choices that one upstream call fills."""
@@ -157,6 +157,8 @@ class Answer:
     def used(self) -> dialogue.Usage:
         """The usage of all choices: input once, outputs summed (spec OUT-7)."""
         each = [self.shape.used(choice) for choice in self.choices]
+        if len(each) == 1:
+            return each[0]
         chains = [one.reasoning for one in each if one.reasoning is not None]
         output = sum(one.output for one in each)
         return dialogue.Usage(self.tally.input, output, sum(chains) if chains else None, self.tally.cached)
