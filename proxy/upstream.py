@@ -7,12 +7,13 @@ headers built from zero, TLS always verified. Source: spec ERR-4, OPS-3.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import aiohttp
@@ -47,12 +48,19 @@ FAULTS = (
 
 @dataclass(slots=True)
 class Attempt:
-    """One try at one target, for the record of the call."""
+    """One try at one target, for the record of the call.
+
+    reused: whether it went over a connection that had served before
+    """
 
     target: str
     retry: bool = False
     reused: bool = False
     result: str = "open"
+
+
+# Who makes a socket finds here for which try. A trace of aiohttp's would tell as well, for 20 us a call.
+_TRY: ContextVar[Attempt] = ContextVar("try")
 
 
 class Post(NamedTuple):
@@ -86,15 +94,17 @@ class Upstream:
         """
         targets = self._two_targets()
         for retry, session, target in zip((False, True), self._sessions, targets, strict=True):
-            attempt = Attempt(target, retry)
+            attempt = Attempt(target, retry, reused=not retry)
             attempts.append(attempt)
+            _TRY.set(attempt)
             try:
-                response = await _ask(session, target, post, attempt)
+                response = await _ask(session, target, post)
             except aiohttp.ClientError as error:
                 attempt.result = type(error).__name__
                 fault, cause = next((fault, cause) for kind, fault, cause in FAULTS if isinstance(error, kind))
                 refusal = faults.Refusal(fault, f"{cause} ({attempt.result})")
                 if isinstance(error, UNREACHABLE):
+                    attempt.reused = False
                     self._eject(target)
                 if not _is_safe_to_retry(error, attempt, targets[1]):
                     break
@@ -107,11 +117,8 @@ class Upstream:
     async def lists(self, target: str, key: str | None) -> int:
         """The status a target gives to the question for its models, which costs nothing; raises `ClientError`."""
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        context = SimpleNamespace(attempt=Attempt(target))
-        asking = self._sessions[1].get(
-            f"{target}/models", headers=headers, allow_redirects=False, trace_request_ctx=context
-        )
-        async with asking as response:
+        _TRY.set(Attempt(target))
+        async with self._sessions[1].get(f"{target}/models", headers=headers, allow_redirects=False) as response:
             return response.status
 
     def connections(self) -> Mapping[str, int]:
@@ -142,7 +149,7 @@ class Upstream:
 async def opened(chosen: settings.Settings) -> AsyncIterator[Upstream]:
     """The upstreams with their pool, as long as the context lives."""
     context = trust(chosen)
-    connector = partial(aiohttp.TCPConnector, limit=0, ssl=context, ttl_dns_cache=30)
+    connector = partial(aiohttp.TCPConnector, limit=0, ssl=context, ttl_dns_cache=30, socket_factory=_dialled)
     async with (
         _session(chosen, connector(keepalive_timeout=chosen.upstream_keepalive_timeout)) as pooled,
         _session(chosen, connector(force_close=True)) as fresh,
@@ -172,8 +179,6 @@ async def completion_of(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _session(chosen: settings.Settings, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(_note_reuse)
     return aiohttp.ClientSession(
         connector=connector,
         # Only the connection has a limit here; every other wait is the watch's, which knows what a token is.
@@ -181,18 +186,18 @@ def _session(chosen: settings.Settings, connector: aiohttp.TCPConnector) -> aioh
         headers={"User-Agent": "dashseek", "Accept-Encoding": "identity"},
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
-        trace_configs=[trace],
         read_bufsize=BUFFER_BYTES,
     )
 
 
-async def _note_reuse(
-    _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceConnectionReuseconnParams
-) -> None:
-    context.trace_request_ctx.attempt.reused = True
+def _dialled(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket for the present try, which then goes over no connection that was there before."""
+    _TRY.get().reused = False
+    family, kind, protocol, _, _ = address
+    return socket.socket(family, kind, protocol)
 
 
-async def _ask(session: aiohttp.ClientSession, target: str, post: Post, attempt: Attempt) -> aiohttp.ClientResponse:
+async def _ask(session: aiohttp.ClientSession, target: str, post: Post) -> aiohttp.ClientResponse:
     headers = CIMultiDict(post.known_as)
     headers["Content-Type"] = "application/json"
     if post.key is not None:
@@ -202,7 +207,6 @@ async def _ask(session: aiohttp.ClientSession, target: str, post: Post, attempt:
         data=post.body,
         headers=headers,
         allow_redirects=False,
-        trace_request_ctx=SimpleNamespace(attempt=attempt),
     )
 
 

@@ -108,6 +108,11 @@ class TestTheOneRetry:
         assert refusal.fault == faults.UNAVAILABLE
         assert len(attempts) == 2
 
+    async def test_where_no_name_leads_anywhere_no_connection_was_there_before(self) -> None:
+        async with before("http://nowhere.invalid") as upstreams:
+            _, attempts = await refusal_of(upstreams)
+        assert [(attempt.result, attempt.reused) for attempt in attempts] == [("ClientConnectorDNSError", False)] * 2
+
     async def test_a_third_target_is_not_asked(self, simulator: StartSimulator, closed_port: str) -> None:
         """At most one retry: a caller has clocks of its own."""
         simulated = await simulator()
