@@ -174,7 +174,7 @@ class _Crew:
             if not self._announced:
                 raise
             # The others serve, and what is missing may be there in a moment.
-            self._postpone(place, "process_not_started", reason=error.strerror)
+            log.error("process_not_started", number=place.number, reason=error.strerror, next_in_s=_postponed_s(place))
             return None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
@@ -264,14 +264,7 @@ class _Crew:
             self.code = code if code > 0 else 1
             self._leave()
             return
-        self._postpone(place, "process_died", pid=pid, code=code)
-
-    def _postpone(self, place: _Place, event: str, **said: object) -> None:
-        """Let the next child come at once where this one has lived, else after a wait, longer each time."""
-        now_s = time.monotonic()
-        place.wait_s = 1.0 if now_s - place.started_s > LIVED_S else min(2 * place.wait_s, LONGEST_WAIT_S)
-        place.due_s = now_s + (0.0 if now_s - place.started_s > LIVED_S else place.wait_s / 2)
-        log.error(event, number=place.number, **said, next_in_s=round(place.due_s - now_s, 1))
+        log.error("process_died", number=place.number, pid=pid, code=code, next_in_s=_postponed_s(place))
 
     def _dismiss_the_desk(self) -> None:
         if not any(place.pid for place in self._places[1:]):
@@ -369,6 +362,18 @@ async def _ask(path: Path) -> Told | None:
     except (OSError, TimeoutError, orjson.JSONDecodeError):
         return None
     return said
+
+
+def _postponed_s(place: _Place) -> float:
+    """Let the next child come at once where this one has lived, else after a wait, longer each time; in how long."""
+    now_s = time.monotonic()
+    if now_s - place.started_s > LIVED_S:
+        place.wait_s, next_in_s = 1.0, 0.0
+    else:
+        place.wait_s = min(2 * place.wait_s, LONGEST_WAIT_S)
+        next_in_s = place.wait_s / 2
+    place.due_s = now_s + next_in_s
+    return next_in_s
 
 
 def _nothing(_: int, __: Any) -> None:
