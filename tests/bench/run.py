@@ -27,10 +27,8 @@ from typing import Any
 
 import orjson
 
-import proxy.vocabulary
 from tests.bench import load
 from tests.bench.load import Ask
-from translators import tokens
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -69,6 +67,10 @@ class Peer:
         """Seconds its threads have been on a CPU so far; the kernel counts them in nanoseconds."""
         return sum(map(_cpu_s, self.pids))
 
+    def loop_s(self) -> float:
+        """The same of the threads with an event loop alone."""
+        return sum(_spent_s(Path(f"/proc/{pid}/task/{pid}/schedstat")) for pid in self.pids)
+
     def rss_bytes(self) -> int:
         """What it holds of the memory."""
         return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES for pid in self.pids)
@@ -106,7 +108,7 @@ class Stand:
 class Cost:
     """CPU seconds of our process for each call or each chunk, as a ratio to the pass-through's.
 
-    counted: characters of prompt whose counting is not ours to save; its time is taken off
+    loop_alone: leave out the threads, which count long prompts: the tokenizer's own time is not ours to save
     """
 
     ask: Ask
@@ -114,17 +116,17 @@ class Cost:
     connections: int
     per_chunk: bool
     goal: float
-    counted: int = 0
+    loop_alone: bool = False
 
     def measure(self, name: str, stand: Stand) -> list[Figure]:
         calls = max(self.connections, self.calls // stand.scale // self.connections * self.connections)
         units = calls * self.ask.deltas if self.per_chunk else calls
-        counting_us = _counting_us(self.counted) if self.counted else 0.0
 
         def cost_us(peer: Peer) -> float:
-            before_s = peer.cpu_s()
+            spent_s = peer.loop_s if self.loop_alone else peer.cpu_s
+            before_s = spent_s()
             asyncio.run(load.run(peer.url, self.ask, calls, self.connections))
-            return (peer.cpu_s() - before_s) / units * 1e6
+            return (spent_s() - before_s) / units * 1e6
 
         with stand.bare() as bare, stand.ours() as ours:
             for peer in (bare, ours):
@@ -135,7 +137,7 @@ class Cost:
                 name,
                 "x",
                 self.goal,
-                tuple((mine - counting_us) / theirs for theirs, mine in pairs),
+                tuple(mine / theirs for theirs, mine in pairs),
                 statistics.median(mine for _, mine in pairs),
                 statistics.median(theirs for theirs, _ in pairs),
             )
@@ -246,7 +248,7 @@ ROWS: Mapping[str, Callable[[str, Stand], list[Figure]]] = {
     "start of a stream": Cost(Ask(1), 1600, 8, per_chunk=False, goal=1.4).measure,
     "small JSON call": Cost(Ask(16, stream=False), 2000, 8, per_chunk=False, goal=1.3).measure,
     "64 KB prompt, JSON, less counting": (
-        Cost(Ask(16, stream=False, prompt=64 << 10), 400, 4, per_chunk=False, goal=1.3, counted=64 << 10).measure
+        Cost(Ask(16, stream=False, prompt=64 << 10), 400, 4, per_chunk=False, goal=1.3, loop_alone=True).measure
     ),
     "first packet": first_packet,
     "an open silent stream": memory,
@@ -300,18 +302,6 @@ def _document(figure: Figure) -> dict[str, Any]:
     }
 
 
-def _counting_us(size: int) -> float:
-    """What counting the prompt of that size takes, the tokenizer's own time."""
-    vocabulary, wire = proxy.vocabulary.load(), Ask(1, prompt=size).wire()
-    text = orjson.loads(wire.partition(b"\r\n\r\n")[2])["input"]["messages"][0]["content"]
-    took_s = []
-    for _ in range(20):
-        began_s = time.process_time()
-        tokens.count(text, vocabulary)
-        took_s.append(time.process_time() - began_s)
-    return statistics.median(took_s) * 1e6
-
-
 @contextmanager
 def _process(*words: str, marker: str = "http://") -> Iterator[tuple[str, int]]:
     """A peer: its URL and its process id."""
@@ -332,7 +322,11 @@ def _children(pid: int) -> tuple[int, ...]:
 
 
 def _cpu_s(pid: int) -> float:
-    return sum(int(file.read_text().split()[0]) for file in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+    return sum(map(_spent_s, Path(f"/proc/{pid}/task").glob("*/schedstat")))
+
+
+def _spent_s(schedstat: Path) -> float:
+    return int(schedstat.read_text().split()[0]) / 1e9
 
 
 if __name__ == "__main__":
