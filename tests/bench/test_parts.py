@@ -1,0 +1,42 @@
+"""What the parts of a delta's way cost by themselves: parsing what upstream sends, splicing a packet (`test_count` counts).
+
+Each round is a read of 16 deltas.
+"""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from tests import corpus
+from tests.bench import upstream
+from translators import sse
+from translators.dashscope import packets
+
+READ = b"".join(upstream.DELTAS)
+
+pytestmark = pytest.mark.benchmark(max_time=0.2, min_rounds=20)
+
+
+def test_parse(benchmark: BenchmarkFixture) -> None:
+    decoder = sse.Decoder(1 << 20)
+
+    def parse() -> list[object]:
+        return [orjson.loads(data) for data in decoder.feed(READ)]
+
+    assert len(benchmark(parse)) == len(upstream.DELTAS)
+
+
+@pytest.mark.parametrize("size", [1, 1_000], ids=["a word", "a long text so far"])
+def test_splice(benchmark: BenchmarkFixture, size: int) -> None:
+    answer = corpus.open_pipe(corpus.ask(incremental=True)).answer
+    frames, (choice,) = packets.Frames(answer.shape), answer.choices
+    text = orjson.dumps(" word" * size)
+
+    def splice() -> bytes:
+        for _ in upstream.DELTAS:
+            frames.text(choice, text, b'""')
+        return frames.take()
+
+    assert benchmark(splice).count(b"\nevent:result\n") == len(upstream.DELTAS)
