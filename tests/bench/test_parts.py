@@ -1,4 +1,4 @@
-"""What the parts of a delta's way cost by themselves: parsing what upstream sends, splicing a packet (`test_count` counts).
+"""What the parts of a delta's way cost by themselves: parsing what comes, splicing a packet (`test_count` counts).
 
 Each round is a read of 16 deltas.
 """
