@@ -44,6 +44,8 @@ VIA: Final = "1.1 dashseek"
 # What the kernel has taken over nobody else waits for: a caller who vanished without a word, or stopped reading at the
 # very end. It cuts later than the watch of the call, which knows what it cuts.
 KERNEL_GRACE_S: Final = 5.0
+# The kernel would keep megabytes for a caller who does not read, and call them written: billed, and noticed late.
+UNSENT_BYTES: Final = 128 << 10
 # Where nothing is sent (a reply that is awaited) it asks whether the caller is there, so often in a write_timeout.
 FIRST_PROBE: Final = 2
 PROBES: Final = 6
@@ -149,8 +151,9 @@ def fitting(files: int, asked_for: int | None) -> int:
 
 @functools.cache
 def kernels_clock(write_timeout_s: float) -> Mapping[int, int]:
-    """TCP options, for a caller who is not there any more; where the system has them (Linux has)."""
+    """TCP options, for a caller who does not read or is not there any more; where the system has them (Linux has)."""
     wanted = {
+        "TCP_NOTSENT_LOWAT": UNSENT_BYTES,
         "TCP_USER_TIMEOUT": int((write_timeout_s + KERNEL_GRACE_S) * 1000),
         "TCP_KEEPIDLE": max(1, int(write_timeout_s / FIRST_PROBE)),
         "TCP_KEEPINTVL": max(1, int(write_timeout_s / PROBES)),
