@@ -255,8 +255,8 @@ class _Crew:
     def _lose(self, place: _Place, code: int) -> None:
         pid, place.pid = place.pid, None
         if self._leaving:
-            # One that was told to stop before it could hear has stopped.
-            stopped = -code == signal.SIGTERM and not place.has_served
+            # One that was told to stop before it could hear, or again when it had no more to hear, has stopped.
+            stopped = -code == signal.SIGTERM
             self.code = self.code or (0 if stopped else code if code >= 0 else 1)
             return
         if not self._announced:

@@ -98,10 +98,15 @@ async def run(url: str, ask: Ask, calls: int, connections: int) -> int:
 async def first_packets(url: str, ask: Ask, calls: int, every_s: float) -> list[float]:
     """Open streams at a steady rate, each on a connection that was there before; seconds until each first packet."""
     wire = ask.wire()
-    idle: asyncio.LifoQueue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.LifoQueue()
+    parts = urlsplit(url)
+    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(parts.hostname, parts.port, limit=LIMIT_BYTES)
 
     async def caller() -> float:
-        reader, writer = idle.get_nowait()
+        # On a machine that is busy with something else more streams are open at a time than anybody thought.
+        reader, writer = idle.pop() if idle else await connect()
         began_s = time.perf_counter()
         writer.write(wire)
         first_s = 0.0
@@ -109,19 +114,17 @@ async def first_packets(url: str, ask: Ask, calls: int, every_s: float) -> list[
             # The upstream's own first chunk says nothing; a pass-through hands it on all the same.
             if not first_s and b'"content":" the"' in part:
                 first_s = time.perf_counter() - began_s
-        idle.put_nowait((reader, writer))
+        idle.append((reader, writer))
         return first_s
 
-    parts = urlsplit(url)
-    for _ in range(8):
-        idle.put_nowait(await asyncio.open_connection(parts.hostname, parts.port, limit=LIMIT_BYTES))
+    idle.extend([await connect() for _ in range(8)])
     calling = []
     for _ in range(calls):
         calling.append(asyncio.create_task(caller()))
         await asyncio.sleep(every_s)
     took = await asyncio.gather(*calling)
-    while not idle.empty():
-        idle.get_nowait()[1].close()
+    for _, writer in idle:
+        writer.close()
     return list(took)
 
 

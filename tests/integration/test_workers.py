@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -198,6 +199,19 @@ async def test_a_second_signal_cuts_all_of_them_with_an_error_frame(
     for answer in await asyncio.gather(*streams):
         assert b"event:error\n:HTTP_STATUS/503\n" in answer.body
     assert await asyncio.to_thread(served.process.wait, 10) == 0
+
+
+async def test_who_is_told_to_stop_again_while_it_ends_has_stopped_well(serve: StartServe) -> None:
+    """OPS-2: between the last handler and the last instruction a signal ends a process by its default."""
+    served = await serve("http://127.0.0.1:1", "--workers", "2", *ADMIN)
+    told = children(served)
+    served.process.terminate()
+    while served.process.poll() is None:
+        for pid in told:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        await asyncio.sleep(0.001)
+    assert served.process.returncode == 0, served.output
 
 
 @pytest.mark.parametrize("last", [signal.SIGKILL, signal.SIGHUP], ids=["killed", "hung up on"])

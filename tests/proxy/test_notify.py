@@ -54,7 +54,7 @@ async def test_ready_is_said_once_it_serves_and_stopping_when_it_is_told_to(
         assert (await caller.ask(served.url, b"", path="/healthz", method="GET")).status == 200
         served.process.terminate()
         assert await asyncio.to_thread(next_of, heard) == "STOPPING=1"
-        assert await asyncio.to_thread(served.process.wait, 10) == 0
+        assert await asyncio.to_thread(served.process.wait, 10) == 0, served.output
         heard.setblocking(False)
         with pytest.raises(BlockingIOError):
             next_of(heard)
