@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -15,17 +16,12 @@ import orjson
 import structlog
 from aiohttp import web
 
-from proxy import admission, gateway, journal, limits, passage, relay, tracing, upstream, watch
+from proxy import admission, counting, gateway, journal, limits, passage, relay, tracing, upstream, watch
 from translators import dialogue, faults, pipe
 from translators.dashscope import call as calls
 from translators.openai import prompt, request
 
 log = structlog.get_logger()
-
-# A prompt below this many characters is counted in less time than a thread needs to take it over (tiktoken, measured).
-COUNT_INLINE: Final = 8_000
-# Bytes one character can have, and so the most tokens it can be.
-LONGEST_CHARACTER: Final = 4
 
 ENCODINGS: Final = ("identity", "gzip")
 
@@ -99,24 +95,13 @@ async def _body(asked: web.Request) -> bytes:
         raise faults.Refusal(faults.BODY_INVALID, f"unreadable body ({type(error).__name__})") from None
 
 
-async def _counting(house: gateway.Gateway, call: dialogue.Call, body: request.Body) -> passage.Count:
-    """Count the prompt: a long one in a thread, and waited for only where its length can matter to what is sent."""
+async def _counting(house: gateway.Gateway, call: dialogue.Call, body: request.Body) -> counting.Count:
+    """The count of what upstream will make of the prompt."""
     template = prompt.template_of(call.model, house.dialect.name)
     rendered = prompt.parts(request.seen(call, house.dialect), template, body.effort)
-    size = sum(map(len, rendered.texts))
-    if size <= COUNT_INLINE:
-        return passage.Count(prompt.length(rendered, house.vocabulary))
-    loop = asyncio.get_running_loop()
-    count = passage.Count(future=loop.run_in_executor(None, prompt.length, rendered, house.vocabulary))
-    # No text has more tokens than bytes: most prompts are short enough by their size alone.
-    if size * LONGEST_CHARACTER > min(call.model.input_tokens, _room(call.model)):
-        await count.wait()
-    return count
-
-
-def _room(model: dialogue.Model) -> int:
-    """The longest prompt, in tokens, beside which everything the model may write still fits."""
-    return model.context_tokens - model.chain_tokens - model.answer_tokens
+    return await counting.begin(
+        partial(prompt.length, rendered, house.vocabulary), sum(map(len, rendered.texts)), call.model
+    )
 
 
 async def _prepared(
@@ -135,7 +120,7 @@ async def _prepared(
     count = await _counting(house, call, body)
     if count.tokens is not None and count.tokens > model.input_tokens:
         raise faults.Refusal(faults.input_length(model.input_tokens))
-    if count.tokens is not None and count.tokens > _room(model):
+    if count.tokens is not None and count.tokens > counting.room(model):
         body = request.translate(call, dialect, upstream_model=upstream_model, input_tokens=count.tokens)
     await _let_in(house, exchange, call, count)
     terms = pipe.agreed(
@@ -147,8 +132,7 @@ async def _prepared(
         event_limit=int(house.settings.max_event_bytes),
     )
     exchange.pipe = through = pipe.Pipe(call, terms, house.vocabulary)
-    if count.tokens is not None:
-        through.count_prompt(count.tokens, house.offsets.get(kind))
+    count.tell(lambda tokens: through.count_prompt(tokens, house.offsets.get(kind)))
     exchange.entry = house.journal.open(exchange.opening)
     traced = exchange.trace.onward(exchange.opening) if exchange.trace else tracing.passed_on(asked.headers)
     known_as = {"X-Request-Id": exchange.request_id, **traced}
@@ -163,7 +147,7 @@ async def _prepared(
 
 
 async def _let_in(
-    house: gateway.Gateway, exchange: passage.Exchange, call: dialogue.Call, count: passage.Count
+    house: gateway.Gateway, exchange: passage.Exchange, call: dialogue.Call, count: counting.Count
 ) -> None:
     """Take the call from its allowances; raises `Refusal` where it is over a limit (spec LIM-1)."""
     caller = exchange.caller

@@ -14,7 +14,7 @@ import aiohttp
 import structlog
 from aiohttp import web
 
-from proxy import admission, gateway, journal, limits, relay, upstream, watch
+from proxy import admission, counting, gateway, journal, limits, relay, upstream, watch
 from translators import dialogue, faults, pipe
 
 if TYPE_CHECKING:
@@ -110,20 +110,6 @@ class Exchange:
 
 
 @dataclass(slots=True)
-class Count:
-    """A prompt's length in tokens: known, or being counted in a thread."""
-
-    tokens: int | None = None
-    future: asyncio.Future[int] | None = None
-
-    async def wait(self) -> int:
-        """The length, once it is known."""
-        if self.tokens is None and self.future is not None:
-            self.tokens = await asyncio.shield(self.future)
-        return self.tokens or 0
-
-
-@dataclass(slots=True)
 class Passage:
     """A call that is ready to go.
 
@@ -140,7 +126,7 @@ class Passage:
     terms: pipe.Terms
     post: upstream.Post
     resumed: Callable[[str], upstream.Post]
-    count: Count
+    count: counting.Count
     kind: Hashable
     streams: bool
 
@@ -240,12 +226,13 @@ class Passage:
         clock.enter(watch.Wait.FIRST_TOKEN)
         if self.exchange.sent_s is None:
             self.exchange.sent_s = asyncio.get_running_loop().time()
+            self.count.beside()
         with closing(await self.gateway.upstreams.post(post, self.exchange.attempts)) as response:
             if self.exchange.answered_s is None:
                 self.exchange.answered_s = asyncio.get_running_loop().time()
             if response.status != HTTPStatus.OK:
                 raise await upstream.failure_of(response, self.terms.failures)
-            self.through.count_prompt(await self.count.wait(), self.gateway.offsets.get(self.kind))
+            await self.count.wait()
             if response.content_type == "application/json":
                 frames = self.through.feed_completion(await upstream.completion_of(response), leg)
                 clock.enter(watch.Wait.CALLER)
