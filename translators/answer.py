@@ -7,6 +7,7 @@ knows none of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final, NamedTuple, Protocol
 
@@ -75,11 +76,11 @@ class Rules(NamedTuple):
 class Writer(Protocol):
     """A caller's tongue: lays out what a choice has to say."""
 
-    def reasoning(self, choice: Choice, text: str) -> None:
-        """A piece of the chain of thought."""
+    def reasoning(self, choice: Choice, texts: Sequence[str], said: Sequence[usage.Said], /) -> None:
+        """Pieces of the chain of thought, and the usage up to each of them."""
 
-    def content(self, choice: Choice, text: str) -> None:
-        """A piece of the answer."""
+    def content(self, choice: Choice, texts: Sequence[str], said: Sequence[usage.Said], /) -> None:
+        """Pieces of the answer, and the usage up to each of them."""
 
     def fragment(self, choice: Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
         """A piece of the tool call at `position`; `arguments` holds the piece, id and name count only in the first."""
@@ -147,32 +148,33 @@ class Choice:
         self._plain = self._is_plain()
         self._closing = False
 
-    def think(self, text: str) -> None:
-        """Take a piece of the chain of thought."""
+    def think(self, *texts: str) -> None:
+        """Take pieces of the chain of thought, in order."""
         if self.phase is not Phase.THINKING and not self._step(Sight.REASONING):
             return
-        if self._rules.chain_limit is not None:
-            text = self._within_budget(text, self._rules.chain_limit)
-        self.meter.think(text)
-        if text:
-            self._writer.reasoning(self, text)
+        if self._rules.chain_limit is None:
+            self._writer.reasoning(self, texts, self.meter.think(*texts))
+            return
+        for text in texts:
+            if fitting := self._within_budget(text, self._rules.chain_limit):
+                self._writer.reasoning(self, (fitting,), self.meter.think(fitting))
 
-    def say(self, text: str) -> None:
-        """Take a piece of the answer."""
+    def say(self, *texts: str) -> None:
+        """Take pieces of the answer, in order."""
         if not self._plain:
-            self._filtered(text)
+            for text in texts:
+                self._filtered(text)
             return
         # The end makes a choice plain no more: as long as it is, every step is legal.
         if self.phase is not Phase.ANSWERING:
             self._step(Sight.CONTENT)
-        self.meter.answer(text)
-        self._writer.content(self, text)
+        self._writer.content(self, texts, self.meter.answer(*texts))
 
     def quote(self, text: str) -> None:
         """Take a whole answer whose length upstream tells: where nothing of ours needs a count, none is made."""
         if self._plain:
             self._step(Sight.CONTENT)
-            self._writer.content(self, text)
+            self._writer.content(self, (text,), (self.meter.said,))
         else:
             self._filtered(text)
 
@@ -270,7 +272,7 @@ class Choice:
         room = len(text) if limit is None else self.meter.answer_fits(text, limit)
         full = room < len(text)
         text = text[:room]
-        self.meter.answer(text)
+        said = self.meter.answer(text)
         if self._finder is not None:
             text = self._finder.feed(text)
             if self._finder.hit:
@@ -281,7 +283,7 @@ class Choice:
         elif self._closing:
             self.tail += text
         elif text:
-            self._writer.content(self, text)
+            self._writer.content(self, (text,), said)
 
     def _cut(self, reason: dialogue.Finish, text: str) -> None:
         self.tail += text

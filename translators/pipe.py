@@ -223,10 +223,7 @@ class Pipe:
             return b""
         reader = self._readers[leg]
         try:
-            for data in self._decoders[leg].feed(wire):
-                reader.feed(data)
-                if reader.over:
-                    break
+            reader.feed(self._decoders[leg].feed(wire))
             return self._flow(leg)
         except faults.Refusal as refusal:
             return self.fail(refusal)
@@ -242,8 +239,7 @@ class Pipe:
             return b""
         reader = self._readers[leg]
         try:
-            for data in self._decoders[leg].eof():
-                reader.feed(data)
+            reader.feed(self._decoders[leg].eof())
             if not (reader.done or self._has_ended(leg)):
                 raise faults.Refusal(faults.UPSTREAM_BROKEN, f"{faults.CUT} before the answer ended")
             reader.done = True

@@ -8,7 +8,7 @@ tail behind it each time; a pre-token that does not end is kept as tokens, of wh
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -100,6 +100,22 @@ class Counter:
         self._tail = tail
         self.total = total = self._base + len(self._encode(tail))
         return total
+
+    def add_each(self, deltas: Iterable[str]) -> list[int]:
+        """Count one delta after the other; returns the total after each."""
+        length = self._length
+        totals = []
+        for delta in deltas:
+            # What `add` does with most deltas, for whoever has several.
+            if len(delta) <= self._room_chars and pretokens.divides(self._tail[-1:], delta[:1]):
+                self._base = self.total
+                self._seen_chars = 0
+                self._tail = delta
+                self.total += length(delta)
+            else:
+                self.add(delta)
+            totals.append(self.total)
+        return totals
 
     def fits(self, delta: str, limit: int) -> int:
         """How much of `delta`, in leading characters, can be added at most with a total within `limit` tokens.

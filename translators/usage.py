@@ -24,6 +24,10 @@ _SILENCED = -(1 << 62)
 STABLE_SHARE = 0.05
 
 
+# Tokens that a packet says were generated so far, and how many of them were the chain of thought.
+Said = tuple[int, int]
+
+
 class Figures(NamedTuple):
     """Usage as upstream reports it, each figure a sane whole number or None where it is missing."""
 
@@ -55,10 +59,17 @@ class Meter:
         self.output = 0
         self.reasoning = 0
 
-    def think(self, text: str) -> None:
-        """Count a piece of the chain of thought."""
-        self.reasoning = self._base = self._chain.add(text)
-        self._raise_to(self.counted + self._shift)
+    def think(self, *texts: str) -> list[Said]:
+        """Count pieces of the chain of thought; what the packet of each says."""
+        output, more = self.output, self._answer.total + self._markup + self._shift
+        said = []
+        for chain in self._chain.add_each(texts):
+            if chain + more > output:  # noqa: PLR1730 - `max` is one call more for every delta
+                output = chain + more
+            said.append((output, chain))
+        self.output = output
+        self.reasoning = self._base = self._chain.total
+        return said
 
     def close_chain(self) -> None:
         """The chain is over, even an empty one: the server counts the tag that closes it, once."""
@@ -71,16 +82,26 @@ class Meter:
         self._base += self._answer_end
         self._raise_to(self.counted + self._shift)
 
-    def answer(self, text: str) -> None:
-        """Count a piece of the answer."""
-        counted = self._base + self._answer.add(text) + self._markup + self._shift
-        if counted > self.output:  # noqa: PLR1730 - `max` is one call more for every delta
-            self.output = counted
+    def answer(self, *texts: str) -> list[Said]:
+        """Count pieces of the answer; what the packet of each says."""
+        output, more, chain = self.output, self._base + self._markup + self._shift, self.reasoning
+        said = []
+        for total in self._answer.add_each(texts):
+            if total + more > output:  # noqa: PLR1730 - as above
+                output = total + more
+            said.append((output, chain))
+        self.output = output
+        return said
 
     def markup(self, count: int) -> None:
         """All tool markup so far is `count` tokens."""
         self._markup = count
         self._raise_to(self.counted + self._shift)
+
+    @property
+    def said(self) -> Said:
+        """What a packet would say now."""
+        return self.output, self.reasoning
 
     @property
     def counted(self) -> int:

@@ -5,6 +5,8 @@ Each round is a read of 16 deltas.
 
 from __future__ import annotations
 
+from itertools import repeat
+
 import orjson
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -32,11 +34,11 @@ def test_parse(benchmark: BenchmarkFixture) -> None:
 def test_splice(benchmark: BenchmarkFixture, size: int) -> None:
     answer = corpus.open_pipe(corpus.ask(incremental=True)).answer
     frames, (choice,) = packets.Frames(answer.shape), answer.choices
-    text = orjson.dumps(" word" * size)
+    texts = [orjson.dumps(" word" * size) for _ in upstream.DELTAS]
+    said = [choice.meter.said] * len(texts)
 
     def splice() -> bytes:
-        for _ in upstream.DELTAS:
-            frames.text(choice, text, b'""')
+        frames.text(choice, texts, repeat(packets.EMPTY), said)
         return frames.take()
 
     assert benchmark(splice).count(b"\nevent:result\n") == len(upstream.DELTAS)

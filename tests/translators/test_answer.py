@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -18,11 +18,11 @@ class Heard:
     def __init__(self) -> None:
         self.events: list[tuple[object, ...]] = []
 
-    def reasoning(self, choice: answer.Choice, text: str) -> None:
-        self.events.append(("reasoning", text))
+    def reasoning(self, choice: answer.Choice, texts: Sequence[str], _: Sequence[usage.Said]) -> None:
+        self.events += [("reasoning", text) for text in texts]
 
-    def content(self, choice: answer.Choice, text: str) -> None:
-        self.events.append(("content", text))
+    def content(self, choice: answer.Choice, texts: Sequence[str], _: Sequence[usage.Said]) -> None:
+        self.events += [("content", text) for text in texts]
 
     def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
         self.events.append(("first" if first else "later", position, call.id, call.name, call.arguments))

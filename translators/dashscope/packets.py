@@ -7,7 +7,8 @@ Source: spec SSE-1, SSE-3, SSE-5, SSE-7.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Any, Final
 
 import orjson
@@ -24,7 +25,8 @@ ERROR_FRAME: Final = b"id:%d\nevent:error\n:HTTP_STATUS/%d\ndata:%b\n\n"
 # Stand-ins that mark where the hot path splices; no id, name or number of ours can equal them.
 CONTENT_MARK: Final = "\0content"
 REASONING_MARK: Final = "\0reasoning"
-FIGURE_MARKS: Final = {"index": -1, "input": -2, "output": -3, "total": -4, "reasoning": -5, "text": -6}
+FIGURE_MARKS: Final = {"output": -1, "total": -2, "reasoning": -3, "text": -4}
+EMPTY: Final = b'""'
 
 
 class Shape:
@@ -111,33 +113,40 @@ class Frames:
     cached: what the newest packet said of upstream's cache
     """
 
-    __slots__ = ("_form", "_formed", "_out", "cached", "number", "said", "shape")
+    __slots__ = ("_formed", "_forms", "_out", "cached", "number", "said", "shape")
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
         self.number = 0
         self.said: dict[int, tuple[int, int, int]] = {}
         self._out: list[bytes] = []
-        self._form = b""
-        self._formed: int | None = None
+        self._forms: dict[int, bytes] = {}
+        self._formed: tuple[int, int | None] | None = None
         self.cached: int | None = None
 
-    def text(self, choice: answer.Choice, content: bytes, reasoning: bytes) -> None:
-        """The hot path: a packet of text, both sides as JSON strings."""
-        shape = self.shape
-        tally = shape.tally
-        if tally.cached != self._formed or not self._form:
-            self._reshape()
-        meter = choice.meter
-        self.number = number = self.number + 1
-        given, made, chain = tally.input, meter.output, meter.reasoning
-        said = (number, content, reasoning, choice.index) if shape.thinks else (number, content, choice.index)
-        figures: tuple[int, ...] = (given, made, given + made)
-        if shape.counts_chain:
-            chain = made if chain > made else chain  # noqa: FURB136 - `min` is one call more for every delta
-            figures += (chain, made - chain) if shape.hybrid else (chain,)
-        self.said[choice.index] = (given, made, chain)
-        self._out.append(self._form % (said + figures))
+    def text(
+        self, choice: answer.Choice, contents: Iterable[bytes], chains: Iterable[bytes], said: Sequence[usage.Said]
+    ) -> None:
+        """The hot path: packets of text, both sides as JSON strings."""
+        shape, index = self.shape, choice.index
+        given = shape.tally.input
+        if self._formed != (given, shape.tally.cached):
+            self._formed = given, shape.tally.cached
+            self._forms.clear()
+        form = self._forms.get(index) or self._form_of(index)
+        out, number = self._out, self.number
+        thinks, counts_chain, hybrid = shape.thinks, shape.counts_chain, shape.hybrid
+        for content, reasoning, (made, chain) in zip(contents, chains, said, strict=False):
+            number += 1
+            texts = (number, content, reasoning) if thinks else (number, content)
+            figures: tuple[int, ...] = (made, given + made)
+            if counts_chain:
+                seen = made if chain > made else chain  # noqa: FURB136 - `min` is one call more for every delta
+                figures += (seen, made - seen) if hybrid else (seen,)
+            out.append(form % (texts + figures))
+        self.number = number
+        made, chain = said[-1]
+        self.said[index] = given, made, min(chain, made)
 
     def packet(
         self,
@@ -174,24 +183,25 @@ class Frames:
         shape = self.shape
         if not (shape.thinks and shape.counts_chain):
             shape.thinks = shape.counts_chain = True
-            self._form = b""
+            self._forms.clear()
 
-    def _reshape(self) -> None:
-        """Serialise a packet once, with marks where the hot path splices."""
-        shape, marks = self.shape, FIGURE_MARKS
-        self._formed = self.cached = cached = shape.tally.cached
-        shown: Any = shape.usage(dialogue.Usage(0, 0, 0 if shape.counts_chain else None, cached))
-        shown |= {"input_tokens": marks["input"], "output_tokens": marks["output"], "total_tokens": marks["total"]}
+    def _form_of(self, index: int) -> bytes:
+        """A packet of this choice, serialised once, with marks where the hot path splices."""
+        shape, marks, tally = self.shape, FIGURE_MARKS, self.shape.tally
+        self.cached = tally.cached
+        shown: Any = shape.usage(dialogue.Usage(tally.input, 0, 0 if shape.counts_chain else None, tally.cached))
+        shown |= {"output_tokens": marks["output"], "total_tokens": marks["total"]}
         details = shown.get("output_tokens_details", {})
         for name in details:
             details[name] = marks[name.removesuffix("_tokens")]
-        choice = shape.choice(marks["index"], shape.message(CONTENT_MARK, REASONING_MARK), UNFINISHED, [])
+        choice = shape.choice(index, shape.message(CONTENT_MARK, REASONING_MARK), UNFINISHED, [])
         form = orjson.dumps(shape.whole([choice], shown))
         for mark in (CONTENT_MARK, REASONING_MARK):
             form = form.replace(orjson.dumps(mark), b"%b")
         for figure in marks.values():
             form = form.replace(b":%d" % figure, b":%d")
-        self._form = FRAME.replace(b"%b", form)
+        self._forms[index] = form = FRAME.replace(b"%b", form)
+        return form
 
 
 class Incremental:
@@ -203,18 +213,19 @@ class Incremental:
         self._frames = frames
         self._logprobs = frames.shape.call.logprobs
 
-    def reasoning(self, choice: answer.Choice, text: str) -> None:
+    def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[usage.Said]) -> None:
         self._frames.show_reasoning()
         if self._logprobs:
-            self._frames.packet(choice, self._frames.shape.message("", text))
+            self._frames.packet(choice, self._frames.shape.message("", "".join(texts)))
         else:
-            self._frames.text(choice, b'""', orjson.dumps(text))
+            self._frames.text(choice, repeat(EMPTY), map(orjson.dumps, texts), said)
 
-    def content(self, choice: answer.Choice, text: str) -> None:
+    def content(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[usage.Said]) -> None:
         if self._logprobs:
+            text = "".join(texts)
             self._frames.packet(choice, self._frames.shape.message(text, ""), choice.entries_of(text))
         else:
-            self._frames.text(choice, orjson.dumps(text), b'""')
+            self._frames.text(choice, map(orjson.dumps, texts), repeat(EMPTY), said)
 
     def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
         fragment = tool_call(position, call, first=first)
@@ -241,16 +252,18 @@ class Cumulative:
         self._reasoning: dict[int, bytes] = {}
         self._said: dict[int, list[dialogue.Json]] = {}
 
-    def reasoning(self, choice: answer.Choice, text: str) -> None:
+    def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[usage.Said]) -> None:
         self._frames.show_reasoning()
-        _grow(self._reasoning, choice.index, text)
-        self._text(choice)
+        for text, one in zip(texts, said, strict=True):
+            _grow(self._reasoning, choice.index, text)
+            self._text(choice, one)
 
-    def content(self, choice: answer.Choice, text: str) -> None:
-        _grow(self._content, choice.index, text)
-        if self._logprobs:
-            self._said.setdefault(choice.index, []).extend(choice.entries_of(text))
-        self._text(choice)
+    def content(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[usage.Said]) -> None:
+        for text, one in zip(texts, said, strict=True):
+            _grow(self._content, choice.index, text)
+            if self._logprobs:
+                self._said.setdefault(choice.index, []).extend(choice.entries_of(text))
+            self._text(choice, one)
 
     def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
         """Held: `finish` shows the calls."""
@@ -261,13 +274,13 @@ class Cumulative:
         calls = [tool_call(position, call) for position, call in enumerate(choice.tool_calls())]
         self._packet(choice, calls, finish_of(choice))
 
-    def _text(self, choice: answer.Choice) -> None:
+    def _text(self, choice: answer.Choice, said: usage.Said) -> None:
         if self._logprobs:
             self._packet(choice, [], UNFINISHED)
         else:
             content = self._content.get(choice.index, b"")
             reasoning = self._reasoning.get(choice.index, b"")
-            self._frames.text(choice, b'"%b"' % content, b'"%b"' % reasoning)
+            self._frames.text(choice, (b'"%b"' % content,), (b'"%b"' % reasoning,), (said,))
 
     def _packet(self, choice: answer.Choice, calls: Sequence[shapes.ToolCall], finish: shapes.Finish) -> None:
         content = orjson.loads(b'"%b"' % self._content.get(choice.index, b""))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from translators import answer, dialogue
+from translators import answer, dialogue, usage
 from translators.dashscope import packets, shapes
 
 
@@ -21,20 +21,20 @@ class Collected:
         self._reasoning: dict[int, list[str]] = {}
         self._logprobs: dict[int, list[dialogue.Json]] = {}
 
-    def reasoning(self, choice: answer.Choice, text: str) -> None:
+    def reasoning(self, choice: answer.Choice, texts: Sequence[str], _: Sequence[usage.Said]) -> None:
         self._shape.thinks = self._shape.counts_chain = True
-        self._reasoning.setdefault(choice.index, []).append(text)
+        self._reasoning.setdefault(choice.index, []).extend(texts)
 
-    def content(self, choice: answer.Choice, text: str) -> None:
-        self._content.setdefault(choice.index, []).append(text)
+    def content(self, choice: answer.Choice, texts: Sequence[str], _: Sequence[usage.Said]) -> None:
+        self._content.setdefault(choice.index, []).extend(texts)
         if self._shape.call.logprobs:
-            self._logprobs.setdefault(choice.index, []).extend(choice.entries_of(text))
+            self._logprobs.setdefault(choice.index, []).extend(choice.entries_of("".join(texts)))
 
     def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
         """Nothing to keep: the choice has its calls."""
 
     def finish(self, choice: answer.Choice) -> None:
-        self.content(choice, choice.tail)
+        self.content(choice, (choice.tail,), ())
 
     def reply(self, choices: Sequence[answer.Choice], used: dialogue.Usage) -> bytes:
         """The reply: every choice in order, one usage for all of them."""

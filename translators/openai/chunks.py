@@ -5,7 +5,7 @@ Every event is read or ends the stream: a chunk we cannot read is an error, neve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import orjson
@@ -14,6 +14,8 @@ from translators import answer, dialogue, faults, usage
 from translators.openai import choices, failures, figures
 
 DONE: Final = b"[DONE]"
+# Beside which text the other may stand: that of the answer beside the chain's, and the other way round.
+OTHER: Final = ("reasoning_content", "content")
 
 
 class Reader:
@@ -28,7 +30,19 @@ class Reader:
     over:     whether nothing it may still say is wanted
     """
 
-    __slots__ = ("_asked", "_before", "_leg", "_logprobs", "_served", "_tally", "_terms", "done", "over", "settled")
+    __slots__ = (
+        "_asked",
+        "_before",
+        "_in_runs",
+        "_leg",
+        "_logprobs",
+        "_served",
+        "_tally",
+        "_terms",
+        "done",
+        "over",
+        "settled",
+    )
 
     def __init__(
         self,
@@ -47,17 +61,72 @@ class Reader:
         self._leg = leg
         self._terms = terms
         self._logprobs = logprobs
+        self._in_runs = self._asked == 1 and not logprobs
         self.done = False
         self.settled = False
         self.over = False
 
-    def feed(self, data: bytes) -> None:
-        """Take the data of one event; raises `Refusal` for an error object or anything unreadable."""
+    def feed(self, events: Iterable[bytes]) -> None:
+        """Take the data of events until nothing more is wanted; raises `Refusal` for an error and anything unreadable.
+
+        Deltas of plain text, which are nearly all there is, go on as one run: what they meet below is called once for
+        a read and not once for each, a third less of what a burst costs.
+        """
+        run: list[str] = []
+        run_thinks = False
+        for data in events:
+            try:
+                chunk = orjson.loads(data)
+            except orjson.JSONDecodeError:
+                chunk = data
+            text, thinks = self._plain(chunk)
+            if run and (not text or thinks is not run_thinks):
+                self._take_run(run, thinks=run_thinks)
+                run = []
+            if self.over:
+                return
+            if text:
+                run.append(text)
+                run_thinks = thinks
+            else:
+                self._take_event(chunk)
+        if run:
+            self._take_run(run, thinks=run_thinks)
+
+    def _plain(self, chunk: Any) -> tuple[str, bool]:
+        """The text of a chunk that holds nothing else, and whether it is of the chain; no text for any other chunk."""
         try:
-            chunk = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            if data.strip() != DONE:
-                raise _broken("an event that is not JSON") from None
+            (item,) = chunk["choices"]
+            delta = item["delta"]
+            thinks = (text := delta.get("content")) is None
+            if thinks:
+                text = delta["reasoning_content"]
+            if (
+                type(text) is str
+                # Alone, or as DeepSeek's thinking models send it: the other text is there, and null.
+                and (len(delta) == 1 or (len(delta) == 2 and delta.get(OTHER[thinks], "") is None))  # noqa: PLR2004
+                and item["finish_reason"] is None
+                and chunk.get("usage") is None
+                and chunk.get("error") is None
+                and type(item["index"]) is int
+                and item["index"] == 0
+                and self._in_runs
+            ):
+                return text, thinks
+        except (AttributeError, KeyError, TypeError, ValueError):
+            pass
+        return "", False
+
+    def _take_run(self, run: list[str], *, thinks: bool) -> None:
+        choice = self._served[0]
+        (choice.think if thinks else choice.say)(*run)
+        if choice.cut or choice.over_budget:
+            self.over = choice.over_budget or self._has_ended()
+
+    def _take_event(self, chunk: Any) -> None:
+        if type(chunk) is bytes:
+            if chunk.strip() != DONE:
+                raise _broken("an event that is not JSON")
             self.done = self.over = True
             return
         if type(chunk) is not dict:
@@ -151,17 +220,7 @@ class Reader:
         ended = item.get("finish_reason")
         if self._logprobs:
             choices.take_logprobs(choice, delta, item.get("logprobs"))
-        content = delta.get("content")
-        # The plain text delta, alone or as DeepSeek's thinking models send it, with a null beside it.
-        if (
-            ended is None
-            and type(content) is str
-            and (len(delta) == 1 or (len(delta) == 2 and delta.get("reasoning_content", "") is None))  # noqa: PLR2004
-        ):
-            if content:
-                choice.say(content)
-        else:
-            self._take_all(choice, delta, ended)
+        self._take_all(choice, delta, ended)
         if choice.cut or choice.over_budget:
             self.over = choice.over_budget or self._has_ended()
 

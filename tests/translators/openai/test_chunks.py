@@ -27,7 +27,7 @@ def test_a_reader_is_over_with_usage_after_the_finish() -> None:
     read, _, tally = reader()
     states = []
     for event in (usage_chunk(figures(9, 0)), chunk({"content": "The"}), chunk({}, "stop"), usage_chunk(figures(9, 1))):
-        read.feed(data(event))
+        read.feed([data(event)])
         states.append((read.settled, read.over, read.done))
     assert states == [(False, False, False)] * 3 + [(True, True, False)]
     assert tally.figures == {0: usage.Figures(9, 1)}
@@ -35,20 +35,20 @@ def test_a_reader_is_over_with_usage_after_the_finish() -> None:
 
 def test_a_reader_is_over_with_done() -> None:
     read, _, _ = reader()
-    read.feed(b" [DONE] ")
+    read.feed([b" [DONE] "])
     assert (read.done, read.over, read.settled) == (True, True, False)
 
 
 def test_usage_of_one_of_several_choices_is_its_own() -> None:
     """OUT-7: vLLM's continuous usage; the sum is in the chunk without choices."""
     read, served, tally = reader(2)
-    read.feed(data(chunk({"content": "Yes"}, usage=figures(9, 4))))
-    read.feed(data(chunk({"content": "No"}, "stop", index=1, usage=figures(9, 5))))
-    read.feed(data(chunk({}, "stop", usage=figures(9, 4))))
+    read.feed([data(chunk({"content": "Yes"}, usage=figures(9, 4)))])
+    read.feed([data(chunk({"content": "No"}, "stop", index=1, usage=figures(9, 5)))])
+    read.feed([data(chunk({}, "stop", usage=figures(9, 4)))])
     assert [choice.meter.output for choice in served] == [4, 5]
     assert tally.figures == {0: usage.Figures(input=9)}
     assert not read.over
-    read.feed(data(usage_chunk(figures(9, 9))))
+    read.feed([data(usage_chunk(figures(9, 9)))])
     assert tally.figures == {0: usage.Figures(9, 9)}
     assert read.settled
 
@@ -60,7 +60,7 @@ def test_an_answer_cut_by_us_is_over_once_every_choice_has_ended() -> None:
     read = chunks.Reader(through.answer.choices, through.answer.tally, 0, terms, logprobs=False)
     seen = []
     for index in (0, 1):
-        read.feed(data(chunk({"content": "The answer"}, index=index)))
+        read.feed([data(chunk({"content": "The answer"}, index=index))])
         seen.append(read.over)
     assert seen == [False, True]
 
@@ -71,7 +71,7 @@ def test_log_probabilities_are_read_only_where_they_were_asked_for(*, logprobs: 
     through = corpus.open_pipe(corpus.ask(thinking=False, stream=False), answer.Rules(stops=("There",)))
     terms = failures.Terms(corpus.INPUT_LIMIT, own_key=False)
     read = chunks.Reader(through.answer.choices, through.answer.tally, 0, terms, logprobs=logprobs)
-    read.feed(data(chunk({"content": "The"}, logprobs={"content": [{"token": "The", "logprob": -1.0}]})))
+    read.feed([data(chunk({"content": "The"}, logprobs={"content": [{"token": "The", "logprob": -1.0}]}))])
     assert len(through.answer.choices[0].logprobs) == int(logprobs)
 
 
@@ -94,7 +94,7 @@ def test_what_cannot_be_read_ends_the_stream(name: str) -> None:
     """ERR-3."""
     read, _, _ = reader()
     with pytest.raises(faults.Refusal) as refused:
-        read.feed(UNREADABLE[name])
+        read.feed([UNREADABLE[name]])
     assert refused.value.fault == faults.UPSTREAM_BROKEN
     assert refused.value.cause.startswith("upstream sent ")
 
@@ -105,7 +105,7 @@ def test_what_cannot_be_read_ends_the_stream(name: str) -> None:
 def test_what_says_nothing_is_read_as_nothing(raw: bytes) -> None:
     """SSE-10."""
     read, (choice,), _ = reader()
-    read.feed(raw)
+    read.feed([raw])
     assert choice.phase is answer.Phase.START
 
 
@@ -114,9 +114,9 @@ def test_one_wording_of_moderation_is_about_input_until_there_is_text(before: by
     """ERR table; DeepSeek says the same of both."""
     read, _, _ = reader()
     if before:
-        read.feed(data(chunk({"content": before.decode()})))
+        read.feed([data(chunk({"content": before.decode()}))])
     with pytest.raises(faults.Refusal) as refused:
-        read.feed(b'{"error":{"message":"Content Exists Risk"}}')
+        read.feed([b'{"error":{"message":"Content Exists Risk"}}'])
     assert refused.value.fault == fault
 
 
