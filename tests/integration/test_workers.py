@@ -56,7 +56,7 @@ def children(served: Served) -> list[int]:
 
 
 def runs(pid: int) -> bool:
-    """Whether a process has not ended; who inherits it from a parent that is gone may be slow to take note of the end."""
+    """Whether a process has not ended; whoever inherits an orphan may be slow to take note of its end."""
     found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return found.stdout.strip()[:1] not in ("", "Z")
 

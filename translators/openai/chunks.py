@@ -11,11 +11,9 @@ from typing import Any, Final
 import orjson
 
 from translators import answer, dialogue, faults, usage
-from translators.openai import choices, failures, figures
+from translators.openai import choices, failures, figures, stencil
 
 DONE: Final = b"[DONE]"
-# Beside which text the other may stand: that of the answer beside the chain's, and the other way round.
-OTHER: Final = ("reasoning_content", "content")
 
 
 class Reader:
@@ -37,6 +35,7 @@ class Reader:
         "_leg",
         "_logprobs",
         "_served",
+        "_stencil",
         "_tally",
         "_terms",
         "done",
@@ -62,6 +61,7 @@ class Reader:
         self._terms = terms
         self._logprobs = logprobs
         self._in_runs = self._asked == 1 and not logprobs
+        self._stencil = stencil.Stencil()
         self.done = False
         self.settled = False
         self.over = False
@@ -73,53 +73,30 @@ class Reader:
         a read and not once for each, a third less of what a burst costs.
         """
         run: list[str] = []
-        run_thinks = False
+        run_name = ""
         for data in events:
-            try:
-                chunk = orjson.loads(data)
-            except orjson.JSONDecodeError:
-                chunk = data
-            text, thinks = self._plain(chunk)
-            if run and (not text or thinks is not run_thinks):
-                self._take_run(run, thinks=run_thinks)
+            text, name = self._stencil.text_in(data), self._stencil.name
+            if not text:
+                chunk = _read(data)
+                text, name = stencil.plain(chunk) if self._in_runs else stencil.NOT_PLAIN
+                if text:
+                    self._stencil.cut(data, name)
+            if run and (not text or name != run_name):
+                self._take_run(run, run_name)
                 run = []
             if self.over:
                 return
             if text:
                 run.append(text)
-                run_thinks = thinks
+                run_name = name
             else:
                 self._take_event(chunk)
         if run:
-            self._take_run(run, thinks=run_thinks)
+            self._take_run(run, run_name)
 
-    def _plain(self, chunk: Any) -> tuple[str, bool]:
-        """The text of a chunk that holds nothing else, and whether it is of the chain; no text for any other chunk."""
-        try:
-            (item,) = chunk["choices"]
-            delta = item["delta"]
-            thinks = (text := delta.get("content")) is None
-            if thinks:
-                text = delta["reasoning_content"]
-            if (
-                type(text) is str
-                # Alone, or as DeepSeek's thinking models send it: the other text is there, and null.
-                and (len(delta) == 1 or (len(delta) == 2 and delta.get(OTHER[thinks], "") is None))  # noqa: PLR2004
-                and item["finish_reason"] is None
-                and chunk.get("usage") is None
-                and chunk.get("error") is None
-                and type(item["index"]) is int
-                and item["index"] == 0
-                and self._in_runs
-            ):
-                return text, thinks
-        except (AttributeError, KeyError, TypeError, ValueError):
-            pass
-        return "", False
-
-    def _take_run(self, run: list[str], *, thinks: bool) -> None:
+    def _take_run(self, run: list[str], name: str) -> None:
         choice = self._served[0]
-        (choice.think if thinks else choice.say)(*run)
+        (choice.say if name == stencil.CONTENT else choice.think)(*run)
         if choice.cut or choice.over_budget:
             self.over = choice.over_budget or self._has_ended()
 
@@ -271,6 +248,14 @@ class Reader:
 
     def _has_ended(self) -> bool:
         return all(choice.finish_reason is not None for choice in self._served)
+
+
+def _read(data: bytes) -> Any:
+    """An event's JSON; its data itself where that is none."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return data
 
 
 def _broken(what: str) -> faults.Refusal:

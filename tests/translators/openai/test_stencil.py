@@ -1,0 +1,134 @@
+"""Claims about the reading of chunks that differ in their text alone: nothing else is ever taken for one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from translators.openai import stencil
+
+TEXT = " sea"
+
+
+def chunk(delta: dict[str, Any], **more: Any) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
+    return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]} | more
+
+
+def cut_from(data: bytes, name: str = "content") -> stencil.Stencil:
+    made = stencil.Stencil()
+    made.cut(data, name)
+    return made
+
+
+PLAIN = chunk({"content": TEXT})
+NULLS = {"role": None, "tool_calls": None, "reasoning_content": None}
+FORMS = {
+    "an answer": (PLAIN, "content"),
+    "an answer beside nulls": (chunk({"content": TEXT, **NULLS}), "content"),
+    "an answer beside a role and empty words": (
+        chunk({"role": "assistant", "content": TEXT, "reasoning": "", "tool_calls": []}),
+        "content",
+    ),
+    "a chain": (chunk({"reasoning_content": TEXT}), "reasoning_content"),
+    "a chain by its other name": (chunk({"reasoning": TEXT}), "reasoning"),
+    "a chain beside a null": (chunk({"content": None, "reasoning_content": TEXT}), "reasoning_content"),
+    "a text that is also the name": (chunk({"content": '"content":"x"'}), "content"),
+    "a null for usage": (chunk({"content": TEXT}, usage=None), "content"),
+    "the same words elsewhere": (chunk({"content": TEXT}, id='"content":"x"'), "content"),
+}
+
+
+@pytest.mark.parametrize("dumps", [orjson.dumps, lambda form: json.dumps(form).encode()], ids=["compact", "spaced"])
+@pytest.mark.parametrize("name", FORMS)
+def test_another_text_is_read_as_it_would_be_by_who_reads_it_all(name: str, dumps: Any) -> None:
+    form, key = FORMS[name]
+    made = cut_from(dumps(form), key)
+    assert made.name == key
+    for text in (" moves", "大海", '"', "\\", "\n", "😀"):
+        delta = form["choices"][0]["delta"] | {key: text}
+        other = dumps(form | {"choices": [form["choices"][0] | {"delta": delta}]})
+        assert made.text_in(other) == text
+        assert stencil.plain(orjson.loads(other)) == (text, key)
+
+
+@given(st.binary(max_size=8), st.integers(0, 200), st.integers(0, 8))
+def test_what_it_reads_is_what_the_whole_chunk_says(put: bytes, at: int, instead_of: int) -> None:
+    """Whatever is put into a chunk wherever, a text that fits is the text of the whole."""
+    whole = orjson.dumps(PLAIN)
+    made = cut_from(whole)
+    data = whole[:at] + put + whole[at + instead_of :]
+    if text := made.text_in(data):
+        assert stencil.plain(orjson.loads(data)) == (text, "content")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        chunk({"content": 5}),
+        chunk({"content": None}),
+        chunk({"content": TEXT, "tool_calls": [{}]}),
+        chunk({"content": TEXT, "reasoning_content": TEXT}),
+        chunk({"content": TEXT, "reasoning": 0}),
+        chunk({"content": TEXT}, usage={"prompt_tokens": 1}),
+        chunk({"content": TEXT}, created=2),
+        {**PLAIN, "choices": [PLAIN["choices"][0] | {"finish_reason": "stop"}]},
+        {**PLAIN, "choices": [PLAIN["choices"][0] | {"index": 1}]},
+        {**PLAIN, "choices": PLAIN["choices"] * 2},
+        {"error": {"message": TEXT}},
+    ],
+    ids=orjson.dumps,
+)
+def test_what_differs_in_anything_else_does_not_fit(other: dict[str, Any]) -> None:
+    assert cut_from(orjson.dumps(PLAIN)).text_in(orjson.dumps(other)) == ""
+    if other != chunk({"content": TEXT}, created=2):
+        assert stencil.plain(other) == stencil.NOT_PLAIN
+
+
+@pytest.mark.parametrize(
+    "between", [b'" sea" ,"content":" wide"', b'" sea","role":"x"', b'" sea', b'sea"', b"", b'"\xff"']
+)
+def test_between_the_ends_there_is_one_string(between: bytes) -> None:
+    head, tail = orjson.dumps(PLAIN).split(b'" sea"')
+    made = cut_from(head + b'" sea"' + tail)
+    assert made.text_in(head + between + tail) == ""
+    assert made.text_in(head + b'" wide"' + tail) == " wide"
+
+
+def test_of_two_places_it_is_the_one_that_counts() -> None:
+    """A name that comes twice has the later value; a text that is not the delta's is none of ours."""
+    twice = orjson.dumps(PLAIN).replace(b'"content":', b'"content":"no","content":')
+    assert cut_from(twice).text_in(twice.replace(b"sea", b"sky")) == " sky"
+    behind = orjson.dumps(chunk({"content": TEXT}, note={"content": "no"}))
+    assert cut_from(behind).text_in(behind.replace(b"sea", b"sky")) == ""
+
+
+def test_a_chunk_too_large_or_without_such_a_text_gives_none() -> None:
+    large = orjson.dumps(chunk({"content": "a" * 5_000}))
+    assert cut_from(large).text_in(large) == ""
+    escaped = orjson.dumps(PLAIN).replace(b'"content"', b'"c\\u006fntent"')
+    assert stencil.plain(orjson.loads(escaped)) == (TEXT, "content")
+    assert cut_from(escaped).text_in(escaped) == ""
+
+
+def test_where_each_chunk_has_something_of_its_own_few_are_tried() -> None:
+    made = stencil.Stencil()
+    fitted = []
+    for number in range(34):
+        data = orjson.dumps(chunk({"content": TEXT}, created=number))
+        made.cut(data, "content")
+        fitted.append(made.text_in(data) != "")
+    assert [number for number, fits in enumerate(fitted) if fits] == [0, 16, 32]
+
+
+def test_the_answer_behind_a_chain_is_not_waited_for() -> None:
+    made = stencil.Stencil()
+    for name in ("reasoning_content", "content"):
+        data = orjson.dumps(chunk({name: TEXT}))
+        made.cut(data, name)
+        assert made.text_in(data) == TEXT

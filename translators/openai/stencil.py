@@ -1,0 +1,91 @@
+"""Chunks that hold a piece of text and nothing else, read by what differs between them: the text.
+
+What stands around a string in a JSON document is, around any other string, the same document with that string in its
+place. So a chunk that begins and ends as the earlier one did, with a JSON string between, needs no other look: a third
+of what a delta costs. Where anything else differs (a finish, usage, a new time stamp) it fits no stencil.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import orjson
+
+NOT_PLAIN: Final = "", ""
+CONTENT: Final = "content"
+# Where a delta has text; and where it stands in its bytes: of several places the last, as for whoever reads all of it.
+_TEXTS: Final = {
+    name: re.compile(rb'.*"%b"\s*:\s*("(?:[^"\\]|\\.)*")' % name.encode(), re.DOTALL)
+    for name in (CONTENT, "reasoning_content", "reasoning")
+}
+_PROBE: Final = "\u2603"
+# A stencil is cut from small chunks, and from no more than one of so many that do not fit: where every chunk has
+# something of its own beside the text, looking for one must not cost more than it saves.
+_LARGEST_BYTES: Final = 4_096
+_EVERY: Final = 16
+
+
+def plain(chunk: Any) -> tuple[str, str]:
+    """The text of a chunk for the only choice that says nothing else, and its name in the delta; else no text.
+
+    What stands beside it as a null or an empty text, as with SGLang, or as a role, as with Ark, says nothing.
+    """
+    try:
+        (item,) = chunk["choices"]
+        delta = item["delta"]
+        ((name, text),) = [(name, said) for name in _TEXTS if (said := delta.get(name)) not in (None, "")]
+        index = item.get("index", 0)
+        if (
+            type(text) is str
+            and not delta.get("tool_calls")
+            and item.get("finish_reason") is None
+            and type(index) is int
+            and index == 0
+            and chunk.get("usage") is None
+            and chunk.get("error") is None
+        ):
+            return text, name
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass
+    return NOT_PLAIN
+
+
+class Stencil:
+    """What stands before and behind the text of a plain chunk.
+
+    name: of that text in the delta
+    """
+
+    __slots__ = ("_head", "_middle", "_misses", "_tail", "name")
+
+    def __init__(self) -> None:
+        self._head = self._tail = b"\0"  # no JSON begins so
+        self._middle = slice(0)
+        self._misses = 0
+        self.name = ""
+
+    def text_in(self, data: bytes) -> str:
+        """The text of a chunk that fits; no text for any other."""
+        if data.startswith(self._head) and data.endswith(self._tail):
+            try:
+                text = orjson.loads(data[self._middle])
+            except orjson.JSONDecodeError:
+                return ""
+            if type(text) is str:
+                return text
+        return ""
+
+    def cut(self, data: bytes, name: str) -> None:
+        """Take the next stencil from a plain chunk that did not fit the last; of the same text, now and then."""
+        self._misses += 1
+        if (self._misses % _EVERY != 1 and name == self.name) or len(data) > _LARGEST_BYTES:
+            return
+        found = _TEXTS[name].match(data)
+        if found is None:
+            return
+        head, tail = data[: found.start(1)], data[found.end(1) :]
+        # What another string in its place makes is read: so this was the place, and the only one.
+        if plain(orjson.loads(head + orjson.dumps(_PROBE) + tail)) == (_PROBE, name):
+            self._head, self._tail, self.name = head, tail, name
+            self._middle = slice(len(head), -len(tail))
