@@ -5,8 +5,6 @@ Each round is a read of 16 deltas.
 
 from __future__ import annotations
 
-from itertools import repeat
-
 import orjson
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -34,11 +32,11 @@ def test_parse(benchmark: BenchmarkFixture) -> None:
 def test_splice(benchmark: BenchmarkFixture, size: int) -> None:
     answer = corpus.open_pipe(corpus.ask(incremental=True)).answer
     frames, (choice,) = packets.Frames(answer.shape), answer.choices
-    texts = [orjson.dumps(" word" * size) for _ in upstream.DELTAS]
+    texts = [(orjson.dumps(" word" * size), packets.EMPTY) for _ in upstream.DELTAS]
     said = [choice.meter.said] * len(texts)
 
     def splice() -> bytes:
-        frames.text(choice, texts, repeat(packets.EMPTY), said)
+        frames.text(choice, texts, said)
         return frames.take()
 
     assert benchmark(splice).count(b"\nevent:result\n") == len(upstream.DELTAS)

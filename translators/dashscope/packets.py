@@ -8,7 +8,6 @@ Source: spec SSE-1, SSE-3, SSE-5, SSE-7.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import repeat
 from typing import Any, Final
 
 import orjson
@@ -27,6 +26,9 @@ CONTENT_MARK: Final = "\0content"
 REASONING_MARK: Final = "\0reasoning"
 FIGURE_MARKS: Final = {"output": -1, "total": -2, "reasoning": -3, "text": -4}
 EMPTY: Final = b'""'
+
+# The two texts of a packet, content and chain of thought, as JSON strings.
+Sides = tuple[bytes, bytes]
 
 
 class Shape:
@@ -113,7 +115,7 @@ class Frames:
     cached: what the newest packet said of upstream's cache
     """
 
-    __slots__ = ("_formed", "_forms", "_out", "cached", "number", "said", "shape")
+    __slots__ = ("_cached", "_forms", "_given", "_out", "cached", "number", "said", "shape")
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
@@ -121,32 +123,34 @@ class Frames:
         self.said: dict[int, tuple[int, int, int]] = {}
         self._out: list[bytes] = []
         self._forms: dict[int, bytes] = {}
-        self._formed: tuple[int, int | None] | None = None
+        self._given = 0
+        self._cached: int | None = None
         self.cached: int | None = None
 
-    def text(
-        self, choice: answer.Choice, contents: Iterable[bytes], chains: Iterable[bytes], said: Sequence[usage.Said]
-    ) -> None:
-        """The hot path: packets of text, both sides as JSON strings."""
+    def text(self, choice: answer.Choice, texts: Iterable[Sides], said: Iterable[usage.Said]) -> None:
+        """The hot path: packets of text."""
         shape, index = self.shape, choice.index
-        given = shape.tally.input
-        if self._formed != (given, shape.tally.cached):
-            self._formed = given, shape.tally.cached
+        tally = shape.tally
+        given = tally.input
+        if given != self._given or tally.cached != self._cached:
             self._forms.clear()
         form = self._forms.get(index) or self._form_of(index)
-        out, number = self._out, self.number
-        thinks, counts_chain, hybrid = shape.thinks, shape.counts_chain, shape.hybrid
-        for content, reasoning, (made, chain) in zip(contents, chains, said, strict=False):
+        number = self.number
+        for (content, reasoning), (made, chain) in zip(texts, said, strict=True):
             number += 1
-            texts = (number, content, reasoning) if thinks else (number, content)
-            figures: tuple[int, ...] = (made, given + made)
-            if counts_chain:
-                seen = made if chain > made else chain  # noqa: FURB136 - `min` is one call more for every delta
-                figures += (seen, made - seen) if hybrid else (seen,)
-            out.append(form % (texts + figures))
+            seen = made if chain > made else chain  # noqa: FURB136 - `min` is one call more for every delta
+            if not shape.thinks:
+                values: tuple[object, ...] = (number, content, made, given + made)
+            elif not shape.counts_chain:
+                values = (number, content, reasoning, made, given + made)
+            elif shape.hybrid:
+                values = (number, content, reasoning, made, given + made, seen, made - seen)
+            else:
+                values = (number, content, reasoning, made, given + made, seen)
+            self._out.append(form % values)
         self.number = number
-        made, chain = said[-1]
-        self.said[index] = given, made, min(chain, made)
+        self.cached = tally.cached
+        self.said[index] = given, made, seen
 
     def packet(
         self,
@@ -188,7 +192,7 @@ class Frames:
     def _form_of(self, index: int) -> bytes:
         """A packet of this choice, serialised once, with marks where the hot path splices."""
         shape, marks, tally = self.shape, FIGURE_MARKS, self.shape.tally
-        self.cached = tally.cached
+        self._given, self._cached = tally.input, tally.cached
         shown: Any = shape.usage(dialogue.Usage(tally.input, 0, 0 if shape.counts_chain else None, tally.cached))
         shown |= {"output_tokens": marks["output"], "total_tokens": marks["total"]}
         details = shown.get("output_tokens_details", {})
@@ -218,14 +222,14 @@ class Incremental:
         if self._logprobs:
             self._frames.packet(choice, self._frames.shape.message("", "".join(texts)))
         else:
-            self._frames.text(choice, repeat(EMPTY), map(orjson.dumps, texts), said)
+            self._frames.text(choice, [(EMPTY, orjson.dumps(text)) for text in texts], said)
 
     def content(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[usage.Said]) -> None:
         if self._logprobs:
             text = "".join(texts)
             self._frames.packet(choice, self._frames.shape.message(text, ""), choice.entries_of(text))
         else:
-            self._frames.text(choice, map(orjson.dumps, texts), repeat(EMPTY), said)
+            self._frames.text(choice, [(orjson.dumps(text), EMPTY) for text in texts], said)
 
     def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
         fragment = tool_call(position, call, first=first)
@@ -280,7 +284,7 @@ class Cumulative:
         else:
             content = self._content.get(choice.index, b"")
             reasoning = self._reasoning.get(choice.index, b"")
-            self._frames.text(choice, (b'"%b"' % content,), (b'"%b"' % reasoning,), (said,))
+            self._frames.text(choice, ((b'"%b"' % content, b'"%b"' % reasoning),), (said,))
 
     def _packet(self, choice: answer.Choice, calls: Sequence[shapes.ToolCall], finish: shapes.Finish) -> None:
         content = orjson.loads(b'"%b"' % self._content.get(choice.index, b""))

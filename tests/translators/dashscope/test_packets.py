@@ -118,6 +118,23 @@ def test_cached_tokens_are_in_every_packet_once_upstream_has_told() -> None:
     assert cached == [None, {"cached_tokens": 4}]
 
 
+def test_what_upstream_tells_is_in_the_next_text_whatever_said_it_first() -> None:
+    """USE-3: the form of a text packet is made anew, also where a packet of another form has said the news."""
+    answer = corpus.open_pipe(corpus.ask(corpus.NEVER, incremental=True)).answer
+    frames, (choice,) = packets.Frames(answer.shape), answer.choices
+    frames.text(choice, [(b'"a"', packets.EMPTY)], [(1, 0)])
+    answer.tally.report(0, usage.Figures(cached=4))
+    frames.packet(choice, answer.shape.message("", ""))
+    frames.text(choice, [(b'"b"', packets.EMPTY)], [(2, 0)])
+    last = corpus.packets(frames.take())[-1]
+    assert last["usage"] == {
+        "input_tokens": 5,
+        "output_tokens": 2,
+        "total_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 4},
+    }
+
+
 @settings(deadline=None)  # the machine may be busy, and the vocabulary is loaded once
 @given(st.lists(st.text(min_size=1), min_size=1), st.sampled_from([corpus.NEVER, corpus.HYBRID, corpus.ALWAYS]))
 def test_spliced_packets_are_what_serialising_them_whole_would_give(texts: list[str], model: dialogue.Model) -> None:
