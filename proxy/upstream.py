@@ -148,7 +148,8 @@ class Upstream:
 @asynccontextmanager
 async def opened(chosen: settings.Settings) -> AsyncIterator[Upstream]:
     """The upstreams with their pool, as long as the context lives."""
-    context = trust(chosen)
+    # Made where it is needed: reading the system's certificates takes a moment of every start.
+    context = trust(chosen) if any(target.lower().startswith("https:") for target in chosen.upstream) else True
     connector = partial(aiohttp.TCPConnector, limit=0, ssl=context, ttl_dns_cache=30, socket_factory=_dialled)
     async with (
         _session(chosen, connector(keepalive_timeout=chosen.upstream_keepalive_timeout)) as pooled,
