@@ -335,6 +335,8 @@ class Pipe:
     def _flow(self, leg: int) -> bytes:
         """Finish what can be finished, and hand out every frame there is."""
         reader = self._readers[leg]
+        if not (reader.over or reader.done):
+            return self._frames_out()
         served = self.answer.served_by(leg)
         if served[0].over_budget:
             self._open_legs.discard(leg)
@@ -356,7 +358,7 @@ class Pipe:
 
     def _frames_out(self) -> bytes:
         out = self._frames.take()
-        if out:
+        if out and self.state is not State.OPEN:
             self.state = NEXT[self.state, Event.PACKET]
         return out
 

@@ -11,6 +11,9 @@ from typing import Final
 from translators import faults
 
 BOM: Final = b"\xef\xbb\xbf"
+# As numbers: a byte is found in a quarter of the time that one byte's `bytes` takes.
+LF: Final = 0x0A
+CR: Final = 0x0D
 
 
 class Decoder:
@@ -32,10 +35,10 @@ class Decoder:
         if not self._pending and wire.startswith(b"data:") and wire.endswith(b"\n\n") and not self._after_cr:
             found = wire[5:-2].split(b"\n\ndata:")
             # Whole events of one data line each, as nearly every read of every upstream is: no other line end in it.
-            if wire.count(b"\n") == 2 * len(found) and b"\r" not in wire:
+            if CR not in wire and True not in [LF in data for data in found]:
                 self._virgin = False
                 return found
-        if self._after_cr or b"\r" in wire:
+        if self._after_cr or CR in wire:
             wire = self._with_line_feeds(wire)
         pending = self._pending
         if pending:
