@@ -102,11 +102,16 @@ async def first_packets(url: str, ask: Ask, calls: int, every_s: float) -> list[
     idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """One that is there, unless the server has closed it meanwhile, or none is left on a machine that is busy."""
+        while idle:
+            reader, writer = idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
         return await asyncio.open_connection(parts.hostname, parts.port, limit=LIMIT_BYTES)
 
     async def caller() -> float:
-        # On a machine that is busy with something else more streams are open at a time than anybody thought.
-        reader, writer = idle.pop() if idle else await connect()
+        reader, writer = await connect()
         began_s = time.perf_counter()
         writer.write(wire)
         first_s = 0.0
@@ -117,7 +122,7 @@ async def first_packets(url: str, ask: Ask, calls: int, every_s: float) -> list[
         idle.append((reader, writer))
         return first_s
 
-    idle.extend([await connect() for _ in range(8)])
+    idle.extend(await asyncio.gather(*(connect() for _ in range(8))))
     calling = []
     for _ in range(calls):
         calling.append(asyncio.create_task(caller()))
