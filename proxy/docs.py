@@ -229,6 +229,7 @@ async def _try(asked: web.Request) -> web.StreamResponse:
     if not (from_this_page(asked) and may_reach(asked.app[front.SERVED], asked.remote)):
         return _refused(asked, faults.ACCESS_DENIED)
     headers = {name: asked.headers[name] for name in SENT if name in asked.headers}
+    response = None
     try:
         async with asked.app[CALLER].post(
             asked.app[front.SERVED] + front.GENERATION, data=await asked.read(), headers=headers, allow_redirects=False
@@ -240,7 +241,9 @@ async def _try(asked: web.Request) -> web.StreamResponse:
                 await response.write(piece)
             await response.write_eof()
             return response
-    except aiohttp.ClientConnectorError:
+    except aiohttp.ClientError:
+        if response is not None:
+            raise  # what is out stays as it is, and breaks off
         return _refused(asked, faults.UNAVAILABLE)
 
 

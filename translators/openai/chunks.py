@@ -70,7 +70,7 @@ class Reader:
         """Take the data of events until nothing more is wanted; raises `Refusal` for an error and anything unreadable.
 
         Deltas of plain text, which are nearly all there is, go on as one run: what they meet below is called once for
-        a read and not once for each, a third less of what a burst costs.
+        a read and not once for each, a fifth less of what a burst costs.
         """
         run: list[str] = []
         run_name = ""

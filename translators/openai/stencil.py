@@ -1,8 +1,8 @@
 """Chunks that hold a piece of text and nothing else, read by what differs between them: the text.
 
 What stands around a string in a JSON document is, around any other string, the same document with that string in its
-place. So a chunk that begins and ends as the earlier one did, with a JSON string between, needs no other look: a third
-of what a delta costs. Where anything else differs (a finish, usage, a new time stamp) it fits no stencil.
+place. So a chunk that begins and ends as the earlier one did, with a JSON string between, needs no other look:
+a quarter of what a delta costs. Where anything else differs (a finish, usage, a new time stamp) it fits no stencil.
 """
 
 from __future__ import annotations
