@@ -343,12 +343,11 @@ class Pipe:
             return self._frames_out()
         if reader.done and not self._has_ended(leg):
             reader.conclude()
-        if reader.over or (reader.done and self._has_ended(leg)):
-            if reader.settled:
-                self.answer.settle(leg)
-            for choice in served:
-                self._writer.finish(choice)
-            self._open_legs.discard(leg)
+        if reader.settled:
+            self.answer.settle(leg)
+        for choice in served:
+            self._writer.finish(choice)
+        self._open_legs.discard(leg)
         if self._open_legs:
             return self._frames_out()
         self.state = NEXT[self.state, Event.FINISH]
