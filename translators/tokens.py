@@ -84,36 +84,26 @@ class Counter:
 
     def add(self, delta: str) -> int:
         """Count a delta; returns the new total."""
-        before = self._tail
-        if not self._open and pretokens.divides(before[-1:], delta[:1]):
-            # Most deltas of most languages are a word of their own: what was counted so far stays as it is.
-            self._base = self.total
-            self._seen_chars = 0
-            if len(delta) <= self._room_chars:
-                self._tail = delta
-                self.total = total = self._base + self._length(delta)
-                return total
-            return self._settle(delta)
-        tail = before + delta
-        if len(tail) > self._room_chars:
-            return self._settle(tail)
-        self._tail = tail
-        self.total = total = self._base + len(self._encode(tail))
-        return total
+        return self.add_each((delta,))[0]
 
     def add_each(self, deltas: Iterable[str]) -> list[int]:
         """Count one delta after the other; returns the total after each."""
-        length = self._length
         totals = []
         for delta in deltas:
-            # What `add` does with most deltas, for whoever has several.
-            if len(delta) <= self._room_chars and pretokens.divides(self._tail[-1:], delta[:1]):
+            tail = self._tail
+            is_apart = not self._open and pretokens.divides(tail[-1:], delta[:1])
+            if is_apart:
+                # Most deltas of most languages are a word of their own: what was counted so far stays as it is.
                 self._base = self.total
                 self._seen_chars = 0
-                self._tail = delta
-                self.total += length(delta)
+                tail = delta
             else:
-                self.add(delta)
+                tail += delta
+            if len(tail) > self._room_chars:
+                self._settle(tail)
+            else:
+                self._tail = tail
+                self.total = self._base + (self._length(tail) if is_apart else len(self._encode(tail)))
             totals.append(self.total)
         return totals
 

@@ -133,10 +133,12 @@ def deltas(text: str, cuts: Sequence[int]) -> list[str]:
 
 
 def assert_exact_after_every_delta(parts: Sequence[str], vocabulary: tokens.Vocabulary) -> None:
-    counter, text = tokens.Counter(vocabulary), ""
+    counter, text, totals = tokens.Counter(vocabulary), "", []
     for part in parts:
         text += part
-        assert counter.add(part) == counter.total == len(vocabulary.encode(text))
+        totals.append(len(vocabulary.encode(text)))
+        assert counter.add(part) == counter.total == totals[-1]
+    assert tokens.Counter(vocabulary).add_each(parts) == totals
 
 
 def assert_same_tokens(texts: Sequence[str], vocabulary: tokens.Vocabulary, reference: Tokenizer) -> None:
