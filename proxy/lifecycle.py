@@ -22,8 +22,10 @@ log = structlog.get_logger()
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # After the calls that are left were told to end, so long for their last frames to leave.
 LAST_FRAMES_S = 1.0
-# After the last connection was taken, so long for its call to come.
+# After the last connection was taken: so long for calls that are on their way on connections that are kept, and so long
+# at most for the first call of each that has brought none.
 LATECOMERS_S = 0.2
+FIRST_CALLS_S = 2.0
 
 
 @dataclass(slots=True)
@@ -61,13 +63,14 @@ class Running:
             await _either(told.second, asyncio.sleep(self.drain_delay_s))
             await self._close()
             await _either(told.second, asyncio.sleep(LATECOMERS_S))
-            await _either(told.second, _until_empty(clocks, self.drain_timeout_s))
+            await _either(told.second, _until(self._all_have_called, FIRST_CALLS_S))
+            await _either(told.second, _until(lambda: not clocks, self.drain_timeout_s))
             self.runner.app[front.CUTTING].set()
             if clocks:
                 log.warning("cutting", open_calls=len(clocks))
             for clock in tuple(clocks):
                 clock.expire(watch.Wait.DRAIN)
-            await _until_empty(clocks, LAST_FRAMES_S)
+            await _until(lambda: not clocks, LAST_FRAMES_S)
             await self._clean_up()
             log.info("stopped")
         finally:
@@ -78,6 +81,13 @@ class Running:
         """Stop at once; nothing is open."""
         await self._close()
         await self._clean_up()
+
+    def _all_have_called(self) -> bool:
+        """Whether everybody who has connected has had an answer: a busy proxy before us connects now and asks later."""
+        server = self.runner.server
+        return server is None or all(
+            not isinstance(one, front.Connection) or one.has_answered for one in server.connections
+        )
 
     async def _clean_up(self) -> None:
         await self.runner.cleanup()
@@ -199,8 +209,8 @@ async def _either(told: asyncio.Event, wait: Coroutine[Any, Any, None]) -> None:
             await task
 
 
-async def _until_empty(clocks: Collection[watch.Watch], limit_s: float) -> None:
+async def _until(happened: Callable[[], bool], limit_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(limit_s):
-            while clocks:  # noqa: ASYNC110 - it looks only while the process leaves
+            while not happened():  # noqa: ASYNC110 - it looks only while the process leaves
                 await asyncio.sleep(0.02)

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import aiohttp
@@ -220,6 +220,15 @@ async def test_who_is_told_to_stop_again_while_it_ends_has_stopped_well(serve: S
     assert served.process.returncode == 0, served.output
 
 
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """What is started now ends when it is hung up on; by whoever was started with `nohup` it would be ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("last", [signal.SIGKILL, signal.SIGHUP], ids=["killed", "hung up on"])
 async def test_workers_whose_first_process_is_gone_drain_and_leave(
     serve: StartServe, simulator: StartSimulator, last: signal.Signals

@@ -136,6 +136,33 @@ async def test_a_connection_that_was_let_in_brings_its_first_call_even_after_the
         assert (answer.status, answer.headers["connection"]) == (200, "close")
 
 
+async def test_who_has_connected_and_takes_its_time_is_waited_for_and_nobody_else(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    """A proxy before us on a busy machine."""
+    upstream = await simulator(Script(text="one"))
+    front = await gateway_before(upstream.url)
+    async with caller.dial(front.url) as kept, caller.dial(front.url) as line:
+        kept.send(caller.request(caller.call()))
+        assert (await kept.answer()).status == 200
+        ending = await told(front)
+        stop()
+        await asyncio.sleep(lifecycle.LATECOMERS_S * 3)
+        line.send(caller.request(caller.call()))
+        assert (await line.answer()).status == 200
+        async with asyncio.timeout(lifecycle.FIRST_CALLS_S / 2):
+            await ending
+
+
+async def test_who_connects_and_says_nothing_holds_nobody_up_for_long(gateway_before: StartGateway) -> None:
+    front = await gateway_before("http://127.0.0.1:1")
+    async with caller.dial(front.url):
+        ending = await told(front)
+        stop()
+        async with asyncio.timeout(lifecycle.FIRST_CALLS_S + 2):
+            await ending
+
+
 async def test_a_call_on_a_connection_that_is_kept_is_sent_away_never_reset(
     simulator: StartSimulator, gateway_before: StartGateway
 ) -> None:
