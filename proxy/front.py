@@ -265,6 +265,11 @@ class Connection(web.RequestHandler):
         self._clock: asyncio.TimerHandle | None = None
         self._begun = False
 
+    @property
+    def owes_a_call(self) -> bool:
+        """Whether it was let in and has brought no call yet."""
+        return not self.has_answered and self._current_request is None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A connection that says nothing at all has as long as one that says half."""
         super().connection_made(transport)

@@ -83,10 +83,10 @@ class Running:
         await self._clean_up()
 
     def _all_have_called(self) -> bool:
-        """Whether everybody who has connected has had an answer: a busy proxy before us connects now and asks later."""
+        """Whether everybody who has connected has asked: a busy proxy before us connects now and asks later."""
         server = self.runner.server
-        return server is None or all(
-            not isinstance(one, front.Connection) or one.has_answered for one in server.connections
+        return server is None or not any(
+            isinstance(one, front.Connection) and one.owes_a_call for one in server.connections
         )
 
     async def _clean_up(self) -> None:

@@ -154,6 +154,22 @@ async def test_who_has_connected_and_takes_its_time_is_waited_for_and_nobody_els
             await ending
 
 
+async def test_a_call_that_is_open_gets_no_more_than_the_drain_for_that(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    """Also the first of its connection: it has been brought."""
+    upstream = await simulator(Script(stall_after=1))
+    front = await gateway_before(upstream.url, drain_timeout=0)
+    async with caller.dial(front.url) as line:
+        line.send(caller.request(caller.call(), caller.SSE))
+        await line.head()
+        ending = await told(front)
+        stop()
+        async with asyncio.timeout(lifecycle.FIRST_CALLS_S / 2):
+            assert b":HTTP_STATUS/503" in (await line.rest())
+    await ending
+
+
 async def test_who_connects_and_says_nothing_holds_nobody_up_for_long(gateway_before: StartGateway) -> None:
     front = await gateway_before("http://127.0.0.1:1")
     async with caller.dial(front.url):
