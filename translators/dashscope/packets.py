@@ -45,7 +45,8 @@ class Shape:
         self.call = call
         self.tally = tally
         self.request_id = request_id
-        self.thinks = call.model.thinking != "never"
+        # A chain that is counted is shown: `Frames.text` knows no usage of a chain in packets without one.
+        self.thinks = call.thinking or call.model.thinking != "never"
         self.counts_chain = call.thinking
         self.hybrid = call.model.thinking == "hybrid"
 

@@ -62,6 +62,7 @@ def test_usage_names_what_is_known_of_this_model(name: str) -> None:
     ("model", "thinking", "shows"),
     [
         (corpus.NEVER, False, False),
+        (corpus.NEVER, True, True),
         (corpus.HYBRID, False, True),
         (corpus.HYBRID, True, True),
         (corpus.ALWAYS, True, True),
@@ -73,6 +74,10 @@ def test_thinking_models_always_have_the_field_of_their_chain(
     """OUT-1."""
     message = shape(model, thinking=thinking).message("a", "")
     assert ("reasoning_content" in message) is shows
+    through = corpus.open_pipe(corpus.ask(model, thinking=thinking, incremental=True))
+    (packet,) = corpus.packets(through.feed(chunk({"content": "a"})))
+    assert ("reasoning_content" in corpus.choice_of(packet)["message"]) is shows
+    assert ("output_tokens_details" in packet["usage"]) is thinking
 
 
 def test_a_later_fragment_has_an_empty_id_and_no_name() -> None:
