@@ -1,8 +1,8 @@
-"""`python -m proxy` and the console script `dashseek`, into the command line of `proxy.cli`."""
+"""`python -m proxy` and the console script `dashseek`, into the command line of `proxy.commands.cli`."""
 
 from __future__ import annotations
 
-from proxy import cli
+from proxy.commands import cli
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from typing import Protocol
 import pytest
 
 import proxy.vocabulary
-from proxy.simulator import Json, Script, Simulator
+from proxy.simulation.simulator import Json, Script, Simulator
 from translators import tokens
 
 ROOT = Path(__file__).parent.parent

@@ -1,6 +1,7 @@
 """Streams captured from a real llama.cpp b11549 say the same in every form, however they are cut (spec OUT, SSE, USE).
 
-`tests/golden/captured/` holds them byte for byte: SmolLM2-135M behind `proxy.local`'s template, at temperature 0.
+`tests/golden/captured/` holds them byte for byte: SmolLM2-135M behind `proxy.simulation.llamacpp`'s template, at
+temperature 0.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import openapi_spec_validator
 import orjson
 import pytest
 
-from proxy import documents, openapi, probes
+from proxy.protocol import documents, openapi, probes
 from tests.test_protocol import CALLS, EXAMPLES, SHIPPED
 from translators import faults
 from translators.dashscope import parameters

@@ -16,7 +16,11 @@ import pytest
 from click import testing
 
 from config import settings
-from proxy import app, documents, journal, passage, phrases, probes, upstream
+from proxy.call import forward
+from proxy.metering import journal
+from proxy.protocol import documents, phrases, probes
+from proxy.server import process
+from proxy.upstream import client
 from tests import caller, corpus, lint
 from tests.conftest import StartServe, StartSimulator
 from translators import dialogue, faults, pipe, tokens
@@ -109,7 +113,9 @@ def _answered(example: Example, vocabulary: tokens.Vocabulary) -> str:
 
 @pytest.mark.parametrize("language", phrases.Language)
 def test_a_document_is_what_the_tables_say(language: phrases.Language) -> None:
-    assert documents.fill(TEXTS[language], language, SHIPPED) == TEXTS[language], "run: python -m proxy.documents"
+    assert documents.fill(TEXTS[language], language, SHIPPED) == TEXTS[language], (
+        "run: python -m proxy.protocol.documents"
+    )
 
 
 def test_every_table_stands_in_both_documents_once_and_in_the_same_order() -> None:
@@ -136,8 +142,8 @@ def test_every_wait_and_every_line_of_the_journal_has_its_words() -> None:
     }
     # These are waits of the operator's side alone: for the record, and for a connection nobody uses.
     assert waits - {"cancel_drain_timeout", "cancel_drain_tokens", "upstream_keepalive_timeout"} == phrases.WAITS.keys()
-    timed = {wait.value: fault for wait, fault in passage.EXPIRED.items() if wait.value in phrases.WAITS}
-    timed["connect_timeout"] = next(fault for _, fault, why in upstream.FAULTS if "connect_timeout" in why)
+    timed = {wait.value: fault for wait, fault in forward.EXPIRED.items() if wait.value in phrases.WAITS}
+    timed["connect_timeout"] = next(fault for _, fault, why in client.FAULTS if "connect_timeout" in why)
     assert timed.keys() >= {"body_timeout", "first_token_timeout", "idle_timeout", "total_timeout", "drain_timeout"}
     for name, fault in timed.items():
         assert all(said.startswith(f"{fault.status} `{fault.code}`") for said in phrases.WAITS[name][1]), name
@@ -189,7 +195,7 @@ def test_the_command_mends_a_stale_document_and_only_names_it_when_told_to_check
 def test_the_readme_says_what_becomes_of_each_feature() -> None:
     """Its table is fresh, and the dialects it names by hand are the ones."""
     readme = (ROOT / "README.md").read_text("utf-8")
-    assert documents.fill(readme, phrases.Language.EN, SHIPPED) == readme, "run: python -m proxy.documents"
+    assert documents.fill(readme, phrases.Language.EN, SHIPPED) == readme, "run: python -m proxy.protocol.documents"
     assert [mark[2] for mark in documents.BLOCK.finditer(readme)] == [*documents.README_TABLES]
     assert [name for name, row in dialects.DIALECTS.items() if not row.keeps_reasoning] == ["openai"]
     rows = {line.split("`")[1]: line for line in readme.splitlines() if line.startswith("| `")}
@@ -272,7 +278,7 @@ def test_an_example_sends_the_body_that_is_written_below_it(name: str, vocabular
 def test_every_path_and_every_bound_is_written_down() -> None:
     """HTTP-1…HTTP-4."""
     chosen = settings.Settings()
-    paths = [app.GENERATION, app.MULTIMODAL, app.HEALTH, chosen.model_route]
+    paths = [process.GENERATION, process.MULTIMODAL, process.HEALTH, chosen.model_route]
     bounds = [messages.MOST_TURNS, messages.MOST_CALLS, tools.MOST_TOOLS, rules.MOST_STOPS]
     waits = [f"{wait:g} s" for wait in (chosen.head_hold, chosen.heartbeat, chosen.usage_timeout)]
     said = [*(f"/{path}`".replace("//", "/") for path in paths if path), *(f"{bound:,}" for bound in bounds), *waits]

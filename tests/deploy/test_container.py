@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from config import settings
-from proxy.simulator import Script
+from proxy.simulation.simulator import Script
 from tests import caller
 from tests.conftest import READY, StartSimulator
 from tests.deploy.conftest import DEPLOY, ROOT, TOOLS, fails, passes, program, with_line

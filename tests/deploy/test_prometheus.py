@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from proxy import metrics
+from proxy.telemetry import metrics
 from tests import caller
 from tests.conftest import StartServe
 from tests.deploy.conftest import DEPLOY, fails, passes, with_line

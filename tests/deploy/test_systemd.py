@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from config import settings
-from proxy import exits
+from proxy.commands import exit_codes
 from tests.deploy.conftest import DEPLOY, passes, run, with_line
 
 UNITS = {"dashseek.service": "dashseek.service", "dashseek@.service": "dashseek@8080.service"}
@@ -49,7 +49,7 @@ def test_it_has_time_for_its_drain_and_is_not_started_again_with_wrong_settings(
     chosen = settings.Settings()
     said = entries(unit)
     assert int(said["TimeoutStopSec"]) >= chosen.drain_delay + chosen.drain_timeout + 15
-    assert int(said["RestartPreventExitStatus"]) == exits.Exit.CONFIGURATION
+    assert int(said["RestartPreventExitStatus"]) == exit_codes.Exit.CONFIGURATION
 
 
 def test_the_template_is_the_unit_but_for_its_port() -> None:

@@ -15,7 +15,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from proxy.simulator import Script, Simulator
+from proxy.simulation.simulator import Script, Simulator
 from tests import caller
 from tests.conftest import Served
 from translators import tokens

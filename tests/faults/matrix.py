@@ -41,7 +41,8 @@ class Row:
 NOT_SHOWN: dict[int, tuple[str, str]] = {}
 ELSEWHERE: dict[int, str] = {
     **dict.fromkeys(
-        range(39, 45), "limits: tests/proxy/test_limits.py, tests/integration/test_shared_limits.py, test_replicas.py"
+        range(39, 45),
+        "limits: tests/proxy/admission/test_limits.py, tests/integration/test_shared_limits.py, test_replicas.py",
     ),
     64: "kill -9: tests/integration/test_serve_kills.py, tests/integration/test_journal_kills.py",
     73: "nginx, HAProxy, Envoy in front, with the files of deploy/: packets one by one, the first ≤ 50 ms later than "

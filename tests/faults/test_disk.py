@@ -12,8 +12,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from proxy import ledger
-from proxy.simulator import Script
+from proxy.metering import ledger
+from proxy.simulation.simulator import Script
 from tests import caller
 from tests.faults.conftest import CALL, Stage, Stand
 from tests.faults.matrix import row

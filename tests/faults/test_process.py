@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from proxy.simulator import Script, Simulator
+from proxy.simulation.simulator import Script, Simulator
 from tests import caller
 from tests.faults import matrix
 from tests.faults.conftest import CALL, Stage, Stand, frame
@@ -65,20 +65,20 @@ if "serve" in sys.orig_argv:
         _hook(step)
 """
 STEPS = (
-    "proxy.generation:check_headers",
-    "proxy.generation:_body",
-    "proxy.generation:_read",
-    "proxy.generation:_counting",
-    "proxy.upstream:_ask",
-    "proxy.upstream:completion_of",
-    "proxy.relay:pump",
-    "proxy.relay:drop_leftover",
-    "proxy.relay:Downstream.write",
-    "proxy.relay:Downstream.close",
+    "proxy.call.prepare:check_headers",
+    "proxy.call.prepare:_body",
+    "proxy.call.prepare:_read",
+    "proxy.call.prepare:_counting",
+    "proxy.upstream.client:_ask",
+    "proxy.upstream.client:completion_of",
+    "proxy.call.relay:pump",
+    "proxy.call.relay:drop_leftover",
+    "proxy.call.relay:Downstream.write",
+    "proxy.call.relay:Downstream.close",
     "translators.pipe:Pipe.feed",
 )
-WRITING = ("proxy.relay:Downstream.write", "proxy.relay:Downstream.close")
-AFTERWARDS = "proxy.relay:drop_leftover"
+WRITING = ("proxy.call.relay:Downstream.write", "proxy.call.relay:Downstream.close")
+AFTERWARDS = "proxy.call.relay:drop_leftover"
 
 
 def _hooked(directory: Path, code: str) -> dict[str, str]:
@@ -287,7 +287,7 @@ async def test_f72_a_log_that_nobody_reads_stops_no_call(vocabulary: tokens.Voca
         while True:
             os.write(writes, b"\n" * 4096)
     os.set_blocking(writes, True)
-    env = _hooked(tmp_path, "import proxy.outlet; proxy.outlet.MOST_LINES = 50")
+    env = _hooked(tmp_path, "import proxy.telemetry.log_writer as w; w.MOST_LINES = 50")
     async with Simulator(vocabulary=vocabulary) as upstream:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.simulator import Script, Simulator
+from proxy.simulation.simulator import Script, Simulator
 from tests import caller
 from tests.faults import chaos
 from tests.faults.conftest import Stage

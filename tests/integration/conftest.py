@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from proxy.simulator import Script, Simulator
+from proxy.simulation.simulator import Script, Simulator
 from tests.conftest import Served
 from translators import tokens
 

@@ -21,7 +21,8 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy import ledger, simulator
+from proxy.metering import ledger
+from proxy.simulation import simulator
 from tests import caller, load
 from tests.conftest import ROOT, Served
 from tests.faults import chaos

@@ -20,12 +20,12 @@ import aiohttp
 import orjson
 import pytest
 
-from proxy import imitation, local, simulator
+from proxy.simulation import deepseek, llamacpp, simulator
 from translators import faults, tokens
 
 Json = dict[str, Any]
 
-ROOT = Path(local.__file__).parents[1]
+ROOT = Path(llamacpp.__file__).parents[1]
 SCRIPTS = Path(__file__).parent / "clients"
 CALLS_TIMEOUT_S = 60.0
 KEY = "sk-right"
@@ -217,10 +217,10 @@ class Seen:
 
     packets: list[Json]
     failure: Json | None
-    said: imitation.Answer | None
+    said: deepseek.Answer | None
 
     @property
-    def answer(self) -> imitation.Answer:
+    def answer(self) -> deepseek.Answer:
         """What upstream said, where it must have been asked."""
         assert self.said is not None
         return self.said
@@ -250,7 +250,7 @@ async def sight(
 ) -> Sight:
     """All calls but the silent ones, before the simulator."""
     if "loud" not in sights:
-        upstream = await simulator(imitation.Script(key=KEY))
+        upstream = await simulator(deepseek.Script(key=KEY))
         front = await serve(upstream.url)
         sights["loud"] = await see(front.url, {**ANSWERED, **REFUSED, **BROKEN}, upstream, vocabulary)
     return sights["loud"]
@@ -262,7 +262,7 @@ async def silent_sight(
 ) -> Sight:
     """The calls during which upstream is silent for a while."""
     if "silent" not in sights:
-        upstream = await simulator(imitation.Script(key=KEY))
+        upstream = await simulator(deepseek.Script(key=KEY))
         front = await serve(upstream.url, env=QUICK_HEARTBEATS)
         sights["silent"] = await see(front.url, SILENCES, upstream, vocabulary)
     return sights["silent"]
@@ -272,7 +272,7 @@ async def silent_sight(
 async def real_sight(sights: dict[str, Sight], serve: StartServe) -> Sight:
     """A few calls before a real model."""
     if "real" not in sights:
-        with local.start() as llama:
+        with llamacpp.start() as llama:
             front = await serve(llama.url, "--dialect", "llamacpp")
             sights["real"] = await see(front.url, REAL)
     return sights["real"]
@@ -443,7 +443,7 @@ async def test_a_heartbeat_stands_after_the_head_between_frames_and_before_one(
     simulator: StartSimulator, serve: StartServe
 ) -> None:
     """SSE-11: the clients above have met it in all its places."""
-    upstream = await simulator(imitation.Script(key=KEY))
+    upstream = await simulator(deepseek.Script(key=KEY))
     front = await serve(upstream.url, env=QUICK_HEARTBEATS)
     asked = arguments_of(READERS[0], "silent deltas")
     body = {
@@ -460,7 +460,7 @@ async def test_a_heartbeat_stands_after_the_head_between_frames_and_before_one(
     assert b":heartbeat\n\n" not in stream
 
 
-@pytest.mark.skipif(not local.available(), reason=f"needs the local model: {local.INSTALL}")
+@pytest.mark.skipif(not llamacpp.available(), reason=f"needs the local model: {llamacpp.INSTALL}")
 @pairs(REAL)
 def test_a_real_model_is_understood(reader: Reader, name: str, real_sight: Sight) -> None:
     """A text, an end, and usage that grows, up to what upstream says: it has another vocabulary (USE-3)."""
@@ -535,13 +535,13 @@ def question(reader: Reader, name: str) -> str:
     return orjson.dumps({"simulate": {"text": f"{reader}, {name}:{TEXT}"} | ALL[name].switches}).decode()
 
 
-def answers(upstream: simulator.Simulator, vocabulary: tokens.Vocabulary | None) -> dict[str, imitation.Answer]:
+def answers(upstream: simulator.Simulator, vocabulary: tokens.Vocabulary | None) -> dict[str, deepseek.Answer]:
     """What the simulator has said, by what it was asked."""
-    scale = imitation.Scale(vocabulary)
+    scale = deepseek.Scale(vocabulary)
     said = {}
     for body in (call.body for call in upstream.calls):
-        script = imitation.with_switches(imitation.Script(), imitation.chosen(body))
-        said[body["messages"][-1]["content"]] = imitation.compose(body, script, scale)
+        script = deepseek.with_switches(deepseek.Script(), deepseek.chosen(body))
+        said[body["messages"][-1]["content"]] = deepseek.compose(body, script, scale)
     return said
 
 

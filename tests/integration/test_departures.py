@@ -15,8 +15,8 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from proxy import ledger
-from proxy.simulator import Script, Simulator
+from proxy.metering import ledger
+from proxy.simulation.simulator import Script, Simulator
 from tests import caller
 from tests.conftest import Served
 from tests.integration.conftest import Pair

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 import orjson
 import pytest
 
-from proxy import docs, documents
-from proxy.simulator import Script
+from proxy.admin import docs
+from proxy.protocol import documents
+from proxy.simulation.simulator import Script
 from tests import caller
 from tests.conftest import StartServe, StartSimulator
 from tests.integration.conftest import Pair

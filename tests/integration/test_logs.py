@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy import telemetry
-from proxy.simulator import Script
+from proxy.simulation.simulator import Script
+from proxy.telemetry import logs
 from tests import caller
 from tests.conftest import Served, StartServe, StartSimulator
 
@@ -43,7 +43,7 @@ async def test_every_field_is_a_listed_one_and_every_call_is_found_by_its_id(
     calls = await until(served, "call", 9)
     await until(served, "malformed")
     for line in lines_of(served):
-        assert line.keys() - EVERY_LINE <= {*telemetry.LINES[line["event"]]}
+        assert line.keys() - EVERY_LINE <= {*logs.LINES[line["event"]]}
     assert [line["request_id"] for line in calls] == [answer.headers["x-request-id"] for answer in answers[:9]]
     (malformed,) = await until(served, "malformed")
     assert malformed["request_id"] == answers[-1].headers["x-request-id"]

@@ -16,8 +16,8 @@ import aiohttp
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 
-from proxy import metrics
-from proxy.simulator import Json, Script
+from proxy.simulation.simulator import Json, Script
+from proxy.telemetry import metrics
 from tests import caller
 from tests.conftest import Served, StartServe, StartSimulator
 

@@ -15,8 +15,9 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy import exits, metrics
-from proxy.simulator import Script
+from proxy.commands import exit_codes
+from proxy.simulation.simulator import Script
+from proxy.telemetry import metrics
 from tests import caller
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +112,7 @@ def test_the_tables_of_metrics_and_exit_codes_are_those_of_the_code() -> None:
         for row in metrics.ROWS
     ]
     assert [line for line in lines if re.match(r"\| `(dashseek|gen_ai)_", line)] == rows
-    codes = [f"| {code.value} | {meaning} |" for code, meaning in exits.MEANINGS.items()]
+    codes = [f"| {code.value} | {meaning} |" for code, meaning in exit_codes.MEANINGS.items()]
     assert [line for line in lines if re.match(r"\| \d \| ", line)] == codes
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from proxy import app, local
+from proxy.server import process
+from proxy.simulation import llamacpp
 from tests import lint
 
-pytestmark = pytest.mark.skipif(not local.available(), reason=f"needs the local model: {local.INSTALL}")
+pytestmark = pytest.mark.skipif(not llamacpp.available(), reason=f"needs the local model: {llamacpp.INSTALL}")
 
 BODIES = {
     path.parent.name: json.loads(path.read_text())
@@ -31,15 +32,15 @@ WEATHER = {
 
 
 @pytest.fixture(scope="module")
-def llama() -> Iterator[local.Local]:
-    with local.start() as running:
+def llama() -> Iterator[llamacpp.Local]:
+    with llamacpp.start() as running:
         yield running
 
 
 @pytest.fixture
-async def url(serve: Any, llama: local.Local) -> str:
+async def url(serve: Any, llama: llamacpp.Local) -> str:
     served = await serve(llama.url, "--dialect", "llamacpp")
-    return str(served.url + app.GENERATION)
+    return str(served.url + process.GENERATION)
 
 
 @pytest.fixture
@@ -136,7 +137,7 @@ async def test_max_tokens_cuts_with_length(session: aiohttp.ClientSession, url: 
 
 @pytest.mark.parametrize("case", BODIES)
 async def test_a_real_server_takes_every_body_of_its_dialect(
-    session: aiohttp.ClientSession, llama: local.Local, case: str
+    session: aiohttp.ClientSession, llama: llamacpp.Local, case: str
 ) -> None:
     golden = BODIES[case]
     async with session.post(llama.url + golden["path"], json=golden["json"] | {"max_tokens": 8}) as answer:

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy import documents, probes
-from proxy.simulator import Simulator
+from proxy.protocol import documents, probes
+from proxy.simulation.simulator import Simulator
 from tests import caller
 from tests.conftest import StartServe
 from translators import faults

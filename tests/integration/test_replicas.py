@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from proxy import ledger, simulator
+from proxy.metering import ledger
+from proxy.simulation import simulator
 from tests import caller, load
 from tests.conftest import Served
 from tests.integration import test_shared_limits as shared

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.simulator import Json, Script, Simulator
+from proxy.simulation.simulator import Json, Script, Simulator
 from tests import caller
 from tests.conftest import Served
 from tests.integration import ingress

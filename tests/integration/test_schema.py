@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy import documents, keys
+from proxy.admission import keyring
+from proxy.protocol import documents
 from tests import caller
 from tests.conftest import StartServe, StartSimulator
 
@@ -67,7 +68,7 @@ async def test_the_data_port_does_what_its_document_says(
     serve: StartServe, simulator: StartSimulator, tmp_path: Path
 ) -> None:
     """HTTP-4, HTTP-6, HTTP-10, REQ-1…REQ-8, PAR-1…PAR-19, OUT-1, ERR-1, ERR-2."""
-    (tmp_path / "keys.toml").write_text(keys.entry("schemathesis", caller.KEY))
+    (tmp_path / "keys.toml").write_text(keyring.entry("schemathesis", caller.KEY))
     upstream = await simulator()
     served = await serve(upstream.url, "--keys-file", "keys.toml", env={"DASHSEEK_UPSTREAM_API_KEY": "sk-operator"})
     said = await check(

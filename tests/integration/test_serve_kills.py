@@ -21,8 +21,10 @@ from typing import Any
 import orjson
 import pytest
 
-import proxy.app
-from proxy import cli, ledger, vocabulary
+import proxy.server.process
+from proxy import vocabulary
+from proxy.commands import cli
+from proxy.metering import ledger
 from tests import caller, load
 from tests.conftest import READY, ROOT
 from tests.integration.test_books import simulated, simulating
@@ -37,7 +39,7 @@ WORDS = "one two three four five six"
 Json = dict[str, Any]
 
 # What the fork server does once: it imports this module, for the function it is to run.
-assert proxy.app
+assert proxy.server.process
 vocabulary.load()
 
 

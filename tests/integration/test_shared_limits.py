@@ -16,10 +16,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from config import settings, values
-from proxy import limits
+from proxy.admission import limits
 
 redis = pytest.importorskip("redis.asyncio", reason="the Redis client is not installed: pip install 'dashseek[redis]'")
-from proxy import shared_limits  # noqa: E402 - only where its client is there
+from proxy.admission import redis_limiter  # noqa: E402 - only where its client is there
 
 BINARY = shutil.which("redis-server")
 pytestmark = pytest.mark.skipif(BINARY is None, reason="redis-server is not installed: apt-get install redis-server")
@@ -31,9 +31,9 @@ START_TIMEOUT_S = 10.0
 REPLICA = """
 import asyncio, sys
 from config import values
-from proxy import limits, shared_limits
+from proxy.admission import limits, redis_limiter
 async def main():
-    async with shared_limits.opened(sys.argv[1], "closed") as limiter:
+    async with redis_limiter.opened(sys.argv[1], "closed") as limiter:
         scopes = [limits.Scope("all", values.Limit(rpm=100, concurrency=60, tpm=10_000))]
         async def call():
             decision = await limiter.reserve(scopes, 90)
@@ -101,8 +101,8 @@ async def client(port: int, url: str, tmp_path: Path) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def limiter(client: Any, url: str) -> AsyncIterator[shared_limits.Shared]:
-    async with shared_limits.opened(url, "closed") as shared:
+async def limiter(client: Any, url: str) -> AsyncIterator[redis_limiter.Shared]:
+    async with redis_limiter.opened(url, "closed") as shared:
         yield shared
 
 
@@ -122,7 +122,7 @@ async def let_in(limiter: limits.Limiter, scopes: list[limits.Scope], tokens: in
 async def test_two_limiters_on_one_redis_never_let_in_more_than_one_would(client: Any, url: str) -> None:
     """LIM-1; issue 6."""
     scopes = [scope(tpm=1_000, concurrency=80, rpm=500)]
-    async with shared_limits.opened(url, "closed") as first, shared_limits.opened(url, "closed") as second:
+    async with redis_limiter.opened(url, "closed") as first, redis_limiter.opened(url, "closed") as second:
         decisions = await asyncio.gather(
             *(limiter.reserve(scopes, 100) for limiter in (first, second) for _ in range(50))
         )
@@ -131,7 +131,7 @@ async def test_two_limiters_on_one_redis_never_let_in_more_than_one_would(client
 
 async def test_a_thousand_calls_at_once_are_all_counted(client: Any, url: str) -> None:
     """Row 41: a flood must not open the door because it finds no connection."""
-    async with shared_limits.opened(url, "open") as limiter:
+    async with redis_limiter.opened(url, "open") as limiter:
         decisions = await asyncio.gather(*(limiter.reserve([scope("all", tpm=1_000)], 10) for _ in range(1_000)))
         assert limiter.unchecked == 0
     assert 100 <= sum(not refused(decision) for decision in decisions) <= 105
@@ -157,7 +157,7 @@ async def test_replicas_in_processes_of_their_own_share_every_limit(client: Any,
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 async def test_a_caller_is_told_the_same_as_by_the_memory(
-    limit: dict[str, int], answer: tuple[int, str, str], limiter: shared_limits.Shared
+    limit: dict[str, int], answer: tuple[int, str, str], limiter: redis_limiter.Shared
 ) -> None:
     """LIM-1."""
     told = []
@@ -169,7 +169,7 @@ async def test_a_caller_is_told_the_same_as_by_the_memory(
     assert told == [answer, answer]
 
 
-async def test_a_call_that_one_scope_refuses_takes_nothing_from_the_others(limiter: shared_limits.Shared) -> None:
+async def test_a_call_that_one_scope_refuses_takes_nothing_from_the_others(limiter: redis_limiter.Shared) -> None:
     wide, narrow = scope("all", rpm=6, concurrency=3), scope("key:a", rpm=1)
     await let_in(limiter, [wide, narrow])
     for _ in range(20):
@@ -184,7 +184,7 @@ async def test_a_call_that_one_scope_refuses_takes_nothing_from_the_others(limit
 
 @pytest.mark.parametrize(("end", "left"), [("refund", 10_000), ("settle", 9_990), ("release", 4_000)])
 async def test_tokens_come_back_as_far_as_they_were_not_used(
-    end: str, left: int, limiter: shared_limits.Shared
+    end: str, left: int, limiter: redis_limiter.Shared
 ) -> None:
     """Row 44: refund within a second; exact, but for what drains while the test runs."""
     reservation = await let_in(limiter, [scope("all", tpm=10_000, concurrency=1)], 6_000)
@@ -198,7 +198,7 @@ async def test_tokens_come_back_as_far_as_they_were_not_used(
     assert refused(await limiter.reserve([scope("all", tpm=10_000)], 500))
 
 
-async def test_meters_that_are_empty_leave_nothing_in_redis(client: Any, limiter: shared_limits.Shared) -> None:
+async def test_meters_that_are_empty_leave_nothing_in_redis(client: Any, limiter: redis_limiter.Shared) -> None:
     reservation = await let_in(limiter, [scope("key:a", tpm=100, concurrency=2)], 50)
     ttls = [await client.pttl(key) for key in await client.keys()]
     assert len(ttls) == 2
@@ -209,7 +209,7 @@ async def test_meters_that_are_empty_leave_nothing_in_redis(client: Any, limiter
 
 
 async def test_a_caller_who_leaves_while_redis_decides_costs_nothing(
-    client: Any, limiter: shared_limits.Shared
+    client: Any, limiter: redis_limiter.Shared
 ) -> None:
     await let_in(limiter, [scope("warm", rpm=1)])
     for _ in range(30):
@@ -233,11 +233,11 @@ async def test_the_calls_of_a_process_that_has_died_are_over_when_their_leases_a
     client: Any, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 64: no slot is lost for good."""
-    monkeypatch.setattr(shared_limits, "LEASE_MS", 150)
-    monkeypatch.setattr(shared_limits, "RENEW_EVERY_S", 0.03)
+    monkeypatch.setattr(redis_limiter, "LEASE_MS", 150)
+    monkeypatch.setattr(redis_limiter, "RENEW_EVERY_S", 0.03)
     one = [scope("all", concurrency=1)]
-    async with shared_limits.opened(url, "closed") as alive:
-        async with shared_limits.opened(url, "closed") as dead:
+    async with redis_limiter.opened(url, "closed") as alive:
+        async with redis_limiter.opened(url, "closed") as dead:
             await let_in(dead, one)
             await asyncio.sleep(0.4)
             assert refused(await alive.reserve(one, 1))
@@ -249,7 +249,7 @@ async def test_the_calls_of_a_process_that_has_died_are_over_when_their_leases_a
 # The cost
 
 
-async def test_a_decision_is_one_round_trip_and_its_end_another(client: Any, limiter: shared_limits.Shared) -> None:
+async def test_a_decision_is_one_round_trip_and_its_end_another(client: Any, limiter: redis_limiter.Shared) -> None:
     """LIM-1."""
     everything = [scope(name, concurrency=9, burst=9, rpm=9, tpm=900) for name in ("all", "key:a", "model:m")]
     (await let_in(limiter, everything)).settle(1)
@@ -262,7 +262,7 @@ async def test_a_decision_is_one_round_trip_and_its_end_another(client: Any, lim
     assert not {"cmdstat_eval", "cmdstat_script|load", "cmdstat_multi"} & sent.keys()
 
 
-async def test_a_server_that_has_lost_its_scripts_gets_them_again(client: Any, limiter: shared_limits.Shared) -> None:
+async def test_a_server_that_has_lost_its_scripts_gets_them_again(client: Any, limiter: redis_limiter.Shared) -> None:
     await let_in(limiter, [scope("all", rpm=2)])
     await client.script_flush()
     await let_in(limiter, [scope("all", rpm=2)])
@@ -274,13 +274,13 @@ async def test_a_server_that_has_lost_its_scripts_gets_them_again(client: Any, l
 
 @pytest.mark.parametrize("policy", ["open", "closed"])
 async def test_while_redis_is_away_the_policy_counts_and_is_logged_once(
-    policy: shared_limits.Policy, port: int, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    policy: redis_limiter.Policy, port: int, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Issue 6: stated policy, logged and counted; and limits are back when Redis is."""
-    monkeypatch.setattr(shared_limits, "REST_S", 0.1)
+    monkeypatch.setattr(redis_limiter, "REST_S", 0.1)
     one = [scope("all", rpm=1)]
     with capture_logs() as logged:
-        async with shared_limits.opened(url, policy) as limiter:
+        async with redis_limiter.opened(url, policy) as limiter:
             decisions = [await limiter.reserve(one, 1) for _ in range(5)]
             assert [refused(decision) for decision in decisions] == [policy == "closed"] * 5
             assert limiter.unchecked == 5
@@ -305,7 +305,7 @@ async def test_while_redis_is_away_the_policy_counts_and_is_logged_once(
 
 async def test_an_end_that_cannot_be_told_is_counted_and_raises_nothing(port: int, url: str, tmp_path: Path) -> None:
     with capture_logs():
-        async with shared_limits.opened(url, "open") as limiter:
+        async with redis_limiter.opened(url, "open") as limiter:
             with running(port, tmp_path):
                 await answers(url)
                 reservation = await let_in(limiter, [scope("all", concurrency=1)])
@@ -326,13 +326,13 @@ async def test_a_redis_that_accepts_and_says_nothing_holds_no_call_up(monkeypatc
     async with server:
         mute = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         with capture_logs() as logged:
-            async with shared_limits.opened(mute, "open") as limiter:
+            async with redis_limiter.opened(mute, "open") as limiter:
                 begun_s = asyncio.get_running_loop().time()
                 await asyncio.gather(*(limiter.reserve([scope("all", rpm=1)], 1) for _ in range(50)))
                 await asyncio.gather(*(limiter.reserve([scope("all", rpm=1)], 1) for _ in range(50)))
                 took_s = asyncio.get_running_loop().time() - begun_s
                 assert limiter.unchecked == 100
-    assert took_s < 3 * shared_limits.TIMEOUT_S
+    assert took_s < 3 * redis_limiter.TIMEOUT_S
     assert [event["event"] for event in logged] == ["redis_away"]
 
 
@@ -342,7 +342,7 @@ async def test_a_redis_that_accepts_and_says_nothing_holds_no_call_up(monkeypatc
 async def test_a_redis_url_means_shared_limits(client: Any, url: str) -> None:
     chosen = settings.load({}, None, {"DASHSEEK_REDIS_URL": url})
     async with limits.opened(chosen) as limiter:
-        assert isinstance(limiter, shared_limits.Shared)
+        assert isinstance(limiter, redis_limiter.Shared)
         assert not refused(await limiter.reserve([], 1))
         await let_in(limiter, [scope("all", rpm=1)])
         assert refused(await limiter.reserve([scope("all", rpm=1)], 1))

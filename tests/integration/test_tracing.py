@@ -13,8 +13,8 @@ import orjson
 import pytest
 from aiohttp import web
 
-from proxy import app
-from proxy.simulator import Script
+from proxy.server import process
+from proxy.simulation.simulator import Script
 from tests import caller
 from tests.conftest import ROOT, Served, StartServe, StartSimulator
 
@@ -107,11 +107,11 @@ async def test_a_call_is_two_spans_in_the_callers_trace(
     assert sent["traceparent"] == f"00-{TRACE}-{client.span_id.hex()}-01"
     assert sent["tracestate"] == "a=b"
 
-    assert server.name == f"POST {app.GENERATION}"
+    assert server.name == f"POST {process.GENERATION}"
     assert attributes(server) == {
         "http.request.method": "POST",
-        "http.route": app.GENERATION,
-        "url.path": app.GENERATION,
+        "http.route": process.GENERATION,
+        "url.path": process.GENERATION,
         "url.scheme": "http",
         "http.response.status_code": 200,
         "dashseek.request_id": answer.headers["x-request-id"],
@@ -207,13 +207,16 @@ async def test_a_collector_that_is_away_costs_no_call_and_is_said(simulator: Sta
 
 
 def test_who_does_not_ask_for_it_does_not_load_it() -> None:
-    lines = "import sys; import proxy.app; print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    lines = (
+        "import sys; import proxy.server.process; "
+        "print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    )
     run = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"
 
 
 def test_without_the_extra_it_is_a_sentence_with_exit_code_2() -> None:
-    hidden = "import sys; sys.modules['opentelemetry'] = None; from proxy import cli; cli.dashseek()"
+    hidden = "import sys; sys.modules['opentelemetry'] = None; from proxy.commands import cli; cli.dashseek()"
     flags = ["serve", "--upstream", "http://127.0.0.1:1", "--port", "0", "--tracing", "otlp"]
     run = subprocess.run(
         [sys.executable, "-c", hidden, *flags], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30

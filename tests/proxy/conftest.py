@@ -14,7 +14,11 @@ from typing import Protocol
 import pytest
 
 from config import models, settings
-from proxy import app, gateway, journal, lifecycle, metrics, passage
+from proxy.call import forward, gateway
+from proxy.metering import journal
+from proxy.server import lifecycle
+from proxy.server import process as app
+from proxy.telemetry import metrics
 from translators import tokens
 
 
@@ -28,7 +32,7 @@ class Running:
     house: gateway.Gateway
     process: lifecycle.Running
     metrics: metrics.Metrics
-    ended: list[tuple[passage.Exchange, str]] = field(default_factory=list)
+    ended: list[tuple[forward.Exchange, str]] = field(default_factory=list)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -36,12 +40,12 @@ class Running:
         """Its base URL."""
         return self.process.url
 
-    def keep(self, exchange: passage.Exchange, outcome: str) -> None:
+    def keep(self, exchange: forward.Exchange, outcome: str) -> None:
         """Be told of a call that has ended."""
         self.ended.append((exchange, outcome))
         self._news.set()
 
-    async def end_of(self, number: int = 1) -> tuple[passage.Exchange, str]:
+    async def end_of(self, number: int = 1) -> tuple[forward.Exchange, str]:
         """Wait for the end of the call of that number, from 1."""
         while len(self.ended) < number:
             self._news.clear()
@@ -78,10 +82,10 @@ async def gateway_before(vocabulary: tokens.Vocabulary) -> AsyncIterator[StartGa
             said = settings.load({"upstream": targets, "port": 0, **chosen}, None, {})
             house = await stack.enter_async_context(gateway.opened(said, models.load(said)))
             measured = metrics.Metrics(house)
-            ended: list[tuple[passage.Exchange, str]] = []
+            ended: list[tuple[forward.Exchange, str]] = []
             running: Running
 
-            def keep(exchange: passage.Exchange, closing: journal.Closing) -> None:
+            def keep(exchange: forward.Exchange, closing: journal.Closing) -> None:
                 measured.keep(exchange, closing)
                 running.keep(exchange, closing["outcome"])
 

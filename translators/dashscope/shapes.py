@@ -1,7 +1,7 @@
 """What a caller reads, as types: the reply, the packet and the failure, field by field.
 
 `packets` and `reply` build these, the journal writes down their usage, and the OpenAPI document is made of them
-(`proxy.openapi`): a field's line in a docstring is its description there.
+(`proxy.protocol.openapi`): a field's line in a docstring is its description there.
 """
 
 from __future__ import annotations

@@ -1,0 +1,72 @@
+"""What a platform asks of the process, alive and ready, on a port of its own: probes do not compete with callers.
+
+Ready means that a call would be served: not draining, and the journal can be written. Whether the upstream is well is
+not asked: a dead upstream must not take every replica out of service. Source: spec OPS-1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import hdrs, web
+
+from proxy.admin import docs
+from proxy.call import gateway
+from proxy.telemetry import metrics, series
+
+
+class State(Protocol):
+    """What there is to ask: one process, or several that serve one port."""
+
+    async def reasons(self) -> list[str]:
+        """Why a call would not be served now; none if it would."""
+
+    async def readings(self) -> list[series.Reading]:
+        """What each process has measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The state of this process."""
+
+    house: gateway.Gateway
+    draining: asyncio.Event
+    measured: metrics.Metrics
+
+    def said(self) -> list[str]:
+        """`reasons`, at once."""
+        found = {"draining": self.draining.is_set(), "journal not writable": not self.house.journal.writable()}
+        return [reason for reason, holds in found.items() if holds]
+
+    async def reasons(self) -> list[str]:
+        return self.said()
+
+    async def readings(self) -> list[series.Reading]:
+        return [self.measured.read()]
+
+
+def application(state: State) -> web.Application:
+    """The admin application beside one gateway, or beside several."""
+
+    async def ready(_: web.Request) -> web.StreamResponse:
+        reasons = await state.reasons()
+        return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+
+    async def scraped(asked: web.Request) -> web.StreamResponse:
+        accept = asked.headers.get(hdrs.ACCEPT, "")
+        text, content_type = series.expose(metrics.ROWS, await state.readings(), accept)
+        return web.Response(body=text, headers={hdrs.CONTENT_TYPE: content_type})
+
+    app = web.Application()
+    app.router.add_get("/healthz", alive)
+    app.router.add_get("/readyz", ready)
+    app.router.add_get("/metrics", scraped)
+    docs.add_to(app)
+    return app
+
+
+async def alive(_: web.Request) -> web.StreamResponse:
+    """The loop answers; nothing else is asked."""
+    return web.json_response({"status": "ok"})

@@ -1,0 +1,257 @@
+"""`/docs` of the admin port: the protocol, examples and a box that makes a call, in one page that loads nothing.
+
+The page is made of what ships: `PROTOCOL.md` in both languages, the examples, and `page/`. It is made once, in a
+thread, when it is first asked for. The box posts to `docs/try`, which hands the call on to the data port.
+
+Why not straight to the data port: that is another origin, and it answers no CORS question, so that no website can read
+from it. The way by this port opens nothing either: a call is taken only from this page (`from_this_page`), it goes to
+our own data port and nowhere else, it has no key but the one the page sends, and it is taken from nobody to whom the
+data port is closed (`may_reach`), so it can do what the caller could.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import hashlib
+import html
+import ipaddress
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+from aiohttp import hdrs, web
+
+import translators
+from config import settings
+from proxy.admin import diagram
+from proxy.downstream import connection
+from translators import faults
+
+ROOM: Final = Path(__file__).parent
+PROTOCOL: Final = Path(translators.__file__).parent
+LANGUAGES: Final[Mapping[str, str]] = {"en": "PROTOCOL.md", "zh": "PROTOCOL.zh.md"}
+# What a tab is called, and its file.
+EXAMPLES: Final[Mapping[str, str]] = {
+    "curl": "call.sh",
+    "Python": "call.py",
+    "Java": "Call.java",
+    "Java SDK": "Sdk.java",
+    "Node": "call.mjs",
+    "Go": "call.go",
+}
+# The address in the examples, which the page replaces by the one that is served on.
+WRITTEN: Final = "http://127.0.0.1:8080"
+# As `0.0.0.0` is where to listen, not where to call.
+ANYWHERE: Final = ("//0.0.0.0:", "//[::]:")
+
+MARK: Final = re.compile(r"<!-- example: (\S+) (\w+) ?(\S*) -->\n```(\w+)")
+COMMENT: Final = re.compile(r"<!--.*?-->\n?", re.DOTALL)
+OTHER_LANGUAGE: Final = re.compile(r"\[[^\]]+\]\(PROTOCOL[\w.]*\) · ")
+RULE: Final = re.compile(r"\b[A-Z]{1,4}-\d+\b")
+NAME: Final = re.compile(r"<code>([^<\s]{1,28})</code>")
+SLOT: Final = re.compile(r"\{\{(\w+)\}\}")
+
+CALLER: Final = web.AppKey("caller", aiohttp.ClientSession)
+SENT: Final = (hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE, "X-DashScope-SSE")
+RETURNED: Final = (hdrs.CONTENT_TYPE, hdrs.CACHE_CONTROL, hdrs.RETRY_AFTER, "X-Request-Id")
+HEADERS: Final[Mapping[str, str]] = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The page as it is sent.
+
+    policy: its Content-Security-Policy: nothing runs but its own script, nothing is asked but this port
+    """
+
+    body: bytes
+    policy: str
+
+
+def add_to(app: web.Application) -> None:
+    """Let an admin application show the page, the OpenAPI document, and let the page make calls."""
+    app.router.add_get("/docs", _show)
+    app.router.add_get("/openapi.json", _describe)
+    app.router.add_post("/docs/try", _try)
+    app.cleanup_ctx.append(_calling)
+
+
+@functools.lru_cache(maxsize=1)
+def page(served: str) -> Page:
+    """The page of a process that serves there."""
+    style, script = ((ROOM / "page" / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    described = orjson.loads((PROTOCOL / "openapi.json").read_bytes())
+    models = described["components"]["schemas"]["Call"]["properties"]["model"]["enum"]
+    slots = {
+        "style": style,
+        "script": script,
+        "served": html.escape(served),
+        "models": "".join(f'<option value="{html.escape(model)}">' for model in models),
+        "examples": "".join(_examples(served)),
+    }
+    for language, name in LANGUAGES.items():
+        slots[f"article_{language}"], slots[f"contents_{language}"] = rendered(
+            (PROTOCOL / name).read_text("utf-8"), f"{language}-"
+        )
+    template = (ROOM / "page" / "page.html").read_text("utf-8")
+    body = SLOT.sub(lambda slot: slots[slot[1]], template)
+    policy = [
+        "default-src 'none'",
+        f"script-src '{_digest(script)}'",
+        f"style-src '{_digest(style)}'",
+        "connect-src 'self'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+    return Page(body.encode(), "; ".join(policy))
+
+
+def rendered(document: str, prefix: str) -> tuple[str, str]:
+    """A protocol document as HTML, and its contents as a list of links; `prefix` tells the languages' anchors apart."""
+    from markdown_it import MarkdownIt  # noqa: PLC0415 - only who asks for the page pays for it
+
+    source = OTHER_LANGUAGE.sub("", document)
+    source = COMMENT.sub("", MARK.sub(r"```\4 \1 · \2 \3", source))
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = markdown.parse(source)
+    contents = []
+    for number, token in enumerate(tokens):
+        if token.type == "heading_open":
+            text = tokens[number + 1].content
+            anchor = prefix + (re.match(r"[\d.]*\d", text) or ["top"])[0].replace(".", "-")
+            token.attrSet("id", anchor)
+            if token.tag in ("h2", "h3"):
+                contents.append(f'<li class="{token.tag}"><a href="#{anchor}">{html.escape(text)}</a></li>')
+        elif token.type == "fence":
+            token.type, token.content = "html_block", _fence(token.info, token.content, f"{prefix}tip-{number}")
+        elif token.type in ("table_open", "table_close"):
+            edge = '<div class="wide"><table>' if token.type == "table_open" else "</table></div>"
+            token.type, token.content = "html_block", edge
+    article = markdown.renderer.render(tokens, markdown.options, {})
+    # A number breaks at its hyphen otherwise, and a name anywhere in a narrow column.
+    article = NAME.sub(r'<code class="whole">\1</code>', RULE.sub(r'<span class="whole">\g<0></span>', article))
+    return article, f"<ul>{''.join(contents)}</ul>"
+
+
+def _fence(info: str, content: str, tip: str) -> str:
+    language, _, caption = info.partition(" ")
+    if language == "mermaid":
+        return f'<div class="wide">{diagram.svg(content, tip)}</div>\n'
+    head = f"<figcaption>{html.escape(caption.strip())}</figcaption>" if caption else ""
+    return f"<figure>{head}<pre><code>{html.escape(content)}</code></pre></figure>\n"
+
+
+def _examples(served: str) -> Iterator[str]:
+    for number, (title, name) in enumerate(EXAMPLES.items()):
+        code = html.escape((ROOM.parent / "examples" / name).read_text("utf-8").replace(WRITTEN, served))
+        checked = "" if number else " checked"
+        yield f'<input type="radio" name="tab" id="tab-{number}"{checked}><label for="tab-{number}">{title}</label>'
+        yield f"<pre><code>{code}</code></pre>"
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+async def _show(asked: web.Request) -> web.StreamResponse:
+    served = asked.app[connection.SERVED]
+    for anywhere in ANYWHERE:
+        served = served.replace(anywhere, "//127.0.0.1:")
+    made = await asyncio.to_thread(page, served)
+    headers = {**HEADERS, "Content-Security-Policy": made.policy, hdrs.CACHE_CONTROL: "no-cache"}
+    return web.Response(body=made.body, content_type="text/html", charset="utf-8", headers=headers)
+
+
+async def _describe(_: web.Request) -> web.StreamResponse:
+    body = await asyncio.to_thread((PROTOCOL / "openapi.json").read_bytes)
+    return web.Response(body=body, content_type="application/json")
+
+
+async def _calling(app: web.Application) -> AsyncIterator[None]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None), auto_decompress=False) as session:
+        app[CALLER] = session
+        yield
+
+
+def from_this_page(asked: web.Request) -> bool:
+    """Whether it is the page's own script that asks: no website may, though it makes a browser of ours ask for it.
+
+    The name in `Host` must be no name an attacker can own, or a page of theirs could move its name to our address after
+    it was loaded, and be of our origin (DNS rebinding). `Origin` must be that of the page, which a form or a script of
+    another site cannot say; and JSON is no type that a browser sends across origins without asking first.
+    """
+    try:
+        host = urlsplit(f"//{asked.host}").hostname or ""
+        origin = urlsplit(asked.headers.get(hdrs.ORIGIN, "")).netloc
+    except ValueError:  # half an address of version 6
+        return False
+    return (
+        (host == "localhost" or _is_address(host))
+        and origin == asked.host
+        and asked.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
+        and asked.content_type == "application/json"
+    )
+
+
+def may_reach(served: str, remote: str | None) -> bool:
+    """Whether who asks from there could call the data port, too.
+
+    On loopback it may ask for no key of its callers (spec KEY-1), while the admin port stands open to a platform's
+    probes: as in a sidecar.
+    """
+    return not settings.is_loopback(urlsplit(served).hostname or "") or settings.is_loopback(remote or "")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+async def _try(asked: web.Request) -> web.StreamResponse:
+    """Hand a call of the page on to the data port, and its answer back as it comes."""
+    if not (from_this_page(asked) and may_reach(asked.app[connection.SERVED], asked.remote)):
+        return _refused(asked, faults.ACCESS_DENIED)
+    headers = {name: asked.headers[name] for name in SENT if name in asked.headers}
+    response = None
+    try:
+        async with asked.app[CALLER].post(
+            asked.app[connection.SERVED] + connection.GENERATION,
+            data=await asked.read(),
+            headers=headers,
+            allow_redirects=False,
+        ) as answer:
+            back = {name: answer.headers[name] for name in RETURNED if name in answer.headers}
+            response = web.StreamResponse(status=answer.status, headers=back)
+            await response.prepare(asked)
+            async for piece in answer.content.iter_any():
+                await response.write(piece)
+            await response.write_eof()
+            return response
+    except aiohttp.ClientError:
+        if response is not None:
+            raise  # what is out stays as it is, and breaks off
+        return _refused(asked, faults.UNAVAILABLE)
+
+
+def _refused(asked: web.Request, fault: faults.Fault) -> web.Response:
+    answer = connection.refused(fault, connection.request_id(asked))
+    answer.headers["X-Request-Id"] = connection.request_id(asked)
+    return answer

@@ -1,0 +1,1 @@
+"""Who is let in, and how much of it: caller keys, and limits in this process or in Redis."""

@@ -1,0 +1,53 @@
+"""Headers into who may call: the caller's key, judged by the mode the operator chose (spec HTTP-10, KEY-1)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from config import settings
+from proxy.admission import keyring
+from translators import faults
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """One caller let in.
+
+    fingerprint:  names the key in logs and records without giving it away; None where the caller brought none
+    upstream_key: the key that goes upstream; None where there is none to send
+    own_key:      whether that key is the operator's, so that the caller is not to blame for it
+    known:        who it is, where there is a keys file
+    """
+
+    fingerprint: str | None
+    upstream_key: str | None
+    own_key: bool
+    known: keyring.Key | None = None
+
+
+def admit(headers: Mapping[str, str], chosen: settings.Settings, ring: keyring.Ring | None = None) -> Admission:
+    """Let a caller in, or refuse with DashScope's own 401.
+
+    ring: the keys that are let in, for `auth = keys`
+    """
+    key = key_in(headers)
+    if not key and chosen.auth != "none":
+        raise faults.Refusal(faults.NO_KEY)
+    fingerprint = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:12] if key else None
+    if chosen.auth == "passthrough":
+        if not (key.isascii() and key.isprintable()):
+            raise faults.Refusal(faults.BAD_KEY, "the key holds characters no key has")
+        return Admission(fingerprint, key, own_key=False)
+    known = ring.find(key) if ring is not None else None
+    own = chosen.upstream_api_key
+    return Admission(fingerprint, own.get_secret_value() if own else None, own_key=True, known=known)
+
+
+def key_in(headers: Mapping[str, str]) -> str:
+    """The key a caller sent, by either header; empty where there is none."""
+    scheme, _, credentials = headers.get("Authorization", "").strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip()
+    return headers.get("x-api-key", "").strip()

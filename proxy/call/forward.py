@@ -1,0 +1,272 @@
+"""One call on its way: its upstream calls, its pipe, its caller, and what the record of it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+import structlog
+from aiohttp import web
+
+from proxy.admission import authentication, limits
+from proxy.call import gateway, prompt_count, relay, timeouts
+from proxy.metering import journal
+from proxy.upstream import client
+from translators import dialogue, faults, pipe
+
+if TYPE_CHECKING:
+    from proxy.telemetry import spans
+
+log = structlog.get_logger()
+
+STREAM_HEADERS: Final = {
+    "Content-Type": "text/event-stream;charset=UTF-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+    "X-DashScope-Call-Gateway": "true",
+}
+
+# What a wait that lasted too long is to the caller.
+EXPIRED: Final[Mapping[timeouts.Wait, faults.Fault]] = {
+    timeouts.Wait.BODY: faults.BODY_INVALID,
+    timeouts.Wait.FIRST_TOKEN: faults.TIMED_OUT,
+    timeouts.Wait.TOKEN: faults.TIMED_OUT,
+    timeouts.Wait.TOTAL: faults.TIMED_OUT,
+    timeouts.Wait.DRAIN: faults.UNAVAILABLE,
+    timeouts.Wait.LEFT: faults.TIMED_OUT,
+}
+
+
+class CallerStalled(Exception):  # noqa: N818 - named for what happened
+    """The caller has not read for too long; there is nobody to tell."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One call as its record will tell it.
+
+    at_s:       wall clock, when it was received
+    received_s: loop time, as are the other times; ended_s: when its last byte was handed over
+    read_s:     when its body was there; answered_s: when the head of upstream's answer was
+    limited:    whether it was over a limit of ours
+    refusal:    how it failed, if it did
+    expired:    the wait that lasted too long, if one did
+    trace:      its spans, where there are some
+    unheard:    tells the call that its caller has left, where upstream is then read on; None where it is stopped
+    """
+
+    request_id: str
+    received_s: float
+    at_s: float = field(default_factory=time.time)
+    caller: authentication.Admission | None = None
+    call: dialogue.Call | None = None
+    attempts: list[client.Attempt] = field(default_factory=list)
+    pipe: pipe.Pipe | None = None
+    opening: journal.Opening | None = None
+    entry: journal.Entry | None = None
+    reservation: limits.Reservation | None = None
+    bytes_out: int = 0
+    read_s: float | None = None
+    sent_s: float | None = None
+    answered_s: float | None = None
+    first_packet_s: float | None = None
+    last_packet_s: float | None = None
+    ended_s: float | None = None
+    limited: bool = False
+    refusal: faults.Refusal | None = None
+    expired: timeouts.Wait | None = None
+    trace: spans.Trace | None = None
+    unheard: Callable[[], None] | None = None
+
+    def leave(self) -> bool:
+        """The caller has left; whether the call goes on all the same."""
+        if self.unheard is not None:
+            self.unheard()
+        return self.unheard is not None
+
+    def timing(self) -> str:
+        """What has taken how long so far, in milliseconds, as the head of an answer says it (`Server-Timing`)."""
+        now_s = asyncio.get_running_loop().time()
+        said = []
+        if self.read_s is not None:
+            said.append(f"read;dur={(self.read_s - self.received_s) * 1e3:.1f}")
+            if self.sent_s is not None:
+                said.append(f"translate;dur={(self.sent_s - self.read_s) * 1e3:.1f}")
+                if self.answered_s is not None:
+                    said.append(f"upstream;dur={(self.answered_s - self.sent_s) * 1e3:.1f}")
+                if self._speaks():
+                    said.append(f"first-token;dur={(now_s - self.sent_s) * 1e3:.1f}")
+        said.append(f"total;dur={(now_s - self.received_s) * 1e3:.1f}")
+        return ", ".join(said)
+
+    def _speaks(self) -> bool:
+        """Whether there is something to put into a first packet."""
+        if self.call is None or self.pipe is None or not self.call.stream:
+            return False
+        return any(choice.meter.output for choice in self.pipe.answer.choices)
+
+
+@dataclass(slots=True)
+class Passage:
+    """A call that is ready to go.
+
+    post:    its upstream call
+    resumed: the upstream call that goes on after a chain of thought that has reached its budget
+    kind:    the kind of prompt it has, for what is learned of its length
+    streams: whether its answer is packets, else one reply
+    """
+
+    gateway: gateway.Gateway
+    asked: web.Request
+    exchange: Exchange
+    through: pipe.Pipe
+    terms: pipe.Terms
+    post: client.Post
+    resumed: Callable[[str], client.Post]
+    count: prompt_count.Count
+    kind: Hashable
+    streams: bool
+
+    async def reply(self) -> web.Response:
+        """Serve the call as one JSON reply."""
+        whole = relay.Whole(self.asked, self.through)
+        try:
+            await self._relay(whole)
+        finally:
+            exchange = self.exchange
+            exchange.first_packet_s = exchange.last_packet_s = whole.sent_s
+            exchange.bytes_out = whole.bytes
+        return whole.response
+
+    async def stream(self) -> web.StreamResponse:
+        """Serve the call as packets."""
+        chosen = self.gateway.settings
+        downstream = relay.Downstream(
+            self.asked, STREAM_HEADERS, self.through, hold_s=chosen.head_hold, heartbeat_s=chosen.heartbeat
+        )
+        self.gateway.streams.add(downstream)
+        try:
+            await self._relay(downstream)
+        finally:
+            self.gateway.streams.discard(downstream)
+            downstream.stop()
+            exchange = self.exchange
+            exchange.first_packet_s, exchange.last_packet_s = downstream.first_s, downstream.last_s
+            exchange.bytes_out = downstream.bytes
+        return await downstream.opened()
+
+    async def _relay(self, sink: relay.Sink) -> None:
+        """Run the upstream calls; a failure is raised while its status can still be sent, else it is the last frame."""
+        try:
+            async with self.gateway.timed(timeouts.Wait.FIRST_TOKEN, self.exchange.received_s) as clock:
+                if self.gateway.settings.cancel_policy == "drain":
+                    most = self.gateway.settings.cancel_drain_tokens
+                    sink = unheard = relay.Unheard(sink, self.through, clock, most)
+                    self.exchange.unheard = unheard.leave
+                await self._legs(sink, clock)
+        except relay.CallerGone:
+            raise
+        except Exception as error:  # noqa: BLE001 - a stream that is open needs its last frame, whatever happened
+            if self.exchange.ended_s is not None:
+                return
+            if sink.left:
+                self.exchange.refusal = refusal_of(error, self.exchange)
+            else:
+                await self._fail(sink, error)
+        if sink.left:
+            raise relay.CallerGone
+
+    async def _fail(self, sink: relay.Sink, error: Exception) -> None:
+        """End with an error frame, unless the caller does not read, not even the finish that was written."""
+        ended = self.through.state is pipe.State.ENDED
+        if isinstance(error, timeouts.Expired) and (ended or error.wait is timeouts.Wait.CALLER):
+            raise CallerStalled from None
+        if ended:
+            # A bug in the last write itself: no frame may follow a finish, which may be out or not.
+            raise error
+        self.exchange.refusal = refusal = refusal_of(error, self.exchange)
+        frame = self.through.fail(refusal)
+        try:
+            async with asyncio.timeout(self.gateway.settings.write_timeout):
+                await sink.write(frame)
+                await self._end(sink)
+        except TimeoutError:
+            raise CallerStalled from None
+
+    async def _end(self, sink: relay.Sink) -> None:
+        await sink.close()
+        if not sink.left:
+            self.exchange.ended_s = asyncio.get_running_loop().time()
+
+    async def _legs(self, sink: relay.Sink, clock: timeouts.Watch) -> None:
+        if self.terms.legs == 1:
+            await self._leg(sink, clock, 0)
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                for leg in range(self.terms.legs):
+                    group.create_task(self._leg(sink, clock, leg))
+        except BaseExceptionGroup as failed:
+            # The first failure has ended the others: they have nothing to add.
+            raise failed.exceptions[0] from None
+
+    async def _leg(self, sink: relay.Sink, clock: timeouts.Watch, leg: int) -> None:
+        """Move one answer, which may be that of two upstream calls (spec OUT-9)."""
+        await self._ask(self.post, sink, clock, leg)
+        # Nobody would read what a second one says.
+        if (chain := self.through.chain_over_budget(leg)) is not None and not sink.left:
+            self.through.resume(leg)
+            await self._ask(self.resumed(chain), sink, clock, leg)
+
+    async def _ask(self, post: client.Post, sink: relay.Sink, clock: timeouts.Watch, leg: int) -> None:
+        """Make one upstream call and move its answer."""
+        clock.enter(timeouts.Wait.FIRST_TOKEN)
+        if self.exchange.sent_s is None:
+            self.exchange.sent_s = asyncio.get_running_loop().time()
+            self.count.beside()
+        with closing(await self.gateway.upstreams.post(post, self.exchange.attempts)) as response:
+            if self.exchange.answered_s is None:
+                self.exchange.answered_s = asyncio.get_running_loop().time()
+            if response.status != HTTPStatus.OK:
+                raise await client.failure_of(response, self.terms.failures)
+            await self.count.wait()
+            if response.content_type == "application/json":
+                frames = self.through.feed_completion(await client.completion_of(response), leg)
+                clock.enter(timeouts.Wait.CALLER)
+                await sink.write(frames)
+            else:
+                usage_s = self.gateway.settings.usage_timeout
+                await relay.pump(response.content, sink, self.through, clock, leg=leg, usage_s=usage_s)
+            self.exchange.refusal = self.through.refusal
+            if self.through.state is pipe.State.ENDED:
+                clock.enter(timeouts.Wait.CALLER)
+                await self._end(sink)
+                self._learn()
+            if not (self.through.refusal or self.through.was_cut(leg) or self.through.chain_over_budget(leg)):
+                await relay.drop_leftover(response)
+
+    def _learn(self) -> None:
+        """Remember how far our count of the prompt was from upstream's."""
+        tally = self.through.answer.tally
+        reported = tally.figures.get(0)
+        if reported is not None and reported.input is not None:
+            self.gateway.offsets.learn(self.kind, tally.counted_input, reported.input)
+
+
+def refusal_of(error: Exception, exchange: Exchange) -> faults.Refusal:
+    """What the caller is told of a call that ended so; what nobody foresaw is logged with its traceback."""
+    if isinstance(error, faults.Refusal):
+        return error
+    if isinstance(error, timeouts.Expired):
+        exchange.expired = error.wait
+        return faults.Refusal(EXPIRED[error.wait], f"{error.wait.value} fired")
+    if isinstance(error, aiohttp.ClientError):
+        return faults.Refusal(faults.UPSTREAM_BROKEN, f"{faults.CUT} ({type(error).__name__})")
+    log.error("bug", request_id=exchange.request_id, error=type(error).__name__, exc_info=error)
+    return faults.Refusal(faults.INTERNAL, f"a bug ({type(error).__name__})")

@@ -1,0 +1,198 @@
+"""The end of a call into its record: how it ended, what was delivered and generated; never a key or a text.
+
+The journal's line and the log's say the same fields. Everything here is synchronous: a `finally` that calls it
+cannot be cancelled half-way. Source: spec MET-1, MET-3, MET-4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import Final
+
+import aiohttp
+import structlog
+
+from proxy.call import forward, timeouts
+from proxy.metering import journal
+from proxy.metering.journal import Outcome
+from translators import dialogue, faults, usage
+from translators.dashscope import shapes
+
+log = structlog.get_logger()
+
+CLIENT_GONE_STATUS: Final = 499  # nginx's word for it; in records alone, never sent
+
+
+class End(Enum):
+    """How the door saw a call end; the rest is in the exchange."""
+
+    DONE = auto()
+    LEFT = auto()
+    STALLED = auto()
+    BUG = auto()
+
+
+# Who can mend a failure decides how loud it is: an upstream key that is refused is the operator's to see.
+LEVELS: Final[Mapping[faults.Blame, int]] = {
+    "caller": logging.INFO,
+    "upstream": logging.WARNING,
+    "operator": logging.ERROR,
+    "proxy": logging.ERROR,
+}
+EXPIRED: Final[Mapping[timeouts.Wait, Outcome]] = {
+    timeouts.Wait.BODY: Outcome.TIMEOUT_BODY,
+    timeouts.Wait.FIRST_TOKEN: Outcome.TIMEOUT_FIRST_TOKEN,
+    timeouts.Wait.TOKEN: Outcome.TIMEOUT_IDLE,
+    timeouts.Wait.CALLER: Outcome.CLIENT_STALLED,
+    timeouts.Wait.TOTAL: Outcome.TIMEOUT_TOTAL,
+    timeouts.Wait.DRAIN: Outcome.SHUTDOWN_CUT,
+    timeouts.Wait.LEFT: Outcome.CLIENT_GONE_MID_STREAM,
+}
+MODERATED: Final[Mapping[faults.Fault, Outcome]] = {
+    faults.INPUT_MODERATED: Outcome.MODERATED_INPUT,
+    faults.OUTPUT_MODERATED: Outcome.MODERATED_OUTPUT,
+}
+# Outcomes that leave nothing to bill where nothing was generated: upstream did no work, or said that it did none.
+IDLE: Final = frozenset(
+    {Outcome.REJECTED, Outcome.THROTTLED, Outcome.UPSTREAM_ERROR, Outcome.TIMEOUT_BODY, Outcome.TIMEOUT_CONNECT}
+)
+GONE: Final = frozenset(
+    {Outcome.CLIENT_GONE_BEFORE_FIRST_PACKET, Outcome.CLIENT_GONE_MID_STREAM, Outcome.CLIENT_STALLED}
+)
+
+
+def settle(exchange: forward.Exchange, end: End, book: journal.Journal) -> journal.Closing:
+    """Write down how a call ended, and give back what it had reserved and not used; what was written."""
+    closing = _closing(exchange, outcome_of(exchange, end))
+    if exchange.entry is not None:
+        exchange.entry.close(closing)
+    elif exchange.opening is not None:
+        book.turn_away(exchange.opening, closing)
+    if exchange.reservation is not None:
+        if closing["basis"] == "none":
+            exchange.reservation.refund()
+        else:
+            exchange.reservation.settle(closing["generated"]["total_tokens"])
+    if exchange.trace is not None:
+        exchange.trace.end(exchange.request_id, closing, _finish_reasons(exchange))
+    _to_log(exchange, closing)
+    return closing
+
+
+def outcome_of(exchange: forward.Exchange, end: End) -> Outcome:
+    """The one word for how a call ended."""
+    packets = exchange.pipe.packets if exchange.pipe else 0
+    if end is End.BUG:
+        return Outcome.INTERNAL_ERROR
+    if end is End.STALLED:
+        return Outcome.CLIENT_STALLED
+    if end is End.LEFT:
+        return Outcome.CLIENT_GONE_MID_STREAM if packets else Outcome.CLIENT_GONE_BEFORE_FIRST_PACKET
+    if exchange.expired is not None:
+        return EXPIRED[exchange.expired]
+    if exchange.refusal is None:
+        return Outcome.OK
+    return _failed(exchange, exchange.refusal)
+
+
+def _failed(exchange: forward.Exchange, refusal: faults.Refusal) -> Outcome:
+    fault = refusal.fault
+    if fault in MODERATED:
+        return MODERATED[fault]
+    if exchange.limited or fault.status == 429:  # noqa: PLR2004 - HTTP's own number
+        return Outcome.THROTTLED
+    if fault.blame == "proxy":
+        return Outcome.INTERNAL_ERROR
+    if not exchange.attempts:
+        return Outcome.REJECTED
+    if exchange.attempts[-1].result == aiohttp.ConnectionTimeoutError.__name__:
+        return Outcome.TIMEOUT_CONNECT
+    return Outcome.UPSTREAM_CUT if refusal.cause.startswith(faults.CUT) else Outcome.UPSTREAM_ERROR
+
+
+def _finish_reasons(exchange: forward.Exchange) -> list[str]:
+    choices = exchange.pipe.answer.choices if exchange.pipe else ()
+    return [choice.finish_reason.value for choice in choices if choice.finish_reason is not None]
+
+
+def _closing(exchange: forward.Exchange, outcome: Outcome) -> journal.Closing:
+    delivered = exchange.pipe.delivered if exchange.pipe else None
+    generated, basis = _generated(exchange, outcome)
+    gone = outcome in GONE
+    fault = exchange.refusal.fault if exchange.refusal else None
+    return {
+        "outcome": outcome.value,
+        "status": CLIENT_GONE_STATUS if gone else fault.status if fault else 200,
+        "code": None if gone or fault is None else fault.code,
+        "usage": _shown(exchange, delivered),
+        "generated": _shown(exchange, generated),
+        "basis": basis,
+        "drift_tokens": _drift(exchange),
+        "packets": exchange.pipe.packets if exchange.pipe else 0,
+        "bytes_out": exchange.bytes_out,
+        "attempts": [
+            {"target": attempt.target, "result": attempt.result, "reused": attempt.reused}
+            for attempt in exchange.attempts
+        ],
+        "t": _times(exchange),
+    }
+
+
+def _generated(exchange: forward.Exchange, outcome: Outcome) -> tuple[dialogue.Usage | None, usage.Basis]:
+    """The last figure known of what upstream produced, and whose it is."""
+    through = exchange.pipe
+    if through is None or not exchange.attempts:
+        return None, "none"
+    if exchange.refusal is not None and exchange.expired is None:
+        # Also where the caller had left before upstream said so.
+        outcome = _failed(exchange, exchange.refusal)
+    used = through.answer.used()
+    if outcome in IDLE and not used.output:
+        return None, "none"
+    return used, through.answer.basis
+
+
+def _shown(exchange: forward.Exchange, used: dialogue.Usage | None) -> shapes.Usage:
+    if used is None or exchange.pipe is None:
+        return journal.NOTHING
+    return exchange.pipe.shown(used)
+
+
+def _drift(exchange: forward.Exchange) -> int | None:
+    tally = exchange.pipe.answer.tally if exchange.pipe else None
+    reported = tally.figures.get(0) if tally else None
+    if tally is None or reported is None or reported.input is None:
+        return None
+    return reported.input - tally.counted_input
+
+
+def _times(exchange: forward.Exchange) -> journal.Times:
+    start_s = exchange.received_s
+
+    def since(moment_s: float | None) -> float | None:
+        return None if moment_s is None else round((moment_s - start_s) * 1e3, 1)
+
+    return {
+        "upstream_sent": since(exchange.sent_s),
+        "first_packet": since(exchange.first_packet_s),
+        "last_packet": since(exchange.last_packet_s),
+        "closed": round((asyncio.get_running_loop().time() - start_s) * 1e3, 1),
+    }
+
+
+def _to_log(exchange: forward.Exchange, closing: journal.Closing) -> None:
+    """The one log line of a call: the journal's fields, flat, and the cause."""
+    told = exchange.refusal if closing["status"] != CLIENT_GONE_STATUS else None
+    level = LEVELS[told.fault.blame] if told else logging.INFO
+    opening: Mapping[str, object] = exchange.opening or {
+        "request_id": exchange.request_id,
+        "key_id": exchange.caller.fingerprint if exchange.caller else None,
+    }
+    # Behind a colon come upstream's own words, and some upstreams repeat the prompt in theirs (FastAPI's 422).
+    cause = exchange.refusal.cause.partition(": ")[0] if exchange.refusal else None
+    if exchange.trace is not None:
+        opening = {**opening, "trace_id": exchange.trace.id}
+    log.log(level, "call", **{name: said for name, said in opening.items() if name != "at"}, **closing, cause=cause)

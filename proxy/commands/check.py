@@ -1,0 +1,127 @@
+"""Settings into what they mean: each value with where it was said; and, if asked for, one small call through all of it.
+
+What is wrong with them has been told before anything here runs: `config.settings` names file, line, key and remedy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import aiohttp
+import click
+
+from config import models, settings
+from proxy.admission import keyring
+from proxy.call import forward, gateway
+from proxy.commands import exit_codes
+from proxy.metering import journal
+from proxy.server import lifecycle, process
+from proxy.telemetry import logs
+
+# The variable callers of DashScope keep their key in; for the call of --online, where the key is the caller's.
+KEY_VARIABLE: Final = "DASHSCOPE_API_KEY"
+ANY_KEY: Final = "sk-check"
+MODEL: Final = "deepseek-v3"
+# What the call must not touch: the journal and the limits of the callers, the port of who may be serving already.
+ALONE: Final[Mapping[str, Any]] = {
+    "host": "127.0.0.1",
+    "port": 0,
+    "keys_file": None,
+    "journal_file": None,
+    "redis_url": None,
+    "limits": None,
+    "key_limits": None,
+    "model_limits": {},
+    "log_level": "critical",
+    "tracing": "off",
+}
+
+
+def show(chosen: settings.Settings) -> None:
+    """Print every setting as a file would say it, and where it is from; what comes out is a file for `--config`."""
+    for section, names in settings.SECTIONS.items():
+        click.echo(f"# {section}")
+        for name in names:
+            origin = chosen.origins.get(name, "default")
+            said = settings.shown(chosen, name)
+            click.echo(f"{said}  # {origin}" if said else f"# {name} is not set")
+        click.echo()
+
+
+def offline(chosen: settings.Settings, rows: Sequence[models.ModelRow]) -> int:
+    """Say that the settings can be used, and the most important of what they mean; `SettingsError` where they cannot.
+
+    rows: the models on offer
+    """
+    catalogue = gateway.catalogue_of(chosen, rows)
+    known = (
+        f"{len(keyring.read(chosen.keys_file, catalogue))} of {chosen.keys_file}"
+        if chosen.keys_file
+        else "no keys of ours"
+    )
+    said = sum(origin != "default" for origin in chosen.origins.values())
+    click.echo(f"ok        {said} settings said, {len(settings.NAMES) - said} left at their defaults")
+    click.echo(f"upstream  {', '.join(chosen.upstream)}, dialect {chosen.dialect}")
+    click.echo(f"callers   {chosen.host}:{chosen.port}, auth {chosen.auth}, {known}")
+    click.echo(f"models    {', '.join(row['id'] for row in rows)}")
+    return exit_codes.Exit.OK
+
+
+def online(
+    chosen: settings.Settings, rows: Sequence[models.ModelRow], environ: Mapping[str, str], model: str | None
+) -> int:
+    """Make one small call through the whole of it, and say what came."""
+    # Telemetry is for who serves; here the lines below say it all.
+    alone = chosen.model_copy(update={**ALONE, "auth": _auth(chosen)})
+    model = model or next(iter(chosen.map), MODEL)
+    with contextlib.closing(logs.configure(alone)):
+        exchange, closing = asyncio.run(_call(alone, rows, environ.get(KEY_VARIABLE, ANY_KEY), model))
+    return _told(exchange, closing)
+
+
+def needs_key(chosen: settings.Settings, environ: Mapping[str, str]) -> bool:
+    """Whether a call needs a key that only a caller has."""
+    return chosen.auth == "passthrough" and not environ.get(KEY_VARIABLE)
+
+
+def _auth(chosen: settings.Settings) -> str:
+    return "passthrough" if chosen.auth == "passthrough" else "any"
+
+
+async def _call(
+    chosen: settings.Settings, rows: Sequence[models.ModelRow], key: str, model: str
+) -> tuple[forward.Exchange, journal.Closing]:
+    """One call, as the gateway itself saw it."""
+    ended: asyncio.Queue[tuple[forward.Exchange, journal.Closing]] = asyncio.Queue()
+    async with AsyncExitStack() as stack:
+        house = await stack.enter_async_context(gateway.opened(chosen, rows))
+        served = process.application(house, lambda exchange, closing: ended.put_nowait((exchange, closing)))
+        running = await lifecycle.start(served, chosen)
+        stack.push_async_callback(running.stop)
+        session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
+        call = {"model": model, "input": {"prompt": "Say hello."}, "parameters": {"max_tokens": 16}}
+        headers = {"Authorization": f"Bearer {key}", "X-DashScope-SSE": "enable"}
+        async with session.post(running.url + process.GENERATION, json=call, headers=headers) as answer:
+            await answer.read()
+        return await ended.get()
+
+
+def _told(exchange: forward.Exchange, closing: journal.Closing) -> int:
+    for attempt in closing["attempts"]:
+        click.echo(f"asked     {attempt['target']}: {attempt['result']}")
+    if exchange.refusal is not None:
+        # Behind a colon come upstream's own words, and some upstreams repeat what was sent in theirs.
+        cause = exchange.refusal.cause.partition(": ")[0]
+        click.echo(f"failed    {closing['status']} {closing['code']}: {cause or exchange.refusal.fault.message}")
+        return exit_codes.Exit.UPSTREAM_REFUSED if closing["attempts"] else exit_codes.Exit.CONFIGURATION
+    times, used = closing["t"], closing["usage"]
+    click.echo(f"answered  after {times['first_packet']:.0f} ms, whole after {times['closed']:.0f} ms")
+    click.echo(
+        f"usage     {used['input_tokens']} + {used['output_tokens']} = {used['total_tokens']} tokens "
+        f"({closing['basis']}); our count of the prompt was off by {closing['drift_tokens']}"
+    )
+    return exit_codes.Exit.OK

@@ -1,0 +1,353 @@
+"""A command line, into one call of the room that does the work: serve, demo, translate, usage and the others.
+
+A command is built, and what it needs is imported, once it is named: help comes at once, and `version` works where the
+rest cannot.
+"""
+
+# ruff: noqa: PLC0415 - the imports inside functions are the point
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from proxy.commands import exit_codes, help_texts, options
+from proxy.telemetry import installed, versions
+
+if TYPE_CHECKING:
+    from config import models, settings
+
+SHELLS = ("bash", "zsh", "fish")
+CONTEXT: Mapping[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
+
+
+Settled = TypeVar("Settled")
+
+
+class WrongSetting(click.ClickException):
+    """Something the operator can mend; told in a sentence on stderr, without a traceback."""
+
+    exit_code = exit_codes.Exit.CONFIGURATION
+
+
+class PortInUse(click.ClickException):
+    """The one failure to start that may mend itself, so it has a code of its own."""
+
+    exit_code = exit_codes.Exit.PORT_IN_USE
+
+
+# What the system may say to an address we want to listen on; whatever else it says is no mistake of the operator.
+LISTENING: Mapping[int | None, click.ClickException] = {
+    errno.EADDRINUSE: PortInUse("the port is in use: stop who has it, or say another with --port"),
+    errno.EACCES: WrongSetting("this user may not listen on that port: say one above 1023 with --port"),
+    errno.EADDRNOTAVAIL: WrongSetting("this machine does not have that address: say another with --host"),
+    socket.EAI_NONAME: WrongSetting("no address has that name: say another with --host"),
+}
+
+
+class Commands(click.Group):
+    """A group over the table at the end of this file; only a command that is named gets built."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Names in the order of the table, which is the order a newcomer needs them in."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command, built."""
+        entry = COMMANDS.get(cmd_name)
+        return entry.build() if entry else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The table, without building what is in it."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code.value), meaning) for code, meaning in exit_codes.MEANINGS.items()])
+
+
+def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
+    if asked:
+        click.echo(version())
+        ctx.exit()
+
+
+@click.command(cls=Commands, help=help_texts.DASHSEEK, context_settings=CONTEXT)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Say the version.")
+def dashseek() -> None:
+    """Run one of `COMMANDS`."""
+
+
+def version() -> str:
+    """One line: ours, Python's and aiohttp's version, which a bug report begins with."""
+    return (
+        f"{versions.DISTRIBUTION} {versions.of(versions.DISTRIBUTION)} "
+        f"(Python {platform.python_version()}, aiohttp {versions.of('aiohttp')})"
+    )
+
+
+def _serve() -> click.Command:
+    from config import settings
+
+    def run(config: str | None, **flags: object) -> None:
+        chosen, rows = _settle(flags, config)
+        _inspect_the_house()
+        from proxy.server import process
+
+        _end_with(lambda: process.serve(chosen, rows))
+
+    params: list[click.Parameter] = [*(options.flag(name) for name in settings.FLAGS), options.config()]
+    return options.Sectioned(
+        "serve", callback=run, params=params, help=help_texts.SERVE, context_settings=dict(CONTEXT)
+    )
+
+
+def _settle(flags: Mapping[str, object], config: str | None) -> tuple[settings.Settings, tuple[models.ModelRow, ...]]:
+    from config import models, settings
+
+    chosen = _settled(lambda: settings.load(flags, config, os.environ, needs=("upstream",)))
+    return chosen, _settled(lambda: models.load(chosen))
+
+
+def _settled(read: Callable[[], Settled]) -> Settled:
+    from config import settings
+
+    try:
+        return read()
+    except settings.SettingsError as error:
+        raise WrongSetting("\n  ".join(["wrong settings", *error.lines])) from None
+
+
+def _demo() -> click.Command:
+    def run(once: bool, port: int) -> None:
+        _inspect_the_house()
+        from proxy.commands import demo
+
+        _end_with(lambda: demo.run(once=once, port=port))
+
+    once = click.Option(["--once"], is_flag=True, help="End after the call.")
+    return click.Command(
+        "demo", callback=run, params=[once, options.port(8080)], help=help_texts.DEMO, context_settings=dict(CONTEXT)
+    )
+
+
+def _simulate() -> click.Command:
+    from proxy.simulation import simulator
+
+    def run(host: str, port: int, **switches: Any) -> None:
+        _inspect_the_house()
+        _end_with(lambda: simulator.run(simulator.Script(**switches), host, port))
+
+    host = click.Option(
+        ["--host"], metavar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on."
+    )
+    params: list[click.Parameter] = [host, options.port(8090), *options.of(simulator.Script)]
+    return click.Command(
+        "simulate", callback=run, params=params, help=help_texts.SIMULATE, context_settings=dict(CONTEXT)
+    )
+
+
+def _translate() -> click.Command:
+    from config import settings
+
+    def run(config: str | None, call: Any, *, model: str | None, answer: bool, sse: bool | None, **rest: object) -> int:
+        from proxy.commands import translate
+
+        as_json = bool(rest.pop("as_json"))
+        translator = translate.build(_settled(lambda: settings.load(rest, config, os.environ)))
+        given = sys.stdin.buffer.read()
+        if answer:
+            asked = call.read() if call else None
+            return translate.of_answer(given, asked, translator, stream=sse, model=model)
+        return translate.of_call(given, translator, stream=bool(sse), model=model, as_json=as_json)
+
+    params: list[click.Parameter] = [
+        options.flag("dialect"),
+        click.Option(["--model"], metavar="NAME", help="Take this model instead of the call's."),
+        click.Option(
+            ["--sse/--no-sse"], default=None, help="Whether the call asks for SSE, which its headers would say."
+        ),
+        click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for scripts."),
+        click.Option(["--answer"], is_flag=True, help="Read an upstream's answer instead: a stream or a JSON body."),
+        click.Option(["--call"], type=click.File("rb"), help="With --answer: the DashScope call it answers."),
+        *(options.flag(name) for name in ("map", "aliases", "models_file", "strict_thinking")),
+        options.config(),
+    ]
+    return click.Command(
+        "translate", callback=_exiting(run), params=params, help=help_texts.TRANSLATE, context_settings=dict(CONTEXT)
+    )
+
+
+def _check() -> click.Command:
+    from config import settings
+
+    def run(config: str | None, *, show: bool, online: bool, model: str | None, **flags: object) -> int:
+        chosen, rows = _settle(flags, config)
+        from proxy.commands import check
+
+        if show:
+            check.show(chosen)
+            return exit_codes.Exit.OK
+        if online and check.needs_key(chosen, os.environ):
+            raise WrongSetting(f"callers bring their own key here: say one in {check.KEY_VARIABLE} for the call")
+        code = _settled(lambda: check.offline(chosen, rows))
+        return _settled(lambda: check.online(chosen, rows, os.environ, model)) if online else code
+
+    params: list[click.Parameter] = [
+        *(options.flag(name) for name in settings.FLAGS),
+        options.config(),
+        click.Option(["--print", "show"], is_flag=True, help="Print every setting as a file, with where it was said."),
+        click.Option(["--online"], is_flag=True, help="Make one small call through all of it."),
+        click.Option(["--model"], metavar="NAME", help="With --online: ask for this model."),
+    ]
+    return options.Sectioned(
+        "check", callback=_exiting(run), params=params, help=help_texts.CHECK, context_settings=dict(CONTEXT)
+    )
+
+
+def _doctor() -> click.Command:
+    from config import settings
+
+    def run(config: str | None, **flags: object) -> int:
+        from proxy.commands import doctor
+
+        return doctor.examine(lambda: settings.load(flags, config, os.environ, needs=("upstream",)), os.environ)
+
+    params: list[click.Parameter] = [*(options.flag(name) for name in settings.FLAGS), options.config()]
+    return options.Sectioned(
+        "doctor", callback=_exiting(run), params=params, help=help_texts.DOCTOR, context_settings=dict(CONTEXT)
+    )
+
+
+def _completion() -> click.Command:
+    from click import shell_completion
+
+    def run(shell: str) -> int:
+        script = shell_completion.get_completion_class(shell)
+        assert script is not None  # noqa: S101 - for the type checker: it is one of SHELLS
+        click.echo(script(dashseek, {}, "dashseek", "_DASHSEEK_COMPLETE").source())
+        return exit_codes.Exit.OK
+
+    return _command("completion", run, [click.Argument(["shell"], type=click.Choice(SHELLS))], help_texts.COMPLETION)
+
+
+def _usage() -> click.Command:
+    from proxy.commands import usage
+
+    def total(files: tuple[Path, ...], by: tuple[str, ...], form: usage.Form) -> int:
+        return usage.show_sum(files, by, form)
+
+    def verify(files: tuple[Path, ...]) -> int:
+        return usage.verify(files)
+
+    def tail(file: Path, lines: int, follow: bool) -> int:
+        return usage.tail(file, lines, follow=follow)
+
+    files = click.Argument(["files"], metavar="FILE...", nargs=-1, required=True, type=options.KINDS[Path])
+    by = click.Option(
+        ["--by"], multiple=True, type=click.Choice(usage.DIMENSIONS), help="One table by this; may be repeated."
+    )
+    forms = [
+        click.Option([f"--{form}", "form"], flag_value=form, default="table", help=f"Print {form.upper()}.")
+        for form in ("json", "csv")
+    ]
+    lines = click.Option(
+        ["-n", "--lines"], type=click.IntRange(0), default=10, show_default=True, help="Calls to begin with."
+    )
+    follow = click.Option(["--follow/--no-follow"], default=True, show_default=True, help="Go on with new calls.")
+    return _group(
+        "usage",
+        help_texts.USAGE,
+        _command("sum", total, [files, by, *forms], help_texts.SUM),
+        _command("verify", verify, [files], help_texts.VERIFY),
+        _command("tail", tail, [click.Argument(["file"], type=options.KINDS[Path]), lines, follow], help_texts.TAIL),
+    )
+
+
+def _keys() -> click.Command:
+    def digest(name: str) -> int:
+        from proxy.admission import keyring
+
+        secret = click.prompt("Key", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.read()
+        try:
+            click.echo(keyring.entry(name, secret.strip()))
+        except ValueError as error:
+            raise WrongSetting(str(error)) from None
+        return exit_codes.Exit.OK
+
+    name = click.Option(["--name"], metavar="NAME", required=True, help="Names the caller in logs and journals.")
+    return _group("keys", help_texts.KEYS, _command("digest", digest, [name], help_texts.DIGEST))
+
+
+def _group(name: str, text: str, *commands: click.Command) -> click.Group:
+    return click.Group(name, commands, help=text, context_settings=dict(CONTEXT))
+
+
+def _command(name: str, run: Callable[..., int], params: list[click.Parameter], text: str) -> click.Command:
+    return click.Command(name, callback=_exiting(run), params=params, help=text, context_settings=dict(CONTEXT))
+
+
+def _exiting(run: Callable[..., int]) -> Callable[..., None]:
+    """A callback that ends the process with what `run` returns."""
+
+    def callback(**params: object) -> None:
+        click.get_current_context().exit(run(**params))
+
+    return callback
+
+
+def _version_command() -> click.Command:
+    return click.Command(
+        "version", callback=lambda: click.echo(version()), help="Say the version.", context_settings=dict(CONTEXT)
+    )
+
+
+def _inspect_the_house() -> None:
+    """Refuse to run where the code that would run, or parse, is not the code that was tested."""
+    for complaint in (installed.room_complaint(), installed.parser_complaint()):
+        if complaint is not None:
+            raise WrongSetting(complaint)
+
+
+def _end_with(work: Callable[[], int]) -> None:
+    from proxy import vocabulary
+
+    try:
+        code = _settled(work)
+    except vocabulary.VocabularyError as error:
+        raise WrongSetting(str(error)) from error
+    except OSError as error:
+        if error.errno in LISTENING:
+            raise LISTENING[error.errno] from error
+        raise
+    click.get_current_context().exit(code)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One command: what the group's help says of it, and how it is made."""
+
+    summary: str
+    build: Callable[[], click.Command]
+
+
+COMMANDS: Mapping[str, Entry] = {
+    "serve": Entry("Serve DashScope before a DeepSeek upstream.", _serve),
+    "demo": Entry("See one call go through, with nothing to set up.", _demo),
+    "simulate": Entry("Be a DeepSeek-shaped upstream, faults on demand.", _simulate),
+    "check": Entry("Judge settings as serve would; --online makes a call.", _check),
+    "doctor": Entry("Examine this machine and the way to the upstream.", _doctor),
+    "translate": Entry("See what would become of a call, offline.", _translate),
+    "usage": Entry("Add up, check or watch usage journals.", _usage),
+    "keys": Entry("Make entries for the file of callers' keys.", _keys),
+    "completion": Entry("Print what makes a shell complete commands.", _completion),
+    "version": Entry("Say the version.", _version_command),
+}

@@ -1,0 +1,155 @@
+"""One command to see it work: an upstream, the proxy before it, one streamed call shown packet by packet.
+
+With the `[local]` extra the upstream is a real llama.cpp with a real small model, else the simulator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import aiohttp
+import click
+import orjson
+
+from config import models, settings
+from proxy import vocabulary
+from proxy.call import forward, gateway
+from proxy.server import lifecycle, process
+from proxy.simulation import llamacpp, simulator
+from proxy.telemetry import logs
+from translators import sse, tokens, usage
+
+KEY: Final = "sk-demo"
+CALL: Final = {
+    "model": "deepseek-v3",
+    "input": {"messages": [{"role": "user", "content": "Tell me in two sentences what the sea is."}]},
+    "parameters": {"incremental_output": True, "max_tokens": 120, "temperature": 0},
+}
+UNFINISHED: Final = "null"
+FRAME_BYTES: Final = 1 << 20
+
+TO_PASTE: Final = """
+It keeps serving; try it from another shell (end it with Ctrl-C):
+
+  curl -N {url}{path} \\
+    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -H 'X-DashScope-SSE: enable' \\
+    -d '{{"model":"deepseek-v3","input":{{"messages":[{{"role":"user","content":"Hello!"}}]}},\
+"parameters":{{"incremental_output":true}}}}'
+
+  import dashscope
+  dashscope.base_http_api_url = "{url}/api/v1"
+  for packet in dashscope.Generation.call(
+      "deepseek-v3", prompt="Hello!", api_key="{key}", stream=True, incremental_output=True, result_format="message"
+  ):
+      print(packet.output.choices[0].message.content, end="", flush=True)
+"""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the caller saw of the call.
+
+    usage:      as the last packet said it
+    complaints: what was wrong with it
+    """
+
+    packets: int = 0
+    finish: str = UNFINISHED
+    usage: dict[str, Any] = field(default_factory=dict)
+    complaints: list[str] = field(default_factory=list)
+
+
+def run(*, once: bool, port: int) -> int:
+    """Show one call, then serve on; returns 0 only if the call was right."""
+    return asyncio.run(_demo(once=once, port=port))
+
+
+async def _demo(*, once: bool, port: int) -> int:
+    async with AsyncExitStack() as stack:
+        words = vocabulary.load()
+        url, dialect, what = await _upstream(stack, words)
+        chosen = settings.load(
+            {"upstream": (url,), "dialect": dialect, "port": port, "auth": "any", "log_level": "warning"}, None, {}
+        )
+        stack.callback(logs.configure(chosen).close)
+        house = await stack.enter_async_context(gateway.opened(chosen, models.load(chosen)))
+        kept: asyncio.Queue[forward.Exchange] = asyncio.Queue()
+        running = await lifecycle.start(
+            process.application(house, lambda exchange, _: kept.put_nowait(exchange)), chosen
+        )
+        click.echo(f"upstream  {what}\nproxy     {running.url}")
+        seen = await _show(running.url)
+        seen.complaints += _against_upstream(seen, await kept.get())
+        for complaint in seen.complaints:
+            click.echo(f"wrong: {complaint}", err=True)
+        if once:
+            await running.stop()
+        else:
+            click.echo(TO_PASTE.format(url=running.url, path=process.GENERATION, key=KEY))
+            await running.until_told_to_stop(house.clocks)
+    return 1 if seen.complaints else 0
+
+
+async def _upstream(stack: AsyncExitStack, words: tokens.Vocabulary) -> tuple[str, str, str]:
+    """Where to ask, in which dialect, and what that is in words."""
+    if llamacpp.available():
+        running = stack.enter_context(llamacpp.start())
+        return running.url, "llamacpp", f"a real llama.cpp with {running.model}, 135 million parameters"
+    script = simulator.Script(gap_s=0.02)
+    simulated = await stack.enter_async_context(simulator.Simulator(script, vocabulary=words))
+    return simulated.url, "deepseek", f"the simulator; for a real model: {llamacpp.INSTALL}"
+
+
+async def _show(url: str) -> Seen:
+    """Make the call as a DashScope client would, and print what comes."""
+    click.echo(f"sent      {orjson.dumps(CALL).decode()}\n")
+    headers = {"Authorization": f"Bearer {KEY}", "X-DashScope-SSE": "enable"}
+    seen = Seen()
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url + process.GENERATION, json=CALL, headers=headers) as got,
+    ):
+        if got.content_type != "text/event-stream":
+            seen.complaints.append(f"answered with {got.status}: {await got.text()}")
+            return seen
+        async for packet in _packets(got):
+            _take(packet, seen)
+    click.echo(f"\n{seen.packets} packets, {seen.finish}; usage {orjson.dumps(seen.usage).decode()}")
+    if seen.finish == UNFINISHED:
+        seen.complaints.append("the stream ended without a finish")
+    return seen
+
+
+async def _packets(got: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    decoder = sse.Decoder(FRAME_BYTES)
+    async for wire in got.content.iter_any():
+        for data in decoder.feed(wire):
+            yield orjson.loads(data)
+
+
+def _take(packet: dict[str, Any], seen: Seen) -> None:
+    if "output" not in packet:
+        seen.complaints.append(f"an error frame: {packet.get('code')} {packet.get('message')}")
+        return
+    choice, used = packet["output"]["choices"][0], packet["usage"]
+    figures = f"{used['input_tokens']:>4} + {used['output_tokens']:>3} = {used['total_tokens']:>4}"
+    click.echo(f"{figures}  {choice['message']['content']!r}")
+    if used["total_tokens"] != used["input_tokens"] + used["output_tokens"] or not used["input_tokens"]:
+        seen.complaints.append(f"packet {seen.packets + 1} does not add up: {used}")
+    seen.packets += 1
+    seen.finish = choice["finish_reason"]
+    seen.usage = used
+
+
+def _against_upstream(seen: Seen, exchange: forward.Exchange) -> list[str]:
+    """The last packet says what upstream says, or the call was not right."""
+    through = exchange.pipe
+    figures = (through.answer.tally.figures.get(0) if through else None) or usage.Figures()
+    if (figures.input, figures.output) == (seen.usage.get("input_tokens"), seen.usage.get("output_tokens")):
+        click.echo(f"upstream says the same: {figures.input} + {figures.output}")
+        return []
+    return [f"upstream says {figures.input} + {figures.output}"]

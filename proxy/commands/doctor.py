@@ -1,0 +1,279 @@
+"""The machine and what is around it, into one line each: well, doubtful or not, and what to do about it.
+
+Each examination stands alone: one that fails leaves the others to be made. Nothing here costs a token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import resource
+import shutil
+import socket
+import ssl
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Literal
+from urllib.parse import SplitResult, urlsplit
+
+import aiohttp
+import click
+
+from config import settings
+from proxy import vocabulary
+from proxy.commands import exit_codes
+from proxy.downstream import connection
+from proxy.telemetry import installed, versions
+from proxy.upstream import client as upstream
+
+Verdict = Literal["ok", "warn", "fail"]
+
+FEW_CONNECTIONS: Final = 1_000
+FEW_BYTES: Final = 1 << 30
+SOON_DAYS: Final = 14
+OLDEST: Final = (3, 11)
+PROXIES: Final = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+KEY_REFUSED: Final = (401, 403)
+PORTS: Final = {"https": 443, "http": 80}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one examination found.
+
+    what:  was looked at
+    found: in a few words, never a secret
+    to_do: what mends it, where it is not well
+    code:  what the process ends with, where it has failed
+    """
+
+    verdict: Verdict
+    what: str
+    found: str
+    to_do: str = ""
+    code: exit_codes.Exit = exit_codes.Exit.CONFIGURATION
+
+
+def examine(read: Callable[[], settings.Settings], environ: Mapping[str, str]) -> int:
+    """Make every examination and print what it found; the gravest failure is the exit code.
+
+    read: settles the settings; raises `SettingsError` where they are wrong
+    """
+    return asyncio.run(_report(read, environ))
+
+
+async def _report(read: Callable[[], settings.Settings], environ: Mapping[str, str]) -> int:
+    failed: list[exit_codes.Exit] = []
+    async for finding in findings(read, environ):
+        click.echo(f"{finding.verdict:4}  {finding.what:11} {finding.found}")
+        if finding.verdict != "ok":
+            click.echo(f"{'':18}-> {finding.to_do}")
+        if finding.verdict == "fail":
+            failed.append(finding.code)
+    return min(failed, default=exit_codes.Exit.OK)
+
+
+async def findings(read: Callable[[], settings.Settings], environ: Mapping[str, str]) -> AsyncIterator[Finding]:
+    """Every finding, as soon as it is made."""
+    for finding in (_python(), _parser(), _rooms(), _vocabulary(), _environment(environ)):
+        yield finding
+    try:
+        chosen = read()
+    except settings.SettingsError as error:
+        yield Finding("fail", "settings", "; ".join(error.lines), "see dashseek check")
+        return
+    yield Finding("ok", "settings", f"upstream {', '.join(chosen.upstream)}, dialect {chosen.dialect}")
+    yield _files(chosen)
+    for finding in (*_port(chosen), *_journal(chosen)):
+        yield finding
+    async for finding in _redis(chosen):
+        yield finding
+    for target in chosen.upstream:
+        async for finding in _upstream(chosen, target, environ):
+            yield finding
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()}, dashseek {versions.of(versions.DISTRIBUTION)}"
+    if sys.version_info < OLDEST:
+        return Finding("fail", "python", found, "use Python 3.11 or newer")
+    return Finding("ok", "python", found)
+
+
+def _parser() -> Finding:
+    found = f"aiohttp {versions.of('aiohttp')}"
+    if (complaint := installed.parser_complaint()) is not None:
+        return Finding("fail", "parser", found, complaint)
+    return Finding("ok", "parser", f"{found} with its C parser")
+
+
+def _rooms() -> Finding:
+    if (complaint := installed.room_complaint()) is not None:
+        return Finding("fail", "packages", "names of ours are taken", complaint)
+    return Finding("ok", "packages", "nobody else has our names")
+
+
+def _vocabulary() -> Finding:
+    started_s = time.perf_counter()
+    try:
+        vocabulary.load()
+    except vocabulary.VocabularyError as error:
+        return Finding("fail", "vocabulary", "cannot be used", str(error))
+    took_ms = (time.perf_counter() - started_s) * 1e3
+    return Finding("ok", "vocabulary", f"{vocabulary.SHA256[:12]}…, as published, loaded in {took_ms:.0f} ms")
+
+
+def _environment(environ: Mapping[str, str]) -> Finding:
+    said = [name for name in PROXIES if environ.get(name)]
+    if said:
+        return Finding("warn", "environment", f"{', '.join(said)} is set", "upstreams are always asked directly")
+    return Finding("ok", "environment", "no proxy that we would pass by")
+
+
+def _files(chosen: settings.Settings) -> Finding:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Whoever serves takes all it may.
+    room = connection.fitting(hard, chosen.max_connections)
+    found = f"{soft}, may be {hard}: room for {room} connections"
+    if room < min(FEW_CONNECTIONS, chosen.max_connections or FEW_CONNECTIONS):
+        return Finding("warn", "open files", found, "raise the limit: ulimit -n 65536, or LimitNOFILE= of the unit")
+    return Finding("ok", "open files", found)
+
+
+def _port(chosen: settings.Settings) -> Iterator[Finding]:
+    for host, port in ((chosen.host, chosen.port), (chosen.admin_host, chosen.admin_port)):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                tried.bind((host, port))
+            except OSError as error:
+                found = f"{host}:{port}: {error.strerror or error}"
+                yield Finding("warn", "port", found, "fine if that is the dashseek that serves; else choose another")
+            else:
+                yield Finding("ok", "port", f"{host}:{port} is free")
+
+
+def _journal(chosen: settings.Settings) -> Iterator[Finding]:
+    path = chosen.journal_file
+    if path is None:
+        return
+    free = shutil.disk_usage(path.parent).free
+    # A file that is not there yet is not to be made by somebody who only looks.
+    fine = os.access(path if path.exists() else path.parent, os.W_OK)
+    found = f"{path}, {free >> 20} MiB free"
+    if not fine:
+        yield Finding("fail", "journal", f"{path} cannot be written", "let this user write it, or make room")
+    elif free < FEW_BYTES:
+        yield Finding("warn", "journal", found, "make room, or say --journal-max-bytes and remove old files")
+    else:
+        yield Finding("ok", "journal", found)
+
+
+async def _redis(chosen: settings.Settings) -> AsyncIterator[Finding]:
+    if chosen.redis_url is None:
+        return
+    try:
+        from redis import asyncio as redis  # noqa: PLC0415 - an extra that most do not need
+        from redis import exceptions  # noqa: PLC0415
+    except ModuleNotFoundError:
+        yield Finding("fail", "redis", "there is no client", "pip install 'dashseek[redis]'")
+        return
+    client = redis.Redis.from_url(
+        chosen.redis_url.get_secret_value(), socket_connect_timeout=chosen.connect_timeout, socket_timeout=2
+    )
+    try:
+        await client.ping()
+    except (exceptions.RedisError, OSError) as error:
+        verdict: Verdict = "fail" if chosen.redis_policy == "closed" else "warn"
+        then = "calls are refused" if verdict == "fail" else "calls go without limits"
+        yield Finding(verdict, "redis", type(error).__name__, f"check DASHSEEK_REDIS_URL; while it is away {then}")
+    else:
+        yield Finding("ok", "redis", "answers")
+    finally:
+        await client.aclose()
+
+
+async def _upstream(chosen: settings.Settings, target: str, environ: Mapping[str, str]) -> AsyncIterator[Finding]:
+    """Name, connection, key; what stands on one that failed is not examined."""
+    place = urlsplit(target)
+    for examination in (_name, _connection):
+        finding = await examination(chosen, place)
+        yield finding
+        if finding.verdict == "fail":
+            return
+    yield await _key(chosen, target, environ)
+
+
+async def _name(_: settings.Settings, place: SplitResult) -> Finding:
+    loop = asyncio.get_running_loop()
+    started_s = loop.time()
+    host = place.hostname or ""
+    try:
+        found = {address[0] for *_, address in await loop.getaddrinfo(host, place.port, type=socket.SOCK_STREAM)}
+    except OSError as error:
+        return _refused("name", f"{host}: {error.strerror}", "check --upstream, and the DNS of this machine")
+    took_ms = (loop.time() - started_s) * 1e3
+    return Finding("ok", "name", f"{host} has {len(found)} address{'es'[: 2 * (len(found) > 1)]}, in {took_ms:.0f} ms")
+
+
+async def _connection(chosen: settings.Settings, place: SplitResult) -> Finding:
+    context = upstream.trust(chosen) if place.scheme == "https" else None
+    port = place.port or PORTS[place.scheme]
+    try:
+        async with asyncio.timeout(chosen.connect_timeout):
+            _, writer = await asyncio.open_connection(place.hostname, port, ssl=context)
+    except ssl.SSLCertVerificationError as error:
+        to_do = "if the upstream has a CA of its own, name it with --upstream-ca-file"
+        return _refused("connection", f"certificate: {error.verify_message}", to_do)
+    except (OSError, TimeoutError) as error:
+        found = os.strerror(error.errno) if error.errno else f"nobody within {chosen.connect_timeout:g} s"
+        return _refused("connection", f"{place.hostname}:{port}: {found}", "is it up, and does a firewall let us out?")
+    secured = writer.get_extra_info("ssl_object")
+    writer.transport.abort()
+    if secured is None:
+        return _unsecured(place)
+    return _secured(place, secured)
+
+
+def _unsecured(place: SplitResult) -> Finding:
+    if place.hostname in {"localhost", "127.0.0.1", "::1"}:
+        return Finding("ok", "connection", f"{place.netloc} takes it")
+    return Finding(
+        "warn", "connection", f"{place.netloc} takes it, unencrypted", "use https:// unless the network is all yours"
+    )
+
+
+def _secured(place: SplitResult, secured: ssl.SSLObject) -> Finding:
+    until = ssl.cert_time_to_seconds(str((secured.getpeercert() or {})["notAfter"]))
+    left_days = int((until - datetime.now(UTC).timestamp()) / 86_400)
+    found = f"{place.netloc}, {secured.version()}, certificate good for {left_days} days"
+    if left_days < SOON_DAYS:
+        return Finding("warn", "connection", found, "tell who runs the upstream")
+    return Finding("ok", "connection", found)
+
+
+async def _key(chosen: settings.Settings, target: str, environ: Mapping[str, str]) -> Finding:
+    own = chosen.upstream_api_key
+    key = own.get_secret_value() if own else environ.get("DASHSCOPE_API_KEY")
+    if key is None and chosen.auth == "passthrough":
+        return Finding("ok", "key", "callers bring theirs; to try one, say it in DASHSCOPE_API_KEY")
+    try:
+        async with asyncio.timeout(2 * chosen.connect_timeout), upstream.opened(chosen) as asked:
+            status = await asked.lists(target, key)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return _refused("key", f"GET {target}/models: {type(error).__name__}", "does this port speak HTTP?")
+    found = f"GET {target}/models: {status}"
+    if status in KEY_REFUSED:
+        return _refused("key", f"{found}, refused", "check DASHSEEK_UPSTREAM_API_KEY, or the file that holds it")
+    if status != 200:  # noqa: PLR2004 - HTTP's own number
+        return Finding("warn", "key", f"{found}, which says nothing", "try it: dashseek check --online")
+    return Finding("ok", "key", f"{found}, taken")
+
+
+def _refused(what: str, found: str, to_do: str) -> Finding:
+    return Finding("fail", what, found, to_do, exit_codes.Exit.UPSTREAM_REFUSED)

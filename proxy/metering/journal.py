@@ -1,0 +1,260 @@
+"""A call's beginning and end into two lines of the usage journal: what was delivered, what was generated, how it ended.
+
+The `open` line is there before the upstream is called, so that a call which a crash cuts off is unknown, never missing.
+Everything here is synchronous: a `finally` that closes an entry cannot be cancelled half-way.
+Source: spec MET-1…MET-4; reliability.md 5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import threading
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Final, Literal, TypedDict
+
+import orjson
+import structlog
+
+from config import settings
+from proxy.metering import append_file
+from translators import faults, usage
+from translators.dashscope import shapes
+
+log = structlog.get_logger()
+
+Policy = Literal["refuse", "continue"]
+
+SYNC_EVERY_S: Final = 1.0
+# At the end, so long for the disk to take the last lines; they are in the kernel's hands by then, whatever it does.
+LAST_SYNC_S: Final = 5.0
+UNWRITABLE: Final = replace(faults.UNAVAILABLE, blame="operator")
+
+
+class Outcome(Enum):
+    """How a call ended (spec MET-1)."""
+
+    OK = "ok"
+    REJECTED = "rejected"
+    THROTTLED = "throttled"
+    MODERATED_INPUT = "moderated_input"
+    MODERATED_OUTPUT = "moderated_output"
+    CLIENT_GONE_BEFORE_FIRST_PACKET = "client_gone_before_first_packet"
+    CLIENT_GONE_MID_STREAM = "client_gone_mid_stream"
+    CLIENT_STALLED = "client_stalled"
+    UPSTREAM_ERROR = "upstream_error"
+    UPSTREAM_CUT = "upstream_cut"
+    TIMEOUT_BODY = "timeout_body"
+    TIMEOUT_CONNECT = "timeout_connect"
+    TIMEOUT_FIRST_TOKEN = "timeout_first_token"  # noqa: S105 - a token of text
+    TIMEOUT_IDLE = "timeout_idle"
+    TIMEOUT_TOTAL = "timeout_total"
+    SHUTDOWN_CUT = "shutdown_cut"
+    INTERNAL_ERROR = "internal_error"
+
+
+class Attempt(TypedDict):
+    """One try at one upstream.
+
+    target: its base URL
+    result: what came of it: a status, or the name of what went wrong
+    reused: whether it went over a connection that had served before
+    """
+
+    target: str
+    result: str
+    reused: bool
+
+
+class Times(TypedDict):
+    """When things happened, in milliseconds since `at`; None where they did not."""
+
+    upstream_sent: float | None
+    first_packet: float | None
+    last_packet: float | None
+    closed: float
+
+
+class Opening(TypedDict):
+    """What is known of a call when it is admitted; both of its lines say it.
+
+    at:             when it was received: UTC, RFC 3339, to the millisecond
+    request_id:     the caller's, and not unique where the caller chooses it
+    model:          as the model table names it
+    upstream_model: the id it has upstream
+    key_id:         the first twelve digits of the key's SHA-256; None where there is no key
+    key_name:       its name in the keys file; None where it has none
+    stream:         whether it asked for packets
+    thinking:       whether it thinks
+    """
+
+    at: str
+    request_id: str
+    model: str
+    upstream_model: str
+    key_id: str | None
+    key_name: str | None
+    stream: bool
+    thinking: bool
+
+
+class Closing(TypedDict):
+    """What is known of a call when it has ended.
+
+    outcome:      how, one of `Outcome`'s values
+    status:       HTTP status sent, or the number in the error frame; 499 where the caller had left
+    code:         DashScope's code that was sent; None where there was no error
+    usage:        what the last packet handed to the caller's socket said, or the reply: what the caller is billed for
+    generated:    the last figure known of what upstream produced
+    basis:        where `generated` is from
+    drift_tokens: upstream's prompt tokens less our own count; None where upstream told nothing
+    packets:      packets handed to the caller's socket; a reply is one
+    bytes_out:    bytes of the body handed to it
+    attempts:     tries upstream; empty where it was never asked
+    t:            times
+    source:       spec MET-3; reliability.md 5
+    """
+
+    outcome: str
+    status: int
+    code: str | None
+    usage: shapes.Usage
+    generated: shapes.Usage
+    basis: usage.Basis
+    drift_tokens: int | None
+    packets: int
+    bytes_out: int
+    attempts: list[Attempt]
+    t: Times
+
+
+NOTHING: Final[shapes.Usage] = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+
+
+class Entry:
+    """An admitted call in the journal, until it is closed."""
+
+    __slots__ = ("_call", "_closed", "_journal", "_opening")
+
+    def __init__(self, journal: Journal, call: str, opening: Opening) -> None:
+        self._journal = journal
+        self._call = call
+        self._opening = opening
+        self._closed = False
+
+    def close(self, closing: Closing) -> None:
+        """Write the call's `close` line; the first one counts. Never raises: what cannot be written is counted."""
+        if not self._closed:
+            self._closed = True
+            self._journal.note("close", self._call, {**self._opening, **closing})
+
+
+class Journal:
+    """The journal of this process, beside those of others in the same file.
+
+    written: lines that are in the file
+    dropped: lines that are not, exactly
+    """
+
+    def __init__(self, file: append_file.LineFile | None, policy: Policy) -> None:
+        self._file = file
+        self._policy = policy
+        # A request id is the caller's to choose, and may come twice: in the books a call has a name of its own.
+        self._process = os.urandom(6).hex()
+        self._numbers = itertools.count(1)
+        self._failing = False
+        self.written = 0
+        self.dropped = 0
+
+    def open(self, opening: Opening) -> Entry:
+        """Write the call's `open` line; raises `Refusal` where it cannot be written and the policy is to refuse."""
+        entry = Entry(self, call := self._name(), opening)
+        if not self.note("open", call, {**opening}) and self._policy == "refuse":
+            raise faults.Refusal(UNWRITABLE, "the journal cannot be written")
+        return entry
+
+    def turn_away(self, opening: Opening, closing: Closing) -> None:
+        """Write the lone `close` line of a call that was never admitted, such as one over a limit: it has no name."""
+        self.note("close", None, {**opening, **closing})
+
+    def writable(self) -> bool:
+        """Whether calls can be written down, or need not be (spec OPS-1)."""
+        return self._file is None or self._policy == "continue" or self._file.writable()
+
+    def note(self, event: Literal["open", "close"], call: str | None, facts: Mapping[str, object]) -> bool:
+        """Write one line; whether it is in the file, or there is none."""
+        if self._file is None:
+            return True
+        try:
+            self._file.append(orjson.dumps({"ev": event, "call": call, **facts}, option=orjson.OPT_APPEND_NEWLINE))
+        except OSError as error:
+            self.dropped += 1
+            if not self._failing:
+                log.error("journal_unwritable", reason=error.strerror, policy=self._policy)
+            self._failing = True
+            return False
+        self.written += 1
+        if self._failing:
+            self._failing = False
+            log.warning("journal_writable_again", dropped=self.dropped)
+        return True
+
+    def close(self) -> None:
+        """Force the last lines to the disk and let go of the file."""
+        if self._file is not None:
+            try:
+                self._file.close()
+            except OSError as error:
+                log.error("journal_sync_failed", reason=error.strerror)
+
+    def _name(self) -> str:
+        return f"{self._process}-{next(self._numbers):x}"
+
+
+@asynccontextmanager
+async def opened(chosen: settings.Settings) -> AsyncIterator[Journal]:
+    """The journal an operator asked for, synced as they asked, as long as the context lives.
+
+    Raises `SettingsError` where the file cannot be written at the start: that is no time to be patient.
+    """
+    path = chosen.journal_file
+    if path is None:
+        yield Journal(None, "continue")
+        return
+    limit = None if chosen.journal_max_bytes is None else int(chosen.journal_max_bytes)
+    file = append_file.LineFile(path, max_bytes=limit, sync=chosen.journal_fsync)
+    if not file.writable():
+        origin = chosen.origins.get("journal_file", "default")
+        raise settings.SettingsError([f"journal_file ({origin}): cannot be written, or its disk is full"])
+    journal = Journal(file, chosen.journal_policy)
+    over = threading.Event()
+    # A thread of its own, which the end of the process need not wait for: a disk may never answer.
+    syncing = threading.Thread(target=_keep_synced, args=(file, journal, over), name="journal", daemon=True)
+    syncing.start()
+    try:
+        yield journal
+    finally:
+        over.set()
+        await asyncio.to_thread(syncing.join, LAST_SYNC_S)
+        if syncing.is_alive():
+            log.error("journal_sync_failed", reason=f"no answer in {LAST_SYNC_S:g} s")
+
+
+def _keep_synced(file: append_file.LineFile, journal: Journal, over: threading.Event) -> None:
+    """Force lines to the disk once a second, and a last time when all is over."""
+    while not over.wait(SYNC_EVERY_S):
+        try:
+            file.sync()
+        except OSError as error:
+            log.error("journal_sync_failed", reason=error.strerror)
+    journal.close()
+
+
+def timestamp(epoch_s: float) -> str:
+    """A wall clock's time as `at` says it."""
+    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,544 @@
+"""The tables the translators work by -> the tables of the protocol document, in both its languages, and `openapi.json`.
+
+`translators/PROTOCOL.md` and `PROTOCOL.zh.md` are prose around marks. What stands between two marks comes from the
+code: `python -m proxy.protocol.documents` writes it, `--check` names the files that are stale. A refusal in a table is
+one that a probe has just earned, and what goes upstream is what `request.explain` says of a call.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import Enum, IntEnum
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import orjson
+
+from config import models as tables
+from config import settings
+from proxy.admission import limits
+from proxy.metering import journal
+from proxy.protocol import openapi, phrases, probes
+from translators import answer, dialogue, faults, pipe
+from translators.dashscope import call, models, parameters
+from translators.dialogue import Json
+from translators.openai import dialects, failures, request
+from translators.openai.crossings import Crossing
+
+HOME: Final = Path(faults.__file__).parent
+FILES: Final[Mapping[phrases.Language, str]] = {
+    phrases.Language.EN: "PROTOCOL.md",
+    phrases.Language.ZH: "PROTOCOL.zh.md",
+}
+OPENAPI: Final = "openapi.json"
+# The streams that the OpenAPI document shows, by their number in the protocol.
+STREAMS: Final[Mapping[str, str]] = {"finished": "E-8", "broken": "E-10"}
+ANSWER: Final = re.compile(r"<!-- example: (\S+) answer -->\n```text\n(.*?)\n```", re.DOTALL)
+BLOCK: Final = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+# What stands in a table for `faults.PARAMETER_PREFIX`.
+PREFIX: Final = "‹P›"
+
+# What `faults` makes of an argument, with one.
+MADE: Final[Mapping[str, faults.Fault]] = {
+    "invalid": faults.invalid("…"),
+    "wrong_method": faults.wrong_method("GET"),
+    "no_thinking": faults.no_thinking("X"),
+    "input_length": faults.input_length(98_304),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the tables are read from, beside the code: the shipped models."""
+
+    rows: tuple[dialogue.Model, ...]
+    catalogue: models.Catalogue
+
+
+class Doer(IntEnum):
+    """Who does what a call asks for, the best first."""
+
+    UPSTREAM = 0
+    US = 1
+    NOBODY = 2
+
+
+def shipped() -> Sources:
+    """The models as they ship, without any operator's settings."""
+    rows = tuple(dialogue.Model(**row) for row in tables.load(settings.Settings()))
+    return Sources(rows, models.Catalogue(rows))
+
+
+def fill(document: str, language: phrases.Language, sources: Sources) -> str:
+    """The document with every generated block written anew; KeyError for a mark that names no table."""
+    known = {**TABLES, **README_TABLES}
+    return BLOCK.sub(lambda found: f"{found[1]}{known[found[2]](language, sources)}\n{found[3]}", document)
+
+
+def refresh(directory: Path, *, write: bool) -> list[str]:
+    """The names of the documents there that are stale; with `write` they no longer are."""
+    sources = shipped()
+    before = {name: (directory / name).read_text("utf-8") for name in (*FILES.values(), OPENAPI)}
+    after = {name: fill(before[name], language, sources) for language, name in FILES.items()}
+    after[OPENAPI] = described(after[FILES[phrases.Language.EN]], sources)
+    stale = [name for name in before if after[name] != before[name]]
+    for name in stale if write else ():
+        (directory / name).write_text(after[name], "utf-8")
+    return stale
+
+
+def refresh_readme(directory: Path, *, write: bool) -> list[str]:
+    """The same for the README, where there is one: it does not ship."""
+    path = directory / "README.md"
+    before = path.read_text("utf-8") if path.exists() else ""
+    after = fill(before, phrases.Language.EN, shipped())
+    if write and after != before:
+        path.write_text(after, "utf-8")
+    return [path.name] if after != before else []
+
+
+def described(document: str, sources: Sources) -> str:
+    """The OpenAPI document, with streams that stand in the protocol document, where a test runs them."""
+    answers = dict(ANSWER.findall(document))
+    streams = {name: f"{answers[number]}\n\n" for name, number in STREAMS.items()}
+    return orjson.dumps(openapi.document(sources.rows, streams), option=orjson.OPT_INDENT_2).decode() + "\n"
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if a document is stale.")
+def main(*, check: bool) -> None:
+    """Write the tables of the protocol document anew, in both its languages, and the OpenAPI document."""
+    stale = [*refresh(HOME, write=not check), *refresh_readme(HOME.parent, write=not check)]
+    for name in stale:
+        click.echo(f"{name}: {'stale' if check else 'written'}")
+    if check and stale:
+        raise SystemExit(1)
+
+
+def _parameters(language: phrases.Language, _: Sources) -> str:
+    head = (("field", "type and range", "default", "rule"), ("字段", "类型与范围", "默认值", "规则"))
+    return _table(
+        head[language],
+        (
+            (
+                ", ".join(map(_code, (row.theirs, *row.aliases))),
+                *(words[language] for words in phrases.TAKES[row.theirs]),
+                row.source,
+            )
+            for row in parameters.ROWS
+        ),
+    )
+
+
+def _dropped(_: phrases.Language, __: Sources) -> str:
+    return " ".join(map(_code, sorted(parameters.DROPPED)))
+
+
+def _types(language: phrases.Language, _: Sources) -> str:
+    head = (("type", "given", "becomes, or is refused with"), ("类型", "传入", "结果，或拒绝文本"))
+    return _table(
+        head[language],
+        (
+            (_code(kind.__name__), _json(value), _typed(kind, value))
+            for kind, values in probes.TYPED.items()
+            for value in values
+        ),
+    )
+
+
+def _structure(language: phrases.Language, sources: Sources) -> str:
+    head = (("rule", "call", "code", "text"), ("规则", "请求", "code", "文本"))
+    return _table(
+        head[language],
+        (
+            (probe.rule, _json(probe.given), _code(fault.code), _code(_short(fault.message)))
+            for probe in probes.STRUCTURE
+            if (fault := refusal_of(probe, sources))
+        ),
+    )
+
+
+def _refused(language: phrases.Language, sources: Sources) -> str:
+    head = (("rule", "parameters", "model", "text"), ("规则", "参数", "模型", "文本"))
+    return _table(
+        head[language],
+        (
+            (probe.rule, _json(probe.given), _asked(probe), _code(_short(refusal_of(probe, sources).message)))
+            for probe in probes.REFUSED
+        ),
+    )
+
+
+def _crossed(language: phrases.Language, sources: Sources) -> str:
+    head = (("rule", "given", "model"), ("规则", "传入", "模型"))
+    return _table(
+        (*head[language], *dialects.DIALECTS),
+        (
+            (
+                probe.rule,
+                _json(probe.given),
+                _asked(probe),
+                *(_crossing(probe, dialect, sources) for dialect in dialects.DIALECTS.values()),
+            )
+            for probe in probes.CROSSED
+        ),
+    )
+
+
+def _models(language: phrases.Language, sources: Sources) -> str:
+    head = (
+        ("model", "thinks", "strict (PAR-14)", "context", "input", "chain", "answer", "template"),
+        ("模型", "思考", "严格（PAR-14）", "上下文", "输入", "思维链", "回答", "模板"),
+    )
+    return _table(
+        head[language],
+        (
+            (
+                _code(row.id),
+                phrases.THINKS[row.thinking][language],
+                phrases.YES_NO[row.strict_thinking][language],
+                *(
+                    f"{limit:,}"
+                    for limit in (row.context_tokens, row.input_tokens, row.chain_tokens, row.answer_tokens)
+                ),
+                row.template,
+            )
+            for row in sources.rows
+        ),
+    )
+
+
+def _upstream_ids(language: phrases.Language, sources: Sources) -> str:
+    named = [name for name in dialects.DIALECTS if any(name in row.upstream for row in sources.rows)]
+    return _table(
+        (("model", "模型")[language], *named, ("any other", "其他")[language]),
+        ((_code(row.id), *(_code(row.upstream[name]) for name in named), _code(row.id)) for row in sources.rows),
+    )
+
+
+def _dialects(language: phrases.Language, _: Sources) -> str:
+    return _table(
+        (("fact", "事实")[language], *dialects.DIALECTS),
+        (
+            (
+                phrases.FACTS[fact.name][language],
+                *(_fact(getattr(row, fact.name), language) for row in dialects.DIALECTS.values()),
+            )
+            for fact in fields(dialects.Dialect)
+            if fact.name != "name"
+        ),
+    )
+
+
+def _faults(language: phrases.Language, _: Sources) -> str:
+    head = (
+        ("status", "code", "text", "trigger", "at fault", "may retry"),
+        ("状态", "code", "文本", "触发条件", "责任方", "可否重试"),
+    )
+    listed = {name: fault for name, fault in vars(faults).items() if isinstance(fault, faults.Fault)} | dict(MADE)
+    return _table(
+        head[language],
+        (
+            (
+                str(fault.status),
+                _code(fault.code),
+                _code(_short(fault.message)),
+                phrases.TRIGGERS[name][language],
+                phrases.BLAMED[fault.blame][language],
+                _retry(fault)[language],
+            )
+            for name, fault in sorted(listed.items(), key=lambda item: (item[1].status, item[1].code))
+        ),
+    )
+
+
+def _failures(language: phrases.Language, _: Sources) -> str:
+    head = (
+        ("upstream status", "and says", "caller reads", "with the operator's key"),
+        ("上游状态", "并且内容含", "调用方收到", "使用运营方密钥时"),
+    )
+    return _table(
+        head[language],
+        (
+            (
+                _statuses(row.statuses) or phrases.ANY[language],
+                _code(row.words) if row.words else phrases.ANY[language],
+                _read(row.fault),
+                _read(row.own_key) if row.own_key else "=",
+            )
+            for row in failures.ROWS
+        ),
+    )
+
+
+def _waits(language: phrases.Language, _: Sources) -> str:
+    head = (("setting", "default, s", "waits for", "then"), ("设置", "默认值，秒", "等待什么", "到时"))
+    chosen = settings.Settings()
+    return _table(
+        head[language],
+        (
+            (_code(name), f"{getattr(chosen, name):g}", *(words[language] for words in said))
+            for name, said in phrases.WAITS.items()
+        ),
+    )
+
+
+def _recorded(language: phrases.Language, _: Sources) -> str:
+    head = (("field", "line", "meaning"), ("字段", "行", "含义"))
+    lines = {"open, close": journal.Opening, "close": journal.Closing}
+    return _table(
+        head[language],
+        (
+            (_code(name), line, phrases.RECORDED[name][language])
+            for line, shape in lines.items()
+            for name in shape.__annotations__
+        ),
+    )
+
+
+def _outcomes(language: phrases.Language, _: Sources) -> str:
+    head = (("outcome", "meaning"), ("outcome", "含义"))
+    return _table(
+        head[language],
+        ((_code(outcome.value), phrases.OUTCOMES[outcome.value][language]) for outcome in journal.Outcome),
+    )
+
+
+def _limits(language: phrases.Language, _: Sources) -> str:
+    head = (("limit", "of", "who is over it reads"), ("限额", "对象", "超出者收到"))
+    said: dict[limits.Kind, phrases.Words] = {
+        "concurrency": ("calls open at the same time", "同时进行的调用"),
+        "burst": ("calls a second", "每秒调用"),
+        "rpm": ("calls a minute", "每分钟调用"),
+        "tpm": ("tokens a minute", "每分钟 token"),
+    }
+    return _table(
+        head[language],
+        ((_code(kind), said[kind][language], _read(fault)) for kind, fault in limits.FAULTS.items()),
+    )
+
+
+def _client(_: phrases.Language, __: Sources) -> str:
+    code = (Path(__file__).parents[1] / "examples" / "call.mjs").read_text("utf-8")
+    return f"```js\n{code.rstrip()}\n```"
+
+
+def _fidelity(language: phrases.Language, sources: Sources) -> str:
+    head = (("DashScope", "native", "done here", "left out or refused", "why"),) * 2
+    return _table(head[language], (*_parameter_fidelity(sources), *phrases.FEATURES, *_ignored_fidelity()))
+
+
+def _parameter_fidelity(sources: Sources) -> Iterator[Sequence[str]]:
+    """A row for each parameter: who has it, for whom the proxy does it, and who goes without, in the worst probe."""
+    for row in parameters.ROWS:
+        asked = [probe for probe in probes.CROSSED if next(iter(probe.given)) == row.theirs]
+        where: dict[Doer, list[str]] = {doer: [] for doer in Doer}
+        for name, dialect in dialects.DIALECTS.items():
+            where[max((_doer(_crossed_by(probe, dialect, sources), probe) for probe in asked), default=Doer.US)].append(
+                name
+            )
+        cells = phrases.HERE.get(row.theirs) or tuple(_names(names) for names in where.values())
+        yield (_code(row.theirs), *cells, f"{row.why} ({row.source})")
+
+
+def _doer(crossing: Crossing, probe: probes.Probe) -> Doer:
+    """Who does what a probe asks for; an effort is not a budget, and another value of the same field is our doing."""
+    if crossing.action == "dropped" or (crossing.ours, crossing.theirs) == ("thinking_budget", "reasoning_effort"):
+        return Doer.NOBODY
+    asked = next(iter(probe.given.items()))
+    changed = asked[0] in crossing.sent and crossing.sent[asked[0]] != asked[1]
+    return Doer.US if crossing.action == "emulated" or changed else Doer.UPSTREAM
+
+
+def _names(listed: Collection[str]) -> str:
+    return "all" if len(listed) == len(dialects.DIALECTS) else ", ".join(listed) or "–"
+
+
+def _ignored_fidelity() -> Iterator[Sequence[str]]:
+    for name, why in parameters.DROPPED.items():
+        yield (_code(name), "–", "–", "ignored", f"{why} (HTTP-8)")
+
+
+def _stream_states(language: phrases.Language, _: Sources) -> str:
+    return _machine(pipe.State, pipe.Event, pipe.NEXT, language)
+
+
+def _stream_diagram(_: phrases.Language, __: Sources) -> str:
+    return _diagram(pipe.NEXT, pipe.State.HELD, pipe.State.ENDED)
+
+
+def _choice_states(language: phrases.Language, _: Sources) -> str:
+    return _machine(answer.Phase, answer.Sight, answer.NEXT, language)
+
+
+def _choice_diagram(_: phrases.Language, __: Sources) -> str:
+    return _diagram(answer.NEXT, answer.Phase.START, answer.Phase.ENDED)
+
+
+TABLES: Final[Mapping[str, Callable[[phrases.Language, Sources], str]]] = {
+    "parameters": _parameters,
+    "dropped": _dropped,
+    "types": _types,
+    "structure": _structure,
+    "refused": _refused,
+    "crossed": _crossed,
+    "models": _models,
+    "upstream-ids": _upstream_ids,
+    "dialects": _dialects,
+    "faults": _faults,
+    "failures": _failures,
+    "client": _client,
+    "waits": _waits,
+    "recorded": _recorded,
+    "outcomes": _outcomes,
+    "limits": _limits,
+    "stream-states": _stream_states,
+    "stream-diagram": _stream_diagram,
+    "choice-states": _choice_states,
+    "choice-diagram": _choice_diagram,
+}
+
+
+# What stands in the README alone, which is English.
+README_TABLES: Final = {"fidelity": _fidelity}
+
+
+def _typed(kind: Callable[[Any, str], Any], value: object) -> str:
+    try:
+        return _json(kind(value, "parameters.X"))
+    except faults.Refusal as refusal:
+        return _code(_short(refusal.fault.message))
+
+
+def _call(probe: probes.Probe, sources: Sources) -> dialogue.Call:
+    whole = {"model", "input"} & probe.given.keys()
+    document = probe.given if whole else {"model": probe.model, "input": {"prompt": "hi"}, "parameters": probe.given}
+    # No probe stops at a token by its number: any way to decode one will do.
+    return call.translate(document, sources.catalogue, stream=probe.stream, decode=bytes)
+
+
+def refusal_of(probe: probes.Probe, sources: Sources) -> faults.Fault:
+    """What a call made to be refused is told; ValueError where it is not refused."""
+    try:
+        _call(probe, sources)
+    except faults.Refusal as refusal:
+        return refusal.fault
+    raise ValueError(f"a probe of {probe.rule} was not refused: {probe.given}")
+
+
+def _crossing(probe: probes.Probe, dialect: dialects.Dialect, sources: Sources) -> str:
+    theirs = next(iter(probe.given))
+    return _crossed_as(_crossed_by(probe, dialect, sources), {theirs: probe.given[theirs]})
+
+
+def _crossed_by(probe: probes.Probe, dialect: dialects.Dialect, sources: Sources) -> Crossing:
+    theirs = next(iter(probe.given))
+    ours = next(row.ours for row in parameters.ROWS if row.theirs == theirs)
+    asked = _call(probe, sources)
+    crossed = request.explain(asked, dialect, upstream_model=request.upstream_id(asked, dialect))
+    return next(crossing for crossing in crossed if crossing.ours == ours)
+
+
+def _crossed_as(crossing: Crossing, given: Json) -> str:
+    """`=` as it came, `—` not sent, `⌂` done by the proxy; else what is sent instead."""
+    if crossing.action == "emulated":
+        return f"⌂ {_json(crossing.sent)}" if crossing.sent else "⌂"
+    if not crossing.sent:
+        return "—"
+    return "=" if crossing.sent == given else _json(crossing.sent)
+
+
+def _asked(probe: probes.Probe) -> str:
+    return _code(probe.model) + (" SSE" if probe.stream else "")
+
+
+def _retry(fault: faults.Fault) -> phrases.Words:
+    waits = fault.status in failures.RETRIED and fault.blame != "operator"
+    return phrases.WAIT if waits else phrases.RETRY[fault.blame]
+
+
+def _read(verdict: faults.Fault | failures.Verdict) -> str:
+    """The fault of a row; one that depends on the failure is made of a failure that says only `…`."""
+    if not isinstance(verdict, faults.Fault):
+        verdict = verdict(failures.Failure(400, "", "…"), failures.Terms(98_304, own_key=False))
+    return f"{verdict.status} {_code(verdict.code)} {_code(_short(verdict.message))}"
+
+
+def _statuses(statuses: Collection[int]) -> str:
+    """Numbers and runs of numbers; "" where it is all there are."""
+    if len(statuses) >= len(failures.ROWS[-1].statuses):
+        return ""
+    runs: list[list[int]] = []
+    for status in sorted(statuses):
+        if runs and status == runs[-1][-1] + 1:
+            runs[-1].append(status)
+        else:
+            runs.append([status])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+
+
+def _fact(value: object, language: phrases.Language) -> str:
+    match value:
+        case bool():
+            return phrases.YES_NO[value][language]
+        case None:
+            return "–"
+        case int():
+            return f"{value:,}"
+        case str():
+            return value
+        case dialects.Native():
+            return f"{_code(value.field)} [{value.least}, {value.most or '∞'}]"
+        case dialects.Continuation():
+            return " ".join([_code(value.path), *(_json(extra) for extra in (value.message, value.body) if extra)])
+        case {True: switched_on, False: switched_off}:
+            return f"{_json(switched_off)} / {_json(switched_on)}"
+        case Mapping() if all(isinstance(item, str) for item in value.values()):
+            return ", ".join(map(_code, value.values())) or "–"
+    return _json(value)
+
+
+def _machine(
+    states: type[Enum], events: type[Enum], following: Mapping[tuple[Any, Any], Enum], language: phrases.Language
+) -> str:
+    return _table(
+        (("in \\ on", "状态 \\ 事件")[language], *(_code(event.name) for event in events)),
+        (
+            (
+                _code(state.name),
+                *(_code(after.name) if (after := following.get((state, event))) else "–" for event in events),
+            )
+            for state in states
+        ),
+    )
+
+
+def _diagram(following: Mapping[tuple[Any, Any], Enum], first: Enum, last: Enum) -> str:
+    lines = [f"    {state.name} --> {after.name}: {event.name}" for (state, event), after in following.items()]
+    whole = [f"    [*] --> {first.name}", *lines, f"    {last.name} --> [*]"]
+    return "\n".join(["```mermaid", "stateDiagram-v2", *whole, "```"])
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def _short(message: str) -> str:
+    return message.replace(faults.PARAMETER_PREFIX, PREFIX + " ")
+
+
+def _json(value: object) -> str:
+    return _code(orjson.dumps(value).decode())
+
+
+def _code(text: str) -> str:
+    # A bar ends a cell even inside of code.
+    return f"`{text.replace('|', chr(92) + '|')}`"
+
+
+if __name__ == "__main__":
+    main()

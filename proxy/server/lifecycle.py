@@ -1,0 +1,218 @@
+"""The life of the process: listen, serve, drain on a signal, and leave nothing open (spec OPS-2)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Collection, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from config import settings
+from proxy.call import timeouts
+from proxy.downstream import connection as front
+from proxy.server import systemd
+
+log = structlog.get_logger()
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# After the calls that are left were told to end, so long for their last frames to leave.
+LAST_FRAMES_S = 1.0
+# After the last connection was taken: so long for calls that are on their way on connections that are kept, and so long
+# at most for the first call of each that has brought none.
+LATECOMERS_S = 0.2
+FIRST_CALLS_S = 2.0
+
+
+@dataclass(slots=True)
+class Running:
+    """A server that listens.
+
+    url, admin_url: where, the port as the system gave it; no admin port, no URL
+    """
+
+    url: str
+    admin_url: str | None
+    runner: web.AppRunner
+    admin: web.AppRunner | None
+    listener: asyncio.Server
+    connections: Callable[[], front.Connection]
+    drain_delay_s: float
+    drain_timeout_s: float
+
+    async def until_told_to_stop(
+        self, clocks: Collection[timeouts.Watch], announce: Callable[[], None] = lambda: None
+    ) -> None:
+        """Serve until a first signal, then drain; a second signal cuts at once.
+
+        clocks:   the watches of open calls; it is empty when none is open
+        announce: says that we serve, to who may send a signal as soon as it hears that
+        """
+        told = _Signals()
+        turning = asyncio.create_task(systemd.turning())
+        try:
+            announce()
+            await told.first.wait()
+            systemd.say("STOPPING=1")
+            self.runner.app[front.DRAINING].set()
+            log.info("draining", open_calls=len(clocks))
+            await _either(told.second, asyncio.sleep(self.drain_delay_s))
+            await self._close()
+            await _either(told.second, asyncio.sleep(LATECOMERS_S))
+            await _either(told.second, _until(self._all_have_called, FIRST_CALLS_S))
+            await _either(told.second, _until(lambda: not clocks, self.drain_timeout_s))
+            self.runner.app[front.CUTTING].set()
+            if clocks:
+                log.warning("cutting", open_calls=len(clocks))
+            for clock in tuple(clocks):
+                clock.expire(timeouts.Wait.DRAIN)
+            await _until(lambda: not clocks, LAST_FRAMES_S)
+            await self._clean_up()
+            log.info("stopped")
+        finally:
+            turning.cancel()
+            told.forget()
+
+    async def stop(self) -> None:
+        """Stop at once; nothing is open."""
+        await self._close()
+        await self._clean_up()
+
+    def _all_have_called(self) -> bool:
+        """Whether everybody who has connected has asked: a busy proxy before us connects now and asks later."""
+        server = self.runner.server
+        return server is None or not any(
+            isinstance(one, front.Connection) and one.owes_a_call for one in server.connections
+        )
+
+    async def _clean_up(self) -> None:
+        await self.runner.cleanup()
+        if self.admin is not None:
+            await self.admin.cleanup()
+
+    async def _close(self) -> None:
+        """Take no new connection, and no second call on one that is there."""
+        loop = asyncio.get_running_loop()
+        listening = self.listener.sockets
+        for one in listening:
+            loop.remove_reader(one.fileno())
+        # asyncio drops who it has accepted and not yet served when the listener closes, and the kernel resets who has
+        # connected and was not accepted: the former get their turn of the loop, the latter are taken here.
+        await asyncio.sleep(0)
+        last = [connection for one in listening for connection in _waiting(one.fileno())]
+        self.listener.close()
+        self.runner.app[front.LEAVING].set()
+        for connection in last:
+            await loop.connect_accepted_socket(self.connections, connection)
+
+
+async def start(app: web.Application, chosen: settings.Settings, admin: web.Application | None = None) -> Running:
+    """Listen, for calls and for the platform's questions; raises `OSError` where an address is not to be had."""
+    runner = web.AppRunner(
+        app,
+        # aiohttp's default would let an upstream generate for a caller who has left.
+        handler_cancellation=True,
+        access_log=None,
+        shutdown_timeout=LAST_FRAMES_S,
+    )
+    await runner.setup()
+    assert runner.server is not None  # noqa: S101 - for the type checker: it was just set up
+    connections = front.connections(runner.server, chosen)
+    try:
+        listener = await front.listen(connections, chosen)
+    except OSError:
+        await runner.cleanup()
+        raise
+    aside: web.AppRunner | None = None
+    try:
+        if admin is not None:
+            admin[front.SERVED] = url(listener.sockets[0].getsockname())
+            aside = web.AppRunner(admin, handler_cancellation=True, access_log=None, shutdown_timeout=0)
+            await aside.setup()
+            await web.TCPSite(aside, chosen.admin_host, chosen.admin_port).start()
+    except OSError:
+        listener.close()
+        await runner.cleanup()
+        raise
+    return Running(
+        url(listener.sockets[0].getsockname()),
+        url(aside.addresses[0]) if aside else None,
+        runner,
+        aside,
+        listener,
+        connections,
+        chosen.drain_delay,
+        chosen.drain_timeout,
+    )
+
+
+async def answer(app: web.Application, listening: socket.socket, announce: Callable[[], None]) -> None:
+    """Serve the platform's questions alone, on a socket that listens already, until a signal."""
+    told = _Signals()
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listening).start()
+        announce()
+        await told.first.wait()
+    finally:
+        await runner.cleanup()
+        told.forget()
+
+
+def _waiting(listening_fd: int) -> Iterator[socket.socket]:
+    """The connections that the kernel has made and nobody has taken, as far as there are files for them."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(listening_fd)) as listening:
+        listening.setblocking(False)
+        while True:
+            connection, _ = listening.accept()
+            connection.setblocking(False)
+            yield connection
+
+
+def url(address: Any) -> str:
+    """The base URL of an address as sockets have it."""
+    host, port = address[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _Signals:
+    """The first and the second signal, as events."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            self._loop.add_signal_handler(number, self._take)
+
+    def forget(self) -> None:
+        """Let signals do again what they do by default."""
+        for number in SIGNALS:
+            self._loop.remove_signal_handler(number)
+
+    def _take(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+
+async def _either(told: asyncio.Event, wait: Coroutine[Any, Any, None]) -> None:
+    """Wait for one of the two."""
+    tasks = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(wait)]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _until(happened: Callable[[], bool], limit_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            while not happened():  # noqa: ASYNC110 - it looks only while the process leaves
+                await asyncio.sleep(0.02)

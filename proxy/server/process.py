@@ -1,0 +1,268 @@
+"""Assembly: routes, the surface every answer passes, and the process around them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+
+from config import models, settings
+from proxy import vocabulary
+from proxy.admin import application as admin
+from proxy.admission import keyring
+from proxy.call import forward, gateway, prepare, record, relay
+from proxy.downstream import connection
+from proxy.metering import journal
+from proxy.server import lifecycle, supervisor, systemd
+from proxy.telemetry import log_writer, logs, metrics
+from translators import faults
+
+log = structlog.get_logger()
+
+GENERATION: Final = connection.GENERATION
+MULTIMODAL: Final = "/api/v1/services/aigc/multimodal-generation/generation"
+HEALTH: Final = "/healthz"
+
+# A call that comes while the process leaves may succeed on the next connection at once: another process answers it.
+LEAVING_RETRY_S: Final = "1"
+
+# Written to past the interpreter, see `outlet`.
+STDOUT: Final = 1
+STDERR: Final = 2
+
+SERVING: Final = "dashseek serving on {}\n"  # the line that scripts wait for
+
+LIMITS_APART: Final = (
+    "keys of the keys file have limits, and each of several processes would allow them whole: "
+    "say DASHSEEK_REDIS_URL as well"
+)
+
+GC_THRESHOLDS: Final = (10_000, 10, 10)
+
+EXCHANGE: Final = web.RequestKey("exchange", forward.Exchange)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Record = Callable[[forward.Exchange, journal.Closing], None]
+
+
+def serve(chosen: settings.Settings, rows: Collection[models.ModelRow]) -> int:
+    """Serve until a signal; returns the exit code.
+
+    Raises `OSError` where the port is not to be had, `vocabulary.VocabularyError` where the vocabulary is not.
+    """
+    if chosen.workers == 1:
+        return _run(chosen, lambda stdout, stderr: _serve(chosen, rows, stdout, stderr))
+    if chosen.keys_file and not chosen.redis_url:
+        known = keyring.read(chosen.keys_file, gateway.catalogue_of(chosen, rows))
+        if any(key.limits for key in known.values()):
+            raise settings.SettingsError([f"workers ({chosen.origins['workers']}): {LIMITS_APART}"])
+    # What every worker needs is loaded once and shared; nothing here may start a thread (see `workers`).
+    vocabulary.load()
+    _keep()
+    unthreaded = log_writer.Unthreaded(STDERR)
+    logs.configure(chosen, unthreaded)
+
+    def child(seat: supervisor.Seat) -> int:
+        if seat.number == supervisor.FRONT_DESK:
+            return _run(chosen, lambda _, __: _answer(chosen, seat))
+        return _run(chosen, lambda _, stderr: _work(chosen, rows, seat, stderr))
+
+    def announce(url: str, admin_url: str) -> None:
+        _log_start(chosen, url, admin_url)
+        log_writer.Unthreaded(STDOUT).write(SERVING.format(url))
+        systemd.say("READY=1")
+
+    return supervisor.supervise(chosen, child, announce)
+
+
+def _run(
+    chosen: settings.Settings, work: Callable[[log_writer.Lines, log_writer.Lines], Coroutine[Any, Any, None]]
+) -> int:
+    with (
+        contextlib.closing(logs.configure(chosen)) as stderr,
+        contextlib.closing(log_writer.Outlet(STDOUT)) as stdout,
+    ):
+        connection.raise_file_limit()
+        asyncio.run(work(stdout, stderr))
+        return 0
+
+
+async def _serve(
+    chosen: settings.Settings, rows: Collection[models.ModelRow], stdout: log_writer.Lines, stderr: log_writer.Lines
+) -> None:
+    """One process that does everything."""
+    async with _house(chosen, rows, stderr) as (house, calls, state):
+        running = await lifecycle.start(calls, chosen, admin.application(state))
+
+        def announce() -> None:
+            _log_start(chosen, running.url, running.admin_url)
+            stdout.write(SERVING.format(running.url))
+            systemd.say("READY=1")
+
+        await running.until_told_to_stop(house.clocks, announce)
+
+
+async def _work(
+    chosen: settings.Settings, rows: Collection[models.ModelRow], seat: supervisor.Seat, stderr: log_writer.Lines
+) -> None:
+    """One of several that serve a port."""
+    async with _house(chosen, rows, stderr) as (house, calls, state):
+
+        def said() -> supervisor.Told:
+            return {"process": os.getpid(), "reasons": state.said(), "reading": supervisor.sent(state.measured.read())}
+
+        running = await lifecycle.start(calls, chosen.model_copy(update={"port": seat.port}))
+        async with supervisor.told(seat.sockets[seat.number], said):
+            with seat.held():
+                await running.until_told_to_stop(house.clocks, seat.say_ready)
+
+
+async def _answer(chosen: settings.Settings, seat: supervisor.Seat) -> None:
+    """The front desk of several."""
+    growing = frozenset(row.name for row in metrics.ROWS if row.kind != "gauge")
+    desk = admin.application(supervisor.Board(seat.sockets, growing))
+    desk[connection.SERVED] = lifecycle.url((chosen.host, seat.port))
+    with seat.held():
+        await lifecycle.answer(desk, seat.admin, seat.say_ready)
+
+
+@asynccontextmanager
+async def _house(
+    chosen: settings.Settings, rows: Collection[models.ModelRow], stderr: log_writer.Lines
+) -> AsyncIterator[tuple[gateway.Gateway, web.Application, admin.Process]]:
+    async with gateway.opened(chosen, rows) as house, metrics.opened(house, stderr) as measured:
+        _keep()
+        calls = application(house, measured.keep)
+        yield house, calls, admin.Process(house, calls[connection.DRAINING], measured)
+
+
+def _keep() -> None:
+    # What is loaded now lives as long as the process: it need not be walked by every collection.
+    gc.collect()
+    gc.freeze()
+    # A call of many small parts is read in a fifth of the time where the collector does not look in between.
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+def _log_start(chosen: settings.Settings, url: str, admin_url: str | None) -> None:
+    log.info(
+        "serving",
+        url=url,
+        admin=admin_url,
+        upstream=chosen.upstream,
+        dialect=chosen.dialect,
+        auth=chosen.auth,
+        workers=chosen.workers,
+    )
+
+
+def application(house: gateway.Gateway, keep: Record = lambda _, __: None) -> web.Application:
+    """The web application before one gateway; `keep` is told of every call when it has ended."""
+    app = web.Application(middlewares=[surface], client_max_size=int(house.settings.max_body_bytes))
+    app[connection.LEAVING] = asyncio.Event()
+    app[connection.DRAINING] = asyncio.Event()
+    app[connection.CUTTING] = asyncio.Event()
+    app.on_response_prepare.append(connection.last_look)
+    app.on_response_prepare.append(_say_times)
+    door = _door(house, keep)
+    app.router.add_post(GENERATION, door)
+    app.router.add_post(MULTIMODAL, _wrong_endpoint)
+    app.router.add_get(HEALTH, admin.alive)
+    if house.settings.model_route:
+        app.router.add_post(_pattern(house.settings.model_route), door)
+    return app
+
+
+@web.middleware
+async def surface(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let in what is framed well, and give every failure DashScope's shape (spec HTTP-4, ERR-1)."""
+    connection.check_framing(request)
+    try:
+        return await handler(request)
+    except faults.Refusal as refusal:
+        # Its traceback holds the frames of the call, which hold the refusal: only a collection would free them.
+        refusal.__traceback__ = None
+        return _refused(request, refusal.fault)
+    except web.HTTPMethodNotAllowed:
+        return _refused(request, faults.wrong_method(request.method))
+    except web.HTTPException:
+        return _refused(request, faults.NOT_FOUND)
+
+
+def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
+    return connection.refused(fault, connection.request_id(request))
+
+
+async def _say_times(asked: web.Request, answer: web.StreamResponse) -> None:
+    if EXCHANGE in asked:
+        answer.headers["Server-Timing"] = asked[EXCHANGE].timing()
+
+
+def _door(house: gateway.Gateway, keep: Record) -> Handler:
+    async def generate(request: web.Request) -> web.StreamResponse:
+        if connection.too_late(request):
+            raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
+        exchange = _begun(house, request)
+        if house.settings.cancel_policy == "drain":
+            return await house.departures.serve(_served(request, exchange), exchange.leave)
+        return await _served(request, exchange)
+
+    async def _served(request: web.Request, exchange: forward.Exchange) -> web.StreamResponse:
+        end = record.End.BUG
+        try:
+            response = await prepare.generate(house, request, exchange)
+            end = record.End.DONE
+        except faults.Refusal as refusal:
+            exchange.refusal = refusal
+            end = record.End.DONE
+            raise
+        except forward.CallerStalled:
+            end = record.End.STALLED
+            _cut(request)
+            raise asyncio.CancelledError from None
+        except (relay.CallerGone, asyncio.CancelledError):
+            # Who leaves with the last byte in hand has not left early.
+            end = record.End.LEFT if exchange.ended_s is None else record.End.DONE
+            raise asyncio.CancelledError from None
+        except Exception as error:
+            log.exception("bug", request_id=exchange.request_id, error=type(error).__name__)
+            exchange.refusal = faults.Refusal(faults.INTERNAL, f"a bug ({type(error).__name__})")
+            if request.writer.output_size:
+                # A second answer would be taken for a part of the first.
+                _cut(request)
+                raise asyncio.CancelledError from None
+            raise exchange.refusal from None
+        finally:
+            keep(exchange, record.settle(exchange, end, house.journal))
+        return response
+
+    return generate
+
+
+def _begun(house: gateway.Gateway, request: web.Request) -> forward.Exchange:
+    exchange = forward.Exchange(connection.request_id(request), asyncio.get_running_loop().time())
+    request[EXCHANGE] = exchange
+    if house.spans is not None:
+        exchange.trace = house.spans.begin(request, exchange.at_s)
+    return exchange
+
+
+def _cut(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
+async def _wrong_endpoint(_: web.Request) -> web.StreamResponse:
+    raise faults.Refusal(faults.WRONG_ENDPOINT)
+
+
+def _pattern(route: str) -> str:
+    """A route as the operator writes it: `{model}` may hold slashes, every other part is one segment."""
+    return route.replace("{model}", "{model:[^/]+(?:/[^/]+)*}")

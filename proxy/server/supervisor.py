@@ -1,0 +1,399 @@
+"""One port served by several processes: forked from one that has loaded the vocabulary, replaced when one dies, drained
+together.
+
+The first process answers nobody. It has neither event loop nor thread, so that it can fork at any time, and the
+vocabulary's memory stays shared. The kernel spreads connections over the workers (SO_REUSEPORT); one more child, the
+front desk, answers the admin port for all of them. Source: performance.md 8; spec OPS-1, OPS-2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypedDict
+
+import orjson
+import structlog
+
+from config import settings
+from proxy.server import lifecycle, systemd
+from proxy.telemetry import series as tally
+
+log = structlog.get_logger()
+
+FRONT_DESK: Final = 0  # its seat; the workers' are counted from 1
+
+# The first one of these drains, the next one cuts; to a child both are SIGTERM.
+STOPS: Final = (signal.SIGTERM, signal.SIGINT)
+# What else the children want to hear, and the first process only passes on.
+PASSED_ON: Final = (signal.SIGUSR1, signal.SIGUSR2)
+
+# A child that has lived for so long is replaced at once; one that has not waits, longer each time.
+LIVED_S: Final = 10.0
+LONGEST_WAIT_S: Final = 30.0
+# A worker answers the front desk from its event loop: one that takes longer is not fit to serve either.
+ASK_S: Final = 1.0
+
+
+class Told(TypedDict):
+    """What a worker says of itself.
+
+    process: its id, which tells it from the one that had its seat before
+    reasons: why it is not ready; none if it is
+    reading: everything it has measured, as `tally.Reading` but for the labels, which are no keys in JSON
+    """
+
+    process: int
+    reasons: list[str]
+    reading: dict[str, list[tuple[list[str], list[float]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What a child needs to know of its place.
+
+    number:   `FRONT_DESK`, or that of a worker
+    port:     of the calls
+    admin:    what the front desk listens on
+    sockets:  where the workers answer the front desk, by number
+    ready:    descriptor to say on that it serves
+    lifeline: descriptor that ends when the first process does
+    """
+
+    number: int
+    port: int
+    admin: socket.socket
+    sockets: Mapping[int, Path]
+    ready: int
+    lifeline: int
+
+    def say_ready(self) -> None:
+        """Tell the first process that this one serves."""
+        os.write(self.ready, bytes([self.number]))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Drain when the first process is gone, as if told to: nobody else could tell."""
+        loop = asyncio.get_running_loop()
+
+        def alone() -> None:
+            loop.remove_reader(self.lifeline)
+            signal.raise_signal(signal.SIGTERM)
+
+        loop.add_reader(self.lifeline, alone)
+        try:
+            yield
+        finally:
+            loop.remove_reader(self.lifeline)
+
+
+@dataclass(slots=True)
+class _Place:
+    """One child, or the place of one that is to come.
+
+    due_s:  when the next one may start
+    wait_s: how long that one waits if this one dies young
+    """
+
+    number: int
+    pid: int | None = None
+    started_s: float = 0.0
+    due_s: float = 0.0
+    wait_s: float = 1.0
+    has_served: bool = False
+
+
+def supervise(chosen: settings.Settings, serve: Callable[[Seat], int], announce: Callable[[str, str], None]) -> int:
+    """Keep the processes of one port alive until a signal; returns the exit code, in every process its own.
+
+    serve:    the work of a child; its exceptions leave through this function too
+    announce: is told both URLs once all serve
+    Raises `OSError` where a port is not to be had.
+    """
+    with contextlib.closing(_Crew(chosen)) as crew:
+        while not crew.is_done():
+            for place in crew.vacant():
+                if (seat := crew.fill(place)) is not None:
+                    return serve(seat)
+            crew.wait(announce)
+        return crew.code
+
+
+class _Crew:
+    """The first process's view of the others."""
+
+    def __init__(self, chosen: settings.Settings) -> None:
+        self._owner = os.getpid()
+        self.code = 0
+        self._leaving = False
+        self._announced = False
+        self._places = [_Place(number) for number in range(chosen.workers + 1)]
+        with contextlib.ExitStack() as stack:
+            # Bound and never listened on: it keeps the port ours while workers come and go.
+            self._reserved = stack.enter_context(_bound(chosen.host, chosen.port, shared=True))
+            self._admin = stack.enter_context(_bound(chosen.admin_host, chosen.admin_port, shared=False))
+            self._admin.listen()
+            stack.pop_all()
+        self._directory = Path(tempfile.mkdtemp(prefix="dashseek-"))
+        self._ready = os.pipe()
+        self._lifeline = os.pipe()
+        self._heard = socket.socketpair()
+        for end in self._heard:
+            end.setblocking(False)
+        # Handlers that do nothing: what counts is the byte that the interpreter writes for each signal.
+        self._handlers = {number: signal.signal(number, _nothing) for number in (*STOPS, *PASSED_ON, signal.SIGCHLD)}
+        self._waker = signal.set_wakeup_fd(self._heard[1].fileno(), warn_on_full_buffer=False)
+
+    def vacant(self) -> list[_Place]:
+        """Where a child is missing and may start now."""
+        if self._leaving:
+            return []
+        now_s = time.monotonic()
+        return [place for place in self._places if place.pid is None and place.due_s <= now_s]
+
+    def fill(self, place: _Place) -> Seat | None:
+        """Fork; in the child its seat, in the first process None."""
+        place.started_s, place.has_served = time.monotonic(), False
+        # Until the child has its own handlers a signal to it would be told to the first process, and lost on the child.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, *PASSED_ON})
+        try:
+            pid = os.fork()
+            if not pid:
+                self._forget_signals()
+        except OSError as error:
+            if not self._announced:
+                raise
+            # The others serve, and what is missing may be there in a moment.
+            log.error("process_not_started", number=place.number, reason=error.strerror, next_in_s=_postponed_s(place))
+            return None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        if pid:
+            place.pid = pid
+            return None
+        # A terminal sends Ctrl-C to every process of a group: the first process alone shall have it, and pass it on.
+        os.setpgid(0, 0)
+        # systemd hears from the first process.
+        os.environ.pop("NOTIFY_SOCKET", None)
+        os.close(self._lifeline[1])
+        os.close(self._ready[0])
+        sockets = {other.number: self._directory / str(other.number) for other in self._places if other.number}
+        port = self._reserved.getsockname()[1]
+        return Seat(place.number, port, self._admin, sockets, self._ready[1], self._lifeline[0])
+
+    def is_done(self) -> bool:
+        """Whether nobody is left and nobody is to come."""
+        return self._leaving and not any(place.pid for place in self._places)
+
+    def wait(self, announce: Callable[[str, str], None]) -> None:
+        """Sleep until a child serves or dies, a signal comes, or a place is due; and do what that asks for."""
+        due_s = [place.due_s for place in self._places if place.pid is None]
+        sleep_s = max(0.0, min(due_s) - time.monotonic()) if due_s and not self._leaving else None
+        if (turn_s := systemd.turn()) is not None:
+            sleep_s = turn_s if sleep_s is None else min(sleep_s, turn_s)
+        ready, heard = self._ready[0], self._heard[0]
+        readable, _, _ = select.select([ready, heard.fileno()], [], [], sleep_s)
+        if ready in readable:
+            for number in os.read(ready, 64):
+                self._places[number].has_served = True
+            if not self._announced and all(place.has_served for place in self._places):
+                self._announced = True
+                announce(lifecycle.url(self._reserved.getsockname()), lifecycle.url(self._admin.getsockname()))
+        if heard.fileno() in readable:
+            for number in heard.recv(64):
+                self._hear(signal.Signals(number))
+
+    def close(self) -> None:
+        """Give back what the first process holds; in a child nothing happens."""
+        if os.getpid() != self._owner:
+            return
+        self._forget_signals()
+        for descriptor in (*self._ready, *self._lifeline):
+            os.close(descriptor)
+        self._reserved.close()
+        self._admin.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _hear(self, number: signal.Signals) -> None:
+        if number == signal.SIGCHLD:
+            self._reap()
+        elif number in STOPS:
+            self._leave()
+        else:
+            self._send(number, self._places)
+
+    def _leave(self) -> None:
+        if not self._leaving:
+            systemd.say("STOPPING=1")
+        self._leaving = True
+        # The front desk goes last: until then it says that nobody is ready.
+        self._send(signal.SIGTERM, self._places[1:])
+        self._dismiss_the_desk()
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    break
+                for place in self._places:
+                    if place.pid == pid:
+                        self._lose(place, os.waitstatus_to_exitcode(status))
+        if self._leaving:
+            self._dismiss_the_desk()
+
+    def _lose(self, place: _Place, code: int) -> None:
+        pid, place.pid = place.pid, None
+        if self._leaving:
+            # One that was told to stop before it could hear, or again when it had no more to hear, has stopped.
+            stopped = -code == signal.SIGTERM
+            self.code = self.code or (0 if stopped else code if code >= 0 else 1)
+            return
+        if not self._announced:
+            # It could not start, and has said why; nor could the next one.
+            self.code = code if code > 0 else 1
+            self._leave()
+            return
+        log.error("process_died", number=place.number, pid=pid, code=code, next_in_s=_postponed_s(place))
+
+    def _dismiss_the_desk(self) -> None:
+        if not any(place.pid for place in self._places[1:]):
+            self._send(signal.SIGTERM, self._places[:1])
+
+    def _send(self, number: signal.Signals, places: Iterable[_Place]) -> None:
+        for place in places:
+            if place.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(place.pid, number)
+
+    def _forget_signals(self) -> None:
+        signal.set_wakeup_fd(self._waker)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        for end in self._heard:
+            end.close()
+
+
+@asynccontextmanager
+async def told(path: Path, told: Callable[[], Told]) -> AsyncIterator[None]:
+    """Answer the front desk at this path, as long as the context lives."""
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            writer.write(orjson.dumps(told()))
+            await writer.drain()
+        writer.close()
+
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # of one that died here
+    async with await asyncio.start_unix_server(answer, path):
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """What the workers say of themselves, asked anew each time.
+
+    What only grows must not shrink with a worker that is gone: whoever scrapes a smaller sum takes it for counted anew
+    from zero, and counts what is left of it twice.
+
+    sockets: where each of them answers
+    growing: names of what only grows
+    """
+
+    sockets: Mapping[int, Path]
+    growing: frozenset[str]
+    _latest: dict[int, Told] = field(default_factory=dict)
+    _gone: tally.Reading = field(default_factory=dict)
+
+    async def reasons(self) -> list[str]:
+        """Why a call would not be served: nobody serves, or somebody who does would refuse it."""
+        answers = await asyncio.gather(*map(_ask, self.sockets.values()))
+        said = [answer for answer in answers if answer is not None]
+        found = {reason: None for told in said for reason in told["reasons"]}
+        return [*found] if said else ["no worker serves"]
+
+    async def readings(self) -> list[tally.Reading]:
+        """What each has measured, and what those had who are gone."""
+        return [*await asyncio.gather(*map(self._reading, self.sockets)), self._gone]
+
+    async def _reading(self, number: int) -> tally.Reading:
+        told = await _ask(self.sockets[number])
+        before = self._latest.get(number)
+        if told is None:
+            return self._grown(before) if before is not None else {}
+        if before is not None and before["process"] != told["process"]:
+            tally.add_to(self._gone, self._grown(before))
+        self._latest[number] = told
+        return _received(told)
+
+    def _grown(self, told: Told) -> tally.Reading:
+        return {name: series for name, series in _received(told).items() if name in self.growing}
+
+
+def sent(reading: tally.Reading) -> dict[str, list[tuple[list[str], list[float]]]]:
+    """A reading in the form of `Told`."""
+    return {name: [([*labels], values) for labels, values in series.items()] for name, series in reading.items()}
+
+
+def _received(told: Told) -> tally.Reading:
+    return {name: {tuple(labels): values for labels, values in series} for name, series in told["reading"].items()}
+
+
+async def _ask(path: Path) -> Told | None:
+    """What one worker says; None while there is none, or none that answers."""
+    try:
+        async with asyncio.timeout(ASK_S):
+            reader, writer = await asyncio.open_unix_connection(path)
+            try:
+                said: Told = orjson.loads(await reader.read())
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, orjson.JSONDecodeError):
+        return None
+    return said
+
+
+def _postponed_s(place: _Place) -> float:
+    """Let the next child come at once where this one has lived, else after a wait, longer each time; in how long."""
+    now_s = time.monotonic()
+    if now_s - place.started_s > LIVED_S:
+        place.wait_s, next_in_s = 1.0, 0.0
+    else:
+        place.wait_s = min(2 * place.wait_s, LONGEST_WAIT_S)
+        next_in_s = place.wait_s / 2
+    place.due_s = now_s + next_in_s
+    return next_in_s
+
+
+def _nothing(_: int, __: Any) -> None:
+    pass
+
+
+def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
+    """A socket on this address; raises `OSError` where it is not to be had.
+
+    shared: whether others of our processes may have it too
+    """
+    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    bound = socket.socket(family, kind, proto)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound

@@ -1,0 +1,131 @@
+"""What the operator reads: structured log lines, one per call, never a key, a prompt or an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+import structlog
+from structlog.processors import NAME_TO_LEVEL
+
+from config import settings
+from proxy.telemetry import log_writer
+
+log = structlog.get_logger()
+
+DEBUG: Final = "debug"
+# Two signals and not one that toggles: of several processes, one may have started in between.
+LOUDER: Final = signal.SIGUSR1
+AS_SAID: Final = signal.SIGUSR2
+
+# Every line there is, and its fields besides `event`, `level` and `timestamp`: what is not here is not said.
+LINES: Final[Mapping[str, tuple[str, ...]]] = {
+    "serving": ("url", "admin", "upstream", "dialect", "auth", "workers"),
+    "call": (
+        *("request_id", "model", "upstream_model", "key_id", "key_name", "stream", "thinking", "outcome", "status"),
+        *("code", "usage", "generated", "basis", "drift_tokens", "packets", "bytes_out", "attempts", "t", "cause"),
+        "trace_id",
+    ),
+    "ignored": ("request_id", "fields"),
+    "bug": ("request_id", "error", "traceback"),
+    "malformed": ("request_id", "reason", "count"),
+    "no_room": ("request_id", "reason", "count"),
+    "accept_failed": ("request_id", "reason", "count"),
+    "draining": ("open_calls",),
+    "cutting": ("open_calls",),
+    "stopped": (),
+    "process_died": ("number", "pid", "code", "next_in_s"),
+    "process_not_started": ("number", "reason", "next_in_s"),
+    "file_limit": ("files", "before", "not_raised_to", "reason"),
+    "keys_read": ("keys",),
+    "keys_kept": ("reason", "keys"),
+    "journal_unwritable": ("reason", "policy"),
+    "journal_writable_again": ("dropped",),
+    "journal_sync_failed": ("reason",),
+    "redis_away": ("policy", "error"),
+    "redis_back": ("unchecked", "unsettled"),
+    "spans": ("reason",),
+    "log_level": ("now",),
+    "log_lines_dropped": ("count",),
+}
+
+
+def configure(chosen: settings.Settings, lines: log_writer.Lines | None = None) -> log_writer.Lines:
+    """Set the log up once, before the first line: JSON for machines, colours on a terminal.
+
+    Returns what writes it, to be closed after the last line; `lines`, where that is there already.
+    """
+    as_json = chosen.log_format == "json" or (chosen.log_format == "auto" and not sys.stderr.isatty())
+    threshold = Threshold(chosen.log_level)
+    renderer: Any = structlog.processors.JSONRenderer(_dumps) if as_json else structlog.dev.ConsoleRenderer()
+    written = lines or log_writer.Outlet(sys.stderr.fileno())
+    structlog.configure(
+        processors=[
+            threshold,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _traceback_alone,
+            renderer,
+        ],
+        # Says everything; the threshold, which can move, decides.
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        logger_factory=structlog.WriteLoggerFactory(file=written),  # type: ignore[arg-type]
+        # What is forked from a process with lines of its own sets its log up anew, loggers already used included.
+        cache_logger_on_first_use=lines is None,
+    )
+    # aiohttp logs a traceback for every malformed request and every caller who leaves: ours to tell, in one line.
+    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(LOUDER, lambda *_: threshold.move(DEBUG))
+        signal.signal(AS_SAID, lambda *_: threshold.move(chosen.log_level))
+    return written
+
+
+class Threshold:
+    """Lets lines pass that are severe enough now.
+
+    level: the word for it, as the setting says it
+    """
+
+    __slots__ = ("_least",)
+
+    def __init__(self, level: str) -> None:
+        self._least = NAME_TO_LEVEL[level]
+
+    def move(self, level: str) -> None:
+        """From now on this is severe enough. Safe in a signal's handler: a loop that runs says so, once it is its turn.
+
+        The handler may have interrupted somebody who is writing a line, and who has the lock for it.
+        """
+        self._least = NAME_TO_LEVEL[level]
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop().call_soon_threadsafe(lambda: log.warning("log_level", now=level))
+
+    def __call__(self, _: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if NAME_TO_LEVEL[method] < self._least:
+            raise structlog.DropEvent
+        return event
+
+
+def _traceback_alone(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Where an exception came from, and from which others, but not their words: those may repeat a prompt or a key."""
+    error = event.pop("exc_info", None)
+    error = sys.exception() if error is True else error
+    trail = []
+    while error is not None:
+        trail.append([type(error).__name__, *(line.strip() for line in traceback.format_tb(error.__traceback__))])
+        error = error.__cause__ or error.__context__
+    return {**event, "traceback": trail} if trail else event
+
+
+def _dumps(event: dict[str, Any], **_: Any) -> str:
+    return orjson.dumps(event, default=repr).decode()

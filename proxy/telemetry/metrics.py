@@ -1,0 +1,263 @@
+"""Calls that have ended, and the state of the process, into metrics; published once a call, never for a chunk.
+
+Names and buckets of `gen_ai_*` are OpenTelemetry's for servers; ours are longer where a chain of thought runs for
+minutes. No label holds what a caller can invent: a model that is not in the table is `other`. Source: ecosystem.md 4.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import platform
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Final
+
+from proxy.admission import limits
+from proxy.call import forward, gateway
+from proxy.metering import journal
+from proxy.telemetry import log_writer, series, versions
+from proxy.telemetry.series import Labels, Row
+
+OTHER: Final = "other"
+CHAT: Final = "chat"
+GEN_AI: Final = ("gen_ai_request_model", "gen_ai_operation_name")
+LAG_EVERY_S: Final = 0.25
+SHORT_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+DURATION: Final = Row(
+    "gen_ai_server_request_duration_seconds",
+    "histogram",
+    "From a call's head to its last byte; error_type is its outcome where that is not ok.",
+    (*GEN_AI, "error_type"),
+    tuple(round(0.01 * 2**step, 2) for step in range(17)),
+)
+FIRST_TOKEN: Final = Row(
+    "gen_ai_server_time_to_first_token_seconds",
+    "histogram",
+    "From a call's head to its first packet; of calls for packets.",
+    GEN_AI,
+    (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 15, 20, 30, 45, 60),
+)
+PER_TOKEN: Final = Row(
+    "gen_ai_server_time_per_output_token_seconds",
+    "histogram",
+    "From the first packet to the last, by token after the first; of calls for packets.",
+    GEN_AI,
+    (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5),
+)
+REQUESTS: Final = Row(
+    "dashseek_requests_total",
+    "counter",
+    "Calls that have ended; mode is sse or json (also where a call was refused unread); code is ok, DashScope's, or "
+    "none where the caller had left (status 499).",
+    ("model", "mode", "status", "code", "outcome"),
+)
+TOKENS: Final = Row(
+    "dashseek_tokens_total",
+    "counter",
+    "Tokens that upstream produced or read, and whose figure that is; reasoning is a part of output, cached of input.",
+    ("model", "type", "basis"),
+)
+DELIVERED: Final = Row(
+    "dashseek_delivered_tokens_total",
+    "counter",
+    "Tokens that the last packet handed to the caller named: what is billed.",
+    ("model", "type"),
+)
+CANCELLED: Final = Row("dashseek_cancelled_total", "counter", "Calls whose caller left or stopped reading.", ("phase",))
+RECORDS: Final = Row(
+    "dashseek_usage_records_total", "counter", "Calls that were written down, by how they ended.", ("outcome",)
+)
+ATTEMPTS: Final = Row(
+    "dashseek_upstream_attempts_total",
+    "counter",
+    "Tries upstream: the status that came, the error that kept it from coming, or open where nobody waited for it.",
+    ("target", "result", "retry"),
+)
+REJECTIONS: Final = Row(
+    "dashseek_limit_rejections_total", "counter", "Calls refused for being over a limit of ours.", ("limit",)
+)
+DRIFT: Final = Row(
+    "dashseek_usage_drift_tokens",
+    "histogram",
+    "Upstream's prompt tokens less our count of them, without the sign.",
+    (),
+    (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+)
+OVERHEAD: Final = Row(
+    "dashseek_overhead_seconds",
+    "histogram",
+    "What is spent here: read is the caller's body coming in, translate from there to the upstream call, close what "
+    "follows the last packet.",
+    ("phase",),
+    SHORT_S,
+)
+LAG: Final = Row(
+    "dashseek_event_loop_lag_seconds",
+    "histogram",
+    "How late a timer of the event loop fires, four times a second: every open stream waits so long.",
+    (),
+    SHORT_S,
+)
+COUNTED: Final = (
+    *(DURATION, FIRST_TOKEN, PER_TOKEN, REQUESTS, TOKENS, DELIVERED, CANCELLED, RECORDS),
+    *(ATTEMPTS, REJECTIONS, DRIFT, OVERHEAD, LAG),
+)
+
+
+def _one(value: float) -> Mapping[Labels, float]:
+    return {(): value}
+
+
+@functools.cache
+def _build() -> Mapping[Labels, float]:
+    return {(versions.of(versions.DISTRIBUTION), platform.python_version()): 1}
+
+
+# What is read from its place when it is asked for, and costs nothing until then.
+READ: Final[Mapping[Row, Callable[[gateway.Gateway], Mapping[Labels, float]]]] = {
+    Row("dashseek_requests_in_flight", "gauge", "Calls that are open."): lambda house: _one(len(house.clocks)),
+    Row("dashseek_streams_open", "gauge", "Open calls that are answered in packets."): (
+        lambda house: _one(len(house.streams))
+    ),
+    Row("dashseek_upstream_connections", "gauge", "Connections to upstreams.", ("state",)): (
+        lambda house: {(state,): number for state, number in house.upstreams.connections().items()}
+    ),
+    Row("dashseek_event_loop_tasks", "gauge", "Tasks of the event loop."): lambda _: _one(len(asyncio.all_tasks())),
+    Row("dashseek_journal_lines_total", "counter", "Lines that are in the usage journal."): (
+        lambda house: _one(house.journal.written)
+    ),
+    Row("dashseek_usage_records_dropped_total", "counter", "Lines that could not be written to the usage journal."): (
+        lambda house: _one(house.journal.dropped)
+    ),
+    Row("dashseek_journal_writable", "gauge", "1 while calls can be written down, or need not be.", across=min): (
+        lambda house: _one(house.journal.writable())
+    ),
+    Row("dashseek_build_info", "gauge", "What runs; always 1.", ("version", "python"), across=max): lambda _: _build(),
+}
+LOG_DROPPED: Final = Row("dashseek_log_lines_dropped_total", "counter", "Log lines that nobody will ever read.")
+ROWS: Final = (*COUNTED, *READ, LOG_DROPPED)
+
+PHASES: Final[Mapping[str, str]] = {
+    journal.Outcome.CLIENT_GONE_BEFORE_FIRST_PACKET.value: "before_first_packet",
+    journal.Outcome.CLIENT_GONE_MID_STREAM.value: "mid_stream",
+    journal.Outcome.CLIENT_STALLED.value: "stalled",
+}
+LIMITS: Final[Mapping[str, str]] = {fault.code: kind for kind, fault in limits.FAULTS.items()}
+TOO_LARGE: Final = "BadRequest.TooLarge"
+STATUSES: Final = frozenset(str(status.value) for status in HTTPStatus)
+
+
+class Metrics:
+    """What one process has measured of its calls and of itself.
+
+    log: what writes its log lines
+    """
+
+    __slots__ = ("_house", "_log", "_tally")
+
+    def __init__(self, house: gateway.Gateway, log: log_writer.Lines | None = None) -> None:
+        self._house = house
+        self._log = log
+        self._tally = series.Tally(COUNTED)
+
+    def keep(self, exchange: forward.Exchange, closing: journal.Closing) -> None:
+        """Publish one call that has ended."""
+        call, counted = exchange.call, self._tally
+        model = call.model.id if call else OTHER
+        streams = bool(call and call.stream)
+        outcome, code = closing["outcome"], closing["code"]
+        counted.add(
+            REQUESTS,
+            (
+                model,
+                "sse" if streams else "json",
+                str(closing["status"]),
+                code or ("ok" if outcome == "ok" else "none"),
+                outcome,
+            ),
+        )
+        counted.observe(DURATION, closing["t"]["closed"] / 1e3, (model, CHAT, "" if outcome == "ok" else outcome))
+        if exchange.opening is not None:
+            counted.add(RECORDS, (outcome,))
+        if phase := PHASES.get(outcome):
+            counted.add(CANCELLED, (phase,))
+        if (limit := _limit(exchange, code)) is not None:
+            counted.add(REJECTIONS, (limit,))
+        for attempt in exchange.attempts:
+            result = OTHER if attempt.result.isdigit() and attempt.result not in STATUSES else attempt.result
+            counted.add(ATTEMPTS, (attempt.target, result, "true" if attempt.retry else "false"))
+        self._keep_tokens(model, closing)
+        self._keep_times(exchange, closing, model, streams=streams)
+
+    def lag(self, late_s: float) -> None:
+        """Publish how late a timer fired."""
+        self._tally.observe(LAG, late_s)
+
+    def read(self) -> series.Reading:
+        """Everything as it is now, as plain data."""
+        now = {row.name: {at: [value] for at, value in read(self._house).items()} for row, read in READ.items()}
+        dropped = float(self._log.dropped) if self._log else 0.0
+        return self._tally.read() | now | {LOG_DROPPED.name: {(): [dropped]}}
+
+    def _keep_tokens(self, model: str, closing: journal.Closing) -> None:
+        counted, generated, basis = self._tally, closing["generated"], closing["basis"]
+        if basis == "none":
+            return
+        counted.add(TOKENS, (model, "input", basis), generated["input_tokens"])
+        counted.add(TOKENS, (model, "output", basis), generated["output_tokens"])
+        if "output_tokens_details" in generated:
+            reasoning = generated["output_tokens_details"]["reasoning_tokens"]
+            counted.add(TOKENS, (model, "reasoning", basis), reasoning)
+        if "prompt_tokens_details" in generated:
+            counted.add(TOKENS, (model, "cached", basis), generated["prompt_tokens_details"]["cached_tokens"])
+        counted.add(DELIVERED, (model, "input"), closing["usage"]["input_tokens"])
+        counted.add(DELIVERED, (model, "output"), closing["usage"]["output_tokens"])
+        if closing["drift_tokens"] is not None:
+            counted.observe(DRIFT, abs(closing["drift_tokens"]))
+
+    def _keep_times(self, exchange: forward.Exchange, closing: journal.Closing, model: str, *, streams: bool) -> None:
+        counted, times = self._tally, closing["t"]
+        first_ms, last_ms = times["first_packet"], times["last_packet"]
+        if streams and first_ms is not None and last_ms is not None:
+            counted.observe(FIRST_TOKEN, first_ms / 1e3, (model, CHAT))
+            if (later := closing["usage"]["output_tokens"] - 1) > 0:
+                counted.observe(PER_TOKEN, (last_ms - first_ms) / 1e3 / later, (model, CHAT))
+        if exchange.read_s is not None:
+            counted.observe(OVERHEAD, exchange.read_s - exchange.received_s, ("read",))
+            if exchange.sent_s is not None:
+                counted.observe(OVERHEAD, exchange.sent_s - exchange.read_s, ("translate",))
+        if last_ms is not None:
+            counted.observe(OVERHEAD, max(0.0, times["closed"] - last_ms) / 1e3, ("close",))
+
+
+@asynccontextmanager
+async def opened(house: gateway.Gateway, log: log_writer.Lines | None = None) -> AsyncIterator[Metrics]:
+    """The metrics of a gateway; the event loop is watched as long as the context lives."""
+    metrics = Metrics(house, log)
+    watching = asyncio.create_task(_watch_the_loop(metrics))
+    try:
+        yield metrics
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+
+
+async def _watch_the_loop(metrics: Metrics) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due_s = loop.time() + LAG_EVERY_S
+        await asyncio.sleep(LAG_EVERY_S)
+        metrics.lag(max(0.0, loop.time() - due_s))
+
+
+def _limit(exchange: forward.Exchange, code: str | None) -> str | None:
+    if code is None:
+        return None
+    if exchange.limited:
+        return LIMITS.get(code)
+    return "body" if code == TOO_LARGE else None

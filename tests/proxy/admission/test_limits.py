@@ -1,0 +1,363 @@
+"""Claims about limits: never over, never below nothing, a refund leaves no trace, who is refused is told until when."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+import proxy.admission
+from config import settings, values
+from proxy.admission import limits
+
+ALL = "all"
+KEYS = ("key:a", "key:b")
+
+
+class Clock:
+    """Milliseconds, as the test says."""
+
+    def __init__(self) -> None:
+        self.ms = 1_000_000
+
+    def __call__(self) -> int:
+        return self.ms
+
+
+def now(limiter: limits.Memory, scopes: list[limits.Scope], tokens: int = 1) -> limits.Reservation | limits.Refused:
+    """Reserve without a loop: the memory never waits, which is why no other call can come between."""
+    coroutine = limiter.reserve(scopes, tokens)
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        decision: limits.Reservation | limits.Refused = done.value
+        return decision
+    raise AssertionError("it waited")
+
+
+def scope(name: str = ALL, /, **limit: int) -> limits.Scope:
+    return limits.Scope(name, values.Limit(**limit))
+
+
+def taken(decision: limits.Reservation | limits.Refused) -> limits.Reservation:
+    assert not isinstance(decision, limits.Refused)
+    return decision
+
+
+def told(decision: limits.Reservation | limits.Refused) -> tuple[int, str, str | None]:
+    assert isinstance(decision, limits.Refused)
+    return decision.fault.status, decision.fault.code, decision.fault.retry_after
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def limiter(clock: Clock) -> limits.Memory:
+    return limits.Memory(clock)
+
+
+# What a caller is told
+
+
+@pytest.mark.parametrize(
+    ("limit", "tokens", "answer"),
+    [
+        ({"concurrency": 2}, 1, (503, "ModelServingError", "1")),
+        ({"burst": 2}, 1, (429, "Throttling.BurstRate", "1")),
+        ({"rpm": 2}, 1, (429, "Throttling.RateQuota", "30")),
+        ({"tpm": 20}, 10, (429, "Throttling.AllocationQuota", "30")),
+    ],
+    ids=["row 43", "row 42", "row 39", "row 40"],
+)
+def test_the_third_call_of_two_is_refused_in_dashscopes_words(
+    limit: dict[str, int], tokens: int, answer: tuple[int, str, str], limiter: limits.Memory
+) -> None:
+    """LIM-1, ERR: with `Retry-After`, and the caller is to blame."""
+    for _ in range(2):
+        taken(now(limiter, [scope(ALL, **limit)], tokens))
+    refused = now(limiter, [scope(ALL, **limit)], tokens)
+    assert told(refused) == answer
+    assert isinstance(refused, limits.Refused)
+    assert refused.fault.blame == "caller"
+
+
+def test_of_several_reasons_the_one_that_lasts_longest_is_told(limiter: limits.Memory) -> None:
+    everything = [scope(concurrency=1, burst=1, rpm=1, tpm=600), scope("model:m", rpm=2)]
+    taken(now(limiter, everything, 100))
+    assert told(now(limiter, everything, 600)) == (429, "Throttling.RateQuota", "60")
+
+
+@given(st.integers(1, 50), st.integers(1, 5_000), st.integers(0, 70_000))
+def test_who_waits_as_long_as_told_is_let_in(rpm: int, tpm: int, later_ms: int) -> None:
+    clock = Clock()
+    limiter = limits.Memory(clock)
+    allowance = [scope(rpm=rpm, tpm=tpm)]
+    while not isinstance(refused := now(limiter, allowance, 1 + tpm // 3), limits.Refused):
+        pass
+    clock.ms += later_ms
+    assert refused.fault.retry_after is not None
+    clock.ms += int(refused.fault.retry_after) * 1_000
+    taken(now(limiter, allowance, 1 + tpm // 3))
+
+
+def test_a_millisecond_too_early_is_too_early(limiter: limits.Memory, clock: Clock) -> None:
+    """A token comes back every 8,571.4 ms."""
+    taken(now(limiter, [scope(ALL, tpm=7)], 7))
+    clock.ms += 8_571
+    assert isinstance(now(limiter, [scope(ALL, tpm=7)], 1), limits.Refused)
+    clock.ms += 1
+    taken(now(limiter, [scope(ALL, tpm=7)], 1))
+
+
+# All or nothing
+
+
+def test_a_call_that_one_scope_refuses_takes_nothing_from_the_others(limiter: limits.Memory) -> None:
+    wide, narrow = scope(rpm=10, concurrency=5), scope("key:a", rpm=1)
+    taken(now(limiter, [wide, narrow]))
+    for _ in range(100):
+        assert isinstance(now(limiter, [wide, narrow]), limits.Refused)
+    for _ in range(4):
+        taken(now(limiter, [wide]))
+
+
+async def test_of_a_hundred_calls_at_once_as_many_are_let_in_as_may() -> None:
+    """Row 41: no race."""
+    limiter = limits.Memory()
+    asked = (limiter.reserve([scope(tpm=1_000, concurrency=80)], 100) for _ in range(100))
+    decisions = await asyncio.gather(*asked)
+    assert sum(not isinstance(decision, limits.Refused) for decision in decisions) == 10
+
+
+def test_without_limits_everybody_is_let_in(limiter: limits.Memory) -> None:
+    for _ in range(100):
+        taken(now(limiter, [], 10**9)).release()
+        taken(now(limiter, [scope()], 10**9)).settle(10**9)
+
+
+def test_a_call_that_may_be_longer_than_a_minutes_worth_waits_for_all_of_it(
+    limiter: limits.Memory, clock: Clock
+) -> None:
+    """LIM-1: else nobody who does not say `max_tokens` could ever be let in."""
+    taken(now(limiter, [scope(tpm=100)], 65_536))
+    assert told(now(limiter, [scope(tpm=100)], 1)) == (429, "Throttling.AllocationQuota", "1")
+    assert told(now(limiter, [scope(tpm=100)], 65_536)) == (429, "Throttling.AllocationQuota", "60")
+    clock.ms += 60_000
+    taken(now(limiter, [scope(tpm=100)], 65_536))
+
+
+# Ends
+
+
+def test_an_open_call_makes_room_when_it_ends_and_only_once(limiter: limits.Memory) -> None:
+    """Row 44."""
+    first, second = (taken(now(limiter, [scope(concurrency=2)])) for _ in range(2))
+    for end in (first.release, first.release, first.refund, lambda: first.settle(9)):
+        end()
+    taken(now(limiter, [scope(concurrency=2)]))
+    assert isinstance(now(limiter, [scope(concurrency=2)]), limits.Refused)
+    second.refund()
+    taken(now(limiter, [scope(concurrency=2)]))
+
+
+@pytest.mark.parametrize(
+    ("end", "left"),
+    [("refund", 100), ("settle", 70), ("more", 0), ("release", 40)],
+)
+def test_tokens_come_back_as_far_as_they_were_not_used(end: str, left: int, limiter: limits.Memory) -> None:
+    """Row 44; what was used beyond the reservation is taken as far as there is any left."""
+    reservation = taken(now(limiter, [scope(tpm=100)], 60))
+    if end in {"settle", "more"}:
+        reservation.settle(30 if end == "settle" else 5_000)
+    else:
+        getattr(reservation, end)()
+    if left:
+        taken(now(limiter, [scope(tpm=100)], left))
+    assert isinstance(now(limiter, [scope(tpm=100)], 1), limits.Refused)
+
+
+def test_a_failed_call_was_a_call_all_the_same(limiter: limits.Memory) -> None:
+    """Who retries in a loop what fails is still held to calls a minute."""
+    taken(now(limiter, [scope(rpm=1)])).refund()
+    assert isinstance(now(limiter, [scope(rpm=1)]), limits.Refused)
+
+
+@given(
+    history=st.lists(st.tuples(st.integers(1, 80), st.integers(0, 40_000)), max_size=12),
+    tokens=st.integers(1, 200),
+    waits_ms=st.tuples(st.integers(0, 90_000), st.integers(0, 90_000)),
+)
+def test_a_refund_leaves_no_trace(history: list[tuple[int, int]], tokens: int, waits_ms: tuple[int, int]) -> None:
+    """LIM-1: exact to the token, whatever has drained meanwhile: the limiter is as one that never saw the call."""
+    clock = Clock()
+    seen, unseen = limits.Memory(clock), limits.Memory(clock)
+    allowance = [scope(tpm=100)]
+    for cost, wait_ms in history:
+        now(seen, allowance, cost), now(unseen, allowance, cost)
+        clock.ms += wait_ms
+    extra = now(seen, allowance, tokens)
+    clock.ms += waits_ms[0]
+    if not isinstance(extra, limits.Refused):
+        extra.refund()
+    clock.ms += waits_ms[1]
+    for cost in (1, 100, 37):
+        first, second = now(seen, allowance, cost), now(unseen, allowance, cost)
+        if isinstance(first, limits.Refused) or isinstance(second, limits.Refused):
+            assert first == second
+    assert seen._meters == unseen._meters
+
+
+# What a limiter remembers
+
+
+def test_keys_that_callers_invent_are_forgotten(limiter: limits.Memory, clock: Clock) -> None:
+    for number in range(3 * limits.SWEEP_AT):
+        taken(now(limiter, [scope(f"key:{number}", rpm=5, concurrency=5)])).release()
+        clock.ms += 20
+    assert len(limiter._meters) < 2 * limits.SWEEP_AT
+
+
+def test_a_meter_that_is_not_empty_is_not_forgotten(limiter: limits.Memory) -> None:
+    taken(now(limiter, [scope("key:full", rpm=1)]))
+    for number in range(3 * limits.SWEEP_AT):
+        taken(now(limiter, [scope(f"key:{number}", concurrency=1)])).release()
+    assert len(limiter._meters) < 2 * limits.SWEEP_AT
+    assert isinstance(now(limiter, [scope("key:full", rpm=1)]), limits.Refused)
+
+
+def test_an_open_call_is_never_forgotten(limiter: limits.Memory, clock: Clock) -> None:
+    taken(now(limiter, [scope("key:open", concurrency=1)]))
+    for number in range(3 * limits.SWEEP_AT):
+        clock.ms += 100
+        taken(now(limiter, [scope(f"key:{number}", rpm=5)]))
+    assert isinstance(now(limiter, [scope("key:open", concurrency=1)]), limits.Refused)
+
+
+def test_a_limit_that_shrinks_while_calls_are_open_counts_at_once(limiter: limits.Memory) -> None:
+    """KEY-1: the keys file is re-read."""
+    first = taken(now(limiter, [scope(tpm=100, concurrency=3)], 90))
+    taken(now(limiter, [scope(tpm=100, concurrency=3)], 5))
+    assert isinstance(now(limiter, [scope(tpm=10, concurrency=1)], 1), limits.Refused)
+    first.settle(2)
+    assert isinstance(now(limiter, [scope(tpm=10, concurrency=1)], 1), limits.Refused)
+    taken(now(limiter, [scope(tpm=10, concurrency=2)], 3))
+
+
+# Any history
+
+
+class History(RuleBasedStateMachine):
+    """Calls of two keys, let in, ended in any way, in any order, at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.limiter = limits.Memory(self.clock)
+        self.open: list[tuple[limits.Reservation, str, int]] = []
+        # Of each scope, when what was taken from its tokens, or given back to them.
+        self.moved: dict[str, list[tuple[int, int]]] = {name: [] for name in (ALL, *KEYS)}
+        self.scopes: dict[str, limits.Scope] = {}
+
+    @initialize(
+        every=st.builds(values.Limit, *[st.integers(1, 12)] * 3, st.integers(50, 500)),
+        each=st.builds(values.Limit, *[st.one_of(st.none(), st.integers(1, 6))] * 3, st.integers(20, 300)),
+    )
+    def furnish(self, every: values.Limit, each: values.Limit) -> None:
+        self.scopes = {ALL: limits.Scope(ALL, every)} | {name: limits.Scope(name, each) for name in KEYS}
+
+    @rule(key=st.sampled_from(KEYS), tokens=st.integers(1, 400))
+    def call(self, key: str, tokens: int) -> None:
+        decision = now(self.limiter, [self.scopes[ALL], self.scopes[key]], tokens)
+        if not isinstance(decision, limits.Refused):
+            self.open.append((decision, key, tokens))
+            self.move(key, lambda amount: min(tokens, amount))
+
+    @rule(ms=st.integers(0, 70_000))
+    def wait(self, ms: int) -> None:
+        self.clock.ms += ms
+
+    @precondition(lambda self: self.open)
+    @rule(which=st.integers(0, 99), used=st.one_of(st.none(), st.integers(0, 400)), again=st.booleans())
+    def end(self, which: int, used: int | None, again: bool) -> None:
+        reservation, key, tokens = self.open.pop(which % len(self.open))
+        for _ in range(1 + again):
+            if used is None:
+                reservation.release()
+            else:
+                reservation.settle(used)
+        if used is not None:
+            self.move(key, lambda amount: min(used, amount, tokens) - min(tokens, amount))
+
+    def move(self, key: str, change: object) -> None:
+        for name in (ALL, key):
+            amount = self.scopes[name].limit.tpm
+            assert callable(change)
+            self.moved[name].append((self.clock.ms, change(amount)))
+
+    @invariant()
+    def no_meter_is_below_empty_or_above_full(self) -> None:
+        for name, owner in self.scopes.items():
+            for demand in limits.demands([owner], 1):
+                meter = self.limiter._meters.get(demand.meter)
+                assert meter is None or 0 <= meter.level <= demand.amount * (demand.period_ms or 1), name
+
+    @invariant()
+    def as_many_calls_are_open_as_are_counted(self) -> None:
+        for name, owner in self.scopes.items():
+            count = sum(name in {ALL, key} for _, key, _ in self.open)
+            if owner.limit.concurrency is not None:
+                meter = self.limiter._meters.get(f"{name}:concurrency", limits.Meter())
+                assert meter.level == count <= owner.limit.concurrency
+
+    @invariant()
+    def no_window_of_time_has_more_tokens_than_a_full_meter_and_what_drained(self) -> None:
+        for name, moved in self.moved.items():
+            amount = self.scopes[name].limit.tpm if self.scopes else None
+            for first, (begin_ms, _) in enumerate(moved):
+                inside = moved[first:]
+                window_ms = inside[-1][0] - begin_ms
+                assert amount is not None
+                assert sum(tokens for _, tokens in inside) * 60_000 <= amount * (60_000 + window_ms)
+
+
+TestHistory = History.TestCase
+TestHistory.settings = hypothesis_settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+# As an operator asks for it
+
+
+def test_a_call_takes_from_everyones_its_keys_and_its_models_allowance() -> None:
+    chosen = settings.load(
+        {"limits": "rpm=9", "key_limits": "rpm=3", "model_limits": ("deepseek-r1=concurrency=1",)}, None, {}
+    )
+    everyone = limits.Scope("all", values.Limit(rpm=9))
+    model = limits.Scope("model:deepseek-r1", values.Limit(concurrency=1))
+    assert limits.scopes(chosen, "deepseek-v3") == (everyone,)
+    assert limits.scopes(chosen, "deepseek-r1", "ab") == (everyone, limits.Scope("key:ab", values.Limit(rpm=3)), model)
+    own = values.Limit(tpm=1)
+    assert limits.scopes(chosen, "deepseek-r1", "ab", own) == (everyone, limits.Scope("key:ab", own), model)
+    assert limits.scopes(settings.load({}, None, {}), "deepseek-v3", "ab") == ()
+
+
+async def test_limits_are_in_memory_by_default() -> None:
+    async with limits.opened(settings.load({}, None, {})) as limiter:
+        assert isinstance(limiter, limits.Memory)
+
+
+async def test_a_redis_without_its_client_is_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.delitem(sys.modules, "proxy.admission.redis_limiter", raising=False)
+    monkeypatch.delattr(proxy.admission, "redis_limiter", raising=False)
+    chosen = settings.load({}, None, {"DASHSEEK_REDIS_URL": "redis://127.0.0.1:1"})
+    with pytest.raises(settings.SettingsError, match=r"pip install 'dashseek\[redis\]'"):
+        async with limits.opened(chosen):
+            raise AssertionError

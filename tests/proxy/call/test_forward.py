@@ -1,0 +1,428 @@
+"""Claims about one call on its way: what ends it, what its caller is told then, and what is left behind.
+
+The gateway runs in the test's own loop, with short limits, and every limit is looked at from both of its sides
+(spec ERR-5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from proxy.call import relay, timeouts
+from proxy.simulation.simulator import Script
+from tests import caller, lint
+from tests.conftest import StartSimulator
+from tests.proxy.conftest import Running, StartGateway
+from translators import faults, pipe
+
+TIMED_OUT = (500, "RequestTimeOut", "Request timed out, please try again later.")
+INTERNAL = (500, "InternalError", faults.INTERNAL.message)
+UNAVAILABLE = (503, "ModelUnavailable", faults.UNAVAILABLE.message)
+WORDS = "one two three four five six seven eight nine ten"
+INCREMENTAL = caller.call(WORDS, incremental_output=True)
+
+
+def last_frame(body: bytes) -> tuple[int, str, str]:
+    """Status, code and message of the error frame that ends a stream; an assertion that its framing is right."""
+    assert not lint.check(body, incremental=True), body
+    frame = body.removesuffix(b"\n\n").split(b"\n\n")[-1]
+    status = int(frame.split(b":HTTP_STATUS/")[1][:3])
+    assert b"\nevent:error\n" in frame
+    error = caller.packets(frame)[0]
+    return status, error["code"], error["message"]
+
+
+async def cause_of(front: Running, number: int = 1) -> str:
+    exchange, _ = await front.end_of(number)
+    assert exchange.refusal is not None
+    return exchange.refusal.cause
+
+
+def assert_nothing_is_left(front: Running) -> None:
+    assert not front.house.clocks
+
+
+class TestFirstTokenTimeout:
+    """From the upstream call to its first token; the head is still held, so the failure has its own status."""
+
+    @pytest.mark.parametrize("keep_alive_s", [None, 0.02], ids=["silence", "comments"])
+    async def test_it_fires(
+        self, simulator: StartSimulator, gateway_before: StartGateway, keep_alive_s: float | None
+    ) -> None:
+        upstream = await simulator(Script(first_byte_delay_s=30, keep_alive_s=keep_alive_s))
+        front = await gateway_before(upstream.url, first_token_timeout=0.15)
+        answer = await caller.stream(front.url, INCREMENTAL)
+        assert answer.fault == TIMED_OUT
+        assert await cause_of(front) == "first_token_timeout fired"
+        assert await upstream.calls[0].over() == "aborted"
+        assert_nothing_is_left(front)
+
+    async def test_it_fires_on_a_json_call(self, simulator: StartSimulator, gateway_before: StartGateway) -> None:
+        upstream = await simulator(Script(first_byte_delay_s=30, keep_alive_s=0.02))
+        front = await gateway_before(upstream.url, first_token_timeout=0.15)
+        assert (await caller.ask(front.url, caller.call())).fault == TIMED_OUT
+        assert await upstream.calls[0].over() == "aborted"
+
+    async def test_it_does_not_fire_just_before(self, simulator: StartSimulator, gateway_before: StartGateway) -> None:
+        upstream = await simulator(Script(text=WORDS, first_byte_delay_s=0.15))
+        front = await gateway_before(upstream.url, first_token_timeout=2, idle_timeout=2)
+        assert caller.text((await caller.stream(front.url, INCREMENTAL)).body) == WORDS
+
+    async def test_once_the_head_is_out_it_is_an_error_frame(
+        self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        """Spec SSE-11: the other side of `head_hold`."""
+        upstream = await simulator(Script(first_byte_delay_s=30))
+        front = await gateway_before(upstream.url, first_token_timeout=0.3, head_hold=0.05, heartbeat=0.05)
+        answer = await caller.stream(front.url, INCREMENTAL)
+        assert answer.status == 200
+        assert answer.body.startswith(b":heartbeat\n")
+        assert last_frame(answer.body) == TIMED_OUT
+
+
+class TestIdleTimeout:
+    """Between two tokens; comments do not re-arm it."""
+
+    @pytest.mark.parametrize("keep_alive_s", [None, 0.02], ids=["silence", "comments"])
+    async def test_it_fires(
+        self, simulator: StartSimulator, gateway_before: StartGateway, keep_alive_s: float | None
+    ) -> None:
+        upstream = await simulator(Script(text=WORDS, stall_after=4, keep_alive_s=keep_alive_s))
+        front = await gateway_before(upstream.url, idle_timeout=0.15)
+        answer = await caller.stream(front.url, INCREMENTAL)
+        assert last_frame(answer.body) == TIMED_OUT
+        assert caller.text(answer.body) == "one two three"
+        assert await cause_of(front) == "idle_timeout fired"
+        assert await upstream.calls[0].over() == "aborted"
+        assert_nothing_is_left(front)
+
+    async def test_every_token_re_arms_it(self, simulator: StartSimulator, gateway_before: StartGateway) -> None:
+        upstream = await simulator(Script(text=WORDS, gap_s=0.1))
+        front = await gateway_before(upstream.url, idle_timeout=0.4)
+        assert caller.text((await caller.stream(front.url, INCREMENTAL)).body) == WORDS
+
+    async def test_tokens_that_are_held_back_re_arm_it_too(
+        self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        """Cumulative calls are shown once, complete (SSE-7); generating their arguments is no silence."""
+        arguments = '{"city": "' + " ".join(WORDS.split() * 2) + '"}'
+        upstream = await simulator(Script(tools=(f"weather {arguments}",), gap_s=0.05))
+        front = await gateway_before(upstream.url, idle_timeout=0.4)
+        tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+        answer = await caller.stream(front.url, caller.call("Weather?", tools=tools))
+        message = caller.packets(answer.body)[-1]["output"]["choices"][0]["message"]
+        assert message["tool_calls"][0]["function"]["arguments"] == arguments
+
+    async def test_a_slow_caller_does_not_count_against_the_upstream(
+        self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        """Spec ERR-5: backpressure is the caller's silence."""
+        upstream = await simulator(Script(endless=True, deltas_per_write=200))
+        front = await gateway_before(upstream.url, idle_timeout=0.1)
+        async with caller.dial(front.url, receive_bytes=4096) as line:
+            line.send(caller.request(caller.call(WORDS, incremental_output=True), caller.SSE))
+            await line.head()
+            line.stall()
+            await asyncio.sleep(0.4)
+            assert front.house.clocks
+            assert not front.ended
+
+
+class TestTotalTimeout:
+    """For the whole call, however busy it is."""
+
+    async def test_it_fires(self, simulator: StartSimulator, gateway_before: StartGateway) -> None:
+        upstream = await simulator(Script(gap_s=0.02, endless=True))
+        front = await gateway_before(upstream.url, total_timeout=0.3)
+        answer = await caller.stream(front.url, INCREMENTAL)
+        assert last_frame(answer.body) == TIMED_OUT
+        assert await cause_of(front) == "total_timeout fired"
+        assert await upstream.calls[0].over() == "aborted"
+
+    async def test_it_does_not_fire_just_before(self, simulator: StartSimulator, gateway_before: StartGateway) -> None:
+        upstream = await simulator(Script(text=WORDS, gap_s=0.02))
+        front = await gateway_before(upstream.url, total_timeout=3)
+        assert caller.text((await caller.stream(front.url, INCREMENTAL)).body) == WORDS
+
+
+class TestConnectTimeout:
+    """To connect; the only limit that is aiohttp's."""
+
+    async def test_it_fires(self, gateway_before: StartGateway) -> None:
+        # A listener whose queue is full answers no SYN: that is what a black hole looks like.
+        with _full_listener() as url:
+            front = await gateway_before(url, connect_timeout=0.2)
+            started = asyncio.get_running_loop().time()
+            assert (await caller.ask(front.url, caller.call())).fault == TIMED_OUT
+            assert asyncio.get_running_loop().time() - started < 1
+        exchange, _ = await front.end_of()
+        assert len(exchange.attempts) == 1
+        assert (await cause_of(front)).startswith("connect_timeout fired")
+
+    async def test_the_next_target_is_asked_where_there_is_one(
+        self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        upstream = await simulator()
+        with _full_listener() as url:
+            front = await gateway_before(url, upstream.url, connect_timeout=0.2)
+            assert (await caller.ask(front.url, caller.call())).status == 200
+
+    async def test_an_upstream_that_is_slow_to_answer_is_not_slow_to_connect(
+        self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        upstream = await simulator(Script(first_byte_delay_s=0.3))
+        front = await gateway_before(upstream.url, connect_timeout=0.1)
+        assert (await caller.ask(front.url, caller.call())).status == 200
+
+
+class TestUsageTimeout:
+    """For upstream's usage, once the answer is complete (spec SSE-8)."""
+
+    async def test_it_fires_and_our_own_count_finishes_the_stream(
+        self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        # Role, ten words, finish; its usage would be the next event.
+        upstream = await simulator(Script(text=WORDS, usage="own", stall_after=12))
+        front = await gateway_before(upstream.url, usage_timeout=0.1)
+        started = asyncio.get_running_loop().time()
+        answer = await caller.stream(front.url, INCREMENTAL)
+        assert asyncio.get_running_loop().time() - started < 1
+        assert not lint.check(answer.body, incremental=True)
+        last = caller.packets(answer.body)[-1]
+        assert last["output"]["choices"][0]["finish_reason"] == "stop"
+        assert last["usage"]["output_tokens"] == 10
+        exchange, outcome = await front.end_of()
+        assert outcome == "ok"
+        assert exchange.pipe is not None
+        assert exchange.pipe.answer.basis == "counted"
+
+    async def test_late_usage_is_waited_for(self, simulator: StartSimulator, gateway_before: StartGateway) -> None:
+        upstream = await simulator(Script(usage="own", gap_s=0.1))
+        front = await gateway_before(upstream.url, usage_timeout=1)
+        await caller.stream(front.url, INCREMENTAL)
+        exchange, _ = await front.end_of()
+        assert exchange.pipe is not None
+        assert exchange.pipe.answer.basis == "upstream_final"
+
+
+class TestWriteTimeout:
+    """A caller who stops reading, and stays."""
+
+    @pytest.mark.parametrize("headers", [caller.SSE, {}], ids=["packets", "reply"])
+    async def test_the_caller_is_cut_and_so_is_its_upstream(
+        self, simulator: StartSimulator, gateway_before: StartGateway, headers: dict[str, str]
+    ) -> None:
+        replay = b'{"choices":[{"index":0,"message":{"content":"%b"},"finish_reason":"stop"}]}' % (b"a" * (8 << 20))
+        script = Script(endless=True, deltas_per_write=200)
+        upstream = await simulator(script if headers else Script(replay=replay, replay_content_type="application/json"))
+        front = await gateway_before(upstream.url, write_timeout=0.2, idle_timeout=60)
+        async with caller.dial(front.url, receive_bytes=4096) as line:
+            line.send(caller.request(caller.call(WORDS * 20, incremental_output=True), headers))
+            line.stall()
+            exchange, outcome = await front.end_of()
+        assert outcome == "client_stalled"
+        # Handed to the socket is delivered, read or not (MET-3).
+        assert exchange.pipe
+        assert exchange.pipe.delivered
+        assert_nothing_is_left(front)
+        if headers:
+            assert await upstream.calls[0].over() == "aborted"
+
+    async def test_a_slow_caller_gets_everything(self, simulator: StartSimulator, gateway_before: StartGateway) -> None:
+        upstream = await simulator(Script(text=WORDS + " ", repeat=300, deltas_per_write=100))
+        front = await gateway_before(upstream.url, write_timeout=0.5)
+        async with caller.dial(front.url, receive_bytes=4096) as line:
+            line.send(caller.request(caller.call(incremental_output=True), caller.SSE))
+            await line.head()
+            body = b""
+            while piece := await line.piece():
+                body += piece
+                await asyncio.sleep(0.01)
+        assert caller.text(body) == (WORDS + " ") * 300
+
+
+class TestDrain:
+    """What is left when the time is up (spec OPS-2)."""
+
+    async def test_an_open_stream_ends_with_one_error_frame(
+        self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        upstream = await simulator(Script(gap_s=0.02, endless=True))
+        front = await gateway_before(upstream.url)
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(INCREMENTAL, caller.SSE))
+            await line.head()
+            body = await line.piece()
+            (clock,) = front.house.clocks
+            clock.expire(timeouts.Wait.DRAIN)
+            body += await line.rest()
+        assert last_frame(body) == UNAVAILABLE
+        assert await upstream.calls[0].over() == "aborted"
+
+    @pytest.mark.parametrize("headers", [caller.SSE, {}], ids=["packets", "reply"])
+    async def test_a_call_that_is_held_gets_its_status(
+        self, simulator: StartSimulator, gateway_before: StartGateway, headers: dict[str, str]
+    ) -> None:
+        upstream = await simulator(Script(first_byte_delay_s=30))
+        front = await gateway_before(upstream.url)
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(INCREMENTAL, headers))
+            await upstream.call()
+            (clock,) = front.house.clocks
+            clock.expire(timeouts.Wait.DRAIN)
+            assert (await line.answer()).fault == UNAVAILABLE
+
+    async def test_a_call_whose_body_is_still_coming_is_open_too(self, gateway_before: StartGateway) -> None:
+        front = await gateway_before("http://127.0.0.1:1")
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(INCREMENTAL)[:-5])
+            async with asyncio.timeout(5):
+                while not front.house.clocks:  # noqa: ASYNC110 - nothing tells that a call has begun
+                    await asyncio.sleep(0.01)
+            (clock,) = front.house.clocks
+            clock.expire(timeouts.Wait.DRAIN)
+            assert (await line.answer()).fault == UNAVAILABLE
+
+
+class TestBugs:
+    """A bug of ours: told as one, with its place in the log and nowhere else."""
+
+    async def test_before_the_first_packet_it_has_its_status(
+        self, simulator: StartSimulator, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(relay, "pump", _fail)
+        front = await gateway_before((await simulator()).url)
+        assert (await caller.stream(front.url, INCREMENTAL)).fault == INTERNAL
+        assert await cause_of(front) == "a bug (ZeroDivisionError)"
+
+    async def test_in_an_open_stream_it_is_the_last_frame_never_a_second_head(
+        self, simulator: StartSimulator, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        front = await gateway_before((await simulator(Script(gap_s=0.05))).url)
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(INCREMENTAL, caller.SSE))
+            await line.head()
+            body = await line.piece()
+            monkeypatch.setattr(pipe.Pipe, "feed", _fail_at_once)
+            body += await line.rest()
+        assert last_frame(body) == INTERNAL
+
+    async def test_after_the_last_byte_it_is_nobodys_concern(
+        self, simulator: StartSimulator, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(relay, "drop_leftover", _fail)
+        front = await gateway_before((await simulator(Script(text=WORDS))).url)
+        assert caller.text((await caller.stream(front.url, INCREMENTAL)).body) == WORDS
+        assert (await front.end_of())[1] == "ok"
+
+
+async def test_one_failed_leg_ends_the_others(simulator: StartSimulator, gateway_before: StartGateway) -> None:
+    """Spec OUT-7: n calls to an upstream that knows no n are one call to the caller."""
+    upstream = await simulator(Script(endless=True, gap_s=0.02))
+    upstream.scripts.extend([Script(cut_after=5, gap_s=0.02), Script(endless=True, gap_s=0.02)])
+    front = await gateway_before(upstream.url)
+    answer = await caller.stream(front.url, caller.call(WORDS, incremental_output=True, n=2))
+    assert answer.status == 200
+    assert last_frame(answer.body) == INTERNAL
+    assert {await seen.over() for seen in upstream.calls} == {"cut", "aborted"}
+    assert_nothing_is_left(front)
+
+
+@pytest.mark.parametrize("headers", [caller.SSE, {}], ids=["packets", "reply"])
+async def test_a_chain_over_its_budget_is_one_answer_of_two_upstream_calls(
+    simulator: StartSimulator, gateway_before: StartGateway, headers: dict[str, str]
+) -> None:
+    """Spec OUT-9: the first call is left, the second goes on behind the closed chain."""
+    upstream = await simulator()
+    upstream.scripts.extend([Script(text="none", reasoning=WORDS * 20, gap_s=0.01), Script(text="the answer")])
+    front = await gateway_before(upstream.url, strict_thinking="false")
+    asked = caller.call(
+        WORDS, "deepseek-v3.2", enable_thinking=True, thinking_budget=10, incremental_output=bool(headers)
+    )
+    answer = await caller.ask(front.url, asked, headers)
+    packets = caller.packets(answer.body) if headers else [answer.json]
+    messages = [packet["output"]["choices"][0]["message"] for packet in packets]
+    assert "".join(message["reasoning_content"] for message in messages) == WORDS
+    assert "".join(message["content"] for message in messages) == "the answer"
+    assert await upstream.calls[0].over() == "aborted"
+    assert upstream.calls[1].path.startswith("/beta")
+    assert (await front.end_of())[1] == "ok"
+
+
+async def test_who_leaves_with_the_last_byte_in_hand_has_not_left_early(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    """The upstream is still closing its answer when the caller has all of its own."""
+    upstream = await simulator(Script(text=WORDS, stall_after=13))
+    front = await gateway_before(upstream.url)
+    async with caller.dial(front.url) as line:
+        line.send(caller.request(INCREMENTAL, caller.SSE))
+        await line.head()
+        await line.rest()
+        line.vanish()
+        _, outcome = await front.end_of()
+    assert outcome == "ok"
+
+
+def _fail_at_once(*_: object) -> bytes:
+    raise ZeroDivisionError
+
+
+async def _fail(*_: object, **__: object) -> None:
+    raise ZeroDivisionError
+
+
+@contextlib.contextmanager
+def _full_listener() -> Iterator[str]:
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            queued = stack.enter_context(socket.socket())
+            queued.setblocking(False)
+            queued.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+class TestBugInTheLastWrite:
+    """The finish may be out or not, so no frame may follow it; and the caller is not to blame."""
+
+    @staticmethod
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    @pytest.mark.parametrize("headers", [caller.SSE, {}], ids=["packets", "reply"])
+    async def test_before_the_head_it_is_an_internal_error(
+        self,
+        simulator: StartSimulator,
+        gateway_before: StartGateway,
+        monkeypatch: pytest.MonkeyPatch,
+        headers: dict[str, str],
+    ) -> None:
+        front = await gateway_before((await simulator(Script(text="one", deltas_per_write=100))).url)
+        monkeypatch.setattr(relay.Downstream, "write", self.broken)
+        monkeypatch.setattr(relay.Whole, "close", self.broken)
+        assert (await caller.ask(front.url, INCREMENTAL, headers)).fault == INTERNAL
+        exchange, outcome = await front.end_of()
+        assert outcome == "internal_error"
+        assert exchange.refusal is not None
+        assert_nothing_is_left(front)
+
+    async def test_after_it_the_stream_is_cut_and_the_record_says_why(
+        self, simulator: StartSimulator, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        front = await gateway_before((await simulator(Script(text=WORDS))).url)
+        monkeypatch.setattr(relay.Downstream, "close", self.broken)
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(INCREMENTAL, caller.SSE))
+            assert (await line.head()).status == 200
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+                await line.rest()
+        assert (await front.end_of())[1] == "internal_error"
+        assert_nothing_is_left(front)

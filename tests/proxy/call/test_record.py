@@ -1,0 +1,270 @@
+"""Claims about the record of a call: its one log line and its two journal lines (spec MET-1, MET-3, MET-4)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import structlog.testing
+
+from proxy.call import forward, record, timeouts
+from proxy.metering import journal, ledger
+from proxy.simulation.simulator import Script
+from tests import caller
+from tests.conftest import StartSimulator
+from tests.faults import chaos
+from tests.proxy.conftest import StartGateway
+from translators import faults
+
+THINKING = {"enable_thinking": True, "incremental_output": True}
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+async def recorded(
+    simulator: StartSimulator,
+    gateway_before: StartGateway,
+    path: Path,
+    script: Script | None = None,
+    **chosen: object,
+) -> tuple[Any, Any]:
+    """A gateway that keeps a journal, before an upstream."""
+    upstream = await simulator(script)
+    return upstream, await gateway_before(upstream.url, journal_file=str(path), **chosen)
+
+
+async def test_an_ok_call_was_delivered_what_was_generated(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
+) -> None:
+    """MET-3: `usage` is what the last packet said, and for `ok` that is what upstream said."""
+    path = tmp_path / "calls.jsonl"
+    _, front = await recorded(simulator, gateway_before, path)
+    answer = await caller.stream(front.url, caller.call("PROMPT", "deepseek-v3.2", **THINKING))
+    await front.end_of()
+    opened, closed = lines_of(path)
+    seen = caller.packets(answer.body)
+    assert (opened["ev"], closed["ev"]) == ("open", "close")
+    assert opened["call"] == closed["call"]
+    assert closed["usage"] == closed["generated"] == seen[-1]["usage"]
+    assert closed["packets"] == len(seen)
+    assert closed["bytes_out"] == len(answer.body)
+    assert closed["request_id"] == answer.headers["x-request-id"]
+    assert {"outcome": "ok", "status": 200, "code": None, "basis": "upstream_final"}.items() <= closed.items()
+    times = closed["t"]
+    assert 0 <= times["upstream_sent"] <= times["first_packet"] <= times["last_packet"] <= times["closed"]
+    assert "PROMPT" not in path.read_text()
+    assert caller.KEY not in path.read_text()
+    assert ledger.read([path], rules=ledger.RULES).violations == []
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome", "status", "basis"),
+    [
+        (Script(status=429), "throttled", 429, "none"),
+        (Script(status=400, error_text="Content Exists Risk"), "moderated_input", 400, "counted"),
+        (Script(finish_reason="content_filter"), "moderated_output", 400, "upstream_last"),
+        (Script(status=500), "upstream_error", 500, "none"),
+        (Script(cut_after=4), "upstream_cut", 500, "counted"),
+        (Script(error_event_after=3), "upstream_error", 500, "counted"),
+        (Script(first_byte_delay_s=30), "timeout_first_token", 500, "counted"),
+        (Script(stall_after=4), "timeout_idle", 500, "counted"),
+    ],
+    ids=lambda value: str(value) if not isinstance(value, Script) else "",
+)
+async def test_every_end_has_its_word(
+    simulator: StartSimulator,
+    gateway_before: StartGateway,
+    tmp_path: Path,
+    *,
+    script: Script,
+    outcome: str,
+    status: int,
+    basis: str,
+) -> None:
+    """MET-1: exactly one close, whatever happened, and its usage is that of the last packet."""
+    path = tmp_path / "calls.jsonl"
+    _, front = await recorded(simulator, gateway_before, path, script, first_token_timeout=0.3, idle_timeout=0.3)
+    answer = await caller.stream(front.url, caller.call(incremental_output=True))
+    await front.end_of()
+    opened, closed = lines_of(path)
+    assert (closed["outcome"], closed["status"], closed["basis"]) == (outcome, status, basis)
+    packets = [packet for packet in caller.packets(answer.body) if "usage" in packet] if answer.status == 200 else []
+    assert closed["usage"] == (packets[-1]["usage"] if packets else journal.NOTHING)
+    assert opened["ev"] == "open"
+    assert ledger.read([path], rules=ledger.RULES).violations == []
+
+
+@pytest.mark.parametrize("events", [0, 3])
+async def test_a_caller_who_leaves_is_billed_what_it_was_handed(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path, events: int
+) -> None:
+    """MET-1, MET-3: before the first packet nothing, afterwards the last packet; beside it what was generated."""
+    path = tmp_path / "calls.jsonl"
+    script = Script(stall_after=2 + events) if events else Script(first_byte_delay_s=30)
+    upstream, front = await recorded(simulator, gateway_before, path, script)
+    async with caller.dial(front.url) as line:
+        line.send(caller.request(caller.call(incremental_output=True), caller.SSE))
+        await upstream.call()
+        if events:
+            await line.head()
+            await line.piece()
+        line.leave()
+        await front.end_of()
+    closed = lines_of(path)[-1]
+    assert closed["outcome"] == ("client_gone_mid_stream" if events else "client_gone_before_first_packet")
+    assert closed["status"] == 499
+    assert (closed["usage"]["output_tokens"] > 0) == bool(events)
+    assert closed["generated"]["input_tokens"] > 0
+    assert closed["generated"]["output_tokens"] >= closed["usage"]["output_tokens"]
+
+
+async def test_a_call_that_was_retried_is_one_record(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
+) -> None:
+    """I8, ERR-4: two attempts, one bill."""
+    path = tmp_path / "calls.jsonl"
+    upstream = await simulator()
+    with chaos.closed_port() as dead:
+        front = await gateway_before(dead, upstream.url, journal_file=str(path))
+        answer = await caller.stream(front.url, caller.call(incremental_output=True))
+        await front.end_of()
+    _, closed = lines_of(path)
+    assert [attempt["result"] for attempt in closed["attempts"]] == ["ClientConnectorError", "200"]
+    assert closed["usage"] == closed["generated"] == caller.packets(answer.body)[-1]["usage"]
+
+
+async def test_who_leaves_between_the_last_token_and_its_usage_is_billed_without_it(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
+) -> None:
+    """MET-3, row 5: all that was generated is counted by us, and nothing says so but us."""
+    path = tmp_path / "calls.jsonl"
+    # Role, two words, finish; its usage would be the next event.
+    script = Script(text="one two", usage="own", stall_after=4)
+    _, front = await recorded(simulator, gateway_before, path, script, usage_timeout=30)
+    async with caller.dial(front.url) as line:
+        line.send(caller.request(caller.call(incremental_output=True), caller.SSE))
+        await line.head()
+        await line.until(b'" two"')
+        line.leave()
+        await front.end_of()
+    closed = lines_of(path)[-1]
+    assert (closed["outcome"], closed["basis"]) == ("client_gone_mid_stream", "counted")
+    assert closed["usage"] == closed["generated"]
+    assert closed["usage"]["output_tokens"] == 2
+
+
+async def test_a_folded_reply_that_fails_midway_was_generated_and_not_delivered(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
+) -> None:
+    """MET-3: a budget that we hold is held on a stream; of it the caller sees nothing, and upstream has worked."""
+    path = tmp_path / "calls.jsonl"
+    script = Script(reasoning="one two three four five", error_event_after=5)
+    _, front = await recorded(simulator, gateway_before, path, script)
+    answer = await caller.ask(front.url, caller.call(model="deepseek-r1", thinking_budget=1_000))
+    await front.end_of()
+    closed = lines_of(path)[-1]
+    assert (answer.status, closed["outcome"], closed["basis"]) == (500, "upstream_error", "counted")
+    assert (closed["usage"], closed["generated"]["output_tokens"]) == (journal.NOTHING, 4)
+
+
+async def test_two_choices_are_one_record(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
+) -> None:
+    """I8, OUT-7: input once, outputs summed, two attempts."""
+    path = tmp_path / "calls.jsonl"
+    _, front = await recorded(simulator, gateway_before, path)
+    answer = await caller.stream(front.url, caller.call(n=2, incremental_output=True))
+    await front.end_of()
+    _, closed = lines_of(path)
+    ends = [
+        packet for packet in caller.packets(answer.body) if packet["output"]["choices"][0]["finish_reason"] != "null"
+    ]
+    assert closed["usage"]["output_tokens"] == sum(packet["usage"]["output_tokens"] for packet in ends)
+    assert closed["usage"] == closed["generated"]
+    assert len(closed["attempts"]) == 2
+
+
+async def test_a_call_over_a_limit_is_turned_away_with_one_line(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
+) -> None:
+    """LIM-1, I7: the upstream is untouched, nothing is used, the caller is told when to come back."""
+    path = tmp_path / "calls.jsonl"
+    upstream, front = await recorded(simulator, gateway_before, path, limits="rpm=1")
+    assert (await caller.ask(front.url, caller.call())).status == 200
+    answer = await caller.ask(front.url, caller.call())
+    assert answer.status == 429
+    assert orjson.loads(answer.body)["code"] == "Throttling.RateQuota"
+    assert int(answer.headers["retry-after"]) >= 1
+    await front.end_of(2)
+    assert len(upstream.calls) == 1
+    closed = lines_of(path)[-1]
+    assert {"outcome": "throttled", "attempts": [], "usage": journal.NOTHING, "basis": "none"}.items() <= closed.items()
+    assert ledger.read([path], rules=ledger.RULES).violations == []
+
+
+async def test_what_was_reserved_and_not_used_is_given_back(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    """LIM-1: a minute's tokens are enough for many short calls, though not for many of the longest answers."""
+    upstream = await simulator()
+    front = await gateway_before(upstream.url, limits="tpm=20000")
+    for _ in range(4):
+        assert (await caller.ask(front.url, caller.call(max_tokens=12000))).status == 200
+
+
+async def test_an_open_call_that_failed_gives_its_place_back(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    """LIM-1"""
+    upstream = await simulator(Script(status=500))
+    front = await gateway_before(upstream.url, limits="concurrency=1")
+    for _ in range(3):
+        assert (await caller.ask(front.url, caller.call())).status == 500
+
+
+async def test_a_call_that_was_not_let_in_has_no_more_to_say(gateway_before: StartGateway, tmp_path: Path) -> None:
+    """Nobody fills the disk with calls that have no key."""
+    path = tmp_path / "calls.jsonl"
+    front = await gateway_before("http://127.0.0.1:1", journal_file=str(path))
+    with structlog.testing.capture_logs() as lines:
+        await caller.ask(front.url, caller.call(), {"Authorization": ""})
+        await front.end_of()
+    (line,) = [line for line in lines if line["event"] == "call"]
+    assert (line["outcome"], line["key_id"]) == ("rejected", None)
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("fault", "level"),
+    [
+        (faults.NO_KEY, "info"),
+        (faults.UPSTREAM_BROKEN, "warning"),
+        (faults.UPSTREAM_KEY_REFUSED, "error"),
+        (faults.INTERNAL, "error"),
+    ],
+)
+async def test_who_can_mend_it_decides_how_loud_it_is(fault: faults.Fault, level: str) -> None:
+    """Spec ERR: an upstream key of ours that is refused is loud in the log."""
+    exchange = forward.Exchange("r", 0.0, refusal=faults.Refusal(fault, "a cause: and words of upstream's"))
+    with structlog.testing.capture_logs() as lines:
+        record.settle(exchange, record.End.DONE, journal.Journal(None, "continue"))
+    assert lines[0]["log_level"] == level
+    assert lines[0]["cause"] == "a cause"
+
+
+@pytest.mark.parametrize("wait", [*timeouts.Wait])
+def test_every_wait_that_can_expire_has_a_word(wait: timeouts.Wait) -> None:
+    """MET-1: `timeout_<name>`."""
+    exchange = forward.Exchange("r", 0.0, expired=wait)
+    assert record.outcome_of(exchange, record.End.DONE) is record.EXPIRED[wait]
+
+
+def test_a_bug_and_a_caller_who_does_not_read_have_words_of_their_own() -> None:
+    """MET-1"""
+    exchange = forward.Exchange("r", 0.0)
+    assert record.outcome_of(exchange, record.End.BUG) is journal.Outcome.INTERNAL_ERROR
+    assert record.outcome_of(exchange, record.End.STALLED) is journal.Outcome.CLIENT_STALLED

@@ -1,0 +1,166 @@
+"""Claims about the watch: every wait is ended by its own limit, by no other, and named (spec ERR-5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+
+import pytest
+
+from proxy.call.timeouts import Expired, Wait, Watch
+
+LONG = dict.fromkeys(Wait, 60.0)
+ENTERED = [Wait.BODY, Wait.FIRST_TOKEN, Wait.TOKEN, Wait.CALLER]
+
+
+def watch(
+    wait: Wait, limits_s: Mapping[Wait, float] = LONG, *, open_: set[Watch] | None = None, age_s: float = 0.0
+) -> Watch:
+    now = asyncio.get_running_loop().time()
+    return Watch(wait, {**LONG, **limits_s}, set() if open_ is None else open_, now - age_s)
+
+
+async def expiry_of(block: Coroutine[None, None, None]) -> Wait:
+    """Which wait ended a block."""
+    with pytest.raises(Expired) as expired:
+        await block
+    return expired.value.wait
+
+
+@pytest.mark.parametrize("wait", ENTERED, ids=lambda wait: wait.value)
+async def test_a_wait_that_lasts_too_long_ends_the_block_and_is_named(wait: Wait) -> None:
+    with pytest.raises(Expired) as expired:
+        async with watch(wait, {wait: 0.02}):
+            await asyncio.sleep(10)
+    assert expired.value.wait is wait
+    assert str(expired.value) == wait.value
+
+
+@pytest.mark.parametrize("wait", ENTERED, ids=lambda wait: wait.value)
+async def test_a_wait_is_not_ended_by_the_limit_of_another(wait: Wait) -> None:
+    shorter = {other: 0.01 for other in ENTERED if other is not wait}
+    async with watch(wait, shorter):
+        await asyncio.sleep(0.05)
+
+
+async def test_a_wait_entered_again_and_again_lasts_as_long_as_it_likes() -> None:
+    async with watch(Wait.TOKEN, {Wait.TOKEN: 0.05}) as clock:
+        for _ in range(10):
+            await asyncio.sleep(0.01)
+            clock.enter(Wait.TOKEN)
+
+
+async def test_a_shorter_wait_entered_later_is_noticed_in_time() -> None:
+    async def block() -> None:
+        async with watch(Wait.FIRST_TOKEN, {Wait.CALLER: 0.05}) as clock:
+            clock.enter(Wait.CALLER)
+            await asyncio.sleep(10)
+
+    async with asyncio.timeout(1):
+        assert await expiry_of(block()) is Wait.CALLER
+
+
+async def test_the_total_counts_from_the_start_of_the_call_and_nothing_re_arms_it() -> None:
+    async def block() -> None:
+        async with watch(Wait.TOKEN, age_s=59.95) as clock:
+            while True:
+                await asyncio.sleep(0.005)
+                clock.enter(Wait.TOKEN)
+
+    assert await expiry_of(block()) is Wait.TOTAL
+
+
+async def test_a_call_whose_caller_has_left_ends_in_time_and_nothing_re_arms_that() -> None:
+    """MET-5."""
+
+    async def busy() -> None:
+        async with watch(Wait.TOKEN, {Wait.LEFT: 0.05}) as clock:
+            clock.end_within(Wait.LEFT)
+            while True:
+                await asyncio.sleep(0.005)
+                clock.enter(Wait.TOKEN)
+
+    assert await expiry_of(busy()) is Wait.LEFT
+
+
+async def test_it_does_not_put_the_end_of_a_call_off() -> None:
+    async def busy() -> None:
+        async with watch(Wait.TOKEN, {Wait.TOTAL: 0.05, Wait.LEFT: 10}) as clock:
+            clock.end_within(Wait.LEFT)
+            await asyncio.sleep(10)
+
+    assert await expiry_of(busy()) is Wait.TOTAL
+
+
+async def test_a_call_that_is_overdue_already_ends_at_its_first_wait() -> None:
+    with pytest.raises(Expired):
+        async with watch(Wait.TOKEN, age_s=61):
+            await asyncio.sleep(10)
+
+
+async def test_it_is_ended_from_outside_and_the_first_word_counts() -> None:
+    """Spec OPS-2: a drain ends what is left."""
+    clocks: set[Watch] = set()
+
+    async def block() -> None:
+        async with watch(Wait.TOKEN, open_=clocks):
+            (clock,) = clocks
+            clock.expire(Wait.DRAIN)
+            clock.expire(Wait.TOTAL)
+            await asyncio.sleep(10)
+
+    assert await expiry_of(block()) is Wait.DRAIN
+    assert not clocks
+
+
+async def test_a_drain_time_of_nothing_is_no_busy_loop() -> None:
+    """`drain_timeout = 0` is a setting, not the pace of the timer."""
+    looks = 0
+
+    class Counted(Watch):
+        def _look(self) -> None:
+            nonlocal looks
+            looks += 1
+            super()._look()
+
+    loop = asyncio.get_running_loop()
+    async with Counted(Wait.TOKEN, LONG | {Wait.DRAIN: 0.0}, set(), loop.time()):
+        await asyncio.sleep(0.05)
+    assert looks == 1
+
+
+async def test_a_block_that_ends_in_time_leaves_no_timer_and_no_entry() -> None:
+    clocks: set[Watch] = set()
+    async with watch(Wait.TOKEN, {Wait.TOKEN: 0.02}, open_=clocks):
+        assert len(clocks) == 1
+    assert not clocks
+    await asyncio.sleep(0.05)
+
+
+async def test_a_caller_who_leaves_as_the_block_ends_starts_no_timer() -> None:
+    """It would fire into a block that is over."""
+    failed: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
+    async with (over := watch(Wait.TOKEN, {Wait.LEFT: 0.02})):
+        pass
+    over.end_within(Wait.LEFT)
+    await asyncio.sleep(0.1)
+    assert not failed
+
+
+async def test_who_is_cancelled_by_another_is_cancelled_not_expired() -> None:
+    async def work() -> None:
+        async with watch(Wait.TOKEN, {Wait.TOKEN: 5}):
+            await asyncio.sleep(10)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_error_of_the_block_is_what_leaves_it() -> None:
+    with pytest.raises(KeyError):
+        async with watch(Wait.TOKEN):
+            raise KeyError

@@ -1,0 +1,378 @@
+"""Claims about the command line: help that teaches, mistakes told in sentences, exit codes a script can read."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module, metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import click
+import pytest
+from aiohttp import http_parser
+from click.testing import CliRunner, Result
+
+from config import settings
+from proxy import vocabulary
+from proxy.commands import cli, exit_codes, options
+
+ROOT = Path(cli.__file__).parents[2]
+UPSTREAM = ("serve", "--upstream", "http://127.0.0.1:1")
+GROUPS = [("usage", "sum"), ("usage", "verify"), ("usage", "tail"), ("keys", "digest")]
+COMMANDS = [(), *((name,) for name in cli.COMMANDS), *GROUPS]
+
+
+@dataclass(frozen=True)
+class Script:
+    """Two lines of summary,
+    which are no fields.
+
+    text:     what to say,
+              and to say again
+    gap_s:    between writes
+    usage:    where usage comes
+    tools:    calls to answer with
+    replay:   a file to send
+    cut:      break off
+    done:     end with [DONE]
+    """
+
+    text: str | None = None
+    gap_s: float = 0.5
+    usage: Literal["finish", "own"] = "finish"
+    tools: tuple[str, ...] = ()
+    replay: Path | bytes | None = None
+    cut: bool = False
+    done: bool = True
+    delays: tuple[int, ...] = field(default_factory=lambda: (1, 2))
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[Any, ...]]]:
+    """Furnish `proxy.NAME` with a function that ends as told, and return the calls it gets."""
+
+    def furnish(name: str, function: str, ending: int | Exception = 0) -> list[tuple[Any, ...]]:
+        calls: list[tuple[Any, ...]] = []
+
+        def work(*args: Any, **named: Any) -> int:
+            calls.append((*args, *named.items()))
+            if isinstance(ending, Exception):
+                raise ending
+            return ending
+
+        wing, _, stem = name.rpartition(".")
+        module = ModuleType(f"proxy.{name}")
+        module.__dict__.update({function: work, "Script": Script})
+        monkeypatch.setitem(sys.modules, f"proxy.{name}", module)
+        monkeypatch.setattr(import_module(f"proxy.{wing}"), stem, module, raising=False)
+        return calls
+
+    for variable in [name for name in os.environ if name.startswith(settings.PREFIX)]:
+        monkeypatch.delenv(variable)
+    return furnish
+
+
+def run(*arguments: str, env: dict[str, str] | None = None) -> Result:
+    # A wide terminal: what is to fit into 80 columns must do so by itself.
+    return CliRunner().invoke(cli.dashseek, arguments, env={"COLUMNS": "200"} | (env or {}), prog_name="dashseek")
+
+
+def process(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=os.environ | environ, capture_output=True, text=True, check=False
+    )
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_fits_eighty_columns_and_answers_to_both_spellings(
+    command: tuple[str, ...], room: Callable[..., Any]
+) -> None:
+    room("simulation.simulator", "run")
+    long, short = run(*command, "--help"), run(*command, "-h")
+    assert long.exit_code == 0
+    assert long.output == short.output
+    assert max(map(len, long.output.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "command", [(), *((name,) for name in cli.COMMANDS if name != "version"), *GROUPS], ids=" ".join
+)
+def test_help_teaches_with_examples(command: tuple[str, ...], room: Callable[..., Any]) -> None:
+    room("simulation.simulator", "run")
+    assert "Examples:\n  " in run(*command, "--help").output.replace("\n    ", "\n  ")
+
+
+def test_help_of_serve_names_flag_variable_and_default_of_every_setting() -> None:
+    shown = " ".join(run("serve", "--help").output.split())
+    for name in settings.NAMES:
+        assert settings.VARIABLES[name] in shown
+        assert settings.FLAGS.get(name, "") in shown
+    for section in settings.SECTIONS:
+        assert f"{section}: " in shown
+    assert "[DASHSEEK_IDLE_TIMEOUT; default 120]" in shown
+    assert "[DASHSEEK_MAX_BODY_BYTES; default 16MiB]" in shown
+
+
+def test_help_needs_none_of_the_rooms() -> None:
+    """What is asked for most comes at once: neither pydantic nor aiohttp is imported for it."""
+    lines = "import sys; from proxy.commands import cli; cli.dashseek(['-h'], standalone_mode=False); "
+    ended = process("-c", lines + "print({'pydantic', 'aiohttp', 'structlog'} & sys.modules.keys())")
+    assert ended.stdout.splitlines()[-1] == "set()"
+
+
+def test_the_module_is_the_same_program() -> None:
+    """Issue 2: `python -m proxy` does the same."""
+    assert process("-m", "proxy", "--help").stdout == run("--help").output
+    assert process("-m", "proxy", "--version").stdout == run("version").output
+
+
+def test_the_version_names_what_a_bug_report_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "version", lambda name: {"dashseek": "1.2.3", "aiohttp": "4.5.6"}[name])
+    assert run("--version").output.startswith("dashseek 1.2.3 (Python 3.")
+    assert run("version").output == run("--version").output
+
+
+def test_a_checkout_that_is_not_installed_has_no_version_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", unknown)
+    assert "dashseek not installed" in run("version").output
+
+
+def test_a_shell_can_complete_commands_and_flags() -> None:
+    for words, completed in {
+        "dashseek se": "plain,serve",
+        "dashseek serve --idle": "plain,--idle-timeout",
+        "dashseek serve --dialect vl": "plain,vllm",
+    }.items():
+        ended = process(
+            *("-m", "proxy"),
+            _DASHSEEK_COMPLETE="bash_complete",
+            COMP_WORDS=words,
+            COMP_CWORD=str(len(words.split()) - 1),
+        )
+        assert ended.stdout == f"{completed}\n"
+
+
+# serve
+
+
+def test_serve_hands_on_settings_and_models_and_ends_with_the_code_of_the_work(room: Callable[..., Any]) -> None:
+    calls = room("server.process", "serve", exit_codes.Exit.UPSTREAM_REFUSED)
+    ended = run(*UPSTREAM, "--upstream", "http://b", "--map", "x=y", "--no-strict-thinking", "--idle-timeout", "7")
+    assert ended.exit_code == 4
+    ((chosen, rows),) = calls
+    assert (chosen.upstream, chosen.map) == (("http://127.0.0.1:1", "http://b"), {"x": "y"})
+    assert (chosen.strict_thinking, chosen.idle_timeout) == (False, 7)
+    assert "x" in {row["id"] for row in rows}
+
+
+def test_flags_beat_variables_beat_the_file(room: Callable[..., Any], tmp_path: Path) -> None:
+    calls = room("server.process", "serve")
+    file = tmp_path / "dashseek.toml"
+    file.write_text("port = 1\nhead_hold = 1\nheartbeat = 1\n")
+    environ = {"DASHSEEK_PORT": "2", "DASHSEEK_HEAD_HOLD": "2"}
+    assert run(*UPSTREAM, "--config", str(file), "--port", "3", env=environ).exit_code == 0
+    ((chosen, _),) = calls
+    assert (chosen.port, chosen.head_hold, chosen.heartbeat) == (3, 2, 1)
+
+
+def test_wrong_settings_are_lines_on_stderr_and_code_2(room: Callable[..., Any]) -> None:
+    calls = room("server.process", "serve")
+    key = "sk-canary-0123456789"
+    environ = {"DASHSEEK_UPSTREAM_API_KEY": key, "DASHSEEK_HEARTBEET": "1"}
+    ended = run("serve", "--idle-timeout", "soon", "--host", "0.0.0.0", env=environ)
+    assert (ended.exit_code, ended.stdout, calls) == (2, "", [])
+    assert ended.stderr.startswith("Error: wrong settings\n  ")
+    for told in ("upstream: is missing", "idle_timeout (--idle-timeout)", "host (--host)", "did you mean heartbeat?"):
+        assert told in ended.stderr
+    assert key not in ended.output
+    assert "Traceback" not in ended.output
+
+
+def test_rows_that_cannot_be_are_wrong_settings_too(room: Callable[..., Any]) -> None:
+    room("server.process", "serve")
+    ended = run(*UPSTREAM, "--alias", "a=b")
+    assert (ended.exit_code, ended.stderr) == (
+        2,
+        "Error: wrong settings\n  aliases.a (--alias): stands for a model that is not known\n",
+    )
+
+
+def test_a_setting_found_wrong_only_when_it_is_used_is_told_like_the_others(room: Callable[..., Any]) -> None:
+    room("server.process", "serve", settings.SettingsError(["journal_file (--journal-file): cannot be written"]))
+    ended = run(*UPSTREAM)
+    assert (ended.exit_code, ended.stderr) == (
+        2,
+        "Error: wrong settings\n  journal_file (--journal-file): cannot be written\n",
+    )
+
+
+def test_an_unknown_flag_is_code_2_with_a_suggestion() -> None:
+    ended = run("serve", "--idel-timeout", "3")
+    assert ended.exit_code == 2
+    assert "--idle-timeout" in ended.stderr
+
+
+def test_an_unknown_command_is_code_2() -> None:
+    ended = run("serv")
+    assert (ended.exit_code, "No such command 'serv'" in ended.stderr) == (2, True)
+
+
+def test_a_key_is_never_a_flag() -> None:
+    """A flag is in every list of processes."""
+    assert run(*UPSTREAM, "--upstream-api-key", "x").exit_code == 2
+
+
+# Listening
+
+
+def test_a_taken_port_is_code_3_and_a_sentence(room: Callable[..., Any]) -> None:
+    """The error is the one a real server raises."""
+
+    async def listen(port: int) -> None:
+        await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", port)
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match="in use") as refused:
+            asyncio.run(listen(port))
+    room("server.process", "serve", refused.value)
+    ended = run(*UPSTREAM)
+    assert (ended.exit_code, ended.stderr) == (
+        3,
+        "Error: the port is in use: stop who has it, or say another with --port\n",
+    )
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EADDRNOTAVAIL, socket.EAI_NONAME])
+def test_an_address_that_cannot_be_is_a_wrong_setting(room: Callable[..., Any], number: int) -> None:
+    room("server.process", "serve", OSError(number, "no"))
+    assert run(*UPSTREAM).exit_code == 2
+
+
+def test_a_missing_vocabulary_is_told_with_the_command_that_mends_it(room: Callable[..., Any]) -> None:
+    """USE-6: nothing is downloaded, so somebody has to install it."""
+    room("server.process", "serve", vocabulary.VocabularyError("it is gone"))
+    ended = run(*UPSTREAM)
+    assert (ended.exit_code, "it is gone. Mend it with: " in ended.stderr) == (2, True)
+
+
+def test_any_other_failure_keeps_its_traceback(room: Callable[..., Any]) -> None:
+    bug = OSError(errno.EIO, "a bug")
+    room("server.process", "serve", bug)
+    assert run(*UPSTREAM).exception is bug
+
+
+# The house
+
+
+@pytest.mark.parametrize("command", [UPSTREAM, ("demo",), ("simulate",)], ids=lambda command: command[0])
+def test_no_command_runs_where_another_distribution_claims_a_room(
+    command: tuple[str, ...], room: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """design.md 2: `proxy`, `translators` and `config` are names that others install as well."""
+    calls = [room("server.process", "serve"), room("commands.demo", "run"), room("simulation.simulator", "run")]
+    claims = {"proxy": ["dashseek", "proxy.py"], "translators": ["dashseek"], "click": ["click"]}
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: claims)
+    ended = run(*command)
+    assert (ended.exit_code, calls) == (2, [[], [], []])
+    assert "a package of ours is also installed by proxy.py (proxy): give dashseek an environment" in ended.stderr
+
+
+def test_no_command_runs_on_the_slow_parser(room: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """ecosystem.md 7: it reads malformed calls differently."""
+    room("commands.demo", "run")
+    monkeypatch.setattr(http_parser, "HttpRequestParser", http_parser.HttpRequestParserPy)
+    ended = run("demo")
+    assert (ended.exit_code, "without its C parser" in ended.stderr) == (2, True)
+
+
+def test_the_slow_parser_is_noticed_in_a_real_process() -> None:
+    ended = process("-m", "proxy", *UPSTREAM, AIOHTTP_NO_EXTENSIONS="1")
+    assert (ended.returncode, "without its C parser" in ended.stderr) == (2, True)
+
+
+# demo and simulate
+
+
+def test_demo_hands_on_its_two_switches(room: Callable[..., Any]) -> None:
+    calls = room("commands.demo", "run", 1)
+    assert run("demo", "--once", "--port", "0").exit_code == 1
+    assert calls == [(("once", True), ("port", 0))]
+
+
+def test_simulate_without_switches_is_the_default_script(room: Callable[..., Any]) -> None:
+    calls = room("simulation.simulator", "run")
+    assert run("simulate").exit_code == 0
+    assert calls == [(Script(), "127.0.0.1", 8090)]
+
+
+def test_simulate_has_a_switch_for_each_field_of_the_script(room: Callable[..., Any], tmp_path: Path) -> None:
+    calls = room("simulation.simulator", "run")
+    file = tmp_path / "body.sse"
+    file.write_text("")
+    ended = run(
+        *("simulate", "--text", "hi", "--gap", "0.25", "--usage", "own", "--tools", "a {}", "--tools", "b {}"),
+        *("--replay", str(file), "--cut", "--no-done", "--delays", "7", "--host", "::1", "--port", "0"),
+    )
+    assert ended.exit_code == 0, ended.output
+    script = Script("hi", 0.25, "own", ("a {}", "b {}"), file, cut=True, done=False, delays=(7,))
+    assert calls == [(script, "::1", 0)]
+
+
+def test_the_help_of_a_switch_is_the_line_of_its_field() -> None:
+    helps = {switch.name: switch.help for switch in options.of(Script)}
+    assert helps["text"] == "what to say, and to say again"
+    assert helps["done"] == "end with [DONE]"
+    assert helps["delays"] is None
+    assert {type(switch.type) for switch in options.of(Script)} >= {click.Choice, click.Path}
+
+
+@pytest.mark.parametrize("wrong", [("--usage", "there"), ("--replay", "/nowhere"), ("--gap", "soon")], ids=" ".join)
+def test_a_switch_of_another_kind_is_code_2(wrong: tuple[str, str], room: Callable[..., Any]) -> None:
+    room("simulation.simulator", "run")
+    assert run("simulate", *wrong).exit_code == 2
+
+
+# keys
+
+
+@pytest.mark.parametrize("given", ["sk-caller-1\n", "sk-caller-1"])
+def test_a_key_from_standard_input_becomes_an_entry_without_the_key(given: str) -> None:
+    """KEY-1; the digest is that of `printf sk-caller-1 | sha256sum`."""
+    ended = CliRunner().invoke(cli.dashseek, ["keys", "digest", "--name", "team a"], input=given)
+    digest = hashlib.sha256(b"sk-caller-1").hexdigest()
+    assert (ended.exit_code, ended.stdout) == (0, f'\n[[key]]\nname = "team a"\nsha256 = "{digest}"\n')
+
+
+def test_a_key_that_is_none_is_code_2() -> None:
+    ended = CliRunner().invoke(cli.dashseek, ["keys", "digest", "--name", "team a"], input="two words")
+    assert (ended.exit_code, ended.stderr) == (2, "Error: a key is printable ASCII without spaces, on one line\n")
+
+
+def test_a_key_is_asked_for_without_an_echo_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def prompt(*_: Any, **how: Any) -> str:
+        asked.append(how)
+        return "sk-caller-1"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdin", type("Terminal", (), {"isatty": lambda _: True})())
+        patched.setattr(click, "prompt", prompt)
+        cli.dashseek(["keys", "digest", "--name", "a"], standalone_mode=False)
+    assert asked == [{"hide_input": True, "err": True}]

@@ -1,0 +1,133 @@
+"""`dashseek translate`: what would become of a call or of an answer, told offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from click.testing import CliRunner, Result
+
+from proxy.commands import cli
+
+CALL: dict[str, Any] = {
+    "model": "deepseek-ai/DeepSeek-V3.2",
+    "input": {"messages": [{"role": "user", "content": "hi", "mood": "good"}]},
+    "parameters": {
+        "incremental_output": True,
+        "enable_thinking": True,
+        "thinking_budget": 500,
+        "max_tokens": 100,
+        "top_k": 20,
+        "stop": ["a"],
+        "heartbeat": True,
+        "zzz": 1,
+    },
+}
+STREAM = (
+    b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
+    b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
+    b'data: {"choices":[{"index":0,"delta":{"content":""},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":7,"completion_tokens":1}}\n\ndata: [DONE]\n\n'
+)
+COMPLETION = orjson.dumps(
+    {
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 1},
+    }
+)
+
+
+def run(given: bytes, *flags: str) -> Result:
+    return CliRunner().invoke(cli.dashseek, ["translate", *flags], input=given)
+
+
+def explained(document: dict[str, Any], *flags: str) -> dict[str, Any]:
+    result = run(orjson.dumps(document), "--json", *flags)
+    assert result.exit_code == 0, result.output
+    told: dict[str, Any] = orjson.loads(result.output)
+    return told
+
+
+def actions(told: dict[str, Any]) -> dict[str, str]:
+    return {field["field"]: field["action"] for field in told["fields"] if field["field"]}
+
+
+def test_every_field_of_the_call_has_one_line_with_a_reason() -> None:
+    told = explained(CALL, "--sse")
+    said = {"model", "input.messages", "input.messages.mood", *(f"parameters.{name}" for name in CALL["parameters"])}
+    assert {field["field"] for field in told["fields"]} - {""} == said
+    assert all(field["why"] for field in told["fields"] if field["action"] != "kept")
+
+
+def test_what_becomes_of_a_field_depends_on_the_dialect() -> None:
+    assert actions(explained(CALL, "--sse"))["parameters.top_k"] == "dropped"
+    assert actions(explained(CALL, "--sse", "--dialect", "vllm"))["parameters.top_k"] == "kept"
+
+
+def test_the_body_is_the_one_that_would_be_sent() -> None:
+    told = explained(CALL, "--sse", "--dialect", "siliconflow")
+    assert told["path"] == "/chat/completions"
+    assert told["body"]["thinking_budget"] == 500
+    assert told["body"]["max_tokens"] == 100
+
+
+def test_what_upstream_is_told_unasked_is_named_too() -> None:
+    told = explained({"model": "deepseek-v3", "input": {"prompt": "hi"}})
+    added = [field["upstream"] for field in told["fields"] if field["action"] == "added"]
+    assert "max_tokens" in added
+    assert "thinking" in added
+
+
+def test_people_get_text_with_a_line_a_field() -> None:
+    result = run(orjson.dumps(CALL), "--sse")
+    assert result.exit_code == 0
+    assert "POST /chat/completions" in result.output
+    lines = [line for line in result.output.splitlines() if line.startswith("parameters.")]
+    assert len(lines) == len(CALL["parameters"])
+
+
+def test_another_model_can_be_tried() -> None:
+    told = explained({"input": CALL["input"]}, "--model", "deepseek-r1")
+    assert told["body"]["thinking"] == {"type": "enabled"}
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_a_refused_call_says_the_fault_and_exits_with_1(flags: tuple[str, ...]) -> None:
+    result = run(b'{"model":"deepseek-v3"}', *flags)
+    assert result.exit_code == 1
+    assert "BadRequest.EmptyInput" in result.output
+    assert "Required input parameter missing from request." in result.output
+
+
+def test_a_recorded_stream_becomes_packets() -> None:
+    result = run(STREAM, "--answer")
+    assert result.exit_code == 0
+    assert result.output.startswith("id:1\nevent:result\n:HTTP_STATUS/200\ndata:{")
+    assert '"finish_reason":"stop"' in result.output.split("\n\n")[1]
+    assert '"usage":{"input_tokens":7,"output_tokens":1,"total_tokens":8}' in result.output
+
+
+def test_a_recorded_completion_becomes_a_reply() -> None:
+    reply = orjson.loads(run(COMPLETION, "--answer").output)
+    assert reply["output"]["choices"][0]["message"]["content"] == "Hi"
+    assert reply["usage"]["total_tokens"] == 8
+
+
+def test_an_answer_can_be_read_as_the_answer_to_a_call(tmp_path: Path) -> None:
+    asked = tmp_path / "call.json"
+    asked.write_bytes(orjson.dumps({"model": "deepseek-v3", "input": {"prompt": "hi"}}))
+    result = run(STREAM, "--answer", "--call", str(asked))
+    assert [line.count('"content":"Hi"') for line in result.output.splitlines() if line.startswith("data:")] == [1, 1]
+    assert orjson.loads(run(STREAM, "--answer", "--no-sse", "--call", str(asked)).output)["usage"]["total_tokens"] == 8
+
+
+def test_an_answer_that_is_a_failure_is_shown_as_the_callers_error() -> None:
+    result = run(b'{"error":{"message":"Content Exists Risk","type":"invalid_request_error"}}', "--answer")
+    assert result.exit_code == 1
+    assert orjson.loads(result.output)["code"] == "DataInspectionFailed"
+
+
+def test_wrong_settings_exit_with_2() -> None:
+    assert run(b"{}", "--dialect", "klingon").exit_code == 2

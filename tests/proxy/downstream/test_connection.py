@@ -1,0 +1,326 @@
+"""Claims about a connection before any handler: framing, clocks, answers to what is no request (spec ERR-5, ERR-6)."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sys
+import uuid
+
+import pytest
+import structlog.testing
+
+from proxy.downstream import connection as entrance
+from proxy.simulation.simulator import Script
+from tests import caller
+from tests.conftest import StartSimulator
+from tests.proxy.conftest import Running, StartGateway
+from translators import faults
+
+CANARY = "canary-7f3a"
+MALFORMED = (400, "InvalidParameter", faults.BODY_INVALID.message)
+HEALTHY = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+FORM = "POST {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
+
+
+def post(fields: str, body: bytes = b"") -> bytes:
+    return FORM.format(path=caller.GENERATION, fields=f"X-Api-Key: {CANARY}\r\n{fields}").encode("latin-1") + body
+
+
+@pytest.fixture
+async def front(gateway_before: StartGateway) -> Running:
+    """Before no upstream: nothing of this may get so far."""
+    return await gateway_before("http://127.0.0.1:1", header_timeout=0.3)
+
+
+NOT_HTTP = {
+    "not HTTP at all": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + CANARY.encode(),
+    "no such method": f"{CANARY} / HTTP/1.1\r\n\r\n".encode(),
+    "bare LF": f"GET /{CANARY} HTTP/1.1\nHost: localhost\n\n".encode(),
+    "version 2": f"GET /{CANARY} HTTP/2.0\r\nHost: localhost\r\n\r\n".encode(),
+    "no version": f"GET /{CANARY}\r\n\r\n".encode(),
+    "no Host": f"GET /{CANARY} HTTP/1.1\r\n\r\n".encode(),
+    "a header line that never ends": post(f"X-A: {CANARY}{'a' * 9000}\r\n"),
+    "too many headers": post("".join(f"X-{number}: {CANARY}\r\n" for number in range(200))),
+    "space before the colon": post(f"X-A : {CANARY}\r\n"),
+    "a folded header": post(f"X-A: b\r\n {CANARY}\r\n"),
+    "NUL in a header": post(f"X-A: {CANARY}\x00\r\n"),
+    "two lengths": post(f"Content-Length: 2\r\nContent-Length: 3\r\nX-A: {CANARY}\r\n", b"{}"),
+    "a length and chunks": post("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", b"2\r\n{}\r\n0\r\n\r\n"),
+    "a length that is no number": post("Content-Length: +2\r\n", b"{}"),
+    "another transfer encoding": post(f"Transfer-Encoding: x{CANARY}\r\n", b"{}"),
+    "chunks in HTTP/1.0": f"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\nX: {CANARY}\r\n\r\n0\r\n\r\n".encode(),
+    "absolute-form": f"GET http://{CANARY}/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(),
+    "asterisk-form": b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "CONNECT": f"CONNECT {CANARY}:443 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(),
+    "a chunk size that is none": post(f"Transfer-Encoding: chunked\r\nX-A: {CANARY}\r\n", b"ZZ\r\n{}\r\n0\r\n\r\n"),
+    "a chunk size beyond all numbers": post("Transfer-Encoding: chunked\r\n", b"fffffffffffffffff\r\n{}\r\n"),
+    "an encoding that does not exist here": post("Content-Encoding: br\r\nContent-Length: 2\r\n", b"{}"),
+    "an expectation nobody knows": post(f"Expect: {CANARY}\r\nContent-Length: 2\r\n", b"{}"),
+    "an expectation that is no text": post("Expect: x\r\nContent-Length: 2\r\n", b"{}").replace(b"t: x", b"t: \xff"),
+}
+
+
+@pytest.mark.parametrize("wire", NOT_HTTP.values(), ids=NOT_HTTP.keys())
+async def test_what_is_no_request_gets_one_answer_of_ours_and_the_end(front: Running, wire: bytes) -> None:
+    """Whatever stands behind it on the connection is not taken for a request, and nothing of it is repeated."""
+    async with caller.dial(front.url) as line:
+        line.send(wire + HEALTHY)
+        answer = await line.answer()
+        assert answer.fault == MALFORMED
+        assert await line.eof() == b""
+    assert uuid.UUID(answer.json["request_id"])
+    assert answer.headers["connection"] == "close"
+    assert "server" not in answer.headers
+    assert CANARY not in str(answer.headers) + answer.body.decode()
+
+
+async def test_a_flood_of_what_is_no_request_is_one_line_for_many(front: Running) -> None:
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(50):
+            async with caller.dial(front.url) as line:
+                line.send(NOT_HTTP["bare LF"])
+                await line.eof()
+    assert [(line["event"], line["reason"], line["count"]) for line in lines] == [("malformed", "BadStatusLine", 1)]
+    assert CANARY not in str(lines)
+
+
+async def test_the_line_that_comes_later_counts_those_that_were_not_said(
+    front: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.downstream.connection.LINE_EVERY_S", 0.2)
+    with structlog.testing.capture_logs() as lines:
+        for pause_s in (0, 0, 0.3, 0):
+            await asyncio.sleep(pause_s)
+            async with caller.dial(front.url) as line:
+                line.send(NOT_HTTP["CONNECT"])
+                await line.eof()
+    assert [(line["reason"], line["count"]) for line in lines] == [("not origin-form", 1), ("not origin-form", 2)]
+
+
+class TestHeaderTimeout:
+    """For a head to come in, from its first byte to its last."""
+
+    async def test_half_a_head_is_answered_and_closed(self, front: Running) -> None:
+        async with caller.dial(front.url) as line, asyncio.timeout(2):
+            line.send(b"POST / HTTP/1.1\r\nHost: loc")
+            assert (await line.answer()).fault == (500, "RequestTimeOut", faults.TIMED_OUT.message)
+            assert await line.eof() == b""
+
+    async def test_a_head_that_trickles_does_not_re_arm_it(self, front: Running) -> None:
+        async with caller.dial(front.url) as line, asyncio.timeout(2):
+            answer = asyncio.ensure_future(line.answer())
+            while not answer.done():
+                line.send(b"P")
+                await asyncio.sleep(0.02)
+            assert (await answer).status in (400, 500)
+
+    async def test_a_connection_that_says_nothing_is_closed_without_a_word(self, front: Running) -> None:
+        async with caller.dial(front.url) as line, asyncio.timeout(2):
+            assert await line.eof() == b""
+
+    async def test_a_slow_head_in_time_is_served(self, front: Running) -> None:
+        async with caller.dial(front.url) as line:
+            for part in (HEALTHY[:10], HEALTHY[10:30], HEALTHY[30:]):
+                line.send(part)
+                await asyncio.sleep(0.05)
+            assert (await line.answer()).status == 200
+
+    async def test_it_does_not_count_while_a_call_is_served(
+        self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        upstream = await simulator(Script(text="hi", first_byte_delay_s=0.4))
+        front = await gateway_before(upstream.url, header_timeout=0.1)
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(caller.call()))
+            assert (await line.answer()).status == 200
+
+    async def test_it_does_not_count_while_a_body_comes_in(self, gateway_before: StartGateway) -> None:
+        front = await gateway_before("http://127.0.0.1:1", header_timeout=0.1)
+        wire = caller.request(caller.call())
+        async with caller.dial(front.url) as line:
+            line.send(wire[:-20])
+            await asyncio.sleep(0.2)
+            line.send(wire[-20:-10])
+            await asyncio.sleep(0.2)
+            line.send(wire[-10:])
+            assert (await line.answer()).fault[1] == "ModelUnavailable"
+
+    async def test_an_idle_connection_is_kept_for_the_next_call(self, front: Running) -> None:
+        """That is `keepalive_timeout`'s to end."""
+        async with caller.dial(front.url) as line:
+            for _ in range(2):
+                line.send(HEALTHY)
+                assert (await line.answer()).status == 200
+                await asyncio.sleep(0.4)
+            line.send(HEALTHY[:5])
+            assert (await line.answer()).fault[1] == "RequestTimeOut"
+
+
+async def test_an_idle_connection_is_closed_after_its_time(gateway_before: StartGateway) -> None:
+    front = await gateway_before("http://127.0.0.1:1", keepalive_timeout=0.1)
+    async with caller.dial(front.url) as line, asyncio.timeout(2):
+        line.send(HEALTHY)
+        await line.answer()
+        assert await line.eof() == b""
+
+
+@pytest.mark.parametrize("upgrade", ["h2c", "websocket"])
+async def test_an_upgrade_is_ignored_and_the_connection_ends(front: Running, upgrade: str) -> None:
+    """JDK's HttpClient offers h2c with its first call; what stands behind it is not taken for a request."""
+    fields = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": upgrade, "HTTP2-Settings": "AAEAAEAAAAIAAAAB"}
+    async with caller.dial(front.url) as line:
+        line.send(caller.request(caller.call(), fields) + HEALTHY)
+        answer = await line.answer()
+        assert answer.fault[1] == "ModelUnavailable"
+        assert answer.headers["connection"] == "close"
+        assert await line.eof() == b""
+
+
+async def test_who_asks_first_is_told_to_go_on(front: Running) -> None:
+    """`Expect: 100-continue`, as curl says with a long body."""
+    wire = caller.request(caller.call(), {"Expect": "100-continue"})
+    head, _, body = wire.partition(b"\r\n\r\n")
+    async with caller.dial(front.url) as line:
+        line.send(head + b"\r\n\r\n")
+        assert (await line.head()).status == 100
+        line.send(body)
+        assert (await line.answer()).fault[1] == "ModelUnavailable"
+
+
+async def test_calls_sent_ahead_are_answered_in_order(simulator: StartSimulator, gateway_before: StartGateway) -> None:
+    upstream = await simulator(lambda body: Script(text=body["messages"][0]["content"]))
+    front = await gateway_before(upstream.url)
+    async with caller.dial(front.url) as line:
+        line.send(b"".join(caller.request(caller.call(word)) for word in ("one", "two", "three")))
+        said = [(await line.answer()).json["output"]["choices"][0]["message"]["content"] for _ in range(3)]
+    assert said == ["one", "two", "three"]
+
+
+async def test_a_bug_outside_of_any_handler_is_told_as_one_and_logged_with_its_place(
+    front: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("proxy.downstream.connection.check_framing", fail)
+    with structlog.testing.capture_logs() as lines:
+        async with caller.dial(front.url) as line:
+            line.send(HEALTHY)
+            answer = await line.answer()
+    assert answer.fault == (500, "InternalError", faults.INTERNAL.message)
+    (bug,) = lines
+    assert (bug["event"], bug["request_id"]) == ("bug", answer.json["request_id"])
+    assert isinstance(bug["exc_info"], ZeroDivisionError)
+
+
+async def test_a_caller_who_has_left_is_answered_by_nobody(front: Running) -> None:
+    async with caller.dial(front.url) as line:
+        line.send(NOT_HTTP["bare LF"])
+        line.vanish()
+    await asyncio.sleep(0.05)
+
+
+async def test_a_caller_who_reads_nothing_of_a_small_answer_is_cut_by_the_kernel(
+    simulator: StartSimulator, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fits into the buffers is nobody's write any more: no clock of ours sees it wait."""
+    monkeypatch.setattr("proxy.downstream.connection.KERNEL_GRACE_S", 0.2)
+    answer = Script(text="word " * 2_000, deltas_per_write=500)
+    running = await gateway_before((await simulator(answer)).url, write_timeout=0.3, keepalive_timeout=60)
+    server = running.process.runner.server
+    assert server is not None
+    async with caller.dial(running.url, receive_bytes=4096) as line, asyncio.timeout(10):
+        line.send(caller.request(caller.call(), {"X-DashScope-SSE": "disable"}))
+        line.stall()
+        await running.end_of()
+        while server.connections:  # noqa: ASYNC110 - nothing tells that a connection is gone
+            await asyncio.sleep(0.05)
+
+
+async def test_a_head_that_begins_late_has_its_own_time_and_its_own_answer(gateway_before: StartGateway) -> None:
+    """aiohttp's clock for idle connections runs on until a head is whole."""
+    front = await gateway_before("http://127.0.0.1:1", keepalive_timeout=0.2, header_timeout=0.4)
+    async with caller.dial(front.url) as line:
+        line.send(HEALTHY)
+        assert (await line.answer()).status == 200
+        line.send(HEALTHY[:20])
+        await asyncio.sleep(0.3)
+        line.send(HEALTHY[20:])
+        assert (await line.answer()).status == 200
+        line.send(HEALTHY[:20])
+        assert (await line.answer()).fault[1] == "RequestTimeOut"
+
+
+class TestRoom:
+    """A cap on connections, below the limit of open files (reliability.md 1.3)."""
+
+    async def test_beyond_the_cap_it_is_503_and_the_end_whatever_was_sent(self, gateway_before: StartGateway) -> None:
+        front = await gateway_before("http://127.0.0.1:1", max_connections=1)
+        async with caller.dial(front.url) as first:
+            first.send(HEALTHY)
+            assert (await first.answer()).status == 200
+            async with caller.dial(front.url) as second:
+                second.send(post("Content-Length: 100000\r\n", b"a" * 50_000))
+                answer = await second.answer()
+                second.send(b"a" * 50_000)
+                assert answer.fault == (503, "ModelServingError", faults.OVERLOADED.message)
+                assert answer.headers["Connection"] == "close"
+                assert await second.eof() == b""
+            first.send(HEALTHY)
+            assert (await first.answer()).status == 200
+
+    async def test_who_comes_beyond_those_being_told_is_cut_without_a_word(
+        self, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(entrance, "REFUSED_AT_ONCE", 0)
+        front = await gateway_before("http://127.0.0.1:1", max_connections=1)
+        async with caller.dial(front.url) as first, caller.dial(front.url) as second:
+            assert await second.eof() == b""
+            first.send(HEALTHY)
+            assert (await first.answer()).status == 200
+
+    async def test_a_connection_that_ended_makes_room(self, gateway_before: StartGateway) -> None:
+        front = await gateway_before("http://127.0.0.1:1", max_connections=1)
+        for _ in range(5):
+            async with caller.dial(front.url) as line:
+                line.send(HEALTHY)
+                assert (await line.answer()).status == 200
+            await asyncio.sleep(0.02)
+
+    @pytest.mark.parametrize(
+        ("soft", "asked_for", "most"),
+        [
+            (1024, None, 480),
+            (1024, 100, 100),
+            (1024, 5_000, 480),
+            (20, None, 1),
+            (resource.RLIM_INFINITY, None, sys.maxsize),
+            (resource.RLIM_INFINITY, 100, 100),
+        ],
+    )
+    def test_it_never_passes_what_the_limit_of_files_has_room_for(
+        self, monkeypatch: pytest.MonkeyPatch, soft: int, asked_for: int | None, most: int
+    ) -> None:
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
+        assert entrance.most_connections(asked_for) == most
+
+
+class TestFileLimit:
+    """A process may open as many files as it is allowed to, not as many as a shell happens to give."""
+
+    def test_the_soft_limit_becomes_the_hard_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        chosen: list[tuple[int, int]] = []
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (hard - 1, hard))
+        monkeypatch.setattr(resource, "setrlimit", lambda _, limits: chosen.append(limits))
+        entrance.raise_file_limit()
+        assert chosen == [(hard, hard)]
+
+    def test_where_it_cannot_be_raised_it_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(_: int, __: tuple[int, int]) -> None:
+            raise ValueError("current limit exceeds maximum limit")
+
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
+        monkeypatch.setattr(resource, "setrlimit", refuse)
+        entrance.raise_file_limit()

@@ -1,0 +1,252 @@
+"""Claims about the life of the process: it listens, drains on a signal, and leaves nothing open (spec OPS-2).
+
+Signals to a process of its own are in the integration tests; here the signal is this process's, and the gateway's
+inside can be looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+from config import settings
+from proxy.server import lifecycle, process
+from proxy.simulation.simulator import Script
+from tests import caller
+from tests.conftest import StartSimulator
+from tests.proxy.conftest import Running, StartGateway, no_file_left
+from translators import faults
+
+UNAVAILABLE = (503, "ModelUnavailable", faults.UNAVAILABLE.message)
+
+
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def told(front: Running) -> asyncio.Task[None]:
+    """A gateway that waits for a signal of this process."""
+    task = asyncio.create_task(front.process.until_told_to_stop(front.house.clocks))
+    await asyncio.sleep(0.01)
+    return task
+
+
+async def test_a_port_in_use_is_an_error_and_leaves_nothing(gateway_before: StartGateway) -> None:
+    front = await gateway_before("http://127.0.0.1:1")
+    port = int(front.url.rpartition(":")[2])
+    chosen = settings.load({"upstream": ("http://127.0.0.1:1",), "port": port}, None, {})
+    with pytest.raises(OSError, match="address already in use") as error:
+        await lifecycle.start(process.application(front.house), chosen)
+    assert error.value.errno == errno.EADDRINUSE
+
+
+async def test_an_address_of_version_6_is_shown_as_a_url(gateway_before: StartGateway) -> None:
+    try:
+        front = await gateway_before("http://127.0.0.1:1", host="::1")
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    assert front.url.startswith("http://[::1]:")
+
+
+async def test_with_nothing_open_it_ends_at_once(gateway_before: StartGateway) -> None:
+    front = await gateway_before("http://127.0.0.1:1")
+    ending = await told(front)
+    stop()
+    async with asyncio.timeout(1):
+        await ending
+
+
+async def test_with_no_file_left_it_ends_all_the_same(gateway_before: StartGateway) -> None:
+    front = await gateway_before("http://127.0.0.1:1")
+    ending = await told(front)
+    with no_file_left():
+        stop()
+        await asyncio.wait_for(ending, 3)
+
+
+async def test_calls_that_are_open_end_as_they_would_have(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    upstream = await simulator(Script(text="one two three four five", gap_s=0.05))
+    front = await gateway_before(upstream.url)
+    ending = await told(front)
+    async with caller.dial(front.url) as line:
+        line.send(caller.request(caller.call(incremental_output=True), caller.SSE))
+        await line.head()
+        stop()
+        assert caller.text(await line.rest()) == "one two three four five"
+    await ending
+    assert (await front.end_of())[1] == "ok"
+
+
+async def test_new_connections_are_served_during_the_delay_and_refused_after_it(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    upstream = await simulator(Script(text="one", first_byte_delay_s=0.6))
+    front = await gateway_before(upstream.url, drain_delay=0.2)
+    ending = await told(front)
+    stop()
+    await asyncio.sleep(0.05)
+    served = asyncio.create_task(caller.ask(front.url, caller.call()))
+    await asyncio.sleep(0.3)
+    with pytest.raises(ConnectionRefusedError):
+        await caller.ask(front.url, caller.call())
+    assert (await served).status == 200
+    await ending
+
+
+@pytest.mark.parametrize("turns", range(4), ids="{} turns of the loop later".format)
+async def test_who_has_connected_when_the_listener_closes_is_served(
+    simulator: StartSimulator, gateway_before: StartGateway, turns: int
+) -> None:
+    """However far the loop is with them; an ingress that got a reset for a call it has sent could not send it again."""
+    upstream = await simulator(Script(text="one"))
+    front = await gateway_before(upstream.url)
+    address = (urlsplit(front.url).hostname, urlsplit(front.url).port)
+    # The loop stands still while they connect.
+    connected = [socket.create_connection(address) for _ in range(8)]
+    for one in connected:
+        one.sendall(caller.request(caller.call(), {"Connection": "close"}))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await front.process._close()
+    streams = [await asyncio.open_connection(sock=one) for one in connected]
+    heads = await asyncio.gather(*(reader.readline() for reader, _ in streams))
+    assert heads == [b"HTTP/1.1 200 OK\r\n"] * 8
+    for _, writer in streams:
+        writer.close()
+
+
+async def test_a_connection_that_was_let_in_brings_its_first_call_even_after_the_listener_closed(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    upstream = await simulator(Script(text="one"))
+    front = await gateway_before(upstream.url)
+    async with caller.dial(front.url) as line:
+        await asyncio.sleep(0.05)
+        await front.process._close()
+        line.send(caller.request(caller.call()))
+        answer = await line.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+
+
+async def test_who_has_connected_and_takes_its_time_is_waited_for_and_nobody_else(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    """A proxy before us on a busy machine."""
+    upstream = await simulator(Script(text="one"))
+    front = await gateway_before(upstream.url)
+    async with caller.dial(front.url) as kept, caller.dial(front.url) as line:
+        kept.send(caller.request(caller.call()))
+        assert (await kept.answer()).status == 200
+        ending = await told(front)
+        stop()
+        await asyncio.sleep(lifecycle.LATECOMERS_S * 3)
+        line.send(caller.request(caller.call()))
+        assert (await line.answer()).status == 200
+        async with asyncio.timeout(lifecycle.FIRST_CALLS_S / 2):
+            await ending
+
+
+async def test_a_call_that_is_open_gets_no_more_than_the_drain_for_that(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    """Also the first of its connection: it has been brought."""
+    upstream = await simulator(Script(stall_after=1))
+    front = await gateway_before(upstream.url, drain_timeout=0)
+    async with caller.dial(front.url) as line:
+        line.send(caller.request(caller.call(), caller.SSE))
+        await line.head()
+        ending = await told(front)
+        stop()
+        async with asyncio.timeout(lifecycle.FIRST_CALLS_S / 2):
+            assert b":HTTP_STATUS/503" in (await line.rest())
+    await ending
+
+
+async def test_who_connects_and_says_nothing_holds_nobody_up_for_long(gateway_before: StartGateway) -> None:
+    front = await gateway_before("http://127.0.0.1:1")
+    async with caller.dial(front.url):
+        ending = await told(front)
+        stop()
+        async with asyncio.timeout(lifecycle.FIRST_CALLS_S + 2):
+            await ending
+
+
+async def test_a_call_on_a_connection_that_is_kept_is_sent_away_never_reset(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    """It may be asked again at once, on another connection."""
+    upstream = await simulator(Script(text="one", first_byte_delay_s=0.4))
+    front = await gateway_before(upstream.url)
+    ending = await told(front)
+    async with caller.dial(front.url) as kept, caller.dial(front.url) as busy:
+        kept.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await kept.answer()).status == 200
+        busy.send(caller.request(caller.call()))
+        await upstream.call()
+        stop()
+        await asyncio.sleep(0.05)
+        kept.send(caller.request(caller.call()))
+        sent_away = await kept.answer()
+        assert sent_away.fault == UNAVAILABLE
+        assert sent_away.headers["retry-after"] == "1"
+        assert sent_away.headers["connection"] == "close"
+        assert await kept.eof() == b""
+        answer = await busy.answer()
+        assert answer.status == 200
+        assert answer.headers["connection"] == "close"
+    await ending
+    assert len(upstream.calls) == 1
+
+
+async def test_what_outlives_the_drain_ends_with_one_error_frame(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    upstream = await simulator(Script(endless=True, gap_s=0.02))
+    front = await gateway_before(upstream.url, drain_timeout=0.2)
+    ending = await told(front)
+    async with caller.dial(front.url) as line:
+        line.send(caller.request(caller.call(), caller.SSE))
+        await line.head()
+        stop()
+        body = await line.rest()
+    assert body.count(b"event:error\n:HTTP_STATUS/503\n") == 1
+    assert await upstream.calls[0].over() == "aborted"
+    await ending
+
+
+async def test_a_second_signal_cuts_at_once(simulator: StartSimulator, gateway_before: StartGateway) -> None:
+    upstream = await simulator(Script(first_byte_delay_s=30))
+    front = await gateway_before(upstream.url, drain_delay=30)
+    ending = await told(front)
+    async with caller.dial(front.url) as line, asyncio.timeout(2):
+        line.send(caller.request(caller.call()))
+        await upstream.call()
+        stop()
+        await asyncio.sleep(0.05)
+        stop()
+        assert (await line.answer()).fault == UNAVAILABLE
+        await ending
+
+
+async def test_a_caller_who_does_not_read_its_last_frame_holds_nobody_up(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    upstream = await simulator(Script(endless=True, deltas_per_write=200))
+    front = await gateway_before(upstream.url, drain_timeout=0)
+    ending = await told(front)
+    async with caller.dial(front.url, receive_bytes=4096) as line, asyncio.timeout(5):
+        line.send(caller.request(caller.call("a " * 100), caller.SSE))
+        await line.head()
+        line.stall()
+        await asyncio.sleep(0.3)
+        stop()
+        await ending
+    assert not front.house.clocks

@@ -1,0 +1,259 @@
+"""Claims about what the stand-in says: DeepSeek's refusals word for word, and answers that keep to the body."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from proxy.simulation import deepseek
+from proxy.simulation.deepseek import Json, Scale, Script
+from translators import tokens
+
+ASK: Json = {"model": "deepseek-flash", "messages": [{"role": "user", "content": "Hello"}]}
+PLAIN: Json = {**ASK, "thinking": {"type": "disabled"}}
+WEATHER: Json = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "days": {"type": "integer"}, "note": {"type": "string"}},
+            "required": ["city", "days"],
+        },
+    },
+}
+ASKED: Json = {
+    "role": "assistant",
+    "content": None,
+    "reasoning_content": "",
+    "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "X"}'}}],
+}
+TOLD: Json = {"role": "tool", "tool_call_id": "c1", "content": "Sunny."}
+
+
+@pytest.fixture
+def scale(vocabulary: tokens.Vocabulary) -> Scale:
+    return Scale(vocabulary)
+
+
+def message(body: Json, script: Script, scale: Scale) -> Json:
+    answer: Json = deepseek.completion(deepseek.compose(body, script, scale), body)["choices"][0]
+    return {**answer["message"], "finish_reason": answer["finish_reason"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"messages": []}, "Failed to deserialize the JSON body"),
+        ({"messages": "Hello"}, "Failed to deserialize the JSON body"),
+        ({"model": None}, "Failed to deserialize the JSON body"),
+        ({"messages": [{"role": "developer"}]}, "unknown variant `developer`, expected one of `system`, `user`"),
+        ({"max_tokens": 393_217}, "Invalid max_tokens value, the valid range of max_tokens is [1, 393216]"),
+        ({"max_tokens": "many"}, "Failed to deserialize the JSON body"),
+        ({"temperature": 2.1}, "Invalid temperature value"),
+        ({"top_p": 0}, "Invalid top_p value, the valid range of top_p is (0, 1.0]"),
+        ({"n": 2}, "Invalid n value (currently only n = 1 is supported)"),
+        ({"top_logprobs": 21, "logprobs": True}, "Invalid top_logprobs value"),
+        ({"top_logprobs": 1}, "logprobs must be true"),
+        ({"stop": ["x"] * 17}, "at most 16"),
+        ({"stream_options": {"include_usage": True}}, "stream_options should be set along with stream = true"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.type `json_schema` is unavailable now"),
+        ({"response_format": {"type": "json_object"}}, "must contain the word 'json'"),
+        ({"tools": [{"type": "function", "function": {"name": "no good"}}]}, "does not match pattern"),
+        ({"tools": [WEATHER], "tool_choice": "required"}, "Thinking mode does not support this tool_choice"),
+        (
+            {"thinking": {"type": "disabled"}, "tool_choice": {"type": "function", "function": {"name": "other"}}},
+            "not among the tools",
+        ),
+        ({"messages": [*ASK["messages"], TOLD]}, "must be a response to a preceding message"),
+        (
+            {"tools": [WEATHER], "messages": [*ASK["messages"], ASKED | {"reasoning_content": None}, TOLD]},
+            "The `reasoning_content` in the thinking mode must be passed back to the API.",
+        ),
+        ({"messages": [{"role": "assistant", "content": "I", "prefix": True}]}, "beta"),
+    ],
+)
+def test_what_deepseek_refuses_is_refused_in_its_words(change: Json, text: str) -> None:
+    """upstream.md A.1."""
+    assert text in (deepseek.fault(ASK | change, beta=False) or "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"model": "no-such-model", "top_k": 5, "seed": 1, "anything": {}},
+        {"max_tokens": 393_216, "temperature": 2, "top_p": 1, "n": 1, "stop": "x"},
+        {"tools": [WEATHER], "messages": [*ASK["messages"], ASKED, TOLD]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "json"}]}]}
+        | {"response_format": {"type": "json_object"}},
+        {"reasoning_effort": "none", "tools": [WEATHER], "tool_choice": "required"},
+    ],
+)
+def test_what_deepseek_takes_is_taken(change: Json) -> None:
+    assert deepseek.fault(ASK | change, beta=False) is None
+
+
+def test_a_prompt_without_room_for_its_answer_is_told_both_lengths(scale: Scale) -> None:
+    """upstream.md D.1: the text from which proxies read the limit."""
+    body, script = {**PLAIN, "max_tokens": 100}, Script(context_tokens=104)
+    answer = deepseek.compose(body, script, scale)
+    assert "maximum context length is 104 tokens. However, you requested 105 tokens (5 in the messages" in str(
+        deepseek.too_long(answer, body, script)
+    )
+    assert deepseek.too_long(answer, body, Script(context_tokens=105)) is None
+
+
+def test_thinking_is_on_unless_switched_off(scale: Scale) -> None:
+    assert "reasoning_content" in message(ASK, Script(), scale)
+    for off in ({"thinking": {"type": "disabled"}}, {"reasoning_effort": "none"}):
+        assert "reasoning_content" not in message(ASK | off, Script(), scale)
+
+
+def test_a_continued_turn_that_brings_its_chain_does_not_think_again(scale: Scale) -> None:
+    """spec OUT-9: the second leg of a budget."""
+    prefix = {"role": "assistant", "content": "", "reasoning_content": "Hm.", "prefix": True}
+    body = {**ASK, "messages": [*ASK["messages"], prefix]}
+    assert deepseek.fault(body, beta=True) is None
+    assert "reasoning_content" not in message(body, Script(), scale)
+
+
+def test_the_first_tool_is_called_with_what_its_schema_requires(scale: Scale) -> None:
+    answer = message({**ASK, "tools": [WEATHER]}, Script(), scale)
+    assert (answer["content"], answer["finish_reason"]) == ("", "tool_calls")
+    assert answer["tool_calls"][0]["function"] == {"name": "get_weather", "arguments": '{"city":"city","days":1}'}
+
+
+def test_a_tool_result_is_answered_in_words(scale: Scale) -> None:
+    body = {**ASK, "tools": [WEATHER], "messages": [*ASK["messages"], ASKED, TOLD]}
+    assert message(body, Script(), scale)["content"] == "The tool said: Sunny."
+
+
+def test_a_choice_of_tools_is_kept_to(scale: Scale) -> None:
+    other = {"type": "function", "function": {"name": "other"}}
+    body = {**PLAIN, "tools": [WEATHER, other]}
+    named = message({**body, "tool_choice": other}, Script(), scale)
+    assert named["tool_calls"][0]["function"] == {"name": "other", "arguments": "{}"}
+    assert "tool_calls" not in message({**body, "tool_choice": "none"}, Script(), scale)
+    assert "tool_calls" in message({**body, "tool_choice": "required"}, Script(), scale)
+
+
+def test_a_script_may_call_several_tools_with_any_arguments_after_a_text(scale: Scale) -> None:
+    script = Script(text="Wait.", tools=('a {"x": 1}', "b not json", "c"))
+    answer = deepseek.compose(PLAIN, script, scale)
+    assert [(name, "".join(arguments)) for name, arguments in answer.tools] == [
+        ("a", '{"x": 1}'),
+        ("b", "not json"),
+        ("c", "{}"),
+    ]
+    assert "".join(answer.content) == "Wait."
+    deltas = [chunk["choices"][0]["delta"] for chunk in deepseek.chunks(answer, PLAIN, script, scale)]
+    first, *later = [delta["tool_calls"][0] for delta in deltas if delta.get("tool_calls", [{}])[0].get("index") == 0]
+    assert first["function"] == {"name": "a", "arguments": ""}
+    assert all(call.keys() == {"index", "function"} for call in later)
+
+
+def test_the_value_of_every_kind_of_schema_fits_it() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "a": {"type": "array", "items": {"type": "boolean"}, "minItems": 1},
+            "b": {"type": "array"},
+            "c": {"enum": ["red", "blue"]},
+            "d": {"type": "object", "properties": {}, "required": ["inner"]},
+            "e": {"type": "number"},
+            "f": {"type": "null"},
+            "g": {"type": "string", "default": "x"},
+        },
+        "required": list("abcdefg"),
+    }
+    assert deepseek._sample(schema, "") == {
+        "a": [True],
+        "b": [],
+        "c": "red",
+        "d": {"inner": "inner"},
+        "e": 1.5,
+        "f": None,
+        "g": "x",
+    }
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "reasoning", "content", "completion_tokens"),
+    [(1, "a", "", 1), (2, "a b", "", 2), (3, "a b", "", 3), (4, "a b", "c", 4), (5, "a b", "c d", 5)],
+)
+def test_max_tokens_counts_the_chain_and_its_end(
+    max_tokens: int, reasoning: str, content: str, completion_tokens: int
+) -> None:
+    """upstream.md F.3; tokenizer.md 4.3."""
+    answer = deepseek.compose({**ASK, "max_tokens": max_tokens}, Script(reasoning="a b", text="c d"), Scale(None))
+    assert ("".join(answer.reasoning or ()), "".join(answer.content)) == (reasoning, content)
+    assert answer.usage["completion_tokens"] == completion_tokens
+    assert answer.finish == ("stop" if max_tokens == 5 else "length")
+
+
+def test_a_tool_call_that_max_tokens_cuts_is_not_shown(scale: Scale) -> None:
+    answer = deepseek.compose({**PLAIN, "tools": [WEATHER], "max_tokens": 20}, Script(), scale)
+    assert (answer.tools, answer.finish) == ((), "length")
+
+
+@pytest.mark.parametrize("stop", ["said", ["Hello", "said"]])
+def test_the_first_stop_ends_the_text_and_is_not_shown(stop: Any, scale: Scale) -> None:
+    assert message({**PLAIN, "stop": stop}, Script(), scale)["content"] == "You "
+
+
+def test_json_mode_gets_json(scale: Scale) -> None:
+    body = {**PLAIN, "response_format": {"type": "json_object"}}
+    assert orjson.loads(message(body, Script(), scale)["content"]) == {"you_said": "Hello"}
+
+
+@pytest.mark.parametrize("text", ["a 你好 😀👨‍👩‍👧 b", "  \n\n x\t", ""])
+def test_pieces_join_to_the_text_and_none_is_empty(text: str, vocabulary: tokens.Vocabulary) -> None:
+    for scale in (Scale(vocabulary), Scale(None)):
+        pieces = list(scale.split(text))
+        assert "".join(pieces) == text
+        assert all(pieces)
+
+
+def test_logprobs_come_for_the_chain_and_the_text_apart(scale: Scale) -> None:
+    body = {**ASK, "logprobs": True, "top_logprobs": 2}
+    script = Script(reasoning="Hello", text="Yes")
+    answer = deepseek.compose(body, script, scale)
+    logprobs = deepseek.completion(answer, body)["choices"][0]["logprobs"]
+    assert [entry["token"] for entry in logprobs["content"]] == ["Yes"]
+    assert [entry["token"] for entry in logprobs["reasoning_content"]] == ["Hello"]
+    assert [top["token"] for top in logprobs["content"][0]["top_logprobs"]] == ["Yes", "a"]
+    _, thought, said, finish = deepseek.chunks(answer, {**body, "stream": True}, script, scale)
+    assert thought["choices"][0]["logprobs"]["content"] is None
+    assert said["choices"][0]["logprobs"]["reasoning_content"] is None
+    assert finish["choices"][0]["logprobs"] is None
+
+
+@pytest.mark.parametrize(
+    ("messages", "marks"),
+    [
+        ([("user", "Hello")], 4),
+        ([("system", "Hello"), ("user", "Hello")], 4),
+        ([("user", "Hello"), ("assistant", "Hello"), ("user", "Hello")], 8),
+    ],
+)
+def test_a_prompt_is_its_texts_and_the_marks_of_the_v4_template(
+    messages: list[tuple[str, str]], marks: int, scale: Scale
+) -> None:
+    """tokenizer.md 4.1: bos, User and Assistant, think or its end; an old turn also its end of sentence."""
+    body = {**PLAIN, "messages": [{"role": role, "content": content} for role, content in messages]}
+    answer = deepseek.compose(body, Script(), scale)
+    assert answer.usage["prompt_tokens"] == len(messages) * scale.count("Hello") + marks
+
+
+def test_usage_adds_up_wherever_it_comes(scale: Scale) -> None:
+    body = {**ASK, "stream": True, "stream_options": {"include_usage": True}, "tools": [WEATHER]}
+    script = Script(usage="every")
+    answer = deepseek.compose(body, script, scale)
+    for chunk in deepseek.chunks(answer, body, script, scale):
+        usage = chunk["usage"]
+        assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+        assert usage["completion_tokens"] >= usage["completion_tokens_details"]["reasoning_tokens"]
+    assert usage == answer.usage

@@ -1,0 +1,234 @@
+"""Claims about what is measured of a call: its labels are closed sets, its numbers those of its record."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import time
+import timeit
+
+import pytest
+
+from proxy.call import forward, record
+from proxy.metering import journal
+from proxy.simulation.simulator import Script
+from proxy.telemetry import log_writer, metrics
+from proxy.telemetry import series as tally
+from proxy.upstream import client
+from tests import caller
+from tests.conftest import StartSimulator
+from tests.proxy.conftest import StartGateway
+
+THINKING = {"enable_thinking": True, "incremental_output": True}
+
+
+def values(measured: metrics.Metrics, row: tally.Row) -> dict[tuple[str, ...], float]:
+    """Each series of a row: a counter's value, a histogram's number of observations."""
+    found = measured.read()[row.name]
+    return {labels: sum(series[:-1]) if row.buckets else series[0] for labels, series in found.items()}
+
+
+def row_of(name: str) -> tally.Row:
+    (row,) = (row for row in metrics.ROWS if row.name == name)
+    return row
+
+
+async def test_an_answered_call_is_counted_once_everywhere(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    upstream_ = await simulator()
+    running = await gateway_before(upstream_.url)
+    measured = running.metrics
+    answer = await caller.stream(running.url, caller.call("Hi", "deepseek-v3.2", **THINKING))
+    await running.end_of()
+    used = caller.packets(answer.body)[-1]["usage"]
+    assert values(measured, metrics.REQUESTS) == {("deepseek-v3.2", "sse", "200", "ok", "ok"): 1}
+    assert values(measured, metrics.DURATION) == {("deepseek-v3.2", "chat", ""): 1}
+    assert values(measured, metrics.FIRST_TOKEN) == {("deepseek-v3.2", "chat"): 1}
+    assert values(measured, metrics.PER_TOKEN) == {("deepseek-v3.2", "chat"): 1}
+    assert values(measured, metrics.TOKENS) == {
+        ("deepseek-v3.2", "input", "upstream_final"): used["input_tokens"],
+        ("deepseek-v3.2", "output", "upstream_final"): used["output_tokens"],
+        ("deepseek-v3.2", "reasoning", "upstream_final"): used["output_tokens_details"]["reasoning_tokens"],
+        ("deepseek-v3.2", "cached", "upstream_final"): used["prompt_tokens_details"]["cached_tokens"],
+    }
+    assert values(measured, metrics.DELIVERED) == {
+        ("deepseek-v3.2", "input"): used["input_tokens"],
+        ("deepseek-v3.2", "output"): used["output_tokens"],
+    }
+    assert values(measured, metrics.RECORDS) == {("ok",): 1}
+    assert values(measured, metrics.ATTEMPTS) == {(upstream_.url, "200", "false"): 1}
+    assert values(measured, metrics.OVERHEAD) == {("read",): 1, ("translate",): 1, ("close",): 1}
+    assert values(measured, metrics.DRIFT) == {(): 1}
+    assert values(measured, metrics.CANCELLED) == values(measured, metrics.REJECTIONS) == {}
+
+
+async def test_a_reply_has_no_time_to_first_token(simulator: StartSimulator, gateway_before: StartGateway) -> None:
+    running = await gateway_before((await simulator()).url)
+    measured = running.metrics
+    await caller.ask(running.url, caller.call())
+    await running.end_of()
+    assert values(measured, metrics.REQUESTS) == {("deepseek-v3", "json", "200", "ok", "ok"): 1}
+    assert values(measured, metrics.FIRST_TOKEN) == {}
+
+
+@pytest.mark.parametrize("model", ["gpt-4", "a" * 500, 'x"}\nfake_metric 1', "deepseek-v3\x00"])
+async def test_a_model_that_a_caller_invents_is_other(gateway_before: StartGateway, model: str) -> None:
+    running = await gateway_before("http://127.0.0.1:1")
+    measured = running.metrics
+    await caller.ask(running.url, caller.call(model=model))
+    await running.end_of()
+    assert values(measured, metrics.REQUESTS) == {("other", "json", "400", "InvalidParameter", "rejected"): 1}
+    assert values(measured, metrics.RECORDS) == {}
+
+
+async def test_an_alias_is_counted_as_the_model_it_stands_for(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    running = await gateway_before((await simulator()).url, aliases=("qwen-turbo=deepseek-v3",))
+    measured = running.metrics
+    await caller.ask(running.url, caller.call(model="Vendor/QWEN-turbo"))
+    await running.end_of()
+    ((model, *_),) = values(measured, metrics.REQUESTS)
+    assert model == "deepseek-v3"
+
+
+@pytest.mark.parametrize(("events", "phase"), [(0, "before_first_packet"), (3, "mid_stream")])
+async def test_a_caller_who_leaves_is_counted_by_phase(
+    simulator: StartSimulator, gateway_before: StartGateway, events: int, phase: str
+) -> None:
+    script = Script(stall_after=events) if events else Script(first_byte_delay_s=30)
+    upstream_ = await simulator(script)
+    running = await gateway_before(upstream_.url)
+    measured = running.metrics
+    async with caller.dial(running.url) as line:
+        line.send(caller.request(caller.call(incremental_output=True), caller.SSE))
+        await upstream_.call()
+        if events:
+            await line.head()
+            await line.piece()
+        assert values(measured, row_of("dashseek_requests_in_flight")) == {(): 1}
+        assert values(measured, row_of("dashseek_streams_open")) == {(): 1}
+        assert values(measured, row_of("dashseek_upstream_connections"))["acquired",] == 1
+        line.leave()
+        await running.end_of()
+    assert values(measured, metrics.CANCELLED) == {(phase,): 1}
+    ((*_, status, code, outcome),) = values(measured, metrics.REQUESTS)
+    assert (status, code, outcome) == ("499", "none", f"client_gone_{phase}")
+    assert values(measured, row_of("dashseek_requests_in_flight")) == {(): 0}
+    assert values(measured, row_of("dashseek_streams_open")) == {(): 0}
+    assert values(measured, row_of("dashseek_upstream_connections"))["acquired",] == 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "chosen", "body"),
+    [
+        ("rpm", {"limits": "rpm=1"}, caller.call()),
+        ("tpm", {"limits": "tpm=1"}, caller.call()),
+        ("burst", {"limits": "burst=1"}, caller.call()),
+        ("body", {"max_body_bytes": 1_000}, caller.call("a" * 2_000)),
+    ],
+)
+async def test_a_call_over_a_limit_is_counted_by_limit(
+    simulator: StartSimulator, gateway_before: StartGateway, limit: str, chosen: dict[str, object], body: caller.Json
+) -> None:
+    running = await gateway_before((await simulator()).url, **chosen)
+    measured = running.metrics
+    for _ in range(2):
+        await caller.ask(running.url, body)
+    await running.end_of(2)
+    assert values(measured, metrics.REJECTIONS)[limit,] >= 1
+    assert len(values(measured, metrics.REJECTIONS)) == 1
+
+
+async def test_concurrency_is_a_limit_too(simulator: StartSimulator, gateway_before: StartGateway) -> None:
+    """Its code is that of an upstream without room: the label tells them apart."""
+    upstream_ = await simulator(Script(first_byte_delay_s=30))
+    running = await gateway_before(upstream_.url, limits="concurrency=1")
+    measured = running.metrics
+    async with caller.dial(running.url) as line:
+        line.send(caller.request(caller.call(), caller.SSE))
+        await upstream_.call()
+        await caller.ask(running.url, caller.call())
+    assert values(measured, metrics.REJECTIONS) == {("concurrency",): 1}
+
+
+async def test_a_refusal_of_upstreams_is_no_limit_of_ours(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    running = await gateway_before((await simulator(Script(status=429))).url)
+    measured = running.metrics
+    await caller.ask(running.url, caller.call())
+    await running.end_of()
+    assert values(measured, metrics.REJECTIONS) == {}
+
+
+async def test_a_retry_is_counted_as_one(simulator: StartSimulator, gateway_before: StartGateway) -> None:
+    alive = (await simulator()).url
+    running = await gateway_before("http://127.0.0.1:1", alive)
+    measured = running.metrics
+    await caller.ask(running.url, caller.call())
+    await running.end_of()
+    assert values(measured, metrics.ATTEMPTS) == {
+        ("http://127.0.0.1:1", "ClientConnectorError", "false"): 1,
+        (alive, "200", "true"): 1,
+    }
+
+
+async def test_a_status_that_upstream_invents_is_other(gateway_before: StartGateway) -> None:
+    measured = (await gateway_before("http://127.0.0.1:1")).metrics
+    exchange = forward.Exchange("r", 0.0, attempts=[client.Attempt("t", result=str(number)) for number in (599, 731)])
+    measured.keep(exchange, record.settle(exchange, record.End.DONE, journal.Journal(None, "continue")))
+    assert values(measured, metrics.ATTEMPTS) == {("t", "other", "false"): 2}
+
+
+async def test_a_loop_that_was_held_up_is_seen(gateway_before: StartGateway) -> None:
+    running = await gateway_before("http://127.0.0.1:1")
+    async with metrics.opened(running.house) as measured:
+        await asyncio.sleep(0)
+        end = time.monotonic() + 2 * metrics.LAG_EVERY_S
+        while time.monotonic() < end:
+            pass
+        for _ in range(3):
+            await asyncio.sleep(0)
+        *counts, total_s = measured.read()[metrics.LAG.name][()]
+    assert sum(counts) == 1
+    assert total_s >= metrics.LAG_EVERY_S * 0.9
+
+
+async def test_log_lines_that_nobody_reads_are_counted(gateway_before: StartGateway) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with contextlib.closing(log_writer.Outlet(writer)) as log:
+        log.write("line\n")
+    os.close(writer)
+    measured = metrics.Metrics((await gateway_before("http://127.0.0.1:1")).house, log)
+    assert values(measured, metrics.LOG_DROPPED) == {(): 1}
+
+
+def test_names_are_what_prometheus_users_expect() -> None:
+    names = [row.name for row in metrics.ROWS]
+    assert len(names) == len(set(names))
+    for row in metrics.ROWS:
+        assert re.fullmatch(r"(dashseek|gen_ai_server)_[a-z_]+", row.name)
+        assert row.name.endswith("_total") == (row.kind == "counter")
+        assert bool(row.buckets) == (row.kind == "histogram")
+        assert list(row.buckets) == sorted(set(row.buckets))
+        assert row.meaning.endswith(".")
+
+
+def test_every_outcome_has_a_place() -> None:
+    assert set(metrics.PHASES) <= {outcome.value for outcome in journal.Outcome}
+
+
+async def test_a_call_costs_a_few_microseconds(simulator: StartSimulator, gateway_before: StartGateway) -> None:
+    """The goal is 15 µs; the bound leaves room for a busy machine."""
+    running = await gateway_before((await simulator()).url)
+    measured = running.metrics
+    await caller.stream(running.url, caller.call("Hi", "deepseek-v3.2", **THINKING))
+    exchange, _ = await running.end_of()
+    closing = record.settle(exchange, record.End.DONE, journal.Journal(None, "continue"))
+    best_s = min(timeit.repeat(lambda: measured.keep(exchange, closing), number=2_000, repeat=5)) / 2_000
+    assert best_s < 45e-6, f"{best_s * 1e6:.1f} µs"

@@ -1,0 +1,300 @@
+"""Claims about the way to an upstream: what is sent, what is retried, and what never is (spec ERR-4, OPS-3)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from config import settings
+from proxy.simulation.simulator import Script
+from proxy.upstream import client
+from tests.conftest import StartSimulator
+from translators import faults
+from translators.openai import failures
+
+POST = client.Post("/chat/completions", b'{"model":"m","messages":[{"role":"user","content":"hi"}]}', "sk-key")
+TERMS = failures.Terms(input_limit=1000, own_key=False)
+
+
+@contextlib.asynccontextmanager
+async def before(*targets: str, **chosen: object) -> AsyncIterator[client.Upstream]:
+    async with client.opened(settings.load({"upstream": targets, **chosen}, None, {})) as upstreams:
+        yield upstreams
+
+
+async def ask(upstreams: client.Upstream, post: client.Post = POST) -> tuple[bytes, list[client.Attempt]]:
+    """One call, read to its end."""
+    attempts: list[client.Attempt] = []
+    with contextlib.closing(await upstreams.post(post, attempts)) as response:
+        return await client.completion_of(response), attempts
+
+
+async def refusal_of(upstreams: client.Upstream) -> tuple[faults.Refusal, list[client.Attempt]]:
+    attempts: list[client.Attempt] = []
+    with (
+        pytest.raises(faults.Refusal) as refusal,
+        contextlib.closing(await upstreams.post(POST, attempts)) as response,
+    ):
+        raise await client.failure_of(response, TERMS)
+    return refusal.value, attempts
+
+
+@pytest.fixture
+def closed_port() -> Iterator[str]:
+    """A target that refuses connections: bound by us, so that nobody else takes it, and not listening."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+
+
+class TestWhatIsSent:
+    async def test_the_headers_are_ours_and_no_others(self, simulator: StartSimulator) -> None:
+        """Built from zero: nothing of the caller's request is passed on but its trace."""
+        simulated = await simulator()
+        post = client.Post(POST.path, POST.body, POST.key, {"traceparent": "00-a-b-01"})
+        async with before(simulated.url) as upstreams:
+            await ask(upstreams, post)
+        headers = dict(simulated.calls[0].headers)
+        assert headers.pop("Host") == simulated.url.removeprefix("http://")
+        assert headers.pop("Content-Length") == str(len(POST.body))
+        assert headers == {
+            "Authorization": "Bearer sk-key",
+            "Content-Type": "application/json",
+            "Accept": "*/*",
+            # Compressed events would wait for each other.
+            "Accept-Encoding": "identity",
+            "User-Agent": "dashseek",
+            "traceparent": "00-a-b-01",
+        }
+        assert simulated.calls[0].raw == POST.body
+
+    async def test_without_a_key_there_is_no_authorization(self, simulator: StartSimulator) -> None:
+        simulated = await simulator()
+        async with before(simulated.url) as upstreams:
+            await ask(upstreams, client.Post(POST.path, POST.body, None))
+        assert "Authorization" not in simulated.calls[0].headers
+
+    async def test_a_proxy_of_the_environment_is_not_asked(
+        self, simulator: StartSimulator, monkeypatch: pytest.MonkeyPatch, closed_port: str
+    ) -> None:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, closed_port)
+        async with before((await simulator()).url) as upstreams:
+            await ask(upstreams)
+
+    async def test_a_redirect_is_a_failure_and_is_not_followed(self, simulator: StartSimulator) -> None:
+        simulated = await simulator(Script(status=307))
+        async with before(simulated.url) as upstreams:
+            refusal, _ = await refusal_of(upstreams)
+        assert refusal.fault == faults.UPSTREAM_BROKEN
+        assert len(simulated.calls) == 1
+
+
+class TestTheOneRetry:
+    async def test_where_a_target_refuses_the_next_is_asked(self, simulator: StartSimulator, closed_port: str) -> None:
+        async with before(closed_port, (await simulator()).url) as upstreams:
+            _, attempts = await ask(upstreams)
+        assert [attempt.result for attempt in attempts] == ["ClientConnectorError", "200"]
+
+    async def test_where_all_refuse_the_model_is_unavailable(self, closed_port: str) -> None:
+        async with before(closed_port) as upstreams:
+            refusal, attempts = await refusal_of(upstreams)
+        assert refusal.fault == faults.UNAVAILABLE
+        assert len(attempts) == 2
+
+    async def test_where_no_name_leads_anywhere_no_connection_was_there_before(self) -> None:
+        async with before("http://nowhere.invalid") as upstreams:
+            _, attempts = await refusal_of(upstreams)
+        assert [(attempt.result, attempt.reused) for attempt in attempts] == [("ClientConnectorDNSError", False)] * 2
+
+    async def test_a_third_target_is_not_asked(self, simulator: StartSimulator, closed_port: str) -> None:
+        """At most one retry: a caller has clocks of its own."""
+        simulated = await simulator()
+        async with before(closed_port, closed_port, simulated.url) as upstreams:
+            await refusal_of(upstreams)
+        assert not simulated.calls
+
+    async def test_a_target_that_could_not_be_reached_is_tried_last_for_a_while(
+        self, simulator: StartSimulator, closed_port: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Passive ejection: only the first call loses a try to it, until its time is over."""
+        simulated = await simulator()
+        async with before(closed_port, simulated.url) as upstreams:
+            tries = [[attempt.target for attempt in (await ask(upstreams))[1]] for _ in range(3)]
+            monkeypatch.setattr(client, "EJECTED_S", -1.0)
+            upstreams._eject(closed_port)
+            tries.append([attempt.target for attempt in (await ask(upstreams))[1]])
+        assert tries == [[closed_port, simulated.url], [simulated.url], [simulated.url], [closed_port, simulated.url]]
+
+    @pytest.mark.parametrize("status", [429, 500, 503])
+    async def test_an_answer_is_an_answer(self, simulator: StartSimulator, status: int) -> None:
+        simulated = await simulator(Script(status=status))
+        async with before(simulated.url, simulated.url) as upstreams:
+            _, attempts = await refusal_of(upstreams)
+        assert len(attempts) == len(simulated.calls) == 1
+
+    async def test_a_new_connection_that_dies_is_not_tried_again(self) -> None:
+        """It may have been served."""
+        async with listening(deaf) as url, before(url) as upstreams:
+            refusal, attempts = await refusal_of(upstreams)
+        assert refusal.fault == faults.UPSTREAM_BROKEN
+        assert [attempt.result for attempt in attempts] == ["ServerDisconnectedError"]
+
+    async def test_a_pooled_connection_that_had_died_is_replaced_by_a_new_one(self, simulator: StartSimulator) -> None:
+        """Even where every other of the pool has died as well."""
+        simulated = await simulator()
+        async with before(simulated.url) as upstreams:
+            await asyncio.gather(*(ask(upstreams) for _ in range(4)))
+            _sever(upstreams)
+            _, attempts = await ask(upstreams)
+        assert [(attempt.reused, attempt.result.isdigit()) for attempt in attempts] == [(True, False), (False, True)]
+        assert len(simulated.calls) == 5
+
+    async def test_an_upstream_that_closes_idle_connections_costs_no_call(self, simulator: StartSimulator) -> None:
+        """reliability.md 1.3: without the retry one call of a hundred fails. No call is served twice."""
+        calls, lanes = 2_000, 20
+        simulated = await simulator(Script(text="hi", keepalive_timeout_s=0.05))
+        async with before(simulated.url) as upstreams:
+
+            async def lane(number: int) -> int:
+                retried = 0
+                for turn in range(calls // lanes):
+                    _, attempts = await ask(upstreams)
+                    retried += len(attempts) - 1
+                    # All around the moment at which the other side closes.
+                    await asyncio.sleep(0.046 + (turn * lanes + number) % 9 * 0.001)
+                return retried
+
+            retried = sum(await asyncio.gather(*map(lane, range(lanes))))
+        assert len(simulated.calls) == calls
+        assert simulated.connections >= retried
+
+
+class TestAnswers:
+    @pytest.mark.parametrize("status", [429, 503])
+    async def test_retry_after_is_passed_on(self, simulator: StartSimulator, status: int) -> None:
+        async with before((await simulator(Script(status=status, retry_after="17"))).url) as upstreams:
+            refusal, _ = await refusal_of(upstreams)
+        assert refusal.fault.retry_after == "17"
+
+    @pytest.mark.parametrize("shape", ["nested", "flat", "detail", "host", "text", "html"])
+    async def test_what_upstream_said_is_not_repeated(self, simulator: StartSimulator, shape: str) -> None:
+        """Spec ERR-2."""
+        said = "key sk-abcdefghijk of org-9 at http://10.1.2.3:8000/v1 failed in /srv/app/engine.py"
+        switches: dict[str, object] = {"status": 500, "error_text": said, "error_shape": shape}
+        async with before((await simulator(Script(**switches))).url) as upstreams:  # type: ignore[arg-type]
+            refusal, _ = await refusal_of(upstreams)
+        assert refusal.fault.message == faults.UPSTREAM_BROKEN.message
+        for secret in ("sk-abc", "10.1.2.3", "/srv"):
+            assert secret not in refusal.cause
+
+    async def test_a_page_without_end_is_read_to_its_limit(self, simulator: StartSimulator) -> None:
+        """Spec ERR-3: size capped."""
+        async with before((await simulator(Script(status=500, error_text="a" * (4 << 20)))).url) as upstreams:
+            refusal, _ = await refusal_of(upstreams)
+        assert refusal.fault == faults.UPSTREAM_BROKEN
+
+    async def test_a_completion_longer_than_any_model_writes_is_none(
+        self, simulator: StartSimulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(client, "COMPLETION_BYTES", 100)
+        async with before((await simulator()).url) as upstreams:
+            with pytest.raises(faults.Refusal) as refusal:
+                await ask(upstreams)
+        assert refusal.value.fault == faults.UPSTREAM_BROKEN
+
+    async def test_a_body_that_was_not_read_closes_its_connection(self, simulator: StartSimulator) -> None:
+        """A connection in doubt serves nobody again."""
+        simulated = await simulator(Script(gap_s=0.01))
+        async with before(simulated.url) as upstreams:
+            with contextlib.closing(await upstreams.post(POST, [])):
+                pass
+            assert await simulated.calls[0].over() == "aborted"
+
+
+class TestTls:
+    """TLS is always verified."""
+
+    async def test_an_unknown_certificate_is_refused(self, certificate: Path) -> None:
+        async with listening(polite, certificate) as url, before(url) as upstreams:
+            refusal, _ = await refusal_of(upstreams)
+        assert refusal.fault == faults.UNAVAILABLE
+        assert "Certificate" in refusal.cause
+
+    async def test_one_the_operator_trusts_is_accepted(self, certificate: Path) -> None:
+        trusted = str(certificate / "cert.pem")
+        async with listening(polite, certificate) as url, before(url, upstream_ca_file=trusted) as upstreams:
+            assert (await ask(upstreams))[0] == b"{}"
+
+    def test_where_the_operator_says_whom_to_trust_nobody_else_is(self, certificate: Path) -> None:
+        """As the setting says: a public authority cannot vouch for a host of the operator's own."""
+        chosen = settings.load({"upstream_ca_file": str(certificate / "cert.pem")}, None, {})
+        assert [dict(name for (name,) in one["subject"]) for one in client.trust(chosen).get_ca_certs()] == [
+            {"commonName": "localhost"}
+        ]
+
+
+async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take the call, and hang up without a byte."""
+    await reader.readuntil(POST.body)
+    writer.close()
+
+
+async def polite(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer with an empty object."""
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        await reader.readuntil(POST.body)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+    writer.close()
+
+
+@contextlib.asynccontextmanager
+async def listening(converse: object, certificate: Path | None = None) -> AsyncIterator[str]:
+    """A server that does as told."""
+    context = None
+    if certificate is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    server = await asyncio.start_server(converse, "127.0.0.1", 0, ssl=context)  # type: ignore[arg-type]
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        yield f"{'http' if context is None else 'https'}://127.0.0.1:{port}"
+
+
+def _sever(upstreams: client.Upstream) -> None:
+    """Cut every idle connection of the pool at the other side's kernel, unseen by this side's loop until it writes."""
+    pool = upstreams._sessions[0].connector
+    assert pool is not None
+    for connections in pool._conns.values():
+        for protocol, _ in connections:
+            transport = protocol.transport
+            assert transport is not None
+            transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+
+class TestUpstreamKeepaliveTimeout:
+    """Spec ERR-5: ours ends before upstream's, so that we are the ones who close (both of its sides)."""
+
+    async def test_a_connection_within_it_is_used_again(self, simulator: StartSimulator) -> None:
+        simulated = await simulator(Script(text="hi"))
+        async with before(simulated.url, upstream_keepalive_timeout=2) as upstreams:
+            await ask(upstreams)
+            await asyncio.sleep(0.1)
+            _, (attempt,) = await ask(upstreams)
+        assert attempt.reused
+        assert simulated.connections == 1
+
+    async def test_beyond_it_the_connection_is_closed_unasked(self, simulator: StartSimulator) -> None:
+        simulated = await simulator(Script(text="hi"))
+        async with before(simulated.url, upstream_keepalive_timeout=0.1) as upstreams, asyncio.timeout(3):
+            await ask(upstreams)
+            await simulated.until(lambda: not simulated.open_connections)
+            _, (attempt,) = await ask(upstreams)
+        assert not attempt.reused
+        assert simulated.connections == 2
