@@ -12,7 +12,8 @@ from typing import Any, Final
 import orjson
 
 import proxy.vocabulary
-from translators import answer, dialogue, faults, pipe
+from translators import choice as answer
+from translators import dialogue, faults, pipe
 from translators.openai import failures
 
 Json = dict[str, Any]

@@ -13,10 +13,10 @@ import orjson
 import pytest
 
 from tests import corpus, lint
-from translators import answer, pipe
+from translators import choice, pipe
 
 CAPTURED = sorted((Path(__file__).parent / "golden" / "captured").glob("*.sse"))
-RULES = answer.Rules(parallel_calls=True)
+RULES = choice.Rules(parallel_calls=True)
 
 
 def seen(path: Path, cut: int = 1 << 20, **fields: Any) -> bytes:

@@ -15,11 +15,12 @@ import pytest
 
 import proxy.vocabulary
 from tests import corpus, lint
-from translators import answer, dialogue, faults, pipe
-from translators.dashscope import call, models, packets
+from translators import catalogue, dialogue, faults, pipe
+from translators import choice as answer
+from translators.dashscope import call, packets
 
 CASES = sorted((Path(__file__).parent / "golden" / "stream").iterdir())
-CATALOGUE = models.Catalogue((corpus.NEVER, corpus.HYBRID, corpus.ALWAYS))
+CATALOGUE = catalogue.Catalogue((corpus.NEVER, corpus.HYBRID, corpus.ALWAYS))
 
 
 def asked(case: Path) -> dialogue.Call:

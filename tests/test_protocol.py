@@ -26,7 +26,8 @@ from tests.conftest import StartServe, StartSimulator
 from translators import dialogue, faults, pipe, tokens
 from translators.dashscope import call as calls
 from translators.dashscope import messages, packets, parameters, rules, tools
-from translators.openai import dialects, failures, prompt, request
+from translators.deepseek import prompt
+from translators.openai import dialects, failures, request
 
 ROOT = Path(__file__).parents[1]
 TEXTS = {language: (ROOT / "translators" / name).read_text("utf-8") for language, name in documents.FILES.items()}

@@ -4,8 +4,9 @@ Pure rooms: no sockets, clocks, randomness, logs or files. The shell hands in by
 
 - `dialogue` is the vocabulary both tongues meet in: `Call`, `Message`, `Usage`; `faults` is the closed set of errors.
 - `dashscope` is the caller's tongue: `call` and its parts (JSON in), `packets` and `reply` (answers out).
+- `deepseek` is the vendor's chat template: what a prompt and a tool call are in tokens; `catalogue` knows the models.
 - `openai` is the upstream's: `request` and its parts (body out), `chunks` and its `stencil`, `failures` (answers in).
-- `answer` is where an answer grows, choice by choice; `toolcalls`, `stops` and `thinktags` are what some choices need.
+- `choice` is where an answer grows, choice by choice; `toolcalls`, `stops` and `thinktags` are what some choices need.
 - `tokens` counts text, `usage` makes figures of it and reconciles them with upstream's.
 - `sse` cuts upstream's bytes into events; `pipe` is the whole way of an answer, and its one state machine.
 

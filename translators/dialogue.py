@@ -11,6 +11,9 @@ from enum import Enum
 from typing import Any, Literal, NamedTuple
 
 Json = dict[str, Any]
+# How much a model is to think, where no upstream can hold a budget in tokens.
+Effort = Literal["low", "high", "max"]
+
 Template = Literal["v3", "r1", "v3.1", "v3.2", "v4-preview", "v4", "v4.1"]
 
 

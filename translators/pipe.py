@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
-from translators import answer, dialogue, faults, sse, tokens, toolcalls, usage
+from translators import choice as answer
+from translators import dialogue, faults, sse, tokens, toolcalls, usage
 from translators.dashscope import packets, reply, shapes
 from translators.openai import chunks, dialects, failures, request
 

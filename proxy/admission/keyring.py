@@ -28,8 +28,8 @@ import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from config import settings, values
+from translators import catalogue as models
 from translators import faults
-from translators.dashscope import models
 
 log = structlog.get_logger()
 

@@ -14,8 +14,8 @@ from proxy.admission import keyring, limits
 from proxy.call import abandoned, timeouts
 from proxy.metering import journal
 from proxy.upstream import client
+from translators import catalogue as models
 from translators import dialogue, tokens, usage
-from translators.dashscope import models
 from translators.openai import dialects
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ from proxy.telemetry import trace_context
 from proxy.upstream import client
 from translators import dialogue, faults, pipe
 from translators.dashscope import call as calls
-from translators.openai import prompt, request
+from translators.deepseek import prompt
+from translators.openai import request
 
 log = structlog.get_logger()
 

@@ -11,10 +11,12 @@ import orjson
 from config import models as tables
 from config import settings
 from proxy import vocabulary
-from translators import dialogue, faults, pipe, tokens, trail
+from translators import catalogue as models
+from translators import dialogue, explain, faults, pipe, tokens
 from translators.dashscope import call as calls
-from translators.dashscope import models, packets
-from translators.openai import dialects, prompt, request
+from translators.dashscope import packets
+from translators.deepseek import prompt
+from translators.openai import dialects, request
 
 # An answer without its call is read as the answer to this one.
 PLAIN_CALL: Final[dialogue.Json] = {
@@ -68,7 +70,7 @@ def of_call(raw: bytes, translator: Translator, *, stream: bool, model: str | No
     upstream_model = request.upstream_id(call, dialect)
     body = request.translate(call, dialect, upstream_model=upstream_model)
     crossed = request.explain(call, dialect, upstream_model=upstream_model)
-    lines = trail.of(document, call, crossed)
+    lines = explain.of(document, call, crossed)
     counted = prompt.parts(request.seen(call, dialect), prompt.template_of(call.model, dialect.name), body.effort)
     input_tokens = prompt.length(counted, translator.vocabulary)
     if as_json:

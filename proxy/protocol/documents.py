@@ -22,11 +22,12 @@ from config import settings
 from proxy.admission import limits
 from proxy.metering import journal
 from proxy.protocol import openapi, phrases, probes
-from translators import answer, dialogue, faults, pipe
-from translators.dashscope import call, models, parameters
+from translators import catalogue as models
+from translators import choice, dialogue, faults, pipe
+from translators.dashscope import call, parameters
 from translators.dialogue import Json
 from translators.openai import dialects, failures, request
-from translators.openai.crossings import Crossing
+from translators.openai.fields import Crossing
 
 HOME: Final = Path(faults.__file__).parent
 FILES: Final[Mapping[phrases.Language, str]] = {
@@ -372,11 +373,11 @@ def _stream_diagram(_: phrases.Language, __: Sources) -> str:
 
 
 def _choice_states(language: phrases.Language, _: Sources) -> str:
-    return _machine(answer.Phase, answer.Sight, answer.NEXT, language)
+    return _machine(choice.Phase, choice.Sight, choice.NEXT, language)
 
 
 def _choice_diagram(_: phrases.Language, __: Sources) -> str:
-    return _diagram(answer.NEXT, answer.Phase.START, answer.Phase.ENDED)
+    return _diagram(choice.NEXT, choice.Phase.START, choice.Phase.ENDED)
 
 
 TABLES: Final[Mapping[str, Callable[[phrases.Language, Sources], str]]] = {

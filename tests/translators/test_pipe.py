@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tests import corpus, lint
 from tests.corpus import SHAPES, Shape, chunk, figures, usage_chunk
-from translators import answer, dialogue, faults, pipe
+from translators import choice as answer
+from translators import dialogue, faults, pipe
 from translators.openai import dialects, failures, request
 
 CUTS = (1, 7, 4096)

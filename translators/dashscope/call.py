@@ -10,8 +10,9 @@ from itertools import chain
 
 import orjson
 
+from translators import catalogue as models
 from translators import dialogue, faults
-from translators.dashscope import kinds, messages, models, parameters, rules
+from translators.dashscope import kinds, messages, parameters, rules
 from translators.dialogue import Json
 
 # orjson reads 1,024 levels, and writes so many.

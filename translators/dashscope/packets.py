@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import orjson
 
-from translators import answer, dialogue, faults, usage
+from translators import choice as answer
+from translators import dialogue, faults, usage
 from translators.dashscope import shapes
 
 UNFINISHED: Final[shapes.Finish] = "null"  # the string: clients compare it as one (spec OUT-2)

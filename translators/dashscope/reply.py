@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import orjson
 
-from translators import answer, dialogue, usage
+from translators import choice as answer
+from translators import dialogue, usage
 from translators.dashscope import packets, shapes
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from translators import answer, dialogue, faults
+from translators import choice as answer
+from translators import dialogue, faults
 
 # How upstream says why it stopped. What is not listed is an error, never a silent `stop` (spec OUT-3).
 FINISHES: Final[Mapping[str, dialogue.Finish]] = {

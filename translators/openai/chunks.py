@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import orjson
 
-from translators import answer, dialogue, faults, usage
+from translators import choice as answer
+from translators import dialogue, faults, usage
 from translators.openai import choices, failures, figures, stencil
 
 DONE: Final = b"[DONE]"

@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from translators.dialogue import Json, Template
-
-Effort = Literal["low", "high", "max"]
+from translators.dialogue import Effort, Json, Template
 
 # A budget that no upstream can hold is said as an effort: up to so many tokens, this much (upstream.md G).
 EFFORT_STEPS: tuple[tuple[int, Effort], ...] = ((1_024, "low"), (16_384, "high"))

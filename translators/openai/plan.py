@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from translators.dialogue import Call, Tool
+from translators.dialogue import Call, Effort, Tool
 from translators.openai import dialects
-from translators.openai.dialects import Dialect, Effort, Native
+from translators.openai.dialects import Dialect, Native
 
 Budgeting = Literal["unasked", "native", "continue", "effort"]
 

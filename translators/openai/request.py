@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from translators.dialogue import Call, Json
-from translators.openai import crossings as rows
+from translators.dialogue import Call, Effort, Json
+from translators.openai import fields as rows
 from translators.openai import messages, plan
-from translators.openai.crossings import Crossing
-from translators.openai.dialects import Dialect, Effort
+from translators.openai.dialects import Dialect
+from translators.openai.fields import Crossing
 
 PATH = "/chat/completions"
 

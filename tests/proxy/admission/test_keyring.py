@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from config import models, settings, values
 from proxy.admission import keyring
+from translators import catalogue as catalogues
 from translators import dialogue, faults
-from translators.dashscope import models as catalogues
 
 ROWS = tuple(dialogue.Model(**row) for row in models.load(settings.load({}, None, {})))
 MODELS = catalogues.Catalogue(ROWS, {"qwen-turbo": "deepseek-v3"})

@@ -13,7 +13,7 @@ from proxy.call import prompt_count
 from tests import caller
 from tests.proxy.conftest import StartGateway
 from translators import dialogue
-from translators.openai import prompt
+from translators.deepseek import prompt
 
 MODEL = dialogue.Model("m", "never", 200, 100, 0, 50, "v3")
 ROOMY = replace(MODEL, input_tokens=1 << 20, context_tokens=1 << 21)

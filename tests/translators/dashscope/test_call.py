@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from translators import faults
+from translators.catalogue import Catalogue
 from translators.dashscope import call, parameters
-from translators.dashscope.models import Catalogue
 from translators.dialogue import Call, Json, Message, Model, Tool
 
 V3 = Model("deepseek-v3", "never", 65_536, 57_344, 0, 8_192, "v3")

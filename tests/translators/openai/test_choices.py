@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests import corpus
-from translators import answer, dialogue, faults
+from translators import choice as answer
+from translators import dialogue, faults
 from translators.openai import choices
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from tests import corpus
 from tests.corpus import chunk, figures, usage_chunk
-from translators import answer, faults, usage
+from translators import choice as answer
+from translators import faults, usage
 from translators.openai import chunks, failures
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from translators.catalogue import Catalogue
 from translators.dashscope import call as dashscope
-from translators.dashscope.models import Catalogue
 from translators.dialogue import Call, Message, Model, ResponseFormat, Tool, ToolCall
 from translators.openai import request
-from translators.openai.crossings import Crossing
 from translators.openai.dialects import DIALECTS, Dialect
+from translators.openai.fields import Crossing
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "body"
 CASES = sorted(path.parent for path in GOLDEN.glob("*/*/body.json"))

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from translators.dialogue import Template
-from translators.openai import instructions
-from translators.openai.dialects import Effort
-from translators.openai.markup import Piece, Special, Writer, dsml, dsml_opening, tokens
+from translators.deepseek import instructions
+from translators.deepseek.markup import Piece, Special, Writer, dsml, dsml_opening, tokens
+from translators.dialogue import Effort, Template
 
 Before = Literal["user", "tool"]
 Opening = Mapping[tuple[Before, bool], tuple[Piece, ...]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from translators import faults
-from translators.dashscope.models import Catalogue
+from translators.catalogue import Catalogue
 from translators.dialogue import Model
 
 V3 = Model("deepseek-v3", "never", 65_536, 57_344, 0, 8_192, "v3")

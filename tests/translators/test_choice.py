@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from translators import answer, dialogue, tokens, toolcalls, usage
+from translators import choice as answer
+from translators import dialogue, tokens, toolcalls, usage
 from translators.dialogue import Finish
 
 Make = Callable[..., answer.Choice]

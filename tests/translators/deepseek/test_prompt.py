@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from translators.dialogue import Call, Message, Model, ResponseFormat, Template, Tool, ToolCall
-from translators.openai import prompt
-from translators.openai.dialects import Effort
-from translators.openai.markup import Piece, Special, pieces
-from translators.openai.templates import LAYOUTS
+from translators.deepseek import prompt
+from translators.deepseek.markup import Piece, Special, pieces
+from translators.deepseek.templates import LAYOUTS
+from translators.dialogue import Call, Effort, Message, Model, ResponseFormat, Template, Tool, ToolCall
 
 MODEL = Model("m", "hybrid", 1_000, 1_000, 100, 100, "v3.2", templates={"deepseek": "v4.1"})
 SYSTEM, USER = Message("system", "S"), Message("user", "U")

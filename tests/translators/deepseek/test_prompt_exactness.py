@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from translators.dialogue import Call, Message, Model, ResponseFormat, Template, Tool, ToolCall
-from translators.openai import prompt
-from translators.openai.dialects import Effort
+from translators.deepseek import prompt
+from translators.dialogue import Call, Effort, Message, Model, ResponseFormat, Template, Tool, ToolCall
 
 ROOT = Path(__file__).parents[3]
 PAIRS = Path(os.environ.get("DASHSEEK_USAGE_PAIRS", ROOT.parent / "shared/data/examples/usage_pairs.jsonl"))

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from translators import dialogue
 from translators.dashscope import call as calls
 from translators.dashscope import parameters
-from translators.openai import crossings
+from translators.openai import fields
 
 UNKNOWN: Final = "unknown here, and ignored as the service does"
 UNSAID: Final = "the default"
@@ -28,12 +28,12 @@ class Line:
     """
 
     field: str
-    action: crossings.Action | Literal["added"]
+    action: fields.Action | Literal["added"]
     theirs: str
     why: str
 
 
-def of(document: dialogue.Json, call: dialogue.Call, crossed: Sequence[crossings.Crossing]) -> list[Line]:
+def of(document: dialogue.Json, call: dialogue.Call, crossed: Sequence[fields.Crossing]) -> list[Line]:
     """The trail of a call that was not refused.
 
     document: what the caller sent, as `call.read` returned it
@@ -50,7 +50,7 @@ def of(document: dialogue.Json, call: dialogue.Call, crossed: Sequence[crossings
     return lines
 
 
-def _said(document: dialogue.Json, call: dialogue.Call, by_field: dict[str, crossings.Crossing]) -> Iterator[Line]:
+def _said(document: dialogue.Json, call: dialogue.Call, by_field: dict[str, fields.Crossing]) -> Iterator[Line]:
     if "model" in document:
         yield _crossed("model", by_field["model"])
     for form in ("messages", "prompt", "history"):
@@ -65,11 +65,11 @@ def _said(document: dialogue.Json, call: dialogue.Call, by_field: dict[str, cros
         yield Line(name, "dropped", "", _reason(name))
 
 
-def _crossed(field: str, crossing: crossings.Crossing) -> Line:
+def _crossed(field: str, crossing: fields.Crossing) -> Line:
     return Line(field, crossing.action, crossing.theirs, crossing.why)
 
 
-def _parameter(field: str, row: parameters.Row, crossing: crossings.Crossing | None) -> Line:
+def _parameter(field: str, row: parameters.Row, crossing: fields.Crossing | None) -> Line:
     if crossing is not None:
         return Line(field, crossing.action, crossing.theirs, crossing.why or row.why)
     # What shapes our own answer, or says what would hold anyway, is kept: there is only nothing to tell upstream.

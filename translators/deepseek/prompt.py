@@ -11,12 +11,11 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from translators import tokens
-from translators.dialogue import Call, Message, Model, Template, Tool, ToolCall
-from translators.openai import instructions
-from translators.openai import markup as markup_room
-from translators.openai.dialects import Effort
-from translators.openai.markup import Piece, Special
-from translators.openai.templates import LAYOUTS, Before, Layout
+from translators.deepseek import instructions
+from translators.deepseek import markup as markup_room
+from translators.deepseek.markup import Piece, Special
+from translators.deepseek.templates import LAYOUTS, Before, Layout
+from translators.dialogue import Call, Effort, Message, Model, Template, Tool, ToolCall
 
 
 class Prompt(NamedTuple):

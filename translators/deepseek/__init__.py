@@ -1,0 +1,1 @@
+"""The vendor's chat template: how a conversation, its tools and its calls are written for a model."""
