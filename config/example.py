@@ -15,6 +15,7 @@ from typing import Any, Final, get_args
 from pydantic.fields import FieldInfo
 
 from config import settings
+from config.settings import Settings
 
 FILE: Final = Path(__file__).parents[1] / "deploy" / "dashseek.toml"
 HEAD: Final = """\
@@ -34,7 +35,7 @@ def _section(title: str) -> Iterator[str]:
     yield f"# {title}"
     yield ""
     for name in settings.SECTIONS[title]:
-        field = settings.Settings.model_fields[name]
+        field = Settings.model_fields[name]
         yield from (f"# {line}" for line in textwrap.wrap(_meaning(field), WIDTH))
         yield _line(name, field)
         yield ""

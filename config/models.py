@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from typing_extensions import TypedDict  # the only one pydantic reads before Python 3.12
 
 from config import settings
+from config.settings import Settings, SettingsError
 
 Template = Literal["v3", "r1", "v3.1", "v3.2", "v4-preview", "v4", "v4.1"]
 Tokens = Annotated[int, Field(gt=0, strict=True)]
@@ -74,7 +75,7 @@ FILE: TypeAdapter[ModelFile] = TypeAdapter(ModelFile)
 ROW: TypeAdapter[ModelRow] = TypeAdapter(Annotated[ModelRow, AfterValidator(_consistent)])
 
 
-def load(chosen: settings.Settings) -> tuple[ModelRow, ...]:
+def load(chosen: Settings) -> tuple[ModelRow, ...]:
     """All rows, shipped ones first.
 
     errors: SettingsError, with a line for each fault of `models_file`, `map`, `aliases` and `model_limits`
@@ -97,7 +98,7 @@ def load(chosen: settings.Settings) -> tuple[ModelRow, ...]:
         if name.lower() not in drafts
     ]
     if complaints:
-        raise settings.SettingsError(complaints)
+        raise SettingsError(complaints)
     return tuple(_with_templates(row, templates) for row in rows)
 
 
@@ -105,9 +106,9 @@ def _read(path: Path) -> ModelFile:
     try:
         return FILE.validate_python(tomllib.loads(path.read_text("utf-8")))
     except ValidationError as error:
-        raise settings.SettingsError(_complaints(error, f"models_file ({path})")) from None
+        raise SettingsError(_complaints(error, f"models_file ({path})")) from None
     except ValueError as error:
-        raise settings.SettingsError([f"models_file ({path}): is not TOML: {error}"]) from error
+        raise SettingsError([f"models_file ({path}): is not TOML: {error}"]) from error
 
 
 def _drafted(rows: Iterable[Mapping[str, Any]], mapped: Mapping[str, str]) -> dict[str, dict[str, Any]]:

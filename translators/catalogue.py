@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from translators import dialogue, faults
+from translators import faults
+from translators.dialogue import Model
 
 
 class Catalogue:
@@ -15,7 +16,7 @@ class Catalogue:
     raises:  ValueError for an alias of a model that is not among the rows
     """
 
-    def __init__(self, rows: Iterable[dialogue.Model], aliases: Mapping[str, str] = {}) -> None:
+    def __init__(self, rows: Iterable[Model], aliases: Mapping[str, str] = {}) -> None:
         known = {row.id.lower(): row for row in rows}
         self._models = dict(known)
         for alias, target in aliases.items():
@@ -33,7 +34,7 @@ class Catalogue:
         """Whether `find` finds it."""
         return _look_up(self._models, name) is not None
 
-    def find(self, name: str) -> dialogue.Model:
+    def find(self, name: str) -> Model:
         """The model a caller means, case and vendor prefix ignored (spec MOD-2); refuses an unknown one."""
         model = _look_up(self._models, name)
         if model is None:
@@ -41,7 +42,7 @@ class Catalogue:
         return model
 
 
-def _look_up(models: Mapping[str, dialogue.Model], name: str) -> dialogue.Model | None:
+def _look_up(models: Mapping[str, Model], name: str) -> Model | None:
     # The whole name first: a row or an alias may have a slash of its own.
     name = name.lower()
     return models.get(name) or models.get(name.rpartition("/")[2])

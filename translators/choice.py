@@ -11,7 +11,11 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final, NamedTuple, Protocol
 
-from translators import dialogue, stops, thinktags, toolcalls, usage
+from translators.dialogue import Finish, Json, ToolCall
+from translators.stops import Finder
+from translators.thinktags import Splitter
+from translators.toolcalls import Drafts
+from translators.usage import Meter, Said
 
 
 class Phase(Enum):
@@ -76,13 +80,13 @@ class Rules(NamedTuple):
 class Writer(Protocol):
     """A caller's tongue: lays out what a choice has to say."""
 
-    def reasoning(self, choice: Choice, texts: Sequence[str], said: Sequence[usage.Said], /) -> None:
+    def reasoning(self, choice: Choice, texts: Sequence[str], said: Sequence[Said], /) -> None:
         """Pieces of the chain of thought, and the usage up to each of them."""
 
-    def content(self, choice: Choice, texts: Sequence[str], said: Sequence[usage.Said], /) -> None:
+    def content(self, choice: Choice, texts: Sequence[str], said: Sequence[Said], /) -> None:
         """Pieces of the answer, and the usage up to each of them."""
 
-    def fragment(self, choice: Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
+    def fragment(self, choice: Choice, position: int, call: ToolCall, *, first: bool) -> None:
         """A piece of the tool call at `position`; `arguments` holds the piece, id and name count only in the first."""
 
     def finish(self, choice: Choice) -> None:
@@ -124,17 +128,17 @@ class Choice:
     def __init__(
         self,
         index: int,
-        meter: usage.Meter,
+        meter: Meter,
         writer: Writer,
         rules: Rules,
-        calls: toolcalls.Drafts,
+        calls: Drafts,
     ) -> None:
         self.index = index
         self.meter = meter
         self.phase = Phase.START
-        self.finish_reason: dialogue.Finish | None = None
+        self.finish_reason: Finish | None = None
         self.tail = ""
-        self.logprobs: list[dialogue.Json] = []
+        self.logprobs: list[Json] = []
         self.cut = False
         self.chain = ""
         self.over_budget = False
@@ -143,8 +147,8 @@ class Choice:
         self._calls = calls
         self._live = 0
         self._owed_bytes = 0
-        self._splitter = thinktags.Splitter() if rules.think_tags else None
-        self._finder = stops.Finder(rules.stops) if rules.stops else None
+        self._splitter = Splitter() if rules.think_tags else None
+        self._finder = Finder(rules.stops) if rules.stops else None
         self._plain = self._is_plain()
         self._closing = False
 
@@ -186,7 +190,7 @@ class Choice:
         self.meter.markup(self._calls.tokens())
         self._show_calls(at_end=False)
 
-    def finish(self, reason: dialogue.Finish, reasoning: str = "", text: str = "") -> None:
+    def finish(self, reason: Finish, reasoning: str = "", text: str = "") -> None:
         """Take the end, and the text that came with it: the chain leaves at once, the answer with the last packet.
 
         Dify drops a chain it finds in the last packet.
@@ -211,12 +215,12 @@ class Choice:
         self._plain = self._is_plain()
         self._step(Sight.CONTENT)
 
-    def tool_calls(self) -> tuple[dialogue.ToolCall, ...]:
+    def tool_calls(self) -> tuple[ToolCall, ...]:
         """Every call there is to show."""
         calls = self._calls.whole()
         return calls if self._rules.parallel_calls else calls[:1]
 
-    def entries_of(self, text: str) -> list[dialogue.Json]:
+    def entries_of(self, text: str) -> list[Json]:
         """Take the log probabilities of `text`, which is leaving; those of text held back stay.
 
         A token that spans a border goes with the text it begins in, one without text with the end; where we cut the
@@ -276,16 +280,16 @@ class Choice:
         if self._finder is not None:
             text = self._finder.feed(text)
             if self._finder.hit:
-                self._cut(dialogue.Finish.STOP, text)
+                self._cut(Finish.STOP, text)
                 return
         if full:
-            self._cut(dialogue.Finish.LENGTH, text + (self._finder.eof() if self._finder else ""))
+            self._cut(Finish.LENGTH, text + (self._finder.eof() if self._finder else ""))
         elif self._closing:
             self.tail += text
         elif text:
             self._writer.content(self, (text,), said)
 
-    def _cut(self, reason: dialogue.Finish, text: str) -> None:
+    def _cut(self, reason: Finish, text: str) -> None:
         self.tail += text
         self.cut = True
         self._end(reason)
@@ -301,23 +305,23 @@ class Choice:
         if self._finder is not None and not self.cut:
             self.tail += self._finder.eof()
 
-    def _end(self, reason: dialogue.Finish) -> None:
+    def _end(self, reason: Finish) -> None:
         thought_only = self.phase in (Phase.START, Phase.THINKING)
-        if not (thought_only and reason is dialogue.Finish.LENGTH):
+        if not (thought_only and reason is Finish.LENGTH):
             self.meter.close_chain()
-        if not (self.cut or reason is dialogue.Finish.LENGTH):
+        if not (self.cut or reason is Finish.LENGTH):
             self.meter.end()
         self.phase = Phase.ENDED
         self.finish_reason = reason
         if not self._calls.drafts:
             # Clients take the word for a promise of calls: without any it would be an empty one.
-            if reason is dialogue.Finish.TOOL_CALLS:
-                self.finish_reason = dialogue.Finish.STOP
+            if reason is Finish.TOOL_CALLS:
+                self.finish_reason = Finish.STOP
         else:
             self.meter.markup(self._calls.tokens_whole())
             # A call cut off by the limit is no call to make: it keeps `length`, so that nobody runs half its arguments.
-            if reason is dialogue.Finish.STOP or all(draft.is_whole() for draft in self._calls.drafts):
-                self.finish_reason = dialogue.Finish.TOOL_CALLS
+            if reason is Finish.STOP or all(draft.is_whole() for draft in self._calls.drafts):
+                self.finish_reason = Finish.TOOL_CALLS
             self._show_calls(at_end=True)
 
     def _show_calls(self, *, at_end: bool) -> None:
@@ -329,7 +333,7 @@ class Choice:
             piece = "".join(draft.arguments[max(draft.shown, 0) :])
             named = bool(draft.name) or at_end
             if named and (first or piece):
-                call = dialogue.ToolCall(self._calls.id_of(self._live), draft.name, piece)
+                call = ToolCall(self._calls.id_of(self._live), draft.name, piece)
                 self._writer.fragment(self, self._live, call, first=first)
                 draft.shown = len(draft.arguments)
             if not at_end and (self._live + 1 == len(drafts) or not (named and draft.is_whole())):
@@ -338,7 +342,7 @@ class Choice:
             self._live += 1
 
 
-def spelling(entries: list[dialogue.Json], text: str) -> list[dialogue.Json]:
+def spelling(entries: list[Json], text: str) -> list[Json]:
     """Of the log probabilities of a longer text, the last ones: those that spell its end, `text`."""
     room_bytes = len(text.encode())
     start = len(entries)

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from translators import dialogue
 from translators.dashscope import call as calls
 from translators.dashscope import parameters
-from translators.openai import fields
+from translators.dashscope.parameters import Row
+from translators.dialogue import Call, Json
+from translators.openai.fields import Action, Crossing
 
 UNKNOWN: Final = "unknown here, and ignored as the service does"
 UNSAID: Final = "the default"
@@ -28,12 +29,12 @@ class Line:
     """
 
     field: str
-    action: fields.Action | Literal["added"]
+    action: Action | Literal["added"]
     theirs: str
     why: str
 
 
-def of(document: dialogue.Json, call: dialogue.Call, crossed: Sequence[fields.Crossing]) -> list[Line]:
+def of(document: Json, call: Call, crossed: Sequence[Crossing]) -> list[Line]:
     """The trail of a call that was not refused.
 
     document: what the caller sent, as `call.read` returned it
@@ -50,7 +51,7 @@ def of(document: dialogue.Json, call: dialogue.Call, crossed: Sequence[fields.Cr
     return lines
 
 
-def _said(document: dialogue.Json, call: dialogue.Call, by_field: dict[str, fields.Crossing]) -> Iterator[Line]:
+def _said(document: Json, call: Call, by_field: dict[str, Crossing]) -> Iterator[Line]:
     if "model" in document:
         yield _crossed("model", by_field["model"])
     for form in ("messages", "prompt", "history"):
@@ -65,11 +66,11 @@ def _said(document: dialogue.Json, call: dialogue.Call, by_field: dict[str, fiel
         yield Line(name, "dropped", "", _reason(name))
 
 
-def _crossed(field: str, crossing: fields.Crossing) -> Line:
+def _crossed(field: str, crossing: Crossing) -> Line:
     return Line(field, crossing.action, crossing.theirs, crossing.why)
 
 
-def _parameter(field: str, row: parameters.Row, crossing: fields.Crossing | None) -> Line:
+def _parameter(field: str, row: Row, crossing: Crossing | None) -> Line:
     if crossing is not None:
         return Line(field, crossing.action, crossing.theirs, crossing.why or row.why)
     # What shapes our own answer, or says what would hold anyway, is kept: there is only nothing to tell upstream.

@@ -11,10 +11,20 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
-from translators import choice as answer
-from translators import dialogue, faults, sse, tokens, toolcalls, usage
-from translators.dashscope import packets, reply, shapes
-from translators.openai import chunks, dialects, failures, request
+from translators import dialogue, faults, usage
+from translators.choice import Choice, Rules, Writer
+from translators.dashscope import shapes
+from translators.dashscope.packets import Cumulative, Frames, Incremental, Shape
+from translators.dashscope.reply import Collected
+from translators.dialogue import Call
+from translators.openai import failures
+from translators.openai.chunks import Reader
+from translators.openai.dialects import Dialect
+from translators.openai.request import Body
+from translators.sse import Decoder
+from translators.tokens import Vocabulary
+from translators.toolcalls import Drafts
+from translators.usage import Basis, Meter, Tally
 
 
 class State(Enum):
@@ -60,7 +70,7 @@ class Terms(NamedTuple):
     prefix:        text a JSON completion repeats before its own (llama.cpp, prefix completion)
     """
 
-    rules: answer.Rules
+    rules: Rules
     chain_end: int
     legs: int
     failures: failures.Terms
@@ -71,9 +81,9 @@ class Terms(NamedTuple):
 
 
 def agreed(
-    call: dialogue.Call,
-    dialect: dialects.Dialect,
-    body: request.Body,
+    call: Call,
+    dialect: Dialect,
+    body: Body,
     *,
     request_id: str,
     own_key: bool,
@@ -82,7 +92,7 @@ def agreed(
     """The terms of an answer to `body`: what upstream does not do, we do."""
     last = call.messages[-1]
     return Terms(
-        rules=answer.Rules(
+        rules=Rules(
             think_tags=dialect.think_in_content and call.thinking,
             stops=body.stops,
             answer_limit=body.answer_limit,
@@ -106,33 +116,33 @@ class Answer:
 
     def __init__(
         self,
-        call: dialogue.Call,
+        call: Call,
         terms: Terms,
-        vocabulary: tokens.Vocabulary,
-        shape: packets.Shape,
-        writer: answer.Writer,
+        vocabulary: Vocabulary,
+        shape: Shape,
+        writer: Writer,
     ) -> None:
         self._legs = terms.legs
         self._settled: set[int] = set()
         self.shape = shape
         self.tally = shape.tally
         self.choices = [
-            answer.Choice(
+            Choice(
                 index,
-                usage.Meter(vocabulary, terms.chain_end if call.thinking else 0, terms.answer_end),
+                Meter(vocabulary, terms.chain_end if call.thinking else 0, terms.answer_end),
                 writer,
                 terms.rules,
-                toolcalls.Drafts(vocabulary, f"call_{terms.request_id.replace('-', '')}_{index}"),
+                Drafts(vocabulary, f"call_{terms.request_id.replace('-', '')}_{index}"),
             )
             for index in range(call.n)
         ]
 
     @property
-    def basis(self) -> usage.Basis:
+    def basis(self) -> Basis:
         """Whose figures the usage is, at its weakest leg (spec MET-3)."""
         return min(map(self._basis_of, range(self._legs)), key=usage.BASES.index)
 
-    def served_by(self, leg: int) -> Sequence[answer.Choice]:
+    def served_by(self, leg: int) -> Sequence[Choice]:
         """The choices that one upstream call fills."""
         return self.choices if self._legs == 1 else self.choices[leg : leg + 1]
 
@@ -149,7 +159,7 @@ class Answer:
         if len(served) == 1:
             last.reasoning = usage.reasoning_of(figures, last.reasoning)
 
-    def _basis_of(self, leg: int) -> usage.Basis:
+    def _basis_of(self, leg: int) -> Basis:
         if leg in self._settled:
             return "upstream_final"
         told = self.tally.figures.get(leg)
@@ -192,15 +202,15 @@ class Pipe:
         "state",
     )
 
-    def __init__(self, call: dialogue.Call, terms: Terms, vocabulary: tokens.Vocabulary) -> None:
-        tally = usage.Tally()
-        shape = packets.Shape(call, tally, terms.request_id)
+    def __init__(self, call: Call, terms: Terms, vocabulary: Vocabulary) -> None:
+        tally = Tally()
+        shape = Shape(call, tally, terms.request_id)
         self.state = State.HELD
         self._terms = terms
-        self._frames = packets.Frames(shape)
-        self._collected = None if call.stream else reply.Collected(shape)
-        self._writer: answer.Writer = self._collected or (
-            packets.Incremental(self._frames) if call.incremental else packets.Cumulative(self._frames)
+        self._frames = Frames(shape)
+        self._collected = None if call.stream else Collected(shape)
+        self._writer: Writer = self._collected or (
+            Incremental(self._frames) if call.incremental else Cumulative(self._frames)
         )
         self.answer = Answer(call, terms, vocabulary, shape, self._writer)
         self._open_legs = set(range(terms.legs))
@@ -209,7 +219,7 @@ class Pipe:
         self._delivered_cached: int | None = None
         self.packets = 0
         self.refusal: faults.Refusal | None = None
-        self._decoders = [sse.Decoder(terms.event_limit) for _ in self._open_legs]
+        self._decoders = [Decoder(terms.event_limit) for _ in self._open_legs]
         self._readers = [self._reader(leg) for leg in self._open_legs]
 
     def count_prompt(self, counted: int, learned: int) -> None:
@@ -264,7 +274,7 @@ class Pipe:
         """From now on this upstream call is another one, which goes on behind the closed chain (spec OUT-9)."""
         choice = self.answer.served_by(leg)[0]
         choice.resume()
-        self._decoders[leg] = sse.Decoder(self._terms.event_limit)
+        self._decoders[leg] = Decoder(self._terms.event_limit)
         self._readers[leg] = self._reader(leg, before=choice.meter.counted)
         self._open_legs.add(leg)
 
@@ -362,8 +372,8 @@ class Pipe:
             self.state = NEXT[self.state, Event.PACKET]
         return out
 
-    def _reader(self, leg: int, before: int = 0) -> chunks.Reader:
-        return chunks.Reader(
+    def _reader(self, leg: int, before: int = 0) -> Reader:
+        return Reader(
             self.answer.served_by(leg),
             self.answer.tally,
             leg,

@@ -11,7 +11,9 @@ from typing import Final
 
 import orjson
 
-from translators import dialogue, tokens
+from translators import tokens
+from translators.dialogue import Json, ToolCall
+from translators.tokens import Counter, Vocabulary
 
 # What the model writes around names, keys and values, in tokens (measured on recorded answers, tokenizer.md §4.3).
 FIRST_CALL: Final = 25
@@ -29,7 +31,7 @@ class Draft:
 
     __slots__ = ("_counter", "_name_tokens", "_vocabulary", "_whole", "arguments", "closed", "id", "name", "shown")
 
-    def __init__(self, vocabulary: tokens.Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary) -> None:
         self.id = ""
         self.name = ""
         self.arguments: list[str] = []
@@ -38,7 +40,7 @@ class Draft:
         self._whole = False
         self._name_tokens = 0
         self._vocabulary = vocabulary
-        self._counter = tokens.Counter(vocabulary)
+        self._counter = Counter(vocabulary)
 
     def add(self, call_id: str, name: str, arguments: str) -> None:
         """Take one fragment; an id or name that is already known is a repetition, not a continuation."""
@@ -84,7 +86,7 @@ class Drafts:
 
     __slots__ = ("_by_id", "_by_index", "_fallback_id", "_vocabulary", "drafts")
 
-    def __init__(self, vocabulary: tokens.Vocabulary, fallback_id: str) -> None:
+    def __init__(self, vocabulary: Vocabulary, fallback_id: str) -> None:
         self.drafts: list[Draft] = []
         self._by_index: dict[int, Draft] = {}
         self._by_id: dict[str, Draft] = {}
@@ -103,11 +105,10 @@ class Drafts:
             self._by_id[call_id] = draft
         draft.add(call_id, name, arguments)
 
-    def whole(self) -> tuple[dialogue.ToolCall, ...]:
+    def whole(self) -> tuple[ToolCall, ...]:
         """Every call as it stands."""
         return tuple(
-            dialogue.ToolCall(self.id_of(position), draft.name, draft.text)
-            for position, draft in enumerate(self.drafts)
+            ToolCall(self.id_of(position), draft.name, draft.text) for position, draft in enumerate(self.drafts)
         )
 
     def id_of(self, position: int) -> str:
@@ -143,7 +144,7 @@ class Drafts:
         return draft
 
 
-def _object(text: str) -> dialogue.Json | None:
+def _object(text: str) -> Json | None:
     try:
         found = orjson.loads(text)
     except orjson.JSONDecodeError:

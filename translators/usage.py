@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Final, Literal, NamedTuple
 
-from translators import dialogue, tokens
+from translators.dialogue import Usage
+from translators.tokens import Counter, Vocabulary
 
 Basis = Literal["upstream_final", "upstream_last", "counted", "none"]
 
@@ -48,9 +49,9 @@ class Meter:
 
     __slots__ = ("_answer", "_answer_end", "_base", "_chain", "_chain_end", "_markup", "_shift", "output", "reasoning")
 
-    def __init__(self, vocabulary: tokens.Vocabulary, chain_end: int, answer_end: int = 0) -> None:
-        self._chain = tokens.Counter(vocabulary)
-        self._answer = tokens.Counter(vocabulary)
+    def __init__(self, vocabulary: Vocabulary, chain_end: int, answer_end: int = 0) -> None:
+        self._chain = Counter(vocabulary)
+        self._answer = Counter(vocabulary)
         self._chain_end = chain_end
         self._answer_end = answer_end
         self._base = 0
@@ -164,10 +165,10 @@ class Tally:
         if figures.cached is not None:
             self.cached = figures.cached
 
-    def of(self, meter: Meter, *, thinking: bool) -> dialogue.Usage:
+    def of(self, meter: Meter, *, thinking: bool) -> Usage:
         """The usage of one choice as its next packet says it."""
         reasoning = min(meter.reasoning, meter.output) if thinking else None
-        return dialogue.Usage(self.input, meter.output, reasoning, self.cached)
+        return Usage(self.input, meter.output, reasoning, self.cached)
 
 
 def reasoning_of(figures: Figures, counted: int) -> int:

@@ -13,8 +13,10 @@ from typing import Protocol
 from aiohttp import hdrs, web
 
 from proxy.admin import docs
-from proxy.call import gateway
+from proxy.call.gateway import Gateway
 from proxy.telemetry import metrics, series
+from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.series import Reading
 
 
 class State(Protocol):
@@ -23,7 +25,7 @@ class State(Protocol):
     async def reasons(self) -> list[str]:
         """Why a call would not be served now; none if it would."""
 
-    async def readings(self) -> list[series.Reading]:
+    async def readings(self) -> list[Reading]:
         """What each process has measured."""
 
 
@@ -31,9 +33,9 @@ class State(Protocol):
 class Process:
     """The state of this process."""
 
-    house: gateway.Gateway
+    house: Gateway
     draining: asyncio.Event
-    measured: metrics.Metrics
+    measured: Metrics
 
     def said(self) -> list[str]:
         """`reasons`, at once."""
@@ -43,7 +45,7 @@ class Process:
     async def reasons(self) -> list[str]:
         return self.said()
 
-    async def readings(self) -> list[series.Reading]:
+    async def readings(self) -> list[Reading]:
         return [self.measured.read()]
 
 

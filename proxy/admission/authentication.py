@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from config import settings
-from proxy.admission import keyring
+from config.settings import Settings
+from proxy.admission.keyring import Key, Ring
 from translators import faults
 
 
@@ -24,10 +24,10 @@ class Admission:
     fingerprint: str | None
     upstream_key: str | None
     own_key: bool
-    known: keyring.Key | None = None
+    known: Key | None = None
 
 
-def admit(headers: Mapping[str, str], chosen: settings.Settings, ring: keyring.Ring | None = None) -> Admission:
+def admit(headers: Mapping[str, str], chosen: Settings, ring: Ring | None = None) -> Admission:
     """Let a caller in, or refuse with DashScope's own 401.
 
     ring: the keys that are let in, for `auth = keys`

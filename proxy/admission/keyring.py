@@ -28,8 +28,10 @@ import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from config import settings, values
-from translators import catalogue as models
+from config.settings import SettingsError
+from config.values import Limit, Limits
 from translators import faults
+from translators.catalogue import Catalogue
 
 log = structlog.get_logger()
 
@@ -53,7 +55,7 @@ class Row(BaseModel):
     name: Name
     sha256: Digest
     models: Annotated[tuple[Model, ...], Field(min_length=1)] | None = None
-    limits: values.Limits | None = None
+    limits: Limits | None = None
 
 
 class File(BaseModel):
@@ -77,7 +79,7 @@ class Key:
     name: str
     digest: bytes
     models: frozenset[str] | None = None
-    limits: values.Limit | None = None
+    limits: Limit | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -100,7 +102,7 @@ class Ring:
     catalogue: the models they may name
     """
 
-    def __init__(self, path: Path, catalogue: models.Catalogue) -> None:
+    def __init__(self, path: Path, catalogue: Catalogue) -> None:
         self._path = path
         self._catalogue = catalogue
         self._version = _version(path)
@@ -133,14 +135,14 @@ class Ring:
         self._version = version
         try:
             self._keys = await asyncio.to_thread(read, self._path, self._catalogue)
-        except settings.SettingsError as error:
+        except SettingsError as error:
             log.error("keys_kept", reason=error.lines, keys=len(self._keys))
         else:
             log.info("keys_read", keys=len(self._keys))
 
 
 @asynccontextmanager
-async def opened(path: Path, catalogue: models.Catalogue) -> AsyncIterator[Ring]:
+async def opened(path: Path, catalogue: Catalogue) -> AsyncIterator[Ring]:
     """The keys of a file, kept fresh as long as the context lives; raises `SettingsError` where it cannot be read."""
     ring = Ring(path, catalogue)
     watching = asyncio.create_task(ring.keep_fresh())
@@ -152,17 +154,17 @@ async def opened(path: Path, catalogue: models.Catalogue) -> AsyncIterator[Ring]
             await watching
 
 
-def read(path: Path, catalogue: models.Catalogue) -> Keys:
+def read(path: Path, catalogue: Catalogue) -> Keys:
     """The keys of a file by the first bytes of their digests; raises `SettingsError`, which repeats no value of it."""
     try:
         rows = File.model_validate(tomllib.loads(path.read_text("utf-8"))).key
     except OSError as error:
-        raise settings.SettingsError([f"keys_file ({path}): cannot be read: {error.strerror}"]) from None
+        raise SettingsError([f"keys_file ({path}): cannot be read: {error.strerror}"]) from None
     except ValidationError as error:
         places = ((".".join(map(str, detail["loc"])), settings.explain(detail)) for detail in error.errors())
-        raise settings.SettingsError([f"keys_file ({path}): {where}: {wrong}" for where, wrong in places]) from None
+        raise SettingsError([f"keys_file ({path}): {where}: {wrong}" for where, wrong in places]) from None
     except (ValueError, RecursionError):  # whose text may hold what stands in the file
-        raise settings.SettingsError([f"keys_file ({path}): is not TOML in UTF-8"]) from None
+        raise SettingsError([f"keys_file ({path}): is not TOML in UTF-8"]) from None
     unknown = [
         f"keys_file ({path}): key.{number}.models.{place}: there is no such model"
         + settings.guess(name, catalogue.names)
@@ -171,11 +173,11 @@ def read(path: Path, catalogue: models.Catalogue) -> Keys:
         if not catalogue.knows(name)
     ]
     if unknown:
-        raise settings.SettingsError(unknown)
+        raise SettingsError(unknown)
     keys = {key.digest[:INDEX_BYTES]: key for key in (_key(row, catalogue) for row in rows)}
     # Two keys may have one name, the old and the new one of a caller; one key with two names is a slip.
     if len(keys) < len(rows):
-        raise settings.SettingsError([f"keys_file ({path}): one sha256 is there twice"])
+        raise SettingsError([f"keys_file ({path}): one sha256 is there twice"])
     return keys
 
 
@@ -193,7 +195,7 @@ def entry(name: str, secret: str) -> str:
     return f'\n[[key]]\nname = {quoted}\nsha256 = "{digest_of(secret).hex()}"'
 
 
-def _key(row: Row, catalogue: models.Catalogue) -> Key:
+def _key(row: Row, catalogue: Catalogue) -> Key:
     may_ask_for = None if row.models is None else frozenset(catalogue.find(name).id for name in row.models)
     return Key(row.name, bytes.fromhex(row.sha256), may_ask_for, row.limits)
 

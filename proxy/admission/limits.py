@@ -13,7 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple, Protocol
 
-from config import settings, values
+from config.settings import Settings, SettingsError
+from config.values import Limit
 from translators import faults
 
 Kind = Literal["concurrency", "burst", "rpm", "tpm"]
@@ -38,7 +39,7 @@ class Scope:
     """Whose allowance: `all`, `key:FINGERPRINT` or `model:ID`, and how much it is."""
 
     name: str
-    limit: values.Limit
+    limit: Limit
 
 
 class Demand(NamedTuple):
@@ -89,7 +90,7 @@ class Limiter(Protocol):
 
 
 @asynccontextmanager
-async def opened(chosen: settings.Settings) -> AsyncIterator[Limiter]:
+async def opened(chosen: Settings) -> AsyncIterator[Limiter]:
     """The limiter an operator asked for, as long as the context lives.
 
     Raises `SettingsError` where it is to be in a Redis and the client for that is not installed.
@@ -101,16 +102,12 @@ async def opened(chosen: settings.Settings) -> AsyncIterator[Limiter]:
         from proxy.admission import redis_limiter  # noqa: PLC0415 - needs an extra that most do not need
     except ModuleNotFoundError:
         origin = chosen.origins.get("redis_url", "default")
-        raise settings.SettingsError(
-            [f"redis_url ({origin}): needs the Redis client: pip install 'dashseek[redis]'"]
-        ) from None
+        raise SettingsError([f"redis_url ({origin}): needs the Redis client: pip install 'dashseek[redis]'"]) from None
     async with redis_limiter.opened(chosen.redis_url.get_secret_value(), chosen.redis_policy) as shared:
         yield shared
 
 
-def scopes(
-    chosen: settings.Settings, model: str, key_id: str | None = None, own: values.Limit | None = None
-) -> tuple[Scope, ...]:
+def scopes(chosen: Settings, model: str, key_id: str | None = None, own: Limit | None = None) -> tuple[Scope, ...]:
     """Whose allowances a call takes from.
 
     model:  the id it asks for

@@ -22,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from proxy.admission import limits
+from proxy.admission.limits import Demand, Refused, Reservation, Scope, Taken
 from translators import faults
 
 log = structlog.get_logger()
@@ -157,7 +158,7 @@ class Shared:
         self.unchecked = 0
         self.unsettled = 0
 
-    async def reserve(self, scopes: Sequence[limits.Scope], tokens: int) -> limits.Reservation | limits.Refused:
+    async def reserve(self, scopes: Sequence[Scope], tokens: int) -> Reservation | Refused:
         """Decide in one round trip; where there is no answer in time, by the policy."""
         asked = tuple(limits.demands(scopes, tokens))
         if not asked:
@@ -169,7 +170,7 @@ class Shared:
             worst, wait_ms = await asyncio.shield(asking)
         except (RedisError, OSError):
             self.unchecked += 1
-            return Unchecked() if self._policy == "open" else limits.Refused(AWAY)
+            return Unchecked() if self._policy == "open" else Refused(AWAY)
         except asyncio.CancelledError:
             # The caller has left while Redis was deciding: what it takes is given back.
             asking.add_done_callback(lambda _: self._undo(name, asked, asking))
@@ -178,7 +179,7 @@ class Shared:
         if worst:
             return limits.refused(asked[worst - 1], wait_ms)
         self._leases[name] = _keys(demand for demand in asked if not demand.period_ms)
-        return limits.Taken(asked, lambda _, tokens_used: self._end(name, asked, tokens_used))
+        return Taken(asked, lambda _, tokens_used: self._end(name, asked, tokens_used))
 
     async def keep_leases(self) -> None:
         """Renew the leases of the calls that are open, until cancelled."""
@@ -194,11 +195,11 @@ class Shared:
         while self._settling:
             await asyncio.wait(self._settling)
 
-    def _undo(self, name: str, asked: Sequence[limits.Demand], asking: asyncio.Future[list[int]]) -> None:
+    def _undo(self, name: str, asked: Sequence[Demand], asking: asyncio.Future[list[int]]) -> None:
         if not asking.cancelled() and asking.exception() is None and asking.result()[0] == 0:
             self._end(name, asked, 0)
 
-    def _end(self, name: str, asked: Sequence[limits.Demand], tokens_used: int | None) -> None:
+    def _end(self, name: str, asked: Sequence[Demand], tokens_used: int | None) -> None:
         """Settle in a task of its own: whoever ends a call may be a `finally` that is being cancelled."""
         self._leases.pop(name, None)
         changes = [(demand, limits.returned(demand, tokens_used)) for demand in asked]
@@ -210,7 +211,7 @@ class Shared:
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
 
-    async def _tell(self, name: str, changed: Sequence[tuple[limits.Demand, int]]) -> None:
+    async def _tell(self, name: str, changed: Sequence[tuple[Demand, int]]) -> None:
         rows = (part for demand, change in changed for part in (demand.amount, demand.period_ms, change))
         try:
             await self._ask(self._settle, _keys(demand for demand, _ in changed), [name, "", *rows])
@@ -237,7 +238,7 @@ class Shared:
         return answer
 
 
-def _keys(asked: Iterable[limits.Demand]) -> tuple[str, ...]:
+def _keys(asked: Iterable[Demand]) -> tuple[str, ...]:
     return tuple(PREFIX + demand.meter for demand in asked)
 
 

@@ -14,14 +14,22 @@ import aiohttp
 import structlog
 from aiohttp import web
 
-from proxy.admission import authentication, limits
-from proxy.call import gateway, prompt_count, relay, timeouts
-from proxy.metering import journal
+from proxy.admission.authentication import Admission
+from proxy.admission.limits import Reservation
+from proxy.call import relay
+from proxy.call.gateway import Gateway
+from proxy.call.prompt_count import Count
+from proxy.call.relay import CallerGone, Downstream, Sink, Unheard, Whole
+from proxy.call.timeouts import Expired, Wait, Watch
+from proxy.metering.journal import Entry, Opening
 from proxy.upstream import client
-from translators import dialogue, faults, pipe
+from proxy.upstream.client import Attempt, Post
+from translators import faults
+from translators.dialogue import Call
+from translators.pipe import Pipe, State, Terms
 
 if TYPE_CHECKING:
-    from proxy.telemetry import spans
+    from proxy.telemetry.spans import Trace
 
 log = structlog.get_logger()
 
@@ -33,13 +41,13 @@ STREAM_HEADERS: Final = {
 }
 
 # What a wait that lasted too long is to the caller.
-EXPIRED: Final[Mapping[timeouts.Wait, faults.Fault]] = {
-    timeouts.Wait.BODY: faults.BODY_INVALID,
-    timeouts.Wait.FIRST_TOKEN: faults.TIMED_OUT,
-    timeouts.Wait.TOKEN: faults.TIMED_OUT,
-    timeouts.Wait.TOTAL: faults.TIMED_OUT,
-    timeouts.Wait.DRAIN: faults.UNAVAILABLE,
-    timeouts.Wait.LEFT: faults.TIMED_OUT,
+EXPIRED: Final[Mapping[Wait, faults.Fault]] = {
+    Wait.BODY: faults.BODY_INVALID,
+    Wait.FIRST_TOKEN: faults.TIMED_OUT,
+    Wait.TOKEN: faults.TIMED_OUT,
+    Wait.TOTAL: faults.TIMED_OUT,
+    Wait.DRAIN: faults.UNAVAILABLE,
+    Wait.LEFT: faults.TIMED_OUT,
 }
 
 
@@ -64,13 +72,13 @@ class Exchange:
     request_id: str
     received_s: float
     at_s: float = field(default_factory=time.time)
-    caller: authentication.Admission | None = None
-    call: dialogue.Call | None = None
-    attempts: list[client.Attempt] = field(default_factory=list)
-    pipe: pipe.Pipe | None = None
-    opening: journal.Opening | None = None
-    entry: journal.Entry | None = None
-    reservation: limits.Reservation | None = None
+    caller: Admission | None = None
+    call: Call | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    pipe: Pipe | None = None
+    opening: Opening | None = None
+    entry: Entry | None = None
+    reservation: Reservation | None = None
     bytes_out: int = 0
     read_s: float | None = None
     sent_s: float | None = None
@@ -80,8 +88,8 @@ class Exchange:
     ended_s: float | None = None
     limited: bool = False
     refusal: faults.Refusal | None = None
-    expired: timeouts.Wait | None = None
-    trace: spans.Trace | None = None
+    expired: Wait | None = None
+    trace: Trace | None = None
     unheard: Callable[[], None] | None = None
 
     def leave(self) -> bool:
@@ -122,20 +130,20 @@ class Passage:
     streams: whether its answer is packets, else one reply
     """
 
-    gateway: gateway.Gateway
+    gateway: Gateway
     asked: web.Request
     exchange: Exchange
-    through: pipe.Pipe
-    terms: pipe.Terms
-    post: client.Post
-    resumed: Callable[[str], client.Post]
-    count: prompt_count.Count
+    through: Pipe
+    terms: Terms
+    post: Post
+    resumed: Callable[[str], Post]
+    count: Count
     kind: Hashable
     streams: bool
 
     async def reply(self) -> web.Response:
         """Serve the call as one JSON reply."""
-        whole = relay.Whole(self.asked, self.through)
+        whole = Whole(self.asked, self.through)
         try:
             await self._relay(whole)
         finally:
@@ -147,7 +155,7 @@ class Passage:
     async def stream(self) -> web.StreamResponse:
         """Serve the call as packets."""
         chosen = self.gateway.settings
-        downstream = relay.Downstream(
+        downstream = Downstream(
             self.asked, STREAM_HEADERS, self.through, hold_s=chosen.head_hold, heartbeat_s=chosen.heartbeat
         )
         self.gateway.streams.add(downstream)
@@ -161,16 +169,16 @@ class Passage:
             exchange.bytes_out = downstream.bytes
         return await downstream.opened()
 
-    async def _relay(self, sink: relay.Sink) -> None:
+    async def _relay(self, sink: Sink) -> None:
         """Run the upstream calls; a failure is raised while its status can still be sent, else it is the last frame."""
         try:
-            async with self.gateway.timed(timeouts.Wait.FIRST_TOKEN, self.exchange.received_s) as clock:
+            async with self.gateway.timed(Wait.FIRST_TOKEN, self.exchange.received_s) as clock:
                 if self.gateway.settings.cancel_policy == "drain":
                     most = self.gateway.settings.cancel_drain_tokens
-                    sink = unheard = relay.Unheard(sink, self.through, clock, most)
+                    sink = unheard = Unheard(sink, self.through, clock, most)
                     self.exchange.unheard = unheard.leave
                 await self._legs(sink, clock)
-        except relay.CallerGone:
+        except CallerGone:
             raise
         except Exception as error:  # noqa: BLE001 - a stream that is open needs its last frame, whatever happened
             if self.exchange.ended_s is not None:
@@ -180,12 +188,12 @@ class Passage:
             else:
                 await self._fail(sink, error)
         if sink.left:
-            raise relay.CallerGone
+            raise CallerGone
 
-    async def _fail(self, sink: relay.Sink, error: Exception) -> None:
+    async def _fail(self, sink: Sink, error: Exception) -> None:
         """End with an error frame, unless the caller does not read, not even the finish that was written."""
-        ended = self.through.state is pipe.State.ENDED
-        if isinstance(error, timeouts.Expired) and (ended or error.wait is timeouts.Wait.CALLER):
+        ended = self.through.state is State.ENDED
+        if isinstance(error, Expired) and (ended or error.wait is Wait.CALLER):
             raise CallerStalled from None
         if ended:
             # A bug in the last write itself: no frame may follow a finish, which may be out or not.
@@ -199,12 +207,12 @@ class Passage:
         except TimeoutError:
             raise CallerStalled from None
 
-    async def _end(self, sink: relay.Sink) -> None:
+    async def _end(self, sink: Sink) -> None:
         await sink.close()
         if not sink.left:
             self.exchange.ended_s = asyncio.get_running_loop().time()
 
-    async def _legs(self, sink: relay.Sink, clock: timeouts.Watch) -> None:
+    async def _legs(self, sink: Sink, clock: Watch) -> None:
         if self.terms.legs == 1:
             await self._leg(sink, clock, 0)
             return
@@ -216,7 +224,7 @@ class Passage:
             # The first failure has ended the others: they have nothing to add.
             raise failed.exceptions[0] from None
 
-    async def _leg(self, sink: relay.Sink, clock: timeouts.Watch, leg: int) -> None:
+    async def _leg(self, sink: Sink, clock: Watch, leg: int) -> None:
         """Move one answer, which may be that of two upstream calls (spec OUT-9)."""
         await self._ask(self.post, sink, clock, leg)
         # Nobody would read what a second one says.
@@ -224,9 +232,9 @@ class Passage:
             self.through.resume(leg)
             await self._ask(self.resumed(chain), sink, clock, leg)
 
-    async def _ask(self, post: client.Post, sink: relay.Sink, clock: timeouts.Watch, leg: int) -> None:
+    async def _ask(self, post: Post, sink: Sink, clock: Watch, leg: int) -> None:
         """Make one upstream call and move its answer."""
-        clock.enter(timeouts.Wait.FIRST_TOKEN)
+        clock.enter(Wait.FIRST_TOKEN)
         if self.exchange.sent_s is None:
             self.exchange.sent_s = asyncio.get_running_loop().time()
             self.count.beside()
@@ -238,14 +246,14 @@ class Passage:
             await self.count.wait()
             if response.content_type == "application/json":
                 frames = self.through.feed_completion(await client.completion_of(response), leg)
-                clock.enter(timeouts.Wait.CALLER)
+                clock.enter(Wait.CALLER)
                 await sink.write(frames)
             else:
                 usage_s = self.gateway.settings.usage_timeout
                 await relay.pump(response.content, sink, self.through, clock, leg=leg, usage_s=usage_s)
             self.exchange.refusal = self.through.refusal
-            if self.through.state is pipe.State.ENDED:
-                clock.enter(timeouts.Wait.CALLER)
+            if self.through.state is State.ENDED:
+                clock.enter(Wait.CALLER)
                 await self._end(sink)
                 self._learn()
             if not (self.through.refusal or self.through.was_cut(leg) or self.through.chain_over_budget(leg)):
@@ -263,7 +271,7 @@ def refusal_of(error: Exception, exchange: Exchange) -> faults.Refusal:
     """What the caller is told of a call that ended so; what nobody foresaw is logged with its traceback."""
     if isinstance(error, faults.Refusal):
         return error
-    if isinstance(error, timeouts.Expired):
+    if isinstance(error, Expired):
         exchange.expired = error.wait
         return faults.Refusal(EXPIRED[error.wait], f"{error.wait.value} fired")
     if isinstance(error, aiohttp.ClientError):

@@ -7,19 +7,28 @@ from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanag
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from config import models as tables
-from config import settings
+from config.models import ModelRow
+from config.settings import Settings, SettingsError
 from proxy import vocabulary
 from proxy.admission import keyring, limits
-from proxy.call import abandoned, timeouts
+from proxy.admission.keyring import Ring
+from proxy.admission.limits import Limiter
+from proxy.call import abandoned
+from proxy.call.abandoned import Departures
+from proxy.call.timeouts import Wait, Watch
 from proxy.metering import journal
+from proxy.metering.journal import Journal
 from proxy.upstream import client
-from translators import catalogue as models
-from translators import dialogue, tokens, usage
+from proxy.upstream.client import Upstream
+from translators.catalogue import Catalogue
+from translators.dialogue import Model
 from translators.openai import dialects
+from translators.openai.dialects import Dialect
+from translators.tokens import Vocabulary
+from translators.usage import Offsets
 
 if TYPE_CHECKING:
-    from proxy.telemetry import spans
+    from proxy.telemetry.spans import Spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,36 +46,36 @@ class Gateway:
     streams:  what open calls write their packets to
     """
 
-    settings: settings.Settings
-    catalogue: models.Catalogue
-    vocabulary: tokens.Vocabulary
-    upstreams: client.Upstream
-    dialect: dialects.Dialect
-    limits_s: Mapping[timeouts.Wait, float]
-    journal: journal.Journal
-    limiter: limits.Limiter
-    ring: keyring.Ring | None
-    departures: abandoned.Departures
-    spans: spans.Spans | None = None
-    offsets: usage.Offsets = field(default_factory=usage.Offsets)
-    clocks: set[timeouts.Watch] = field(default_factory=set)
+    settings: Settings
+    catalogue: Catalogue
+    vocabulary: Vocabulary
+    upstreams: Upstream
+    dialect: Dialect
+    limits_s: Mapping[Wait, float]
+    journal: Journal
+    limiter: Limiter
+    ring: Ring | None
+    departures: Departures
+    spans: Spans | None = None
+    offsets: Offsets = field(default_factory=Offsets)
+    clocks: set[Watch] = field(default_factory=set)
     streams: set[object] = field(default_factory=set)
 
-    def timed(self, wait: timeouts.Wait, since_s: float) -> timeouts.Watch:
+    def timed(self, wait: Wait, since_s: float) -> Watch:
         """The watch of one call, which waits for this first; a drain finds it.
 
         since_s: loop time at which the call began
         """
-        return timeouts.Watch(wait, self.limits_s, self.clocks, since_s)
+        return Watch(wait, self.limits_s, self.clocks, since_s)
 
 
-def catalogue_of(chosen: settings.Settings, rows: Iterable[tables.ModelRow]) -> models.Catalogue:
+def catalogue_of(chosen: Settings, rows: Iterable[ModelRow]) -> Catalogue:
     """The models on offer, by all their names."""
-    return models.Catalogue((dialogue.Model(**row) for row in rows), chosen.aliases)
+    return Catalogue((Model(**row) for row in rows), chosen.aliases)
 
 
 @asynccontextmanager
-async def opened(chosen: settings.Settings, rows: Iterable[tables.ModelRow]) -> AsyncIterator[Gateway]:
+async def opened(chosen: Settings, rows: Iterable[ModelRow]) -> AsyncIterator[Gateway]:
     """The gateway an operator asked for, with its pools and files, as long as the context lives.
 
     Raises `SettingsError` where the journal or the keys file cannot be used, `VocabularyError` where the vocabulary
@@ -80,7 +89,7 @@ async def opened(chosen: settings.Settings, rows: Iterable[tables.ModelRow]) -> 
             vocabulary.load(),
             await stack.enter_async_context(client.opened(chosen)),
             dialects.DIALECTS[chosen.dialect],
-            {wait: float(getattr(chosen, wait.value)) for wait in timeouts.Wait},
+            {wait: float(getattr(chosen, wait.value)) for wait in Wait},
             await stack.enter_async_context(journal.opened(chosen)),
             await stack.enter_async_context(limits.opened(chosen)),
             await stack.enter_async_context(keyring.opened(chosen.keys_file, catalogue)) if chosen.keys_file else None,
@@ -90,12 +99,10 @@ async def opened(chosen: settings.Settings, rows: Iterable[tables.ModelRow]) -> 
         )
 
 
-def _spans(chosen: settings.Settings) -> AbstractContextManager[spans.Spans]:
+def _spans(chosen: Settings) -> AbstractContextManager[Spans]:
     try:
         from proxy.telemetry import spans  # noqa: PLC0415 - needs an extra that most do not need
     except ModuleNotFoundError:
         origin = chosen.origins.get("tracing", "default")
-        raise settings.SettingsError(
-            [f"tracing ({origin}): needs OpenTelemetry: pip install 'dashseek[otel]'"]
-        ) from None
+        raise SettingsError([f"tracing ({origin}): needs OpenTelemetry: pip install 'dashseek[otel]'"]) from None
     return spans.opened()

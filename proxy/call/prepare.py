@@ -17,31 +17,42 @@ import structlog
 from aiohttp import web
 
 from proxy.admission import authentication, limits
-from proxy.call import forward, gateway, prompt_count, relay, timeouts
+from proxy.admission.authentication import Admission
+from proxy.admission.limits import Refused
+from proxy.call import forward, prompt_count
+from proxy.call.forward import Exchange, Passage
+from proxy.call.gateway import Gateway
+from proxy.call.prompt_count import Count
+from proxy.call.relay import CallerGone
+from proxy.call.timeouts import Expired, Wait
 from proxy.metering import journal
+from proxy.metering.journal import Opening
 from proxy.telemetry import trace_context
-from proxy.upstream import client
-from translators import dialogue, faults, pipe
+from proxy.upstream.client import Post
+from translators import faults, pipe
 from translators.dashscope import call as calls
 from translators.deepseek import prompt
+from translators.dialogue import Call
 from translators.openai import request
+from translators.openai.request import Body
+from translators.pipe import Pipe
 
 log = structlog.get_logger()
 
 ENCODINGS: Final = ("identity", "gzip")
 
 
-async def generate(house: gateway.Gateway, asked: web.Request, exchange: forward.Exchange) -> web.StreamResponse:
+async def generate(house: Gateway, asked: web.Request, exchange: Exchange) -> web.StreamResponse:
     """Serve one call."""
     try:
-        async with house.timed(timeouts.Wait.BODY, exchange.received_s):
+        async with house.timed(Wait.BODY, exchange.received_s):
             ready = await _ready(house, asked, exchange)
-    except timeouts.Expired as expired:
+    except Expired as expired:
         raise forward.refusal_of(expired, exchange) from None
     return await (ready.stream() if ready.streams else ready.reply())
 
 
-async def _ready(house: gateway.Gateway, asked: web.Request, exchange: forward.Exchange) -> forward.Passage:
+async def _ready(house: Gateway, asked: web.Request, exchange: Exchange) -> Passage:
     """Read and check a call until it is ready to go."""
     exchange.caller = caller = authentication.admit(asked.headers, house.settings, house.ring)
     check_headers(asked.headers)
@@ -72,7 +83,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
         raise faults.Refusal(faults.ENCRYPTED_BODY)
 
 
-def _read(house: gateway.Gateway, asked: web.Request, body: bytes) -> dialogue.Call:
+def _read(house: Gateway, asked: web.Request, body: bytes) -> Call:
     return calls.translate(
         calls.read(body),
         house.catalogue,
@@ -95,12 +106,12 @@ async def _body(asked: web.Request) -> bytes:
         raise faults.Refusal(faults.BODY_TOO_LARGE) from None
     except ConnectionError:
         # So it is told where the handler is not cancelled for it.
-        raise relay.CallerGone from None
+        raise CallerGone from None
     except (aiohttp.ClientError, web.RequestPayloadError, aiohttp.http_exceptions.HttpProcessingError) as error:
         raise faults.Refusal(faults.BODY_INVALID, f"unreadable body ({type(error).__name__})") from None
 
 
-async def _counting(house: gateway.Gateway, call: dialogue.Call, body: request.Body) -> prompt_count.Count:
+async def _counting(house: Gateway, call: Call, body: Body) -> Count:
     """The count of what upstream will make of the prompt."""
     template = prompt.template_of(call.model, house.dialect.name)
     rendered = prompt.parts(request.seen(call, house.dialect), template, body.effort)
@@ -110,12 +121,12 @@ async def _counting(house: gateway.Gateway, call: dialogue.Call, body: request.B
 
 
 async def _prepared(
-    house: gateway.Gateway,
+    house: Gateway,
     asked: web.Request,
-    exchange: forward.Exchange,
-    call: dialogue.Call,
-    caller: authentication.Admission,
-) -> forward.Passage:
+    exchange: Exchange,
+    call: Call,
+    caller: Admission,
+) -> Passage:
     """Everything a call needs to go; nothing has left yet."""
     model, dialect = call.model, house.dialect
     upstream_model = request.upstream_id(call, dialect)
@@ -136,24 +147,22 @@ async def _prepared(
         own_key=caller.own_key,
         event_limit=int(house.settings.max_event_bytes),
     )
-    exchange.pipe = through = pipe.Pipe(call, terms, house.vocabulary)
+    exchange.pipe = through = Pipe(call, terms, house.vocabulary)
     count.tell(lambda tokens: through.count_prompt(tokens, house.offsets.get(kind)))
     exchange.entry = house.journal.open(exchange.opening)
     traced = exchange.trace.onward(exchange.opening) if exchange.trace else trace_context.passed_on(asked.headers)
     known_as = {"X-Request-Id": exchange.request_id, **traced}
 
-    def post(body: request.Body) -> client.Post:
-        return client.Post(body.path, orjson.dumps(body.json), caller.upstream_key, known_as)
+    def post(body: Body) -> Post:
+        return Post(body.path, orjson.dumps(body.json), caller.upstream_key, known_as)
 
-    def resumed(chain: str) -> client.Post:
+    def resumed(chain: str) -> Post:
         return post(request.resume(call, dialect, chain, upstream_model=upstream_model))
 
-    return forward.Passage(house, asked, exchange, through, terms, post(body), resumed, count, kind, call.stream)
+    return Passage(house, asked, exchange, through, terms, post(body), resumed, count, kind, call.stream)
 
 
-async def _let_in(
-    house: gateway.Gateway, exchange: forward.Exchange, call: dialogue.Call, count: prompt_count.Count
-) -> None:
+async def _let_in(house: Gateway, exchange: Exchange, call: Call, count: Count) -> None:
     """Take the call from its allowances; raises `Refusal` where it is over a limit (spec LIM-1)."""
     caller = exchange.caller
     known = caller.known if caller else None
@@ -163,19 +172,17 @@ async def _let_in(
         return
     longest_answer = (call.max_tokens or call.model.answer_tokens) + (_chain(call) if call.thinking else 0)
     got = await house.limiter.reserve(taken_from, await count.wait() + call.n * longest_answer)
-    if isinstance(got, limits.Refused):
+    if isinstance(got, Refused):
         exchange.limited = True
         raise faults.Refusal(got.fault, "over a limit")
     exchange.reservation = got
 
 
-def _chain(call: dialogue.Call) -> int:
+def _chain(call: Call) -> int:
     return call.thinking_budget or call.model.chain_tokens
 
 
-def _opening(
-    exchange: forward.Exchange, call: dialogue.Call, caller: authentication.Admission, upstream_model: str
-) -> journal.Opening:
+def _opening(exchange: Exchange, call: Call, caller: Admission, upstream_model: str) -> Opening:
     return {
         "at": journal.timestamp(exchange.at_s),
         "request_id": exchange.request_id,

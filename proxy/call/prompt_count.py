@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from translators import dialogue
+from translators.dialogue import Model
 
 # A prompt below this many characters is counted in less time than a thread needs to take it over (tiktoken, measured).
 INLINE_CHARS: Final = 8_000
@@ -71,7 +71,7 @@ class Count:
             self._tell(tokens)
 
 
-async def begin(count: Callable[[], int], chars: int, model: dialogue.Model) -> Count:
+async def begin(count: Callable[[], int], chars: int, model: Model) -> Count:
     """The count of a prompt of so many characters, known already where what is sent depends on it (spec MOD-4)."""
     counting = Count(count)
     # No text has more tokens than bytes: most prompts are short enough by their size alone.
@@ -83,6 +83,6 @@ async def begin(count: Callable[[], int], chars: int, model: dialogue.Model) -> 
     return counting
 
 
-def room(model: dialogue.Model) -> int:
+def room(model: Model) -> int:
     """The longest prompt, in tokens, beside which everything the model may write still fits."""
     return model.context_tokens - model.chain_tokens - model.answer_tokens

@@ -15,11 +15,13 @@ from typing import Final
 import aiohttp
 import structlog
 
-from proxy.call import forward, timeouts
+from proxy.call.forward import Exchange
+from proxy.call.timeouts import Wait
 from proxy.metering import journal
-from proxy.metering.journal import Outcome
-from translators import dialogue, faults, usage
+from proxy.metering.journal import Closing, Journal, Outcome, Times
+from translators import dialogue, faults
 from translators.dashscope import shapes
+from translators.usage import Basis
 
 log = structlog.get_logger()
 
@@ -42,14 +44,14 @@ LEVELS: Final[Mapping[faults.Blame, int]] = {
     "operator": logging.ERROR,
     "proxy": logging.ERROR,
 }
-EXPIRED: Final[Mapping[timeouts.Wait, Outcome]] = {
-    timeouts.Wait.BODY: Outcome.TIMEOUT_BODY,
-    timeouts.Wait.FIRST_TOKEN: Outcome.TIMEOUT_FIRST_TOKEN,
-    timeouts.Wait.TOKEN: Outcome.TIMEOUT_IDLE,
-    timeouts.Wait.CALLER: Outcome.CLIENT_STALLED,
-    timeouts.Wait.TOTAL: Outcome.TIMEOUT_TOTAL,
-    timeouts.Wait.DRAIN: Outcome.SHUTDOWN_CUT,
-    timeouts.Wait.LEFT: Outcome.CLIENT_GONE_MID_STREAM,
+EXPIRED: Final[Mapping[Wait, Outcome]] = {
+    Wait.BODY: Outcome.TIMEOUT_BODY,
+    Wait.FIRST_TOKEN: Outcome.TIMEOUT_FIRST_TOKEN,
+    Wait.TOKEN: Outcome.TIMEOUT_IDLE,
+    Wait.CALLER: Outcome.CLIENT_STALLED,
+    Wait.TOTAL: Outcome.TIMEOUT_TOTAL,
+    Wait.DRAIN: Outcome.SHUTDOWN_CUT,
+    Wait.LEFT: Outcome.CLIENT_GONE_MID_STREAM,
 }
 MODERATED: Final[Mapping[faults.Fault, Outcome]] = {
     faults.INPUT_MODERATED: Outcome.MODERATED_INPUT,
@@ -64,7 +66,7 @@ GONE: Final = frozenset(
 )
 
 
-def settle(exchange: forward.Exchange, end: End, book: journal.Journal) -> journal.Closing:
+def settle(exchange: Exchange, end: End, book: Journal) -> Closing:
     """Write down how a call ended, and give back what it had reserved and not used; what was written."""
     closing = _closing(exchange, outcome_of(exchange, end))
     if exchange.entry is not None:
@@ -82,7 +84,7 @@ def settle(exchange: forward.Exchange, end: End, book: journal.Journal) -> journ
     return closing
 
 
-def outcome_of(exchange: forward.Exchange, end: End) -> Outcome:
+def outcome_of(exchange: Exchange, end: End) -> Outcome:
     """The one word for how a call ended."""
     packets = exchange.pipe.packets if exchange.pipe else 0
     if end is End.BUG:
@@ -98,7 +100,7 @@ def outcome_of(exchange: forward.Exchange, end: End) -> Outcome:
     return _failed(exchange, exchange.refusal)
 
 
-def _failed(exchange: forward.Exchange, refusal: faults.Refusal) -> Outcome:
+def _failed(exchange: Exchange, refusal: faults.Refusal) -> Outcome:
     fault = refusal.fault
     if fault in MODERATED:
         return MODERATED[fault]
@@ -113,12 +115,12 @@ def _failed(exchange: forward.Exchange, refusal: faults.Refusal) -> Outcome:
     return Outcome.UPSTREAM_CUT if refusal.cause.startswith(faults.CUT) else Outcome.UPSTREAM_ERROR
 
 
-def _finish_reasons(exchange: forward.Exchange) -> list[str]:
+def _finish_reasons(exchange: Exchange) -> list[str]:
     choices = exchange.pipe.answer.choices if exchange.pipe else ()
     return [choice.finish_reason.value for choice in choices if choice.finish_reason is not None]
 
 
-def _closing(exchange: forward.Exchange, outcome: Outcome) -> journal.Closing:
+def _closing(exchange: Exchange, outcome: Outcome) -> Closing:
     delivered = exchange.pipe.delivered if exchange.pipe else None
     generated, basis = _generated(exchange, outcome)
     gone = outcome in GONE
@@ -141,7 +143,7 @@ def _closing(exchange: forward.Exchange, outcome: Outcome) -> journal.Closing:
     }
 
 
-def _generated(exchange: forward.Exchange, outcome: Outcome) -> tuple[dialogue.Usage | None, usage.Basis]:
+def _generated(exchange: Exchange, outcome: Outcome) -> tuple[dialogue.Usage | None, Basis]:
     """The last figure known of what upstream produced, and whose it is."""
     through = exchange.pipe
     if through is None or not exchange.attempts:
@@ -155,13 +157,13 @@ def _generated(exchange: forward.Exchange, outcome: Outcome) -> tuple[dialogue.U
     return used, through.answer.basis
 
 
-def _shown(exchange: forward.Exchange, used: dialogue.Usage | None) -> shapes.Usage:
+def _shown(exchange: Exchange, used: dialogue.Usage | None) -> shapes.Usage:
     if used is None or exchange.pipe is None:
         return journal.NOTHING
     return exchange.pipe.shown(used)
 
 
-def _drift(exchange: forward.Exchange) -> int | None:
+def _drift(exchange: Exchange) -> int | None:
     tally = exchange.pipe.answer.tally if exchange.pipe else None
     reported = tally.figures.get(0) if tally else None
     if tally is None or reported is None or reported.input is None:
@@ -169,7 +171,7 @@ def _drift(exchange: forward.Exchange) -> int | None:
     return reported.input - tally.counted_input
 
 
-def _times(exchange: forward.Exchange) -> journal.Times:
+def _times(exchange: Exchange) -> Times:
     start_s = exchange.received_s
 
     def since(moment_s: float | None) -> float | None:
@@ -183,7 +185,7 @@ def _times(exchange: forward.Exchange) -> journal.Times:
     }
 
 
-def _to_log(exchange: forward.Exchange, closing: journal.Closing) -> None:
+def _to_log(exchange: Exchange, closing: Closing) -> None:
     """The one log line of a call: the journal's fields, flat, and the cause."""
     told = exchange.refusal if closing["status"] != CLIENT_GONE_STATUS else None
     level = LEVELS[told.fault.blame] if told else logging.INFO

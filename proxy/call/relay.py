@@ -12,8 +12,9 @@ from typing import Protocol
 import aiohttp
 from aiohttp import web
 
-from proxy.call import timeouts
-from translators import faults, pipe
+from proxy.call.timeouts import Wait, Watch
+from translators import faults
+from translators.pipe import Pipe, State
 
 # A comment line and no blank line: it joins the next frame, so that no client takes it for an event of its own. Clients
 # that dispatch on comment + blank line (openai-python's decoder, after an `id:`) would otherwise see an empty event.
@@ -56,7 +57,7 @@ class Downstream:
     )
 
     def __init__(
-        self, request: web.Request, headers: Mapping[str, str], through: pipe.Pipe, *, hold_s: float, heartbeat_s: float
+        self, request: web.Request, headers: Mapping[str, str], through: Pipe, *, hold_s: float, heartbeat_s: float
     ) -> None:
         self._request = request
         self._headers = headers
@@ -150,7 +151,7 @@ class Whole:
     left = False
     __slots__ = ("_body", "_pipe", "_request", "bytes", "response", "sent_s")
 
-    def __init__(self, request: web.Request, through: pipe.Pipe) -> None:
+    def __init__(self, request: web.Request, through: Pipe) -> None:
         self._request = request
         self._pipe = through
         self._body = b""
@@ -214,7 +215,7 @@ class Unheard:
 
     __slots__ = ("_clock", "_most", "_pipe", "_sink", "_tokens", "left")
 
-    def __init__(self, sink: Sink, through: pipe.Pipe, clock: timeouts.Watch, tokens: int) -> None:
+    def __init__(self, sink: Sink, through: Pipe, clock: Watch, tokens: int) -> None:
         self._sink = sink
         self._pipe = through
         self._clock = clock
@@ -227,7 +228,7 @@ class Unheard:
         if not self.left:
             self.left = True
             self._most = self._pipe.answer.used().output + self._tokens
-            self._clock.end_within(timeouts.Wait.LEFT)
+            self._clock.end_within(Wait.LEFT)
             self._sink.stop()
 
     async def write(self, frames: bytes) -> None:
@@ -242,7 +243,7 @@ class Unheard:
     def hold(self) -> None:
         """Tokens have come: enough is enough, unless they are the last."""
         over = self.left and self._pipe.answer.used().output > self._most
-        if over and self._pipe.state is not pipe.State.ENDED:
+        if over and self._pipe.state is not State.ENDED:
             raise faults.Refusal(faults.TIMED_OUT, "cancel_drain_tokens reached")
 
     async def close(self) -> None:
@@ -261,8 +262,8 @@ class Unheard:
 async def pump(
     content: aiohttp.StreamReader,
     sink: Sink,
-    through: pipe.Pipe,
-    clock: timeouts.Watch,
+    through: Pipe,
+    clock: Watch,
     *,
     leg: int,
     usage_s: float,
@@ -272,23 +273,23 @@ async def pump(
     while through.is_open(leg):
         if through.awaits_usage(leg):
             if frames := await _last_words(content, through, leg, usage_s):
-                clock.enter(timeouts.Wait.CALLER)
+                clock.enter(Wait.CALLER)
                 await sink.write(frames)
             return
         wire = await content.read(READ_BYTES)
         frames = through.feed(wire, leg) if wire else through.eof(leg)
         if frames:
-            clock.enter(timeouts.Wait.CALLER)
+            clock.enter(Wait.CALLER)
             await sink.write(frames)
-            clock.enter(timeouts.Wait.TOKEN)
+            clock.enter(Wait.TOKEN)
         elif (grown := through.generated(leg)) > progress:
             # Tokens that are held back (calls not yet whole, the start of a stop) are tokens too; comments are not.
             progress = grown
-            clock.enter(timeouts.Wait.TOKEN)
+            clock.enter(Wait.TOKEN)
             sink.hold()
 
 
-async def _last_words(content: aiohttp.StreamReader, through: pipe.Pipe, leg: int, usage_s: float) -> bytes:
+async def _last_words(content: aiohttp.StreamReader, through: Pipe, leg: int, usage_s: float) -> bytes:
     """The answer is complete: wait a little for its usage, then finish with or without it (spec SSE-8)."""
     try:
         async with asyncio.timeout(usage_s):

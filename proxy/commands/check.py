@@ -14,11 +14,14 @@ from typing import Any, Final
 import aiohttp
 import click
 
-from config import models, settings
+from config import settings
+from config.models import ModelRow
+from config.settings import Settings
 from proxy.admission import keyring
-from proxy.call import forward, gateway
-from proxy.commands import exit_codes
-from proxy.metering import journal
+from proxy.call import gateway
+from proxy.call.forward import Exchange
+from proxy.commands.exit_codes import Exit
+from proxy.metering.journal import Closing
 from proxy.server import lifecycle, process
 from proxy.telemetry import logs
 
@@ -41,7 +44,7 @@ ALONE: Final[Mapping[str, Any]] = {
 }
 
 
-def show(chosen: settings.Settings) -> None:
+def show(chosen: Settings) -> None:
     """Print every setting as a file would say it, and where it is from; what comes out is a file for `--config`."""
     for section, names in settings.SECTIONS.items():
         click.echo(f"# {section}")
@@ -52,7 +55,7 @@ def show(chosen: settings.Settings) -> None:
         click.echo()
 
 
-def offline(chosen: settings.Settings, rows: Sequence[models.ModelRow]) -> int:
+def offline(chosen: Settings, rows: Sequence[ModelRow]) -> int:
     """Say that the settings can be used, and the most important of what they mean; `SettingsError` where they cannot.
 
     rows: the models on offer
@@ -68,12 +71,10 @@ def offline(chosen: settings.Settings, rows: Sequence[models.ModelRow]) -> int:
     click.echo(f"upstream  {', '.join(chosen.upstream)}, dialect {chosen.dialect}")
     click.echo(f"callers   {chosen.host}:{chosen.port}, auth {chosen.auth}, {known}")
     click.echo(f"models    {', '.join(row['id'] for row in rows)}")
-    return exit_codes.Exit.OK
+    return Exit.OK
 
 
-def online(
-    chosen: settings.Settings, rows: Sequence[models.ModelRow], environ: Mapping[str, str], model: str | None
-) -> int:
+def online(chosen: Settings, rows: Sequence[ModelRow], environ: Mapping[str, str], model: str | None) -> int:
     """Make one small call through the whole of it, and say what came."""
     # Telemetry is for who serves; here the lines below say it all.
     alone = chosen.model_copy(update={**ALONE, "auth": _auth(chosen)})
@@ -83,20 +84,18 @@ def online(
     return _told(exchange, closing)
 
 
-def needs_key(chosen: settings.Settings, environ: Mapping[str, str]) -> bool:
+def needs_key(chosen: Settings, environ: Mapping[str, str]) -> bool:
     """Whether a call needs a key that only a caller has."""
     return chosen.auth == "passthrough" and not environ.get(KEY_VARIABLE)
 
 
-def _auth(chosen: settings.Settings) -> str:
+def _auth(chosen: Settings) -> str:
     return "passthrough" if chosen.auth == "passthrough" else "any"
 
 
-async def _call(
-    chosen: settings.Settings, rows: Sequence[models.ModelRow], key: str, model: str
-) -> tuple[forward.Exchange, journal.Closing]:
+async def _call(chosen: Settings, rows: Sequence[ModelRow], key: str, model: str) -> tuple[Exchange, Closing]:
     """One call, as the gateway itself saw it."""
-    ended: asyncio.Queue[tuple[forward.Exchange, journal.Closing]] = asyncio.Queue()
+    ended: asyncio.Queue[tuple[Exchange, Closing]] = asyncio.Queue()
     async with AsyncExitStack() as stack:
         house = await stack.enter_async_context(gateway.opened(chosen, rows))
         served = process.application(house, lambda exchange, closing: ended.put_nowait((exchange, closing)))
@@ -110,18 +109,18 @@ async def _call(
         return await ended.get()
 
 
-def _told(exchange: forward.Exchange, closing: journal.Closing) -> int:
+def _told(exchange: Exchange, closing: Closing) -> int:
     for attempt in closing["attempts"]:
         click.echo(f"asked     {attempt['target']}: {attempt['result']}")
     if exchange.refusal is not None:
         # Behind a colon come upstream's own words, and some upstreams repeat what was sent in theirs.
         cause = exchange.refusal.cause.partition(": ")[0]
         click.echo(f"failed    {closing['status']} {closing['code']}: {cause or exchange.refusal.fault.message}")
-        return exit_codes.Exit.UPSTREAM_REFUSED if closing["attempts"] else exit_codes.Exit.CONFIGURATION
+        return Exit.UPSTREAM_REFUSED if closing["attempts"] else Exit.CONFIGURATION
     times, used = closing["t"], closing["usage"]
     click.echo(f"answered  after {times['first_packet']:.0f} ms, whole after {times['closed']:.0f} ms")
     click.echo(
         f"usage     {used['input_tokens']} + {used['output_tokens']} = {used['total_tokens']} tokens "
         f"({closing['basis']}); our count of the prompt was off by {closing['drift_tokens']}"
     )
-    return exit_codes.Exit.OK
+    return Exit.OK

@@ -21,10 +21,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from proxy.commands import exit_codes, help_texts, options
+from proxy.commands.exit_codes import Exit
+from proxy.commands.options import Sectioned
 from proxy.telemetry import installed, versions
 
 if TYPE_CHECKING:
-    from config import models, settings
+    from config.models import ModelRow
+    from config.settings import Settings, SettingsError
 
 SHELLS = ("bash", "zsh", "fish")
 CONTEXT: Mapping[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
@@ -36,13 +39,13 @@ Settled = TypeVar("Settled")
 class WrongSetting(click.ClickException):
     """Something the operator can mend; told in a sentence on stderr, without a traceback."""
 
-    exit_code = exit_codes.Exit.CONFIGURATION
+    exit_code = Exit.CONFIGURATION
 
 
 class PortInUse(click.ClickException):
     """The one failure to start that may mend itself, so it has a code of its own."""
 
-    exit_code = exit_codes.Exit.PORT_IN_USE
+    exit_code = Exit.PORT_IN_USE
 
 
 # What the system may say to an address we want to listen on; whatever else it says is no mistake of the operator.
@@ -105,12 +108,10 @@ def _serve() -> click.Command:
         _end_with(lambda: process.serve(chosen, rows))
 
     params: list[click.Parameter] = [*(options.flag(name) for name in settings.FLAGS), options.config()]
-    return options.Sectioned(
-        "serve", callback=run, params=params, help=help_texts.SERVE, context_settings=dict(CONTEXT)
-    )
+    return Sectioned("serve", callback=run, params=params, help=help_texts.SERVE, context_settings=dict(CONTEXT))
 
 
-def _settle(flags: Mapping[str, object], config: str | None) -> tuple[settings.Settings, tuple[models.ModelRow, ...]]:
+def _settle(flags: Mapping[str, object], config: str | None) -> tuple[Settings, tuple[ModelRow, ...]]:
     from config import models, settings
 
     chosen = _settled(lambda: settings.load(flags, config, os.environ, needs=("upstream",)))
@@ -118,11 +119,10 @@ def _settle(flags: Mapping[str, object], config: str | None) -> tuple[settings.S
 
 
 def _settled(read: Callable[[], Settled]) -> Settled:
-    from config import settings
 
     try:
         return read()
-    except settings.SettingsError as error:
+    except SettingsError as error:
         raise WrongSetting("\n  ".join(["wrong settings", *error.lines])) from None
 
 
@@ -195,7 +195,7 @@ def _check() -> click.Command:
 
         if show:
             check.show(chosen)
-            return exit_codes.Exit.OK
+            return Exit.OK
         if online and check.needs_key(chosen, os.environ):
             raise WrongSetting(f"callers bring their own key here: say one in {check.KEY_VARIABLE} for the call")
         code = _settled(lambda: check.offline(chosen, rows))
@@ -208,7 +208,7 @@ def _check() -> click.Command:
         click.Option(["--online"], is_flag=True, help="Make one small call through all of it."),
         click.Option(["--model"], metavar="NAME", help="With --online: ask for this model."),
     ]
-    return options.Sectioned(
+    return Sectioned(
         "check", callback=_exiting(run), params=params, help=help_texts.CHECK, context_settings=dict(CONTEXT)
     )
 
@@ -222,7 +222,7 @@ def _doctor() -> click.Command:
         return doctor.examine(lambda: settings.load(flags, config, os.environ, needs=("upstream",)), os.environ)
 
     params: list[click.Parameter] = [*(options.flag(name) for name in settings.FLAGS), options.config()]
-    return options.Sectioned(
+    return Sectioned(
         "doctor", callback=_exiting(run), params=params, help=help_texts.DOCTOR, context_settings=dict(CONTEXT)
     )
 
@@ -234,7 +234,7 @@ def _completion() -> click.Command:
         script = shell_completion.get_completion_class(shell)
         assert script is not None  # noqa: S101 - for the type checker: it is one of SHELLS
         click.echo(script(dashseek, {}, "dashseek", "_DASHSEEK_COMPLETE").source())
-        return exit_codes.Exit.OK
+        return Exit.OK
 
     return _command("completion", run, [click.Argument(["shell"], type=click.Choice(SHELLS))], help_texts.COMPLETION)
 
@@ -281,7 +281,7 @@ def _keys() -> click.Command:
             click.echo(keyring.entry(name, secret.strip()))
         except ValueError as error:
             raise WrongSetting(str(error)) from None
-        return exit_codes.Exit.OK
+        return Exit.OK
 
     name = click.Option(["--name"], metavar="NAME", required=True, help="Names the caller in logs and journals.")
     return _group("keys", help_texts.KEYS, _command("digest", digest, [name], help_texts.DIGEST))

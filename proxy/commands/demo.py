@@ -17,11 +17,15 @@ import orjson
 
 from config import models, settings
 from proxy import vocabulary
-from proxy.call import forward, gateway
+from proxy.call import gateway
+from proxy.call.forward import Exchange
 from proxy.server import lifecycle, process
-from proxy.simulation import llamacpp, simulator
+from proxy.simulation import llamacpp
+from proxy.simulation.simulator import Script, Simulator
 from proxy.telemetry import logs
-from translators import sse, tokens, usage
+from translators.sse import Decoder
+from translators.tokens import Vocabulary
+from translators.usage import Figures
 
 KEY: Final = "sk-demo"
 CALL: Final = {
@@ -77,7 +81,7 @@ async def _demo(*, once: bool, port: int) -> int:
         )
         stack.callback(logs.configure(chosen).close)
         house = await stack.enter_async_context(gateway.opened(chosen, models.load(chosen)))
-        kept: asyncio.Queue[forward.Exchange] = asyncio.Queue()
+        kept: asyncio.Queue[Exchange] = asyncio.Queue()
         running = await lifecycle.start(
             process.application(house, lambda exchange, _: kept.put_nowait(exchange)), chosen
         )
@@ -94,13 +98,13 @@ async def _demo(*, once: bool, port: int) -> int:
     return 1 if seen.complaints else 0
 
 
-async def _upstream(stack: AsyncExitStack, words: tokens.Vocabulary) -> tuple[str, str, str]:
+async def _upstream(stack: AsyncExitStack, words: Vocabulary) -> tuple[str, str, str]:
     """Where to ask, in which dialect, and what that is in words."""
     if llamacpp.available():
         running = stack.enter_context(llamacpp.start())
         return running.url, "llamacpp", f"a real llama.cpp with {running.model}, 135 million parameters"
-    script = simulator.Script(gap_s=0.02)
-    simulated = await stack.enter_async_context(simulator.Simulator(script, vocabulary=words))
+    script = Script(gap_s=0.02)
+    simulated = await stack.enter_async_context(Simulator(script, vocabulary=words))
     return simulated.url, "deepseek", f"the simulator; for a real model: {llamacpp.INSTALL}"
 
 
@@ -125,7 +129,7 @@ async def _show(url: str) -> Seen:
 
 
 async def _packets(got: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
-    decoder = sse.Decoder(FRAME_BYTES)
+    decoder = Decoder(FRAME_BYTES)
     async for wire in got.content.iter_any():
         for data in decoder.feed(wire):
             yield orjson.loads(data)
@@ -145,10 +149,10 @@ def _take(packet: dict[str, Any], seen: Seen) -> None:
     seen.usage = used
 
 
-def _against_upstream(seen: Seen, exchange: forward.Exchange) -> list[str]:
+def _against_upstream(seen: Seen, exchange: Exchange) -> list[str]:
     """The last packet says what upstream says, or the call was not right."""
     through = exchange.pipe
-    figures = (through.answer.tally.figures.get(0) if through else None) or usage.Figures()
+    figures = (through.answer.tally.figures.get(0) if through else None) or Figures()
     if (figures.input, figures.output) == (seen.usage.get("input_tokens"), seen.usage.get("output_tokens")):
         click.echo(f"upstream says the same: {figures.input} + {figures.output}")
         return []

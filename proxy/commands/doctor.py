@@ -23,12 +23,13 @@ from urllib.parse import SplitResult, urlsplit
 import aiohttp
 import click
 
-from config import settings
+from config.settings import Settings, SettingsError
 from proxy import vocabulary
-from proxy.commands import exit_codes
+from proxy.commands.exit_codes import Exit
 from proxy.downstream import connection
 from proxy.telemetry import installed, versions
 from proxy.upstream import client as upstream
+from proxy.vocabulary import VocabularyError
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -55,10 +56,10 @@ class Finding:
     what: str
     found: str
     to_do: str = ""
-    code: exit_codes.Exit = exit_codes.Exit.CONFIGURATION
+    code: Exit = Exit.CONFIGURATION
 
 
-def examine(read: Callable[[], settings.Settings], environ: Mapping[str, str]) -> int:
+def examine(read: Callable[[], Settings], environ: Mapping[str, str]) -> int:
     """Make every examination and print what it found; the gravest failure is the exit code.
 
     read: settles the settings; raises `SettingsError` where they are wrong
@@ -66,24 +67,24 @@ def examine(read: Callable[[], settings.Settings], environ: Mapping[str, str]) -
     return asyncio.run(_report(read, environ))
 
 
-async def _report(read: Callable[[], settings.Settings], environ: Mapping[str, str]) -> int:
-    failed: list[exit_codes.Exit] = []
+async def _report(read: Callable[[], Settings], environ: Mapping[str, str]) -> int:
+    failed: list[Exit] = []
     async for finding in findings(read, environ):
         click.echo(f"{finding.verdict:4}  {finding.what:11} {finding.found}")
         if finding.verdict != "ok":
             click.echo(f"{'':18}-> {finding.to_do}")
         if finding.verdict == "fail":
             failed.append(finding.code)
-    return min(failed, default=exit_codes.Exit.OK)
+    return min(failed, default=Exit.OK)
 
 
-async def findings(read: Callable[[], settings.Settings], environ: Mapping[str, str]) -> AsyncIterator[Finding]:
+async def findings(read: Callable[[], Settings], environ: Mapping[str, str]) -> AsyncIterator[Finding]:
     """Every finding, as soon as it is made."""
     for finding in (_python(), _parser(), _rooms(), _vocabulary(), _environment(environ)):
         yield finding
     try:
         chosen = read()
-    except settings.SettingsError as error:
+    except SettingsError as error:
         yield Finding("fail", "settings", "; ".join(error.lines), "see dashseek check")
         return
     yield Finding("ok", "settings", f"upstream {', '.join(chosen.upstream)}, dialect {chosen.dialect}")
@@ -121,7 +122,7 @@ def _vocabulary() -> Finding:
     started_s = time.perf_counter()
     try:
         vocabulary.load()
-    except vocabulary.VocabularyError as error:
+    except VocabularyError as error:
         return Finding("fail", "vocabulary", "cannot be used", str(error))
     took_ms = (time.perf_counter() - started_s) * 1e3
     return Finding("ok", "vocabulary", f"{vocabulary.SHA256[:12]}…, as published, loaded in {took_ms:.0f} ms")
@@ -134,7 +135,7 @@ def _environment(environ: Mapping[str, str]) -> Finding:
     return Finding("ok", "environment", "no proxy that we would pass by")
 
 
-def _files(chosen: settings.Settings) -> Finding:
+def _files(chosen: Settings) -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Whoever serves takes all it may.
     room = connection.fitting(hard, chosen.max_connections)
@@ -144,7 +145,7 @@ def _files(chosen: settings.Settings) -> Finding:
     return Finding("ok", "open files", found)
 
 
-def _port(chosen: settings.Settings) -> Iterator[Finding]:
+def _port(chosen: Settings) -> Iterator[Finding]:
     for host, port in ((chosen.host, chosen.port), (chosen.admin_host, chosen.admin_port)):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family) as tried:
@@ -158,7 +159,7 @@ def _port(chosen: settings.Settings) -> Iterator[Finding]:
                 yield Finding("ok", "port", f"{host}:{port} is free")
 
 
-def _journal(chosen: settings.Settings) -> Iterator[Finding]:
+def _journal(chosen: Settings) -> Iterator[Finding]:
     path = chosen.journal_file
     if path is None:
         return
@@ -174,7 +175,7 @@ def _journal(chosen: settings.Settings) -> Iterator[Finding]:
         yield Finding("ok", "journal", found)
 
 
-async def _redis(chosen: settings.Settings) -> AsyncIterator[Finding]:
+async def _redis(chosen: Settings) -> AsyncIterator[Finding]:
     if chosen.redis_url is None:
         return
     try:
@@ -198,7 +199,7 @@ async def _redis(chosen: settings.Settings) -> AsyncIterator[Finding]:
         await client.aclose()
 
 
-async def _upstream(chosen: settings.Settings, target: str, environ: Mapping[str, str]) -> AsyncIterator[Finding]:
+async def _upstream(chosen: Settings, target: str, environ: Mapping[str, str]) -> AsyncIterator[Finding]:
     """Name, connection, key; what stands on one that failed is not examined."""
     place = urlsplit(target)
     for examination in (_name, _connection):
@@ -209,7 +210,7 @@ async def _upstream(chosen: settings.Settings, target: str, environ: Mapping[str
     yield await _key(chosen, target, environ)
 
 
-async def _name(_: settings.Settings, place: SplitResult) -> Finding:
+async def _name(_: Settings, place: SplitResult) -> Finding:
     loop = asyncio.get_running_loop()
     started_s = loop.time()
     host = place.hostname or ""
@@ -221,7 +222,7 @@ async def _name(_: settings.Settings, place: SplitResult) -> Finding:
     return Finding("ok", "name", f"{host} has {len(found)} address{'es'[: 2 * (len(found) > 1)]}, in {took_ms:.0f} ms")
 
 
-async def _connection(chosen: settings.Settings, place: SplitResult) -> Finding:
+async def _connection(chosen: Settings, place: SplitResult) -> Finding:
     context = upstream.trust(chosen) if place.scheme == "https" else None
     port = place.port or PORTS[place.scheme]
     try:
@@ -257,7 +258,7 @@ def _secured(place: SplitResult, secured: ssl.SSLObject) -> Finding:
     return Finding("ok", "connection", found)
 
 
-async def _key(chosen: settings.Settings, target: str, environ: Mapping[str, str]) -> Finding:
+async def _key(chosen: Settings, target: str, environ: Mapping[str, str]) -> Finding:
     own = chosen.upstream_api_key
     key = own.get_secret_value() if own else environ.get("DASHSCOPE_API_KEY")
     if key is None and chosen.auth == "passthrough":
@@ -276,4 +277,4 @@ async def _key(chosen: settings.Settings, target: str, environ: Mapping[str, str
 
 
 def _refused(what: str, found: str, to_do: str) -> Finding:
-    return Finding("fail", what, found, to_do, exit_codes.Exit.UPSTREAM_REFUSED)
+    return Finding("fail", what, found, to_do, Exit.UPSTREAM_REFUSED)

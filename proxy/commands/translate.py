@@ -9,17 +9,21 @@ import click
 import orjson
 
 from config import models as tables
-from config import settings
+from config.settings import Settings
 from proxy import vocabulary
-from translators import catalogue as models
-from translators import dialogue, explain, faults, pipe, tokens
+from translators import explain, faults, pipe
+from translators.catalogue import Catalogue
 from translators.dashscope import call as calls
 from translators.dashscope import packets
 from translators.deepseek import prompt
+from translators.dialogue import Call, Json, Model
 from translators.openai import dialects, request
+from translators.openai.dialects import Dialect
+from translators.pipe import Pipe
+from translators.tokens import Vocabulary
 
 # An answer without its call is read as the answer to this one.
-PLAIN_CALL: Final[dialogue.Json] = {
+PLAIN_CALL: Final[Json] = {
     "model": "deepseek-v3",
     "input": {"messages": [{"role": "user", "content": ""}]},
     "parameters": {"incremental_output": True},
@@ -32,16 +36,16 @@ REFUSED: Final = 1
 class Translator:
     """The tables a translation needs."""
 
-    settings: settings.Settings
-    catalogue: models.Catalogue
-    vocabulary: tokens.Vocabulary
+    settings: Settings
+    catalogue: Catalogue
+    vocabulary: Vocabulary
 
     @property
-    def dialect(self) -> dialects.Dialect:
+    def dialect(self) -> Dialect:
         """The upstream's way of speaking."""
         return dialects.DIALECTS[self.settings.dialect]
 
-    def read(self, document: dialogue.Json, *, stream: bool, model: str | None) -> dialogue.Call:
+    def read(self, document: Json, *, stream: bool, model: str | None) -> Call:
         """The call a document makes; raises `Refusal`."""
         return calls.translate(
             document,
@@ -53,10 +57,10 @@ class Translator:
         )
 
 
-def build(chosen: settings.Settings) -> Translator:
+def build(chosen: Settings) -> Translator:
     """The translator an operator's settings make, the same as `serve` would use."""
-    rows = (dialogue.Model(**row) for row in tables.load(chosen))
-    return Translator(chosen, models.Catalogue(rows, chosen.aliases), vocabulary.load())
+    rows = (Model(**row) for row in tables.load(chosen))
+    return Translator(chosen, Catalogue(rows, chosen.aliases), vocabulary.load())
 
 
 def of_call(raw: bytes, translator: Translator, *, stream: bool, model: str | None, as_json: bool) -> int:
@@ -105,7 +109,7 @@ def of_answer(
         dialect = translator.dialect
         body = request.translate(call, dialect, upstream_model=request.upstream_id(call, dialect))
         terms = pipe.agreed(call, dialect, body, request_id=REQUEST_ID, own_key=True)._replace(legs=1)
-        through = pipe.Pipe(call, terms, translator.vocabulary)
+        through = Pipe(call, terms, translator.vocabulary)
         counted = prompt.parts(request.seen(call, dialect), prompt.template_of(call.model, dialect.name), body.effort)
         through.count_prompt(prompt.length(counted, translator.vocabulary), 0)
         out = through.feed_completion(raw) if whole else through.feed(raw) + through.eof()

@@ -17,10 +17,11 @@ import click
 import orjson
 
 from proxy.metering import ledger
+from proxy.metering.ledger import Group, Ledger, Totals
 
 Form = Literal["table", "json", "csv"]
 
-DIMENSIONS: Final = ledger.Group._fields
+DIMENSIONS: Final = Group._fields
 FIGURES: Final = ("calls", "input", "output", "total", "reasoning", "cached", "generated")
 # Below this many bytes a progress bar would be gone before it is seen.
 LARGE_BYTES: Final = 32 << 20
@@ -79,28 +80,28 @@ def tail(path: Path, last: int, *, follow: bool) -> int:
     return 0
 
 
-def _summed(read: ledger.Ledger, dimensions: Sequence[str]) -> dict[tuple[str, ...], ledger.Totals]:
+def _summed(read: Ledger, dimensions: Sequence[str]) -> dict[tuple[str, ...], Totals]:
     """Totals by some dimensions, in alphabetical order."""
-    summed: dict[tuple[str, ...], ledger.Totals] = {}
+    summed: dict[tuple[str, ...], Totals] = {}
     positions = [DIMENSIONS.index(name) for name in dimensions]
     for group, totals in sorted(read.totals.items()):
-        summed.setdefault(tuple(group[position] for position in positions), ledger.Totals()).add(totals)
+        summed.setdefault(tuple(group[position] for position in positions), Totals()).add(totals)
     return dict(sorted(summed.items()))
 
 
-def _total(several: Iterable[ledger.Totals]) -> ledger.Totals:
-    total = ledger.Totals()
+def _total(several: Iterable[Totals]) -> Totals:
+    total = Totals()
     for totals in several:
         total.add(totals)
     return total
 
 
-def _row(dimensions: Sequence[str], group: Sequence[str], totals: ledger.Totals) -> dict[str, Any]:
+def _row(dimensions: Sequence[str], group: Sequence[str], totals: Totals) -> dict[str, Any]:
     sums = {**asdict(totals), "total": totals.total}
     return {**dict(zip(dimensions, group, strict=True)), **{name: sums[name] for name in FIGURES}}
 
 
-def _show_table(dimensions: Sequence[str], summed: dict[tuple[str, ...], ledger.Totals]) -> None:
+def _show_table(dimensions: Sequence[str], summed: dict[tuple[str, ...], Totals]) -> None:
     body = [[*group, *_figures(totals)] for group, totals in summed.items()]
     names = ["all", *[""] * (len(dimensions) - 1)]
     rows = [[*dimensions, *FIGURES], *body, [*names, *_figures(_total(summed.values()))]]
@@ -113,11 +114,11 @@ def _show_table(dimensions: Sequence[str], summed: dict[tuple[str, ...], ledger.
         click.echo("  ".join(cells).rstrip())
 
 
-def _figures(totals: ledger.Totals) -> list[str]:
+def _figures(totals: Totals) -> list[str]:
     return [f"{figure:,}" for figure in _row((), (), totals).values()]
 
 
-def _show_doubts(read: ledger.Ledger) -> None:
+def _show_doubts(read: Ledger) -> None:
     for unknown in read.unknown[:SHOWN]:
         facts = unknown.opening
         click.echo(f"unknown: {facts['at']} {facts['model']} {facts['request_id']} ({unknown.place})")
@@ -129,7 +130,7 @@ def _show_doubts(read: ledger.Ledger) -> None:
         click.echo(f"{_broken(read)}: see dashseek usage verify")
 
 
-def _broken(read: ledger.Ledger) -> str:
+def _broken(read: Ledger) -> str:
     return "no rule broken" if not read.violations else f"{len(read.violations)} times a rule broken"
 
 

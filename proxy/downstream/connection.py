@@ -22,7 +22,7 @@ import aiohttp
 import structlog
 from aiohttp import hdrs, http_exceptions, web
 
-from config import settings
+from config.settings import Settings
 from translators import faults
 from translators.dashscope import packets
 
@@ -96,7 +96,7 @@ def raise_file_limit() -> None:
         log.info("file_limit", files=hard, before=soft)
 
 
-async def listen(connections: Callable[[], Connection], chosen: settings.Settings) -> asyncio.Server:
+async def listen(connections: Callable[[], Connection], chosen: Settings) -> asyncio.Server:
     """Take connections, each as one of these; raises `OSError` where the address is not to be had.
 
     Where a file is missing to accept one (another part of the process has taken more than we left it), asyncio waits a
@@ -126,7 +126,7 @@ async def listen(connections: Callable[[], Connection], chosen: settings.Setting
     return listener
 
 
-def connections(server: web.Server, chosen: settings.Settings) -> Callable[[], Connection]:
+def connections(server: web.Server, chosen: Settings) -> Callable[[], Connection]:
     """What `loop.create_server` asks for every connection it accepts."""
     room = Room(most_connections(chosen.max_connections), Flood("no_room"))
     return functools.partial(Connection, server, Flood("malformed"), room, chosen)
@@ -253,7 +253,7 @@ class Connection(web.RequestHandler):
         "has_answered",
     )
 
-    def __init__(self, server: web.Server, malformed: Flood, room: Room, chosen: settings.Settings) -> None:
+    def __init__(self, server: web.Server, malformed: Flood, room: Room, chosen: Settings) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(server, loop=loop, keepalive_timeout=chosen.keepalive_timeout, lingering_time=LINGER_S)
         self._malformed = malformed

@@ -21,10 +21,11 @@ from typing import Final, Literal, TypedDict
 import orjson
 import structlog
 
-from config import settings
-from proxy.metering import append_file
-from translators import faults, usage
-from translators.dashscope import shapes
+from config.settings import Settings, SettingsError
+from proxy.metering.append_file import LineFile
+from translators import faults
+from translators.dashscope.shapes import Usage
+from translators.usage import Basis
 
 log = structlog.get_logger()
 
@@ -123,9 +124,9 @@ class Closing(TypedDict):
     outcome: str
     status: int
     code: str | None
-    usage: shapes.Usage
-    generated: shapes.Usage
-    basis: usage.Basis
+    usage: Usage
+    generated: Usage
+    basis: Basis
     drift_tokens: int | None
     packets: int
     bytes_out: int
@@ -133,7 +134,7 @@ class Closing(TypedDict):
     t: Times
 
 
-NOTHING: Final[shapes.Usage] = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+NOTHING: Final[Usage] = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
 
 
 class Entry:
@@ -161,7 +162,7 @@ class Journal:
     dropped: lines that are not, exactly
     """
 
-    def __init__(self, file: append_file.LineFile | None, policy: Policy) -> None:
+    def __init__(self, file: LineFile | None, policy: Policy) -> None:
         self._file = file
         self._policy = policy
         # A request id is the caller's to choose, and may come twice: in the books a call has a name of its own.
@@ -217,7 +218,7 @@ class Journal:
 
 
 @asynccontextmanager
-async def opened(chosen: settings.Settings) -> AsyncIterator[Journal]:
+async def opened(chosen: Settings) -> AsyncIterator[Journal]:
     """The journal an operator asked for, synced as they asked, as long as the context lives.
 
     Raises `SettingsError` where the file cannot be written at the start: that is no time to be patient.
@@ -227,10 +228,10 @@ async def opened(chosen: settings.Settings) -> AsyncIterator[Journal]:
         yield Journal(None, "continue")
         return
     limit = None if chosen.journal_max_bytes is None else int(chosen.journal_max_bytes)
-    file = append_file.LineFile(path, max_bytes=limit, sync=chosen.journal_fsync)
+    file = LineFile(path, max_bytes=limit, sync=chosen.journal_fsync)
     if not file.writable():
         origin = chosen.origins.get("journal_file", "default")
-        raise settings.SettingsError([f"journal_file ({origin}): cannot be written, or its disk is full"])
+        raise SettingsError([f"journal_file ({origin}): cannot be written, or its disk is full"])
     journal = Journal(file, chosen.journal_policy)
     over = threading.Event()
     # A thread of its own, which the end of the process need not wait for: a disk may never answer.
@@ -245,7 +246,7 @@ async def opened(chosen: settings.Settings) -> AsyncIterator[Journal]:
             log.error("journal_sync_failed", reason=f"no answer in {LAST_SYNC_S:g} s")
 
 
-def _keep_synced(file: append_file.LineFile, journal: Journal, over: threading.Event) -> None:
+def _keep_synced(file: LineFile, journal: Journal, over: threading.Event) -> None:
     """Force lines to the disk once a second, and a last time when all is over."""
     while not over.wait(SYNC_EVERY_S):
         try:

@@ -16,14 +16,14 @@ from typing import IO, Any, Final, NamedTuple
 
 import orjson
 
-from proxy.metering import journal
+from proxy.metering.journal import Outcome
 
 Json = dict[str, Any]
 
 UNKNOWN: Final = "unknown"
 # Every line of ours begins so, and no text inside one can hold it: its quotation marks would be escaped.
 BEGINNING: Final = b'{"ev":"'
-OUTCOMES: Final = frozenset(outcome.value for outcome in journal.Outcome)
+OUTCOMES: Final = frozenset(outcome.value for outcome in Outcome)
 # So many lines between two words about the progress.
 ADVANCE_EVERY: Final = 20_000
 # How a journal that broke off inside its archive ends.

@@ -18,21 +18,28 @@ import click
 import orjson
 
 from config import models as tables
-from config import settings
+from config.settings import Settings
 from proxy.admission import limits
-from proxy.metering import journal
+from proxy.admission.limits import Kind
+from proxy.metering.journal import Closing, Opening, Outcome
 from proxy.protocol import openapi, phrases, probes
-from translators import catalogue as models
-from translators import choice, dialogue, faults, pipe
+from proxy.protocol.phrases import Language, Words
+from proxy.protocol.probes import Probe
+from translators import choice, faults, pipe
+from translators.catalogue import Catalogue
+from translators.choice import Phase, Sight
 from translators.dashscope import call, parameters
-from translators.dialogue import Json
+from translators.dialogue import Call, Json, Model
 from translators.openai import dialects, failures, request
+from translators.openai.dialects import Continuation, Dialect, Native
+from translators.openai.failures import Failure, Terms, Verdict
 from translators.openai.fields import Crossing
+from translators.pipe import Event, State
 
 HOME: Final = Path(faults.__file__).parent
-FILES: Final[Mapping[phrases.Language, str]] = {
-    phrases.Language.EN: "PROTOCOL.md",
-    phrases.Language.ZH: "PROTOCOL.zh.md",
+FILES: Final[Mapping[Language, str]] = {
+    Language.EN: "PROTOCOL.md",
+    Language.ZH: "PROTOCOL.zh.md",
 }
 OPENAPI: Final = "openapi.json"
 # The streams that the OpenAPI document shows, by their number in the protocol.
@@ -56,8 +63,8 @@ MADE: Final[Mapping[str, faults.Fault]] = {
 class Sources:
     """What the tables are read from, beside the code: the shipped models."""
 
-    rows: tuple[dialogue.Model, ...]
-    catalogue: models.Catalogue
+    rows: tuple[Model, ...]
+    catalogue: Catalogue
 
 
 class Doer(IntEnum):
@@ -70,11 +77,11 @@ class Doer(IntEnum):
 
 def shipped() -> Sources:
     """The models as they ship, without any operator's settings."""
-    rows = tuple(dialogue.Model(**row) for row in tables.load(settings.Settings()))
-    return Sources(rows, models.Catalogue(rows))
+    rows = tuple(Model(**row) for row in tables.load(Settings()))
+    return Sources(rows, Catalogue(rows))
 
 
-def fill(document: str, language: phrases.Language, sources: Sources) -> str:
+def fill(document: str, language: Language, sources: Sources) -> str:
     """The document with every generated block written anew; KeyError for a mark that names no table."""
     known = {**TABLES, **README_TABLES}
     return BLOCK.sub(lambda found: f"{found[1]}{known[found[2]](language, sources)}\n{found[3]}", document)
@@ -85,7 +92,7 @@ def refresh(directory: Path, *, write: bool) -> list[str]:
     sources = shipped()
     before = {name: (directory / name).read_text("utf-8") for name in (*FILES.values(), OPENAPI)}
     after = {name: fill(before[name], language, sources) for language, name in FILES.items()}
-    after[OPENAPI] = described(after[FILES[phrases.Language.EN]], sources)
+    after[OPENAPI] = described(after[FILES[Language.EN]], sources)
     stale = [name for name in before if after[name] != before[name]]
     for name in stale if write else ():
         (directory / name).write_text(after[name], "utf-8")
@@ -96,7 +103,7 @@ def refresh_readme(directory: Path, *, write: bool) -> list[str]:
     """The same for the README, where there is one: it does not ship."""
     path = directory / "README.md"
     before = path.read_text("utf-8") if path.exists() else ""
-    after = fill(before, phrases.Language.EN, shipped())
+    after = fill(before, Language.EN, shipped())
     if write and after != before:
         path.write_text(after, "utf-8")
     return [path.name] if after != before else []
@@ -120,7 +127,7 @@ def main(*, check: bool) -> None:
         raise SystemExit(1)
 
 
-def _parameters(language: phrases.Language, _: Sources) -> str:
+def _parameters(language: Language, _: Sources) -> str:
     head = (("field", "type and range", "default", "rule"), ("字段", "类型与范围", "默认值", "规则"))
     return _table(
         head[language],
@@ -135,11 +142,11 @@ def _parameters(language: phrases.Language, _: Sources) -> str:
     )
 
 
-def _dropped(_: phrases.Language, __: Sources) -> str:
+def _dropped(_: Language, __: Sources) -> str:
     return " ".join(map(_code, sorted(parameters.DROPPED)))
 
 
-def _types(language: phrases.Language, _: Sources) -> str:
+def _types(language: Language, _: Sources) -> str:
     head = (("type", "given", "becomes, or is refused with"), ("类型", "传入", "结果，或拒绝文本"))
     return _table(
         head[language],
@@ -151,7 +158,7 @@ def _types(language: phrases.Language, _: Sources) -> str:
     )
 
 
-def _structure(language: phrases.Language, sources: Sources) -> str:
+def _structure(language: Language, sources: Sources) -> str:
     head = (("rule", "call", "code", "text"), ("规则", "请求", "code", "文本"))
     return _table(
         head[language],
@@ -163,7 +170,7 @@ def _structure(language: phrases.Language, sources: Sources) -> str:
     )
 
 
-def _refused(language: phrases.Language, sources: Sources) -> str:
+def _refused(language: Language, sources: Sources) -> str:
     head = (("rule", "parameters", "model", "text"), ("规则", "参数", "模型", "文本"))
     return _table(
         head[language],
@@ -174,7 +181,7 @@ def _refused(language: phrases.Language, sources: Sources) -> str:
     )
 
 
-def _crossed(language: phrases.Language, sources: Sources) -> str:
+def _crossed(language: Language, sources: Sources) -> str:
     head = (("rule", "given", "model"), ("规则", "传入", "模型"))
     return _table(
         (*head[language], *dialects.DIALECTS),
@@ -190,7 +197,7 @@ def _crossed(language: phrases.Language, sources: Sources) -> str:
     )
 
 
-def _models(language: phrases.Language, sources: Sources) -> str:
+def _models(language: Language, sources: Sources) -> str:
     head = (
         ("model", "thinks", "strict (PAR-14)", "context", "input", "chain", "answer", "template"),
         ("模型", "思考", "严格（PAR-14）", "上下文", "输入", "思维链", "回答", "模板"),
@@ -213,7 +220,7 @@ def _models(language: phrases.Language, sources: Sources) -> str:
     )
 
 
-def _upstream_ids(language: phrases.Language, sources: Sources) -> str:
+def _upstream_ids(language: Language, sources: Sources) -> str:
     named = [name for name in dialects.DIALECTS if any(name in row.upstream for row in sources.rows)]
     return _table(
         (("model", "模型")[language], *named, ("any other", "其他")[language]),
@@ -221,7 +228,7 @@ def _upstream_ids(language: phrases.Language, sources: Sources) -> str:
     )
 
 
-def _dialects(language: phrases.Language, _: Sources) -> str:
+def _dialects(language: Language, _: Sources) -> str:
     return _table(
         (("fact", "事实")[language], *dialects.DIALECTS),
         (
@@ -229,13 +236,13 @@ def _dialects(language: phrases.Language, _: Sources) -> str:
                 phrases.FACTS[fact.name][language],
                 *(_fact(getattr(row, fact.name), language) for row in dialects.DIALECTS.values()),
             )
-            for fact in fields(dialects.Dialect)
+            for fact in fields(Dialect)
             if fact.name != "name"
         ),
     )
 
 
-def _faults(language: phrases.Language, _: Sources) -> str:
+def _faults(language: Language, _: Sources) -> str:
     head = (
         ("status", "code", "text", "trigger", "at fault", "may retry"),
         ("状态", "code", "文本", "触发条件", "责任方", "可否重试"),
@@ -257,7 +264,7 @@ def _faults(language: phrases.Language, _: Sources) -> str:
     )
 
 
-def _failures(language: phrases.Language, _: Sources) -> str:
+def _failures(language: Language, _: Sources) -> str:
     head = (
         ("upstream status", "and says", "caller reads", "with the operator's key"),
         ("上游状态", "并且内容含", "调用方收到", "使用运营方密钥时"),
@@ -276,9 +283,9 @@ def _failures(language: phrases.Language, _: Sources) -> str:
     )
 
 
-def _waits(language: phrases.Language, _: Sources) -> str:
+def _waits(language: Language, _: Sources) -> str:
     head = (("setting", "default, s", "waits for", "then"), ("设置", "默认值，秒", "等待什么", "到时"))
-    chosen = settings.Settings()
+    chosen = Settings()
     return _table(
         head[language],
         (
@@ -288,9 +295,9 @@ def _waits(language: phrases.Language, _: Sources) -> str:
     )
 
 
-def _recorded(language: phrases.Language, _: Sources) -> str:
+def _recorded(language: Language, _: Sources) -> str:
     head = (("field", "line", "meaning"), ("字段", "行", "含义"))
-    lines = {"open, close": journal.Opening, "close": journal.Closing}
+    lines = {"open, close": Opening, "close": Closing}
     return _table(
         head[language],
         (
@@ -301,17 +308,17 @@ def _recorded(language: phrases.Language, _: Sources) -> str:
     )
 
 
-def _outcomes(language: phrases.Language, _: Sources) -> str:
+def _outcomes(language: Language, _: Sources) -> str:
     head = (("outcome", "meaning"), ("outcome", "含义"))
     return _table(
         head[language],
-        ((_code(outcome.value), phrases.OUTCOMES[outcome.value][language]) for outcome in journal.Outcome),
+        ((_code(outcome.value), phrases.OUTCOMES[outcome.value][language]) for outcome in Outcome),
     )
 
 
-def _limits(language: phrases.Language, _: Sources) -> str:
+def _limits(language: Language, _: Sources) -> str:
     head = (("limit", "of", "who is over it reads"), ("限额", "对象", "超出者收到"))
-    said: dict[limits.Kind, phrases.Words] = {
+    said: dict[Kind, Words] = {
         "concurrency": ("calls open at the same time", "同时进行的调用"),
         "burst": ("calls a second", "每秒调用"),
         "rpm": ("calls a minute", "每分钟调用"),
@@ -323,12 +330,12 @@ def _limits(language: phrases.Language, _: Sources) -> str:
     )
 
 
-def _client(_: phrases.Language, __: Sources) -> str:
+def _client(_: Language, __: Sources) -> str:
     code = (Path(__file__).parents[1] / "examples" / "call.mjs").read_text("utf-8")
     return f"```js\n{code.rstrip()}\n```"
 
 
-def _fidelity(language: phrases.Language, sources: Sources) -> str:
+def _fidelity(language: Language, sources: Sources) -> str:
     head = (("DashScope", "native", "done here", "left out or refused", "why"),) * 2
     return _table(head[language], (*_parameter_fidelity(sources), *phrases.FEATURES, *_ignored_fidelity()))
 
@@ -346,7 +353,7 @@ def _parameter_fidelity(sources: Sources) -> Iterator[Sequence[str]]:
         yield (_code(row.theirs), *cells, f"{row.why} ({row.source})")
 
 
-def _doer(crossing: Crossing, probe: probes.Probe) -> Doer:
+def _doer(crossing: Crossing, probe: Probe) -> Doer:
     """Who does what a probe asks for; an effort is not a budget, and another value of the same field is our doing."""
     if crossing.action == "dropped" or (crossing.ours, crossing.theirs) == ("thinking_budget", "reasoning_effort"):
         return Doer.NOBODY
@@ -364,23 +371,23 @@ def _ignored_fidelity() -> Iterator[Sequence[str]]:
         yield (_code(name), "–", "–", "ignored", f"{why} (HTTP-8)")
 
 
-def _stream_states(language: phrases.Language, _: Sources) -> str:
-    return _machine(pipe.State, pipe.Event, pipe.NEXT, language)
+def _stream_states(language: Language, _: Sources) -> str:
+    return _machine(State, Event, pipe.NEXT, language)
 
 
-def _stream_diagram(_: phrases.Language, __: Sources) -> str:
-    return _diagram(pipe.NEXT, pipe.State.HELD, pipe.State.ENDED)
+def _stream_diagram(_: Language, __: Sources) -> str:
+    return _diagram(pipe.NEXT, State.HELD, State.ENDED)
 
 
-def _choice_states(language: phrases.Language, _: Sources) -> str:
-    return _machine(choice.Phase, choice.Sight, choice.NEXT, language)
+def _choice_states(language: Language, _: Sources) -> str:
+    return _machine(Phase, Sight, choice.NEXT, language)
 
 
-def _choice_diagram(_: phrases.Language, __: Sources) -> str:
-    return _diagram(choice.NEXT, choice.Phase.START, choice.Phase.ENDED)
+def _choice_diagram(_: Language, __: Sources) -> str:
+    return _diagram(choice.NEXT, Phase.START, Phase.ENDED)
 
 
-TABLES: Final[Mapping[str, Callable[[phrases.Language, Sources], str]]] = {
+TABLES: Final[Mapping[str, Callable[[Language, Sources], str]]] = {
     "parameters": _parameters,
     "dropped": _dropped,
     "types": _types,
@@ -415,14 +422,14 @@ def _typed(kind: Callable[[Any, str], Any], value: object) -> str:
         return _code(_short(refusal.fault.message))
 
 
-def _call(probe: probes.Probe, sources: Sources) -> dialogue.Call:
+def _call(probe: Probe, sources: Sources) -> Call:
     whole = {"model", "input"} & probe.given.keys()
     document = probe.given if whole else {"model": probe.model, "input": {"prompt": "hi"}, "parameters": probe.given}
     # No probe stops at a token by its number: any way to decode one will do.
     return call.translate(document, sources.catalogue, stream=probe.stream, decode=bytes)
 
 
-def refusal_of(probe: probes.Probe, sources: Sources) -> faults.Fault:
+def refusal_of(probe: Probe, sources: Sources) -> faults.Fault:
     """What a call made to be refused is told; ValueError where it is not refused."""
     try:
         _call(probe, sources)
@@ -431,12 +438,12 @@ def refusal_of(probe: probes.Probe, sources: Sources) -> faults.Fault:
     raise ValueError(f"a probe of {probe.rule} was not refused: {probe.given}")
 
 
-def _crossing(probe: probes.Probe, dialect: dialects.Dialect, sources: Sources) -> str:
+def _crossing(probe: Probe, dialect: Dialect, sources: Sources) -> str:
     theirs = next(iter(probe.given))
     return _crossed_as(_crossed_by(probe, dialect, sources), {theirs: probe.given[theirs]})
 
 
-def _crossed_by(probe: probes.Probe, dialect: dialects.Dialect, sources: Sources) -> Crossing:
+def _crossed_by(probe: Probe, dialect: Dialect, sources: Sources) -> Crossing:
     theirs = next(iter(probe.given))
     ours = next(row.ours for row in parameters.ROWS if row.theirs == theirs)
     asked = _call(probe, sources)
@@ -453,19 +460,19 @@ def _crossed_as(crossing: Crossing, given: Json) -> str:
     return "=" if crossing.sent == given else _json(crossing.sent)
 
 
-def _asked(probe: probes.Probe) -> str:
+def _asked(probe: Probe) -> str:
     return _code(probe.model) + (" SSE" if probe.stream else "")
 
 
-def _retry(fault: faults.Fault) -> phrases.Words:
+def _retry(fault: faults.Fault) -> Words:
     waits = fault.status in failures.RETRIED and fault.blame != "operator"
     return phrases.WAIT if waits else phrases.RETRY[fault.blame]
 
 
-def _read(verdict: faults.Fault | failures.Verdict) -> str:
+def _read(verdict: faults.Fault | Verdict) -> str:
     """The fault of a row; one that depends on the failure is made of a failure that says only `…`."""
     if not isinstance(verdict, faults.Fault):
-        verdict = verdict(failures.Failure(400, "", "…"), failures.Terms(98_304, own_key=False))
+        verdict = verdict(Failure(400, "", "…"), Terms(98_304, own_key=False))
     return f"{verdict.status} {_code(verdict.code)} {_code(_short(verdict.message))}"
 
 
@@ -482,7 +489,7 @@ def _statuses(statuses: Collection[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
 
 
-def _fact(value: object, language: phrases.Language) -> str:
+def _fact(value: object, language: Language) -> str:
     match value:
         case bool():
             return phrases.YES_NO[value][language]
@@ -492,9 +499,9 @@ def _fact(value: object, language: phrases.Language) -> str:
             return f"{value:,}"
         case str():
             return value
-        case dialects.Native():
+        case Native():
             return f"{_code(value.field)} [{value.least}, {value.most or '∞'}]"
-        case dialects.Continuation():
+        case Continuation():
             return " ".join([_code(value.path), *(_json(extra) for extra in (value.message, value.body) if extra)])
         case {True: switched_on, False: switched_off}:
             return f"{_json(switched_off)} / {_json(switched_on)}"
@@ -504,7 +511,7 @@ def _fact(value: object, language: phrases.Language) -> str:
 
 
 def _machine(
-    states: type[Enum], events: type[Enum], following: Mapping[tuple[Any, Any], Enum], language: phrases.Language
+    states: type[Enum], events: type[Enum], following: Mapping[tuple[Any, Any], Enum], language: Language
 ) -> str:
     return _table(
         (("in \\ on", "状态 \\ 事件")[language], *(_code(event.name) for event in events)),

@@ -15,12 +15,16 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from config import settings
+from config.settings import Settings
 from proxy.protocol import field_docs, phrases, probes
+from proxy.protocol.phrases import Language
 from proxy.server import process
-from translators import dialogue, faults
+from translators import faults
 from translators.dashscope import call, kinds, messages, parameters, rules, shapes, tools
-from translators.dialogue import Json
+from translators.dashscope.parameters import Row
+from translators.dashscope.rules import Rule, Within
+from translators.dashscope.shapes import Answer, Failure
+from translators.dialogue import Json, Model
 
 REF: Final = "#/components/schemas/"
 JSON_MEDIA: Final = "application/json"
@@ -28,7 +32,7 @@ SSE_MEDIA: Final = "text/event-stream"
 EXAMPLE_ID: Final = "5354a793-a130-4b36-b1dc-2610c5f49071"
 
 # The shapes a caller reads; what they are made of comes with them.
-READ: Final[tuple[Any, ...]] = (shapes.Answer, shapes.Failure)
+READ: Final[tuple[Any, ...]] = (Answer, Failure)
 SHAPES: Final = {name: shape for name, shape in vars(shapes).items() if isinstance(shape, type)}
 
 TYPES: Final[Mapping[Callable[[Any, str], Any], str]] = {
@@ -156,12 +160,12 @@ CROSS_FIELD: Final[tuple[tuple[str, str], ...]] = (
 )
 
 
-def document(rows: Sequence[dialogue.Model], streams: Mapping[str, str]) -> Json:
+def document(rows: Sequence[Model], streams: Mapping[str, str]) -> Json:
     """The document for these models, which every operator has; paths are those of the default settings.
 
     streams: examples of SSE bodies, each by what it shows
     """
-    chosen = settings.Settings()
+    chosen = Settings()
     generation = _generation(rows, streams)
     # In the path the model wins, and nobody looks at the body's.
     by_path = {**generation, "operationId": "generateByPath", "parameters": [*_path(rows), *generation["parameters"]]}
@@ -206,7 +210,7 @@ def _server(what: str, port: int) -> Json:
     return {"url": "http://{host}:{port}", "description": what, "variables": variables}
 
 
-def _generation(rows: Sequence[dialogue.Model], streams: Mapping[str, str]) -> Json:
+def _generation(rows: Sequence[Model], streams: Mapping[str, str]) -> Json:
     answer = {"$ref": f"{REF}Answer"}
     return {
         "operationId": "generate",
@@ -261,7 +265,7 @@ def _request_body(schema: Json) -> Json:
     return {"required": True, "content": {JSON_MEDIA: {"schema": schema, "examples": examples}}}
 
 
-def _path(rows: Sequence[dialogue.Model]) -> list[Json]:
+def _path(rows: Sequence[Model]) -> list[Json]:
     return [
         {"name": "partner", "in": "path", "required": True, "schema": NAME, "example": "siliconflow"},
         {"name": "model", "in": "path", "required": True, "schema": _model(rows)},
@@ -414,14 +418,14 @@ def _described(schema: Json, shape: type) -> Json:
     return {**closed, "additionalProperties": False}
 
 
-def _model(rows: Iterable[dialogue.Model]) -> Json:
+def _model(rows: Iterable[Model]) -> Json:
     return {
         "enum": [row.id for row in rows],
         "description": "In any case, and with a vendor's prefix; an operator may add names (MOD-2, MOD-3).",
     }
 
 
-def _call(rows: Sequence[dialogue.Model]) -> Json:
+def _call(rows: Sequence[Model]) -> Json:
     return {
         "type": "object",
         "properties": {
@@ -438,7 +442,7 @@ def _call(rows: Sequence[dialogue.Model]) -> Json:
     }
 
 
-def _sent(rows: Sequence[dialogue.Model]) -> dict[str, Json]:
+def _sent(rows: Sequence[Model]) -> dict[str, Json]:
     """The schemas of what a caller sends."""
     return {
         "Messages": {
@@ -520,8 +524,8 @@ _ASSISTANT: Final[Json] = {
 }
 
 
-def _parameter(row: parameters.Row, rows: Sequence[dialogue.Model]) -> Json:
-    takes, default = (words[phrases.Language.EN] for words in phrases.TAKES[row.theirs])
+def _parameter(row: Row, rows: Sequence[Model]) -> Json:
+    takes, default = (words[Language.EN] for words in phrases.TAKES[row.theirs])
     also = f" Also `{'`, `'.join(row.aliases)}`, read where this one is absent." if row.aliases else ""
     what = f"{takes[0].upper()}{takes[1:]}; default: {default}."
     described = {"description": f"{what}{also} {row.why.capitalize()} ({row.source})."}
@@ -532,8 +536,8 @@ def _parameter(row: parameters.Row, rows: Sequence[dialogue.Model]) -> Json:
     return {"type": [TYPES[row.kind], "null"], **_bounds(row.rule), **described}
 
 
-def _bounds(rule: rules.Rule) -> Json:
-    if not isinstance(rule, rules.Within):
+def _bounds(rule: Rule) -> Json:
+    if not isinstance(rule, Within):
         return {}
     said = {
         "minimum": rule.at_least,
@@ -544,7 +548,7 @@ def _bounds(rule: rules.Rule) -> Json:
     return {word: bound for word, bound in said.items() if abs(bound) != inf}
 
 
-def _limits(rows: Iterable[dialogue.Model]) -> Iterator[tuple[str, str]]:
+def _limits(rows: Iterable[Model]) -> Iterator[tuple[str, str]]:
     """The refusals whose figure is a model's."""
     for limit in sorted({row.answer_tokens for row in rows}):
         yield "PAR-5", rules.MAX_TOKENS.format(limit)

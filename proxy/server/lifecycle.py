@@ -14,9 +14,10 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from config import settings
-from proxy.call import timeouts
+from config.settings import Settings
+from proxy.call.timeouts import Wait, Watch
 from proxy.downstream import connection as front
+from proxy.downstream.connection import Connection
 from proxy.server import systemd
 
 log = structlog.get_logger()
@@ -42,13 +43,11 @@ class Running:
     runner: web.AppRunner
     admin: web.AppRunner | None
     listener: asyncio.Server
-    connections: Callable[[], front.Connection]
+    connections: Callable[[], Connection]
     drain_delay_s: float
     drain_timeout_s: float
 
-    async def until_told_to_stop(
-        self, clocks: Collection[timeouts.Watch], announce: Callable[[], None] = lambda: None
-    ) -> None:
+    async def until_told_to_stop(self, clocks: Collection[Watch], announce: Callable[[], None] = lambda: None) -> None:
         """Serve until a first signal, then drain; a second signal cuts at once.
 
         clocks:   the watches of open calls; it is empty when none is open
@@ -71,7 +70,7 @@ class Running:
             if clocks:
                 log.warning("cutting", open_calls=len(clocks))
             for clock in tuple(clocks):
-                clock.expire(timeouts.Wait.DRAIN)
+                clock.expire(Wait.DRAIN)
             await _until(lambda: not clocks, LAST_FRAMES_S)
             await self._clean_up()
             log.info("stopped")
@@ -87,9 +86,7 @@ class Running:
     def _all_have_called(self) -> bool:
         """Whether everybody who has connected has asked: a busy proxy before us connects now and asks later."""
         server = self.runner.server
-        return server is None or not any(
-            isinstance(one, front.Connection) and one.owes_a_call for one in server.connections
-        )
+        return server is None or not any(isinstance(one, Connection) and one.owes_a_call for one in server.connections)
 
     async def _clean_up(self) -> None:
         await self.runner.cleanup()
@@ -112,7 +109,7 @@ class Running:
             await loop.connect_accepted_socket(self.connections, connection)
 
 
-async def start(app: web.Application, chosen: settings.Settings, admin: web.Application | None = None) -> Running:
+async def start(app: web.Application, chosen: Settings, admin: web.Application | None = None) -> Running:
     """Listen, for calls and for the platform's questions; raises `OSError` where an address is not to be had."""
     runner = web.AppRunner(
         app,

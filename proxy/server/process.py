@@ -13,15 +13,23 @@ from typing import Any, Final
 import structlog
 from aiohttp import web
 
-from config import models, settings
+from config.models import ModelRow
+from config.settings import Settings, SettingsError
 from proxy import vocabulary
 from proxy.admin import application as admin
+from proxy.admin.application import Process
 from proxy.admission import keyring
-from proxy.call import forward, gateway, prepare, record, relay
+from proxy.call import gateway, prepare, record
+from proxy.call.forward import CallerStalled, Exchange
+from proxy.call.gateway import Gateway
+from proxy.call.record import End
+from proxy.call.relay import CallerGone
 from proxy.downstream import connection
-from proxy.metering import journal
+from proxy.metering.journal import Closing
 from proxy.server import lifecycle, supervisor, systemd
-from proxy.telemetry import log_writer, logs, metrics
+from proxy.server.supervisor import Board, Seat, Told
+from proxy.telemetry import logs, metrics
+from proxy.telemetry.log_writer import Lines, Outlet, Unthreaded
 from translators import faults
 
 log = structlog.get_logger()
@@ -46,13 +54,13 @@ LIMITS_APART: Final = (
 
 GC_THRESHOLDS: Final = (10_000, 10, 10)
 
-EXCHANGE: Final = web.RequestKey("exchange", forward.Exchange)
+EXCHANGE: Final = web.RequestKey("exchange", Exchange)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Record = Callable[[forward.Exchange, journal.Closing], None]
+Record = Callable[[Exchange, Closing], None]
 
 
-def serve(chosen: settings.Settings, rows: Collection[models.ModelRow]) -> int:
+def serve(chosen: Settings, rows: Collection[ModelRow]) -> int:
     """Serve until a signal; returns the exit code.
 
     Raises `OSError` where the port is not to be had, `vocabulary.VocabularyError` where the vocabulary is not.
@@ -62,41 +70,37 @@ def serve(chosen: settings.Settings, rows: Collection[models.ModelRow]) -> int:
     if chosen.keys_file and not chosen.redis_url:
         known = keyring.read(chosen.keys_file, gateway.catalogue_of(chosen, rows))
         if any(key.limits for key in known.values()):
-            raise settings.SettingsError([f"workers ({chosen.origins['workers']}): {LIMITS_APART}"])
+            raise SettingsError([f"workers ({chosen.origins['workers']}): {LIMITS_APART}"])
     # What every worker needs is loaded once and shared; nothing here may start a thread (see `workers`).
     vocabulary.load()
     _keep()
-    unthreaded = log_writer.Unthreaded(STDERR)
+    unthreaded = Unthreaded(STDERR)
     logs.configure(chosen, unthreaded)
 
-    def child(seat: supervisor.Seat) -> int:
+    def child(seat: Seat) -> int:
         if seat.number == supervisor.FRONT_DESK:
             return _run(chosen, lambda _, __: _answer(chosen, seat))
         return _run(chosen, lambda _, stderr: _work(chosen, rows, seat, stderr))
 
     def announce(url: str, admin_url: str) -> None:
         _log_start(chosen, url, admin_url)
-        log_writer.Unthreaded(STDOUT).write(SERVING.format(url))
+        Unthreaded(STDOUT).write(SERVING.format(url))
         systemd.say("READY=1")
 
     return supervisor.supervise(chosen, child, announce)
 
 
-def _run(
-    chosen: settings.Settings, work: Callable[[log_writer.Lines, log_writer.Lines], Coroutine[Any, Any, None]]
-) -> int:
+def _run(chosen: Settings, work: Callable[[Lines, Lines], Coroutine[Any, Any, None]]) -> int:
     with (
         contextlib.closing(logs.configure(chosen)) as stderr,
-        contextlib.closing(log_writer.Outlet(STDOUT)) as stdout,
+        contextlib.closing(Outlet(STDOUT)) as stdout,
     ):
         connection.raise_file_limit()
         asyncio.run(work(stdout, stderr))
         return 0
 
 
-async def _serve(
-    chosen: settings.Settings, rows: Collection[models.ModelRow], stdout: log_writer.Lines, stderr: log_writer.Lines
-) -> None:
+async def _serve(chosen: Settings, rows: Collection[ModelRow], stdout: Lines, stderr: Lines) -> None:
     """One process that does everything."""
     async with _house(chosen, rows, stderr) as (house, calls, state):
         running = await lifecycle.start(calls, chosen, admin.application(state))
@@ -109,13 +113,11 @@ async def _serve(
         await running.until_told_to_stop(house.clocks, announce)
 
 
-async def _work(
-    chosen: settings.Settings, rows: Collection[models.ModelRow], seat: supervisor.Seat, stderr: log_writer.Lines
-) -> None:
+async def _work(chosen: Settings, rows: Collection[ModelRow], seat: Seat, stderr: Lines) -> None:
     """One of several that serve a port."""
     async with _house(chosen, rows, stderr) as (house, calls, state):
 
-        def said() -> supervisor.Told:
+        def said() -> Told:
             return {"process": os.getpid(), "reasons": state.said(), "reading": supervisor.sent(state.measured.read())}
 
         running = await lifecycle.start(calls, chosen.model_copy(update={"port": seat.port}))
@@ -124,10 +126,10 @@ async def _work(
                 await running.until_told_to_stop(house.clocks, seat.say_ready)
 
 
-async def _answer(chosen: settings.Settings, seat: supervisor.Seat) -> None:
+async def _answer(chosen: Settings, seat: Seat) -> None:
     """The front desk of several."""
     growing = frozenset(row.name for row in metrics.ROWS if row.kind != "gauge")
-    desk = admin.application(supervisor.Board(seat.sockets, growing))
+    desk = admin.application(Board(seat.sockets, growing))
     desk[connection.SERVED] = lifecycle.url((chosen.host, seat.port))
     with seat.held():
         await lifecycle.answer(desk, seat.admin, seat.say_ready)
@@ -135,12 +137,12 @@ async def _answer(chosen: settings.Settings, seat: supervisor.Seat) -> None:
 
 @asynccontextmanager
 async def _house(
-    chosen: settings.Settings, rows: Collection[models.ModelRow], stderr: log_writer.Lines
-) -> AsyncIterator[tuple[gateway.Gateway, web.Application, admin.Process]]:
+    chosen: Settings, rows: Collection[ModelRow], stderr: Lines
+) -> AsyncIterator[tuple[Gateway, web.Application, Process]]:
     async with gateway.opened(chosen, rows) as house, metrics.opened(house, stderr) as measured:
         _keep()
         calls = application(house, measured.keep)
-        yield house, calls, admin.Process(house, calls[connection.DRAINING], measured)
+        yield house, calls, Process(house, calls[connection.DRAINING], measured)
 
 
 def _keep() -> None:
@@ -151,7 +153,7 @@ def _keep() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-def _log_start(chosen: settings.Settings, url: str, admin_url: str | None) -> None:
+def _log_start(chosen: Settings, url: str, admin_url: str | None) -> None:
     log.info(
         "serving",
         url=url,
@@ -163,7 +165,7 @@ def _log_start(chosen: settings.Settings, url: str, admin_url: str | None) -> No
     )
 
 
-def application(house: gateway.Gateway, keep: Record = lambda _, __: None) -> web.Application:
+def application(house: Gateway, keep: Record = lambda _, __: None) -> web.Application:
     """The web application before one gateway; `keep` is told of every call when it has ended."""
     app = web.Application(middlewares=[surface], client_max_size=int(house.settings.max_body_bytes))
     app[connection.LEAVING] = asyncio.Event()
@@ -205,7 +207,7 @@ async def _say_times(asked: web.Request, answer: web.StreamResponse) -> None:
         answer.headers["Server-Timing"] = asked[EXCHANGE].timing()
 
 
-def _door(house: gateway.Gateway, keep: Record) -> Handler:
+def _door(house: Gateway, keep: Record) -> Handler:
     async def generate(request: web.Request) -> web.StreamResponse:
         if connection.too_late(request):
             raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
@@ -214,22 +216,22 @@ def _door(house: gateway.Gateway, keep: Record) -> Handler:
             return await house.departures.serve(_served(request, exchange), exchange.leave)
         return await _served(request, exchange)
 
-    async def _served(request: web.Request, exchange: forward.Exchange) -> web.StreamResponse:
-        end = record.End.BUG
+    async def _served(request: web.Request, exchange: Exchange) -> web.StreamResponse:
+        end = End.BUG
         try:
             response = await prepare.generate(house, request, exchange)
-            end = record.End.DONE
+            end = End.DONE
         except faults.Refusal as refusal:
             exchange.refusal = refusal
-            end = record.End.DONE
+            end = End.DONE
             raise
-        except forward.CallerStalled:
-            end = record.End.STALLED
+        except CallerStalled:
+            end = End.STALLED
             _cut(request)
             raise asyncio.CancelledError from None
-        except (relay.CallerGone, asyncio.CancelledError):
+        except (CallerGone, asyncio.CancelledError):
             # Who leaves with the last byte in hand has not left early.
-            end = record.End.LEFT if exchange.ended_s is None else record.End.DONE
+            end = End.LEFT if exchange.ended_s is None else End.DONE
             raise asyncio.CancelledError from None
         except Exception as error:
             log.exception("bug", request_id=exchange.request_id, error=type(error).__name__)
@@ -246,8 +248,8 @@ def _door(house: gateway.Gateway, keep: Record) -> Handler:
     return generate
 
 
-def _begun(house: gateway.Gateway, request: web.Request) -> forward.Exchange:
-    exchange = forward.Exchange(connection.request_id(request), asyncio.get_running_loop().time())
+def _begun(house: Gateway, request: web.Request) -> Exchange:
+    exchange = Exchange(connection.request_id(request), asyncio.get_running_loop().time())
     request[EXCHANGE] = exchange
     if house.spans is not None:
         exchange.trace = house.spans.begin(request, exchange.at_s)

@@ -26,9 +26,10 @@ from typing import Any, Final, TypedDict
 import orjson
 import structlog
 
-from config import settings
+from config.settings import Settings
 from proxy.server import lifecycle, systemd
 from proxy.telemetry import series as tally
+from proxy.telemetry.series import Reading
 
 log = structlog.get_logger()
 
@@ -114,7 +115,7 @@ class _Place:
     has_served: bool = False
 
 
-def supervise(chosen: settings.Settings, serve: Callable[[Seat], int], announce: Callable[[str, str], None]) -> int:
+def supervise(chosen: Settings, serve: Callable[[Seat], int], announce: Callable[[str, str], None]) -> int:
     """Keep the processes of one port alive until a signal; returns the exit code, in every process its own.
 
     serve:    the work of a child; its exceptions leave through this function too
@@ -133,7 +134,7 @@ def supervise(chosen: settings.Settings, serve: Callable[[Seat], int], announce:
 class _Crew:
     """The first process's view of the others."""
 
-    def __init__(self, chosen: settings.Settings) -> None:
+    def __init__(self, chosen: Settings) -> None:
         self._owner = os.getpid()
         self.code = 0
         self._leaving = False
@@ -315,7 +316,7 @@ class Board:
     sockets: Mapping[int, Path]
     growing: frozenset[str]
     _latest: dict[int, Told] = field(default_factory=dict)
-    _gone: tally.Reading = field(default_factory=dict)
+    _gone: Reading = field(default_factory=dict)
 
     async def reasons(self) -> list[str]:
         """Why a call would not be served: nobody serves, or somebody who does would refuse it."""
@@ -324,11 +325,11 @@ class Board:
         found = {reason: None for told in said for reason in told["reasons"]}
         return [*found] if said else ["no worker serves"]
 
-    async def readings(self) -> list[tally.Reading]:
+    async def readings(self) -> list[Reading]:
         """What each has measured, and what those had who are gone."""
         return [*await asyncio.gather(*map(self._reading, self.sockets)), self._gone]
 
-    async def _reading(self, number: int) -> tally.Reading:
+    async def _reading(self, number: int) -> Reading:
         told = await _ask(self.sockets[number])
         before = self._latest.get(number)
         if told is None:
@@ -338,16 +339,16 @@ class Board:
         self._latest[number] = told
         return _received(told)
 
-    def _grown(self, told: Told) -> tally.Reading:
+    def _grown(self, told: Told) -> Reading:
         return {name: series for name, series in _received(told).items() if name in self.growing}
 
 
-def sent(reading: tally.Reading) -> dict[str, list[tuple[list[str], list[float]]]]:
+def sent(reading: Reading) -> dict[str, list[tuple[list[str], list[float]]]]:
     """A reading in the form of `Told`."""
     return {name: [([*labels], values) for labels, values in series.items()] for name, series in reading.items()}
 
 
-def _received(told: Told) -> tally.Reading:
+def _received(told: Told) -> Reading:
     return {name: {tuple(labels): values for labels, values in series} for name, series in told["reading"].items()}
 
 

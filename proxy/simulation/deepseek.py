@@ -20,7 +20,7 @@ from typing import Any, Literal
 import orjson
 import pydantic
 
-from translators import tokens
+from translators.tokens import Vocabulary
 
 Json = dict[str, Any]
 
@@ -115,7 +115,7 @@ class Answer:
 class Scale:
     """Text in tokens: by the vocabulary, or word by word where there is none."""
 
-    def __init__(self, vocabulary: tokens.Vocabulary | None) -> None:
+    def __init__(self, vocabulary: Vocabulary | None) -> None:
         self._vocabulary = vocabulary
         encode = _WORD.findall if vocabulary is None else vocabulary.encode
         self.count: Callable[[str], int] = lru_cache(1024)(lambda text: len(encode(text)))

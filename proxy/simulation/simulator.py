@@ -27,7 +27,8 @@ from multidict import CIMultiDict
 
 from proxy import vocabulary
 from proxy.simulation import deepseek
-from translators import tokens
+from proxy.simulation.deepseek import Answer, Scale
+from translators.tokens import Vocabulary
 
 Json = deepseek.Json
 Script = deepseek.Script
@@ -111,7 +112,7 @@ class Simulator:
         self,
         script: Script | Callable[[Json], Script] | None = None,
         *,
-        vocabulary: tokens.Vocabulary | None = None,
+        vocabulary: Vocabulary | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
@@ -121,7 +122,7 @@ class Simulator:
         self.connections = 0
         self.open = 0
         self.most_open = 0
-        self._scale = deepseek.Scale(vocabulary)
+        self._scale = Scale(vocabulary)
         self._address = (host, port)
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures: list[BaseException] = []
@@ -392,7 +393,7 @@ def _halves(completion: Json, script: Script) -> Iterator[Event]:
     yield from ((body[:middle], generated), (body[middle:], generated))
 
 
-def _counted(chunks: Iterable[Json], answer: deepseek.Answer, scale: deepseek.Scale) -> Iterator[tuple[Json, int]]:
+def _counted(chunks: Iterable[Json], answer: Answer, scale: Scale) -> Iterator[tuple[Json, int]]:
     """Each chunk, and the tokens that are generated once it is out."""
     generated, thinks = 0, answer.reasoning is not None
     for chunk in chunks:

@@ -16,8 +16,8 @@ import orjson
 import structlog
 from structlog.processors import NAME_TO_LEVEL
 
-from config import settings
-from proxy.telemetry import log_writer
+from config.settings import Settings
+from proxy.telemetry.log_writer import Lines, Outlet
 
 log = structlog.get_logger()
 
@@ -58,7 +58,7 @@ LINES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def configure(chosen: settings.Settings, lines: log_writer.Lines | None = None) -> log_writer.Lines:
+def configure(chosen: Settings, lines: Lines | None = None) -> Lines:
     """Set the log up once, before the first line: JSON for machines, colours on a terminal.
 
     Returns what writes it, to be closed after the last line; `lines`, where that is there already.
@@ -66,7 +66,7 @@ def configure(chosen: settings.Settings, lines: log_writer.Lines | None = None) 
     as_json = chosen.log_format == "json" or (chosen.log_format == "auto" and not sys.stderr.isatty())
     threshold = Threshold(chosen.log_level)
     renderer: Any = structlog.processors.JSONRenderer(_dumps) if as_json else structlog.dev.ConsoleRenderer()
-    written = lines or log_writer.Outlet(sys.stderr.fileno())
+    written = lines or Outlet(sys.stderr.fileno())
     structlog.configure(
         processors=[
             threshold,

@@ -16,10 +16,12 @@ from http import HTTPStatus
 from typing import Final
 
 from proxy.admission import limits
-from proxy.call import forward, gateway
-from proxy.metering import journal
-from proxy.telemetry import log_writer, series, versions
-from proxy.telemetry.series import Labels, Row
+from proxy.call.forward import Exchange
+from proxy.call.gateway import Gateway
+from proxy.metering.journal import Closing, Outcome
+from proxy.telemetry import versions
+from proxy.telemetry.log_writer import Lines
+from proxy.telemetry.series import Labels, Reading, Row, Tally
 
 OTHER: Final = "other"
 CHAT: Final = "chat"
@@ -118,7 +120,7 @@ def _build() -> Mapping[Labels, float]:
 
 
 # What is read from its place when it is asked for, and costs nothing until then.
-READ: Final[Mapping[Row, Callable[[gateway.Gateway], Mapping[Labels, float]]]] = {
+READ: Final[Mapping[Row, Callable[[Gateway], Mapping[Labels, float]]]] = {
     Row("dashseek_requests_in_flight", "gauge", "Calls that are open."): lambda house: _one(len(house.clocks)),
     Row("dashseek_streams_open", "gauge", "Open calls that are answered in packets."): (
         lambda house: _one(len(house.streams))
@@ -142,9 +144,9 @@ LOG_DROPPED: Final = Row("dashseek_log_lines_dropped_total", "counter", "Log lin
 ROWS: Final = (*COUNTED, *READ, LOG_DROPPED)
 
 PHASES: Final[Mapping[str, str]] = {
-    journal.Outcome.CLIENT_GONE_BEFORE_FIRST_PACKET.value: "before_first_packet",
-    journal.Outcome.CLIENT_GONE_MID_STREAM.value: "mid_stream",
-    journal.Outcome.CLIENT_STALLED.value: "stalled",
+    Outcome.CLIENT_GONE_BEFORE_FIRST_PACKET.value: "before_first_packet",
+    Outcome.CLIENT_GONE_MID_STREAM.value: "mid_stream",
+    Outcome.CLIENT_STALLED.value: "stalled",
 }
 LIMITS: Final[Mapping[str, str]] = {fault.code: kind for kind, fault in limits.FAULTS.items()}
 TOO_LARGE: Final = "BadRequest.TooLarge"
@@ -159,12 +161,12 @@ class Metrics:
 
     __slots__ = ("_house", "_log", "_tally")
 
-    def __init__(self, house: gateway.Gateway, log: log_writer.Lines | None = None) -> None:
+    def __init__(self, house: Gateway, log: Lines | None = None) -> None:
         self._house = house
         self._log = log
-        self._tally = series.Tally(COUNTED)
+        self._tally = Tally(COUNTED)
 
-    def keep(self, exchange: forward.Exchange, closing: journal.Closing) -> None:
+    def keep(self, exchange: Exchange, closing: Closing) -> None:
         """Publish one call that has ended."""
         call, counted = exchange.call, self._tally
         model = call.model.id if call else OTHER
@@ -197,13 +199,13 @@ class Metrics:
         """Publish how late a timer fired."""
         self._tally.observe(LAG, late_s)
 
-    def read(self) -> series.Reading:
+    def read(self) -> Reading:
         """Everything as it is now, as plain data."""
         now = {row.name: {at: [value] for at, value in read(self._house).items()} for row, read in READ.items()}
         dropped = float(self._log.dropped) if self._log else 0.0
         return self._tally.read() | now | {LOG_DROPPED.name: {(): [dropped]}}
 
-    def _keep_tokens(self, model: str, closing: journal.Closing) -> None:
+    def _keep_tokens(self, model: str, closing: Closing) -> None:
         counted, generated, basis = self._tally, closing["generated"], closing["basis"]
         if basis == "none":
             return
@@ -219,7 +221,7 @@ class Metrics:
         if closing["drift_tokens"] is not None:
             counted.observe(DRIFT, abs(closing["drift_tokens"]))
 
-    def _keep_times(self, exchange: forward.Exchange, closing: journal.Closing, model: str, *, streams: bool) -> None:
+    def _keep_times(self, exchange: Exchange, closing: Closing, model: str, *, streams: bool) -> None:
         counted, times = self._tally, closing["t"]
         first_ms, last_ms = times["first_packet"], times["last_packet"]
         if streams and first_ms is not None and last_ms is not None:
@@ -235,7 +237,7 @@ class Metrics:
 
 
 @asynccontextmanager
-async def opened(house: gateway.Gateway, log: log_writer.Lines | None = None) -> AsyncIterator[Metrics]:
+async def opened(house: Gateway, log: Lines | None = None) -> AsyncIterator[Metrics]:
     """The metrics of a gateway; the event loop is watched as long as the context lives."""
     metrics = Metrics(house, log)
     watching = asyncio.create_task(_watch_the_loop(metrics))
@@ -255,7 +257,7 @@ async def _watch_the_loop(metrics: Metrics) -> None:
         metrics.lag(max(0.0, loop.time() - due_s))
 
 
-def _limit(exchange: forward.Exchange, code: str | None) -> str | None:
+def _limit(exchange: Exchange, code: str | None) -> str | None:
     if code is None:
         return None
     if exchange.limited:

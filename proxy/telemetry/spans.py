@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace import export
 from opentelemetry.trace.propagation import tracecontext
 from opentelemetry.util.types import AttributeValue
 
-from proxy.metering import journal
+from proxy.metering.journal import Closing, Opening
 from proxy.telemetry import trace_context, versions
 
 log = structlog.get_logger()
@@ -64,7 +64,7 @@ class Trace:
         """What the call is found by in the traces."""
         return trace.format_trace_id(self._server.get_span_context().trace_id)
 
-    def onward(self, opening: journal.Opening) -> Mapping[str, str]:
+    def onward(self, opening: Opening) -> Mapping[str, str]:
         """The headers for upstream, whose span begins here."""
         self._client = self._tracer.start_span(
             f"chat {opening['upstream_model']}",
@@ -81,7 +81,7 @@ class Trace:
         W3C.inject(headers, trace.set_span_in_context(self._client))
         return headers
 
-    def end(self, request_id: str, closing: journal.Closing, finish_reasons: Sequence[str]) -> None:
+    def end(self, request_id: str, closing: Closing, finish_reasons: Sequence[str]) -> None:
         """Both spans have ended: say how."""
         if self._client is not None:
             _end(self._client, closing, _of_upstream(closing, finish_reasons), failed=closing["outcome"] != "ok")
@@ -140,7 +140,7 @@ class _Said(logging.Handler):
         log.warning("spans", reason=record.getMessage())
 
 
-def _of_upstream(closing: journal.Closing, finish_reasons: Sequence[str]) -> dict[str, AttributeValue]:
+def _of_upstream(closing: Closing, finish_reasons: Sequence[str]) -> dict[str, AttributeValue]:
     told: dict[str, AttributeValue] = {}
     if closing["attempts"]:
         place = urlsplit(closing["attempts"][-1]["target"])
@@ -162,7 +162,7 @@ def _of_upstream(closing: journal.Closing, finish_reasons: Sequence[str]) -> dic
     return told
 
 
-def _end(span: trace.Span, closing: journal.Closing, told: Mapping[str, AttributeValue], *, failed: bool) -> None:
+def _end(span: trace.Span, closing: Closing, told: Mapping[str, AttributeValue], *, failed: bool) -> None:
     span.set_attributes(told)
     if closing["outcome"] != "ok":
         span.set_attribute("error.type", closing["outcome"])

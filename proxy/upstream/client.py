@@ -19,9 +19,10 @@ from typing import NamedTuple
 import aiohttp
 from multidict import CIMultiDict
 
-from config import settings
+from config.settings import Settings
 from translators import faults
 from translators.openai import failures
+from translators.openai.failures import Terms
 
 # Longer JSON answers come from no model.
 COMPLETION_BYTES = 64 << 20
@@ -146,7 +147,7 @@ class Upstream:
 
 
 @asynccontextmanager
-async def opened(chosen: settings.Settings) -> AsyncIterator[Upstream]:
+async def opened(chosen: Settings) -> AsyncIterator[Upstream]:
     """The upstreams with their pool, as long as the context lives."""
     # Made where it is needed: reading the system's certificates takes a moment of every start.
     context = trust(chosen) if any(target.lower().startswith("https:") for target in chosen.upstream) else True
@@ -158,12 +159,12 @@ async def opened(chosen: settings.Settings) -> AsyncIterator[Upstream]:
         yield Upstream(pooled, fresh, chosen.upstream)
 
 
-def trust(chosen: settings.Settings) -> ssl.SSLContext:
+def trust(chosen: Settings) -> ssl.SSLContext:
     """Whose certificates are believed: the operator's own where there are some, else the system's."""
     return ssl.create_default_context(cafile=None if chosen.upstream_ca_file is None else str(chosen.upstream_ca_file))
 
 
-async def failure_of(response: aiohttp.ClientResponse, terms: failures.Terms) -> faults.Refusal:
+async def failure_of(response: aiohttp.ClientResponse, terms: Terms) -> faults.Refusal:
     """The refusal that a response other than a success stands for."""
     raw = await _read(response, failures.BODY_LIMIT)
     return failures.of_response(response.status, raw[: failures.BODY_LIMIT], terms, response.headers.get("Retry-After"))
@@ -179,7 +180,7 @@ async def completion_of(response: aiohttp.ClientResponse) -> bytes:
     return raw
 
 
-def _session(chosen: settings.Settings, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+def _session(chosen: Settings, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
         # Only the connection has a limit here; every other wait is the watch's, which knows what a token is.

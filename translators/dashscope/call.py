@@ -10,10 +10,11 @@ from itertools import chain
 
 import orjson
 
-from translators import catalogue as models
-from translators import dialogue, faults
-from translators.dashscope import kinds, messages, parameters, rules
-from translators.dialogue import Json
+from translators import faults
+from translators.catalogue import Catalogue
+from translators.dashscope import kinds, messages, parameters
+from translators.dashscope.rules import Case
+from translators.dialogue import Call, Json
 
 # orjson reads 1,024 levels, and writes so many.
 DEEPEST = 254
@@ -50,13 +51,13 @@ def read(raw: bytes) -> Json:
 
 def translate(
     document: Json,
-    catalogue: models.Catalogue,
+    catalogue: Catalogue,
     *,
     stream: bool,
     decode: Callable[[Sequence[int]], bytes],
     path_model: str | None = None,
     strict_thinking: bool | None = None,
-) -> dialogue.Call:
+) -> Call:
     """The call a document makes, checked in full but for the length of its input (spec MOD-4).
 
     document:        what `read` returned
@@ -70,12 +71,12 @@ def translate(
     model = catalogue.find(name)
     given = _parameters(document)
     said = messages.read(source)
-    case = rules.Case(model, said, given, stream, strict_thinking, decode)
+    case = Case(model, said, given, stream, strict_thinking, decode)
     # A model that never thinks ignores the flag here as elsewhere; r1 does not (wire.md G).
     if said[-1].partial and model.thinking != "never" and given.get("enable_thinking") is True:
         raise faults.Refusal(faults.invalid(PARTIAL_WHILE_THINKING))
     filled = parameters.check(case)
-    return dialogue.Call(model, said, stream, ignored=_ignored(document, source, given), **filled)
+    return Call(model, said, stream, ignored=_ignored(document, source, given), **filled)
 
 
 def _model_name(document: Json) -> str:

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import orjson
 
-from translators import dialogue, faults
+from translators import faults
 from translators.dashscope import kinds
-from translators.dialogue import Json
+from translators.dialogue import Json, Message, ToolCall
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -50,7 +50,7 @@ UNANSWERED = (
 )
 
 
-def read(source: Json) -> tuple[dialogue.Message, ...]:
+def read(source: Json) -> tuple[Message, ...]:
     """The conversation in `input`; afterwards every tool message has the id of a call right before it.
 
     source: the `input` object of a document that `call.read` has read
@@ -117,17 +117,17 @@ def _role(word: Any) -> Role:
     return ROLES[word]
 
 
-def _message(turn: Json, role: Role, index: int) -> dialogue.Message:
+def _message(turn: Json, role: Role, index: int) -> Message:
     """One turn, checked by itself; which call a tool turn answers is not known yet."""
     if role != "assistant":
-        return dialogue.Message(role, _content(turn))
+        return Message(role, _content(turn))
     listed = turn.get("tool_calls")
     calls = _tool_calls(listed, f"input.messages.{index}.tool_calls") if listed is not None else ()
     content = None if calls and turn.get("content") is None else _content(turn)
     reasoning = turn.get("reasoning_content")
     if reasoning is not None:
         kinds.string(reasoning, f"input.messages.{index}.reasoning_content")
-    return dialogue.Message(role, content, reasoning=reasoning, tool_calls=calls)
+    return Message(role, content, reasoning=reasoning, tool_calls=calls)
 
 
 def _content(turn: Json) -> str:
@@ -152,16 +152,16 @@ def _text(part: Any) -> str:
     return text
 
 
-def _tool_calls(listed: Any, path: str) -> tuple[dialogue.ToolCall, ...]:
+def _tool_calls(listed: Any, path: str) -> tuple[ToolCall, ...]:
     calls = kinds.bounded(listed, path, MOST_CALLS)
     return tuple(_tool_call(call, f"{path}.{index}") for index, call in enumerate(calls))
 
 
-def _tool_call(call: Any, path: str) -> dialogue.ToolCall:
+def _tool_call(call: Any, path: str) -> ToolCall:
     entry = kinds.dictionary(call, path)
     function = kinds.dictionary(kinds.required(entry, "function", path), f"{path}.function")
     name = kinds.string(kinds.required(function, "name", f"{path}.function"), f"{path}.function.name")
-    return dialogue.ToolCall(_word(entry.get("id")), name, _arguments(function.get("arguments"), path))
+    return ToolCall(_word(entry.get("id")), name, _arguments(function.get("arguments"), path))
 
 
 def _arguments(arguments: Any, path: str) -> str:
@@ -176,7 +176,7 @@ def _word(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _paired(turns: Sequence[Json], said: Sequence[dialogue.Message]) -> Iterator[dialogue.Message]:
+def _paired(turns: Sequence[Json], said: Sequence[Message]) -> Iterator[Message]:
     """The messages with every tool turn bound to its call, exchange by exchange (spec REQ-5)."""
     heads = [index for index, message in enumerate(said) if message.role != "tool"]
     if heads[0] > 0:
@@ -194,7 +194,7 @@ def _paired(turns: Sequence[Json], said: Sequence[dialogue.Message]) -> Iterator
             yield message._replace(tool_call_id=calls[position].id)
 
 
-def _told_apart(calls: tuple[dialogue.ToolCall, ...], head: int) -> tuple[dialogue.ToolCall, ...]:
+def _told_apart(calls: tuple[ToolCall, ...], head: int) -> tuple[ToolCall, ...]:
     """The calls of one message under ids of their own: the caller's, or all new where those leave any two alike.
 
     Dify's ids are function names, twice the same for two calls of one function; others have none at all (wire.md H).
@@ -205,7 +205,7 @@ def _told_apart(calls: tuple[dialogue.ToolCall, ...], head: int) -> tuple[dialog
     return tuple(replace(call, id=f"call_{head}_{position}") for position, call in enumerate(calls))
 
 
-def _answered(calls: Sequence[dialogue.ToolCall], keys: Iterable[str]) -> list[int]:
+def _answered(calls: Sequence[ToolCall], keys: Iterable[str]) -> list[int]:
     """The position of the call each key answers: the first open one of that id, else of that name; any for no key."""
     waiting: dict[str, deque[int]] = {"": deque(range(len(calls)))}
     for key, position in [

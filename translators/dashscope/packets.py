@@ -13,10 +13,13 @@ from typing import Any, Final
 import orjson
 
 from translators import choice as answer
-from translators import dialogue, faults, usage
+from translators import dialogue, faults
 from translators.dashscope import shapes
+from translators.dashscope.shapes import Answer, Failure, Finish, Function, Message
+from translators.dialogue import Call, Json
+from translators.usage import Said, Tally
 
-UNFINISHED: Final[shapes.Finish] = "null"  # the string: clients compare it as one (spec OUT-2)
+UNFINISHED: Final[Finish] = "null"  # the string: clients compare it as one (spec OUT-2)
 
 # No space after the colons: the official Python SDK recognises only "event:error".
 FRAME: Final = b"id:%d\nevent:result\n:HTTP_STATUS/200\ndata:%b\n\n"
@@ -42,7 +45,7 @@ class Shape:
 
     __slots__ = ("call", "counts_chain", "hybrid", "request_id", "tally", "thinks")
 
-    def __init__(self, call: dialogue.Call, tally: usage.Tally, request_id: str) -> None:
+    def __init__(self, call: Call, tally: Tally, request_id: str) -> None:
         self.call = call
         self.tally = tally
         self.request_id = request_id
@@ -51,9 +54,9 @@ class Shape:
         self.counts_chain = call.thinking
         self.hybrid = call.model.thinking == "hybrid"
 
-    def message(self, content: str, reasoning: str, calls: Sequence[shapes.ToolCall] = ()) -> shapes.Message:
+    def message(self, content: str, reasoning: str, calls: Sequence[shapes.ToolCall] = ()) -> Message:
         """The `message` of a choice: content and role always, the rest where there is some."""
-        message: shapes.Message
+        message: Message
         if self.thinks:
             message = {"content": content, "reasoning_content": reasoning, "role": "assistant"}
         else:
@@ -62,9 +65,7 @@ class Shape:
             message["tool_calls"] = list(calls)
         return message
 
-    def choice(
-        self, index: int, message: shapes.Message, finish: shapes.Finish, logprobs: Sequence[dialogue.Json]
-    ) -> shapes.Choice:
+    def choice(self, index: int, message: Message, finish: Finish, logprobs: Sequence[Json]) -> shapes.Choice:
         """One member of `choices`."""
         choice: shapes.Choice = {"message": message, "index": index, "finish_reason": finish}
         if self.call.logprobs:
@@ -86,7 +87,7 @@ class Shape:
             shown["prompt_tokens_details"] = {"cached_tokens": used.cached}
         return shown
 
-    def whole(self, choices: list[shapes.Choice], shown_usage: shapes.Usage) -> shapes.Answer:
+    def whole(self, choices: list[shapes.Choice], shown_usage: shapes.Usage) -> Answer:
         """A packet or a reply: these three members, nothing else (spec OUT-1)."""
         return {"output": {"choices": choices}, "usage": shown_usage, "request_id": self.request_id}
 
@@ -97,7 +98,7 @@ class Shape:
 
 def tool_call(position: int, call: dialogue.ToolCall, *, first: bool = True) -> shapes.ToolCall:
     """One member of `tool_calls`; a later fragment has an empty id and no name (spec OUT-5, SSE-7)."""
-    function: shapes.Function = {"arguments": call.arguments}
+    function: Function = {"arguments": call.arguments}
     if first:
         function = {"name": call.name, "arguments": call.arguments}
     return {"function": function, "id": call.id if first else "", "index": position, "type": "function"}
@@ -105,7 +106,7 @@ def tool_call(position: int, call: dialogue.ToolCall, *, first: bool = True) -> 
 
 def error(fault: faults.Fault, request_id: str) -> bytes:
     """The body of an error, in this order: some clients know an error by its first key (spec ERR-1)."""
-    failure: shapes.Failure = {"code": fault.code, "message": fault.message, "request_id": request_id}
+    failure: Failure = {"code": fault.code, "message": fault.message, "request_id": request_id}
     return orjson.dumps(failure)
 
 
@@ -129,7 +130,7 @@ class Frames:
         self._cached: int | None = None
         self.cached: int | None = None
 
-    def text(self, choice: answer.Choice, texts: Iterable[Sides], said: Iterable[usage.Said]) -> None:
+    def text(self, choice: answer.Choice, texts: Iterable[Sides], said: Iterable[Said]) -> None:
         """The hot path: packets of text."""
         shape, index = self.shape, choice.index
         tally = shape.tally
@@ -157,9 +158,9 @@ class Frames:
     def packet(
         self,
         choice: answer.Choice,
-        message: shapes.Message,
-        logprobs: Sequence[dialogue.Json] = (),
-        finish: shapes.Finish = UNFINISHED,
+        message: Message,
+        logprobs: Sequence[Json] = (),
+        finish: Finish = UNFINISHED,
     ) -> None:
         """Any other packet."""
         shape = self.shape
@@ -219,14 +220,14 @@ class Incremental:
         self._frames = frames
         self._logprobs = frames.shape.call.logprobs
 
-    def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[usage.Said]) -> None:
+    def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
         self._frames.show_reasoning()
         if self._logprobs:
             self._frames.packet(choice, self._frames.shape.message("", "".join(texts)))
         else:
             self._frames.text(choice, [(EMPTY, orjson.dumps(text)) for text in texts], said)
 
-    def content(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[usage.Said]) -> None:
+    def content(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
         if self._logprobs:
             text = "".join(texts)
             self._frames.packet(choice, self._frames.shape.message(text, ""), choice.entries_of(text))
@@ -256,15 +257,15 @@ class Cumulative:
         # Per choice: the text so far as the inside of a JSON string, appended to and never encoded again.
         self._content: dict[int, bytes] = {}
         self._reasoning: dict[int, bytes] = {}
-        self._said: dict[int, list[dialogue.Json]] = {}
+        self._said: dict[int, list[Json]] = {}
 
-    def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[usage.Said]) -> None:
+    def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
         self._frames.show_reasoning()
         for text, one in zip(texts, said, strict=True):
             _grow(self._reasoning, choice.index, text)
             self._text(choice, one)
 
-    def content(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[usage.Said]) -> None:
+    def content(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
         for text, one in zip(texts, said, strict=True):
             _grow(self._content, choice.index, text)
             if self._logprobs:
@@ -280,7 +281,7 @@ class Cumulative:
         calls = [tool_call(position, call) for position, call in enumerate(choice.tool_calls())]
         self._packet(choice, calls, finish_of(choice))
 
-    def _text(self, choice: answer.Choice, said: usage.Said) -> None:
+    def _text(self, choice: answer.Choice, said: Said) -> None:
         if self._logprobs:
             self._packet(choice, [], UNFINISHED)
         else:
@@ -288,14 +289,14 @@ class Cumulative:
             reasoning = self._reasoning.get(choice.index, b"")
             self._frames.text(choice, ((b'"%b"' % content, b'"%b"' % reasoning),), (said,))
 
-    def _packet(self, choice: answer.Choice, calls: Sequence[shapes.ToolCall], finish: shapes.Finish) -> None:
+    def _packet(self, choice: answer.Choice, calls: Sequence[shapes.ToolCall], finish: Finish) -> None:
         content = orjson.loads(b'"%b"' % self._content.get(choice.index, b""))
         reasoning = orjson.loads(b'"%b"' % self._reasoning.get(choice.index, b""))
         said = self._said.get(choice.index, ())
         self._frames.packet(choice, self._frames.shape.message(content, reasoning, calls), said, finish)
 
 
-def finish_of(choice: answer.Choice) -> shapes.Finish:
+def finish_of(choice: answer.Choice) -> Finish:
     """The word a choice ended with."""
     return UNFINISHED if choice.finish_reason is None else choice.finish_reason.value
 

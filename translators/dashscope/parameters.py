@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from translators.dashscope import kinds, rules
+from translators.dashscope.rules import Case, Rule, Within
 from translators.dialogue import Json
 
 
@@ -30,7 +31,7 @@ class Row:
     theirs: str
     ours: str | None
     kind: Callable[[Any, str], Any]
-    rule: rules.Rule
+    rule: Rule
     why: str
     source: str
     aliases: tuple[str, ...] = ()
@@ -48,7 +49,7 @@ ROWS: tuple[Row, ...] = (
         "temperature",
         "temperature",
         kinds.number,
-        rules.Within("Temperature should be in [0.0, 2.0)", at_least=0, below=2),
+        Within("Temperature should be in [0.0, 2.0)", at_least=0, below=2),
         "means the same upstream",
         "PAR-1",
     ),
@@ -56,7 +57,7 @@ ROWS: tuple[Row, ...] = (
         "top_p",
         "top_p",
         kinds.number,
-        rules.Within("Range of top_p should be (0.0, 1.0]", above=0, at_most=1),
+        Within("Range of top_p should be (0.0, 1.0]", above=0, at_most=1),
         "means the same upstream",
         "PAR-2",
     ),
@@ -72,7 +73,7 @@ ROWS: tuple[Row, ...] = (
         "seed",
         "seed",
         kinds.integer,
-        rules.Within("Range of seed should be [0, 9223372036854775807]", at_least=0, at_most=2**63 - 1),
+        Within("Range of seed should be [0, 9223372036854775807]", at_least=0, at_most=2**63 - 1),
         "sent where the upstream has it",
         "PAR-4",
     ),
@@ -90,7 +91,7 @@ ROWS: tuple[Row, ...] = (
         "repetition_penalty",
         "repetition_penalty",
         kinds.number,
-        rules.Within("Repetition_penalty should be greater than 0.0", above=0),
+        Within("Repetition_penalty should be greater than 0.0", above=0),
         "sent where the upstream has it",
         "PAR-6",
     ),
@@ -98,7 +99,7 @@ ROWS: tuple[Row, ...] = (
         "presence_penalty",
         "presence_penalty",
         kinds.number,
-        rules.Within("Presence_penalty should be in [-2.0, 2.0]", at_least=-2, at_most=2),
+        Within("Presence_penalty should be in [-2.0, 2.0]", at_least=-2, at_most=2),
         "means the same upstream",
         "PAR-7",
     ),
@@ -106,7 +107,7 @@ ROWS: tuple[Row, ...] = (
         "frequency_penalty",
         "frequency_penalty",
         kinds.number,
-        rules.Within("Frequency_penalty should be in [-2.0, 2.0]", at_least=-2, at_most=2),
+        Within("Frequency_penalty should be in [-2.0, 2.0]", at_least=-2, at_most=2),
         "means the same upstream",
         "PAR-7",
     ),
@@ -219,7 +220,7 @@ DROPPED: Mapping[str, str] = {
 _PLACES: Mapping[str, int] = {name: place for place, row in enumerate(ROWS) for name in (row.theirs, *row.aliases)}
 
 
-def check(case: rules.Case) -> Json:
+def check(case: Case) -> Json:
     """The fields of `dialogue.Call` that the given parameters fill; what is not given is not filled."""
     # Thinking is a matter of the model too: it is settled without the flag.
     filled: Json = {"thinking": case.thinks}

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import orjson
 
 from translators import choice as answer
-from translators import dialogue, usage
 from translators.dashscope import packets, shapes
+from translators.dashscope.packets import Shape
+from translators.dialogue import Json, ToolCall, Usage
+from translators.usage import Said
 
 
 class Collected:
@@ -16,28 +18,28 @@ class Collected:
 
     __slots__ = ("_content", "_logprobs", "_reasoning", "_shape")
 
-    def __init__(self, shape: packets.Shape) -> None:
+    def __init__(self, shape: Shape) -> None:
         self._shape = shape
         self._content: dict[int, list[str]] = {}
         self._reasoning: dict[int, list[str]] = {}
-        self._logprobs: dict[int, list[dialogue.Json]] = {}
+        self._logprobs: dict[int, list[Json]] = {}
 
-    def reasoning(self, choice: answer.Choice, texts: Sequence[str], _: Sequence[usage.Said]) -> None:
+    def reasoning(self, choice: answer.Choice, texts: Sequence[str], _: Sequence[Said]) -> None:
         self._shape.thinks = self._shape.counts_chain = True
         self._reasoning.setdefault(choice.index, []).extend(texts)
 
-    def content(self, choice: answer.Choice, texts: Sequence[str], _: Sequence[usage.Said]) -> None:
+    def content(self, choice: answer.Choice, texts: Sequence[str], _: Sequence[Said]) -> None:
         self._content.setdefault(choice.index, []).extend(texts)
         if self._shape.call.logprobs:
             self._logprobs.setdefault(choice.index, []).extend(choice.entries_of("".join(texts)))
 
-    def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
+    def fragment(self, choice: answer.Choice, position: int, call: ToolCall, *, first: bool) -> None:
         """Nothing to keep: the choice has its calls."""
 
     def finish(self, choice: answer.Choice) -> None:
         self.content(choice, (choice.tail,), ())
 
-    def reply(self, choices: Sequence[answer.Choice], used: dialogue.Usage) -> bytes:
+    def reply(self, choices: Sequence[answer.Choice], used: Usage) -> bytes:
         """The reply: every choice in order, one usage for all of them."""
         shape = self._shape
         return orjson.dumps(shape.whole([self._choice(choice) for choice in choices], shape.usage(used)))

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, NamedTuple
 
-from translators import dialogue, faults
+from translators import faults
 from translators.dashscope import kinds
 from translators.dashscope import tools as toolbox
-from translators.dialogue import Json
+from translators.dialogue import Json, Message, Model, ResponseFormat, Tool, ToolChoice
 
 Rule = Callable[[Any, "Case"], Any]
 
@@ -51,8 +51,8 @@ class Case(NamedTuple):
     decode:          token ids to the bytes they stand for; KeyError, ValueError or OverflowError for an unknown id
     """
 
-    model: dialogue.Model
-    messages: tuple[dialogue.Message, ...]
+    model: Model
+    messages: tuple[Message, ...]
     given: Json
     stream: bool
     strict_thinking: bool | None
@@ -162,7 +162,7 @@ def top_logprobs(value: int, case: Case) -> int | None:
     return value if case.given.get("logprobs") is True else None
 
 
-def response_format(value: Any, case: Case) -> dialogue.ResponseFormat:
+def response_format(value: Any, case: Case) -> ResponseFormat:
     """What the answer must look like (spec PAR-11)."""
     form = _format(value)
     if form.type == "json_object" and not any("json" in (said.content or "").lower() for said in case.messages):
@@ -203,12 +203,12 @@ def thinking_budget(value: int, case: Case) -> int | None:
     return value if case.thinks else None
 
 
-def tools(value: Any, case: Case) -> tuple[dialogue.Tool, ...]:  # noqa: ARG001 - the shape every rule has
+def tools(value: Any, case: Case) -> tuple[Tool, ...]:  # noqa: ARG001 - the shape every rule has
     """The functions the model may call (spec PAR-16)."""
     return toolbox.read(value, "parameters.tools")
 
 
-def tool_choice(value: Any, case: Case) -> dialogue.ToolChoice:
+def tool_choice(value: Any, case: Case) -> ToolChoice:
     """Which of them it shall call (spec PAR-17)."""
     return toolbox.choose(value, tools(case.given.get("tools") or [], case), thinks=case.thinks)
 
@@ -247,12 +247,12 @@ def _decoded(sequences: list[list[int]], decode: Callable[[Sequence[int]], bytes
             continue
 
 
-def _format(value: Any) -> dialogue.ResponseFormat:
+def _format(value: Any) -> ResponseFormat:
     form: Json = value if isinstance(value, dict) else {"type": value}
     match form:
         case {"type": "text" | "json_object" as kind} if form is value:
-            return dialogue.ResponseFormat(kind)
+            return ResponseFormat(kind)
         case {"type": "json_schema", "json_schema": dict(schema)}:
-            return dialogue.ResponseFormat("json_schema", schema)
+            return ResponseFormat("json_schema", schema)
     said = form.get("type")
     raise _refused(UNKNOWN_FORMAT.format(said[:LONGEST_ECHO] if isinstance(said, str) else type(said).__name__))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from translators import dialogue, faults
+from translators import faults
 from translators.dashscope import kinds
-from translators.dialogue import Json
+from translators.dialogue import Json, Tool, ToolChoice
 
 # Eight times what DeepSeek takes.
 MOST_TOOLS = 1_024
@@ -19,22 +19,22 @@ MALFORMED_CHOICE = (
     " & Field required: parameters.tool_choice.ToolChoice.function"
 )
 
-UNFORCED: Mapping[str, dialogue.ToolChoice] = {"auto": "auto", "none": "none"}
-CHOICES: Mapping[str, dialogue.ToolChoice] = {**UNFORCED, "required": "required"}
+UNFORCED: Mapping[str, ToolChoice] = {"auto": "auto", "none": "none"}
+CHOICES: Mapping[str, ToolChoice] = {**UNFORCED, "required": "required"}
 
 
-def read(listed: Any, path: str) -> tuple[dialogue.Tool, ...]:
+def read(listed: Any, path: str) -> tuple[Tool, ...]:
     """The tools in the caller's order; none for an empty list (spec PAR-16)."""
     return tuple(_tool(tool, f"{path}.{index}") for index, tool in enumerate(kinds.bounded(listed, path, MOST_TOOLS)))
 
 
-def choose(value: Any, given: tuple[dialogue.Tool, ...], *, thinks: bool) -> dialogue.ToolChoice:
+def choose(value: Any, given: tuple[Tool, ...], *, thinks: bool) -> ToolChoice:
     """The word or the tool that `tool_choice` means (spec PAR-17).
 
     given:  the tools a choice by name chooses from
     thinks: whether the call thinks; then nothing can be forced
     """
-    chosen: dialogue.ToolChoice | None
+    chosen: ToolChoice | None
     if isinstance(value, str):
         chosen = (UNFORCED if thinks else CHOICES).get(value)
     else:
@@ -45,7 +45,7 @@ def choose(value: Any, given: tuple[dialogue.Tool, ...], *, thinks: bool) -> dia
     return chosen
 
 
-def _tool(tool: Any, path: str) -> dialogue.Tool:
+def _tool(tool: Any, path: str) -> Tool:
     entry = kinds.dictionary(tool, path)
     if entry.get("type", "function") != "function":
         raise faults.Refusal(faults.invalid(f"Input should be 'function': {path}.type"))
@@ -55,7 +55,7 @@ def _tool(tool: Any, path: str) -> dialogue.Tool:
         raise faults.Refusal(faults.invalid(RESERVED_NAME))
     if function.get("parameters") is not None:
         kinds.dictionary(function["parameters"], f"{path}.function.parameters")
-    return dialogue.Tool(name, _whole(function))
+    return Tool(name, _whole(function))
 
 
 def _whole(function: Json) -> Json:

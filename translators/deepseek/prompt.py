@@ -16,6 +16,7 @@ from translators.deepseek import markup as markup_room
 from translators.deepseek.markup import Piece, Special
 from translators.deepseek.templates import LAYOUTS, Before, Layout
 from translators.dialogue import Call, Effort, Message, Model, Template, Tool, ToolCall
+from translators.tokens import Vocabulary
 
 
 class Prompt(NamedTuple):
@@ -30,7 +31,7 @@ class Prompt(NamedTuple):
     texts: tuple[str, ...]
 
 
-def length(rendered_prompt: Prompt, vocabulary: tokens.Vocabulary) -> int:
+def length(rendered_prompt: Prompt, vocabulary: Vocabulary) -> int:
     """How many tokens it has (spec USE-1)."""
     return rendered_prompt.specials + sum(tokens.count(text, vocabulary) for text in rendered_prompt.texts)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from translators.deepseek import instructions
+from translators.deepseek.instructions import Tools
 from translators.deepseek.markup import Piece, Special, Writer, dsml, dsml_opening, tokens
 from translators.dialogue import Effort, Template
 
@@ -54,7 +55,7 @@ class Layout:
     opening: Opening
     keeps: Literal["never", "since_user", "beside_tools"]
     calls: Writer
-    tools: instructions.Tools
+    tools: Tools
     results: Results
     forced: tuple[Piece, ...] = ()
     prefaces: Mapping[Effort, str] = field(default_factory=dict)

@@ -10,15 +10,17 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from translators import choice as answer
-from translators import dialogue, faults
+from translators import faults
+from translators.choice import Choice, Phase
+from translators.dialogue import Finish, Json
 
 # How upstream says why it stopped. What is not listed is an error, never a silent `stop` (spec OUT-3).
-FINISHES: Final[Mapping[str, dialogue.Finish]] = {
-    "stop": dialogue.Finish.STOP,
-    "length": dialogue.Finish.LENGTH,
-    "tool_calls": dialogue.Finish.TOOL_CALLS,
-    "function_call": dialogue.Finish.TOOL_CALLS,  # the older name, still sent by some hosts
-    "eos": dialogue.Finish.STOP,  # hosts that pass the engine's own word on
+FINISHES: Final[Mapping[str, Finish]] = {
+    "stop": Finish.STOP,
+    "length": Finish.LENGTH,
+    "tool_calls": Finish.TOOL_CALLS,
+    "function_call": Finish.TOOL_CALLS,  # the older name, still sent by some hosts
+    "eos": Finish.STOP,  # hosts that pass the engine's own word on
 }
 FAILED_FINISHES: Final[Mapping[str, faults.Fault]] = {
     "content_filter": faults.OUTPUT_MODERATED,
@@ -29,7 +31,7 @@ FAILED_FINISHES: Final[Mapping[str, faults.Fault]] = {
 }
 
 
-def finish_of(word: object) -> dialogue.Finish:
+def finish_of(word: object) -> Finish:
     """Why the answer ended; raises `Refusal` where it did not end as an answer should."""
     finish = FINISHES.get(word) if isinstance(word, str) else None
     if finish is None:
@@ -53,7 +55,7 @@ def reasoning_of(part: Mapping[str, Any]) -> str:
     return text_of(part.get("reasoning_content")) or text_of(part.get("reasoning"))
 
 
-def take_calls(choice: answer.Choice, calls: object) -> None:
+def take_calls(choice: Choice, calls: object) -> None:
     """Hand the tool calls of a delta or of a message to the choice."""
     if not isinstance(calls, list):
         raise faults.Refusal(faults.UPSTREAM_BROKEN, "upstream sent tool_calls that are no list")
@@ -68,7 +70,7 @@ def take_calls(choice: answer.Choice, calls: object) -> None:
             choice.fragment(index if type(index) is int else None, *said)
 
 
-def take_logprobs(choice: answer.Choice, part: Mapping[str, Any], logprobs: object) -> None:
+def take_logprobs(choice: Choice, part: Mapping[str, Any], logprobs: object) -> None:
     """Hand the log probabilities of answer tokens to the choice; those of reasoning tokens are dropped (spec PAR-10).
 
     part: the delta or message they stand beside; where it holds a chain as well, they start with the chain's (vLLM)
@@ -78,12 +80,12 @@ def take_logprobs(choice: answer.Choice, part: Mapping[str, Any], logprobs: obje
         return
     content = text_of(part.get("content"))
     # A character of several tokens leaves its first ones with no text at all.
-    if content or (choice.phase is answer.Phase.ANSWERING and not reasoning_of(part)):
+    if content or (choice.phase is Phase.ANSWERING and not reasoning_of(part)):
         found = [_entry(entry) for entry in entries if isinstance(entry, dict)]
         choice.logprobs += answer.spelling(found, content) if reasoning_of(part) else found
 
 
-def _entry(entry: Mapping[str, Any]) -> dialogue.Json:
+def _entry(entry: Mapping[str, Any]) -> Json:
     tops = entry.get("top_logprobs")
     return {
         **_token(entry),
@@ -91,7 +93,7 @@ def _entry(entry: Mapping[str, Any]) -> dialogue.Json:
     }
 
 
-def _token(entry: Mapping[str, Any]) -> dialogue.Json:
+def _token(entry: Mapping[str, Any]) -> Json:
     token = text_of(entry.get("token"))
     raw = entry.get("bytes")
     return {

@@ -10,9 +10,13 @@ from typing import Any, Final
 
 import orjson
 
-from translators import choice as answer
-from translators import dialogue, faults, usage
+from translators import faults
+from translators.choice import Choice, Phase
+from translators.dialogue import Finish
 from translators.openai import choices, failures, figures, stencil
+from translators.openai.failures import Terms
+from translators.openai.stencil import Stencil
+from translators.usage import Figures, Tally
 
 DONE: Final = b"[DONE]"
 
@@ -46,10 +50,10 @@ class Reader:
 
     def __init__(
         self,
-        served: Sequence[answer.Choice],
-        tally: usage.Tally,
+        served: Sequence[Choice],
+        tally: Tally,
         leg: int,
-        terms: failures.Terms,
+        terms: Terms,
         *,
         logprobs: bool,
         before: int = 0,
@@ -62,7 +66,7 @@ class Reader:
         self._terms = terms
         self._logprobs = logprobs
         self._in_runs = self._asked == 1 and not logprobs
-        self._stencil = stencil.Stencil()
+        self._stencil = Stencil()
         self.done = False
         self.settled = False
         self.over = False
@@ -155,14 +159,14 @@ class Reader:
     def conclude(self) -> None:
         """Upstream said `[DONE]` without a finish reason: a regular end, if anything came before it."""
         for choice in self._served:
-            if choice.phase is answer.Phase.START:
+            if choice.phase is Phase.START:
                 raise _broken("[DONE] and no answer")
-            choice.finish(dialogue.Finish.STOP)
+            choice.finish(Finish.STOP)
 
     def _failure(self, chunk: dict[str, Any]) -> faults.Refusal:
         refusal = failures.of_event(chunk, self._terms)
         # One wording for both (DeepSeek): what is said before any text is about the input.
-        begun = any(choice.phase is not answer.Phase.START for choice in self._served)
+        begun = any(choice.phase is not Phase.START for choice in self._served)
         if begun and refusal.fault == faults.INPUT_MODERATED:
             return faults.Refusal(faults.OUTPUT_MODERATED, refusal.cause)
         return refusal
@@ -178,7 +182,7 @@ class Reader:
         # vLLM's continuous usage is per choice; only the chunk without choices sums them up.
         partial = bool(items) and len(self._served) > 1
         if found is not None:
-            whole = usage.Figures(input=found.input, cached=found.cached) if partial else found
+            whole = Figures(input=found.input, cached=found.cached) if partial else found
             self._tally.report(self._leg, whole)
         for item in items:
             self._take(item)
@@ -202,7 +206,7 @@ class Reader:
         if choice.cut or choice.over_budget:
             self.over = choice.over_budget or self._has_ended()
 
-    def _take_all(self, choice: answer.Choice, delta: dict[str, Any], ended: object) -> None:
+    def _take_all(self, choice: Choice, delta: dict[str, Any], ended: object) -> None:
         """A delta of any form: chain before answer, answer before calls, and the end with the text it brought."""
         reasoning = choices.reasoning_of(delta)
         text = choices.text_of(delta.get("content"))
@@ -218,7 +222,7 @@ class Reader:
         if ended is not None:
             choice.finish(choices.finish_of(ended), reasoning, text)
 
-    def _take_whole(self, choice: answer.Choice, item: object, prefix: str, *, told: bool) -> None:
+    def _take_whole(self, choice: Choice, item: object, prefix: str, *, told: bool) -> None:
         message = item.get("message") if type(item) is dict else None
         if type(item) is not dict or type(message) is not dict:
             raise _broken("a choice without a message")
@@ -233,7 +237,7 @@ class Reader:
             choices.take_calls(choice, calls)
         choice.finish(finish)
 
-    def _choice(self, item: object) -> answer.Choice:
+    def _choice(self, item: object) -> Choice:
         if type(item) is not dict:
             raise _broken("a choice that is no object")
         index = item.get("index", 0)
@@ -241,11 +245,11 @@ class Reader:
             return self._served[index]
         raise _broken("a choice that was not asked for")
 
-    def _whole(self, found: usage.Figures | None) -> usage.Figures | None:
+    def _whole(self, found: Figures | None) -> Figures | None:
         """The figures of the whole choice: a second call's prompt holds the chain, and it wrote only the rest."""
         if not self._before or found is None:
             return found
-        return usage.Figures(output=None if found.output is None else self._before + found.output)
+        return Figures(output=None if found.output is None else self._before + found.output)
 
     def _has_ended(self) -> bool:
         return all(choice.finish_reason is not None for choice in self._served)

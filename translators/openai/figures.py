@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from translators import usage
+from translators.usage import Figures
 
 # No answer has this many tokens: a larger figure is garbage, and garbage must not reach a bill.
 ABSURD = 1 << 40
 
 
-def read(reported: object) -> usage.Figures | None:
+def read(reported: object) -> Figures | None:
     """The figures of one `usage` object; None where there is no object at all.
 
     source: DeepSeek, vLLM, SGLang, llama.cpp and Ark usage objects, recorded; spec USE-3, USE-4
@@ -17,7 +17,7 @@ def read(reported: object) -> usage.Figures | None:
         return None
     details = _part(reported, "completion_tokens_details")
     prompt = _part(reported, "prompt_tokens_details")
-    return usage.Figures(
+    return Figures(
         input=_figure(reported.get("prompt_tokens")),
         output=_figure(reported.get("completion_tokens")),
         # SGLang and Azure put the chain at the top level.

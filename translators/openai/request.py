@@ -12,6 +12,7 @@ from translators.openai import fields as rows
 from translators.openai import messages, plan
 from translators.openai.dialects import Dialect
 from translators.openai.fields import Crossing
+from translators.openai.plan import Plan
 
 PATH = "/chat/completions"
 
@@ -90,5 +91,5 @@ def enforces_budgets(dialect: Dialect) -> bool:
     return dialect.budget != "effort"
 
 
-def _decided(call: Call, dialect: Dialect, upstream_model: str, input_tokens: int | None) -> plan.Plan:
+def _decided(call: Call, dialect: Dialect, upstream_model: str, input_tokens: int | None) -> Plan:
     return plan.decide(messages.seen(call, dialect), dialect, upstream_model, input_tokens)
