@@ -122,7 +122,7 @@ def choice_of(packet: Json, index: int = 0) -> Json:
 
 
 @dataclass(slots=True)
-class Told:
+class Report:
     """What a caller has read of one choice, however it was sent."""
 
     content: str = ""
@@ -133,9 +133,9 @@ class Told:
     logprobs: list[Json] = field(default_factory=list)
 
 
-def fold(stream: bytes, index: int = 0) -> Told:
+def fold(stream: bytes, index: int = 0) -> Report:
     """Incremental packets put together, as a client does it."""
-    told = Told()
+    told = Report()
     for packet in packets(stream):
         for choice in packet.get("output", {"choices": []})["choices"]:
             if choice["index"] != index:
@@ -154,11 +154,11 @@ def fold(stream: bytes, index: int = 0) -> Told:
     return told
 
 
-def told_by(packet: Json, index: int = 0) -> Told:
+def told_by(packet: Json, index: int = 0) -> Report:
     """A reply, or a cumulative packet, which says everything at once."""
     choice = choice_of(packet, index)
     message = choice["message"]
-    return Told(
+    return Report(
         message["content"],
         message.get("reasoning_content", ""),
         [(c["id"], c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls", ())],

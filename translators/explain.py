@@ -13,7 +13,7 @@ from translators.dashscope import call as calls
 from translators.dashscope import parameters
 from translators.dashscope.parameters import Row
 from translators.dialogue import Call, Json
-from translators.openai.fields import Action, Crossing
+from translators.openai.fields import Action, FieldMapping
 
 UNKNOWN: Final = "unknown here, and ignored as the service does"
 UNSAID: Final = "the default"
@@ -34,7 +34,7 @@ class Line:
     why: str
 
 
-def of(document: Json, call: Call, crossed: Sequence[Crossing]) -> list[Line]:
+def of(document: Json, call: Call, crossed: Sequence[FieldMapping]) -> list[Line]:
     """The trail of a call that was not refused.
 
     document: what the caller sent, as `call.read` returned it
@@ -51,7 +51,7 @@ def of(document: Json, call: Call, crossed: Sequence[Crossing]) -> list[Line]:
     return lines
 
 
-def _said(document: Json, call: Call, by_field: dict[str, Crossing]) -> Iterator[Line]:
+def _said(document: Json, call: Call, by_field: dict[str, FieldMapping]) -> Iterator[Line]:
     if "model" in document:
         yield _crossed("model", by_field["model"])
     for form in ("messages", "prompt", "history"):
@@ -66,11 +66,11 @@ def _said(document: Json, call: Call, by_field: dict[str, Crossing]) -> Iterator
         yield Line(name, "dropped", "", _reason(name))
 
 
-def _crossed(field: str, crossing: Crossing) -> Line:
+def _crossed(field: str, crossing: FieldMapping) -> Line:
     return Line(field, crossing.action, crossing.theirs, crossing.why)
 
 
-def _parameter(field: str, row: Row, crossing: Crossing | None) -> Line:
+def _parameter(field: str, row: Row, crossing: FieldMapping | None) -> Line:
     if crossing is not None:
         return Line(field, crossing.action, crossing.theirs, crossing.why or row.why)
     # What shapes our own answer, or says what would hold anyway, is kept: there is only nothing to tell upstream.

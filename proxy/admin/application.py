@@ -33,13 +33,13 @@ class State(Protocol):
 class Process:
     """The state of this process."""
 
-    house: Gateway
+    gateway: Gateway
     draining: asyncio.Event
     measured: Metrics
 
     def said(self) -> list[str]:
         """`reasons`, at once."""
-        found = {"draining": self.draining.is_set(), "journal not writable": not self.house.journal.writable()}
+        found = {"draining": self.draining.is_set(), "journal not writable": not self.gateway.journal.writable()}
         return [reason for reason, holds in found.items() if holds]
 
     async def reasons(self) -> list[str]:
@@ -56,8 +56,8 @@ def application(state: State) -> web.Application:
         reasons = await state.reasons()
         return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
-    async def scraped(asked: web.Request) -> web.StreamResponse:
-        accept = asked.headers.get(hdrs.ACCEPT, "")
+    async def scraped(request: web.Request) -> web.StreamResponse:
+        accept = request.headers.get(hdrs.ACCEPT, "")
         text, content_type = series.expose(metrics.ROWS, await state.readings(), accept)
         return web.Response(body=text, headers={hdrs.CONTENT_TYPE: content_type})
 

@@ -168,8 +168,8 @@ def _digest(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-async def _show(asked: web.Request) -> web.StreamResponse:
-    served = asked.app[connection.SERVED]
+async def _show(request: web.Request) -> web.StreamResponse:
+    served = request.app[connection.SERVED]
     for anywhere in ANYWHERE:
         served = served.replace(anywhere, "//127.0.0.1:")
     made = await asyncio.to_thread(page, served)
@@ -188,7 +188,7 @@ async def _calling(app: web.Application) -> AsyncIterator[None]:
         yield
 
 
-def from_this_page(asked: web.Request) -> bool:
+def from_this_page(request: web.Request) -> bool:
     """Whether it is the page's own script that asks: no website may, though it makes a browser of ours ask for it.
 
     The name in `Host` must be no name an attacker can own, or a page of theirs could move its name to our address after
@@ -196,15 +196,15 @@ def from_this_page(asked: web.Request) -> bool:
     another site cannot say; and JSON is no type that a browser sends across origins without asking first.
     """
     try:
-        host = urlsplit(f"//{asked.host}").hostname or ""
-        origin = urlsplit(asked.headers.get(hdrs.ORIGIN, "")).netloc
+        host = urlsplit(f"//{request.host}").hostname or ""
+        origin = urlsplit(request.headers.get(hdrs.ORIGIN, "")).netloc
     except ValueError:  # half an address of version 6
         return False
     return (
         (host == "localhost" or _is_address(host))
-        and origin == asked.host
-        and asked.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
-        and asked.content_type == "application/json"
+        and origin == request.host
+        and request.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
+        and request.content_type == "application/json"
     )
 
 
@@ -225,22 +225,22 @@ def _is_address(host: str) -> bool:
     return True
 
 
-async def _try(asked: web.Request) -> web.StreamResponse:
+async def _try(request: web.Request) -> web.StreamResponse:
     """Hand a call of the page on to the data port, and its answer back as it comes."""
-    if not (from_this_page(asked) and may_reach(asked.app[connection.SERVED], asked.remote)):
-        return _refused(asked, faults.ACCESS_DENIED)
-    headers = {name: asked.headers[name] for name in SENT if name in asked.headers}
+    if not (from_this_page(request) and may_reach(request.app[connection.SERVED], request.remote)):
+        return _refused(request, faults.ACCESS_DENIED)
+    headers = {name: request.headers[name] for name in SENT if name in request.headers}
     response = None
     try:
-        async with asked.app[CALLER].post(
-            asked.app[connection.SERVED] + connection.GENERATION,
-            data=await asked.read(),
+        async with request.app[CALLER].post(
+            request.app[connection.SERVED] + connection.GENERATION,
+            data=await request.read(),
             headers=headers,
             allow_redirects=False,
         ) as answer:
             back = {name: answer.headers[name] for name in RETURNED if name in answer.headers}
             response = web.StreamResponse(status=answer.status, headers=back)
-            await response.prepare(asked)
+            await response.prepare(request)
             async for piece in answer.content.iter_any():
                 await response.write(piece)
             await response.write_eof()
@@ -248,10 +248,10 @@ async def _try(asked: web.Request) -> web.StreamResponse:
     except aiohttp.ClientError:
         if response is not None:
             raise  # what is out stays as it is, and breaks off
-        return _refused(asked, faults.UNAVAILABLE)
+        return _refused(request, faults.UNAVAILABLE)
 
 
-def _refused(asked: web.Request, fault: faults.Fault) -> web.Response:
-    answer = connection.refused(fault, connection.request_id(asked))
-    answer.headers["X-Request-Id"] = connection.request_id(asked)
+def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
+    answer = connection.refused(fault, connection.request_id(request))
+    answer.headers["X-Request-Id"] = connection.request_id(request)
     return answer

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from config.settings import Settings
-from proxy.admission.keyring import Key, Ring
+from proxy.admission.keyring import Key, Keyring
 from translators import faults
 
 
@@ -27,21 +27,21 @@ class Admission:
     known: Key | None = None
 
 
-def admit(headers: Mapping[str, str], chosen: Settings, ring: Ring | None = None) -> Admission:
+def admit(headers: Mapping[str, str], settings: Settings, keyring: Keyring | None = None) -> Admission:
     """Let a caller in, or refuse with DashScope's own 401.
 
-    ring: the keys that are let in, for `auth = keys`
+    keyring: the keys that are let in, for `auth = keys`
     """
     key = key_in(headers)
-    if not key and chosen.auth != "none":
+    if not key and settings.auth != "none":
         raise faults.Refusal(faults.NO_KEY)
     fingerprint = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:12] if key else None
-    if chosen.auth == "passthrough":
+    if settings.auth == "passthrough":
         if not (key.isascii() and key.isprintable()):
             raise faults.Refusal(faults.BAD_KEY, "the key holds characters no key has")
         return Admission(fingerprint, key, own_key=False)
-    known = ring.find(key) if ring is not None else None
-    own = chosen.upstream_api_key
+    known = keyring.find(key) if keyring is not None else None
+    own = settings.upstream_api_key
     return Admission(fingerprint, own.get_secret_value() if own else None, own_key=True, known=known)
 
 

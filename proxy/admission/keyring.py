@@ -95,7 +95,7 @@ class Key:
 Keys = Mapping[bytes, Key]
 
 
-class Ring:
+class Keyring:
     """The keys that are in force.
 
     path:      their file
@@ -142,12 +142,12 @@ class Ring:
 
 
 @asynccontextmanager
-async def opened(path: Path, catalogue: Catalogue) -> AsyncIterator[Ring]:
+async def opened(path: Path, catalogue: Catalogue) -> AsyncIterator[Keyring]:
     """The keys of a file, kept fresh as long as the context lives; raises `SettingsError` where it cannot be read."""
-    ring = Ring(path, catalogue)
-    watching = asyncio.create_task(ring.keep_fresh())
+    keyring = Keyring(path, catalogue)
+    watching = asyncio.create_task(keyring.keep_fresh())
     try:
-        yield ring
+        yield keyring
     finally:
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):

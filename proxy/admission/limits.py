@@ -90,24 +90,24 @@ class Limiter(Protocol):
 
 
 @asynccontextmanager
-async def opened(chosen: Settings) -> AsyncIterator[Limiter]:
+async def opened(settings: Settings) -> AsyncIterator[Limiter]:
     """The limiter an operator asked for, as long as the context lives.
 
     Raises `SettingsError` where it is to be in a Redis and the client for that is not installed.
     """
-    if chosen.redis_url is None:
+    if settings.redis_url is None:
         yield Memory()
         return
     try:
         from proxy.admission import redis_limiter  # noqa: PLC0415 - needs an extra that most do not need
     except ModuleNotFoundError:
-        origin = chosen.origins.get("redis_url", "default")
+        origin = settings.origins.get("redis_url", "default")
         raise SettingsError([f"redis_url ({origin}): needs the Redis client: pip install 'dashseek[redis]'"]) from None
-    async with redis_limiter.opened(chosen.redis_url.get_secret_value(), chosen.redis_policy) as shared:
+    async with redis_limiter.opened(settings.redis_url.get_secret_value(), settings.redis_policy) as shared:
         yield shared
 
 
-def scopes(chosen: Settings, model: str, key_id: str | None = None, own: Limit | None = None) -> tuple[Scope, ...]:
+def scopes(settings: Settings, model: str, key_id: str | None = None, own: Limit | None = None) -> tuple[Scope, ...]:
     """Whose allowances a call takes from.
 
     model:  the id it asks for
@@ -115,9 +115,9 @@ def scopes(chosen: Settings, model: str, key_id: str | None = None, own: Limit |
     own:    what the keys file says of this key, else `key_limits` counts
     """
     each = (
-        ("all", chosen.limits),
-        (f"key:{key_id}", (own or chosen.key_limits) if key_id else None),
-        (f"model:{model}", chosen.model_limits.get(model)),
+        ("all", settings.limits),
+        (f"key:{key_id}", (own or settings.key_limits) if key_id else None),
+        (f"model:{model}", settings.model_limits.get(model)),
     )
     return tuple(Scope(name, limit) for name, limit in each if limit is not None)
 
@@ -143,7 +143,7 @@ def now_ms() -> int:
 
 
 @dataclass(slots=True)
-class Meter:
+class Bucket:
     """How full one meter is: in units of which a call or token is `period_ms` and `amount` drain every millisecond."""
 
     level: int = 0
@@ -162,7 +162,7 @@ class Memory:
 
     def __init__(self, clock_ms: Callable[[], int] = now_ms) -> None:
         self._clock_ms = clock_ms
-        self._meters: dict[str, Meter] = {}
+        self._meters: dict[str, Bucket] = {}
         self._sweep_at = SWEEP_AT
 
     async def reserve(self, scopes: Sequence[Scope], tokens: int) -> Reservation | Refused:
@@ -189,7 +189,7 @@ class Memory:
 
     def _fill(self, demand: Demand, cost: int, at_ms: int) -> None:
         """Add to a meter, or take from it; it never falls below empty, and only a smaller limit finds it above full."""
-        meter = self._meters.setdefault(demand.meter, Meter(0, at_ms))
+        meter = self._meters.setdefault(demand.meter, Bucket(0, at_ms))
         unit = demand.period_ms or 1
         drained = meter.drained(demand, at_ms)
         meter.level = min(max(drained + cost * unit, 0), max(demand.amount * unit, drained))

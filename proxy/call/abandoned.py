@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 
-class Departures:
+class AbandonedCalls:
     """The calls of a gateway that may outlive their callers."""
 
     def __init__(self) -> None:
@@ -44,10 +44,10 @@ class Departures:
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[Departures]:
+async def opened() -> AsyncIterator[AbandonedCalls]:
     """Room for such calls, as long as the context lives."""
-    departures = Departures()
+    abandoned_calls = AbandonedCalls()
     try:
-        yield departures
+        yield abandoned_calls
     finally:
-        await departures.end()
+        await abandoned_calls.end()

@@ -19,8 +19,8 @@ from proxy.admission.limits import Reservation
 from proxy.call import relay
 from proxy.call.gateway import Gateway
 from proxy.call.prompt_count import Count
-from proxy.call.relay import CallerGone, Downstream, Sink, Unheard, Whole
-from proxy.call.timeouts import Expired, Wait, Watch
+from proxy.call.relay import AbandonedSink, CallerGone, PacketSink, ReplySink, Sink
+from proxy.call.timeouts import CallTimeouts, Expired, Timeout
 from proxy.metering.journal import Entry, Opening
 from proxy.upstream import client
 from proxy.upstream.client import Attempt, Post
@@ -41,13 +41,13 @@ STREAM_HEADERS: Final = {
 }
 
 # What a wait that lasted too long is to the caller.
-EXPIRED: Final[Mapping[Wait, faults.Fault]] = {
-    Wait.BODY: faults.BODY_INVALID,
-    Wait.FIRST_TOKEN: faults.TIMED_OUT,
-    Wait.TOKEN: faults.TIMED_OUT,
-    Wait.TOTAL: faults.TIMED_OUT,
-    Wait.DRAIN: faults.UNAVAILABLE,
-    Wait.LEFT: faults.TIMED_OUT,
+EXPIRED: Final[Mapping[Timeout, faults.Fault]] = {
+    Timeout.BODY: faults.BODY_INVALID,
+    Timeout.FIRST_TOKEN: faults.TIMED_OUT,
+    Timeout.TOKEN: faults.TIMED_OUT,
+    Timeout.TOTAL: faults.TIMED_OUT,
+    Timeout.DRAIN: faults.UNAVAILABLE,
+    Timeout.LEFT: faults.TIMED_OUT,
 }
 
 
@@ -88,7 +88,7 @@ class Exchange:
     ended_s: float | None = None
     limited: bool = False
     refusal: faults.Refusal | None = None
-    expired: Wait | None = None
+    expired: Timeout | None = None
     trace: Trace | None = None
     unheard: Callable[[], None] | None = None
 
@@ -121,7 +121,7 @@ class Exchange:
 
 
 @dataclass(slots=True)
-class Passage:
+class Forwarding:
     """A call that is ready to go.
 
     post:    its upstream call
@@ -131,9 +131,9 @@ class Passage:
     """
 
     gateway: Gateway
-    asked: web.Request
+    request: web.Request
     exchange: Exchange
-    through: Pipe
+    pipe: Pipe
     terms: Terms
     post: Post
     resumed: Callable[[str], Post]
@@ -143,7 +143,7 @@ class Passage:
 
     async def reply(self) -> web.Response:
         """Serve the call as one JSON reply."""
-        whole = Whole(self.asked, self.through)
+        whole = ReplySink(self.request, self.pipe)
         try:
             await self._relay(whole)
         finally:
@@ -154,9 +154,9 @@ class Passage:
 
     async def stream(self) -> web.StreamResponse:
         """Serve the call as packets."""
-        chosen = self.gateway.settings
-        downstream = Downstream(
-            self.asked, STREAM_HEADERS, self.through, hold_s=chosen.head_hold, heartbeat_s=chosen.heartbeat
+        settings = self.gateway.settings
+        downstream = PacketSink(
+            self.request, STREAM_HEADERS, self.pipe, hold_s=settings.head_hold, heartbeat_s=settings.heartbeat
         )
         self.gateway.streams.add(downstream)
         try:
@@ -172,10 +172,10 @@ class Passage:
     async def _relay(self, sink: Sink) -> None:
         """Run the upstream calls; a failure is raised while its status can still be sent, else it is the last frame."""
         try:
-            async with self.gateway.timed(Wait.FIRST_TOKEN, self.exchange.received_s) as clock:
+            async with self.gateway.timed(Timeout.FIRST_TOKEN, self.exchange.received_s) as clock:
                 if self.gateway.settings.cancel_policy == "drain":
                     most = self.gateway.settings.cancel_drain_tokens
-                    sink = unheard = Unheard(sink, self.through, clock, most)
+                    sink = unheard = AbandonedSink(sink, self.pipe, clock, most)
                     self.exchange.unheard = unheard.leave
                 await self._legs(sink, clock)
         except CallerGone:
@@ -192,14 +192,14 @@ class Passage:
 
     async def _fail(self, sink: Sink, error: Exception) -> None:
         """End with an error frame, unless the caller does not read, not even the finish that was written."""
-        ended = self.through.state is State.ENDED
-        if isinstance(error, Expired) and (ended or error.wait is Wait.CALLER):
+        ended = self.pipe.state is State.ENDED
+        if isinstance(error, Expired) and (ended or error.wait is Timeout.CALLER):
             raise CallerStalled from None
         if ended:
             # A bug in the last write itself: no frame may follow a finish, which may be out or not.
             raise error
         self.exchange.refusal = refusal = refusal_of(error, self.exchange)
-        frame = self.through.fail(refusal)
+        frame = self.pipe.fail(refusal)
         try:
             async with asyncio.timeout(self.gateway.settings.write_timeout):
                 await sink.write(frame)
@@ -212,7 +212,7 @@ class Passage:
         if not sink.left:
             self.exchange.ended_s = asyncio.get_running_loop().time()
 
-    async def _legs(self, sink: Sink, clock: Watch) -> None:
+    async def _legs(self, sink: Sink, clock: CallTimeouts) -> None:
         if self.terms.legs == 1:
             await self._leg(sink, clock, 0)
             return
@@ -224,17 +224,17 @@ class Passage:
             # The first failure has ended the others: they have nothing to add.
             raise failed.exceptions[0] from None
 
-    async def _leg(self, sink: Sink, clock: Watch, leg: int) -> None:
+    async def _leg(self, sink: Sink, clock: CallTimeouts, leg: int) -> None:
         """Move one answer, which may be that of two upstream calls (spec OUT-9)."""
         await self._ask(self.post, sink, clock, leg)
         # Nobody would read what a second one says.
-        if (chain := self.through.chain_over_budget(leg)) is not None and not sink.left:
-            self.through.resume(leg)
+        if (chain := self.pipe.chain_over_budget(leg)) is not None and not sink.left:
+            self.pipe.resume(leg)
             await self._ask(self.resumed(chain), sink, clock, leg)
 
-    async def _ask(self, post: Post, sink: Sink, clock: Watch, leg: int) -> None:
+    async def _ask(self, post: Post, sink: Sink, clock: CallTimeouts, leg: int) -> None:
         """Make one upstream call and move its answer."""
-        clock.enter(Wait.FIRST_TOKEN)
+        clock.enter(Timeout.FIRST_TOKEN)
         if self.exchange.sent_s is None:
             self.exchange.sent_s = asyncio.get_running_loop().time()
             self.count.beside()
@@ -245,23 +245,23 @@ class Passage:
                 raise await client.failure_of(response, self.terms.failures)
             await self.count.wait()
             if response.content_type == "application/json":
-                frames = self.through.feed_completion(await client.completion_of(response), leg)
-                clock.enter(Wait.CALLER)
+                frames = self.pipe.feed_completion(await client.completion_of(response), leg)
+                clock.enter(Timeout.CALLER)
                 await sink.write(frames)
             else:
                 usage_s = self.gateway.settings.usage_timeout
-                await relay.pump(response.content, sink, self.through, clock, leg=leg, usage_s=usage_s)
-            self.exchange.refusal = self.through.refusal
-            if self.through.state is State.ENDED:
-                clock.enter(Wait.CALLER)
+                await relay.pump(response.content, sink, self.pipe, clock, leg=leg, usage_s=usage_s)
+            self.exchange.refusal = self.pipe.refusal
+            if self.pipe.state is State.ENDED:
+                clock.enter(Timeout.CALLER)
                 await self._end(sink)
                 self._learn()
-            if not (self.through.refusal or self.through.was_cut(leg) or self.through.chain_over_budget(leg)):
+            if not (self.pipe.refusal or self.pipe.was_cut(leg) or self.pipe.chain_over_budget(leg)):
                 await relay.drop_leftover(response)
 
     def _learn(self) -> None:
         """Remember how far our count of the prompt was from upstream's."""
-        tally = self.through.answer.tally
+        tally = self.pipe.answer.tally
         reported = tally.figures.get(0)
         if reported is not None and reported.input is not None:
             self.gateway.offsets.learn(self.kind, tally.counted_input, reported.input)

@@ -11,11 +11,11 @@ from config.models import ModelRow
 from config.settings import Settings, SettingsError
 from proxy import vocabulary
 from proxy.admission import keyring, limits
-from proxy.admission.keyring import Ring
+from proxy.admission.keyring import Keyring
 from proxy.admission.limits import Limiter
 from proxy.call import abandoned
-from proxy.call.abandoned import Departures
-from proxy.call.timeouts import Wait, Watch
+from proxy.call.abandoned import AbandonedCalls
+from proxy.call.timeouts import CallTimeouts, Timeout
 from proxy.metering import journal
 from proxy.metering.journal import Journal
 from proxy.upstream import client
@@ -38,8 +38,8 @@ class Gateway:
     limits_s: how long each wait of a call may last, in seconds
     journal:  what is written down of every call
     limiter:  what lets calls in
-    ring:     the keys that are let in; None where any is, or none is needed
-    departures: calls that may outlive their callers
+    keyring:     the keys that are let in; None where any is, or none is needed
+    abandoned_calls: calls that may outlive their callers
     spans:      where calls are told to a collector of traces, if they are
     offsets:  how far upstream's prompt templates are from ours (spec USE-5)
     clocks:   the watches of open calls, for a drain to end
@@ -51,58 +51,60 @@ class Gateway:
     vocabulary: Vocabulary
     upstreams: Upstream
     dialect: Dialect
-    limits_s: Mapping[Wait, float]
+    limits_s: Mapping[Timeout, float]
     journal: Journal
     limiter: Limiter
-    ring: Ring | None
-    departures: Departures
+    keyring: Keyring | None
+    abandoned_calls: AbandonedCalls
     spans: Spans | None = None
     offsets: Offsets = field(default_factory=Offsets)
-    clocks: set[Watch] = field(default_factory=set)
+    clocks: set[CallTimeouts] = field(default_factory=set)
     streams: set[object] = field(default_factory=set)
 
-    def timed(self, wait: Wait, since_s: float) -> Watch:
+    def timed(self, wait: Timeout, since_s: float) -> CallTimeouts:
         """The watch of one call, which waits for this first; a drain finds it.
 
         since_s: loop time at which the call began
         """
-        return Watch(wait, self.limits_s, self.clocks, since_s)
+        return CallTimeouts(wait, self.limits_s, self.clocks, since_s)
 
 
-def catalogue_of(chosen: Settings, rows: Iterable[ModelRow]) -> Catalogue:
+def catalogue_of(settings: Settings, rows: Iterable[ModelRow]) -> Catalogue:
     """The models on offer, by all their names."""
-    return Catalogue((Model(**row) for row in rows), chosen.aliases)
+    return Catalogue((Model(**row) for row in rows), settings.aliases)
 
 
 @asynccontextmanager
-async def opened(chosen: Settings, rows: Iterable[ModelRow]) -> AsyncIterator[Gateway]:
+async def open_gateway(settings: Settings, rows: Iterable[ModelRow]) -> AsyncIterator[Gateway]:
     """The gateway an operator asked for, with its pools and files, as long as the context lives.
 
     Raises `SettingsError` where the journal or the keys file cannot be used, `VocabularyError` where the vocabulary
     cannot.
     """
     async with AsyncExitStack() as stack:
-        catalogue = catalogue_of(chosen, rows)
+        catalogue = catalogue_of(settings, rows)
         yield Gateway(
-            chosen,
+            settings,
             catalogue,
             vocabulary.load(),
-            await stack.enter_async_context(client.opened(chosen)),
-            dialects.DIALECTS[chosen.dialect],
-            {wait: float(getattr(chosen, wait.value)) for wait in Wait},
-            await stack.enter_async_context(journal.opened(chosen)),
-            await stack.enter_async_context(limits.opened(chosen)),
-            await stack.enter_async_context(keyring.opened(chosen.keys_file, catalogue)) if chosen.keys_file else None,
+            await stack.enter_async_context(client.opened(settings)),
+            dialects.DIALECTS[settings.dialect],
+            {wait: float(getattr(settings, wait.value)) for wait in Timeout},
+            await stack.enter_async_context(journal.opened(settings)),
+            await stack.enter_async_context(limits.opened(settings)),
+            await stack.enter_async_context(keyring.opened(settings.keys_file, catalogue))
+            if settings.keys_file
+            else None,
             # Last, so that it ends first: what a call stands on outlives it.
             await stack.enter_async_context(abandoned.opened()),
-            stack.enter_context(_spans(chosen)) if chosen.tracing == "otlp" else None,
+            stack.enter_context(_spans(settings)) if settings.tracing == "otlp" else None,
         )
 
 
-def _spans(chosen: Settings) -> AbstractContextManager[Spans]:
+def _spans(settings: Settings) -> AbstractContextManager[Spans]:
     try:
         from proxy.telemetry import spans  # noqa: PLC0415 - needs an extra that most do not need
     except ModuleNotFoundError:
-        origin = chosen.origins.get("tracing", "default")
+        origin = settings.origins.get("tracing", "default")
         raise SettingsError([f"tracing ({origin}): needs OpenTelemetry: pip install 'dashseek[otel]'"]) from None
     return spans.opened()

@@ -20,50 +20,49 @@ from proxy.admission import authentication, limits
 from proxy.admission.authentication import Admission
 from proxy.admission.limits import Refused
 from proxy.call import forward, prompt_count
-from proxy.call.forward import Exchange, Passage
+from proxy.call.forward import Exchange, Forwarding
 from proxy.call.gateway import Gateway
 from proxy.call.prompt_count import Count
 from proxy.call.relay import CallerGone
-from proxy.call.timeouts import Expired, Wait
+from proxy.call.timeouts import Expired, Timeout
 from proxy.metering import journal
 from proxy.metering.journal import Opening
 from proxy.telemetry import trace_context
 from proxy.upstream.client import Post
-from translators import faults, pipe
-from translators.dashscope import call as calls
+from translators import faults
+from translators.dashscope import call as dashscope_call
 from translators.deepseek import prompt
 from translators.dialogue import Call
-from translators.openai import request
-from translators.openai.request import Body
-from translators.pipe import Pipe
+from translators.openai.request import Body, resume, seen, translate, upstream_id
+from translators.pipe import Pipe, agreed
 
 log = structlog.get_logger()
 
 ENCODINGS: Final = ("identity", "gzip")
 
 
-async def generate(house: Gateway, asked: web.Request, exchange: Exchange) -> web.StreamResponse:
+async def generate(gateway: Gateway, request: web.Request, exchange: Exchange) -> web.StreamResponse:
     """Serve one call."""
     try:
-        async with house.timed(Wait.BODY, exchange.received_s):
-            ready = await _ready(house, asked, exchange)
+        async with gateway.timed(Timeout.BODY, exchange.received_s):
+            ready = await _ready(gateway, request, exchange)
     except Expired as expired:
         raise forward.refusal_of(expired, exchange) from None
     return await (ready.stream() if ready.streams else ready.reply())
 
 
-async def _ready(house: Gateway, asked: web.Request, exchange: Exchange) -> Passage:
+async def _ready(gateway: Gateway, request: web.Request, exchange: Exchange) -> Forwarding:
     """Read and check a call until it is ready to go."""
-    exchange.caller = caller = authentication.admit(asked.headers, house.settings, house.ring)
-    check_headers(asked.headers)
-    body = await _body(asked)
+    exchange.caller = caller = authentication.admit(request.headers, gateway.settings, gateway.keyring)
+    check_headers(request.headers)
+    body = await _body(request)
     exchange.read_s = asyncio.get_running_loop().time()
-    exchange.call = call = _read(house, asked, body)
+    exchange.call = call = _read(gateway, request, body)
     if caller.known is not None:
         caller.known.check_model(call.model.id)
     if call.ignored:
         log.debug("ignored", request_id=exchange.request_id, fields=call.ignored)
-    return await _prepared(house, asked, exchange, call, caller)
+    return await _prepared(gateway, request, exchange, call, caller)
 
 
 def wants_stream(headers: Mapping[str, str]) -> bool:
@@ -83,25 +82,25 @@ def check_headers(headers: Mapping[str, str]) -> None:
         raise faults.Refusal(faults.ENCRYPTED_BODY)
 
 
-def _read(house: Gateway, asked: web.Request, body: bytes) -> Call:
-    return calls.translate(
-        calls.read(body),
-        house.catalogue,
-        stream=wants_stream(asked.headers),
-        path_model=asked.match_info.get("model"),
-        strict_thinking=house.settings.strict_thinking,
-        decode=house.vocabulary.decode_bytes,
+def _read(gateway: Gateway, request: web.Request, body: bytes) -> Call:
+    return dashscope_call.translate(
+        dashscope_call.read(body),
+        gateway.catalogue,
+        stream=wants_stream(request.headers),
+        path_model=request.match_info.get("model"),
+        strict_thinking=gateway.settings.strict_thinking,
+        decode=gateway.vocabulary.decode_bytes,
     )
 
 
-async def _body(asked: web.Request) -> bytes:
+async def _body(request: web.Request) -> bytes:
     """The call's body, inflated, within its limit of size (spec HTTP-11)."""
-    if asked.headers.get("Content-Encoding", "identity").strip().lower() not in ENCODINGS:
+    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ENCODINGS:
         raise faults.Refusal(faults.BODY_INVALID, "neither plain nor gzip")
-    if (asked.content_length or 0) > asked.client_max_size:
+    if (request.content_length or 0) > request.client_max_size:
         raise faults.Refusal(faults.BODY_TOO_LARGE)
     try:
-        return await asked.read()
+        return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise faults.Refusal(faults.BODY_TOO_LARGE) from None
     except ConnectionError:
@@ -111,67 +110,67 @@ async def _body(asked: web.Request) -> bytes:
         raise faults.Refusal(faults.BODY_INVALID, f"unreadable body ({type(error).__name__})") from None
 
 
-async def _counting(house: Gateway, call: Call, body: Body) -> Count:
+async def _counting(gateway: Gateway, call: Call, body: Body) -> Count:
     """The count of what upstream will make of the prompt."""
-    template = prompt.template_of(call.model, house.dialect.name)
-    rendered = prompt.parts(request.seen(call, house.dialect), template, body.effort)
+    template = prompt.template_of(call.model, gateway.dialect.name)
+    rendered = prompt.parts(seen(call, gateway.dialect), template, body.effort)
     return await prompt_count.begin(
-        partial(prompt.length, rendered, house.vocabulary), sum(map(len, rendered.texts)), call.model
+        partial(prompt.length, rendered, gateway.vocabulary), sum(map(len, rendered.texts)), call.model
     )
 
 
 async def _prepared(
-    house: Gateway,
-    asked: web.Request,
+    gateway: Gateway,
+    request: web.Request,
     exchange: Exchange,
     call: Call,
     caller: Admission,
-) -> Passage:
+) -> Forwarding:
     """Everything a call needs to go; nothing has left yet."""
-    model, dialect = call.model, house.dialect
-    upstream_model = request.upstream_id(call, dialect)
-    body = request.translate(call, dialect, upstream_model=upstream_model)
+    model, dialect = call.model, gateway.dialect
+    upstream_model = upstream_id(call, dialect)
+    body = translate(call, dialect, upstream_model=upstream_model)
     kind = prompt.offset_key(call, upstream_model, body.effort)
     exchange.opening = _opening(exchange, call, caller, upstream_model)
-    count = await _counting(house, call, body)
+    count = await _counting(gateway, call, body)
     if count.tokens is not None and count.tokens > model.input_tokens:
         raise faults.Refusal(faults.input_length(model.input_tokens))
     if count.tokens is not None and count.tokens > prompt_count.room(model):
-        body = request.translate(call, dialect, upstream_model=upstream_model, input_tokens=count.tokens)
-    await _let_in(house, exchange, call, count)
-    terms = pipe.agreed(
+        body = translate(call, dialect, upstream_model=upstream_model, input_tokens=count.tokens)
+    await _let_in(gateway, exchange, call, count)
+    terms = agreed(
         call,
         dialect,
         body,
         request_id=exchange.request_id,
         own_key=caller.own_key,
-        event_limit=int(house.settings.max_event_bytes),
+        event_limit=int(gateway.settings.max_event_bytes),
     )
-    exchange.pipe = through = Pipe(call, terms, house.vocabulary)
-    count.tell(lambda tokens: through.count_prompt(tokens, house.offsets.get(kind)))
-    exchange.entry = house.journal.open(exchange.opening)
-    traced = exchange.trace.onward(exchange.opening) if exchange.trace else trace_context.passed_on(asked.headers)
+    exchange.pipe = pipe = Pipe(call, terms, gateway.vocabulary)
+    count.tell(lambda tokens: pipe.count_prompt(tokens, gateway.offsets.get(kind)))
+    exchange.entry = gateway.journal.open(exchange.opening)
+    traced = exchange.trace.onward(exchange.opening) if exchange.trace else trace_context.passed_on(request.headers)
     known_as = {"X-Request-Id": exchange.request_id, **traced}
 
     def post(body: Body) -> Post:
         return Post(body.path, orjson.dumps(body.json), caller.upstream_key, known_as)
 
     def resumed(chain: str) -> Post:
-        return post(request.resume(call, dialect, chain, upstream_model=upstream_model))
+        return post(resume(call, dialect, chain, upstream_model=upstream_model))
 
-    return Passage(house, asked, exchange, through, terms, post(body), resumed, count, kind, call.stream)
+    return Forwarding(gateway, request, exchange, pipe, terms, post(body), resumed, count, kind, call.stream)
 
 
-async def _let_in(house: Gateway, exchange: Exchange, call: Call, count: Count) -> None:
+async def _let_in(gateway: Gateway, exchange: Exchange, call: Call, count: Count) -> None:
     """Take the call from its allowances; raises `Refusal` where it is over a limit (spec LIM-1)."""
     caller = exchange.caller
     known = caller.known if caller else None
     fingerprint = caller.fingerprint if caller else None
-    taken_from = limits.scopes(house.settings, call.model.id, fingerprint, known.limits if known else None)
+    taken_from = limits.scopes(gateway.settings, call.model.id, fingerprint, known.limits if known else None)
     if not taken_from:
         return
     longest_answer = (call.max_tokens or call.model.answer_tokens) + (_chain(call) if call.thinking else 0)
-    got = await house.limiter.reserve(taken_from, await count.wait() + call.n * longest_answer)
+    got = await gateway.limiter.reserve(taken_from, await count.wait() + call.n * longest_answer)
     if isinstance(got, Refused):
         exchange.limited = True
         raise faults.Refusal(got.fault, "over a limit")

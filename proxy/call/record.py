@@ -16,7 +16,7 @@ import aiohttp
 import structlog
 
 from proxy.call.forward import Exchange
-from proxy.call.timeouts import Wait
+from proxy.call.timeouts import Timeout
 from proxy.metering import journal
 from proxy.metering.journal import Closing, Journal, Outcome, Times
 from translators import dialogue, faults
@@ -44,14 +44,14 @@ LEVELS: Final[Mapping[faults.Blame, int]] = {
     "operator": logging.ERROR,
     "proxy": logging.ERROR,
 }
-EXPIRED: Final[Mapping[Wait, Outcome]] = {
-    Wait.BODY: Outcome.TIMEOUT_BODY,
-    Wait.FIRST_TOKEN: Outcome.TIMEOUT_FIRST_TOKEN,
-    Wait.TOKEN: Outcome.TIMEOUT_IDLE,
-    Wait.CALLER: Outcome.CLIENT_STALLED,
-    Wait.TOTAL: Outcome.TIMEOUT_TOTAL,
-    Wait.DRAIN: Outcome.SHUTDOWN_CUT,
-    Wait.LEFT: Outcome.CLIENT_GONE_MID_STREAM,
+EXPIRED: Final[Mapping[Timeout, Outcome]] = {
+    Timeout.BODY: Outcome.TIMEOUT_BODY,
+    Timeout.FIRST_TOKEN: Outcome.TIMEOUT_FIRST_TOKEN,
+    Timeout.TOKEN: Outcome.TIMEOUT_IDLE,
+    Timeout.CALLER: Outcome.CLIENT_STALLED,
+    Timeout.TOTAL: Outcome.TIMEOUT_TOTAL,
+    Timeout.DRAIN: Outcome.SHUTDOWN_CUT,
+    Timeout.LEFT: Outcome.CLIENT_GONE_MID_STREAM,
 }
 MODERATED: Final[Mapping[faults.Fault, Outcome]] = {
     faults.INPUT_MODERATED: Outcome.MODERATED_INPUT,
@@ -66,13 +66,13 @@ GONE: Final = frozenset(
 )
 
 
-def settle(exchange: Exchange, end: End, book: Journal) -> Closing:
+def settle(exchange: Exchange, end: End, journal: Journal) -> Closing:
     """Write down how a call ended, and give back what it had reserved and not used; what was written."""
     closing = _closing(exchange, outcome_of(exchange, end))
     if exchange.entry is not None:
         exchange.entry.close(closing)
     elif exchange.opening is not None:
-        book.turn_away(exchange.opening, closing)
+        journal.turn_away(exchange.opening, closing)
     if exchange.reservation is not None:
         if closing["basis"] == "none":
             exchange.reservation.refund()
@@ -145,16 +145,16 @@ def _closing(exchange: Exchange, outcome: Outcome) -> Closing:
 
 def _generated(exchange: Exchange, outcome: Outcome) -> tuple[dialogue.Usage | None, Basis]:
     """The last figure known of what upstream produced, and whose it is."""
-    through = exchange.pipe
-    if through is None or not exchange.attempts:
+    pipe = exchange.pipe
+    if pipe is None or not exchange.attempts:
         return None, "none"
     if exchange.refusal is not None and exchange.expired is None:
         # Also where the caller had left before upstream said so.
         outcome = _failed(exchange, exchange.refusal)
-    used = through.answer.used()
+    used = pipe.answer.used()
     if outcome in IDLE and not used.output:
         return None, "none"
-    return used, through.answer.basis
+    return used, pipe.answer.basis
 
 
 def _shown(exchange: Exchange, used: dialogue.Usage | None) -> shapes.Usage:

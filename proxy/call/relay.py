@@ -12,7 +12,7 @@ from typing import Protocol
 import aiohttp
 from aiohttp import web
 
-from proxy.call.timeouts import Wait, Watch
+from proxy.call.timeouts import CallTimeouts, Timeout
 from translators import faults
 from translators.pipe import Pipe, State
 
@@ -32,7 +32,7 @@ class CallerGone(Exception):  # noqa: N818 - named for what happened
     """The caller has left in the middle: aiohttp tells it by a failed write, or by cancelling the handler."""
 
 
-class Downstream:
+class PacketSink:
     """The caller's stream: its head is held until there is something to say, or until it has been held too long.
 
     first_s, last_s: loop time of the first and the newest packet, None before there is one
@@ -57,11 +57,11 @@ class Downstream:
     )
 
     def __init__(
-        self, request: web.Request, headers: Mapping[str, str], through: Pipe, *, hold_s: float, heartbeat_s: float
+        self, request: web.Request, headers: Mapping[str, str], pipe: Pipe, *, hold_s: float, heartbeat_s: float
     ) -> None:
         self._request = request
         self._headers = headers
-        self._pipe = through
+        self._pipe = pipe
         self._heartbeat_s = heartbeat_s
         self._loop = asyncio.get_running_loop()
         self._opening = asyncio.Lock()
@@ -145,15 +145,15 @@ class Downstream:
             pass  # the caller has left; the handler is being told on its own
 
 
-class Whole:
+class ReplySink:
     """The caller's reply, which leaves in one piece at the end: what a pipe says is kept until then."""
 
     left = False
     __slots__ = ("_body", "_pipe", "_request", "bytes", "response", "sent_s")
 
-    def __init__(self, request: web.Request, through: Pipe) -> None:
+    def __init__(self, request: web.Request, pipe: Pipe) -> None:
         self._request = request
-        self._pipe = through
+        self._pipe = pipe
         self._body = b""
         self.bytes = 0
         self.sent_s: float | None = None
@@ -206,7 +206,7 @@ class Sink(Protocol):
         """No heartbeat any more."""
 
 
-class Unheard:
+class AbandonedSink:
     """A sink whose caller may leave while upstream is read on: what comes then is counted, and goes nowhere.
 
     Both bounds count from then on: the watch ends the call after `cancel_drain_timeout`, a `Refusal` after so many
@@ -215,9 +215,9 @@ class Unheard:
 
     __slots__ = ("_clock", "_most", "_pipe", "_sink", "_tokens", "left")
 
-    def __init__(self, sink: Sink, through: Pipe, clock: Watch, tokens: int) -> None:
+    def __init__(self, sink: Sink, pipe: Pipe, clock: CallTimeouts, tokens: int) -> None:
         self._sink = sink
-        self._pipe = through
+        self._pipe = pipe
         self._clock = clock
         self._tokens = tokens
         self._most = 0
@@ -228,7 +228,7 @@ class Unheard:
         if not self.left:
             self.left = True
             self._most = self._pipe.answer.used().output + self._tokens
-            self._clock.end_within(Wait.LEFT)
+            self._clock.end_within(Timeout.LEFT)
             self._sink.stop()
 
     async def write(self, frames: bytes) -> None:
@@ -262,44 +262,44 @@ class Unheard:
 async def pump(
     content: aiohttp.StreamReader,
     sink: Sink,
-    through: Pipe,
-    clock: Watch,
+    pipe: Pipe,
+    clock: CallTimeouts,
     *,
     leg: int,
     usage_s: float,
 ) -> None:
     """Move one upstream call's bytes until nothing more is wanted of it."""
     progress = 0
-    while through.is_open(leg):
-        if through.awaits_usage(leg):
-            if frames := await _last_words(content, through, leg, usage_s):
-                clock.enter(Wait.CALLER)
+    while pipe.is_open(leg):
+        if pipe.awaits_usage(leg):
+            if frames := await _last_words(content, pipe, leg, usage_s):
+                clock.enter(Timeout.CALLER)
                 await sink.write(frames)
             return
         wire = await content.read(READ_BYTES)
-        frames = through.feed(wire, leg) if wire else through.eof(leg)
+        frames = pipe.feed(wire, leg) if wire else pipe.eof(leg)
         if frames:
-            clock.enter(Wait.CALLER)
+            clock.enter(Timeout.CALLER)
             await sink.write(frames)
-            clock.enter(Wait.TOKEN)
-        elif (grown := through.generated(leg)) > progress:
+            clock.enter(Timeout.TOKEN)
+        elif (grown := pipe.generated(leg)) > progress:
             # Tokens that are held back (calls not yet whole, the start of a stop) are tokens too; comments are not.
             progress = grown
-            clock.enter(Wait.TOKEN)
+            clock.enter(Timeout.TOKEN)
             sink.hold()
 
 
-async def _last_words(content: aiohttp.StreamReader, through: Pipe, leg: int, usage_s: float) -> bytes:
+async def _last_words(content: aiohttp.StreamReader, pipe: Pipe, leg: int, usage_s: float) -> bytes:
     """The answer is complete: wait a little for its usage, then finish with or without it (spec SSE-8)."""
     try:
         async with asyncio.timeout(usage_s):
-            while through.awaits_usage(leg):
+            while pipe.awaits_usage(leg):
                 wire = await content.readany()
-                if frames := through.feed(wire, leg) if wire else through.eof(leg):
+                if frames := pipe.feed(wire, leg) if wire else pipe.eof(leg):
                     return frames
     except (TimeoutError, aiohttp.ClientError):
         # An upstream that breaks off now owes us nothing but its figures.
-        return through.release(leg)
+        return pipe.release(leg)
     return b""
 
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Final, Self
 
 
-class Wait(Enum):
+class Timeout(Enum):
     """What a call can be waiting for; the value is the setting that limits it."""
 
     __hash__ = object.__hash__  # in C; an `Enum` hashes its name, in Python
@@ -29,7 +29,7 @@ class Wait(Enum):
 
 # TOTAL runs from the start of the call, LEFT from its caller's leaving, DRAIN comes from outside and may be 0: none of
 # them is a wait to enter.
-_ENTERED: Final = frozenset(Wait) - {Wait.TOTAL, Wait.DRAIN, Wait.LEFT}
+_ENTERED: Final = frozenset(Timeout) - {Timeout.TOTAL, Timeout.DRAIN, Timeout.LEFT}
 
 
 class Expired(Exception):  # noqa: N818 - named for what happened
@@ -38,12 +38,12 @@ class Expired(Exception):  # noqa: N818 - named for what happened
     wait: which one
     """
 
-    def __init__(self, wait: Wait) -> None:
+    def __init__(self, wait: Timeout) -> None:
         super().__init__(wait.value)
         self.wait = wait
 
 
-class Watch:
+class CallTimeouts:
     """An async context that ends with `Expired` when the present wait has lasted too long.
 
     wait:     what is waited for at first
@@ -66,25 +66,27 @@ class Watch:
         "wait",
     )
 
-    def __init__(self, wait: Wait, limits_s: Mapping[Wait, float], open_: set[Watch], since_s: float) -> None:
+    def __init__(
+        self, wait: Timeout, limits_s: Mapping[Timeout, float], open_: set[CallTimeouts], since_s: float
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._limits_s = limits_s
         # Often enough that changing to a shorter wait is not noticed late.
         self._tick_s = min(map(limits_s.__getitem__, _ENTERED))
         self._timeout = asyncio.timeout(None)
         self._handle: asyncio.TimerHandle | None = None
-        self._expired: Wait | None = None
+        self._expired: Timeout | None = None
         self._open = open_
-        self._deadline = since_s + limits_s[Wait.TOTAL]
-        self._deadline_of = Wait.TOTAL
+        self._deadline = since_s + limits_s[Timeout.TOTAL]
+        self._deadline_of = Timeout.TOTAL
         self.enter(wait)
 
-    def enter(self, wait: Wait) -> None:
+    def enter(self, wait: Timeout) -> None:
         """From now on the call waits for this."""
         self.wait = wait
         self._since = self._loop.time()
 
-    def end_within(self, wait: Wait) -> None:
+    def end_within(self, wait: Timeout) -> None:
         """From now on the whole call may last no longer than this, whatever it waits for; once it is over, nothing."""
         due = self._loop.time() + self._limits_s[wait]
         if due < self._deadline and self in self._open:
@@ -93,7 +95,7 @@ class Watch:
                 self._handle.cancel()
             self._look()
 
-    def expire(self, wait: Wait) -> None:
+    def expire(self, wait: Timeout) -> None:
         """End the call now, as if this wait had lasted too long; the first word counts."""
         if self._expired is None:
             self._expired = wait

@@ -18,8 +18,8 @@ from config import settings
 from config.models import ModelRow
 from config.settings import Settings
 from proxy.admission import keyring
-from proxy.call import gateway
 from proxy.call.forward import Exchange
+from proxy.call.gateway import catalogue_of, open_gateway
 from proxy.commands.exit_codes import Exit
 from proxy.metering.journal import Closing
 from proxy.server import lifecycle, process
@@ -60,7 +60,7 @@ def offline(chosen: Settings, rows: Sequence[ModelRow]) -> int:
 
     rows: the models on offer
     """
-    catalogue = gateway.catalogue_of(chosen, rows)
+    catalogue = catalogue_of(chosen, rows)
     known = (
         f"{len(keyring.read(chosen.keys_file, catalogue))} of {chosen.keys_file}"
         if chosen.keys_file
@@ -97,8 +97,8 @@ async def _call(chosen: Settings, rows: Sequence[ModelRow], key: str, model: str
     """One call, as the gateway itself saw it."""
     ended: asyncio.Queue[tuple[Exchange, Closing]] = asyncio.Queue()
     async with AsyncExitStack() as stack:
-        house = await stack.enter_async_context(gateway.opened(chosen, rows))
-        served = process.application(house, lambda exchange, closing: ended.put_nowait((exchange, closing)))
+        gateway = await stack.enter_async_context(open_gateway(chosen, rows))
+        served = process.application(gateway, lambda exchange, closing: ended.put_nowait((exchange, closing)))
         running = await lifecycle.start(served, chosen)
         stack.push_async_callback(running.stop)
         session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))

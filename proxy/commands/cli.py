@@ -27,7 +27,7 @@ from proxy.telemetry import installed, versions
 
 if TYPE_CHECKING:
     from config.models import ModelRow
-    from config.settings import Settings, SettingsError
+    from config.settings import Settings
 
 SHELLS = ("bash", "zsh", "fish")
 CONTEXT: Mapping[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
@@ -119,6 +119,7 @@ def _settle(flags: Mapping[str, object], config: str | None) -> tuple[Settings, 
 
 
 def _settled(read: Callable[[], Settled]) -> Settled:
+    from config.settings import SettingsError
 
     try:
         return read()

@@ -17,8 +17,8 @@ import orjson
 
 from config import models, settings
 from proxy import vocabulary
-from proxy.call import gateway
 from proxy.call.forward import Exchange
+from proxy.call.gateway import open_gateway
 from proxy.server import lifecycle, process
 from proxy.simulation import llamacpp
 from proxy.simulation.simulator import Script, Simulator
@@ -80,10 +80,10 @@ async def _demo(*, once: bool, port: int) -> int:
             {"upstream": (url,), "dialect": dialect, "port": port, "auth": "any", "log_level": "warning"}, None, {}
         )
         stack.callback(logs.configure(chosen).close)
-        house = await stack.enter_async_context(gateway.opened(chosen, models.load(chosen)))
+        gateway = await stack.enter_async_context(open_gateway(chosen, models.load(chosen)))
         kept: asyncio.Queue[Exchange] = asyncio.Queue()
         running = await lifecycle.start(
-            process.application(house, lambda exchange, _: kept.put_nowait(exchange)), chosen
+            process.application(gateway, lambda exchange, _: kept.put_nowait(exchange)), chosen
         )
         click.echo(f"upstream  {what}\nproxy     {running.url}")
         seen = await _show(running.url)
@@ -94,7 +94,7 @@ async def _demo(*, once: bool, port: int) -> int:
             await running.stop()
         else:
             click.echo(TO_PASTE.format(url=running.url, path=process.GENERATION, key=KEY))
-            await running.until_told_to_stop(house.clocks)
+            await running.until_told_to_stop(gateway.clocks)
     return 1 if seen.complaints else 0
 
 
@@ -151,8 +151,8 @@ def _take(packet: dict[str, Any], seen: Seen) -> None:
 
 def _against_upstream(seen: Seen, exchange: Exchange) -> list[str]:
     """The last packet says what upstream says, or the call was not right."""
-    through = exchange.pipe
-    figures = (through.answer.tally.figures.get(0) if through else None) or Figures()
+    pipe = exchange.pipe
+    figures = (pipe.answer.tally.figures.get(0) if pipe else None) or Figures()
     if (figures.input, figures.output) == (seen.usage.get("input_tokens"), seen.usage.get("output_tokens")):
         click.echo(f"upstream says the same: {figures.input} + {figures.output}")
         return []

@@ -11,7 +11,7 @@ import orjson
 from config import models as tables
 from config.settings import Settings
 from proxy import vocabulary
-from translators import explain, faults, pipe
+from translators import explain, faults
 from translators.catalogue import Catalogue
 from translators.dashscope import call as calls
 from translators.dashscope import packets
@@ -19,7 +19,7 @@ from translators.deepseek import prompt
 from translators.dialogue import Call, Json, Model
 from translators.openai import dialects, request
 from translators.openai.dialects import Dialect
-from translators.pipe import Pipe
+from translators.pipe import Pipe, agreed
 from translators.tokens import Vocabulary
 
 # An answer without its call is read as the answer to this one.
@@ -108,11 +108,11 @@ def of_answer(
         call = translator.read(document, stream=not whole if stream is None else stream, model=model)
         dialect = translator.dialect
         body = request.translate(call, dialect, upstream_model=request.upstream_id(call, dialect))
-        terms = pipe.agreed(call, dialect, body, request_id=REQUEST_ID, own_key=True)._replace(legs=1)
-        through = Pipe(call, terms, translator.vocabulary)
+        terms = agreed(call, dialect, body, request_id=REQUEST_ID, own_key=True)._replace(legs=1)
+        pipe = Pipe(call, terms, translator.vocabulary)
         counted = prompt.parts(request.seen(call, dialect), prompt.template_of(call.model, dialect.name), body.effort)
-        through.count_prompt(prompt.length(counted, translator.vocabulary), 0)
-        out = through.feed_completion(raw) if whole else through.feed(raw) + through.eof()
+        pipe.count_prompt(prompt.length(counted, translator.vocabulary), 0)
+        out = pipe.feed_completion(raw) if whole else pipe.feed(raw) + pipe.eof()
     except faults.Refusal as refusal:
         return _show_refusal(refusal.fault, as_json=True)
     click.echo(out, nl=not call.stream)

@@ -47,8 +47,8 @@ KERNEL_GRACE_S: Final = 5.0
 # The kernel would keep megabytes for a caller who does not read, and call them written: billed, and noticed late.
 UNSENT_BYTES: Final = 128 << 10
 # Where nothing is sent (a reply that is awaited) it asks whether the caller is there, so often in a write_timeout.
-FIRST_PROBE: Final = 2
-PROBES: Final = 6
+KEEPALIVE_IDLE: Final = 2
+KEEPALIVE_PROBES: Final = 6
 
 # Of what is not HTTP, or finds no room, one line in so many seconds is logged, or a scanner fills the disk.
 LINE_EVERY_S: Final = 10.0
@@ -70,12 +70,12 @@ OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
 
 # What no caller of ours needs, and what a proxy before us may frame differently than we do (request smuggling).
 FRAMING: Final[tuple[tuple[str, Callable[[web.Request], bool]], ...]] = (
-    ("HTTP version", lambda asked: asked.version not in (aiohttp.HttpVersion10, aiohttp.HttpVersion11)),
+    ("HTTP version", lambda request: request.version not in (aiohttp.HttpVersion10, aiohttp.HttpVersion11)),
     (
         "Transfer-Encoding on HTTP/1.0",
-        lambda asked: asked.version == aiohttp.HttpVersion10 and hdrs.TRANSFER_ENCODING in asked.headers,
+        lambda request: request.version == aiohttp.HttpVersion10 and hdrs.TRANSFER_ENCODING in request.headers,
     ),
-    ("not origin-form", lambda asked: not asked.raw_path.startswith("/")),
+    ("not origin-form", lambda request: not request.raw_path.startswith("/")),
 )
 
 
@@ -96,7 +96,7 @@ def raise_file_limit() -> None:
         log.info("file_limit", files=hard, before=soft)
 
 
-async def listen(connections: Callable[[], Connection], chosen: Settings) -> asyncio.Server:
+async def listen(connections: Callable[[], Connection], settings: Settings) -> asyncio.Server:
     """Take connections, each as one of these; raises `OSError` where the address is not to be had.
 
     Where a file is missing to accept one (another part of the process has taken more than we left it), asyncio waits a
@@ -115,10 +115,10 @@ async def listen(connections: Callable[[], Connection], chosen: Settings) -> asy
     loop.set_exception_handler(told)
     listener = await loop.create_server(
         connections,
-        chosen.host,
-        chosen.port,
+        settings.host,
+        settings.port,
         backlog=ACCEPTED_AT_ONCE,
-        reuse_port=chosen.workers > 1 or None,
+        reuse_port=settings.workers > 1 or None,
     )
     for listening in listener.sockets:
         with listening.dup() as same:
@@ -126,10 +126,10 @@ async def listen(connections: Callable[[], Connection], chosen: Settings) -> asy
     return listener
 
 
-def connections(server: web.Server, chosen: Settings) -> Callable[[], Connection]:
+def connections(server: web.Server, settings: Settings) -> Callable[[], Connection]:
     """What `loop.create_server` asks for every connection it accepts."""
-    room = Room(most_connections(chosen.max_connections), Flood("no_room"))
-    return functools.partial(Connection, server, Flood("malformed"), room, chosen)
+    room = ConnectionCount(most_connections(settings.max_connections), Flood("no_room"))
+    return functools.partial(Connection, server, Flood("malformed"), room, settings)
 
 
 def most_connections(asked_for: int | None) -> int:
@@ -155,23 +155,23 @@ def kernels_clock(write_timeout_s: float) -> Mapping[int, int]:
     wanted = {
         "TCP_NOTSENT_LOWAT": UNSENT_BYTES,
         "TCP_USER_TIMEOUT": int((write_timeout_s + KERNEL_GRACE_S) * 1000),
-        "TCP_KEEPIDLE": max(1, int(write_timeout_s / FIRST_PROBE)),
-        "TCP_KEEPINTVL": max(1, int(write_timeout_s / PROBES)),
+        "TCP_KEEPIDLE": max(1, int(write_timeout_s / KEEPALIVE_IDLE)),
+        "TCP_KEEPINTVL": max(1, int(write_timeout_s / KEEPALIVE_PROBES)),
     }
     return {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
 
 
-def request_id(asked: web.BaseRequest) -> str:
+def request_id(request: web.BaseRequest) -> str:
     """The caller's id where it is a well-formed UUID, else a new one, the same whenever asked (spec HTTP-6)."""
-    if REQUEST_ID not in asked:
-        asked[REQUEST_ID] = _request_id(asked.headers.get("X-Request-Id", "").lower())
-    return asked[REQUEST_ID]
+    if REQUEST_ID not in request:
+        request[REQUEST_ID] = _request_id(request.headers.get("X-Request-Id", "").lower())
+    return request[REQUEST_ID]
 
 
-def check_framing(asked: web.Request) -> None:
+def check_framing(request: web.Request) -> None:
     """Refuse a request that others may frame differently, as if it could not be parsed: raises `Misframed`."""
     for what, applies in FRAMING:
-        if applies(asked):
+        if applies(request):
             raise Misframed(what)
 
 
@@ -182,27 +182,27 @@ def refused(fault: faults.Fault, request_id: str) -> web.Response:
     return web.Response(status=fault.status, body=body, content_type="application/json", headers=headers)
 
 
-async def last_look(asked: web.Request, answer: web.StreamResponse) -> None:
+async def last_look(request: web.Request, answer: web.StreamResponse) -> None:
     """Before the head of any answer leaves: its id, no banner, and whether its connection may bring another request."""
-    answer.headers["X-Request-Id"] = request_id(asked)
+    answer.headers["X-Request-Id"] = request_id(request)
     answer.headers[hdrs.VIA] = VIA
     answer.headers.popall(hdrs.SERVER, None)
     # JDK's HttpClient offers `Upgrade: h2c` with its first call. That is to be ignored, but what follows it on the
     # connection is read by nobody; nor is what follows a body that did not come in whole.
-    if hdrs.UPGRADE in asked.headers or not asked.content.is_eof() or asked.app[LEAVING].is_set():
+    if hdrs.UPGRADE in request.headers or not request.content.is_eof() or request.app[LEAVING].is_set():
         answer.force_close()
         answer.headers[hdrs.CONNECTION] = "close"
 
 
-def too_late(asked: web.Request) -> bool:
+def too_late(request: web.Request) -> bool:
     """Whether the process leaves without this call; but a connection that it took still brings its first one.
 
     An ingress has no other way to learn of the end than that it cannot connect any more.
     """
-    if asked.app[CUTTING].is_set():
+    if request.app[CUTTING].is_set():
         return True
-    connection = asked.protocol
-    return asked.app[LEAVING].is_set() and (not isinstance(connection, Connection) or connection.has_answered)
+    connection = request.protocol
+    return request.app[LEAVING].is_set() and (not isinstance(connection, Connection) or connection.has_answered)
 
 
 class Answered(ConnectionError):  # noqa: N818 - named for what happened
@@ -231,7 +231,7 @@ class Flood:
 
 
 @dataclass(slots=True)
-class Room:
+class ConnectionCount:
     """How many connections of callers are open, of how many that may be."""
 
     most: int
@@ -253,15 +253,15 @@ class Connection(web.RequestHandler):
         "has_answered",
     )
 
-    def __init__(self, server: web.Server, malformed: Flood, room: Room, chosen: Settings) -> None:
+    def __init__(self, server: web.Server, malformed: Flood, room: ConnectionCount, settings: Settings) -> None:
         loop = asyncio.get_running_loop()
-        super().__init__(server, loop=loop, keepalive_timeout=chosen.keepalive_timeout, lingering_time=LINGER_S)
+        super().__init__(server, loop=loop, keepalive_timeout=settings.keepalive_timeout, lingering_time=LINGER_S)
         self._malformed = malformed
         self._room = room
         self._beyond = False
         self.has_answered = False
-        self._header_timeout_s = chosen.header_timeout
-        self._kernels_clock = kernels_clock(chosen.write_timeout)
+        self._header_timeout_s = settings.header_timeout
+        self._kernels_clock = kernels_clock(settings.write_timeout)
         self._clock: asyncio.TimerHandle | None = None
         self._begun = False
 
@@ -369,9 +369,9 @@ class Connection(web.RequestHandler):
             self._clock = None
 
 
-def _is_odd_expect(error: BaseException | None, asked: web.BaseRequest) -> bool:
+def _is_odd_expect(error: BaseException | None, request: web.BaseRequest) -> bool:
     """Whether aiohttp came to grief over repeating an `Expect` that is no text."""
-    return isinstance(error, UnicodeEncodeError) and hdrs.EXPECT in asked.headers
+    return isinstance(error, UnicodeEncodeError) and hdrs.EXPECT in request.headers
 
 
 def _request_id(said: str) -> str:

@@ -218,21 +218,21 @@ class Journal:
 
 
 @asynccontextmanager
-async def opened(chosen: Settings) -> AsyncIterator[Journal]:
+async def opened(settings: Settings) -> AsyncIterator[Journal]:
     """The journal an operator asked for, synced as they asked, as long as the context lives.
 
     Raises `SettingsError` where the file cannot be written at the start: that is no time to be patient.
     """
-    path = chosen.journal_file
+    path = settings.journal_file
     if path is None:
         yield Journal(None, "continue")
         return
-    limit = None if chosen.journal_max_bytes is None else int(chosen.journal_max_bytes)
-    file = LineFile(path, max_bytes=limit, sync=chosen.journal_fsync)
+    limit = None if settings.journal_max_bytes is None else int(settings.journal_max_bytes)
+    file = LineFile(path, max_bytes=limit, sync=settings.journal_fsync)
     if not file.writable():
-        origin = chosen.origins.get("journal_file", "default")
+        origin = settings.origins.get("journal_file", "default")
         raise SettingsError([f"journal_file ({origin}): cannot be written, or its disk is full"])
-    journal = Journal(file, chosen.journal_policy)
+    journal = Journal(file, settings.journal_policy)
     over = threading.Event()
     # A thread of its own, which the end of the process need not wait for: a disk may never answer.
     syncing = threading.Thread(target=_keep_synced, args=(file, journal, over), name="journal", daemon=True)

@@ -33,7 +33,7 @@ from translators.dialogue import Call, Json, Model
 from translators.openai import dialects, failures, request
 from translators.openai.dialects import Continuation, Dialect, Native
 from translators.openai.failures import Failure, Terms, Verdict
-from translators.openai.fields import Crossing
+from translators.openai.fields import FieldMapping
 from translators.pipe import Event, State
 
 HOME: Final = Path(faults.__file__).parent
@@ -285,11 +285,11 @@ def _failures(language: Language, _: Sources) -> str:
 
 def _waits(language: Language, _: Sources) -> str:
     head = (("setting", "default, s", "waits for", "then"), ("设置", "默认值，秒", "等待什么", "到时"))
-    chosen = Settings()
+    settings = Settings()
     return _table(
         head[language],
         (
-            (_code(name), f"{getattr(chosen, name):g}", *(words[language] for words in said))
+            (_code(name), f"{getattr(settings, name):g}", *(words[language] for words in said))
             for name, said in phrases.WAITS.items()
         ),
     )
@@ -353,7 +353,7 @@ def _parameter_fidelity(sources: Sources) -> Iterator[Sequence[str]]:
         yield (_code(row.theirs), *cells, f"{row.why} ({row.source})")
 
 
-def _doer(crossing: Crossing, probe: Probe) -> Doer:
+def _doer(crossing: FieldMapping, probe: Probe) -> Doer:
     """Who does what a probe asks for; an effort is not a budget, and another value of the same field is our doing."""
     if crossing.action == "dropped" or (crossing.ours, crossing.theirs) == ("thinking_budget", "reasoning_effort"):
         return Doer.NOBODY
@@ -443,7 +443,7 @@ def _crossing(probe: Probe, dialect: Dialect, sources: Sources) -> str:
     return _crossed_as(_crossed_by(probe, dialect, sources), {theirs: probe.given[theirs]})
 
 
-def _crossed_by(probe: Probe, dialect: Dialect, sources: Sources) -> Crossing:
+def _crossed_by(probe: Probe, dialect: Dialect, sources: Sources) -> FieldMapping:
     theirs = next(iter(probe.given))
     ours = next(row.ours for row in parameters.ROWS if row.theirs == theirs)
     asked = _call(probe, sources)
@@ -451,7 +451,7 @@ def _crossed_by(probe: Probe, dialect: Dialect, sources: Sources) -> Crossing:
     return next(crossing for crossing in crossed if crossing.ours == ours)
 
 
-def _crossed_as(crossing: Crossing, given: Json) -> str:
+def _crossed_as(crossing: FieldMapping, given: Json) -> str:
     """`=` as it came, `—` not sent, `⌂` done by the proxy; else what is sent instead."""
     if crossing.action == "emulated":
         return f"⌂ {_json(crossing.sent)}" if crossing.sent else "⌂"

@@ -165,7 +165,7 @@ def document(rows: Sequence[Model], streams: Mapping[str, str]) -> Json:
 
     streams: examples of SSE bodies, each by what it shows
     """
-    chosen = Settings()
+    settings = Settings()
     generation = _generation(rows, streams)
     # In the path the model wins, and nobody looks at the body's.
     by_path = {**generation, "operationId": "generateByPath", "parameters": [*_path(rows), *generation["parameters"]]}
@@ -182,18 +182,21 @@ def document(rows: Sequence[Model], streams: Mapping[str, str]) -> Json:
             "version": "1",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [_server("the data port", chosen.port)],
+        "servers": [_server("the data port", settings.port)],
         "tags": [
             {"name": "calls", "description": "What DashScope clients use, on the data port."},
             {"name": "operations", "description": "What operators and platforms use, on the admin port."},
         ],
         "paths": {
             process.GENERATION: {"post": generation},
-            chosen.model_route or "": {"post": by_path},
+            settings.model_route or "": {"post": by_path},
             process.MULTIMODAL: {"post": _multimodal()},
             process.HEALTH: {"get": _health()},
-            "/docs/try": {"servers": [_server("the admin port", chosen.port + 1)], "post": _try()},
-            **{path: {"servers": [_server("the admin port", chosen.port + 1)], **item} for path, item in ADMIN.items()},
+            "/docs/try": {"servers": [_server("the admin port", settings.port + 1)], "post": _try()},
+            **{
+                path: {"servers": [_server("the admin port", settings.port + 1)], **item}
+                for path, item in ADMIN.items()
+            },
         },
         "components": {
             "schemas": {**dict(_read()), "Call": _call(rows), "CallOfPathModel": _call(()), **_sent(rows)},

@@ -15,7 +15,7 @@ import structlog
 from aiohttp import web
 
 from config.settings import Settings
-from proxy.call.timeouts import Wait, Watch
+from proxy.call.timeouts import CallTimeouts, Timeout
 from proxy.downstream import connection as front
 from proxy.downstream.connection import Connection
 from proxy.server import systemd
@@ -47,7 +47,9 @@ class Running:
     drain_delay_s: float
     drain_timeout_s: float
 
-    async def until_told_to_stop(self, clocks: Collection[Watch], announce: Callable[[], None] = lambda: None) -> None:
+    async def until_told_to_stop(
+        self, clocks: Collection[CallTimeouts], announce: Callable[[], None] = lambda: None
+    ) -> None:
         """Serve until a first signal, then drain; a second signal cuts at once.
 
         clocks:   the watches of open calls; it is empty when none is open
@@ -70,7 +72,7 @@ class Running:
             if clocks:
                 log.warning("cutting", open_calls=len(clocks))
             for clock in tuple(clocks):
-                clock.expire(Wait.DRAIN)
+                clock.expire(Timeout.DRAIN)
             await _until(lambda: not clocks, LAST_FRAMES_S)
             await self._clean_up()
             log.info("stopped")
@@ -109,7 +111,7 @@ class Running:
             await loop.connect_accepted_socket(self.connections, connection)
 
 
-async def start(app: web.Application, chosen: Settings, admin: web.Application | None = None) -> Running:
+async def start(app: web.Application, settings: Settings, admin: web.Application | None = None) -> Running:
     """Listen, for calls and for the platform's questions; raises `OSError` where an address is not to be had."""
     runner = web.AppRunner(
         app,
@@ -120,9 +122,9 @@ async def start(app: web.Application, chosen: Settings, admin: web.Application |
     )
     await runner.setup()
     assert runner.server is not None  # noqa: S101 - for the type checker: it was just set up
-    connections = front.connections(runner.server, chosen)
+    connections = front.connections(runner.server, settings)
     try:
-        listener = await front.listen(connections, chosen)
+        listener = await front.listen(connections, settings)
     except OSError:
         await runner.cleanup()
         raise
@@ -132,7 +134,7 @@ async def start(app: web.Application, chosen: Settings, admin: web.Application |
             admin[front.SERVED] = url(listener.sockets[0].getsockname())
             aside = web.AppRunner(admin, handler_cancellation=True, access_log=None, shutdown_timeout=0)
             await aside.setup()
-            await web.TCPSite(aside, chosen.admin_host, chosen.admin_port).start()
+            await web.TCPSite(aside, settings.admin_host, settings.admin_port).start()
     except OSError:
         listener.close()
         await runner.cleanup()
@@ -144,8 +146,8 @@ async def start(app: web.Application, chosen: Settings, admin: web.Application |
         aside,
         listener,
         connections,
-        chosen.drain_delay,
-        chosen.drain_timeout,
+        settings.drain_delay,
+        settings.drain_timeout,
     )
 
 

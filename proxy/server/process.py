@@ -19,17 +19,17 @@ from proxy import vocabulary
 from proxy.admin import application as admin
 from proxy.admin.application import Process
 from proxy.admission import keyring
-from proxy.call import gateway, prepare, record
+from proxy.call import prepare, record
 from proxy.call.forward import CallerStalled, Exchange
-from proxy.call.gateway import Gateway
+from proxy.call.gateway import Gateway, catalogue_of, open_gateway
 from proxy.call.record import End
 from proxy.call.relay import CallerGone
 from proxy.downstream import connection
 from proxy.metering.journal import Closing
 from proxy.server import lifecycle, supervisor, systemd
-from proxy.server.supervisor import Board, Seat, Told
+from proxy.server.supervisor import Report, WorkerReports, WorkerSlot
 from proxy.telemetry import logs, metrics
-from proxy.telemetry.log_writer import Lines, Outlet, Unthreaded
+from proxy.telemetry.log_writer import Lines, LogWriter, Unthreaded
 from translators import faults
 
 log = structlog.get_logger()
@@ -60,89 +60,89 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Record = Callable[[Exchange, Closing], None]
 
 
-def serve(chosen: Settings, rows: Collection[ModelRow]) -> int:
+def serve(settings: Settings, rows: Collection[ModelRow]) -> int:
     """Serve until a signal; returns the exit code.
 
     Raises `OSError` where the port is not to be had, `vocabulary.VocabularyError` where the vocabulary is not.
     """
-    if chosen.workers == 1:
-        return _run(chosen, lambda stdout, stderr: _serve(chosen, rows, stdout, stderr))
-    if chosen.keys_file and not chosen.redis_url:
-        known = keyring.read(chosen.keys_file, gateway.catalogue_of(chosen, rows))
+    if settings.workers == 1:
+        return _run(settings, lambda stdout, stderr: _serve(settings, rows, stdout, stderr))
+    if settings.keys_file and not settings.redis_url:
+        known = keyring.read(settings.keys_file, catalogue_of(settings, rows))
         if any(key.limits for key in known.values()):
-            raise SettingsError([f"workers ({chosen.origins['workers']}): {LIMITS_APART}"])
+            raise SettingsError([f"workers ({settings.origins['workers']}): {LIMITS_APART}"])
     # What every worker needs is loaded once and shared; nothing here may start a thread (see `workers`).
     vocabulary.load()
     _keep()
     unthreaded = Unthreaded(STDERR)
-    logs.configure(chosen, unthreaded)
+    logs.configure(settings, unthreaded)
 
-    def child(seat: Seat) -> int:
-        if seat.number == supervisor.FRONT_DESK:
-            return _run(chosen, lambda _, __: _answer(chosen, seat))
-        return _run(chosen, lambda _, stderr: _work(chosen, rows, seat, stderr))
+    def child(seat: WorkerSlot) -> int:
+        if seat.number == supervisor.ADMIN_PROCESS:
+            return _run(settings, lambda _, __: _answer(settings, seat))
+        return _run(settings, lambda _, stderr: _work(settings, rows, seat, stderr))
 
     def announce(url: str, admin_url: str) -> None:
-        _log_start(chosen, url, admin_url)
+        _log_start(settings, url, admin_url)
         Unthreaded(STDOUT).write(SERVING.format(url))
         systemd.say("READY=1")
 
-    return supervisor.supervise(chosen, child, announce)
+    return supervisor.supervise(settings, child, announce)
 
 
-def _run(chosen: Settings, work: Callable[[Lines, Lines], Coroutine[Any, Any, None]]) -> int:
+def _run(settings: Settings, work: Callable[[Lines, Lines], Coroutine[Any, Any, None]]) -> int:
     with (
-        contextlib.closing(logs.configure(chosen)) as stderr,
-        contextlib.closing(Outlet(STDOUT)) as stdout,
+        contextlib.closing(logs.configure(settings)) as stderr,
+        contextlib.closing(LogWriter(STDOUT)) as stdout,
     ):
         connection.raise_file_limit()
         asyncio.run(work(stdout, stderr))
         return 0
 
 
-async def _serve(chosen: Settings, rows: Collection[ModelRow], stdout: Lines, stderr: Lines) -> None:
+async def _serve(settings: Settings, rows: Collection[ModelRow], stdout: Lines, stderr: Lines) -> None:
     """One process that does everything."""
-    async with _house(chosen, rows, stderr) as (house, calls, state):
-        running = await lifecycle.start(calls, chosen, admin.application(state))
+    async with _house(settings, rows, stderr) as (gateway, calls, state):
+        running = await lifecycle.start(calls, settings, admin.application(state))
 
         def announce() -> None:
-            _log_start(chosen, running.url, running.admin_url)
+            _log_start(settings, running.url, running.admin_url)
             stdout.write(SERVING.format(running.url))
             systemd.say("READY=1")
 
-        await running.until_told_to_stop(house.clocks, announce)
+        await running.until_told_to_stop(gateway.clocks, announce)
 
 
-async def _work(chosen: Settings, rows: Collection[ModelRow], seat: Seat, stderr: Lines) -> None:
+async def _work(settings: Settings, rows: Collection[ModelRow], seat: WorkerSlot, stderr: Lines) -> None:
     """One of several that serve a port."""
-    async with _house(chosen, rows, stderr) as (house, calls, state):
+    async with _house(settings, rows, stderr) as (gateway, calls, state):
 
-        def said() -> Told:
+        def said() -> Report:
             return {"process": os.getpid(), "reasons": state.said(), "reading": supervisor.sent(state.measured.read())}
 
-        running = await lifecycle.start(calls, chosen.model_copy(update={"port": seat.port}))
-        async with supervisor.told(seat.sockets[seat.number], said):
+        running = await lifecycle.start(calls, settings.model_copy(update={"port": seat.port}))
+        async with supervisor.serve_report(seat.sockets[seat.number], said):
             with seat.held():
-                await running.until_told_to_stop(house.clocks, seat.say_ready)
+                await running.until_told_to_stop(gateway.clocks, seat.say_ready)
 
 
-async def _answer(chosen: Settings, seat: Seat) -> None:
+async def _answer(settings: Settings, seat: WorkerSlot) -> None:
     """The front desk of several."""
     growing = frozenset(row.name for row in metrics.ROWS if row.kind != "gauge")
-    desk = admin.application(Board(seat.sockets, growing))
-    desk[connection.SERVED] = lifecycle.url((chosen.host, seat.port))
+    desk = admin.application(WorkerReports(seat.sockets, growing))
+    desk[connection.SERVED] = lifecycle.url((settings.host, seat.port))
     with seat.held():
         await lifecycle.answer(desk, seat.admin, seat.say_ready)
 
 
 @asynccontextmanager
 async def _house(
-    chosen: Settings, rows: Collection[ModelRow], stderr: Lines
+    settings: Settings, rows: Collection[ModelRow], stderr: Lines
 ) -> AsyncIterator[tuple[Gateway, web.Application, Process]]:
-    async with gateway.opened(chosen, rows) as house, metrics.opened(house, stderr) as measured:
+    async with open_gateway(settings, rows) as gateway, metrics.opened(gateway, stderr) as measured:
         _keep()
-        calls = application(house, measured.keep)
-        yield house, calls, Process(house, calls[connection.DRAINING], measured)
+        calls = application(gateway, measured.keep)
+        yield gateway, calls, Process(gateway, calls[connection.DRAINING], measured)
 
 
 def _keep() -> None:
@@ -153,32 +153,32 @@ def _keep() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-def _log_start(chosen: Settings, url: str, admin_url: str | None) -> None:
+def _log_start(settings: Settings, url: str, admin_url: str | None) -> None:
     log.info(
         "serving",
         url=url,
         admin=admin_url,
-        upstream=chosen.upstream,
-        dialect=chosen.dialect,
-        auth=chosen.auth,
-        workers=chosen.workers,
+        upstream=settings.upstream,
+        dialect=settings.dialect,
+        auth=settings.auth,
+        workers=settings.workers,
     )
 
 
-def application(house: Gateway, keep: Record = lambda _, __: None) -> web.Application:
+def application(gateway: Gateway, keep: Record = lambda _, __: None) -> web.Application:
     """The web application before one gateway; `keep` is told of every call when it has ended."""
-    app = web.Application(middlewares=[surface], client_max_size=int(house.settings.max_body_bytes))
+    app = web.Application(middlewares=[surface], client_max_size=int(gateway.settings.max_body_bytes))
     app[connection.LEAVING] = asyncio.Event()
     app[connection.DRAINING] = asyncio.Event()
     app[connection.CUTTING] = asyncio.Event()
     app.on_response_prepare.append(connection.last_look)
     app.on_response_prepare.append(_say_times)
-    door = _door(house, keep)
+    door = _door(gateway, keep)
     app.router.add_post(GENERATION, door)
     app.router.add_post(MULTIMODAL, _wrong_endpoint)
     app.router.add_get(HEALTH, admin.alive)
-    if house.settings.model_route:
-        app.router.add_post(_pattern(house.settings.model_route), door)
+    if gateway.settings.model_route:
+        app.router.add_post(_pattern(gateway.settings.model_route), door)
     return app
 
 
@@ -202,24 +202,24 @@ def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
     return connection.refused(fault, connection.request_id(request))
 
 
-async def _say_times(asked: web.Request, answer: web.StreamResponse) -> None:
-    if EXCHANGE in asked:
-        answer.headers["Server-Timing"] = asked[EXCHANGE].timing()
+async def _say_times(request: web.Request, answer: web.StreamResponse) -> None:
+    if EXCHANGE in request:
+        answer.headers["Server-Timing"] = request[EXCHANGE].timing()
 
 
-def _door(house: Gateway, keep: Record) -> Handler:
+def _door(gateway: Gateway, keep: Record) -> Handler:
     async def generate(request: web.Request) -> web.StreamResponse:
         if connection.too_late(request):
             raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
-        exchange = _begun(house, request)
-        if house.settings.cancel_policy == "drain":
-            return await house.departures.serve(_served(request, exchange), exchange.leave)
+        exchange = _begun(gateway, request)
+        if gateway.settings.cancel_policy == "drain":
+            return await gateway.abandoned_calls.serve(_served(request, exchange), exchange.leave)
         return await _served(request, exchange)
 
     async def _served(request: web.Request, exchange: Exchange) -> web.StreamResponse:
         end = End.BUG
         try:
-            response = await prepare.generate(house, request, exchange)
+            response = await prepare.generate(gateway, request, exchange)
             end = End.DONE
         except faults.Refusal as refusal:
             exchange.refusal = refusal
@@ -242,17 +242,17 @@ def _door(house: Gateway, keep: Record) -> Handler:
                 raise asyncio.CancelledError from None
             raise exchange.refusal from None
         finally:
-            keep(exchange, record.settle(exchange, end, house.journal))
+            keep(exchange, record.settle(exchange, end, gateway.journal))
         return response
 
     return generate
 
 
-def _begun(house: Gateway, request: web.Request) -> Exchange:
+def _begun(gateway: Gateway, request: web.Request) -> Exchange:
     exchange = Exchange(connection.request_id(request), asyncio.get_running_loop().time())
     request[EXCHANGE] = exchange
-    if house.spans is not None:
-        exchange.trace = house.spans.begin(request, exchange.at_s)
+    if gateway.spans is not None:
+        exchange.trace = gateway.spans.begin(request, exchange.at_s)
     return exchange
 
 

@@ -28,12 +28,12 @@ import structlog
 
 from config.settings import Settings
 from proxy.server import lifecycle, systemd
-from proxy.telemetry import series as tally
+from proxy.telemetry import series
 from proxy.telemetry.series import Reading
 
 log = structlog.get_logger()
 
-FRONT_DESK: Final = 0  # its seat; the workers' are counted from 1
+ADMIN_PROCESS: Final = 0  # its seat; the workers' are counted from 1
 
 # The first one of these drains, the next one cuts; to a child both are SIGTERM.
 STOPS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -47,12 +47,12 @@ LONGEST_WAIT_S: Final = 30.0
 ASK_S: Final = 1.0
 
 
-class Told(TypedDict):
+class Report(TypedDict):
     """What a worker says of itself.
 
     process: its id, which tells it from the one that had its seat before
     reasons: why it is not ready; none if it is
-    reading: everything it has measured, as `tally.Reading` but for the labels, which are no keys in JSON
+    reading: everything it has measured, as `series.Reading` but for the labels, which are no keys in JSON
     """
 
     process: int
@@ -61,10 +61,10 @@ class Told(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class WorkerSlot:
     """What a child needs to know of its place.
 
-    number:   `FRONT_DESK`, or that of a worker
+    number:   `ADMIN_PROCESS`, or that of a worker
     port:     of the calls
     admin:    what the front desk listens on
     sockets:  where the workers answer the front desk, by number
@@ -100,7 +100,7 @@ class Seat:
 
 
 @dataclass(slots=True)
-class _Place:
+class _Child:
     """One child, or the place of one that is to come.
 
     due_s:  when the next one may start
@@ -115,14 +115,14 @@ class _Place:
     has_served: bool = False
 
 
-def supervise(chosen: Settings, serve: Callable[[Seat], int], announce: Callable[[str, str], None]) -> int:
+def supervise(settings: Settings, serve: Callable[[WorkerSlot], int], announce: Callable[[str, str], None]) -> int:
     """Keep the processes of one port alive until a signal; returns the exit code, in every process its own.
 
     serve:    the work of a child; its exceptions leave through this function too
     announce: is told both URLs once all serve
     Raises `OSError` where a port is not to be had.
     """
-    with contextlib.closing(_Crew(chosen)) as crew:
+    with contextlib.closing(_Supervisor(settings)) as crew:
         while not crew.is_done():
             for place in crew.vacant():
                 if (seat := crew.fill(place)) is not None:
@@ -131,19 +131,19 @@ def supervise(chosen: Settings, serve: Callable[[Seat], int], announce: Callable
         return crew.code
 
 
-class _Crew:
+class _Supervisor:
     """The first process's view of the others."""
 
-    def __init__(self, chosen: Settings) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._owner = os.getpid()
         self.code = 0
         self._leaving = False
         self._announced = False
-        self._places = [_Place(number) for number in range(chosen.workers + 1)]
+        self._places = [_Child(number) for number in range(settings.workers + 1)]
         with contextlib.ExitStack() as stack:
             # Bound and never listened on: it keeps the port ours while workers come and go.
-            self._reserved = stack.enter_context(_bound(chosen.host, chosen.port, shared=True))
-            self._admin = stack.enter_context(_bound(chosen.admin_host, chosen.admin_port, shared=False))
+            self._reserved = stack.enter_context(_bound(settings.host, settings.port, shared=True))
+            self._admin = stack.enter_context(_bound(settings.admin_host, settings.admin_port, shared=False))
             self._admin.listen()
             stack.pop_all()
         self._directory = Path(tempfile.mkdtemp(prefix="dashseek-"))
@@ -156,14 +156,14 @@ class _Crew:
         self._handlers = {number: signal.signal(number, _nothing) for number in (*STOPS, *PASSED_ON, signal.SIGCHLD)}
         self._waker = signal.set_wakeup_fd(self._heard[1].fileno(), warn_on_full_buffer=False)
 
-    def vacant(self) -> list[_Place]:
+    def vacant(self) -> list[_Child]:
         """Where a child is missing and may start now."""
         if self._leaving:
             return []
         now_s = time.monotonic()
         return [place for place in self._places if place.pid is None and place.due_s <= now_s]
 
-    def fill(self, place: _Place) -> Seat | None:
+    def fill(self, place: _Child) -> WorkerSlot | None:
         """Fork; in the child its seat, in the first process None."""
         place.started_s, place.has_served = time.monotonic(), False
         # Until the child has its own handlers a signal to it would be told to the first process, and lost on the child.
@@ -191,7 +191,7 @@ class _Crew:
         os.close(self._ready[0])
         sockets = {other.number: self._directory / str(other.number) for other in self._places if other.number}
         port = self._reserved.getsockname()[1]
-        return Seat(place.number, port, self._admin, sockets, self._ready[1], self._lifeline[0])
+        return WorkerSlot(place.number, port, self._admin, sockets, self._ready[1], self._lifeline[0])
 
     def is_done(self) -> bool:
         """Whether nobody is left and nobody is to come."""
@@ -254,7 +254,7 @@ class _Crew:
         if self._leaving:
             self._dismiss_the_desk()
 
-    def _lose(self, place: _Place, code: int) -> None:
+    def _lose(self, place: _Child, code: int) -> None:
         pid, place.pid = place.pid, None
         if self._leaving:
             # One that was told to stop before it could hear, or again when it had no more to hear, has stopped.
@@ -272,7 +272,7 @@ class _Crew:
         if not any(place.pid for place in self._places[1:]):
             self._send(signal.SIGTERM, self._places[:1])
 
-    def _send(self, number: signal.Signals, places: Iterable[_Place]) -> None:
+    def _send(self, number: signal.Signals, places: Iterable[_Child]) -> None:
         for place in places:
             if place.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
@@ -287,12 +287,12 @@ class _Crew:
 
 
 @asynccontextmanager
-async def told(path: Path, told: Callable[[], Told]) -> AsyncIterator[None]:
+async def serve_report(path: Path, serve_report: Callable[[], Report]) -> AsyncIterator[None]:
     """Answer the front desk at this path, as long as the context lives."""
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
-            writer.write(orjson.dumps(told()))
+            writer.write(orjson.dumps(serve_report()))
             await writer.drain()
         writer.close()
 
@@ -303,7 +303,7 @@ async def told(path: Path, told: Callable[[], Told]) -> AsyncIterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
+class WorkerReports:
     """What the workers say of themselves, asked anew each time.
 
     What only grows must not shrink with a worker that is gone: whoever scrapes a smaller sum takes it for counted anew
@@ -315,14 +315,14 @@ class Board:
 
     sockets: Mapping[int, Path]
     growing: frozenset[str]
-    _latest: dict[int, Told] = field(default_factory=dict)
+    _latest: dict[int, Report] = field(default_factory=dict)
     _gone: Reading = field(default_factory=dict)
 
     async def reasons(self) -> list[str]:
         """Why a call would not be served: nobody serves, or somebody who does would refuse it."""
         answers = await asyncio.gather(*map(_ask, self.sockets.values()))
         said = [answer for answer in answers if answer is not None]
-        found = {reason: None for told in said for reason in told["reasons"]}
+        found = {reason: None for serve_report in said for reason in serve_report["reasons"]}
         return [*found] if said else ["no worker serves"]
 
     async def readings(self) -> list[Reading]:
@@ -330,35 +330,37 @@ class Board:
         return [*await asyncio.gather(*map(self._reading, self.sockets)), self._gone]
 
     async def _reading(self, number: int) -> Reading:
-        told = await _ask(self.sockets[number])
+        serve_report = await _ask(self.sockets[number])
         before = self._latest.get(number)
-        if told is None:
+        if serve_report is None:
             return self._grown(before) if before is not None else {}
-        if before is not None and before["process"] != told["process"]:
-            tally.add_to(self._gone, self._grown(before))
-        self._latest[number] = told
-        return _received(told)
+        if before is not None and before["process"] != serve_report["process"]:
+            series.add_to(self._gone, self._grown(before))
+        self._latest[number] = serve_report
+        return _received(serve_report)
 
-    def _grown(self, told: Told) -> Reading:
-        return {name: series for name, series in _received(told).items() if name in self.growing}
+    def _grown(self, serve_report: Report) -> Reading:
+        return {name: series for name, series in _received(serve_report).items() if name in self.growing}
 
 
 def sent(reading: Reading) -> dict[str, list[tuple[list[str], list[float]]]]:
-    """A reading in the form of `Told`."""
+    """A reading in the form of `Report`."""
     return {name: [([*labels], values) for labels, values in series.items()] for name, series in reading.items()}
 
 
-def _received(told: Told) -> Reading:
-    return {name: {tuple(labels): values for labels, values in series} for name, series in told["reading"].items()}
+def _received(serve_report: Report) -> Reading:
+    return {
+        name: {tuple(labels): values for labels, values in series} for name, series in serve_report["reading"].items()
+    }
 
 
-async def _ask(path: Path) -> Told | None:
+async def _ask(path: Path) -> Report | None:
     """What one worker says; None while there is none, or none that answers."""
     try:
         async with asyncio.timeout(ASK_S):
             reader, writer = await asyncio.open_unix_connection(path)
             try:
-                said: Told = orjson.loads(await reader.read())
+                said: Report = orjson.loads(await reader.read())
             finally:
                 writer.close()
     except (OSError, TimeoutError, orjson.JSONDecodeError):
@@ -366,7 +368,7 @@ async def _ask(path: Path) -> Told | None:
     return said
 
 
-def _postponed_s(place: _Place) -> float:
+def _postponed_s(place: _Child) -> float:
     """Let the next child come at once where this one has lived, else after a wait, longer each time; in how long."""
     now_s = time.monotonic()
     if now_s - place.started_s > LIVED_S:

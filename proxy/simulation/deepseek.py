@@ -263,7 +263,7 @@ def too_long(answer: Answer, body: Json, script: Script) -> str | None:
     )
 
 
-def chosen(body: Json) -> Json:
+def settings(body: Json) -> Json:
     """The switches a caller sets from afar: the last user message `{"simulate": {"status": 429}}`."""
     try:
         match orjson.loads(_last(body, "user")):

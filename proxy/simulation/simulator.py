@@ -78,7 +78,7 @@ class Seen:
             self._over.set()
 
 
-class Tally(TypedDict):
+class Totals(TypedDict):
     """What a simulator has done so far, as `GET /tally` tells it.
 
     calls:     that have come; open: that have not ended; most_open: at the same time, ever
@@ -153,7 +153,7 @@ class Simulator:
         return f"http://{host}:{port}"
 
     @property
-    def tally(self) -> Tally:
+    def tally(self) -> Totals:
         """What it has done so far."""
         return {
             "calls": len(self.calls),
@@ -232,7 +232,7 @@ class Simulator:
 
     async def _answer(self, seen: Seen, script: Script, writer: asyncio.StreamWriter) -> Ending:
         try:
-            script = deepseek.with_switches(script, deepseek.chosen(seen.body))
+            script = deepseek.with_switches(script, deepseek.settings(seen.body))
         except ValueError as error:
             script = Script(status=400, error_text=str(error))
         out = _Out(writer, script, seen, self._news)

@@ -41,7 +41,7 @@ class Lines(Protocol):
         """No more will come."""
 
 
-class Outlet:
+class LogWriter:
     """A text file to write to, as far as `structlog` needs one, that never blocks and never fails."""
 
     def __init__(self, descriptor: int) -> None:

@@ -17,7 +17,7 @@ import structlog
 from structlog.processors import NAME_TO_LEVEL
 
 from config.settings import Settings
-from proxy.telemetry.log_writer import Lines, Outlet
+from proxy.telemetry.log_writer import Lines, LogWriter
 
 log = structlog.get_logger()
 
@@ -58,15 +58,15 @@ LINES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def configure(chosen: Settings, lines: Lines | None = None) -> Lines:
+def configure(settings: Settings, lines: Lines | None = None) -> Lines:
     """Set the log up once, before the first line: JSON for machines, colours on a terminal.
 
     Returns what writes it, to be closed after the last line; `lines`, where that is there already.
     """
-    as_json = chosen.log_format == "json" or (chosen.log_format == "auto" and not sys.stderr.isatty())
-    threshold = Threshold(chosen.log_level)
+    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
+    threshold = Threshold(settings.log_level)
     renderer: Any = structlog.processors.JSONRenderer(_dumps) if as_json else structlog.dev.ConsoleRenderer()
-    written = lines or Outlet(sys.stderr.fileno())
+    written = lines or LogWriter(sys.stderr.fileno())
     structlog.configure(
         processors=[
             threshold,
@@ -86,7 +86,7 @@ def configure(chosen: Settings, lines: Lines | None = None) -> Lines:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     if threading.current_thread() is threading.main_thread():
         signal.signal(LOUDER, lambda *_: threshold.move(DEBUG))
-        signal.signal(AS_SAID, lambda *_: threshold.move(chosen.log_level))
+        signal.signal(AS_SAID, lambda *_: threshold.move(settings.log_level))
     return written
 
 

@@ -21,7 +21,7 @@ from proxy.call.gateway import Gateway
 from proxy.metering.journal import Closing, Outcome
 from proxy.telemetry import versions
 from proxy.telemetry.log_writer import Lines
-from proxy.telemetry.series import Labels, Reading, Row, Tally
+from proxy.telemetry.series import Counters, Labels, Reading, Row
 
 OTHER: Final = "other"
 CHAT: Final = "chat"
@@ -121,22 +121,22 @@ def _build() -> Mapping[Labels, float]:
 
 # What is read from its place when it is asked for, and costs nothing until then.
 READ: Final[Mapping[Row, Callable[[Gateway], Mapping[Labels, float]]]] = {
-    Row("dashseek_requests_in_flight", "gauge", "Calls that are open."): lambda house: _one(len(house.clocks)),
+    Row("dashseek_requests_in_flight", "gauge", "Calls that are open."): lambda gateway: _one(len(gateway.clocks)),
     Row("dashseek_streams_open", "gauge", "Open calls that are answered in packets."): (
-        lambda house: _one(len(house.streams))
+        lambda gateway: _one(len(gateway.streams))
     ),
     Row("dashseek_upstream_connections", "gauge", "Connections to upstreams.", ("state",)): (
-        lambda house: {(state,): number for state, number in house.upstreams.connections().items()}
+        lambda gateway: {(state,): number for state, number in gateway.upstreams.connections().items()}
     ),
     Row("dashseek_event_loop_tasks", "gauge", "Tasks of the event loop."): lambda _: _one(len(asyncio.all_tasks())),
     Row("dashseek_journal_lines_total", "counter", "Lines that are in the usage journal."): (
-        lambda house: _one(house.journal.written)
+        lambda gateway: _one(gateway.journal.written)
     ),
     Row("dashseek_usage_records_dropped_total", "counter", "Lines that could not be written to the usage journal."): (
-        lambda house: _one(house.journal.dropped)
+        lambda gateway: _one(gateway.journal.dropped)
     ),
     Row("dashseek_journal_writable", "gauge", "1 while calls can be written down, or need not be.", across=min): (
-        lambda house: _one(house.journal.writable())
+        lambda gateway: _one(gateway.journal.writable())
     ),
     Row("dashseek_build_info", "gauge", "What runs; always 1.", ("version", "python"), across=max): lambda _: _build(),
 }
@@ -161,10 +161,10 @@ class Metrics:
 
     __slots__ = ("_house", "_log", "_tally")
 
-    def __init__(self, house: Gateway, log: Lines | None = None) -> None:
-        self._house = house
+    def __init__(self, gateway: Gateway, log: Lines | None = None) -> None:
+        self._house = gateway
         self._log = log
-        self._tally = Tally(COUNTED)
+        self._tally = Counters(COUNTED)
 
     def keep(self, exchange: Exchange, closing: Closing) -> None:
         """Publish one call that has ended."""
@@ -237,9 +237,9 @@ class Metrics:
 
 
 @asynccontextmanager
-async def opened(house: Gateway, log: Lines | None = None) -> AsyncIterator[Metrics]:
+async def opened(gateway: Gateway, log: Lines | None = None) -> AsyncIterator[Metrics]:
     """The metrics of a gateway; the event loop is watched as long as the context lives."""
-    metrics = Metrics(house, log)
+    metrics = Metrics(gateway, log)
     watching = asyncio.create_task(_watch_the_loop(metrics))
     try:
         yield metrics

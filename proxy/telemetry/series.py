@@ -44,7 +44,7 @@ class Row:
         return [0.0] * (len(self.buckets) + 2 if self.kind == "histogram" else 1)
 
 
-class Tally:
+class Counters:
     """What was counted so far in this process; a row without labels is there from the start, with zero."""
 
     __slots__ = ("_series",)

@@ -41,18 +41,18 @@ class Trace:
 
     __slots__ = ("_client", "_server", "_tracer")
 
-    def __init__(self, tracer: trace.Tracer, asked: web.Request, began_s: float) -> None:
-        resource = asked.match_info.route.resource
-        route = resource.canonical if resource else asked.path
+    def __init__(self, tracer: trace.Tracer, request: web.Request, began_s: float) -> None:
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource else request.path
         self._tracer = tracer
         self._server = tracer.start_span(
-            f"{asked.method} {route}",
-            W3C.extract(trace_context.passed_on(asked.headers)),
+            f"{request.method} {route}",
+            W3C.extract(trace_context.passed_on(request.headers)),
             trace.SpanKind.SERVER,
             {
-                "http.request.method": asked.method,
+                "http.request.method": request.method,
                 "http.route": route,
-                "url.path": asked.path,
+                "url.path": request.path,
                 "url.scheme": "http",
             },
             start_time=int(began_s * 1e9),
@@ -102,12 +102,12 @@ class Spans:
     def __init__(self, provider: trace.TracerProvider) -> None:
         self._tracer = provider.get_tracer(versions.DISTRIBUTION, versions.of(versions.DISTRIBUTION))
 
-    def begin(self, asked: web.Request, began_s: float) -> Trace:
+    def begin(self, request: web.Request, began_s: float) -> Trace:
         """The spans of one call.
 
         began_s: wall clock
         """
-        return Trace(self._tracer, asked, began_s)
+        return Trace(self._tracer, request, began_s)
 
 
 @contextmanager

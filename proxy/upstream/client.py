@@ -147,21 +147,23 @@ class Upstream:
 
 
 @asynccontextmanager
-async def opened(chosen: Settings) -> AsyncIterator[Upstream]:
+async def opened(settings: Settings) -> AsyncIterator[Upstream]:
     """The upstreams with their pool, as long as the context lives."""
     # Made where it is needed: reading the system's certificates takes a moment of every start.
-    context = trust(chosen) if any(target.lower().startswith("https:") for target in chosen.upstream) else True
+    context = trust(settings) if any(target.lower().startswith("https:") for target in settings.upstream) else True
     connector = partial(aiohttp.TCPConnector, limit=0, ssl=context, ttl_dns_cache=30, socket_factory=_dialled)
     async with (
-        _session(chosen, connector(keepalive_timeout=chosen.upstream_keepalive_timeout)) as pooled,
-        _session(chosen, connector(force_close=True)) as fresh,
+        _session(settings, connector(keepalive_timeout=settings.upstream_keepalive_timeout)) as pooled,
+        _session(settings, connector(force_close=True)) as fresh,
     ):
-        yield Upstream(pooled, fresh, chosen.upstream)
+        yield Upstream(pooled, fresh, settings.upstream)
 
 
-def trust(chosen: Settings) -> ssl.SSLContext:
+def trust(settings: Settings) -> ssl.SSLContext:
     """Whose certificates are believed: the operator's own where there are some, else the system's."""
-    return ssl.create_default_context(cafile=None if chosen.upstream_ca_file is None else str(chosen.upstream_ca_file))
+    return ssl.create_default_context(
+        cafile=None if settings.upstream_ca_file is None else str(settings.upstream_ca_file)
+    )
 
 
 async def failure_of(response: aiohttp.ClientResponse, terms: Terms) -> faults.Refusal:
@@ -180,11 +182,11 @@ async def completion_of(response: aiohttp.ClientResponse) -> bytes:
     return raw
 
 
-def _session(chosen: Settings, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+def _session(settings: Settings, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
         # Only the connection has a limit here; every other wait is the watch's, which knows what a token is.
-        timeout=aiohttp.ClientTimeout(total=None, connect=chosen.connect_timeout),
+        timeout=aiohttp.ClientTimeout(total=None, connect=settings.connect_timeout),
         headers={"User-Agent": "dashseek", "Accept-Encoding": "identity"},
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,

@@ -73,11 +73,11 @@ STEPS = (
     "proxy.upstream.client:completion_of",
     "proxy.call.relay:pump",
     "proxy.call.relay:drop_leftover",
-    "proxy.call.relay:Downstream.write",
-    "proxy.call.relay:Downstream.close",
+    "proxy.call.relay:PacketSink.write",
+    "proxy.call.relay:PacketSink.close",
     "translators.pipe:Pipe.feed",
 )
-WRITING = ("proxy.call.relay:Downstream.write", "proxy.call.relay:Downstream.close")
+WRITING = ("proxy.call.relay:PacketSink.write", "proxy.call.relay:PacketSink.close")
 AFTERWARDS = "proxy.call.relay:drop_leftover"
 
 

@@ -80,7 +80,7 @@ async def gateway_before(vocabulary: tokens.Vocabulary) -> AsyncIterator[StartGa
 
         async def start(*targets: str, **chosen: object) -> Running:
             said = settings.load({"upstream": targets, "port": 0, **chosen}, None, {})
-            house = await stack.enter_async_context(gateway.opened(said, models.load(said)))
+            house = await stack.enter_async_context(gateway.open_gateway(said, models.load(said)))
             measured = metrics.Metrics(house)
             ended: list[tuple[forward.Exchange, str]] = []
             running: Running

@@ -24,11 +24,11 @@ def streamed(shape: Shape, cut: int = 1 << 20, **fields: Any) -> bytes | faults.
     return corpus.outcome(lambda: corpus.drive(through, shape.wire, cut))
 
 
-def is_told(shape: Shape) -> corpus.Told:
-    return corpus.Told(shape.content, shape.reasoning, list(shape.calls), shape.finish)
+def is_told(shape: Shape) -> corpus.Report:
+    return corpus.Report(shape.content, shape.reasoning, list(shape.calls), shape.finish)
 
 
-def said(told: corpus.Told) -> corpus.Told:
+def said(told: corpus.Report) -> corpus.Report:
     """Without what is compared on its own."""
     return replace(told, usage={})
 
@@ -357,7 +357,7 @@ def test_a_whole_completion_says_what_a_stream_would(fields: dict[str, Any]) -> 
     assert through.state is pipe.State.ENDED
     told = corpus.fold(out) if fields.get("incremental") else None
     told = told or corpus.told_by(corpus.packets(out)[-1] if "stream" not in fields else orjson.loads(out))
-    assert said(told) == corpus.Told("The answer", "We think", [], "stop")
+    assert said(told) == corpus.Report("The answer", "We think", [], "stop")
     assert told.usage["prompt_tokens_details"] == {"cached_tokens": 4}
     assert told.usage["output_tokens"] == 6
 
@@ -374,7 +374,7 @@ def test_a_measured_completion_with_leftover_tags_is_still_taken_apart() -> None
     whole = COMPLETION | {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
     through = corpus.open_pipe(corpus.ask(stream=False), rules=answer.Rules(think_tags=True))
     told = corpus.told_by(orjson.loads(through.feed_completion(orjson.dumps(whole))))
-    assert said(told) == corpus.Told("The answer", "We think", [], "stop")
+    assert said(told) == corpus.Report("The answer", "We think", [], "stop")
     assert told.usage["output_tokens"] == 6
 
 

@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from translators import tokens
 from translators.deepseek import instructions
-from translators.deepseek import markup as markup_room
-from translators.deepseek.markup import Piece, Special
+from translators.deepseek.markup import Piece, Special, pieces
 from translators.deepseek.templates import LAYOUTS, Before, Layout
 from translators.dialogue import Call, Effort, Message, Model, Template, Tool, ToolCall
 from translators.tokens import Vocabulary
@@ -126,7 +125,7 @@ def _all_systems(call: Call) -> str:
 def _sections(call: Call, layout: Layout) -> Iterator[list[Piece]]:
     if tools := _offered(call):
         schemas = "\n".join(layout.tools.schema(tool) for tool in tools)
-        yield [*markup_room.pieces(layout.tools.lead), schemas, *markup_room.pieces(layout.tools.close)]
+        yield [*pieces(layout.tools.lead), schemas, *pieces(layout.tools.close)]
     wanted = call.response_format
     if wanted is not None and wanted.type == "json_object" and layout.json_mode:
         yield [layout.json_mode]

@@ -17,7 +17,7 @@ from translators.openai.plan import Plan
 Action = Literal["kept", "renamed", "clamped", "dropped", "emulated"]
 
 
-class Crossing(NamedTuple):
+class FieldMapping(NamedTuple):
     """What became of one field of the call.
 
     ours:   its name in `Call`
@@ -34,10 +34,10 @@ class Crossing(NamedTuple):
     sent: Mapping[str, Any] = {}
 
 
-Row = Callable[[Plan], Crossing | None]
+Row = Callable[[Plan], FieldMapping | None]
 
 
-def crossings(decided: Plan) -> Iterator[Crossing]:
+def crossings(decided: Plan) -> Iterator[FieldMapping]:
     """Every field of the call that was said, and what becomes of it."""
     for row in _ROWS:
         crossing = row(decided)
@@ -45,44 +45,46 @@ def crossings(decided: Plan) -> Iterator[Crossing]:
             yield crossing
 
 
-def _kept(ours: str, value: object, theirs: str = "") -> Crossing:
+def _kept(ours: str, value: object, theirs: str = "") -> FieldMapping:
     name = theirs or ours
-    return Crossing(ours, name, "kept" if name == ours else "renamed", sent={name: value})
+    return FieldMapping(ours, name, "kept" if name == ours else "renamed", sent={name: value})
 
 
-def _dropped(ours: str, why: str) -> Crossing:
-    return Crossing(ours, "", "dropped", why)
+def _dropped(ours: str, why: str) -> FieldMapping:
+    return FieldMapping(ours, "", "dropped", why)
 
 
-def _model(decided: Plan) -> Crossing:
+def _model(decided: Plan) -> FieldMapping:
     renamed = decided.upstream_model != decided.call.model.id
     sent = {"model": decided.upstream_model}
-    return Crossing("model", "model", "renamed" if renamed else "kept", "the id it has upstream", sent)
+    return FieldMapping("model", "model", "renamed" if renamed else "kept", "the id it has upstream", sent)
 
 
-def _messages(decided: Plan) -> Crossing:
+def _messages(decided: Plan) -> FieldMapping:
     sent: Json = {"messages": messages.written(decided.call, decided.dialect)}
     if not decided.call.messages[-1].partial:
-        return Crossing("messages", "messages", "kept", sent=sent)
+        return FieldMapping("messages", "messages", "kept", sent=sent)
     sent |= decided.dialect.continuation.body
-    return Crossing("messages", ", ".join(sent), "kept", "the last one is gone on with (spec REQ-6)", sent)
+    return FieldMapping("messages", ", ".join(sent), "kept", "the last one is gone on with (spec REQ-6)", sent)
 
 
-def _stream(decided: Plan) -> Crossing:
+def _stream(decided: Plan) -> FieldMapping:
     if not decided.stream:
         return _kept("stream", False)
     sent = {"stream": True, "stream_options": decided.dialect.stream_options}
     if decided.call.stream:
-        return Crossing("stream", "stream, stream_options", "kept", "usage is asked for", sent)
-    return Crossing("stream", "stream, stream_options", "emulated", "the text must be seen as it comes", sent)
+        return FieldMapping("stream", "stream, stream_options", "kept", "usage is asked for", sent)
+    return FieldMapping("stream", "stream, stream_options", "emulated", "the text must be seen as it comes", sent)
 
 
-def _thinking(decided: Plan) -> Crossing:
+def _thinking(decided: Plan) -> FieldMapping:
     sent = decided.dialect.thinking[decided.call.thinking]
-    return Crossing("thinking", ", ".join(sent), "renamed", "always said: upstream's default is on (spec PAR-14)", sent)
+    return FieldMapping(
+        "thinking", ", ".join(sent), "renamed", "always said: upstream's default is on (spec PAR-14)", sent
+    )
 
 
-def _thinking_budget(decided: Plan) -> Crossing | None:
+def _thinking_budget(decided: Plan) -> FieldMapping | None:
     budget, native = decided.call.thinking_budget, decided.dialect.budget
     if budget is None:
         return None
@@ -91,35 +93,39 @@ def _thinking_budget(decided: Plan) -> Crossing | None:
     if isinstance(native, Native):
         held = min(max(budget, native.least), native.most or budget)
         action: Action = "renamed" if held == budget else "clamped"
-        return Crossing("thinking_budget", native.field, action, "upstream holds it", {native.field: held})
+        return FieldMapping("thinking_budget", native.field, action, "upstream holds it", {native.field: held})
     if decided.effort is None:
-        return Crossing("thinking_budget", "", "emulated", "enforced by counting (spec OUT-9)")
+        return FieldMapping("thinking_budget", "", "emulated", "enforced by counting (spec OUT-9)")
     word = decided.dialect.efforts.get(decided.effort)
     if word is None:
         return _dropped("thinking_budget", "upstream knows neither a budget nor an effort")
     why = "not enforced: upstream takes an effort for it"
-    return Crossing("thinking_budget", "reasoning_effort", "renamed", why, {"reasoning_effort": word})
+    return FieldMapping("thinking_budget", "reasoning_effort", "renamed", why, {"reasoning_effort": word})
 
 
-def _max_tokens(decided: Plan) -> Crossing:
+def _max_tokens(decided: Plan) -> FieldMapping:
     sent = {"max_tokens": decided.max_tokens}
     if decided.max_tokens < decided.wanted_tokens:
-        return Crossing("max_tokens", "max_tokens", "clamped", "upstream's bound, or the context that is left", sent)
+        return FieldMapping(
+            "max_tokens", "max_tokens", "clamped", "upstream's bound, or the context that is left", sent
+        )
     if decided.max_tokens != (decided.call.max_tokens or decided.call.model.answer_tokens):
-        return Crossing("max_tokens", "max_tokens", "emulated", "upstream counts the chain as well (spec OUT-8)", sent)
-    return Crossing("max_tokens", "max_tokens", "kept", "without it, the model's answer limit (spec OUT-8)", sent)
+        return FieldMapping(
+            "max_tokens", "max_tokens", "emulated", "upstream counts the chain as well (spec OUT-8)", sent
+        )
+    return FieldMapping("max_tokens", "max_tokens", "kept", "without it, the model's answer limit (spec OUT-8)", sent)
 
 
-def _n(decided: Plan) -> Crossing | None:
+def _n(decided: Plan) -> FieldMapping | None:
     if decided.call.n == 1:
         return None
     if decided.legs > 1:
-        return Crossing("n", "", "emulated", f"{decided.legs} upstream calls (spec OUT-7)")
+        return FieldMapping("n", "", "emulated", f"{decided.legs} upstream calls (spec OUT-7)")
     return _kept("n", decided.call.n)
 
 
 def _sampling(ours: str) -> Row:
-    def row(decided: Plan) -> Crossing | None:
+    def row(decided: Plan) -> FieldMapping | None:
         value = getattr(decided.call, ours)
         if value is None:
             return None
@@ -129,25 +135,27 @@ def _sampling(ours: str) -> Row:
     return row
 
 
-def _seed(decided: Plan) -> Crossing | None:
+def _seed(decided: Plan) -> FieldMapping | None:
     seed = decided.call.seed
     if seed is None or "seed" not in decided.dialect.sampling or seed < decided.dialect.seeds:
         return _sampling("seed")(decided)
-    return Crossing("seed", "seed", "clamped", "upstream's seeds are narrower", {"seed": seed % decided.dialect.seeds})
+    return FieldMapping(
+        "seed", "seed", "clamped", "upstream's seeds are narrower", {"seed": seed % decided.dialect.seeds}
+    )
 
 
-def _stops(decided: Plan) -> Crossing | None:
+def _stops(decided: Plan) -> FieldMapping | None:
     if not decided.call.stops:
         return None
     sent = {"stop": list(decided.sent_stops)} if decided.sent_stops else {}
     if decided.kept_stops:
-        return Crossing(
+        return FieldMapping(
             "stops", ", ".join(sent), "emulated", f"{len(decided.kept_stops)} of them looked for here", sent
         )
-    return Crossing("stops", "stop", "renamed", sent=sent)
+    return FieldMapping("stops", "stop", "renamed", sent=sent)
 
 
-def _logprobs(decided: Plan) -> Crossing | None:
+def _logprobs(decided: Plan) -> FieldMapping | None:
     if not decided.call.logprobs:
         return None
     if decided.stream and decided.call.tools and not decided.dialect.logprobs_beside_tools:
@@ -155,7 +163,7 @@ def _logprobs(decided: Plan) -> Crossing | None:
     return _kept("logprobs", True)
 
 
-def _top_logprobs(decided: Plan) -> Crossing | None:
+def _top_logprobs(decided: Plan) -> FieldMapping | None:
     asked, most = decided.call.top_logprobs, decided.dialect.most_logprobs
     if asked is None:
         return None
@@ -165,7 +173,7 @@ def _top_logprobs(decided: Plan) -> Crossing | None:
     return _kept("top_logprobs", min(asked, most))
 
 
-def _response_format(decided: Plan) -> Crossing | None:
+def _response_format(decided: Plan) -> FieldMapping | None:
     wanted = decided.call.response_format
     if wanted is None:
         return None
@@ -175,13 +183,15 @@ def _response_format(decided: Plan) -> Crossing | None:
     return _kept("response_format", sent)
 
 
-def _tools(decided: Plan) -> Crossing | None:
+def _tools(decided: Plan) -> FieldMapping | None:
     tools, named = decided.call.tools, plan.named_tool(decided.call)
     if not tools:
         return None
     if named is not None and not decided.dialect.named_tool:
         sent = {"tools": [_tool(named.function)]}
-        return Crossing("tools", "tools", "emulated", "the one that must be called, for upstream takes no name", sent)
+        return FieldMapping(
+            "tools", "tools", "emulated", "the one that must be called, for upstream takes no name", sent
+        )
     return _kept("tools", [_tool(tool.function) for tool in tools])
 
 
@@ -189,7 +199,7 @@ def _tool(function: Json) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _tool_choice(decided: Plan) -> Crossing | None:
+def _tool_choice(decided: Plan) -> FieldMapping | None:
     choice, named = decided.call.tool_choice, plan.named_tool(decided.call)
     if choice == "auto":
         return None
@@ -199,15 +209,15 @@ def _tool_choice(decided: Plan) -> Crossing | None:
         return _kept("tool_choice", choice)
     if decided.dialect.named_tool:
         return _kept("tool_choice", {"type": "function", "function": {"name": named.name}})
-    return Crossing("tool_choice", "tool_choice", "emulated", "required, of one tool", {"tool_choice": "required"})
+    return FieldMapping("tool_choice", "tool_choice", "emulated", "required, of one tool", {"tool_choice": "required"})
 
 
-def _parallel_tool_calls(decided: Plan) -> Crossing | None:
+def _parallel_tool_calls(decided: Plan) -> FieldMapping | None:
     if not decided.call.tools:
         return None
     if decided.dialect.parallel_tools:
         return _kept("parallel_tool_calls", decided.call.parallel_tool_calls)
-    return Crossing("parallel_tool_calls", "", "emulated", "calls after the first are trimmed here (spec PAR-18)")
+    return FieldMapping("parallel_tool_calls", "", "emulated", "calls after the first are trimmed here (spec PAR-18)")
 
 
 _ROWS: tuple[Row, ...] = (

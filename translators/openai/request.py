@@ -11,7 +11,7 @@ from translators.dialogue import Call, Effort, Json
 from translators.openai import fields as rows
 from translators.openai import messages, plan
 from translators.openai.dialects import Dialect
-from translators.openai.fields import Crossing
+from translators.openai.fields import FieldMapping
 from translators.openai.plan import Plan
 
 PATH = "/chat/completions"
@@ -71,7 +71,9 @@ def resume(call: Call, dialect: Dialect, chain: str, *, upstream_model: str, inp
     return translate(resumed, dialect, upstream_model=upstream_model, input_tokens=input_tokens)
 
 
-def explain(call: Call, dialect: Dialect, *, upstream_model: str, input_tokens: int | None = None) -> list[Crossing]:
+def explain(
+    call: Call, dialect: Dialect, *, upstream_model: str, input_tokens: int | None = None
+) -> list[FieldMapping]:
     """Say of every field of `call` what becomes of it; the body of `translate` is what these send."""
     return list(rows.crossings(_decided(call, dialect, upstream_model, input_tokens)))
 

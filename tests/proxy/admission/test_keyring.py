@@ -34,9 +34,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "keys.toml"
 
 
-def ring(path: Path, *rows: str) -> keyring.Ring:
+def ring(path: Path, *rows: str) -> keyring.Keyring:
     path.write_text("".join(rows))
-    return keyring.Ring(path, MODELS)
+    return keyring.Keyring(path, MODELS)
 
 
 def write(path: Path, text: str | None) -> None:
@@ -44,7 +44,7 @@ def write(path: Path, text: str | None) -> None:
     path.unlink() if text is None else path.write_text(text)
 
 
-def refusal_of(held: keyring.Ring, secret: str) -> faults.Fault:
+def refusal_of(held: keyring.Keyring, secret: str) -> faults.Fault:
     with pytest.raises(faults.Refusal) as refused:
         held.find(secret)
     assert secret not in str(refused.value) or not secret
@@ -145,10 +145,10 @@ def test_a_file_that_cannot_be_is_told_without_repeating_what_stands_in_it(path:
 
 def test_a_file_that_is_not_there_or_not_text_is_told(path: Path) -> None:
     with pytest.raises(settings.SettingsError, match="cannot be read: No such file"):
-        keyring.Ring(path, MODELS)
+        keyring.Keyring(path, MODELS)
     path.write_bytes(b"\xff")
     with pytest.raises(settings.SettingsError, match="not TOML in UTF-8"):
-        keyring.Ring(path, MODELS)
+        keyring.Keyring(path, MODELS)
 
 
 # Change
@@ -190,7 +190,7 @@ async def test_a_file_swapped_as_kubernetes_does_is_noticed(path: Path) -> None:
     os.utime(first, ns=(1, 1))
     os.utime(second, ns=(1, 1))
     os.symlink(first, path)
-    held = keyring.Ring(path, MODELS)
+    held = keyring.Keyring(path, MODELS)
     os.symlink(second, swapped := path.with_name("swapped"))
     os.rename(swapped, path)
     await held.refresh()
@@ -215,7 +215,7 @@ async def test_opened_keys_are_kept_fresh(path: Path, monkeypatch: pytest.Monkey
 
 def test_an_entry_is_what_the_file_takes(path: Path) -> None:
     path.write_text(keyring.entry('team "ä"', SECRET) + "\n" + keyring.entry("b", OTHER))
-    held = keyring.Ring(path, MODELS)
+    held = keyring.Keyring(path, MODELS)
     assert (held.find(SECRET).name, held.find(OTHER).name) == ('team "ä"', "b")
 
 

@@ -314,7 +314,7 @@ class History(RuleBasedStateMachine):
         for name, owner in self.scopes.items():
             count = sum(name in {ALL, key} for _, key, _ in self.open)
             if owner.limit.concurrency is not None:
-                meter = self.limiter._meters.get(f"{name}:concurrency", limits.Meter())
+                meter = self.limiter._meters.get(f"{name}:concurrency", limits.Bucket())
                 assert meter.level == count <= owner.limit.concurrency
 
     @invariant()

@@ -259,7 +259,7 @@ class TestDrain:
             await line.head()
             body = await line.piece()
             (clock,) = front.house.clocks
-            clock.expire(timeouts.Wait.DRAIN)
+            clock.expire(timeouts.Timeout.DRAIN)
             body += await line.rest()
         assert last_frame(body) == UNAVAILABLE
         assert await upstream.calls[0].over() == "aborted"
@@ -274,7 +274,7 @@ class TestDrain:
             line.send(caller.request(INCREMENTAL, headers))
             await upstream.call()
             (clock,) = front.house.clocks
-            clock.expire(timeouts.Wait.DRAIN)
+            clock.expire(timeouts.Timeout.DRAIN)
             assert (await line.answer()).fault == UNAVAILABLE
 
     async def test_a_call_whose_body_is_still_coming_is_open_too(self, gateway_before: StartGateway) -> None:
@@ -285,7 +285,7 @@ class TestDrain:
                 while not front.house.clocks:  # noqa: ASYNC110 - nothing tells that a call has begun
                     await asyncio.sleep(0.01)
             (clock,) = front.house.clocks
-            clock.expire(timeouts.Wait.DRAIN)
+            clock.expire(timeouts.Timeout.DRAIN)
             assert (await line.answer()).fault == UNAVAILABLE
 
 
@@ -406,8 +406,8 @@ class TestBugInTheLastWrite:
         headers: dict[str, str],
     ) -> None:
         front = await gateway_before((await simulator(Script(text="one", deltas_per_write=100))).url)
-        monkeypatch.setattr(relay.Downstream, "write", self.broken)
-        monkeypatch.setattr(relay.Whole, "close", self.broken)
+        monkeypatch.setattr(relay.PacketSink, "write", self.broken)
+        monkeypatch.setattr(relay.ReplySink, "close", self.broken)
         assert (await caller.ask(front.url, INCREMENTAL, headers)).fault == INTERNAL
         exchange, outcome = await front.end_of()
         assert outcome == "internal_error"
@@ -418,7 +418,7 @@ class TestBugInTheLastWrite:
         self, simulator: StartSimulator, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         front = await gateway_before((await simulator(Script(text=WORDS))).url)
-        monkeypatch.setattr(relay.Downstream, "close", self.broken)
+        monkeypatch.setattr(relay.PacketSink, "close", self.broken)
         async with caller.dial(front.url) as line:
             line.send(caller.request(INCREMENTAL, caller.SSE))
             assert (await line.head()).status == 200

@@ -256,8 +256,8 @@ async def test_who_can_mend_it_decides_how_loud_it_is(fault: faults.Fault, level
     assert lines[0]["cause"] == "a cause"
 
 
-@pytest.mark.parametrize("wait", [*timeouts.Wait])
-def test_every_wait_that_can_expire_has_a_word(wait: timeouts.Wait) -> None:
+@pytest.mark.parametrize("wait", [*timeouts.Timeout])
+def test_every_wait_that_can_expire_has_a_word(wait: timeouts.Timeout) -> None:
     """MET-1: `timeout_<name>`."""
     exchange = forward.Exchange("r", 0.0, expired=wait)
     assert record.outcome_of(exchange, record.End.DONE) is record.EXPIRED[wait]

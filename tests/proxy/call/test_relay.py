@@ -145,13 +145,13 @@ class _Gone:
 
 
 @pytest.fixture
-async def left() -> relay.Downstream:
-    downstream = relay.Downstream(Any, {}, Any, hold_s=60, heartbeat_s=60)  # type: ignore[arg-type]
+async def left() -> relay.PacketSink:
+    downstream = relay.PacketSink(Any, {}, Any, hold_s=60, heartbeat_s=60)  # type: ignore[arg-type]
     downstream.response = _Gone()  # type: ignore[assignment]
     return downstream
 
 
-async def test_a_write_that_fails_is_a_caller_who_has_left(left: relay.Downstream) -> None:
+async def test_a_write_that_fails_is_a_caller_who_has_left(left: relay.PacketSink) -> None:
     with pytest.raises(relay.CallerGone):
         await left.write(b"id:1\n\n")
     with pytest.raises(relay.CallerGone):
@@ -159,13 +159,13 @@ async def test_a_write_that_fails_is_a_caller_who_has_left(left: relay.Downstrea
 
 
 async def test_so_is_a_reply_that_cannot_be_sent() -> None:
-    whole = relay.Whole(Any, Any)  # type: ignore[arg-type]
+    whole = relay.ReplySink(Any, Any)  # type: ignore[arg-type]
     whole.response = _Gone()  # type: ignore[assignment]
     with pytest.raises(relay.CallerGone):
         await whole.close()
 
 
-async def test_a_heartbeat_that_fails_is_left_to_the_handler(left: relay.Downstream) -> None:
+async def test_a_heartbeat_that_fails_is_left_to_the_handler(left: relay.PacketSink) -> None:
     """It is being told on its own; a task of a timer has nobody to tell."""
     left._due()
     assert left._task is not None
@@ -181,7 +181,7 @@ async def test_a_caller_who_is_gone_before_the_head_has_left_and_is_no_bug() -> 
         assert request.transport is not None
         request.transport.abort()
         through: Any = None
-        downstream = relay.Downstream(request, {}, through, hold_s=9, heartbeat_s=9)
+        downstream = relay.PacketSink(request, {}, through, hold_s=9, heartbeat_s=9)
         try:
             await downstream.write(b"data:\n\n")
         except relay.CallerGone as error:

@@ -7,20 +7,24 @@ from collections.abc import Coroutine, Mapping
 
 import pytest
 
-from proxy.call.timeouts import Expired, Wait, Watch
+from proxy.call.timeouts import CallTimeouts, Expired, Timeout
 
-LONG = dict.fromkeys(Wait, 60.0)
-ENTERED = [Wait.BODY, Wait.FIRST_TOKEN, Wait.TOKEN, Wait.CALLER]
+LONG = dict.fromkeys(Timeout, 60.0)
+ENTERED = [Timeout.BODY, Timeout.FIRST_TOKEN, Timeout.TOKEN, Timeout.CALLER]
 
 
 def watch(
-    wait: Wait, limits_s: Mapping[Wait, float] = LONG, *, open_: set[Watch] | None = None, age_s: float = 0.0
-) -> Watch:
+    wait: Timeout,
+    limits_s: Mapping[Timeout, float] = LONG,
+    *,
+    open_: set[CallTimeouts] | None = None,
+    age_s: float = 0.0,
+) -> CallTimeouts:
     now = asyncio.get_running_loop().time()
-    return Watch(wait, {**LONG, **limits_s}, set() if open_ is None else open_, now - age_s)
+    return CallTimeouts(wait, {**LONG, **limits_s}, set() if open_ is None else open_, now - age_s)
 
 
-async def expiry_of(block: Coroutine[None, None, None]) -> Wait:
+async def expiry_of(block: Coroutine[None, None, None]) -> Timeout:
     """Which wait ended a block."""
     with pytest.raises(Expired) as expired:
         await block
@@ -28,7 +32,7 @@ async def expiry_of(block: Coroutine[None, None, None]) -> Wait:
 
 
 @pytest.mark.parametrize("wait", ENTERED, ids=lambda wait: wait.value)
-async def test_a_wait_that_lasts_too_long_ends_the_block_and_is_named(wait: Wait) -> None:
+async def test_a_wait_that_lasts_too_long_ends_the_block_and_is_named(wait: Timeout) -> None:
     with pytest.raises(Expired) as expired:
         async with watch(wait, {wait: 0.02}):
             await asyncio.sleep(10)
@@ -37,79 +41,79 @@ async def test_a_wait_that_lasts_too_long_ends_the_block_and_is_named(wait: Wait
 
 
 @pytest.mark.parametrize("wait", ENTERED, ids=lambda wait: wait.value)
-async def test_a_wait_is_not_ended_by_the_limit_of_another(wait: Wait) -> None:
+async def test_a_wait_is_not_ended_by_the_limit_of_another(wait: Timeout) -> None:
     shorter = {other: 0.01 for other in ENTERED if other is not wait}
     async with watch(wait, shorter):
         await asyncio.sleep(0.05)
 
 
 async def test_a_wait_entered_again_and_again_lasts_as_long_as_it_likes() -> None:
-    async with watch(Wait.TOKEN, {Wait.TOKEN: 0.05}) as clock:
+    async with watch(Timeout.TOKEN, {Timeout.TOKEN: 0.05}) as clock:
         for _ in range(10):
             await asyncio.sleep(0.01)
-            clock.enter(Wait.TOKEN)
+            clock.enter(Timeout.TOKEN)
 
 
 async def test_a_shorter_wait_entered_later_is_noticed_in_time() -> None:
     async def block() -> None:
-        async with watch(Wait.FIRST_TOKEN, {Wait.CALLER: 0.05}) as clock:
-            clock.enter(Wait.CALLER)
+        async with watch(Timeout.FIRST_TOKEN, {Timeout.CALLER: 0.05}) as clock:
+            clock.enter(Timeout.CALLER)
             await asyncio.sleep(10)
 
     async with asyncio.timeout(1):
-        assert await expiry_of(block()) is Wait.CALLER
+        assert await expiry_of(block()) is Timeout.CALLER
 
 
 async def test_the_total_counts_from_the_start_of_the_call_and_nothing_re_arms_it() -> None:
     async def block() -> None:
-        async with watch(Wait.TOKEN, age_s=59.95) as clock:
+        async with watch(Timeout.TOKEN, age_s=59.95) as clock:
             while True:
                 await asyncio.sleep(0.005)
-                clock.enter(Wait.TOKEN)
+                clock.enter(Timeout.TOKEN)
 
-    assert await expiry_of(block()) is Wait.TOTAL
+    assert await expiry_of(block()) is Timeout.TOTAL
 
 
 async def test_a_call_whose_caller_has_left_ends_in_time_and_nothing_re_arms_that() -> None:
     """MET-5."""
 
     async def busy() -> None:
-        async with watch(Wait.TOKEN, {Wait.LEFT: 0.05}) as clock:
-            clock.end_within(Wait.LEFT)
+        async with watch(Timeout.TOKEN, {Timeout.LEFT: 0.05}) as clock:
+            clock.end_within(Timeout.LEFT)
             while True:
                 await asyncio.sleep(0.005)
-                clock.enter(Wait.TOKEN)
+                clock.enter(Timeout.TOKEN)
 
-    assert await expiry_of(busy()) is Wait.LEFT
+    assert await expiry_of(busy()) is Timeout.LEFT
 
 
 async def test_it_does_not_put_the_end_of_a_call_off() -> None:
     async def busy() -> None:
-        async with watch(Wait.TOKEN, {Wait.TOTAL: 0.05, Wait.LEFT: 10}) as clock:
-            clock.end_within(Wait.LEFT)
+        async with watch(Timeout.TOKEN, {Timeout.TOTAL: 0.05, Timeout.LEFT: 10}) as clock:
+            clock.end_within(Timeout.LEFT)
             await asyncio.sleep(10)
 
-    assert await expiry_of(busy()) is Wait.TOTAL
+    assert await expiry_of(busy()) is Timeout.TOTAL
 
 
 async def test_a_call_that_is_overdue_already_ends_at_its_first_wait() -> None:
     with pytest.raises(Expired):
-        async with watch(Wait.TOKEN, age_s=61):
+        async with watch(Timeout.TOKEN, age_s=61):
             await asyncio.sleep(10)
 
 
 async def test_it_is_ended_from_outside_and_the_first_word_counts() -> None:
     """Spec OPS-2: a drain ends what is left."""
-    clocks: set[Watch] = set()
+    clocks: set[CallTimeouts] = set()
 
     async def block() -> None:
-        async with watch(Wait.TOKEN, open_=clocks):
+        async with watch(Timeout.TOKEN, open_=clocks):
             (clock,) = clocks
-            clock.expire(Wait.DRAIN)
-            clock.expire(Wait.TOTAL)
+            clock.expire(Timeout.DRAIN)
+            clock.expire(Timeout.TOTAL)
             await asyncio.sleep(10)
 
-    assert await expiry_of(block()) is Wait.DRAIN
+    assert await expiry_of(block()) is Timeout.DRAIN
     assert not clocks
 
 
@@ -117,21 +121,21 @@ async def test_a_drain_time_of_nothing_is_no_busy_loop() -> None:
     """`drain_timeout = 0` is a setting, not the pace of the timer."""
     looks = 0
 
-    class Counted(Watch):
+    class Counted(CallTimeouts):
         def _look(self) -> None:
             nonlocal looks
             looks += 1
             super()._look()
 
     loop = asyncio.get_running_loop()
-    async with Counted(Wait.TOKEN, LONG | {Wait.DRAIN: 0.0}, set(), loop.time()):
+    async with Counted(Timeout.TOKEN, LONG | {Timeout.DRAIN: 0.0}, set(), loop.time()):
         await asyncio.sleep(0.05)
     assert looks == 1
 
 
 async def test_a_block_that_ends_in_time_leaves_no_timer_and_no_entry() -> None:
-    clocks: set[Watch] = set()
-    async with watch(Wait.TOKEN, {Wait.TOKEN: 0.02}, open_=clocks):
+    clocks: set[CallTimeouts] = set()
+    async with watch(Timeout.TOKEN, {Timeout.TOKEN: 0.02}, open_=clocks):
         assert len(clocks) == 1
     assert not clocks
     await asyncio.sleep(0.05)
@@ -141,16 +145,16 @@ async def test_a_caller_who_leaves_as_the_block_ends_starts_no_timer() -> None:
     """It would fire into a block that is over."""
     failed: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
-    async with (over := watch(Wait.TOKEN, {Wait.LEFT: 0.02})):
+    async with (over := watch(Timeout.TOKEN, {Timeout.LEFT: 0.02})):
         pass
-    over.end_within(Wait.LEFT)
+    over.end_within(Timeout.LEFT)
     await asyncio.sleep(0.1)
     assert not failed
 
 
 async def test_who_is_cancelled_by_another_is_cancelled_not_expired() -> None:
     async def work() -> None:
-        async with watch(Wait.TOKEN, {Wait.TOKEN: 5}):
+        async with watch(Timeout.TOKEN, {Timeout.TOKEN: 5}):
             await asyncio.sleep(10)
 
     task = asyncio.create_task(work())
@@ -162,5 +166,5 @@ async def test_who_is_cancelled_by_another_is_cancelled_not_expired() -> None:
 
 async def test_an_error_of_the_block_is_what_leaves_it() -> None:
     with pytest.raises(KeyError):
-        async with watch(Wait.TOKEN):
+        async with watch(Timeout.TOKEN):
             raise KeyError

@@ -23,11 +23,11 @@ class Pipe:
 
     reads: int
     writes: int
-    outlets: list[log_writer.Outlet] = field(default_factory=list)
+    outlets: list[log_writer.LogWriter] = field(default_factory=list)
 
-    def outlet(self) -> log_writer.Outlet:
+    def outlet(self) -> log_writer.LogWriter:
         """One more writer."""
-        self.outlets.append(log_writer.Outlet(self.writes))
+        self.outlets.append(log_writer.LogWriter(self.writes))
         return self.outlets[-1]
 
     def read(self) -> bytes:

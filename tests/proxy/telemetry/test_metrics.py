@@ -201,7 +201,7 @@ async def test_a_loop_that_was_held_up_is_seen(gateway_before: StartGateway) -> 
 async def test_log_lines_that_nobody_reads_are_counted(gateway_before: StartGateway) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    with contextlib.closing(log_writer.Outlet(writer)) as log:
+    with contextlib.closing(log_writer.LogWriter(writer)) as log:
         log.write("line\n")
     os.close(writer)
     measured = metrics.Metrics((await gateway_before("http://127.0.0.1:1")).house, log)

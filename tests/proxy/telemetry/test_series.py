@@ -25,7 +25,7 @@ def samples(*readings: series.Reading, accept: str = "") -> dict[tuple[str, ...]
 
 
 def counted(*values_s: float, calls: int = 1) -> series.Reading:
-    found = series.Tally(ROWS[:3])
+    found = series.Counters(ROWS[:3])
     found.add(CALLS, ("a",), calls)
     for value_s in values_s:
         found.observe(WAIT, value_s, ("read",))
@@ -41,7 +41,7 @@ def test_a_value_on_a_bound_is_within_it_and_buckets_are_cumulative() -> None:
 
 def test_what_has_no_labels_is_there_before_it_happens() -> None:
     """An alert on an increase must see the zero it increases from."""
-    assert samples(series.Tally(ROWS[:3]).read()) == {("dropped_total",): 0}
+    assert samples(series.Counters(ROWS[:3]).read()) == {("dropped_total",): 0}
 
 
 def test_the_readings_of_several_processes_add_up() -> None:
@@ -55,7 +55,7 @@ def test_the_readings_of_several_processes_add_up() -> None:
 
 
 def test_a_reading_stands_still() -> None:
-    found = series.Tally(ROWS[:3])
+    found = series.Counters(ROWS[:3])
     before = found.read()
     found.add(DROPPED)
     assert samples(before)["dropped_total",] == 0

@@ -12,7 +12,7 @@ from translators.dashscope import call as dashscope
 from translators.dialogue import Call, Message, Model, ResponseFormat, Tool, ToolCall
 from translators.openai import request
 from translators.openai.dialects import DIALECTS, Dialect
-from translators.openai.fields import Crossing
+from translators.openai.fields import FieldMapping
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "body"
 CASES = sorted(path.parent for path in GOLDEN.glob("*/*/body.json"))
@@ -47,7 +47,7 @@ def translated(call: Call, dialect: str | Dialect, input_tokens: int | None = No
     return request.translate(call, row, upstream_model=request.upstream_id(call, row), input_tokens=input_tokens)
 
 
-def trail(call: Call, dialect: str | Dialect) -> dict[str, Crossing]:
+def trail(call: Call, dialect: str | Dialect) -> dict[str, FieldMapping]:
     row = DIALECTS[dialect] if isinstance(dialect, str) else dialect
     return {crossing.ours: crossing for crossing in request.explain(call, row, upstream_model="x")}
 
