@@ -31,7 +31,8 @@ from aiohttp import hdrs, web
 import translators
 from config import settings
 from proxy.admin import diagram
-from proxy.downstream import connection
+from proxy.downstream import surface
+from proxy.server import routes
 from translators import faults
 
 ROOM: Final = Path(__file__).parent
@@ -169,7 +170,7 @@ def _digest(text: str) -> str:
 
 
 async def _show(request: web.Request) -> web.StreamResponse:
-    served = request.app[connection.SERVED]
+    served = request.app[surface.SERVED]
     for anywhere in ANYWHERE:
         served = served.replace(anywhere, "//127.0.0.1:")
     made = await asyncio.to_thread(page, served)
@@ -227,13 +228,13 @@ def _is_address(host: str) -> bool:
 
 async def _try(request: web.Request) -> web.StreamResponse:
     """Hand a call of the page on to the data port, and its answer back as it comes."""
-    if not (from_this_page(request) and may_reach(request.app[connection.SERVED], request.remote)):
+    if not (from_this_page(request) and may_reach(request.app[surface.SERVED], request.remote)):
         return _refused(request, faults.ACCESS_DENIED)
     headers = {name: request.headers[name] for name in SENT if name in request.headers}
     response = None
     try:
         async with request.app[CALLER].post(
-            request.app[connection.SERVED] + connection.GENERATION,
+            request.app[surface.SERVED] + routes.GENERATION,
             data=await request.read(),
             headers=headers,
             allow_redirects=False,
@@ -252,6 +253,6 @@ async def _try(request: web.Request) -> web.StreamResponse:
 
 
 def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
-    answer = connection.refused(fault, connection.request_id(request))
-    answer.headers["X-Request-Id"] = connection.request_id(request)
+    answer = surface.refused(fault, surface.request_id(request))
+    answer.headers["X-Request-Id"] = surface.request_id(request)
     return answer

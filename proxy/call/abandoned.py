@@ -12,6 +12,11 @@ from typing import Any
 
 from aiohttp import web
 
+from proxy.call.timeouts import CallTimeouts, Timeout
+from proxy.downstream.sinks import CallerGone, Sink
+from translators import faults
+from translators.pipe import Pipe, State
+
 
 class AbandonedCalls:
     """The calls of a gateway that may outlive their callers."""
@@ -51,3 +56,56 @@ async def opened() -> AsyncIterator[AbandonedCalls]:
         yield abandoned_calls
     finally:
         await abandoned_calls.end()
+
+
+class AbandonedSink:
+    """A sink whose caller may leave while upstream is read on: what comes then is counted, and goes nowhere.
+
+    Both bounds count from then on: the watch ends the call after `cancel_drain_timeout`, a `Refusal` after so many
+    tokens. Source: spec MET-5.
+    """
+
+    __slots__ = ("_clock", "_most", "_pipe", "_sink", "_tokens", "left")
+
+    def __init__(self, sink: Sink, pipe: Pipe, clock: CallTimeouts, tokens: int) -> None:
+        self._sink = sink
+        self._pipe = pipe
+        self._clock = clock
+        self._tokens = tokens
+        self._most = 0
+        self.left = False
+
+    def leave(self) -> None:
+        """The caller has left; said again, it changes nothing."""
+        if not self.left:
+            self.left = True
+            self._most = self._pipe.answer.used().output + self._tokens
+            self._clock.end_within(Timeout.LEFT)
+            self._sink.stop()
+
+    async def write(self, frames: bytes) -> None:
+        """Pass frames on while there is a caller."""
+        if not self.left:
+            try:
+                await self._sink.write(frames)
+            except CallerGone:
+                self.leave()
+        self.hold()
+
+    def hold(self) -> None:
+        """Tokens have come: enough is enough, unless they are the last."""
+        over = self.left and self._pipe.answer.used().output > self._most
+        if over and self._pipe.state is not State.ENDED:
+            raise faults.Refusal(faults.TIMED_OUT, "cancel_drain_tokens reached")
+
+    async def close(self) -> None:
+        """End what the caller gets, while there is a caller."""
+        if not self.left:
+            try:
+                await self._sink.close()
+            except CallerGone:
+                self.leave()
+
+    def stop(self) -> None:
+        """See `Sink`."""
+        self._sink.stop()

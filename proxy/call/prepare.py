@@ -19,12 +19,13 @@ from aiohttp import web
 from proxy.admission import authentication, limits
 from proxy.admission.authentication import Admission
 from proxy.admission.limits import Refused
-from proxy.call import forward, prompt_count
-from proxy.call.forward import Exchange, Forwarding
+from proxy.call import prompt_count
+from proxy.call.exchange import Exchange, refusal_of
+from proxy.call.forward import Forwarding
 from proxy.call.gateway import Gateway
 from proxy.call.prompt_count import Count
-from proxy.call.relay import CallerGone
 from proxy.call.timeouts import Expired, Timeout
+from proxy.downstream.sinks import CallerGone
 from proxy.metering import journal
 from proxy.metering.journal import Opening
 from proxy.telemetry import trace_context
@@ -47,7 +48,7 @@ async def generate(gateway: Gateway, request: web.Request, exchange: Exchange) -
         async with gateway.timed(Timeout.BODY, exchange.received_s):
             ready = await _ready(gateway, request, exchange)
     except Expired as expired:
-        raise forward.refusal_of(expired, exchange) from None
+        raise refusal_of(expired, exchange) from None
     return await (ready.stream() if ready.streams else ready.reply())
 
 

@@ -15,7 +15,7 @@ from typing import Final
 import aiohttp
 import structlog
 
-from proxy.call.forward import Exchange
+from proxy.call.exchange import Exchange
 from proxy.call.timeouts import Timeout
 from proxy.metering import journal
 from proxy.metering.journal import Closing, Journal, Outcome, Times

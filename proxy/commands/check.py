@@ -18,11 +18,11 @@ from config import settings
 from config.models import ModelRow
 from config.settings import Settings
 from proxy.admission import keyring
-from proxy.call.forward import Exchange
+from proxy.call.exchange import Exchange
 from proxy.call.gateway import catalogue_of, open_gateway
 from proxy.commands.exit_codes import Exit
 from proxy.metering.journal import Closing
-from proxy.server import lifecycle, process
+from proxy.server import lifecycle, routes
 from proxy.telemetry import logs
 
 # The variable callers of DashScope keep their key in; for the call of --online, where the key is the caller's.
@@ -98,13 +98,13 @@ async def _call(chosen: Settings, rows: Sequence[ModelRow], key: str, model: str
     ended: asyncio.Queue[tuple[Exchange, Closing]] = asyncio.Queue()
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(open_gateway(chosen, rows))
-        served = process.application(gateway, lambda exchange, closing: ended.put_nowait((exchange, closing)))
+        served = routes.application(gateway, lambda exchange, closing: ended.put_nowait((exchange, closing)))
         running = await lifecycle.start(served, chosen)
         stack.push_async_callback(running.stop)
         session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
         call = {"model": model, "input": {"prompt": "Say hello."}, "parameters": {"max_tokens": 16}}
         headers = {"Authorization": f"Bearer {key}", "X-DashScope-SSE": "enable"}
-        async with session.post(running.url + process.GENERATION, json=call, headers=headers) as answer:
+        async with session.post(running.url + routes.GENERATION, json=call, headers=headers) as answer:
             await answer.read()
         return await ended.get()
 

@@ -17,9 +17,9 @@ import orjson
 
 from config import models, settings
 from proxy import vocabulary
-from proxy.call.forward import Exchange
+from proxy.call.exchange import Exchange
 from proxy.call.gateway import open_gateway
-from proxy.server import lifecycle, process
+from proxy.server import lifecycle, routes
 from proxy.simulation import llamacpp
 from proxy.simulation.simulator import Script, Simulator
 from proxy.telemetry import logs
@@ -83,7 +83,7 @@ async def _demo(*, once: bool, port: int) -> int:
         gateway = await stack.enter_async_context(open_gateway(chosen, models.load(chosen)))
         kept: asyncio.Queue[Exchange] = asyncio.Queue()
         running = await lifecycle.start(
-            process.application(gateway, lambda exchange, _: kept.put_nowait(exchange)), chosen
+            routes.application(gateway, lambda exchange, _: kept.put_nowait(exchange)), chosen
         )
         click.echo(f"upstream  {what}\nproxy     {running.url}")
         seen = await _show(running.url)
@@ -93,7 +93,7 @@ async def _demo(*, once: bool, port: int) -> int:
         if once:
             await running.stop()
         else:
-            click.echo(TO_PASTE.format(url=running.url, path=process.GENERATION, key=KEY))
+            click.echo(TO_PASTE.format(url=running.url, path=routes.GENERATION, key=KEY))
             await running.until_told_to_stop(gateway.clocks)
     return 1 if seen.complaints else 0
 
@@ -115,7 +115,7 @@ async def _show(url: str) -> Seen:
     seen = Seen()
     async with (
         aiohttp.ClientSession() as session,
-        session.post(url + process.GENERATION, json=CALL, headers=headers) as got,
+        session.post(url + routes.GENERATION, json=CALL, headers=headers) as got,
     ):
         if got.content_type != "text/event-stream":
             seen.complaints.append(f"answered with {got.status}: {await got.text()}")

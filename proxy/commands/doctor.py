@@ -26,7 +26,7 @@ import click
 from config.settings import Settings, SettingsError
 from proxy import vocabulary
 from proxy.commands.exit_codes import Exit
-from proxy.downstream import connection
+from proxy.downstream import listener
 from proxy.telemetry import installed, versions
 from proxy.upstream import client as upstream
 from proxy.vocabulary import VocabularyError
@@ -138,7 +138,7 @@ def _environment(environ: Mapping[str, str]) -> Finding:
 def _files(chosen: Settings) -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Whoever serves takes all it may.
-    room = connection.fitting(hard, chosen.max_connections)
+    room = listener.fitting(hard, chosen.max_connections)
     found = f"{soft}, may be {hard}: room for {room} connections"
     if room < min(FEW_CONNECTIONS, chosen.max_connections or FEW_CONNECTIONS):
         return Finding("warn", "open files", found, "raise the limit: ulimit -n 65536, or LimitNOFILE= of the unit")

@@ -7,39 +7,23 @@ that a proxy before us may read in another way. Source: spec ERR-5, ERR-6, HTTP-
 from __future__ import annotations
 
 import asyncio
-import errno
 import functools
-import resource
 import socket
-import sys
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
-import aiohttp
 import structlog
 from aiohttp import hdrs, http_exceptions, web
 
 from config.settings import Settings
+from proxy.downstream.surface import CUTTING, LEAVING, VIA, Misframed, _request_id, refused, request_id
 from translators import faults
 from translators.dashscope import packets
 
 log = structlog.get_logger()
 
-GENERATION: Final = "/api/v1/services/aigc/text-generation/generation"
-
-REQUEST_ID: Final = web.RequestKey("request_id", str)
-# Set once the process takes no more calls: the connections that are left end with their present answer.
-LEAVING: Final = web.AppKey("leaving", asyncio.Event)
-DRAINING: Final = web.AppKey("draining", asyncio.Event)
-# Set once what is left is cut: nothing is begun that could not end.
-CUTTING: Final = web.AppKey("cutting", asyncio.Event)
-# In the admin application: the base URL of the data port.
-SERVED: Final = web.AppKey("served", str)
-# On answers alone: some upstreams behave differently when they see a proxy before them.
-VIA: Final = "1.1 dashseek"
 
 # What the kernel has taken over nobody else waits for: a caller who vanished without a word, or stopped reading at the
 # very end. It cuts later than the watch of the call, which knows what it cuts.
@@ -53,100 +37,10 @@ KEEPALIVE_PROBES: Final = 6
 # Of what is not HTTP, or finds no room, one line in so many seconds is logged, or a scanner fills the disk.
 LINE_EVERY_S: Final = 10.0
 
-# A caller's connection and that of its upstream call, out of what is left by the listener, the log, the journal, who
-# is told that there is no room, and who was accepted but not counted yet.
-FDS_PER_CALL: Final = 2
-SPARE_FDS: Final = 64
-# Connections that wait to be accepted, in the kernel: they cost us no file.
-BACKLOG: Final = 1_024
-# asyncio accepts as many at one go as its own `backlog` says, before a single one of them can be counted.
-ACCEPTED_AT_ONCE: Final = 8
 # Beyond the cap so many are told so at a time; who comes beyond these is cut without a word.
 REFUSED_AT_ONCE: Final = 16
 # After an answer that did not wait for all of its request, what is still coming is let go by for so long.
 LINGER_S: Final = 1.0
-
-OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
-
-# What no caller of ours needs, and what a proxy before us may frame differently than we do (request smuggling).
-FRAMING: Final[tuple[tuple[str, Callable[[web.Request], bool]], ...]] = (
-    ("HTTP version", lambda request: request.version not in (aiohttp.HttpVersion10, aiohttp.HttpVersion11)),
-    (
-        "Transfer-Encoding on HTTP/1.0",
-        lambda request: request.version == aiohttp.HttpVersion10 and hdrs.TRANSFER_ENCODING in request.headers,
-    ),
-    ("not origin-form", lambda request: not request.raw_path.startswith("/")),
-)
-
-
-class Misframed(http_exceptions.BadHttpMessage):
-    """A request that aiohttp takes and we do not."""
-
-
-def raise_file_limit() -> None:
-    """Let the process open as many files as it may: what a shell or a service manager gives is often only 1,024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == hard:
-        return
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError) as error:  # macOS says "unlimited" and does not mean it
-        log.warning("file_limit", files=soft, not_raised_to=hard, reason=type(error).__name__)
-    else:
-        log.info("file_limit", files=hard, before=soft)
-
-
-async def listen(connections: Callable[[], Connection], settings: Settings) -> asyncio.Server:
-    """Take connections, each as one of these; raises `OSError` where the address is not to be had.
-
-    Where a file is missing to accept one (another part of the process has taken more than we left it), asyncio waits a
-    second, and the caller with it, in the kernel's queue.
-    """
-    loop = asyncio.get_running_loop()
-    no_files = Flood("accept_failed")
-
-    def told(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
-            no_files.note(errno.errorcode[error.errno], "")
-        else:
-            loop.default_exception_handler(context)
-
-    loop.set_exception_handler(told)
-    listener = await loop.create_server(
-        connections,
-        settings.host,
-        settings.port,
-        backlog=ACCEPTED_AT_ONCE,
-        reuse_port=settings.workers > 1 or None,
-    )
-    for listening in listener.sockets:
-        with listening.dup() as same:
-            same.listen(BACKLOG)
-    return listener
-
-
-def connections(server: web.Server, settings: Settings) -> Callable[[], Connection]:
-    """What `loop.create_server` asks for every connection it accepts."""
-    room = ConnectionCount(most_connections(settings.max_connections), Flood("no_room"))
-    return functools.partial(Connection, server, Flood("malformed"), room, settings)
-
-
-def most_connections(asked_for: int | None) -> int:
-    """How many connections of callers may be open: what the limit of open files has room for, or fewer if so chosen.
-
-    Without a cap the process would run out of files in the middle of calls, and could not even say so (spec ERR-5).
-    """
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return fitting(soft, asked_for)
-
-
-def fitting(files: int, asked_for: int | None) -> int:
-    """How many connections of callers so many open files have room for, or fewer if so chosen."""
-    if files == resource.RLIM_INFINITY:
-        return asked_for or sys.maxsize
-    room = max(1, (files - SPARE_FDS) // FDS_PER_CALL)
-    return min(asked_for or room, room)
 
 
 @functools.cache
@@ -159,39 +53,6 @@ def kernels_clock(write_timeout_s: float) -> Mapping[int, int]:
         "TCP_KEEPINTVL": max(1, int(write_timeout_s / KEEPALIVE_PROBES)),
     }
     return {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
-
-
-def request_id(request: web.BaseRequest) -> str:
-    """The caller's id where it is a well-formed UUID, else a new one, the same whenever asked (spec HTTP-6)."""
-    if REQUEST_ID not in request:
-        request[REQUEST_ID] = _request_id(request.headers.get("X-Request-Id", "").lower())
-    return request[REQUEST_ID]
-
-
-def check_framing(request: web.Request) -> None:
-    """Refuse a request that others may frame differently, as if it could not be parsed: raises `Misframed`."""
-    for what, applies in FRAMING:
-        if applies(request):
-            raise Misframed(what)
-
-
-def refused(fault: faults.Fault, request_id: str) -> web.Response:
-    """A failure as an answer of its own (spec ERR-1)."""
-    headers = {} if fault.retry_after is None else {hdrs.RETRY_AFTER: fault.retry_after}
-    body = packets.error(fault, request_id)
-    return web.Response(status=fault.status, body=body, content_type="application/json", headers=headers)
-
-
-async def last_look(request: web.Request, answer: web.StreamResponse) -> None:
-    """Before the head of any answer leaves: its id, no banner, and whether its connection may bring another request."""
-    answer.headers["X-Request-Id"] = request_id(request)
-    answer.headers[hdrs.VIA] = VIA
-    answer.headers.popall(hdrs.SERVER, None)
-    # JDK's HttpClient offers `Upgrade: h2c` with its first call. That is to be ignored, but what follows it on the
-    # connection is read by nobody; nor is what follows a body that did not come in whole.
-    if hdrs.UPGRADE in request.headers or not request.content.is_eof() or request.app[LEAVING].is_set():
-        answer.force_close()
-        answer.headers[hdrs.CONNECTION] = "close"
 
 
 def too_late(request: web.Request) -> bool:
@@ -372,11 +233,3 @@ class Connection(web.RequestHandler):
 def _is_odd_expect(error: BaseException | None, request: web.BaseRequest) -> bool:
     """Whether aiohttp came to grief over repeating an `Expect` that is no text."""
     return isinstance(error, UnicodeEncodeError) and hdrs.EXPECT in request.headers
-
-
-def _request_id(said: str) -> str:
-    try:
-        known = said != "" and str(uuid.UUID(said)) == said
-    except ValueError:
-        known = False
-    return said if known else str(uuid.uuid4())

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from config.settings import Settings
 from proxy.protocol import field_docs, phrases, probes
 from proxy.protocol.phrases import Language
-from proxy.server import process
+from proxy.server import routes
 from translators import faults
 from translators.dashscope import call, kinds, messages, parameters, rules, shapes, tools
 from translators.dashscope.parameters import Row
@@ -188,10 +188,10 @@ def document(rows: Sequence[Model], streams: Mapping[str, str]) -> Json:
             {"name": "operations", "description": "What operators and platforms use, on the admin port."},
         ],
         "paths": {
-            process.GENERATION: {"post": generation},
+            routes.GENERATION: {"post": generation},
             settings.model_route or "": {"post": by_path},
-            process.MULTIMODAL: {"post": _multimodal()},
-            process.HEALTH: {"get": _health()},
+            routes.MULTIMODAL: {"post": _multimodal()},
+            routes.HEALTH: {"get": _health()},
             "/docs/try": {"servers": [_server("the admin port", settings.port + 1)], "post": _try()},
             **{
                 path: {"servers": [_server("the admin port", settings.port + 1)], **item}

@@ -16,8 +16,10 @@ from aiohttp import web
 
 from config.settings import Settings
 from proxy.call.timeouts import CallTimeouts, Timeout
-from proxy.downstream import connection as front
+from proxy.downstream import surface
 from proxy.downstream.connection import Connection
+from proxy.downstream.listener import connections as connections_of
+from proxy.downstream.listener import listen
 from proxy.server import systemd
 
 log = structlog.get_logger()
@@ -61,14 +63,14 @@ class Running:
             announce()
             await told.first.wait()
             systemd.say("STOPPING=1")
-            self.runner.app[front.DRAINING].set()
+            self.runner.app[surface.DRAINING].set()
             log.info("draining", open_calls=len(clocks))
             await _either(told.second, asyncio.sleep(self.drain_delay_s))
             await self._close()
             await _either(told.second, asyncio.sleep(LATECOMERS_S))
             await _either(told.second, _until(self._all_have_called, FIRST_CALLS_S))
             await _either(told.second, _until(lambda: not clocks, self.drain_timeout_s))
-            self.runner.app[front.CUTTING].set()
+            self.runner.app[surface.CUTTING].set()
             if clocks:
                 log.warning("cutting", open_calls=len(clocks))
             for clock in tuple(clocks):
@@ -106,7 +108,7 @@ class Running:
         await asyncio.sleep(0)
         last = [connection for one in listening for connection in _waiting(one.fileno())]
         self.listener.close()
-        self.runner.app[front.LEAVING].set()
+        self.runner.app[surface.LEAVING].set()
         for connection in last:
             await loop.connect_accepted_socket(self.connections, connection)
 
@@ -122,16 +124,16 @@ async def start(app: web.Application, settings: Settings, admin: web.Application
     )
     await runner.setup()
     assert runner.server is not None  # noqa: S101 - for the type checker: it was just set up
-    connections = front.connections(runner.server, settings)
+    connections = connections_of(runner.server, settings)
     try:
-        listener = await front.listen(connections, settings)
+        listener = await listen(connections, settings)
     except OSError:
         await runner.cleanup()
         raise
     aside: web.AppRunner | None = None
     try:
         if admin is not None:
-            admin[front.SERVED] = url(listener.sockets[0].getsockname())
+            admin[surface.SERVED] = url(listener.sockets[0].getsockname())
             aside = web.AppRunner(admin, handler_cancellation=True, access_log=None, shutdown_timeout=0)
             await aside.setup()
             await web.TCPSite(aside, settings.admin_host, settings.admin_port).start()

@@ -1,4 +1,4 @@
-"""Assembly: routes, the surface every answer passes, and the process around them."""
+"""The process: one that does everything, or one of several that serve a port."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -19,27 +19,16 @@ from proxy import vocabulary
 from proxy.admin import application as admin
 from proxy.admin.application import Process
 from proxy.admission import keyring
-from proxy.call import prepare, record
-from proxy.call.forward import CallerStalled, Exchange
 from proxy.call.gateway import Gateway, catalogue_of, open_gateway
-from proxy.call.record import End
-from proxy.call.relay import CallerGone
-from proxy.downstream import connection
-from proxy.metering.journal import Closing
+from proxy.downstream import listener, surface
 from proxy.server import lifecycle, supervisor, systemd
+from proxy.server.routes import application
 from proxy.server.supervisor import Report, WorkerReports, WorkerSlot
 from proxy.telemetry import logs, metrics
 from proxy.telemetry.log_writer import Lines, LogWriter, Unthreaded
-from translators import faults
 
 log = structlog.get_logger()
 
-GENERATION: Final = connection.GENERATION
-MULTIMODAL: Final = "/api/v1/services/aigc/multimodal-generation/generation"
-HEALTH: Final = "/healthz"
-
-# A call that comes while the process leaves may succeed on the next connection at once: another process answers it.
-LEAVING_RETRY_S: Final = "1"
 
 # Written to past the interpreter, see `outlet`.
 STDOUT: Final = 1
@@ -53,11 +42,6 @@ LIMITS_APART: Final = (
 )
 
 GC_THRESHOLDS: Final = (10_000, 10, 10)
-
-EXCHANGE: Final = web.RequestKey("exchange", Exchange)
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Record = Callable[[Exchange, Closing], None]
 
 
 def serve(settings: Settings, rows: Collection[ModelRow]) -> int:
@@ -95,7 +79,7 @@ def _run(settings: Settings, work: Callable[[Lines, Lines], Coroutine[Any, Any, 
         contextlib.closing(logs.configure(settings)) as stderr,
         contextlib.closing(LogWriter(STDOUT)) as stdout,
     ):
-        connection.raise_file_limit()
+        listener.raise_file_limit()
         asyncio.run(work(stdout, stderr))
         return 0
 
@@ -130,7 +114,7 @@ async def _answer(settings: Settings, seat: WorkerSlot) -> None:
     """The front desk of several."""
     growing = frozenset(row.name for row in metrics.ROWS if row.kind != "gauge")
     desk = admin.application(WorkerReports(seat.sockets, growing))
-    desk[connection.SERVED] = lifecycle.url((settings.host, seat.port))
+    desk[surface.SERVED] = lifecycle.url((settings.host, seat.port))
     with seat.held():
         await lifecycle.answer(desk, seat.admin, seat.say_ready)
 
@@ -142,7 +126,7 @@ async def _house(
     async with open_gateway(settings, rows) as gateway, metrics.opened(gateway, stderr) as measured:
         _keep()
         calls = application(gateway, measured.keep)
-        yield gateway, calls, Process(gateway, calls[connection.DRAINING], measured)
+        yield gateway, calls, Process(gateway, calls[surface.DRAINING], measured)
 
 
 def _keep() -> None:
@@ -163,108 +147,3 @@ def _log_start(settings: Settings, url: str, admin_url: str | None) -> None:
         auth=settings.auth,
         workers=settings.workers,
     )
-
-
-def application(gateway: Gateway, keep: Record = lambda _, __: None) -> web.Application:
-    """The web application before one gateway; `keep` is told of every call when it has ended."""
-    app = web.Application(middlewares=[surface], client_max_size=int(gateway.settings.max_body_bytes))
-    app[connection.LEAVING] = asyncio.Event()
-    app[connection.DRAINING] = asyncio.Event()
-    app[connection.CUTTING] = asyncio.Event()
-    app.on_response_prepare.append(connection.last_look)
-    app.on_response_prepare.append(_say_times)
-    door = _door(gateway, keep)
-    app.router.add_post(GENERATION, door)
-    app.router.add_post(MULTIMODAL, _wrong_endpoint)
-    app.router.add_get(HEALTH, admin.alive)
-    if gateway.settings.model_route:
-        app.router.add_post(_pattern(gateway.settings.model_route), door)
-    return app
-
-
-@web.middleware
-async def surface(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let in what is framed well, and give every failure DashScope's shape (spec HTTP-4, ERR-1)."""
-    connection.check_framing(request)
-    try:
-        return await handler(request)
-    except faults.Refusal as refusal:
-        # Its traceback holds the frames of the call, which hold the refusal: only a collection would free them.
-        refusal.__traceback__ = None
-        return _refused(request, refusal.fault)
-    except web.HTTPMethodNotAllowed:
-        return _refused(request, faults.wrong_method(request.method))
-    except web.HTTPException:
-        return _refused(request, faults.NOT_FOUND)
-
-
-def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
-    return connection.refused(fault, connection.request_id(request))
-
-
-async def _say_times(request: web.Request, answer: web.StreamResponse) -> None:
-    if EXCHANGE in request:
-        answer.headers["Server-Timing"] = request[EXCHANGE].timing()
-
-
-def _door(gateway: Gateway, keep: Record) -> Handler:
-    async def generate(request: web.Request) -> web.StreamResponse:
-        if connection.too_late(request):
-            raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
-        exchange = _begun(gateway, request)
-        if gateway.settings.cancel_policy == "drain":
-            return await gateway.abandoned_calls.serve(_served(request, exchange), exchange.leave)
-        return await _served(request, exchange)
-
-    async def _served(request: web.Request, exchange: Exchange) -> web.StreamResponse:
-        end = End.BUG
-        try:
-            response = await prepare.generate(gateway, request, exchange)
-            end = End.DONE
-        except faults.Refusal as refusal:
-            exchange.refusal = refusal
-            end = End.DONE
-            raise
-        except CallerStalled:
-            end = End.STALLED
-            _cut(request)
-            raise asyncio.CancelledError from None
-        except (CallerGone, asyncio.CancelledError):
-            # Who leaves with the last byte in hand has not left early.
-            end = End.LEFT if exchange.ended_s is None else End.DONE
-            raise asyncio.CancelledError from None
-        except Exception as error:
-            log.exception("bug", request_id=exchange.request_id, error=type(error).__name__)
-            exchange.refusal = faults.Refusal(faults.INTERNAL, f"a bug ({type(error).__name__})")
-            if request.writer.output_size:
-                # A second answer would be taken for a part of the first.
-                _cut(request)
-                raise asyncio.CancelledError from None
-            raise exchange.refusal from None
-        finally:
-            keep(exchange, record.settle(exchange, end, gateway.journal))
-        return response
-
-    return generate
-
-
-def _begun(gateway: Gateway, request: web.Request) -> Exchange:
-    exchange = Exchange(connection.request_id(request), asyncio.get_running_loop().time())
-    request[EXCHANGE] = exchange
-    if gateway.spans is not None:
-        exchange.trace = gateway.spans.begin(request, exchange.at_s)
-    return exchange
-
-
-def _cut(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
-
-
-async def _wrong_endpoint(_: web.Request) -> web.StreamResponse:
-    raise faults.Refusal(faults.WRONG_ENDPOINT)
-
-
-def _pattern(route: str) -> str:
-    """A route as the operator writes it: `{model}` may hold slashes, every other part is one segment."""
-    return route.replace("{model}", "{model:[^/]+(?:/[^/]+)*}")

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Final
 
 from proxy.admission import limits
-from proxy.call.forward import Exchange
+from proxy.call.exchange import Exchange
 from proxy.call.gateway import Gateway
 from proxy.metering.journal import Closing, Outcome
 from proxy.telemetry import versions

@@ -12,7 +12,6 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ import aiohttp
 from multidict import CIMultiDict
 
 from config.settings import Settings
+from proxy.upstream.targets import EJECTED_S, STALE, UNREACHABLE, Attempt
 from translators import faults
 from translators.openai import failures
 from translators.openai.failures import Terms
@@ -31,13 +31,6 @@ COMPLETION_BYTES = 64 << 20
 # 64 KB a caller who stalls costs 316 kB, with this 248 kB.
 BUFFER_BYTES = 16 << 10
 
-# What a pooled connection says that the server closed while we wrote. A POST sent into that has not been served.
-STALE = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
-
-UNREACHABLE = (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)
-
-# A target that could not be reached is tried after the others for so long: each call to it would lose its first try.
-EJECTED_S = 10.0
 
 # What it is to the caller that no answer came; first match wins.
 FAULTS = (
@@ -45,19 +38,6 @@ FAULTS = (
     (aiohttp.ClientConnectorError, faults.UNAVAILABLE, "no connection"),
     (aiohttp.ClientError, faults.UPSTREAM_BROKEN, "upstream broke off before its answer"),
 )
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One try at one target, for the record of the call.
-
-    reused: whether it went over a connection that had served before
-    """
-
-    target: str
-    retry: bool = False
-    reused: bool = False
-    result: str = "open"
 
 
 # Who makes a socket finds here for which try. A trace of aiohttp's would tell as well, for 20 us a call.

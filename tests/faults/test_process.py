@@ -73,11 +73,11 @@ STEPS = (
     "proxy.upstream.client:completion_of",
     "proxy.call.relay:pump",
     "proxy.call.relay:drop_leftover",
-    "proxy.call.relay:PacketSink.write",
-    "proxy.call.relay:PacketSink.close",
+    "proxy.downstream.sinks:PacketSink.write",
+    "proxy.downstream.sinks:PacketSink.close",
     "translators.pipe:Pipe.feed",
 )
-WRITING = ("proxy.call.relay:PacketSink.write", "proxy.call.relay:PacketSink.close")
+WRITING = ("proxy.downstream.sinks:PacketSink.write", "proxy.downstream.sinks:PacketSink.close")
 AFTERWARDS = "proxy.call.relay:drop_leftover"
 
 

@@ -13,7 +13,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from proxy.server import process
+from proxy.server import routes
 from proxy.simulation.simulator import Script
 from tests import caller
 from tests.conftest import ROOT, Served, StartServe, StartSimulator
@@ -107,11 +107,11 @@ async def test_a_call_is_two_spans_in_the_callers_trace(
     assert sent["traceparent"] == f"00-{TRACE}-{client.span_id.hex()}-01"
     assert sent["tracestate"] == "a=b"
 
-    assert server.name == f"POST {process.GENERATION}"
+    assert server.name == f"POST {routes.GENERATION}"
     assert attributes(server) == {
         "http.request.method": "POST",
-        "http.route": process.GENERATION,
-        "url.path": process.GENERATION,
+        "http.route": routes.GENERATION,
+        "url.path": routes.GENERATION,
         "url.scheme": "http",
         "http.response.status_code": 200,
         "dashseek.request_id": answer.headers["x-request-id"],

@@ -14,10 +14,9 @@ from typing import Protocol
 import pytest
 
 from config import models, settings
-from proxy.call import forward, gateway
+from proxy.call import exchange, gateway
 from proxy.metering import journal
-from proxy.server import lifecycle
-from proxy.server import process as app
+from proxy.server import lifecycle, routes
 from proxy.telemetry import metrics
 from translators import tokens
 
@@ -32,7 +31,7 @@ class Running:
     house: gateway.Gateway
     process: lifecycle.Running
     metrics: metrics.Metrics
-    ended: list[tuple[forward.Exchange, str]] = field(default_factory=list)
+    ended: list[tuple[exchange.Exchange, str]] = field(default_factory=list)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -40,12 +39,12 @@ class Running:
         """Its base URL."""
         return self.process.url
 
-    def keep(self, exchange: forward.Exchange, outcome: str) -> None:
+    def keep(self, exchange: exchange.Exchange, outcome: str) -> None:
         """Be told of a call that has ended."""
         self.ended.append((exchange, outcome))
         self._news.set()
 
-    async def end_of(self, number: int = 1) -> tuple[forward.Exchange, str]:
+    async def end_of(self, number: int = 1) -> tuple[exchange.Exchange, str]:
         """Wait for the end of the call of that number, from 1."""
         while len(self.ended) < number:
             self._news.clear()
@@ -82,14 +81,14 @@ async def gateway_before(vocabulary: tokens.Vocabulary) -> AsyncIterator[StartGa
             said = settings.load({"upstream": targets, "port": 0, **chosen}, None, {})
             house = await stack.enter_async_context(gateway.open_gateway(said, models.load(said)))
             measured = metrics.Metrics(house)
-            ended: list[tuple[forward.Exchange, str]] = []
+            ended: list[tuple[exchange.Exchange, str]] = []
             running: Running
 
-            def keep(exchange: forward.Exchange, closing: journal.Closing) -> None:
+            def keep(exchange: exchange.Exchange, closing: journal.Closing) -> None:
                 measured.keep(exchange, closing)
                 running.keep(exchange, closing["outcome"])
 
-            process = await lifecycle.start(app.application(house, keep), said)
+            process = await lifecycle.start(routes.application(house, keep), said)
             running = Running(house, process, measured, ended)
             stack.push_async_callback(process.stop)
             return running

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from proxy.admin import docs
-from proxy.downstream import connection
+from proxy.downstream import surface
 from proxy.server import lifecycle
 from tests import caller
 
@@ -24,7 +24,7 @@ async def test_a_data_port_that_breaks_off_before_its_answer_is_said_to_be_away(
     async with contextlib.AsyncExitStack() as stack:
         data = await stack.enter_async_context(await asyncio.start_server(break_off, "127.0.0.1", 0))
         desk = web.Application()
-        desk[connection.SERVED] = lifecycle.url(data.sockets[0].getsockname())
+        desk[surface.SERVED] = lifecycle.url(data.sockets[0].getsockname())
         docs.add_to(desk)
         runner = web.AppRunner(desk)
         await runner.setup()

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from proxy.call import relay, timeouts
+from proxy.downstream import sinks
 from proxy.simulation.simulator import Script
 from tests import caller, lint
 from tests.conftest import StartSimulator
@@ -406,8 +407,8 @@ class TestBugInTheLastWrite:
         headers: dict[str, str],
     ) -> None:
         front = await gateway_before((await simulator(Script(text="one", deltas_per_write=100))).url)
-        monkeypatch.setattr(relay.PacketSink, "write", self.broken)
-        monkeypatch.setattr(relay.ReplySink, "close", self.broken)
+        monkeypatch.setattr(sinks.PacketSink, "write", self.broken)
+        monkeypatch.setattr(sinks.ReplySink, "close", self.broken)
         assert (await caller.ask(front.url, INCREMENTAL, headers)).fault == INTERNAL
         exchange, outcome = await front.end_of()
         assert outcome == "internal_error"
@@ -418,7 +419,7 @@ class TestBugInTheLastWrite:
         self, simulator: StartSimulator, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         front = await gateway_before((await simulator(Script(text=WORDS))).url)
-        monkeypatch.setattr(relay.PacketSink, "close", self.broken)
+        monkeypatch.setattr(sinks.PacketSink, "close", self.broken)
         async with caller.dial(front.url) as line:
             line.send(caller.request(INCREMENTAL, caller.SSE))
             assert (await line.head()).status == 200

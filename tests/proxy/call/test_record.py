@@ -9,7 +9,8 @@ import orjson
 import pytest
 import structlog.testing
 
-from proxy.call import forward, record, timeouts
+from proxy.call import record, timeouts
+from proxy.call.exchange import Exchange
 from proxy.metering import journal, ledger
 from proxy.simulation.simulator import Script
 from tests import caller
@@ -249,7 +250,7 @@ async def test_a_call_that_was_not_let_in_has_no_more_to_say(gateway_before: Sta
 )
 async def test_who_can_mend_it_decides_how_loud_it_is(fault: faults.Fault, level: str) -> None:
     """Spec ERR: an upstream key of ours that is refused is loud in the log."""
-    exchange = forward.Exchange("r", 0.0, refusal=faults.Refusal(fault, "a cause: and words of upstream's"))
+    exchange = Exchange("r", 0.0, refusal=faults.Refusal(fault, "a cause: and words of upstream's"))
     with structlog.testing.capture_logs() as lines:
         record.settle(exchange, record.End.DONE, journal.Journal(None, "continue"))
     assert lines[0]["log_level"] == level
@@ -259,12 +260,12 @@ async def test_who_can_mend_it_decides_how_loud_it_is(fault: faults.Fault, level
 @pytest.mark.parametrize("wait", [*timeouts.Timeout])
 def test_every_wait_that_can_expire_has_a_word(wait: timeouts.Timeout) -> None:
     """MET-1: `timeout_<name>`."""
-    exchange = forward.Exchange("r", 0.0, expired=wait)
+    exchange = Exchange("r", 0.0, expired=wait)
     assert record.outcome_of(exchange, record.End.DONE) is record.EXPIRED[wait]
 
 
 def test_a_bug_and_a_caller_who_does_not_read_have_words_of_their_own() -> None:
     """MET-1"""
-    exchange = forward.Exchange("r", 0.0)
+    exchange = Exchange("r", 0.0)
     assert record.outcome_of(exchange, record.End.BUG) is journal.Outcome.INTERNAL_ERROR
     assert record.outcome_of(exchange, record.End.STALLED) is journal.Outcome.CLIENT_STALLED

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from proxy.call import relay
+from proxy.downstream import sinks
 from proxy.simulation.simulator import Script
 from tests import caller, lint
 from tests.conftest import StartSimulator
@@ -119,7 +120,7 @@ async def test_a_caller_who_reads_no_heartbeat_gets_no_second_one(
     simulator: StartSimulator, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or the comments of a long silence would pile up, each with a task of its own."""
-    monkeypatch.setattr(relay, "HEARTBEAT", b":" + b"a" * (8 << 20) + b"\n")
+    monkeypatch.setattr(sinks, "HEARTBEAT", b":" + b"a" * (8 << 20) + b"\n")
     upstream = await simulator(Script(first_byte_delay_s=30))
     front = await gateway_before(upstream.url, head_hold=0.05, heartbeat=0.05)
     async with caller.dial(front.url, receive_bytes=4096) as line:
@@ -145,27 +146,27 @@ class _Gone:
 
 
 @pytest.fixture
-async def left() -> relay.PacketSink:
-    downstream = relay.PacketSink(Any, {}, Any, hold_s=60, heartbeat_s=60)  # type: ignore[arg-type]
+async def left() -> sinks.PacketSink:
+    downstream = sinks.PacketSink(Any, {}, Any, hold_s=60, heartbeat_s=60)  # type: ignore[arg-type]
     downstream.response = _Gone()  # type: ignore[assignment]
     return downstream
 
 
-async def test_a_write_that_fails_is_a_caller_who_has_left(left: relay.PacketSink) -> None:
-    with pytest.raises(relay.CallerGone):
+async def test_a_write_that_fails_is_a_caller_who_has_left(left: sinks.PacketSink) -> None:
+    with pytest.raises(sinks.CallerGone):
         await left.write(b"id:1\n\n")
-    with pytest.raises(relay.CallerGone):
+    with pytest.raises(sinks.CallerGone):
         await left.close()
 
 
 async def test_so_is_a_reply_that_cannot_be_sent() -> None:
-    whole = relay.ReplySink(Any, Any)  # type: ignore[arg-type]
+    whole = sinks.ReplySink(Any, Any)  # type: ignore[arg-type]
     whole.response = _Gone()  # type: ignore[assignment]
-    with pytest.raises(relay.CallerGone):
+    with pytest.raises(sinks.CallerGone):
         await whole.close()
 
 
-async def test_a_heartbeat_that_fails_is_left_to_the_handler(left: relay.PacketSink) -> None:
+async def test_a_heartbeat_that_fails_is_left_to_the_handler(left: sinks.PacketSink) -> None:
     """It is being told on its own; a task of a timer has nobody to tell."""
     left._due()
     assert left._task is not None
@@ -181,10 +182,10 @@ async def test_a_caller_who_is_gone_before_the_head_has_left_and_is_no_bug() -> 
         assert request.transport is not None
         request.transport.abort()
         through: Any = None
-        downstream = relay.PacketSink(request, {}, through, hold_s=9, heartbeat_s=9)
+        downstream = sinks.PacketSink(request, {}, through, hold_s=9, heartbeat_s=9)
         try:
             await downstream.write(b"data:\n\n")
-        except relay.CallerGone as error:
+        except sinks.CallerGone as error:
             told.append(error)
         finally:
             downstream.stop()

@@ -11,6 +11,7 @@ import pytest
 import structlog.testing
 
 from proxy.downstream import connection as entrance
+from proxy.downstream import listener
 from proxy.simulation.simulator import Script
 from tests import caller
 from tests.conftest import StartSimulator
@@ -203,7 +204,7 @@ async def test_a_bug_outside_of_any_handler_is_told_as_one_and_logged_with_its_p
     def fail(_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("proxy.downstream.connection.check_framing", fail)
+    monkeypatch.setattr("proxy.downstream.surface.check_framing", fail)
     with structlog.testing.capture_logs() as lines:
         async with caller.dial(front.url) as line:
             line.send(HEALTHY)
@@ -303,7 +304,7 @@ class TestRoom:
         self, monkeypatch: pytest.MonkeyPatch, soft: int, asked_for: int | None, most: int
     ) -> None:
         monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
-        assert entrance.most_connections(asked_for) == most
+        assert listener.most_connections(asked_for) == most
 
 
 class TestFileLimit:
@@ -314,7 +315,7 @@ class TestFileLimit:
         chosen: list[tuple[int, int]] = []
         monkeypatch.setattr(resource, "getrlimit", lambda _: (hard - 1, hard))
         monkeypatch.setattr(resource, "setrlimit", lambda _, limits: chosen.append(limits))
-        entrance.raise_file_limit()
+        listener.raise_file_limit()
         assert chosen == [(hard, hard)]
 
     def test_where_it_cannot_be_raised_it_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,4 +324,4 @@ class TestFileLimit:
 
         monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
         monkeypatch.setattr(resource, "setrlimit", refuse)
-        entrance.raise_file_limit()
+        listener.raise_file_limit()

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from config import settings
-from proxy.server import lifecycle, process
+from proxy.server import lifecycle, routes
 from proxy.simulation.simulator import Script
 from tests import caller
 from tests.conftest import StartSimulator
@@ -42,7 +42,7 @@ async def test_a_port_in_use_is_an_error_and_leaves_nothing(gateway_before: Star
     port = int(front.url.rpartition(":")[2])
     chosen = settings.load({"upstream": ("http://127.0.0.1:1",), "port": port}, None, {})
     with pytest.raises(OSError, match="address already in use") as error:
-        await lifecycle.start(process.application(front.house), chosen)
+        await lifecycle.start(routes.application(front.house), chosen)
     assert error.value.errno == errno.EADDRINUSE
 
 

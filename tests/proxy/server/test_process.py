@@ -8,8 +8,8 @@ import pytest
 from multidict import CIMultiDict
 
 from proxy.call import prepare
-from proxy.downstream import connection
-from proxy.server import process
+from proxy.downstream import surface
+from proxy.server import routes
 from proxy.simulation.simulator import Script
 from tests import caller
 from tests.conftest import StartSimulator
@@ -73,10 +73,10 @@ KNOWN = "5354a793-a130-4b36-b1dc-2610c5f49071"
 def test_a_well_formed_id_is_kept_and_anything_else_replaced(said: str, kept: str | None) -> None:
     """Spec HTTP-6."""
     request = _Asked(CIMultiDict({"X-Request-Id": said}))
-    known_as = connection.request_id(request)  # type: ignore[arg-type]
+    known_as = surface.request_id(request)  # type: ignore[arg-type]
     assert known_as == (kept or known_as)
     assert str(uuid.UUID(known_as)) == known_as
-    assert connection.request_id(request) == known_as  # type: ignore[arg-type]
+    assert surface.request_id(request) == known_as  # type: ignore[arg-type]
 
 
 class _Asked(dict[object, object]):
@@ -136,5 +136,5 @@ class TestOneRecordForEveryCall:
     async def test_what_is_no_call_has_none(self, gateway_before: StartGateway) -> None:
         running = await gateway_before("http://127.0.0.1:1")
         await caller.ask(running.url, caller.call(), path="/elsewhere")
-        await caller.ask(running.url, caller.call(), path=process.MULTIMODAL)
+        await caller.ask(running.url, caller.call(), path=routes.MULTIMODAL)
         assert not running.ended

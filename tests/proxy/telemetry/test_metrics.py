@@ -11,12 +11,13 @@ import timeit
 
 import pytest
 
-from proxy.call import forward, record
+from proxy.call import record
+from proxy.call.exchange import Exchange
 from proxy.metering import journal
 from proxy.simulation.simulator import Script
 from proxy.telemetry import log_writer, metrics
 from proxy.telemetry import series as tally
-from proxy.upstream import client
+from proxy.upstream import targets
 from tests import caller
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway
@@ -179,7 +180,7 @@ async def test_a_retry_is_counted_as_one(simulator: StartSimulator, gateway_befo
 
 async def test_a_status_that_upstream_invents_is_other(gateway_before: StartGateway) -> None:
     measured = (await gateway_before("http://127.0.0.1:1")).metrics
-    exchange = forward.Exchange("r", 0.0, attempts=[client.Attempt("t", result=str(number)) for number in (599, 731)])
+    exchange = Exchange("r", 0.0, attempts=[targets.Attempt("t", result=str(number)) for number in (599, 731)])
     measured.keep(exchange, record.settle(exchange, record.End.DONE, journal.Journal(None, "continue")))
     assert values(measured, metrics.ATTEMPTS) == {("t", "other", "false"): 2}
 

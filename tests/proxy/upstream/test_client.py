@@ -13,7 +13,7 @@ import pytest
 
 from config import settings
 from proxy.simulation.simulator import Script
-from proxy.upstream import client
+from proxy.upstream import client, targets
 from tests.conftest import StartSimulator
 from translators import faults
 from translators.openai import failures
@@ -28,15 +28,15 @@ async def before(*targets: str, **chosen: object) -> AsyncIterator[client.Upstre
         yield upstreams
 
 
-async def ask(upstreams: client.Upstream, post: client.Post = POST) -> tuple[bytes, list[client.Attempt]]:
+async def ask(upstreams: client.Upstream, post: client.Post = POST) -> tuple[bytes, list[targets.Attempt]]:
     """One call, read to its end."""
-    attempts: list[client.Attempt] = []
+    attempts: list[targets.Attempt] = []
     with contextlib.closing(await upstreams.post(post, attempts)) as response:
         return await client.completion_of(response), attempts
 
 
-async def refusal_of(upstreams: client.Upstream) -> tuple[faults.Refusal, list[client.Attempt]]:
-    attempts: list[client.Attempt] = []
+async def refusal_of(upstreams: client.Upstream) -> tuple[faults.Refusal, list[targets.Attempt]]:
+    attempts: list[targets.Attempt] = []
     with (
         pytest.raises(faults.Refusal) as refusal,
         contextlib.closing(await upstreams.post(POST, attempts)) as response,

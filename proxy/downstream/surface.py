@@ -1,0 +1,79 @@
+"""What every request passes and every answer carries, on both ports: its id, its framing, and a failure's shape."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from typing import Final
+
+import aiohttp
+from aiohttp import hdrs, http_exceptions, web
+
+from translators import faults
+from translators.dashscope import packets
+
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+# Set once the process takes no more calls: the connections that are left end with their present answer.
+LEAVING: Final = web.AppKey("leaving", asyncio.Event)
+DRAINING: Final = web.AppKey("draining", asyncio.Event)
+# Set once what is left is cut: nothing is begun that could not end.
+CUTTING: Final = web.AppKey("cutting", asyncio.Event)
+# In the admin application: the base URL of the data port.
+SERVED: Final = web.AppKey("served", str)
+# On answers alone: some upstreams behave differently when they see a proxy before them.
+VIA: Final = "1.1 dashseek"
+# What no caller of ours needs, and what a proxy before us may frame differently than we do (request smuggling).
+FRAMING: Final[tuple[tuple[str, Callable[[web.Request], bool]], ...]] = (
+    ("HTTP version", lambda request: request.version not in (aiohttp.HttpVersion10, aiohttp.HttpVersion11)),
+    (
+        "Transfer-Encoding on HTTP/1.0",
+        lambda request: request.version == aiohttp.HttpVersion10 and hdrs.TRANSFER_ENCODING in request.headers,
+    ),
+    ("not origin-form", lambda request: not request.raw_path.startswith("/")),
+)
+
+
+class Misframed(http_exceptions.BadHttpMessage):
+    """A request that aiohttp takes and we do not."""
+
+
+def request_id(request: web.BaseRequest) -> str:
+    """The caller's id where it is a well-formed UUID, else a new one, the same whenever asked (spec HTTP-6)."""
+    if REQUEST_ID not in request:
+        request[REQUEST_ID] = _request_id(request.headers.get("X-Request-Id", "").lower())
+    return request[REQUEST_ID]
+
+
+def check_framing(request: web.Request) -> None:
+    """Refuse a request that others may frame differently, as if it could not be parsed: raises `Misframed`."""
+    for what, applies in FRAMING:
+        if applies(request):
+            raise Misframed(what)
+
+
+def refused(fault: faults.Fault, request_id: str) -> web.Response:
+    """A failure as an answer of its own (spec ERR-1)."""
+    headers = {} if fault.retry_after is None else {hdrs.RETRY_AFTER: fault.retry_after}
+    body = packets.error(fault, request_id)
+    return web.Response(status=fault.status, body=body, content_type="application/json", headers=headers)
+
+
+async def last_look(request: web.Request, answer: web.StreamResponse) -> None:
+    """Before the head of any answer leaves: its id, no banner, and whether its connection may bring another request."""
+    answer.headers["X-Request-Id"] = request_id(request)
+    answer.headers[hdrs.VIA] = VIA
+    answer.headers.popall(hdrs.SERVER, None)
+    # JDK's HttpClient offers `Upgrade: h2c` with its first call. That is to be ignored, but what follows it on the
+    # connection is read by nobody; nor is what follows a body that did not come in whole.
+    if hdrs.UPGRADE in request.headers or not request.content.is_eof() or request.app[LEAVING].is_set():
+        answer.force_close()
+        answer.headers[hdrs.CONNECTION] = "close"
+
+
+def _request_id(said: str) -> str:
+    try:
+        known = said != "" and str(uuid.UUID(said)) == said
+    except ValueError:
+        known = False
+    return said if known else str(uuid.uuid4())

@@ -1,0 +1,71 @@
+"""The routes of the data port, and the surface that every answer of it passes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+
+from proxy.admin import application as admin
+from proxy.call.gateway import Gateway
+from proxy.call.handler import EXCHANGE, Handler, Record, _door
+from proxy.downstream import surface
+from translators import faults
+
+MULTIMODAL: Final = "/api/v1/services/aigc/multimodal-generation/generation"
+HEALTH: Final = "/healthz"
+
+
+def application(gateway: Gateway, keep: Record = lambda _, __: None) -> web.Application:
+    """The web application before one gateway; `keep` is told of every call when it has ended."""
+    app = web.Application(middlewares=[shaped], client_max_size=int(gateway.settings.max_body_bytes))
+    app[surface.LEAVING] = asyncio.Event()
+    app[surface.DRAINING] = asyncio.Event()
+    app[surface.CUTTING] = asyncio.Event()
+    app.on_response_prepare.append(surface.last_look)
+    app.on_response_prepare.append(_say_times)
+    door = _door(gateway, keep)
+    app.router.add_post(GENERATION, door)
+    app.router.add_post(MULTIMODAL, _wrong_endpoint)
+    app.router.add_get(HEALTH, admin.alive)
+    if gateway.settings.model_route:
+        app.router.add_post(_pattern(gateway.settings.model_route), door)
+    return app
+
+
+@web.middleware
+async def shaped(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let in what is framed well, and give every failure DashScope's shape (spec HTTP-4, ERR-1)."""
+    surface.check_framing(request)
+    try:
+        return await handler(request)
+    except faults.Refusal as refusal:
+        # Its traceback holds the frames of the call, which hold the refusal: only a collection would free them.
+        refusal.__traceback__ = None
+        return _refused(request, refusal.fault)
+    except web.HTTPMethodNotAllowed:
+        return _refused(request, faults.wrong_method(request.method))
+    except web.HTTPException:
+        return _refused(request, faults.NOT_FOUND)
+
+
+def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
+    return surface.refused(fault, surface.request_id(request))
+
+
+async def _say_times(request: web.Request, answer: web.StreamResponse) -> None:
+    if EXCHANGE in request:
+        answer.headers["Server-Timing"] = request[EXCHANGE].timing()
+
+
+async def _wrong_endpoint(_: web.Request) -> web.StreamResponse:
+    raise faults.Refusal(faults.WRONG_ENDPOINT)
+
+
+def _pattern(route: str) -> str:
+    """A route as the operator writes it: `{model}` may hold slashes, every other part is one segment."""
+    return route.replace("{model}", "{model:[^/]+(?:/[^/]+)*}")
+
+
+GENERATION: Final = "/api/v1/services/aigc/text-generation/generation"
