@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # the only one pydantic reads before Python 3.12
 
-from config import settings
+from config import settings, sources
 from config.settings import Settings, SettingsError
 
 Template = Literal["v3", "r1", "v3.1", "v3.2", "v4-preview", "v4", "v4.1"]
@@ -87,13 +87,13 @@ def load(chosen: Settings) -> tuple[ModelRow, ...]:
     rows, complaints = _checked(drafts.values(), str(chosen.models_file))
     complaints += [
         f"aliases.{name} ({chosen.origins.get('aliases', 'default')}): stands for a model that is not known"
-        + settings.guess(model.lower(), drafts)
+        + sources.guess(model.lower(), drafts)
         for name, model in chosen.aliases.items()
         if not {model.lower(), model.lower().rpartition("/")[2]} & drafts.keys()
     ]
     complaints += [
         f"model_limits.{name} ({chosen.origins.get('model_limits', 'default')}): there is no such model"
-        + settings.guess(name.lower(), drafts)
+        + sources.guess(name.lower(), drafts)
         for name in chosen.model_limits
         if name.lower() not in drafts
     ]
@@ -141,7 +141,7 @@ def _checked(drafts: Iterable[Mapping[str, Any]], origin: str) -> tuple[list[Mod
 
 def _complaints(error: ValidationError, origin: str) -> list[str]:
     return [
-        ": ".join(filter(None, (origin, ".".join(map(str, detail["loc"])), settings.explain(detail))))
+        ": ".join(filter(None, (origin, ".".join(map(str, detail["loc"])), sources.explain(detail))))
         for detail in error.errors()
     ]
 

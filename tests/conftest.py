@@ -16,7 +16,8 @@ from typing import Protocol
 import pytest
 
 import proxy.vocabulary
-from proxy.simulation.simulator import Json, Script, Simulator
+from proxy.simulation.simulator import Simulator
+from proxy.simulation.wire import Json, Script
 from translators import tokens
 
 ROOT = Path(__file__).parent.parent

@@ -9,7 +9,7 @@ import openapi_spec_validator
 import orjson
 import pytest
 
-from proxy.protocol import documents, openapi, probes
+from proxy.protocol import documents, openapi, probes, tables
 from tests.test_protocol import CALLS, EXAMPLES, SHIPPED
 from translators import faults
 from translators.dashscope import parameters
@@ -59,7 +59,7 @@ def test_every_fault_is_in_it() -> None:
     "probe", probes.REFUSED, ids=lambda probe: f"{probe.rule} {next(iter(probe.given.values()))!r:.40}"
 )
 def test_what_is_refused_breaks_the_schema_or_is_a_declared_matter_of_several_fields(probe: probes.Probe) -> None:
-    text = documents.refusal_of(probe, SHIPPED).message.removeprefix(faults.PARAMETER_PREFIX)
+    text = tables.refusal_of(probe, SHIPPED).message.removeprefix(faults.PARAMETER_PREFIX)
     assert bool(faults_of("Parameters", probe.given)) or text in CROSS_FIELD
 
 
@@ -70,7 +70,7 @@ def test_what_is_taken_keeps_the_schema(probe: probes.Probe) -> None:
 
 @pytest.mark.parametrize("probe", probes.STRUCTURE, ids=lambda probe: f"{probe.rule} {[*probe.given]}")
 def test_a_document_that_is_refused_breaks_the_schema_or_is_declared(probe: probes.Probe) -> None:
-    text = documents.refusal_of(probe, SHIPPED).message.removeprefix(faults.PARAMETER_PREFIX)
+    text = tables.refusal_of(probe, SHIPPED).message.removeprefix(faults.PARAMETER_PREFIX)
     assert bool(faults_of("Call", probe.given)) or text in CROSS_FIELD
 
 

@@ -18,7 +18,7 @@ from click import testing
 from config import settings
 from proxy.call import exchange
 from proxy.metering import journal
-from proxy.protocol import documents, phrases, probes
+from proxy.protocol import documents, phrases, probes, tables
 from proxy.server import routes
 from proxy.upstream import client
 from tests import caller, corpus, lint
@@ -32,7 +32,7 @@ from translators.openai import dialects, failures, request
 ROOT = Path(__file__).parents[1]
 TEXTS = {language: (ROOT / "translators" / name).read_text("utf-8") for language, name in documents.FILES.items()}
 ENGLISH, CHINESE = TEXTS[phrases.Language.EN], TEXTS[phrases.Language.ZH]
-SHIPPED = documents.shipped()
+SHIPPED = tables.shipped()
 
 BLOCK = re.compile(r"<!-- example: (\S+) (\w+) ?(\S*) -->\n```\w+\n(.*?)\n```", re.DOTALL)
 FENCE = re.compile(r"^```\w+\n.*?^```$", re.DOTALL | re.MULTILINE)
@@ -122,7 +122,7 @@ def test_a_document_is_what_the_tables_say(language: phrases.Language) -> None:
 def test_every_table_stands_in_both_documents_once_and_in_the_same_order() -> None:
     marks = [[found[2] for found in documents.BLOCK.finditer(text)] for text in TEXTS.values()]
     assert marks[0] == marks[1]
-    assert sorted(marks[0]) == sorted(documents.TABLES)
+    assert sorted(marks[0]) == sorted(tables.TABLES)
 
 
 def test_every_fault_and_every_parameter_has_its_words_in_the_tables() -> None:
@@ -131,7 +131,7 @@ def test_every_fault_and_every_parameter_has_its_words_in_the_tables() -> None:
     makers = {
         name for name, value in inspect.getmembers(faults, inspect.isfunction) if value.__module__ == faults.__name__
     }
-    assert makers == documents.MADE.keys()
+    assert makers == tables.MADE.keys()
     assert constants | makers == phrases.TRIGGERS.keys()
     assert {probe.rule for probe in probes.REFUSED} == {f"PAR-{number}" for number in range(1, 20)}
 
@@ -163,7 +163,7 @@ def test_a_range_is_the_one_its_refusal_names(language: phrases.Language) -> Non
     """PAR-1, PAR-2, PAR-4, PAR-7, PAR-8, PAR-10."""
     named = {}
     for probe in probes.REFUSED:
-        if found := ranges(documents.refusal_of(probe, SHIPPED).message):
+        if found := ranges(tables.refusal_of(probe, SHIPPED).message):
             named[next(iter(probe.given))] = found
     # The model's answer limit is a number only where the model is known.
     assert named.pop("max_tokens") == ["[1, 16384]"]
@@ -197,7 +197,7 @@ def test_the_readme_says_what_becomes_of_each_feature() -> None:
     """Its table is fresh, and the dialects it names by hand are the ones."""
     readme = (ROOT / "README.md").read_text("utf-8")
     assert documents.fill(readme, phrases.Language.EN, SHIPPED) == readme, "run: python -m proxy.protocol.documents"
-    assert [mark[2] for mark in documents.BLOCK.finditer(readme)] == [*documents.README_TABLES]
+    assert [mark[2] for mark in documents.BLOCK.finditer(readme)] == [*tables.README_TABLES]
     assert [name for name, row in dialects.DIALECTS.items() if not row.keeps_reasoning] == ["openai"]
     rows = {line.split("`")[1]: line for line in readme.splitlines() if line.startswith("| `")}
     assert {row.theirs for row in parameters.ROWS} | parameters.DROPPED.keys() <= rows.keys()
@@ -207,7 +207,7 @@ def test_the_readme_says_what_becomes_of_each_feature() -> None:
 
 def test_a_probe_that_is_not_refused_is_no_row() -> None:
     with pytest.raises(ValueError, match="was not refused"):
-        documents.refusal_of(probes.Probe("PAR-1", {"temperature": 1}), SHIPPED)
+        tables.refusal_of(probes.Probe("PAR-1", {"temperature": 1}), SHIPPED)
 
 
 def test_the_documents_ship() -> None:
@@ -229,13 +229,13 @@ def test_both_languages_have_the_same_sections_rules_invariants_and_examples() -
     assert len(FENCE.findall(ENGLISH)) == len(FENCE.findall(CHINESE))
 
 
-def tables(text: str) -> list[int]:
+def cells(text: str) -> list[int]:
     """How many cells each line of a table has, line by line."""
     return [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")]
 
 
 def test_both_languages_have_the_same_tables() -> None:
-    assert tables(ENGLISH) == tables(CHINESE)
+    assert cells(ENGLISH) == cells(CHINESE)
 
 
 def numbers(text: str) -> list[str]:

@@ -27,7 +27,7 @@ from typing import Annotated, Final
 import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from config import settings, values
+from config import sources, values
 from config.settings import SettingsError
 from config.values import Limit, Limits
 from translators import faults
@@ -161,13 +161,13 @@ def read(path: Path, catalogue: Catalogue) -> Keys:
     except OSError as error:
         raise SettingsError([f"keys_file ({path}): cannot be read: {error.strerror}"]) from None
     except ValidationError as error:
-        places = ((".".join(map(str, detail["loc"])), settings.explain(detail)) for detail in error.errors())
+        places = ((".".join(map(str, detail["loc"])), sources.explain(detail)) for detail in error.errors())
         raise SettingsError([f"keys_file ({path}): {where}: {wrong}" for where, wrong in places]) from None
     except (ValueError, RecursionError):  # whose text may hold what stands in the file
         raise SettingsError([f"keys_file ({path}): is not TOML in UTF-8"]) from None
     unknown = [
         f"keys_file ({path}): key.{number}.models.{place}: there is no such model"
-        + settings.guess(name, catalogue.names)
+        + sources.guess(name, catalogue.names)
         for number, row in enumerate(rows)
         for place, name in enumerate(row.models or ())
         if not catalogue.knows(name)

@@ -112,9 +112,9 @@ def _serve() -> click.Command:
 
 
 def _settle(flags: Mapping[str, object], config: str | None) -> tuple[Settings, tuple[ModelRow, ...]]:
-    from config import models, settings
+    from config import models, sources
 
-    chosen = _settled(lambda: settings.load(flags, config, os.environ, needs=("upstream",)))
+    chosen = _settled(lambda: sources.load(flags, config, os.environ, needs=("upstream",)))
     return chosen, _settled(lambda: models.load(chosen))
 
 
@@ -142,28 +142,29 @@ def _demo() -> click.Command:
 
 def _simulate() -> click.Command:
     from proxy.simulation import simulator
+    from proxy.simulation.wire import Script
 
     def run(host: str, port: int, **switches: Any) -> None:
         _inspect_the_house()
-        _end_with(lambda: simulator.run(simulator.Script(**switches), host, port))
+        _end_with(lambda: simulator.run(Script(**switches), host, port))
 
     host = click.Option(
         ["--host"], metavar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on."
     )
-    params: list[click.Parameter] = [host, options.port(8090), *options.of(simulator.Script)]
+    params: list[click.Parameter] = [host, options.port(8090), *options.of(Script)]
     return click.Command(
         "simulate", callback=run, params=params, help=help_texts.SIMULATE, context_settings=dict(CONTEXT)
     )
 
 
 def _translate() -> click.Command:
-    from config import settings
 
     def run(config: str | None, call: Any, *, model: str | None, answer: bool, sse: bool | None, **rest: object) -> int:
+        from config import sources
         from proxy.commands import translate
 
         as_json = bool(rest.pop("as_json"))
-        translator = translate.build(_settled(lambda: settings.load(rest, config, os.environ)))
+        translator = translate.build(_settled(lambda: sources.load(rest, config, os.environ)))
         given = sys.stdin.buffer.read()
         if answer:
             asked = call.read() if call else None
@@ -215,12 +216,12 @@ def _check() -> click.Command:
 
 
 def _doctor() -> click.Command:
-    from config import settings
+    from config import settings, sources
 
     def run(config: str | None, **flags: object) -> int:
         from proxy.commands import doctor
 
-        return doctor.examine(lambda: settings.load(flags, config, os.environ, needs=("upstream",)), os.environ)
+        return doctor.examine(lambda: sources.load(flags, config, os.environ, needs=("upstream",)), os.environ)
 
     params: list[click.Parameter] = [*(options.flag(name) for name in settings.FLAGS), options.config()]
     return Sectioned(

@@ -15,13 +15,14 @@ import aiohttp
 import click
 import orjson
 
-from config import models, settings
+from config import models, sources
 from proxy import vocabulary
 from proxy.call.exchange import Exchange
 from proxy.call.gateway import open_gateway
 from proxy.server import lifecycle, routes
 from proxy.simulation import llamacpp
-from proxy.simulation.simulator import Script, Simulator
+from proxy.simulation.simulator import Simulator
+from proxy.simulation.wire import Script
 from proxy.telemetry import logs
 from translators.sse import Decoder
 from translators.tokens import Vocabulary
@@ -76,7 +77,7 @@ async def _demo(*, once: bool, port: int) -> int:
     async with AsyncExitStack() as stack:
         words = vocabulary.load()
         url, dialect, what = await _upstream(stack, words)
-        chosen = settings.load(
+        chosen = sources.load(
             {"upstream": (url,), "dialect": dialect, "port": port, "auth": "any", "log_level": "warning"}, None, {}
         )
         stack.callback(logs.configure(chosen).close)

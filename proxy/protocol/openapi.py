@@ -18,9 +18,10 @@ from pydantic import TypeAdapter
 from config.settings import Settings
 from proxy.protocol import field_docs, phrases, probes
 from proxy.protocol.phrases import Language
+from proxy.protocol.schemas import _ASSISTANT, _READY, CROSS_FIELD, NAME, SAID, SSE_HEADER, TEXT, TOOL_CALL
 from proxy.server import routes
 from translators import faults
-from translators.dashscope import call, kinds, messages, parameters, rules, shapes, tools
+from translators.dashscope import kinds, messages, parameters, rules, shapes
 from translators.dashscope.parameters import Row
 from translators.dashscope.rules import Rule, Within
 from translators.dashscope.shapes import Answer, Failure
@@ -41,123 +42,6 @@ TYPES: Final[Mapping[Callable[[Any, str], Any], str]] = {
     kinds.boolean: "boolean",
     kinds.string: "string",
 }
-
-TEXT: Final[Json] = {
-    "description": "A text, or parts of one, which are joined.",
-    "anyOf": [
-        {"type": "string"},
-        {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"type": {"const": "text"}, "text": {"type": ["string", "null"]}},
-                "required": ["text"],
-            },
-        },
-    ],
-}
-NAME: Final[Json] = {"type": "string", "minLength": 1}
-TOOL_CALL: Final[Json] = {
-    "type": "object",
-    "properties": {
-        "id": {"description": "A string; anything else counts as none."},
-        "function": {
-            "type": "object",
-            "properties": {
-                "name": NAME,
-                "arguments": {"type": ["string", "object", "null"], "description": "JSON in a string."},
-            },
-            "required": ["name"],
-        },
-    },
-    "required": ["function"],
-}
-TOOL: Final[Json] = {
-    "type": "object",
-    "properties": {
-        "type": {"const": "function"},
-        "function": {
-            "type": "object",
-            "properties": {
-                "name": {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$", "not": {"const": "search"}},
-                "description": {"description": "For the model."},
-                "parameters": {"type": ["object", "null"], "description": "A JSON schema."},
-            },
-            "required": ["name"],
-        },
-    },
-    "required": ["function"],
-}
-
-# Any other word is no more than ignored; to name these two shows them to readers, and to what makes calls up.
-SSE_HEADER: Final[Json] = {"anyOf": [{"enum": ["enable", "disable"]}, {"type": "string"}]}
-
-# What the rule of a parameter says beyond its type; where this is silent the rule's own bounds and the type speak.
-SAID: Final[Mapping[str, Json]] = {
-    "top_k": {"type": ["integer", "null"], "minimum": 0},
-    "max_tokens": {"type": ["integer", "null"], "minimum": 1},
-    "n": {"type": ["integer", "null"], "minimum": 1, "maximum": 4},
-    "stop": {
-        "anyOf": [
-            {"type": ["string", "null"]},
-            {"type": "array", "maxItems": rules.MOST_STOPS, "items": {"type": "string"}},
-            {"type": "array", "maxItems": rules.MOST_STOPS, "items": {"type": "integer", "minimum": 0}},
-            {
-                "type": "array",
-                "maxItems": rules.MOST_STOPS,
-                "items": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-            },
-        ]
-    },
-    "top_logprobs": {"type": ["integer", "null"], "minimum": 0, "maximum": 5},
-    "response_format": {
-        "anyOf": [
-            {"type": "null"},
-            {
-                "type": "object",
-                "properties": {"type": {"enum": ["text", "json_object"]}},
-                "required": ["type"],
-            },
-            {
-                "type": "object",
-                "properties": {"type": {"const": "json_schema"}, "json_schema": {"type": "object"}},
-                "required": ["type", "json_schema"],
-            },
-        ]
-    },
-    "result_format": {"enum": ["message", "text", None]},
-    "tools": {"type": ["array", "null"], "maxItems": tools.MOST_TOOLS, "items": TOOL},
-    "tool_choice": {
-        "anyOf": [
-            {"enum": [*tools.CHOICES, None]},
-            {
-                "type": "object",
-                "properties": {
-                    "type": {"const": "function"},
-                    "function": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
-                },
-                "required": ["function"],
-            },
-        ]
-    },
-    "enable_search": {"enum": [False, None]},
-}
-
-# Refusals of calls that the schema lets through: one field's range hangs on another, or on the model.
-CROSS_FIELD: Final[tuple[tuple[str, str], ...]] = (
-    ("REQ-3", messages.WRONG_ROLE),
-    ("REQ-5", messages.ORPHAN),
-    ("REQ-5", messages.UNANSWERED),
-    ("REQ-6", call.PARTIAL_WHILE_THINKING),
-    ("PAR-8", rules.N_WITH_TOOLS),
-    ("PAR-8", rules.N_WITH_THINKING),
-    ("PAR-9", rules.STOP_KINDS),
-    ("PAR-11", rules.NO_JSON_WORD),
-    ("PAR-11", rules.JSON_WHILE_THINKING),
-    ("PAR-12", rules.RESULT_FORMAT_WITH_TOOLS),
-    *(("PAR-14", text) for _, text in rules.THINKING_DEMANDS),
-    ("PAR-17", tools.WRONG_CHOICE),
-)
 
 
 def document(rows: Sequence[Model], streams: Mapping[str, str]) -> Json:
@@ -310,11 +194,6 @@ def _answered(schema: Json, media: str = JSON_MEDIA, text: str = "Answered.") ->
     return {"description": text, "content": {media: {"schema": schema}}}
 
 
-_READY: Final[Json] = {
-    "type": "object",
-    "properties": {"ready": {"type": "boolean"}, "reasons": {"type": "array", "items": {"type": "string"}}},
-    "required": ["ready", "reasons"],
-}
 ADMIN: Final[Mapping[str, Json]] = {
     "/readyz": {
         "get": {
@@ -518,13 +397,6 @@ def _sent(rows: Sequence[Model]) -> dict[str, Json]:
             "properties": {row.theirs: _parameter(row, rows) for row in parameters.ROWS},
         },
     }
-
-
-_ASSISTANT: Final[Json] = {
-    "role": {"const": "assistant"},
-    "reasoning_content": {"type": ["string", "null"], "description": "The chain of thought of an earlier turn."},
-    "partial": {"description": "`true` on the last message: go on writing it."},
-}
 
 
 def _parameter(row: Row, rows: Sequence[Model]) -> Json:

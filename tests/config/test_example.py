@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from config import example, settings
+from config import example, settings, sources
 
 TEXT = example.FILE.read_text("utf-8")
 UNSET = re.findall(r"^#: (\w+) = ", TEXT, re.MULTILINE)
@@ -24,6 +24,6 @@ def test_it_names_every_setting_once_in_the_order_of_the_help() -> None:
 
 
 def test_loading_it_gives_exactly_the_defaults() -> None:
-    loaded, defaults = settings.load({}, str(example.FILE), {}), settings.Settings()
+    loaded, defaults = sources.load({}, str(example.FILE), {}), settings.Settings()
     assert loaded.model_dump(exclude={"origins"}) == defaults.model_dump(exclude={"origins"})
     assert {name for name, origin in loaded.origins.items() if origin != "default"} == set(SAID)

@@ -8,13 +8,13 @@ from typing import get_args
 
 import pytest
 
-from config import models, settings
+from config import models, settings, sources
 from translators import dialogue
 from translators.openai import dialects
 
 
 def rows(**flags: object) -> dict[str, models.ModelRow]:
-    return {row["id"]: row for row in models.load(settings.load(flags, None, {}))}
+    return {row["id"]: row for row in models.load(sources.load(flags, None, {}))}
 
 
 def complaints(**flags: object) -> tuple[str, ...]:

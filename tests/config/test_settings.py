@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from config import settings, values
+from config import settings, sources, values
 
 KEY = "sk-canary-0123456789"
 CERTIFICATE = Path(__file__).parent / "ca.pem"
@@ -22,7 +22,7 @@ def load(
     environ: Mapping[str, str] | None = None,
     file: Path | None = None,
 ) -> settings.Settings:
-    return settings.load(flags or {}, str(file) if file else None, environ or {})
+    return sources.load(flags or {}, str(file) if file else None, environ or {})
 
 
 def complaints(
@@ -138,7 +138,7 @@ def test_the_admin_port_follows_the_port() -> None:
 def test_all_mistakes_of_all_places_are_told_at_once(toml: Path) -> None:
     toml.write_text('log_format = "jsn"\nidel_timeout = 3\n')
     with pytest.raises(settings.SettingsError) as refused:
-        settings.load(
+        sources.load(
             {"port": "x"}, str(toml), {"DASHSEEK_HEAD_HOLD": "0", "DASHSEEK_WRITE_TIMOUT": "1"}, needs=("upstream",)
         )
     assert sorted(refused.value.lines) == sorted(
@@ -155,7 +155,7 @@ def test_all_mistakes_of_all_places_are_told_at_once(toml: Path) -> None:
 
 def test_what_is_missing_or_unknown_is_told_of_settings_that_are_else_right() -> None:
     with pytest.raises(settings.SettingsError, match=r"^upstream: is missing"):
-        settings.load({}, None, {}, needs=("upstream",))
+        sources.load({}, None, {}, needs=("upstream",))
     assert complaints(environ={"DASHSEEK_QQQQQQQQ": "1"}) == "qqqqqqqq (DASHSEEK_QQQQQQQQ): there is no such setting"
 
 

@@ -22,8 +22,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from config import settings
-from proxy.simulation.simulator import Script
+from config import sources
+from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import READY, StartSimulator
 from tests.deploy.conftest import DEPLOY, ROOT, TOOLS, fails, passes, program, with_line
@@ -216,7 +216,7 @@ def test_compose_waits_for_the_drain_and_says_settings_that_are_settings(tmp_pat
     (volume,) = service["volumes"]
     journal = said["DASHSEEK_JOURNAL_FILE"]
     assert Path(journal).parent == Path(volume.split(":")[1])
-    chosen = settings.load({}, None, {**said, "DASHSEEK_JOURNAL_FILE": str(tmp_path / "calls.jsonl")})
+    chosen = sources.load({}, None, {**said, "DASHSEEK_JOURNAL_FILE": str(tmp_path / "calls.jsonl")})
     grace_s = int(service["stop_grace_period"].removesuffix("s"))
     assert grace_s >= chosen.drain_delay + chosen.drain_timeout + 15
     assert [port.rpartition(":")[2] for port in service["ports"]] == [str(chosen.port), str(chosen.admin_port)]

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from config import settings
+from config import settings, sources
 from tests.deploy.conftest import DEPLOY, fails, passes, with_line
 
 OVERLAYS = DEPLOY / "kustomize" / "overlays"
@@ -53,7 +53,7 @@ def settings_of(kinds: dict[str, Json], tmp_path: Path) -> settings.Settings:
     said = gateway_of(pod_of(kinds["Deployment"])).get("env", ())
     environ = {"DASHSEEK_HOST": "0.0.0.0", "DASHSEEK_ADMIN_HOST": "0.0.0.0"}  # the image's own
     environ |= {variable["name"]: variable["value"] for variable in said}
-    return settings.load({}, str(file), environ, needs=("upstream",))
+    return sources.load({}, str(file), environ, needs=("upstream",))
 
 
 @pytest.mark.parametrize("overlay", ["ingress", "sidecar"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from config import settings
+from config import settings, sources
 from tests.deploy.conftest import DEPLOY, ROOT, TOOLS, passes
 from tests.deploy.test_container import stages
 
@@ -39,7 +39,7 @@ def etc(tmp_path: Path) -> Path:
 def test_the_installed_settings_are_ready_to_serve(etc: Path) -> None:
     (command,) = starting("/opt/dashseek/bin/dashseek check")
     file = shlex.split(command)[-1].replace("/etc", str(etc))
-    chosen = settings.load({}, file, {}, needs=("upstream",))
+    chosen = sources.load({}, file, {}, needs=("upstream",))
     assert chosen.upstream == ("https://api.deepseek.com",)
     assert chosen.model_dump(exclude={"origins", "upstream"}) == settings.Settings().model_dump(
         exclude={"origins", "upstream"}

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from tests import caller
 from tests.faults.conftest import Stage, Stand, frame
 from tests.faults.matrix import row

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from proxy.metering import ledger
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from tests import caller
 from tests.faults.conftest import CALL, Stage, Stand
 from tests.faults.matrix import row

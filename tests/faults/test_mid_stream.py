@@ -15,7 +15,8 @@ from collections.abc import AsyncIterator
 import orjson
 import pytest
 
-from proxy.simulation.simulator import Script, Simulator
+from proxy.simulation.simulator import Simulator
+from proxy.simulation.wire import Script
 from tests import caller, lint
 from tests.faults import chaos
 from tests.faults.conftest import Stage, Stand, frame

@@ -15,7 +15,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from proxy.simulation.simulator import Script, Simulator
+from proxy.simulation.simulator import Simulator
+from proxy.simulation.wire import Script
 from tests import caller
 from tests.faults import matrix
 from tests.faults.conftest import CALL, Stage, Stand, frame

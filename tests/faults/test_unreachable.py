@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.simulation.simulator import Script, Simulator
+from proxy.simulation.simulator import Simulator
+from proxy.simulation.wire import Script
 from tests import caller
 from tests.faults import chaos
 from tests.faults.conftest import Stage

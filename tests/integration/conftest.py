@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from proxy.simulation.simulator import Script, Simulator
+from proxy.simulation.simulator import Simulator
+from proxy.simulation.wire import Script
 from tests.conftest import Served
 from translators import tokens
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from tests.conftest import ROOT, StartSimulator
 
 CALLERS_KEY = {"DASHSCOPE_API_KEY": "sk-the-callers-own"}

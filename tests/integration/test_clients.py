@@ -20,7 +20,7 @@ import aiohttp
 import orjson
 import pytest
 
-from proxy.simulation import deepseek, llamacpp, simulator
+from proxy.simulation import deepseek, llamacpp, simulator, wire
 from translators import faults, tokens
 
 Json = dict[str, Any]
@@ -34,7 +34,7 @@ KEY = "sk-right"
 class StartSimulator(Protocol):
     """The fixture `simulator` of conftest.py."""
 
-    async def __call__(self, script: simulator.Script) -> simulator.Simulator: ...
+    async def __call__(self, script: wire.Script) -> simulator.Simulator: ...
 
 
 class StartServe(Protocol):

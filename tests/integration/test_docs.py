@@ -16,7 +16,7 @@ import pytest
 
 from proxy.admin import docs
 from proxy.protocol import documents
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import StartServe, StartSimulator
 from tests.integration.conftest import Pair

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from tests import caller
 from tests.integration.conftest import Pair
 

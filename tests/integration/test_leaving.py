@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from tests import caller
 from tests.integration.conftest import Pair
 

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from proxy.telemetry import logs
 from tests import caller
 from tests.conftest import Served, StartServe, StartSimulator

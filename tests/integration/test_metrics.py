@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 
-from proxy.simulation.simulator import Json, Script
+from proxy.simulation.wire import Json, Script
 from proxy.telemetry import metrics
 from tests import caller
 from tests.conftest import Served, StartServe, StartSimulator

@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from proxy.commands import exit_codes
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from proxy.telemetry import metrics
 from tests import caller
 

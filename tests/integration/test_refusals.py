@@ -12,13 +12,13 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.protocol import documents, probes
+from proxy.protocol import probes, tables
 from proxy.simulation.simulator import Simulator
 from tests import caller
 from tests.conftest import StartServe
 from translators import faults
 
-SOURCES = documents.shipped()
+SOURCES = tables.shipped()
 PROBES = [*probes.STRUCTURE, *probes.REFUSED]
 
 
@@ -31,7 +31,7 @@ def document(probe: probes.Probe) -> dict[str, Any]:
 def expected(probe: probes.Probe, *, stream: bool) -> faults.Fault | None:
     """What it is told; None where it is refused only the other way."""
     try:
-        return documents.refusal_of(replace(probe, stream=stream), SOURCES)
+        return tables.refusal_of(replace(probe, stream=stream), SOURCES)
     except ValueError:
         return None
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.simulation.simulator import Json, Script, Simulator
+from proxy.simulation.simulator import Simulator
+from proxy.simulation.wire import Json, Script
 from tests import caller
 from tests.conftest import Served
 from tests.integration import ingress

@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from tests import caller, lint
 from tests.conftest import ROOT, Served, StartServe, StartSimulator
 

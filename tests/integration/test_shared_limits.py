@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from config import settings, values
+from config import sources, values
 from proxy.admission import limits
 
 redis = pytest.importorskip("redis.asyncio", reason="the Redis client is not installed: pip install 'dashseek[redis]'")
@@ -340,7 +340,7 @@ async def test_a_redis_that_accepts_and_says_nothing_holds_no_call_up(monkeypatc
 
 
 async def test_a_redis_url_means_shared_limits(client: Any, url: str) -> None:
-    chosen = settings.load({}, None, {"DASHSEEK_REDIS_URL": url})
+    chosen = sources.load({}, None, {"DASHSEEK_REDIS_URL": url})
     async with limits.opened(chosen) as limiter:
         assert isinstance(limiter, redis_limiter.Shared)
         assert not refused(await limiter.reserve([], 1))

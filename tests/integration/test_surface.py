@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from proxy.server import routes
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from tests import caller
 from tests.integration.conftest import Pair
 from translators import faults

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from proxy.server import routes
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import ROOT, Served, StartServe, StartSimulator
 

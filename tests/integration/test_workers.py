@@ -17,7 +17,7 @@ import aiohttp
 import orjson
 import pytest
 
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from tests import caller, lint
 from tests.conftest import ROOT, Served, StartServe, StartSimulator
 

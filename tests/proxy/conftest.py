@@ -13,7 +13,7 @@ from typing import Protocol
 
 import pytest
 
-from config import models, settings
+from config import models, sources
 from proxy.call import exchange, gateway
 from proxy.metering import journal
 from proxy.server import lifecycle, routes
@@ -78,7 +78,7 @@ async def gateway_before(vocabulary: tokens.Vocabulary) -> AsyncIterator[StartGa
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(*targets: str, **chosen: object) -> Running:
-            said = settings.load({"upstream": targets, "port": 0, **chosen}, None, {})
+            said = sources.load({"upstream": targets, "port": 0, **chosen}, None, {})
             house = await stack.enter_async_context(gateway.open_gateway(said, models.load(said)))
             measured = metrics.Metrics(house)
             ended: list[tuple[exchange.Exchange, str]] = []

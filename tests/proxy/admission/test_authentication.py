@@ -7,7 +7,7 @@ import hashlib
 import pytest
 from multidict import CIMultiDict
 
-from config import settings
+from config import settings, sources
 from proxy.admission import authentication
 from translators import faults
 
@@ -15,11 +15,11 @@ KEY = "sk-0123456789abcdef"
 
 
 def chosen(**said: object) -> settings.Settings:
-    return settings.load({"upstream": ("http://127.0.0.1:1",), **said}, None, {})
+    return sources.load({"upstream": ("http://127.0.0.1:1",), **said}, None, {})
 
 
 def with_own_key(**said: object) -> settings.Settings:
-    return settings.load({"upstream": ("http://127.0.0.1:1",), **said}, None, {"DASHSEEK_UPSTREAM_API_KEY": "sk-own"})
+    return sources.load({"upstream": ("http://127.0.0.1:1",), **said}, None, {"DASHSEEK_UPSTREAM_API_KEY": "sk-own"})
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from config import models, settings, values
+from config import models, settings, sources, values
 from proxy.admission import keyring
 from translators import catalogue as catalogues
 from translators import dialogue, faults
 
-ROWS = tuple(dialogue.Model(**row) for row in models.load(settings.load({}, None, {})))
+ROWS = tuple(dialogue.Model(**row) for row in models.load(sources.load({}, None, {})))
 MODELS = catalogues.Catalogue(ROWS, {"qwen-turbo": "deepseek-v3"})
 SECRET = "sk-canary-0123456789"
 OTHER = "sk-canary-9876543210"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import proxy.admission
-from config import settings, values
+from config import settings, sources, values
 from proxy.admission import limits
 
 ALL = "all"
@@ -336,7 +336,7 @@ TestHistory.settings = hypothesis_settings(max_examples=100, stateful_step_count
 
 
 def test_a_call_takes_from_everyones_its_keys_and_its_models_allowance() -> None:
-    chosen = settings.load(
+    chosen = sources.load(
         {"limits": "rpm=9", "key_limits": "rpm=3", "model_limits": ("deepseek-r1=concurrency=1",)}, None, {}
     )
     everyone = limits.Scope("all", values.Limit(rpm=9))
@@ -345,11 +345,11 @@ def test_a_call_takes_from_everyones_its_keys_and_its_models_allowance() -> None
     assert limits.scopes(chosen, "deepseek-r1", "ab") == (everyone, limits.Scope("key:ab", values.Limit(rpm=3)), model)
     own = values.Limit(tpm=1)
     assert limits.scopes(chosen, "deepseek-r1", "ab", own) == (everyone, limits.Scope("key:ab", own), model)
-    assert limits.scopes(settings.load({}, None, {}), "deepseek-v3", "ab") == ()
+    assert limits.scopes(sources.load({}, None, {}), "deepseek-v3", "ab") == ()
 
 
 async def test_limits_are_in_memory_by_default() -> None:
-    async with limits.opened(settings.load({}, None, {})) as limiter:
+    async with limits.opened(sources.load({}, None, {})) as limiter:
         assert isinstance(limiter, limits.Memory)
 
 
@@ -357,7 +357,7 @@ async def test_a_redis_without_its_client_is_a_wrong_setting(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "redis", None)
     monkeypatch.delitem(sys.modules, "proxy.admission.redis_limiter", raising=False)
     monkeypatch.delattr(proxy.admission, "redis_limiter", raising=False)
-    chosen = settings.load({}, None, {"DASHSEEK_REDIS_URL": "redis://127.0.0.1:1"})
+    chosen = sources.load({}, None, {"DASHSEEK_REDIS_URL": "redis://127.0.0.1:1"})
     with pytest.raises(settings.SettingsError, match=r"pip install 'dashseek\[redis\]'"):
         async with limits.opened(chosen):
             raise AssertionError

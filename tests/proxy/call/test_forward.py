@@ -15,7 +15,7 @@ import pytest
 
 from proxy.call import relay, timeouts
 from proxy.downstream import sinks
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from tests import caller, lint
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import Running, StartGateway

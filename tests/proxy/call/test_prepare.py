@@ -12,7 +12,7 @@ import pytest
 from multidict import CIMultiDict
 
 from proxy.call import prepare
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway

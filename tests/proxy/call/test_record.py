@@ -12,7 +12,7 @@ import structlog.testing
 from proxy.call import record, timeouts
 from proxy.call.exchange import Exchange
 from proxy.metering import journal, ledger
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import StartSimulator
 from tests.faults import chaos

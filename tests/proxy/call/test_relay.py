@@ -11,7 +11,7 @@ from aiohttp import web
 
 from proxy.call import relay
 from proxy.downstream import sinks
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from tests import caller, lint
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway

@@ -71,7 +71,8 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[Any, ...]]
 
         wing, _, stem = name.rpartition(".")
         module = ModuleType(f"proxy.{name}")
-        module.__dict__.update({function: work, "Script": Script})
+        module.__dict__[function] = work
+        monkeypatch.setattr("proxy.simulation.wire.Script", Script)
         monkeypatch.setitem(sys.modules, f"proxy.{name}", module)
         monkeypatch.setattr(import_module(f"proxy.{wing}"), stem, module, raising=False)
         return calls

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from config import settings
+from config import settings, sources
 from proxy import vocabulary
 from proxy.commands import doctor, exit_codes
 
@@ -44,7 +44,7 @@ async def upstream(key: str = KEY, certificate: Path | None = None, status: int 
 
 def reading(*targets: str, environ: Mapping[str, str] = {}, **flags: object) -> Callable[[], settings.Settings]:
     flags = {"port": "0", "upstream": targets, **flags}
-    return lambda: settings.load(flags, None, environ, needs=("upstream",))
+    return lambda: sources.load(flags, None, environ, needs=("upstream",))
 
 
 async def seen(read: Callable[[], settings.Settings], environ: Mapping[str, str] = {}) -> dict[str, doctor.Finding]:

@@ -12,7 +12,7 @@ import structlog.testing
 
 from proxy.downstream import connection as entrance
 from proxy.downstream import listener
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import Running, StartGateway

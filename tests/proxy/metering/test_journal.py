@@ -13,7 +13,7 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from config import settings
+from config import settings, sources
 from proxy.metering import append_file, journal, ledger
 from translators import faults
 
@@ -202,7 +202,7 @@ async def test_opened_by_settings_it_writes_syncs_and_lets_go(path: Path, monkey
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(journal, "SYNC_EVERY_S", 0.001)
     monkeypatch.setattr(os, "fdatasync", lambda _: loop.call_soon_threadsafe(forced.set))
-    chosen = settings.load({"journal_file": str(path), "journal_max_bytes": "1"}, None, {})
+    chosen = sources.load({"journal_file": str(path), "journal_max_bytes": "1"}, None, {})
     before = os.listdir("/proc/self/fd")
     async with journal.opened(chosen) as book:
         entry = book.open(opening())
@@ -221,7 +221,7 @@ async def test_a_disk_that_fails_to_sync_is_logged_and_serving_goes_on(
     monkeypatch.setattr(journal, "SYNC_EVERY_S", 0.001)
     monkeypatch.setattr(os, "fdatasync", broken)
     with capture_logs() as logged:
-        async with journal.opened(settings.load({"journal_file": str(path)}, None, {})) as book:
+        async with journal.opened(sources.load({"journal_file": str(path)}, None, {})) as book:
             entry = book.open(opening())
             while not logged:  # noqa: ASYNC110 - nothing else tells that the line is there
                 await asyncio.sleep(0.002)
@@ -237,7 +237,7 @@ async def test_a_disk_that_never_answers_does_not_keep_the_process(path: Path, m
     monkeypatch.setattr(os, "fdatasync", lambda _: answers.wait(10))
     try:
         with capture_logs() as logged:
-            async with asyncio.timeout(5), journal.opened(settings.load({"journal_file": str(path)}, None, {})) as book:
+            async with asyncio.timeout(5), journal.opened(sources.load({"journal_file": str(path)}, None, {})) as book:
                 book.open(opening()).close(closing())
         assert [event["event"] for event in logged] == ["journal_sync_failed"]
         assert len(lines(path)) == 2
@@ -246,7 +246,7 @@ async def test_a_disk_that_never_answers_does_not_keep_the_process(path: Path, m
 
 
 async def test_none_is_asked_for_by_default() -> None:
-    async with journal.opened(settings.load({}, None, {})) as book:
+    async with journal.opened(sources.load({}, None, {})) as book:
         book.open(opening()).close(closing())
         assert (book.written, book.writable()) == (0, True)
 
@@ -255,7 +255,7 @@ async def test_a_file_that_cannot_be_written_is_a_wrong_setting(path: Path, monk
     """Issue 6: told at the start, with the setting's name."""
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(settings.SettingsError, match=r"^journal_file \(--journal-file\): cannot be written"):
-        async with journal.opened(settings.load({"journal_file": str(path)}, None, {})):
+        async with journal.opened(sources.load({"journal_file": str(path)}, None, {})):
             raise AssertionError
 
 

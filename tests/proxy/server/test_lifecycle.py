@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from config import settings
+from config import sources
 from proxy.server import lifecycle, routes
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import Running, StartGateway, no_file_left
@@ -40,7 +40,7 @@ async def told(front: Running) -> asyncio.Task[None]:
 async def test_a_port_in_use_is_an_error_and_leaves_nothing(gateway_before: StartGateway) -> None:
     front = await gateway_before("http://127.0.0.1:1")
     port = int(front.url.rpartition(":")[2])
-    chosen = settings.load({"upstream": ("http://127.0.0.1:1",), "port": port}, None, {})
+    chosen = sources.load({"upstream": ("http://127.0.0.1:1",), "port": port}, None, {})
     with pytest.raises(OSError, match="address already in use") as error:
         await lifecycle.start(routes.application(front.house), chosen)
     assert error.value.errno == errno.EADDRINUSE

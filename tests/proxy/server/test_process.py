@@ -10,7 +10,7 @@ from multidict import CIMultiDict
 from proxy.call import prepare
 from proxy.downstream import surface
 from proxy.server import routes
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway

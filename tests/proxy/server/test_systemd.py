@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from proxy.server import systemd
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import StartServe, StartSimulator
 from tests.proxy.conftest import no_file_left

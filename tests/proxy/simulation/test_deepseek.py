@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.simulation import deepseek
+from proxy.simulation import deepseek, refusals
 from proxy.simulation.deepseek import Json, Scale, Script
 from translators import tokens
 
@@ -77,7 +77,7 @@ def message(body: Json, script: Script, scale: Scale) -> Json:
 )
 def test_what_deepseek_refuses_is_refused_in_its_words(change: Json, text: str) -> None:
     """upstream.md A.1."""
-    assert text in (deepseek.fault(ASK | change, beta=False) or "")
+    assert text in (refusals.fault(ASK | change, beta=False) or "")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_what_deepseek_refuses_is_refused_in_its_words(change: Json, text: str) 
     ],
 )
 def test_what_deepseek_takes_is_taken(change: Json) -> None:
-    assert deepseek.fault(ASK | change, beta=False) is None
+    assert refusals.fault(ASK | change, beta=False) is None
 
 
 def test_a_prompt_without_room_for_its_answer_is_told_both_lengths(scale: Scale) -> None:
@@ -101,9 +101,9 @@ def test_a_prompt_without_room_for_its_answer_is_told_both_lengths(scale: Scale)
     body, script = {**PLAIN, "max_tokens": 100}, Script(context_tokens=104)
     answer = deepseek.compose(body, script, scale)
     assert "maximum context length is 104 tokens. However, you requested 105 tokens (5 in the messages" in str(
-        deepseek.too_long(answer, body, script)
+        refusals.too_long(answer, body, script)
     )
-    assert deepseek.too_long(answer, body, Script(context_tokens=105)) is None
+    assert refusals.too_long(answer, body, Script(context_tokens=105)) is None
 
 
 def test_thinking_is_on_unless_switched_off(scale: Scale) -> None:
@@ -116,7 +116,7 @@ def test_a_continued_turn_that_brings_its_chain_does_not_think_again(scale: Scal
     """spec OUT-9: the second leg of a budget."""
     prefix = {"role": "assistant", "content": "", "reasoning_content": "Hm.", "prefix": True}
     body = {**ASK, "messages": [*ASK["messages"], prefix]}
-    assert deepseek.fault(body, beta=True) is None
+    assert refusals.fault(body, beta=True) is None
     assert "reasoning_content" not in message(body, Script(), scale)
 
 

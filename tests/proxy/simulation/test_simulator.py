@@ -20,7 +20,8 @@ import pytest
 
 from proxy.commands import cli
 from proxy.commands import options as switches
-from proxy.simulation.simulator import Json, Script, Simulator
+from proxy.simulation.simulator import Simulator
+from proxy.simulation.wire import Json, Script
 
 Start = Callable[..., Awaitable[Simulator]]
 

@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 import proxy
-from config import settings
+from config import sources
 from proxy.metering import journal
 from proxy.telemetry import log_writer, logs
 
@@ -43,7 +43,7 @@ def said(log: Callable[[], object], *, terminal: bool = False, **chosen: object)
     with tempfile.TemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
         stderr = (Terminal if terminal else io.TextIOWrapper)(file, "utf-8")
         patch.setattr(sys, "stderr", stderr)
-        lines = logs.configure(settings.load({"upstream": ("http://127.0.0.1:1",), **chosen}, None, {}))
+        lines = logs.configure(sources.load({"upstream": ("http://127.0.0.1:1",), **chosen}, None, {}))
         log()
         lines.close()
         file.seek(0)
@@ -75,7 +75,7 @@ def test_a_logger_that_has_spoken_before_a_fork_writes_what_it_says_later_where_
     log = structlog.get_logger()
     with tempfile.TemporaryFile() as parents:
         logs.configure(
-            settings.load({"upstream": ("http://127.0.0.1:1",)}, None, {}), log_writer.Unthreaded(parents.fileno())
+            sources.load({"upstream": ("http://127.0.0.1:1",)}, None, {}), log_writer.Unthreaded(parents.fileno())
         )
         log.warning("serving")
         assert "call" in said(lambda: log.info("call", request_id="r"))
@@ -182,7 +182,7 @@ class Interrupted:
 async def test_a_signal_in_the_middle_of_a_line_does_not_wait_for_its_end() -> None:
     """Whoever writes a line has the lock for it."""
     lines = Interrupted()
-    logs.configure(settings.load({"upstream": ("http://127.0.0.1:1",)}, None, {}), lines)
+    logs.configure(sources.load({"upstream": ("http://127.0.0.1:1",)}, None, {}), lines)
     structlog.get_logger().info("call")
     await asyncio.sleep(0)
     assert [event in line for event, line in zip(("call", "log_level"), lines.written, strict=True)] == [True, True]

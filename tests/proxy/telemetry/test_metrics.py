@@ -14,7 +14,7 @@ import pytest
 from proxy.call import record
 from proxy.call.exchange import Exchange
 from proxy.metering import journal
-from proxy.simulation.simulator import Script
+from proxy.simulation.wire import Script
 from proxy.telemetry import log_writer, metrics
 from proxy.telemetry import series as tally
 from proxy.upstream import targets

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from config import settings
-from proxy.simulation.simulator import Script
+from config import sources
+from proxy.simulation.wire import Script
 from proxy.upstream import client, targets
 from tests.conftest import StartSimulator
 from translators import faults
@@ -24,7 +24,7 @@ TERMS = failures.Terms(input_limit=1000, own_key=False)
 
 @contextlib.asynccontextmanager
 async def before(*targets: str, **chosen: object) -> AsyncIterator[client.Upstream]:
-    async with client.opened(settings.load({"upstream": targets, **chosen}, None, {})) as upstreams:
+    async with client.opened(sources.load({"upstream": targets, **chosen}, None, {})) as upstreams:
         yield upstreams
 
 
@@ -234,7 +234,7 @@ class TestTls:
 
     def test_where_the_operator_says_whom_to_trust_nobody_else_is(self, certificate: Path) -> None:
         """As the setting says: a public authority cannot vouch for a host of the operator's own."""
-        chosen = settings.load({"upstream_ca_file": str(certificate / "cert.pem")}, None, {})
+        chosen = sources.load({"upstream_ca_file": str(certificate / "cert.pem")}, None, {})
         assert [dict(name for (name,) in one["subject"]) for one in client.trust(chosen).get_ca_certs()] == [
             {"commonName": "localhost"}
         ]

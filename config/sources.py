@@ -1,0 +1,162 @@
+"""Flags, environment and file into settings: where each was said, what was guessed, and every complaint at once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from config.settings import (
+    CONFIG_VARIABLE,
+    FLAGS,
+    KEY,
+    NAMES,
+    PREFIX,
+    SECRETS,
+    TABLES,
+    VARIABLES,
+    Settings,
+    SettingsError,
+)
+
+# A Service named `dashseek` makes Kubernetes set these in every pod beside it: they say nothing about us.
+SERVICE_LINK = re.compile(
+    r"\w+_SERVICE_(HOST|PORT\w*)=.*"
+    r"|\w+_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=.*"
+    r"|\w+_PORT=(tcp|udp|sctp)://.*"
+)
+# pydantic's own words for these are unclear, or repeat a part of the value.
+WORDINGS: Mapping[str, str] = {
+    "missing": "is missing",
+    "extra_forbidden": "there is no such field",
+    "path_not_file": "is not a file",
+    "path_type": "must be a path",
+    "byte_size": "must be a number of bytes, such as 16777216 or 16MiB",
+    "byte_size_unit": "must be a number of bytes, such as 16777216 or 16MiB",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """One thing an operator said.
+
+    name:   the setting it is about, or what they took for one
+    value:  as said: text, a list of texts, or a TOML value
+    origin: where they find it again: a flag, a variable, `file:line`
+    """
+
+    name: str
+    value: Any
+    origin: str
+
+
+def load(
+    flags: Mapping[str, object],
+    config_file: str | None,
+    environ: Mapping[str, str],
+    needs: Collection[str] = (),
+) -> Settings:
+    """Settle what flags, environment and file say.
+
+    flags:       by setting; None and () are flags that were not given
+    config_file: path of a TOML file; else `DASHSEEK_CONFIG` names it
+    environ:     the process's variables; an empty one counts as unset
+    needs:       settings this command cannot do without
+    errors:      SettingsError, with all complaints at once; alone that of a file which is not TOML
+    """
+    path = config_file or environ.get(CONFIG_VARIABLE)
+    said = [*(_file(path) if path else ()), *_environment(environ), *_flags(flags)]
+    misplaced = [_misplaced(saying) for saying in said]
+    chosen, origins = _settle(saying for saying, complaint in zip(said, misplaced, strict=True) if not complaint)
+    complaints = [*filter(None, misplaced), *(_missing(name) for name in needs if not chosen.get(name))]
+    try:
+        settings = Settings(**chosen, origins=origins)
+    except ValidationError as error:
+        raise SettingsError([*complaints, *(_complaint(detail, origins) for detail in error.errors())]) from None
+    if complaints:
+        raise SettingsError(complaints)
+    return settings
+
+
+def _file(path: str) -> Iterator[Saying]:
+    try:
+        text = Path(path).read_text("utf-8")
+        said = tomllib.loads(text)
+    except OSError as error:
+        raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from error
+    except ValueError as error:
+        raise SettingsError([f"{path}: is not TOML: {error}"]) from error
+    lines = _lines(text)
+    return (Saying(name, value, f"{path}:{lines.get(name, 1)}") for name, value in said.items())
+
+
+def _lines(text: str) -> dict[str, int]:
+    """The line each top-level name begins on, which tomllib does not tell."""
+    # Top-level keys stand before all tables, so keys inside tables, listed as well, can only come too late to matter.
+    begins = ((number, KEY.match(line)) for number, line in enumerate(text.splitlines(), 1))
+    return {key[1]: number for number, key in reversed([*begins]) if key}
+
+
+def _environment(environ: Mapping[str, str]) -> Iterator[Saying]:
+    for variable, text in sorted(environ.items()):
+        ours = variable.startswith(PREFIX) and variable != CONFIG_VARIABLE
+        if ours and text and not SERVICE_LINK.fullmatch(f"{variable}={text}"):
+            yield Saying(variable.removeprefix(PREFIX).lower(), text, variable)
+
+
+def _flags(flags: Mapping[str, object]) -> Iterator[Saying]:
+    return (Saying(name, value, FLAGS[name]) for name, value in flags.items() if value not in (None, ()))
+
+
+def _misplaced(saying: Saying) -> str | None:
+    if saying.name in SECRETS and saying.origin not in VARIABLES.values():
+        file = f"{saying.name}_file"
+        where = f"say it in {VARIABLES[saying.name]}" + f", or in a file of its own named by {file}" * (file in NAMES)
+        return f"{saying.name} ({saying.origin}): a secret does not belong here: {where}"
+    if saying.name in NAMES:
+        return None
+    return f"{saying.name} ({saying.origin}): there is no such setting{guess(saying.name, NAMES)}"
+
+
+def guess(word: str, words: Iterable[str]) -> str:
+    """What somebody may have meant, to end a complaint with; empty where nothing is near."""
+    close = difflib.get_close_matches(word, [*words], 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _settle(said: Iterable[Saying]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The strongest value of each setting and its origin; of a table, all parts, weakest first."""
+    chosen: dict[str, Any] = {}
+    origins = dict.fromkeys(NAMES, "default")
+    for name, value, origin in ((saying.name, saying.value, saying.origin) for saying in said):
+        whole = name in TABLES and name in chosen
+        chosen |= {name: [*chosen.get(name, ()), value] if name in TABLES else value}
+        origins |= {name: f"{origins[name]}, {origin}" if whole else origin}
+    if "upstream_api_key" not in chosen:
+        origins |= {"upstream_api_key": origins["upstream_api_key_file"]}
+    return chosen, origins
+
+
+def _missing(name: str) -> str:
+    return f"{name}: is missing: say it in {FLAGS[name]}, {VARIABLES[name]} or the file"
+
+
+def _complaint(detail: ErrorDetails, origins: Mapping[str, str]) -> str:
+    name, *inner = map(str, detail["loc"])
+    return f"{'.'.join([name, *inner])} ({origins[name]}): {explain(detail)}"
+
+
+def explain(detail: ErrorDetails) -> str:
+    """What pydantic found wrong, in an operator's words, without the value."""
+    wrong = WORDINGS.get(detail["type"], detail["msg"])
+    wrong = wrong.removeprefix("Value error, ").replace("Input should", "must")
+    return wrong + (
+        guess(str(detail["input"]), re.findall(r"'([\w.]+)'", wrong)) if detail["type"] == "literal_error" else ""
+    )

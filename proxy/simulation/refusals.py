@@ -1,0 +1,138 @@
+"""What api.deepseek.com refuses of a body, in its words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from proxy.simulation.deepseek import Answer, Json, Script, _offered, _stops, _text, _thinks, _wants
+
+_ROLES = ("system", "user", "assistant", "tool", "latest_reminder")
+_TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAX_STOPS = 16
+_DESERIALIZE = "Failed to deserialize the JSON body into the target type: "
+
+
+def _outside(body: Json, name: str, low: float, high: float, *, open_below: bool = False) -> bool:
+    value = body.get(name)
+    return value is not None and not (low < value <= high if open_below else low <= value <= high)
+
+
+def _forces_a_tool(body: Json) -> bool:
+    return body.get("tool_choice") not in (None, "auto", "none")
+
+
+def _lost_reasoning(body: Json) -> bool:
+    """Whether a turn of the running tool loop came back without its chain of thought."""
+    messages = body["messages"]
+    last_user = max((at for at, message in enumerate(messages) if message["role"] == "user"), default=-1)
+    loop = (message for message in messages[last_user + 1 :] if message["role"] == "assistant")
+    return any(message.get("reasoning_content") is None for message in loop)
+
+
+def _lonely_tool(body: Json) -> bool:
+    asked: set[str] = set()
+    for message in body["messages"]:
+        asked |= {call["id"] for call in message.get("tool_calls") or ()}
+        if message["role"] == "tool" and message.get("tool_call_id") not in asked:
+            return True
+    return False
+
+
+def _says_json(body: Json) -> bool:
+    return any("json" in _text(message).lower() for message in body["messages"])
+
+
+# What a body does wrong, and DeepSeek's words for it, in the order it looks (upstream.md A.1).
+_RULES: tuple[tuple[Callable[[Json], bool], str], ...] = (
+    (
+        lambda body: _outside(body, "max_tokens", 1, 393_216),
+        "Invalid max_tokens value, the valid range of max_tokens is [1, 393216]",
+    ),
+    (
+        lambda body: _outside(body, "temperature", 0, 2),
+        "Invalid temperature value, the valid range of temperature is [0, 2]",
+    ),
+    (
+        lambda body: _outside(body, "top_p", 0, 1, open_below=True),
+        "Invalid top_p value, the valid range of top_p is (0, 1.0]",
+    ),
+    (lambda body: _outside(body, "n", 1, 1), "Invalid n value (currently only n = 1 is supported)"),
+    (
+        lambda body: _outside(body, "top_logprobs", 0, 20),
+        "Invalid top_logprobs value, the valid range of top_logprobs is [0, 20]",
+    ),
+    (
+        lambda body: body.get("top_logprobs") is not None and not body.get("logprobs"),
+        "Invalid top_logprobs value, logprobs must be true to use top_logprobs",
+    ),
+    (
+        lambda body: len(_stops(body)) > _MAX_STOPS,
+        f"Invalid stop value, at most {_MAX_STOPS} stop sequences are supported",
+    ),
+    (
+        lambda body: body.get("stream_options") is not None and not body.get("stream"),
+        "stream_options should be set along with stream = true",
+    ),
+    (
+        lambda body: _wants(body) == "json_schema",
+        "response_format.type `json_schema` is unavailable now",
+    ),
+    (
+        lambda body: _wants(body) == "json_object" and not _says_json(body),
+        "Prompt must contain the word 'json' in some form to use 'response_format' of type 'json_object'.",
+    ),
+    (
+        lambda body: any(not _TOOL_NAME.fullmatch(tool["function"]["name"]) for tool in body.get("tools") or ()),
+        "Invalid 'tools[].function.name': string does not match pattern. Expected '^[a-zA-Z0-9_-]{1,64}$'.",
+    ),
+    (
+        lambda body: _thinks(body) and _forces_a_tool(body),
+        "Thinking mode does not support this tool_choice",
+    ),
+    (
+        lambda body: isinstance(body.get("tool_choice"), dict) and not _offered(body),
+        "tool_choice names a function that is not among the tools",
+    ),
+    (_lonely_tool, "Messages with role 'tool' must be a response to a preceding message with 'tool_calls'"),
+    (
+        lambda body: _thinks(body) and bool(body.get("tools")) and _lost_reasoning(body),
+        "The `reasoning_content` in the thinking mode must be passed back to the API.",
+    ),
+)
+
+
+def fault(body: Json, *, beta: bool) -> str | None:
+    """What is wrong with a body, in DeepSeek's words; None where nothing is.
+
+    beta:   whether the path was below `/beta`, where alone a prefix is continued
+    """
+    match body:
+        case {"model": str(), "messages": [_, *_] as messages} if all(isinstance(one, dict) for one in messages):
+            pass
+        case _:
+            return f"{_DESERIALIZE}expected an object with `model` and `messages`"
+    for at, message in enumerate(messages):
+        if message.get("role") not in _ROLES:
+            roles = ", ".join(f"`{role}`" for role in _ROLES)
+            return (
+                f"{_DESERIALIZE}messages[{at}].role: unknown variant `{message.get('role')}`, expected one of {roles}"
+            )
+    if messages[-1].get("prefix") and not beta:
+        return "prefix is a beta feature: use the base URL https://api.deepseek.com/beta"
+    try:
+        return next((text for broken, text in _RULES if broken(body)), None)
+    except (TypeError, KeyError, AttributeError) as error:
+        return f"{_DESERIALIZE}{error}"
+
+
+def too_long(answer: Answer, body: Json, script: Script) -> str | None:
+    """What is said to a prompt that leaves no room for its answer; None to one that does."""
+    prompt, wanted = answer.usage["prompt_tokens"], body.get("max_tokens") or 0
+    if prompt + wanted <= script.context_tokens:
+        return None
+    return (
+        f"This model's maximum context length is {script.context_tokens} tokens. However, you requested "
+        f"{prompt + wanted} tokens ({prompt} in the messages, {wanted} in the completion). "
+        "Please reduce the length of the messages or completion."
+    )
