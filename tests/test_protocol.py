@@ -16,11 +16,12 @@ import pytest
 from click import testing
 
 from config import settings
-from proxy.call import exchange
+from proxy.call import timeouts
+from proxy.downstream import surface
 from proxy.metering import journal
 from proxy.protocol import documents, phrases, probes, tables
 from proxy.server import routes
-from proxy.upstream import client
+from proxy.upstream import response
 from tests import caller, corpus, lint
 from tests.conftest import StartServe, StartSimulator
 from translators import dialogue, faults, pipe, tokens
@@ -143,8 +144,10 @@ def test_every_wait_and_every_line_of_the_journal_has_its_words() -> None:
     }
     # These are waits of the operator's side alone: for the record, and for a connection nobody uses.
     assert waits - {"cancel_drain_timeout", "cancel_drain_tokens", "upstream_keepalive_timeout"} == phrases.WAITS.keys()
-    timed = {wait.value: fault for wait, fault in exchange.EXPIRED.items() if wait.value in phrases.WAITS}
-    timed["connect_timeout"] = next(fault for _, fault, why in client.FAULTS if "connect_timeout" in why)
+    timed = {
+        wait.value: fault for wait, (fault, _) in timeouts.EXPIRIES.items() if fault and wait.value in phrases.WAITS
+    }
+    timed["connect_timeout"] = response.Slow.fault
     assert timed.keys() >= {"body_timeout", "first_token_timeout", "idle_timeout", "total_timeout", "drain_timeout"}
     for name, fault in timed.items():
         assert all(said.startswith(f"{fault.status} `{fault.code}`") for said in phrases.WAITS[name][1]), name
@@ -279,7 +282,7 @@ def test_an_example_sends_the_body_that_is_written_below_it(name: str, vocabular
 def test_every_path_and_every_bound_is_written_down() -> None:
     """HTTP-1…HTTP-4."""
     chosen = settings.Settings()
-    paths = [routes.GENERATION, routes.MULTIMODAL, routes.HEALTH, chosen.model_route]
+    paths = [surface.GENERATION, routes.MULTIMODAL, routes.HEALTH, chosen.model_route]
     bounds = [messages.MOST_TURNS, messages.MOST_CALLS, tools.MOST_TOOLS, rules.MOST_STOPS]
     waits = [f"{wait:g} s" for wait in (chosen.head_hold, chosen.heartbeat, chosen.usage_timeout)]
     said = [*(f"/{path}`".replace("//", "/") for path in paths if path), *(f"{bound:,}" for bound in bounds), *waits]

@@ -6,7 +6,6 @@ not asked: a dead upstream must not take every replica out of service. Source: s
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +13,7 @@ from aiohttp import hdrs, web
 
 from proxy.admin import docs
 from proxy.call.gateway import Gateway
+from proxy.downstream.phase import Lifecycle, Phase
 from proxy.telemetry import metrics, series
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.series import Reading
@@ -34,12 +34,15 @@ class Process:
     """The state of this process."""
 
     gateway: Gateway
-    draining: asyncio.Event
+    lifecycle: Lifecycle
     measured: Metrics
 
     def said(self) -> list[str]:
         """`reasons`, at once."""
-        found = {"draining": self.draining.is_set(), "journal not writable": not self.gateway.journal.writable()}
+        found = {
+            "draining": self.lifecycle.phase is not Phase.SERVING,
+            "journal not writable": not self.gateway.journal.writable(),
+        }
         return [reason for reason, holds in found.items() if holds]
 
     async def reasons(self) -> list[str]:

@@ -32,8 +32,8 @@ import translators
 from config import settings
 from proxy.admin import diagram
 from proxy.downstream import surface
-from proxy.server import routes
 from translators import faults
+from translators.dashscope import packets
 
 ROOM: Final = Path(__file__).parent
 PROTOCOL: Final = Path(translators.__file__).parent
@@ -234,7 +234,7 @@ async def _try(request: web.Request) -> web.StreamResponse:
     response = None
     try:
         async with request.app[CALLER].post(
-            request.app[surface.SERVED] + routes.GENERATION,
+            request.app[surface.SERVED] + surface.GENERATION,
             data=await request.read(),
             headers=headers,
             allow_redirects=False,
@@ -253,6 +253,6 @@ async def _try(request: web.Request) -> web.StreamResponse:
 
 
 def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
-    answer = surface.refused(fault, surface.request_id(request))
+    answer = surface.refused(fault, surface.request_id(request), packets.error)
     answer.headers["X-Request-Id"] = surface.request_id(request)
     return answer

@@ -10,10 +10,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiohttp import web
-
 from proxy.call.timeouts import CallTimeouts, Timeout
-from proxy.downstream.sinks import CallerGone, Sink
+from proxy.downstream.sinks import CallerGone, Response, Sink
 from translators import faults
 from translators.pipe import Pipe, State
 
@@ -22,11 +20,9 @@ class AbandonedCalls:
     """The calls of a gateway that may outlive their callers."""
 
     def __init__(self) -> None:
-        self._calls: set[asyncio.Task[web.StreamResponse]] = set()
+        self._calls: set[asyncio.Task[Response]] = set()
 
-    async def serve(
-        self, call: Coroutine[Any, Any, web.StreamResponse], leave: Callable[[], bool]
-    ) -> web.StreamResponse:
+    async def serve(self, call: Coroutine[Any, Any, Response], leave: Callable[[], bool]) -> Response:
         """Serve a call to its end, even if its caller leaves.
 
         leave: tells the call so; whether it goes on, else it is cancelled
@@ -65,22 +61,22 @@ class AbandonedSink:
     tokens. Source: spec MET-5.
     """
 
-    __slots__ = ("_clock", "_most", "_pipe", "_sink", "_tokens", "left")
+    __slots__ = ("_most", "_pipe", "_sink", "_timeouts", "_tokens", "left")
 
-    def __init__(self, sink: Sink, pipe: Pipe, clock: CallTimeouts, tokens: int) -> None:
+    def __init__(self, sink: Sink, pipe: Pipe, timeouts: CallTimeouts, tokens: int) -> None:
         self._sink = sink
         self._pipe = pipe
-        self._clock = clock
+        self._timeouts = timeouts
         self._tokens = tokens
         self._most = 0
         self.left = False
 
     def leave(self) -> None:
-        """The caller has left; said again, it changes nothing."""
+        """The caller has left; idempotent."""
         if not self.left:
             self.left = True
             self._most = self._pipe.answer.used().output + self._tokens
-            self._clock.end_within(Timeout.LEFT)
+            self._timeouts.end_within(Timeout.LEFT)
             self._sink.stop()
 
     async def write(self, frames: bytes) -> None:

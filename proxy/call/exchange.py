@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import aiohttp
 import structlog
 
 from proxy.admission.authentication import Admission
 from proxy.admission.limits import Reservation
-from proxy.call.timeouts import Expired, Timeout
+from proxy.call.timeouts import EXPIRIES, Expired, Timeout
 from proxy.metering.journal import Entry, Opening
+from proxy.upstream.response import UpstreamFailure
 from proxy.upstream.targets import Attempt
 from translators import faults
 from translators.dialogue import Call
@@ -25,56 +25,84 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-# What a wait that lasted too long is to the caller.
-EXPIRED: Final[Mapping[Timeout, faults.Fault]] = {
-    Timeout.BODY: faults.BODY_INVALID,
-    Timeout.FIRST_TOKEN: faults.TIMED_OUT,
-    Timeout.TOKEN: faults.TIMED_OUT,
-    Timeout.TOTAL: faults.TIMED_OUT,
-    Timeout.DRAIN: faults.UNAVAILABLE,
-    Timeout.LEFT: faults.TIMED_OUT,
-}
-
 
 class CallerStalled(Exception):  # noqa: N818 - named for what happened
     """The caller has not read for too long; there is nobody to tell."""
 
 
 @dataclass(slots=True)
-class Exchange:
-    """One call as its record will tell it.
+class Times:
+    """When the steps of a call happened, in the loop's time (s); None where they have not.
 
-    at_s:       wall clock, when it was received
-    received_s: loop time, as are the other times; ended_s: when its last byte was handed over
-    read_s:     when its body was there; answered_s: when the head of upstream's answer was
-    limited:    whether it was over a limit of ours
-    refusal:    how it failed, if it did
-    expired:    the wait that lasted too long, if one did
-    trace:      its spans, where there are some
-    unheard:    tells the call that its caller has left, where upstream is then read on; None where it is stopped
+    received_s:     its head was there
+    read_s:         its body was
+    sent_s:         the first upstream call was begun
+    answered_s:     the head of upstream's first answer was there
+    first_packet_s: the first packet, or the reply, was handed over
+    last_packet_s:  the newest one was
+    ended_s:        the last byte was: who leaves after this has not left early
     """
 
-    request_id: str
     received_s: float
-    at_s: float = field(default_factory=time.time)
-    caller: Admission | None = None
-    call: Call | None = None
-    attempts: list[Attempt] = field(default_factory=list)
-    pipe: Pipe | None = None
-    opening: Opening | None = None
-    entry: Entry | None = None
-    reservation: Reservation | None = None
-    bytes_out: int = 0
     read_s: float | None = None
     sent_s: float | None = None
     answered_s: float | None = None
     first_packet_s: float | None = None
     last_packet_s: float | None = None
     ended_s: float | None = None
+
+    def since_ms(self, moment_s: float | None) -> float | None:
+        """Milliseconds from the call's beginning to that moment, to a tenth."""
+        return None if moment_s is None else round((moment_s - self.received_s) * 1e3, 1)
+
+
+@dataclass(slots=True)
+class Books:
+    """Where a call is written down.
+
+    opening:     what was known of it when it was admitted; None before
+    entry:       its line in the journal, to be closed; None where it was never admitted
+    reservation: what was taken from its allowances; None where it has none, or was over a limit
+    trace:       its spans; None where calls are not traced
+    """
+
+    opening: Opening | None = None
+    entry: Entry | None = None
+    reservation: Reservation | None = None
+    trace: Trace | None = None
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One call as its record will tell it: who asks for what, and what has come of it so far.
+
+    request_id: the caller's, or ours (spec HTTP-6)
+    times:      when its steps happened
+    books:      where it is written down
+    at_s:       wall clock, when it was received
+    caller:     who was let in; None before
+    call:       what was asked for; None before it was read
+    pipe:       the way of its answer; None before it is ready to go
+    attempts:   the tries upstream, in order
+    bytes_out:  bytes of the body handed to the caller's socket, heartbeats apart
+    limited:    whether it was over a limit of ours
+    refusal:    how it failed, if it did
+    expired:    the wait that outlasted its limit, if one did
+    unheard:    tells the call that its caller has left, where upstream is then read on; None where it is stopped
+    """
+
+    request_id: str
+    times: Times
+    books: Books = field(default_factory=Books)
+    at_s: float = field(default_factory=time.time)
+    caller: Admission | None = None
+    call: Call | None = None
+    pipe: Pipe | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    bytes_out: int = 0
     limited: bool = False
     refusal: faults.Refusal | None = None
     expired: Timeout | None = None
-    trace: Trace | None = None
     unheard: Callable[[], None] | None = None
 
     def leave(self) -> bool:
@@ -85,18 +113,18 @@ class Exchange:
 
     def timing(self) -> str:
         """What has taken how long so far, in milliseconds, as the head of an answer says it (`Server-Timing`)."""
-        now_s = asyncio.get_running_loop().time()
-        said = []
-        if self.read_s is not None:
-            said.append(f"read;dur={(self.read_s - self.received_s) * 1e3:.1f}")
-            if self.sent_s is not None:
-                said.append(f"translate;dur={(self.sent_s - self.read_s) * 1e3:.1f}")
-                if self.answered_s is not None:
-                    said.append(f"upstream;dur={(self.answered_s - self.sent_s) * 1e3:.1f}")
+        times, now_s = self.times, asyncio.get_running_loop().time()
+        parts = []
+        if times.read_s is not None:
+            parts.append(f"read;dur={(times.read_s - times.received_s) * 1e3:.1f}")
+            if times.sent_s is not None:
+                parts.append(f"translate;dur={(times.sent_s - times.read_s) * 1e3:.1f}")
+                if times.answered_s is not None:
+                    parts.append(f"upstream;dur={(times.answered_s - times.sent_s) * 1e3:.1f}")
                 if self._speaks():
-                    said.append(f"first-token;dur={(now_s - self.sent_s) * 1e3:.1f}")
-        said.append(f"total;dur={(now_s - self.received_s) * 1e3:.1f}")
-        return ", ".join(said)
+                    parts.append(f"first-token;dur={(now_s - times.sent_s) * 1e3:.1f}")
+        parts.append(f"total;dur={(now_s - times.received_s) * 1e3:.1f}")
+        return ", ".join(parts)
 
     def _speaks(self) -> bool:
         """Whether there is something to put into a first packet."""
@@ -111,8 +139,8 @@ def refusal_of(error: Exception, exchange: Exchange) -> faults.Refusal:
         return error
     if isinstance(error, Expired):
         exchange.expired = error.wait
-        return faults.Refusal(EXPIRED[error.wait], f"{error.wait.value} fired")
-    if isinstance(error, aiohttp.ClientError):
-        return faults.Refusal(faults.UPSTREAM_BROKEN, f"{faults.CUT} ({type(error).__name__})")
+        return faults.Refusal(EXPIRIES[error.wait].fault or faults.TIMED_OUT, f"{error.wait.value} fired")
+    if isinstance(error, UpstreamFailure):
+        return error.refusal()
     log.error("bug", request_id=exchange.request_id, error=type(error).__name__, exc_info=error)
     return faults.Refusal(faults.INTERNAL, f"a bug ({type(error).__name__})")

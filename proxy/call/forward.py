@@ -7,10 +7,9 @@ from collections.abc import Callable, Hashable
 from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
-from aiohttp import web
 
 from proxy.call import relay
 from proxy.call.abandoned import AbandonedSink
@@ -18,13 +17,11 @@ from proxy.call.exchange import CallerStalled, Exchange, refusal_of
 from proxy.call.gateway import Gateway
 from proxy.call.prompt_count import Count
 from proxy.call.timeouts import CallTimeouts, Expired, Timeout
-from proxy.downstream.sinks import CallerGone, PacketSink, ReplySink, Sink
-from proxy.upstream import client
+from proxy.downstream.request import Request
+from proxy.downstream.sinks import CallerGone, Response, Sink
 from proxy.upstream.client import Post
+from proxy.upstream.response import completion_of, failure_of
 from translators.pipe import Pipe, State, Terms
-
-if TYPE_CHECKING:
-    pass
 
 log = structlog.get_logger()
 
@@ -47,7 +44,7 @@ class Forwarding:
     """
 
     gateway: Gateway
-    request: web.Request
+    request: Request
     exchange: Exchange
     pipe: Pipe
     terms: Terms
@@ -57,47 +54,46 @@ class Forwarding:
     kind: Hashable
     streams: bool
 
-    async def reply(self) -> web.Response:
+    async def reply(self) -> Response:
         """Serve the call as one JSON reply."""
-        whole = ReplySink(self.request, self.pipe)
+        reply = self.request.reply(self.pipe)
         try:
-            await self._relay(whole)
+            await self._relay(reply)
         finally:
             exchange = self.exchange
-            exchange.first_packet_s = exchange.last_packet_s = whole.sent_s
-            exchange.bytes_out = whole.bytes
-        return whole.response
+            exchange.times.first_packet_s = exchange.times.last_packet_s = reply.sent_s
+            exchange.bytes_out = reply.bytes
+        return reply.response
 
-    async def stream(self) -> web.StreamResponse:
+    async def stream(self) -> Response:
         """Serve the call as packets."""
-        settings = self.gateway.settings
-        downstream = PacketSink(
-            self.request, STREAM_HEADERS, self.pipe, hold_s=settings.head_hold, heartbeat_s=settings.heartbeat
+        gateway, times = self.gateway, self.exchange.times
+        packets = self.request.packets(
+            STREAM_HEADERS, self.pipe, hold_s=gateway.settings.head_hold, heartbeat_s=gateway.settings.heartbeat
         )
-        self.gateway.streams.add(downstream)
+        gateway.open_calls.streams += 1
         try:
-            await self._relay(downstream)
+            await self._relay(packets)
         finally:
-            self.gateway.streams.discard(downstream)
-            downstream.stop()
-            exchange = self.exchange
-            exchange.first_packet_s, exchange.last_packet_s = downstream.first_s, downstream.last_s
-            exchange.bytes_out = downstream.bytes
-        return await downstream.opened()
+            gateway.open_calls.streams -= 1
+            packets.stop()
+            times.first_packet_s, times.last_packet_s = packets.first_s, packets.last_s
+            self.exchange.bytes_out = packets.bytes
+        return await packets.opened()
 
     async def _relay(self, sink: Sink) -> None:
         """Run the upstream calls; a failure is raised while its status can still be sent, else it is the last frame."""
         try:
-            async with self.gateway.timed(Timeout.FIRST_TOKEN, self.exchange.received_s) as clock:
+            async with self.gateway.timed(Timeout.FIRST_TOKEN, self.exchange.times.received_s) as timeouts:
                 if self.gateway.settings.cancel_policy == "drain":
                     most = self.gateway.settings.cancel_drain_tokens
-                    sink = unheard = AbandonedSink(sink, self.pipe, clock, most)
+                    sink = unheard = AbandonedSink(sink, self.pipe, timeouts, most)
                     self.exchange.unheard = unheard.leave
-                await self._legs(sink, clock)
+                await self._legs(sink, timeouts)
         except CallerGone:
             raise
         except Exception as error:  # noqa: BLE001 - a stream that is open needs its last frame, whatever happened
-            if self.exchange.ended_s is not None:
+            if self.exchange.times.ended_s is not None:
                 return
             if sink.left:
                 self.exchange.refusal = refusal_of(error, self.exchange)
@@ -126,50 +122,50 @@ class Forwarding:
     async def _end(self, sink: Sink) -> None:
         await sink.close()
         if not sink.left:
-            self.exchange.ended_s = asyncio.get_running_loop().time()
+            self.exchange.times.ended_s = asyncio.get_running_loop().time()
 
-    async def _legs(self, sink: Sink, clock: CallTimeouts) -> None:
+    async def _legs(self, sink: Sink, timeouts: CallTimeouts) -> None:
         if self.terms.legs == 1:
-            await self._leg(sink, clock, 0)
+            await self._leg(sink, timeouts, 0)
             return
         try:
             async with asyncio.TaskGroup() as group:
                 for leg in range(self.terms.legs):
-                    group.create_task(self._leg(sink, clock, leg))
+                    group.create_task(self._leg(sink, timeouts, leg))
         except BaseExceptionGroup as failed:
             # The first failure has ended the others: they have nothing to add.
             raise failed.exceptions[0] from None
 
-    async def _leg(self, sink: Sink, clock: CallTimeouts, leg: int) -> None:
+    async def _leg(self, sink: Sink, timeouts: CallTimeouts, leg: int) -> None:
         """Move one answer, which may be that of two upstream calls (spec OUT-9)."""
-        await self._ask(self.post, sink, clock, leg)
+        await self._ask(self.post, sink, timeouts, leg)
         # Nobody would read what a second one says.
         if (chain := self.pipe.chain_over_budget(leg)) is not None and not sink.left:
             self.pipe.resume(leg)
-            await self._ask(self.resumed(chain), sink, clock, leg)
+            await self._ask(self.resumed(chain), sink, timeouts, leg)
 
-    async def _ask(self, post: Post, sink: Sink, clock: CallTimeouts, leg: int) -> None:
+    async def _ask(self, post: Post, sink: Sink, timeouts: CallTimeouts, leg: int) -> None:
         """Make one upstream call and move its answer."""
-        clock.enter(Timeout.FIRST_TOKEN)
-        if self.exchange.sent_s is None:
-            self.exchange.sent_s = asyncio.get_running_loop().time()
+        timeouts.enter(Timeout.FIRST_TOKEN)
+        if self.exchange.times.sent_s is None:
+            self.exchange.times.sent_s = asyncio.get_running_loop().time()
             self.count.beside()
         with closing(await self.gateway.upstreams.post(post, self.exchange.attempts)) as response:
-            if self.exchange.answered_s is None:
-                self.exchange.answered_s = asyncio.get_running_loop().time()
+            if self.exchange.times.answered_s is None:
+                self.exchange.times.answered_s = asyncio.get_running_loop().time()
             if response.status != HTTPStatus.OK:
-                raise await client.failure_of(response, self.terms.failures)
+                raise await failure_of(response, self.terms.failures)
             await self.count.wait()
             if response.content_type == "application/json":
-                frames = self.pipe.feed_completion(await client.completion_of(response), leg)
-                clock.enter(Timeout.CALLER)
+                frames = self.pipe.feed_completion(await completion_of(response), leg)
+                timeouts.enter(Timeout.CALLER)
                 await sink.write(frames)
             else:
                 usage_s = self.gateway.settings.usage_timeout
-                await relay.pump(response.content, sink, self.pipe, clock, leg=leg, usage_s=usage_s)
+                await relay.pump(response, sink, self.pipe, timeouts, leg=leg, usage_s=usage_s)
             self.exchange.refusal = self.pipe.refusal
             if self.pipe.state is State.ENDED:
-                clock.enter(Timeout.CALLER)
+                timeouts.enter(Timeout.CALLER)
                 await self._end(sink)
                 self._learn()
             if not (self.pipe.refusal or self.pipe.was_cut(leg) or self.pipe.chain_over_budget(leg)):

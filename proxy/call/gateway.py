@@ -15,7 +15,7 @@ from proxy.admission.keyring import Keyring
 from proxy.admission.limits import Limiter
 from proxy.call import abandoned
 from proxy.call.abandoned import AbandonedCalls
-from proxy.call.timeouts import CallTimeouts, Timeout
+from proxy.call.timeouts import CallTimeouts, OpenCalls, Timeout
 from proxy.metering import journal
 from proxy.metering.journal import Journal
 from proxy.upstream import client
@@ -42,8 +42,7 @@ class Gateway:
     abandoned_calls: calls that may outlive their callers
     spans:      where calls are told to a collector of traces, if they are
     offsets:  how far upstream's prompt templates are from ours (spec USE-5)
-    clocks:   the watches of open calls, for a drain to end
-    streams:  what open calls write their packets to
+    open_calls: the calls that are open, for a drain to end
     """
 
     settings: Settings
@@ -58,15 +57,14 @@ class Gateway:
     abandoned_calls: AbandonedCalls
     spans: Spans | None = None
     offsets: Offsets = field(default_factory=Offsets)
-    clocks: set[CallTimeouts] = field(default_factory=set)
-    streams: set[object] = field(default_factory=set)
+    open_calls: OpenCalls = field(default_factory=OpenCalls)
 
     def timed(self, wait: Timeout, since_s: float) -> CallTimeouts:
         """The watch of one call, which waits for this first; a drain finds it.
 
         since_s: loop time at which the call began
         """
-        return CallTimeouts(wait, self.limits_s, self.clocks, since_s)
+        return CallTimeouts(wait, self.limits_s, self.open_calls, since_s)
 
 
 def catalogue_of(settings: Settings, rows: Iterable[ModelRow]) -> Catalogue:

@@ -9,12 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
-from typing import Final
 
-import aiohttp
 import orjson
 import structlog
-from aiohttp import web
 
 from proxy.admission import authentication, limits
 from proxy.admission.authentication import Admission
@@ -25,7 +22,8 @@ from proxy.call.forward import Forwarding
 from proxy.call.gateway import Gateway
 from proxy.call.prompt_count import Count
 from proxy.call.timeouts import Expired, Timeout
-from proxy.downstream.sinks import CallerGone
+from proxy.downstream.request import Request
+from proxy.downstream.sinks import Response
 from proxy.metering import journal
 from proxy.metering.journal import Opening
 from proxy.telemetry import trace_context
@@ -39,25 +37,23 @@ from translators.pipe import Pipe, agreed
 
 log = structlog.get_logger()
 
-ENCODINGS: Final = ("identity", "gzip")
 
-
-async def generate(gateway: Gateway, request: web.Request, exchange: Exchange) -> web.StreamResponse:
+async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Response:
     """Serve one call."""
     try:
-        async with gateway.timed(Timeout.BODY, exchange.received_s):
+        async with gateway.timed(Timeout.BODY, exchange.times.received_s):
             ready = await _ready(gateway, request, exchange)
     except Expired as expired:
         raise refusal_of(expired, exchange) from None
     return await (ready.stream() if ready.streams else ready.reply())
 
 
-async def _ready(gateway: Gateway, request: web.Request, exchange: Exchange) -> Forwarding:
+async def _ready(gateway: Gateway, request: Request, exchange: Exchange) -> Forwarding:
     """Read and check a call until it is ready to go."""
     exchange.caller = caller = authentication.admit(request.headers, gateway.settings, gateway.keyring)
     check_headers(request.headers)
-    body = await _body(request)
-    exchange.read_s = asyncio.get_running_loop().time()
+    body = await request.body()
+    exchange.times.read_s = asyncio.get_running_loop().time()
     exchange.call = call = _read(gateway, request, body)
     if caller.known is not None:
         caller.known.check_model(call.model.id)
@@ -83,32 +79,15 @@ def check_headers(headers: Mapping[str, str]) -> None:
         raise faults.Refusal(faults.ENCRYPTED_BODY)
 
 
-def _read(gateway: Gateway, request: web.Request, body: bytes) -> Call:
+def _read(gateway: Gateway, request: Request, body: bytes) -> Call:
     return dashscope_call.translate(
         dashscope_call.read(body),
         gateway.catalogue,
         stream=wants_stream(request.headers),
-        path_model=request.match_info.get("model"),
+        path_model=request.path_model,
         strict_thinking=gateway.settings.strict_thinking,
         decode=gateway.vocabulary.decode_bytes,
     )
-
-
-async def _body(request: web.Request) -> bytes:
-    """The call's body, inflated, within its limit of size (spec HTTP-11)."""
-    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ENCODINGS:
-        raise faults.Refusal(faults.BODY_INVALID, "neither plain nor gzip")
-    if (request.content_length or 0) > request.client_max_size:
-        raise faults.Refusal(faults.BODY_TOO_LARGE)
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise faults.Refusal(faults.BODY_TOO_LARGE) from None
-    except ConnectionError:
-        # So it is told where the handler is not cancelled for it.
-        raise CallerGone from None
-    except (aiohttp.ClientError, web.RequestPayloadError, aiohttp.http_exceptions.HttpProcessingError) as error:
-        raise faults.Refusal(faults.BODY_INVALID, f"unreadable body ({type(error).__name__})") from None
 
 
 async def _counting(gateway: Gateway, call: Call, body: Body) -> Count:
@@ -122,7 +101,7 @@ async def _counting(gateway: Gateway, call: Call, body: Body) -> Count:
 
 async def _prepared(
     gateway: Gateway,
-    request: web.Request,
+    request: Request,
     exchange: Exchange,
     call: Call,
     caller: Admission,
@@ -132,7 +111,7 @@ async def _prepared(
     upstream_model = upstream_id(call, dialect)
     body = translate(call, dialect, upstream_model=upstream_model)
     kind = prompt.offset_key(call, upstream_model, body.effort)
-    exchange.opening = _opening(exchange, call, caller, upstream_model)
+    exchange.books.opening = _opening(exchange, call, caller, upstream_model)
     count = await _counting(gateway, call, body)
     if count.tokens is not None and count.tokens > model.input_tokens:
         raise faults.Refusal(faults.input_length(model.input_tokens))
@@ -149,8 +128,9 @@ async def _prepared(
     )
     exchange.pipe = pipe = Pipe(call, terms, gateway.vocabulary)
     count.tell(lambda tokens: pipe.count_prompt(tokens, gateway.offsets.get(kind)))
-    exchange.entry = gateway.journal.open(exchange.opening)
-    traced = exchange.trace.onward(exchange.opening) if exchange.trace else trace_context.passed_on(request.headers)
+    exchange.books.entry = gateway.journal.open(exchange.books.opening)
+    trace = exchange.books.trace
+    traced = trace_context.passed_on(request.headers) if trace is None else trace.onward(exchange.books.opening)
     known_as = {"X-Request-Id": exchange.request_id, **traced}
 
     def post(body: Body) -> Post:
@@ -175,7 +155,7 @@ async def _let_in(gateway: Gateway, exchange: Exchange, call: Call, count: Count
     if isinstance(got, Refused):
         exchange.limited = True
         raise faults.Refusal(got.fault, "over a limit")
-    exchange.reservation = got
+    exchange.books.reservation = got
 
 
 def _chain(call: Call) -> int:

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Final
 
-import aiohttp
 import structlog
 
 from proxy.call.exchange import Exchange
-from proxy.call.timeouts import Timeout
+from proxy.call.timeouts import EXPIRIES
 from proxy.metering import journal
 from proxy.metering.journal import Closing, Journal, Outcome, Times
+from proxy.upstream.response import Result
 from translators import dialogue, faults
 from translators.dashscope import shapes
 from translators.usage import Basis
@@ -44,15 +44,6 @@ LEVELS: Final[Mapping[faults.Blame, int]] = {
     "operator": logging.ERROR,
     "proxy": logging.ERROR,
 }
-EXPIRED: Final[Mapping[Timeout, Outcome]] = {
-    Timeout.BODY: Outcome.TIMEOUT_BODY,
-    Timeout.FIRST_TOKEN: Outcome.TIMEOUT_FIRST_TOKEN,
-    Timeout.TOKEN: Outcome.TIMEOUT_IDLE,
-    Timeout.CALLER: Outcome.CLIENT_STALLED,
-    Timeout.TOTAL: Outcome.TIMEOUT_TOTAL,
-    Timeout.DRAIN: Outcome.SHUTDOWN_CUT,
-    Timeout.LEFT: Outcome.CLIENT_GONE_MID_STREAM,
-}
 MODERATED: Final[Mapping[faults.Fault, Outcome]] = {
     faults.INPUT_MODERATED: Outcome.MODERATED_INPUT,
     faults.OUTPUT_MODERATED: Outcome.MODERATED_OUTPUT,
@@ -69,17 +60,17 @@ GONE: Final = frozenset(
 def settle(exchange: Exchange, end: End, journal: Journal) -> Closing:
     """Write down how a call ended, and give back what it had reserved and not used; what was written."""
     closing = _closing(exchange, outcome_of(exchange, end))
-    if exchange.entry is not None:
-        exchange.entry.close(closing)
-    elif exchange.opening is not None:
-        journal.turn_away(exchange.opening, closing)
-    if exchange.reservation is not None:
+    if exchange.books.entry is not None:
+        exchange.books.entry.close(closing)
+    elif exchange.books.opening is not None:
+        journal.turn_away(exchange.books.opening, closing)
+    if exchange.books.reservation is not None:
         if closing["basis"] == "none":
-            exchange.reservation.refund()
+            exchange.books.reservation.refund()
         else:
-            exchange.reservation.settle(closing["generated"]["total_tokens"])
-    if exchange.trace is not None:
-        exchange.trace.end(exchange.request_id, closing, _finish_reasons(exchange))
+            exchange.books.reservation.settle(closing["generated"]["total_tokens"])
+    if exchange.books.trace is not None:
+        exchange.books.trace.end(exchange.request_id, closing, _finish_reasons(exchange))
     _to_log(exchange, closing)
     return closing
 
@@ -94,7 +85,7 @@ def outcome_of(exchange: Exchange, end: End) -> Outcome:
     if end is End.LEFT:
         return Outcome.CLIENT_GONE_MID_STREAM if packets else Outcome.CLIENT_GONE_BEFORE_FIRST_PACKET
     if exchange.expired is not None:
-        return EXPIRED[exchange.expired]
+        return EXPIRIES[exchange.expired].outcome
     if exchange.refusal is None:
         return Outcome.OK
     return _failed(exchange, exchange.refusal)
@@ -110,7 +101,7 @@ def _failed(exchange: Exchange, refusal: faults.Refusal) -> Outcome:
         return Outcome.INTERNAL_ERROR
     if not exchange.attempts:
         return Outcome.REJECTED
-    if exchange.attempts[-1].result == aiohttp.ConnectionTimeoutError.__name__:
+    if exchange.attempts[-1].result is Result.SLOW:
         return Outcome.TIMEOUT_CONNECT
     return Outcome.UPSTREAM_CUT if refusal.cause.startswith(faults.CUT) else Outcome.UPSTREAM_ERROR
 
@@ -136,7 +127,7 @@ def _closing(exchange: Exchange, outcome: Outcome) -> Closing:
         "packets": exchange.pipe.packets if exchange.pipe else 0,
         "bytes_out": exchange.bytes_out,
         "attempts": [
-            {"target": attempt.target, "result": attempt.result, "reused": attempt.reused}
+            {"target": attempt.target, "result": attempt.word, "reused": attempt.reused}
             for attempt in exchange.attempts
         ],
         "t": _times(exchange),
@@ -172,16 +163,12 @@ def _drift(exchange: Exchange) -> int | None:
 
 
 def _times(exchange: Exchange) -> Times:
-    start_s = exchange.received_s
-
-    def since(moment_s: float | None) -> float | None:
-        return None if moment_s is None else round((moment_s - start_s) * 1e3, 1)
-
+    times = exchange.times
     return {
-        "upstream_sent": since(exchange.sent_s),
-        "first_packet": since(exchange.first_packet_s),
-        "last_packet": since(exchange.last_packet_s),
-        "closed": round((asyncio.get_running_loop().time() - start_s) * 1e3, 1),
+        "upstream_sent": times.since_ms(times.sent_s),
+        "first_packet": times.since_ms(times.first_packet_s),
+        "last_packet": times.since_ms(times.last_packet_s),
+        "closed": round((asyncio.get_running_loop().time() - times.received_s) * 1e3, 1),
     }
 
 
@@ -189,12 +176,12 @@ def _to_log(exchange: Exchange, closing: Closing) -> None:
     """The one log line of a call: the journal's fields, flat, and the cause."""
     told = exchange.refusal if closing["status"] != CLIENT_GONE_STATUS else None
     level = LEVELS[told.fault.blame] if told else logging.INFO
-    opening: Mapping[str, object] = exchange.opening or {
+    opening: Mapping[str, object] = exchange.books.opening or {
         "request_id": exchange.request_id,
         "key_id": exchange.caller.fingerprint if exchange.caller else None,
     }
     # Behind a colon come upstream's own words, and some upstreams repeat the prompt in theirs (FastAPI's 422).
     cause = exchange.refusal.cause.partition(": ")[0] if exchange.refusal else None
-    if exchange.trace is not None:
-        opening = {**opening, "trace_id": exchange.trace.id}
+    if exchange.books.trace is not None:
+        opening = {**opening, "trace_id": exchange.books.trace.id}
     log.log(level, "call", **{name: said for name, said in opening.items() if name != "at"}, **closing, cause=cause)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 
-import aiohttp
-
 from proxy.call.timeouts import CallTimeouts, Timeout
 from proxy.downstream.sinks import Sink
+from proxy.upstream.response import Broken, Response
 from translators.pipe import Pipe
 
 # What is read is written before more is read. A cumulative packet holds the whole text so far, so that the bytes of one
@@ -22,10 +21,10 @@ LEFTOVER_S = 0.25
 
 
 async def pump(
-    content: aiohttp.StreamReader,
+    response: Response,
     sink: Sink,
     pipe: Pipe,
-    clock: CallTimeouts,
+    timeouts: CallTimeouts,
     *,
     leg: int,
     usage_s: float,
@@ -34,44 +33,44 @@ async def pump(
     progress = 0
     while pipe.is_open(leg):
         if pipe.awaits_usage(leg):
-            if frames := await _last_words(content, pipe, leg, usage_s):
-                clock.enter(Timeout.CALLER)
+            if frames := await _last_words(response, pipe, leg, usage_s):
+                timeouts.enter(Timeout.CALLER)
                 await sink.write(frames)
             return
-        wire = await content.read(READ_BYTES)
+        wire = await response.read(READ_BYTES)
         frames = pipe.feed(wire, leg) if wire else pipe.eof(leg)
         if frames:
-            clock.enter(Timeout.CALLER)
+            timeouts.enter(Timeout.CALLER)
             await sink.write(frames)
-            clock.enter(Timeout.TOKEN)
+            timeouts.enter(Timeout.TOKEN)
         elif (grown := pipe.generated(leg)) > progress:
             # Tokens that are held back (calls not yet whole, the start of a stop) are tokens too; comments are not.
             progress = grown
-            clock.enter(Timeout.TOKEN)
+            timeouts.enter(Timeout.TOKEN)
             sink.hold()
 
 
-async def _last_words(content: aiohttp.StreamReader, pipe: Pipe, leg: int, usage_s: float) -> bytes:
+async def _last_words(response: Response, pipe: Pipe, leg: int, usage_s: float) -> bytes:
     """The answer is complete: wait a little for its usage, then finish with or without it (spec SSE-8)."""
     try:
         async with asyncio.timeout(usage_s):
             while pipe.awaits_usage(leg):
-                wire = await content.readany()
+                wire = await response.read(READ_BYTES)
                 if frames := pipe.feed(wire, leg) if wire else pipe.eof(leg):
                     return frames
-    except (TimeoutError, aiohttp.ClientError):
+    except (TimeoutError, Broken):
         # An upstream that breaks off now owes us nothing but its figures.
         return pipe.release(leg)
     return b""
 
 
-async def drop_leftover(response: aiohttp.ClientResponse) -> None:
+async def drop_leftover(response: Response) -> None:
     """Read what upstream still says after the finish, so that its connection is clean for the next call."""
-    if response.content.at_eof():
+    if response.at_end():
         return
     try:
         async with asyncio.timeout(LEFTOVER_S):
-            while await response.content.readany():
+            while await response.read(READ_BYTES):
                 pass
-    except (TimeoutError, aiohttp.ClientError):
+    except (TimeoutError, Broken):
         response.close()

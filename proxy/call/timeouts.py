@@ -7,14 +7,17 @@ and looks, when it fires, how long the present wait has lasted. Source: spec ERR
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
+
+from proxy.metering.journal import Outcome
+from translators import faults
 
 
 class Timeout(Enum):
-    """What a call can be waiting for; the value is the setting that limits it."""
+    """What a call can be waiting for; the value is the setting that limits it (see `EXPIRIES`)."""
 
     __hash__ = object.__hash__  # in C; an `Enum` hashes its name, in Python
 
@@ -26,6 +29,27 @@ class Timeout(Enum):
     DRAIN = "drain_timeout"
     LEFT = "cancel_drain_timeout"
 
+
+class Expiry(NamedTuple):
+    """What a wait that has outlasted its limit means.
+
+    fault:   what the caller is told; None where there is nobody to tell
+    outcome: the word of the record
+    """
+
+    fault: faults.Fault | None
+    outcome: Outcome
+
+
+EXPIRIES: Final[Mapping[Timeout, Expiry]] = {
+    Timeout.BODY: Expiry(faults.BODY_INVALID, Outcome.TIMEOUT_BODY),
+    Timeout.FIRST_TOKEN: Expiry(faults.TIMED_OUT, Outcome.TIMEOUT_FIRST_TOKEN),
+    Timeout.TOKEN: Expiry(faults.TIMED_OUT, Outcome.TIMEOUT_IDLE),
+    Timeout.CALLER: Expiry(None, Outcome.CLIENT_STALLED),
+    Timeout.TOTAL: Expiry(faults.TIMED_OUT, Outcome.TIMEOUT_TOTAL),
+    Timeout.DRAIN: Expiry(faults.UNAVAILABLE, Outcome.SHUTDOWN_CUT),
+    Timeout.LEFT: Expiry(faults.TIMED_OUT, Outcome.CLIENT_GONE_MID_STREAM),
+}
 
 # TOTAL runs from the start of the call, LEFT from its caller's leaving, DRAIN comes from outside and may be 0: none of
 # them is a wait to enter.
@@ -43,12 +67,47 @@ class Expired(Exception):  # noqa: N818 - named for what happened
         self.wait = wait
 
 
+class OpenCalls:
+    """The calls that are open: how many there are, and a way to end them all.
+
+    streams: how many of them write packets
+    """
+
+    __slots__ = ("_timeouts", "streams")
+
+    def __init__(self) -> None:
+        self._timeouts: set[CallTimeouts] = set()
+        self.streams = 0
+
+    def __len__(self) -> int:
+        return len(self._timeouts)
+
+    def __contains__(self, timeouts: CallTimeouts) -> bool:
+        return timeouts in self._timeouts
+
+    def __iter__(self) -> Iterator[CallTimeouts]:
+        return iter(self._timeouts)
+
+    def add(self, timeouts: CallTimeouts) -> None:
+        """A call begins to wait."""
+        self._timeouts.add(timeouts)
+
+    def discard(self, timeouts: CallTimeouts) -> None:
+        """It has ended."""
+        self._timeouts.discard(timeouts)
+
+    def expire(self, timeout: Timeout) -> None:
+        """End every call that is open, as if it had waited too long for this."""
+        for timeouts in tuple(self._timeouts):
+            timeouts.expire(timeout)
+
+
 class CallTimeouts:
     """An async context that ends with `Expired` when the present wait has lasted too long.
 
     wait:     what is waited for at first
     limits_s: seconds each wait may last
-    open_:    where the watch is found from outside, as long as its context lives
+    open_calls: where it is found from outside, as long as its context lives
     since_s:  loop time from which TOTAL counts
     """
 
@@ -66,9 +125,7 @@ class CallTimeouts:
         "wait",
     )
 
-    def __init__(
-        self, wait: Timeout, limits_s: Mapping[Timeout, float], open_: set[CallTimeouts], since_s: float
-    ) -> None:
+    def __init__(self, wait: Timeout, limits_s: Mapping[Timeout, float], open_calls: OpenCalls, since_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._limits_s = limits_s
         # Often enough that changing to a shorter wait is not noticed late.
@@ -76,7 +133,7 @@ class CallTimeouts:
         self._timeout = asyncio.timeout(None)
         self._handle: asyncio.TimerHandle | None = None
         self._expired: Timeout | None = None
-        self._open = open_
+        self._open = open_calls
         self._deadline = since_s + limits_s[Timeout.TOTAL]
         self._deadline_of = Timeout.TOTAL
         self.enter(wait)

@@ -23,7 +23,7 @@ import click
 from proxy.commands import exit_codes, help_texts, options
 from proxy.commands.exit_codes import Exit
 from proxy.commands.options import Sectioned
-from proxy.telemetry import installed, versions
+from proxy.telemetry import installed
 
 if TYPE_CHECKING:
     from config.models import ModelRow
@@ -92,8 +92,8 @@ def dashseek() -> None:
 def version() -> str:
     """One line: ours, Python's and aiohttp's version, which a bug report begins with."""
     return (
-        f"{versions.DISTRIBUTION} {versions.of(versions.DISTRIBUTION)} "
-        f"(Python {platform.python_version()}, aiohttp {versions.of('aiohttp')})"
+        f"{installed.DISTRIBUTION} {installed.version_of(installed.DISTRIBUTION)} "
+        f"(Python {platform.python_version()}, aiohttp {installed.version_of('aiohttp')})"
     )
 
 
@@ -102,7 +102,7 @@ def _serve() -> click.Command:
 
     def run(config: str | None, **flags: object) -> None:
         chosen, rows = _settle(flags, config)
-        _inspect_the_house()
+        _inspect_installation()
         from proxy.server import process
 
         _end_with(lambda: process.serve(chosen, rows))
@@ -129,7 +129,7 @@ def _settled(read: Callable[[], Settled]) -> Settled:
 
 def _demo() -> click.Command:
     def run(once: bool, port: int) -> None:
-        _inspect_the_house()
+        _inspect_installation()
         from proxy.commands import demo
 
         _end_with(lambda: demo.run(once=once, port=port))
@@ -145,7 +145,7 @@ def _simulate() -> click.Command:
     from proxy.simulation.wire import Script
 
     def run(host: str, port: int, **switches: Any) -> None:
-        _inspect_the_house()
+        _inspect_installation()
         _end_with(lambda: simulator.run(Script(**switches), host, port))
 
     host = click.Option(
@@ -312,9 +312,11 @@ def _version_command() -> click.Command:
     )
 
 
-def _inspect_the_house() -> None:
+def _inspect_installation() -> None:
     """Refuse to run where the code that would run, or parse, is not the code that was tested."""
-    for complaint in (installed.room_complaint(), installed.parser_complaint()):
+    from proxy.downstream import listener
+
+    for complaint in (installed.room_complaint(), listener.parser_complaint()):
         if complaint is not None:
             raise WrongSetting(complaint)
 

@@ -19,6 +19,7 @@ from config import models, sources
 from proxy import vocabulary
 from proxy.call.exchange import Exchange
 from proxy.call.gateway import open_gateway
+from proxy.downstream import surface
 from proxy.server import lifecycle, routes
 from proxy.simulation import llamacpp
 from proxy.simulation.simulator import Simulator
@@ -94,8 +95,8 @@ async def _demo(*, once: bool, port: int) -> int:
         if once:
             await running.stop()
         else:
-            click.echo(TO_PASTE.format(url=running.url, path=routes.GENERATION, key=KEY))
-            await running.until_told_to_stop(gateway.clocks)
+            click.echo(TO_PASTE.format(url=running.url, path=surface.GENERATION, key=KEY))
+            await running.until_told_to_stop(gateway.open_calls)
     return 1 if seen.complaints else 0
 
 
@@ -116,7 +117,7 @@ async def _show(url: str) -> Seen:
     seen = Seen()
     async with (
         aiohttp.ClientSession() as session,
-        session.post(url + routes.GENERATION, json=CALL, headers=headers) as got,
+        session.post(url + surface.GENERATION, json=CALL, headers=headers) as got,
     ):
         if got.content_type != "text/event-stream":
             seen.complaints.append(f"answered with {got.status}: {await got.text()}")

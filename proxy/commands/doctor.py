@@ -27,7 +27,7 @@ from config.settings import Settings, SettingsError
 from proxy import vocabulary
 from proxy.commands.exit_codes import Exit
 from proxy.downstream import listener
-from proxy.telemetry import installed, versions
+from proxy.telemetry import installed
 from proxy.upstream import client as upstream
 from proxy.vocabulary import VocabularyError
 
@@ -99,15 +99,15 @@ async def findings(read: Callable[[], Settings], environ: Mapping[str, str]) -> 
 
 
 def _python() -> Finding:
-    found = f"{platform.python_version()}, dashseek {versions.of(versions.DISTRIBUTION)}"
+    found = f"{platform.python_version()}, dashseek {installed.version_of(installed.DISTRIBUTION)}"
     if sys.version_info < OLDEST:
         return Finding("fail", "python", found, "use Python 3.11 or newer")
     return Finding("ok", "python", found)
 
 
 def _parser() -> Finding:
-    found = f"aiohttp {versions.of('aiohttp')}"
-    if (complaint := installed.parser_complaint()) is not None:
+    found = f"aiohttp {installed.version_of('aiohttp')}"
+    if (complaint := listener.parser_complaint()) is not None:
         return Finding("fail", "parser", found, complaint)
     return Finding("ok", "parser", f"{found} with its C parser")
 

@@ -18,9 +18,8 @@ import structlog
 from aiohttp import hdrs, http_exceptions, web
 
 from config.settings import Settings
-from proxy.downstream.surface import CUTTING, LEAVING, VIA, Misframed, _request_id, refused, request_id
+from proxy.downstream.surface import VIA, Failure, Misframed, new_request_id, refused, request_id
 from translators import faults
-from translators.dashscope import packets
 
 log = structlog.get_logger()
 
@@ -53,17 +52,6 @@ def kernels_clock(write_timeout_s: float) -> Mapping[int, int]:
         "TCP_KEEPINTVL": max(1, int(write_timeout_s / KEEPALIVE_PROBES)),
     }
     return {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
-
-
-def too_late(request: web.Request) -> bool:
-    """Whether the process leaves without this call; but a connection that it took still brings its first one.
-
-    An ingress has no other way to learn of the end than that it cannot connect any more.
-    """
-    if request.app[CUTTING].is_set():
-        return True
-    connection = request.protocol
-    return request.app[LEAVING].is_set() and (not isinstance(connection, Connection) or connection.has_answered)
 
 
 class Answered(ConnectionError):  # noqa: N818 - named for what happened
@@ -107,18 +95,22 @@ class Connection(web.RequestHandler):
         "_begun",
         "_beyond",
         "_clock",
+        "_count",
+        "_failure",
         "_header_timeout_s",
         "_kernels_clock",
         "_malformed",
-        "_room",
         "has_answered",
     )
 
-    def __init__(self, server: web.Server, malformed: Flood, room: ConnectionCount, settings: Settings) -> None:
+    def __init__(
+        self, server: web.Server, malformed: Flood, count: ConnectionCount, settings: Settings, failure: Failure
+    ) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(server, loop=loop, keepalive_timeout=settings.keepalive_timeout, lingering_time=LINGER_S)
         self._malformed = malformed
-        self._room = room
+        self._count = count
+        self._failure = failure
         self._beyond = False
         self.has_answered = False
         self._header_timeout_s = settings.header_timeout
@@ -134,9 +126,9 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A connection that says nothing at all has as long as one that says half."""
         super().connection_made(transport)
-        self._room.open += 1
-        self._beyond = self._room.open > self._room.most
-        if self._room.open > self._room.most + REFUSED_AT_ONCE:
+        self._count.open += 1
+        self._beyond = self._count.open > self._count.most
+        if self._count.open > self._count.most + REFUSED_AT_ONCE:
             self.force_close()
             return
         for option, value in self._kernels_clock.items():
@@ -160,7 +152,7 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nothing is waited for any more."""
-        self._room.open -= 1
+        self._count.open -= 1
         self._stop_clock()
         super().connection_lost(exc)
 
@@ -187,7 +179,7 @@ class Connection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Say in our words what aiohttp refuses before any handler: an `Expect` it does not know."""
         if isinstance(resp, web.HTTPException):
-            resp = refused(faults.BODY_INVALID, request_id(request))
+            resp = refused(faults.BODY_INVALID, request_id(request), self._failure)
             resp.force_close()
         self.has_answered = True
         return await super().finish_response(request, resp, start_time)
@@ -196,22 +188,22 @@ class Connection(web.RequestHandler):
         """Answer without reading, and let what is still coming go by for a moment: an end at once would reset it."""
         if not self._begun:
             self._begun = True
-            known_as = _request_id("")
-            self._room.flood.note("max_connections", known_as)
+            known_as = new_request_id()
+            self._count.flood.note("max_connections", known_as)
             self._answer(faults.OVERLOADED, known_as)
             if self._clock is not None:
                 self._clock.cancel()
             self._clock = self._loop.call_later(LINGER_S, self.force_close)
 
     def _too_late(self) -> None:
-        known_as = _request_id("")
+        known_as = new_request_id()
         self._malformed.note("header_timeout", known_as)
         self._answer(faults.TIMED_OUT, known_as)
         self.force_close()
 
     def _answer(self, fault: faults.Fault, known_as: str) -> None:
         """Write an answer past aiohttp's: there is no request that a response could belong to."""
-        body = packets.error(fault, known_as)
+        body = self._failure(fault, known_as)
         head = (
             f"HTTP/1.1 {fault.status} {HTTPStatus(fault.status).phrase}",
             "Content-Type: application/json",

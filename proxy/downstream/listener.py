@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
-from aiohttp import web
+from aiohttp import http_parser, web
 
 from config.settings import Settings
 from proxy.downstream.connection import Connection, ConnectionCount, Flood
+from proxy.downstream.surface import Failure
 
 log = structlog.get_logger()
 
@@ -27,6 +28,16 @@ BACKLOG: Final = 1_024
 # asyncio accepts as many at one go as its own `backlog` says, before a single one of them can be counted.
 ACCEPTED_AT_ONCE: Final = 8
 OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
+
+
+def parser_complaint() -> str | None:
+    """That aiohttp parses in another way than was tested, and what to do; None where it does not."""
+    if http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy:
+        return None
+    return (
+        "aiohttp runs without its C parser, and the other one reads malformed calls differently: "
+        "install aiohttp from a wheel and unset AIOHTTP_NO_EXTENSIONS"
+    )
 
 
 def raise_file_limit() -> None:
@@ -72,10 +83,10 @@ async def listen(connections: Callable[[], Connection], settings: Settings) -> a
     return listener
 
 
-def connections(server: web.Server, settings: Settings) -> Callable[[], Connection]:
+def connections(server: web.Server, settings: Settings, failure: Failure) -> Callable[[], Connection]:
     """What `loop.create_server` asks for every connection it accepts."""
-    room = ConnectionCount(most_connections(settings.max_connections), Flood("no_room"))
-    return functools.partial(Connection, server, Flood("malformed"), room, settings)
+    count = ConnectionCount(most_connections(settings.max_connections), Flood("no_room"))
+    return functools.partial(Connection, server, Flood("malformed"), count, settings, failure)
 
 
 def most_connections(asked_for: int | None) -> int:

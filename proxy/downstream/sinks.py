@@ -11,6 +11,9 @@ from aiohttp import web
 
 from translators.pipe import Pipe
 
+# What a handler gives back to the server: opaque to the way of a call.
+Response = web.StreamResponse
+
 # A comment line and no blank line: it joins the next frame, so that no client takes it for an event of its own. Clients
 # that dispatch on comment + blank line (openai-python's decoder, after an `id:`) would otherwise see an empty event.
 HEARTBEAT = b":heartbeat\n"

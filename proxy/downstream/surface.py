@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Callable
 from typing import Final
@@ -10,15 +9,15 @@ from typing import Final
 import aiohttp
 from aiohttp import hdrs, http_exceptions, web
 
+from proxy.downstream.phase import LIFECYCLE, Phase
 from translators import faults
-from translators.dashscope import packets
+
+# A fault and a request id -> the body of the answer that tells it, in the tongue of whoever is told.
+Failure = Callable[[faults.Fault, str], bytes]
+
+GENERATION: Final = "/api/v1/services/aigc/text-generation/generation"
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
-# Set once the process takes no more calls: the connections that are left end with their present answer.
-LEAVING: Final = web.AppKey("leaving", asyncio.Event)
-DRAINING: Final = web.AppKey("draining", asyncio.Event)
-# Set once what is left is cut: nothing is begun that could not end.
-CUTTING: Final = web.AppKey("cutting", asyncio.Event)
 # In the admin application: the base URL of the data port.
 SERVED: Final = web.AppKey("served", str)
 # On answers alone: some upstreams behave differently when they see a proxy before them.
@@ -41,7 +40,7 @@ class Misframed(http_exceptions.BadHttpMessage):
 def request_id(request: web.BaseRequest) -> str:
     """The caller's id where it is a well-formed UUID, else a new one, the same whenever asked (spec HTTP-6)."""
     if REQUEST_ID not in request:
-        request[REQUEST_ID] = _request_id(request.headers.get("X-Request-Id", "").lower())
+        request[REQUEST_ID] = new_request_id(request.headers.get("X-Request-Id", "").lower())
     return request[REQUEST_ID]
 
 
@@ -52,10 +51,10 @@ def check_framing(request: web.Request) -> None:
             raise Misframed(what)
 
 
-def refused(fault: faults.Fault, request_id: str) -> web.Response:
-    """A failure as an answer of its own (spec ERR-1)."""
+def refused(fault: faults.Fault, request_id: str, failure: Failure) -> web.Response:
+    """A failure as an answer of its own, in the caller's tongue (spec ERR-1)."""
     headers = {} if fault.retry_after is None else {hdrs.RETRY_AFTER: fault.retry_after}
-    body = packets.error(fault, request_id)
+    body = failure(fault, request_id)
     return web.Response(status=fault.status, body=body, content_type="application/json", headers=headers)
 
 
@@ -66,14 +65,16 @@ async def last_look(request: web.Request, answer: web.StreamResponse) -> None:
     answer.headers.popall(hdrs.SERVER, None)
     # JDK's HttpClient offers `Upgrade: h2c` with its first call. That is to be ignored, but what follows it on the
     # connection is read by nobody; nor is what follows a body that did not come in whole.
-    if hdrs.UPGRADE in request.headers or not request.content.is_eof() or request.app[LEAVING].is_set():
+    is_last = request.app[LIFECYCLE].phase >= Phase.LEAVING
+    if is_last or hdrs.UPGRADE in request.headers or not request.content.is_eof():
         answer.force_close()
         answer.headers[hdrs.CONNECTION] = "close"
 
 
-def _request_id(said: str) -> str:
+def new_request_id(given: str = "") -> str:
+    """A caller's id where it is a well-formed UUID in lower case, else a new one."""
     try:
-        known = said != "" and str(uuid.UUID(said)) == said
+        known = given != "" and str(uuid.UUID(given)) == given
     except ValueError:
         known = False
-    return said if known else str(uuid.uuid4())
+    return given if known else str(uuid.uuid4())

@@ -16,6 +16,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from config.settings import Settings
+from proxy.downstream import surface
 from proxy.protocol import field_docs, phrases, probes
 from proxy.protocol.phrases import Language
 from proxy.protocol.schemas import _ASSISTANT, _READY, CROSS_FIELD, NAME, SAID, SSE_HEADER, TEXT, TOOL_CALL
@@ -72,7 +73,7 @@ def document(rows: Sequence[Model], streams: Mapping[str, str]) -> Json:
             {"name": "operations", "description": "What operators and platforms use, on the admin port."},
         ],
         "paths": {
-            routes.GENERATION: {"post": generation},
+            surface.GENERATION: {"post": generation},
             settings.model_route or "": {"post": by_path},
             routes.MULTIMODAL: {"post": _multimodal()},
             routes.HEALTH: {"get": _health()},

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,14 @@ import structlog
 from aiohttp import web
 
 from config.settings import Settings
-from proxy.call.timeouts import CallTimeouts, Timeout
+from proxy.call.timeouts import OpenCalls, Timeout
 from proxy.downstream import surface
 from proxy.downstream.connection import Connection
 from proxy.downstream.listener import connections as connections_of
 from proxy.downstream.listener import listen
+from proxy.downstream.phase import LIFECYCLE, Phase
 from proxy.server import systemd
+from proxy.server.routes import FAILURE
 
 log = structlog.get_logger()
 
@@ -49,13 +51,11 @@ class Running:
     drain_delay_s: float
     drain_timeout_s: float
 
-    async def until_told_to_stop(
-        self, clocks: Collection[CallTimeouts], announce: Callable[[], None] = lambda: None
-    ) -> None:
+    async def until_told_to_stop(self, open_calls: OpenCalls, announce: Callable[[], None] = lambda: None) -> None:
         """Serve until a first signal, then drain; a second signal cuts at once.
 
-        clocks:   the watches of open calls; it is empty when none is open
-        announce: says that we serve, to who may send a signal as soon as it hears that
+        open_calls: what a drain waits for
+        announce:   says that we serve, to who may send a signal as soon as it hears that
         """
         told = _Signals()
         turning = asyncio.create_task(systemd.turning())
@@ -63,19 +63,18 @@ class Running:
             announce()
             await told.first.wait()
             systemd.say("STOPPING=1")
-            self.runner.app[surface.DRAINING].set()
-            log.info("draining", open_calls=len(clocks))
+            self._enter(Phase.DRAINING)
+            log.info("draining", open_calls=len(open_calls))
             await _either(told.second, asyncio.sleep(self.drain_delay_s))
             await self._close()
             await _either(told.second, asyncio.sleep(LATECOMERS_S))
             await _either(told.second, _until(self._all_have_called, FIRST_CALLS_S))
-            await _either(told.second, _until(lambda: not clocks, self.drain_timeout_s))
-            self.runner.app[surface.CUTTING].set()
-            if clocks:
-                log.warning("cutting", open_calls=len(clocks))
-            for clock in tuple(clocks):
-                clock.expire(Timeout.DRAIN)
-            await _until(lambda: not clocks, LAST_FRAMES_S)
+            await _either(told.second, _until(lambda: not open_calls, self.drain_timeout_s))
+            self._enter(Phase.CUTTING)
+            if open_calls:
+                log.warning("cutting", open_calls=len(open_calls))
+            open_calls.expire(Timeout.DRAIN)
+            await _until(lambda: not open_calls, LAST_FRAMES_S)
             await self._clean_up()
             log.info("stopped")
         finally:
@@ -86,6 +85,9 @@ class Running:
         """Stop at once; nothing is open."""
         await self._close()
         await self._clean_up()
+
+    def _enter(self, phase: Phase) -> None:
+        self.runner.app[LIFECYCLE].phase = phase
 
     def _all_have_called(self) -> bool:
         """Whether everybody who has connected has asked: a busy proxy before us connects now and asks later."""
@@ -108,7 +110,7 @@ class Running:
         await asyncio.sleep(0)
         last = [connection for one in listening for connection in _waiting(one.fileno())]
         self.listener.close()
-        self.runner.app[surface.LEAVING].set()
+        self._enter(Phase.LEAVING)
         for connection in last:
             await loop.connect_accepted_socket(self.connections, connection)
 
@@ -124,7 +126,7 @@ async def start(app: web.Application, settings: Settings, admin: web.Application
     )
     await runner.setup()
     assert runner.server is not None  # noqa: S101 - for the type checker: it was just set up
-    connections = connections_of(runner.server, settings)
+    connections = connections_of(runner.server, settings, FAILURE)
     try:
         listener = await listen(connections, settings)
     except OSError:

@@ -21,6 +21,7 @@ from proxy.admin.application import Process
 from proxy.admission import keyring
 from proxy.call.gateway import Gateway, catalogue_of, open_gateway
 from proxy.downstream import listener, surface
+from proxy.downstream.phase import LIFECYCLE
 from proxy.server import lifecycle, supervisor, systemd
 from proxy.server.routes import application
 from proxy.server.supervisor import Report, WorkerReports, WorkerSlot
@@ -94,7 +95,7 @@ async def _serve(settings: Settings, rows: Collection[ModelRow], stdout: Lines, 
             stdout.write(SERVING.format(running.url))
             systemd.say("READY=1")
 
-        await running.until_told_to_stop(gateway.clocks, announce)
+        await running.until_told_to_stop(gateway.open_calls, announce)
 
 
 async def _work(settings: Settings, rows: Collection[ModelRow], seat: WorkerSlot, stderr: Lines) -> None:
@@ -107,7 +108,7 @@ async def _work(settings: Settings, rows: Collection[ModelRow], seat: WorkerSlot
         running = await lifecycle.start(calls, settings.model_copy(update={"port": seat.port}))
         async with supervisor.serve_report(seat.sockets[seat.number], said):
             with seat.held():
-                await running.until_told_to_stop(gateway.clocks, seat.say_ready)
+                await running.until_told_to_stop(gateway.open_calls, seat.say_ready)
 
 
 async def _answer(settings: Settings, seat: WorkerSlot) -> None:
@@ -126,7 +127,7 @@ async def _house(
     async with open_gateway(settings, rows) as gateway, metrics.opened(gateway, stderr) as measured:
         _keep()
         calls = application(gateway, measured.keep)
-        yield gateway, calls, Process(gateway, calls[surface.DRAINING], measured)
+        yield gateway, calls, Process(gateway, calls[LIFECYCLE], measured)
 
 
 def _keep() -> None:

@@ -1,36 +1,46 @@
-"""The routes of the data port, and the surface that every answer of it passes."""
+"""The routes of the data port, and the shape that every answer of it has."""
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
 
 from proxy.admin import application as admin
+from proxy.call import handler
 from proxy.call.gateway import Gateway
-from proxy.call.handler import EXCHANGE, Handler, Record, _door
+from proxy.call.handler import Record
 from proxy.downstream import surface
+from proxy.downstream.phase import LIFECYCLE, Lifecycle
+from proxy.downstream.request import Request
+from proxy.downstream.surface import GENERATION
 from translators import faults
+from translators.dashscope import packets
 
 MULTIMODAL: Final = "/api/v1/services/aigc/multimodal-generation/generation"
 HEALTH: Final = "/healthz"
+
+# What tells a failure on this port where no route has said otherwise.
+FAILURE: Final[surface.Failure] = packets.error
+
+REQUEST: Final = web.RequestKey("request", Request)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def application(gateway: Gateway, keep: Record = lambda _, __: None) -> web.Application:
     """The web application before one gateway; `keep` is told of every call when it has ended."""
     app = web.Application(middlewares=[shaped], client_max_size=int(gateway.settings.max_body_bytes))
-    app[surface.LEAVING] = asyncio.Event()
-    app[surface.DRAINING] = asyncio.Event()
-    app[surface.CUTTING] = asyncio.Event()
+    app[LIFECYCLE] = Lifecycle()
     app.on_response_prepare.append(surface.last_look)
     app.on_response_prepare.append(_say_times)
-    door = _door(gateway, keep)
-    app.router.add_post(GENERATION, door)
+    generation = _generation(gateway, keep)
+    app.router.add_post(GENERATION, generation)
     app.router.add_post(MULTIMODAL, _wrong_endpoint)
     app.router.add_get(HEALTH, admin.alive)
     if gateway.settings.model_route:
-        app.router.add_post(_pattern(gateway.settings.model_route), door)
+        app.router.add_post(_pattern(gateway.settings.model_route), generation)
     return app
 
 
@@ -51,12 +61,20 @@ async def shaped(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
-    return surface.refused(fault, surface.request_id(request))
+    return surface.refused(fault, surface.request_id(request), FAILURE)
+
+
+def _generation(gateway: Gateway, keep: Record) -> Handler:
+    async def generate(request: web.Request) -> web.StreamResponse:
+        request[REQUEST] = call = Request(request)
+        return await handler.serve(gateway, call, keep)
+
+    return generate
 
 
 async def _say_times(request: web.Request, answer: web.StreamResponse) -> None:
-    if EXCHANGE in request:
-        answer.headers["Server-Timing"] = request[EXCHANGE].timing()
+    if REQUEST in request and (timing := request[REQUEST].timing) is not None:
+        answer.headers["Server-Timing"] = timing()
 
 
 async def _wrong_endpoint(_: web.Request) -> web.StreamResponse:
@@ -66,6 +84,3 @@ async def _wrong_endpoint(_: web.Request) -> web.StreamResponse:
 def _pattern(route: str) -> str:
     """A route as the operator writes it: `{model}` may hold slashes, every other part is one segment."""
     return route.replace("{model}", "{model:[^/]+(?:/[^/]+)*}")
-
-
-GENERATION: Final = "/api/v1/services/aigc/text-generation/generation"

@@ -19,7 +19,7 @@ from proxy.admission import limits
 from proxy.call.exchange import Exchange
 from proxy.call.gateway import Gateway
 from proxy.metering.journal import Closing, Outcome
-from proxy.telemetry import versions
+from proxy.telemetry import installed
 from proxy.telemetry.log_writer import Lines
 from proxy.telemetry.series import Counters, Labels, Reading, Row
 
@@ -116,14 +116,14 @@ def _one(value: float) -> Mapping[Labels, float]:
 
 @functools.cache
 def _build() -> Mapping[Labels, float]:
-    return {(versions.of(versions.DISTRIBUTION), platform.python_version()): 1}
+    return {(installed.version_of(installed.DISTRIBUTION), platform.python_version()): 1}
 
 
 # What is read from its place when it is asked for, and costs nothing until then.
 READ: Final[Mapping[Row, Callable[[Gateway], Mapping[Labels, float]]]] = {
-    Row("dashseek_requests_in_flight", "gauge", "Calls that are open."): lambda gateway: _one(len(gateway.clocks)),
+    Row("dashseek_requests_in_flight", "gauge", "Calls that are open."): lambda gateway: _one(len(gateway.open_calls)),
     Row("dashseek_streams_open", "gauge", "Open calls that are answered in packets."): (
-        lambda gateway: _one(len(gateway.streams))
+        lambda gateway: _one(gateway.open_calls.streams)
     ),
     Row("dashseek_upstream_connections", "gauge", "Connections to upstreams.", ("state",)): (
         lambda gateway: {(state,): number for state, number in gateway.upstreams.connections().items()}
@@ -183,14 +183,14 @@ class Metrics:
             ),
         )
         counted.observe(DURATION, closing["t"]["closed"] / 1e3, (model, CHAT, "" if outcome == "ok" else outcome))
-        if exchange.opening is not None:
+        if exchange.books.opening is not None:
             counted.add(RECORDS, (outcome,))
         if phase := PHASES.get(outcome):
             counted.add(CANCELLED, (phase,))
         if (limit := _limit(exchange, code)) is not None:
             counted.add(REJECTIONS, (limit,))
         for attempt in exchange.attempts:
-            result = OTHER if attempt.result.isdigit() and attempt.result not in STATUSES else attempt.result
+            result = OTHER if attempt.word.isdigit() and attempt.word not in STATUSES else attempt.word
             counted.add(ATTEMPTS, (attempt.target, result, "true" if attempt.retry else "false"))
         self._keep_tokens(model, closing)
         self._keep_times(exchange, closing, model, streams=streams)
@@ -228,10 +228,10 @@ class Metrics:
             counted.observe(FIRST_TOKEN, first_ms / 1e3, (model, CHAT))
             if (later := closing["usage"]["output_tokens"] - 1) > 0:
                 counted.observe(PER_TOKEN, (last_ms - first_ms) / 1e3 / later, (model, CHAT))
-        if exchange.read_s is not None:
-            counted.observe(OVERHEAD, exchange.read_s - exchange.received_s, ("read",))
-            if exchange.sent_s is not None:
-                counted.observe(OVERHEAD, exchange.sent_s - exchange.read_s, ("translate",))
+        if exchange.times.read_s is not None:
+            counted.observe(OVERHEAD, exchange.times.read_s - exchange.times.received_s, ("read",))
+            if exchange.times.sent_s is not None:
+                counted.observe(OVERHEAD, exchange.times.sent_s - exchange.times.read_s, ("translate",))
         if last_ms is not None:
             counted.observe(OVERHEAD, max(0.0, times["closed"] - last_ms) / 1e3, ("close",))
 

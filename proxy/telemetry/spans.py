@@ -10,12 +10,11 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 import requests
 import structlog
-from aiohttp import web
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http import trace_exporter
 from opentelemetry.sdk import resources
@@ -25,7 +24,7 @@ from opentelemetry.trace.propagation import tracecontext
 from opentelemetry.util.types import AttributeValue
 
 from proxy.metering.journal import Closing, Opening
-from proxy.telemetry import trace_context, versions
+from proxy.telemetry import installed, trace_context
 
 log = structlog.get_logger()
 
@@ -36,22 +35,33 @@ FLUSH_S: Final = 5.0
 SERVER_ERROR: Final = 500
 
 
+class Traced(Protocol):
+    """What is told of a request."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def route(self) -> str: ...
+    @property
+    def headers(self) -> trace_context.Headers: ...
+
+
 class Trace:
     """One call's spans, from its head on."""
 
     __slots__ = ("_client", "_server", "_tracer")
 
-    def __init__(self, tracer: trace.Tracer, request: web.Request, began_s: float) -> None:
-        resource = request.match_info.route.resource
-        route = resource.canonical if resource else request.path
+    def __init__(self, tracer: trace.Tracer, request: Traced, began_s: float) -> None:
         self._tracer = tracer
         self._server = tracer.start_span(
-            f"{request.method} {route}",
+            f"{request.method} {request.route}",
             W3C.extract(trace_context.passed_on(request.headers)),
             trace.SpanKind.SERVER,
             {
                 "http.request.method": request.method,
-                "http.route": route,
+                "http.route": request.route,
                 "url.path": request.path,
                 "url.scheme": "http",
             },
@@ -100,9 +110,9 @@ class Spans:
     __slots__ = ("_tracer",)
 
     def __init__(self, provider: trace.TracerProvider) -> None:
-        self._tracer = provider.get_tracer(versions.DISTRIBUTION, versions.of(versions.DISTRIBUTION))
+        self._tracer = provider.get_tracer(installed.DISTRIBUTION, installed.version_of(installed.DISTRIBUTION))
 
-    def begin(self, request: web.Request, began_s: float) -> Trace:
+    def begin(self, request: Traced, began_s: float) -> Trace:
         """The spans of one call.
 
         began_s: wall clock
@@ -113,7 +123,7 @@ class Spans:
 @contextmanager
 def opened() -> Iterator[Spans]:
     """Spans that go to the collector of the environment, as long as the context lives."""
-    ours = {"service.name": versions.DISTRIBUTION, "service.version": versions.of(versions.DISTRIBUTION)}
+    ours = {"service.name": installed.DISTRIBUTION, "service.version": installed.version_of(installed.DISTRIBUTION)}
     resource = resources.Resource(ours).merge(resources.OTELResourceDetector().detect())
     provider = sdk.TracerProvider(resource=resource, shutdown_on_exit=False)
     # We talk to nobody but whom the operator named: no proxy of the environment between.

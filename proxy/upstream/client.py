@@ -13,32 +13,27 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import aiohttp
 from multidict import CIMultiDict
 
 from config.settings import Settings
-from proxy.upstream.targets import EJECTED_S, STALE, UNREACHABLE, Attempt
-from translators import faults
-from translators.openai import failures
-from translators.openai.failures import Terms
-
-# Longer JSON answers come from no model.
-COMPLETION_BYTES = 64 << 20
+from proxy.upstream.response import Broken, Response, Slow, Unreachable, UpstreamFailure
+from proxy.upstream.targets import Attempt, Targets, is_safe_to_retry
 
 # Of an answer whose caller does not read aiohttp holds twice as much, and one read of the socket's on top. With its own
 # 64 KB a caller who stalls costs 316 kB, with this 248 kB.
 BUFFER_BYTES = 16 << 10
 
-
-# What it is to the caller that no answer came; first match wins.
-FAULTS = (
-    (aiohttp.ConnectionTimeoutError, faults.TIMED_OUT, "connect_timeout fired"),
-    (aiohttp.ClientConnectorError, faults.UNAVAILABLE, "no connection"),
-    (aiohttp.ClientError, faults.UPSTREAM_BROKEN, "upstream broke off before its answer"),
+# What aiohttp raises -> what it is to a call; the first match wins.
+FAILURES: Final[tuple[tuple[type[Exception], type[UpstreamFailure]], ...]] = (
+    (aiohttp.ConnectionTimeoutError, Slow),
+    (aiohttp.ClientConnectorError, Unreachable),
+    (aiohttp.ClientError, Broken),
 )
-
+# What a pooled connection says that the server closed while we wrote. A POST sent into that has not been served.
+UNSERVED: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
 
 # Who makes a socket finds here for which try. A trace of aiohttp's would tell as well, for 20 us a call.
 _TRY: ContextVar[Attempt] = ContextVar("try")
@@ -53,6 +48,31 @@ class Post(NamedTuple):
     known_as: Mapping[str, str] = {}
 
 
+class Answered:
+    """aiohttp's response as a `Response`."""
+
+    __slots__ = ("_response", "content_type", "retry_after", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.content_type = response.content_type
+        self.retry_after = response.headers.get("Retry-After")
+
+    async def read(self, most: int) -> bytes:
+        try:
+            return await self._response.content.read(most)
+        except aiohttp.ClientError as error:
+            raise _failure_of(error) from None
+
+    def at_end(self) -> bool:
+        return self._response.content.at_eof()
+
+    def close(self) -> None:
+        # aiohttp has put a connection back by itself whose answer was read to the end.
+        self._response.close()
+
+
 class Upstream:
     """The upstreams of this process.
 
@@ -60,20 +80,17 @@ class Upstream:
     fresh:  opens one for every call; what is retried must not meet a second connection that has died unnoticed
     """
 
-    def __init__(self, pooled: aiohttp.ClientSession, fresh: aiohttp.ClientSession, targets: tuple[str, ...]) -> None:
+    def __init__(self, pooled: aiohttp.ClientSession, fresh: aiohttp.ClientSession, urls: tuple[str, ...]) -> None:
         self._sessions = (pooled, fresh)
-        self._targets = targets
-        self._ejected_until_s: dict[str, float] = {}
+        self._targets = Targets(urls, asyncio.get_running_loop().time)
 
-    async def post(self, post: Post, attempts: list[Attempt]) -> aiohttp.ClientResponse:
+    async def post(self, post: Post, attempts: list[Attempt]) -> Response:
         """The response to one POST, its head read and its body not.
 
-        Whoever asked closes it: its connection serves again if it was read to its end, and is closed with it if not.
-
-        Raises `Refusal` where no target could be asked. At most one retry, and only when nothing can have been served:
-        the connection was never made, or a pooled one had died before any byte of the answer.
+        Raises `UpstreamFailure` where no target answered. At most one retry, and only when nothing can have been
+        served: the connection was never made, or a pooled one had died before any byte of the answer.
         """
-        targets = self._two_targets()
+        targets = self._targets.two()
         for retry, session, target in zip((False, True), self._sessions, targets, strict=True):
             attempt = Attempt(target, retry, reused=not retry)
             attempts.append(attempt)
@@ -81,19 +98,19 @@ class Upstream:
             try:
                 response = await _ask(session, target, post)
             except aiohttp.ClientError as error:
-                attempt.result = type(error).__name__
-                fault, cause = next((fault, cause) for kind, fault, cause in FAULTS if isinstance(error, kind))
-                refusal = faults.Refusal(fault, f"{cause} ({attempt.result})")
-                if isinstance(error, UNREACHABLE):
+                failure = _failure_of(error)
+                attempt.result = failure.result
+                if not isinstance(failure, Broken):
                     attempt.reused = False
                     self._eject(target)
-                if not _is_safe_to_retry(error, attempt, targets[1]):
-                    break
+                unserved = isinstance(error, UNSERVED)
+                if retry or not is_safe_to_retry(failure, attempt, targets[1], unserved=unserved):
+                    raise failure from None
             else:
-                attempt.result = str(response.status)
-                self._ejected_until_s.pop(target, None)
-                return response
-        raise refusal
+                attempt.answered(response.status)
+                self._targets.restore(target)
+                return Answered(response)
+        raise AssertionError("a retry that fails is raised")
 
     async def lists(self, target: str, key: str | None) -> int:
         """The status a target gives to the question for its models, which costs nothing; raises `ClientError`."""
@@ -112,15 +129,9 @@ class Upstream:
                 found["acquired"] += len(connector._acquired)  # noqa: SLF001
         return found
 
-    def _two_targets(self) -> tuple[str, str]:
-        """The target of the first try and that of the retry: in the operator's order, but the ejected ones last."""
-        now_s = asyncio.get_running_loop().time()
-        order = sorted(self._targets, key=lambda target: self._ejected_until_s.get(target, now_s) > now_s)
-        return order[0], order[1 % len(order)]
-
     def _eject(self, target: str) -> None:
         """Try it last for a while, and ask anew where its name leads: it may have moved."""
-        self._ejected_until_s[target] = asyncio.get_running_loop().time() + EJECTED_S
+        self._targets.eject(target)
         for session in self._sessions:
             if isinstance(session.connector, aiohttp.TCPConnector):
                 session.connector.clear_dns_cache()
@@ -141,31 +152,14 @@ async def opened(settings: Settings) -> AsyncIterator[Upstream]:
 
 def trust(settings: Settings) -> ssl.SSLContext:
     """Whose certificates are believed: the operator's own where there are some, else the system's."""
-    return ssl.create_default_context(
-        cafile=None if settings.upstream_ca_file is None else str(settings.upstream_ca_file)
-    )
-
-
-async def failure_of(response: aiohttp.ClientResponse, terms: Terms) -> faults.Refusal:
-    """The refusal that a response other than a success stands for."""
-    raw = await _read(response, failures.BODY_LIMIT)
-    return failures.of_response(response.status, raw[: failures.BODY_LIMIT], terms, response.headers.get("Retry-After"))
-
-
-async def completion_of(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body of a JSON answer."""
-    raw = await _read(response, COMPLETION_BYTES)
-    if len(raw) > COMPLETION_BYTES:
-        raise faults.Refusal(
-            faults.UPSTREAM_BROKEN, f"upstream sent a completion of more than {COMPLETION_BYTES} bytes"
-        )
-    return raw
+    authorities = settings.upstream_ca_file
+    return ssl.create_default_context(cafile=None if authorities is None else str(authorities))
 
 
 def _session(settings: Settings, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
-        # Only the connection has a limit here; every other wait is the watch's, which knows what a token is.
+        # Only the connection has a limit here; every other wait is the call's, which knows what a token is.
         timeout=aiohttp.ClientTimeout(total=None, connect=settings.connect_timeout),
         headers={"User-Agent": "dashseek", "Accept-Encoding": "identity"},
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -194,17 +188,5 @@ async def _ask(session: aiohttp.ClientSession, target: str, post: Post) -> aioht
     )
 
 
-def _is_safe_to_retry(error: aiohttp.ClientError, attempt: Attempt, other: str) -> bool:
-    """Whether nothing can have been served, and another try can end in another way."""
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        # A second wait of the same length for the same target helps nobody.
-        return attempt.target != other
-    return isinstance(error, aiohttp.ClientConnectorError) or (attempt.reused and isinstance(error, STALE))
-
-
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    parts, size = [], 0
-    while size <= limit and (part := await response.content.readany()):
-        parts.append(part)
-        size += len(part)
-    return b"".join(parts)
+def _failure_of(error: aiohttp.ClientError) -> UpstreamFailure:
+    return next(failure for kind, failure in FAILURES if isinstance(error, kind))(type(error).__name__)

@@ -67,11 +67,11 @@ if "serve" in sys.orig_argv:
 """
 STEPS = (
     "proxy.call.prepare:check_headers",
-    "proxy.call.prepare:_body",
+    "proxy.downstream.request:Request.body",
     "proxy.call.prepare:_read",
     "proxy.call.prepare:_counting",
     "proxy.upstream.client:_ask",
-    "proxy.upstream.client:completion_of",
+    "proxy.call.forward:completion_of",
     "proxy.call.relay:pump",
     "proxy.call.relay:drop_leftover",
     "proxy.downstream.sinks:PacketSink.write",
@@ -237,13 +237,16 @@ async def test_f70_a_bug_at_any_step_is_an_internal_error_and_no_leak(stage: Sta
     armed.write_text("")
     stand = await stage(env=_hooked(tmp_path, f"STEP, STEPS = {str(armed)!r}, {STEPS!r}\n{BUGS}"))
     for step in STEPS:
+        raised = []
         for ask in (stand.ask, stand.reply):
             armed.write_text(step)
             try:
                 answer = await ask()
             except asyncio.IncompleteReadError:
                 assert step in WRITING
+                raised.append(True)
                 continue
+            raised.append(not armed.read_text())
             assert b"canary" not in answer.body
             if answer.status != 200:
                 assert answer.fault[:2] == (500, "InternalError")
@@ -252,6 +255,7 @@ async def test_f70_a_bug_at_any_step_is_an_internal_error_and_no_leak(stage: Sta
             else:
                 # The step was not taken, or nothing was left to tell.
                 assert armed.read_text() or step == AFTERWARDS
+        assert any(raised), f"{step} is on the way of no call"
     armed.write_text("")
     assert (await stand.ask()).status == 200
     async with asyncio.timeout(1):

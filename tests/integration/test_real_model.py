@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from proxy.server import routes
+from proxy.downstream import surface
 from proxy.simulation import llamacpp
 from tests import lint
 
@@ -40,7 +40,7 @@ def llama() -> Iterator[llamacpp.Local]:
 @pytest.fixture
 async def url(serve: Any, llama: llamacpp.Local) -> str:
     served = await serve(llama.url, "--dialect", "llamacpp")
-    return str(served.url + routes.GENERATION)
+    return str(served.url + surface.GENERATION)
 
 
 @pytest.fixture

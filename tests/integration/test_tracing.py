@@ -13,7 +13,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from proxy.server import routes
+from proxy.downstream import surface
 from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import ROOT, Served, StartServe, StartSimulator
@@ -107,11 +107,11 @@ async def test_a_call_is_two_spans_in_the_callers_trace(
     assert sent["traceparent"] == f"00-{TRACE}-{client.span_id.hex()}-01"
     assert sent["tracestate"] == "a=b"
 
-    assert server.name == f"POST {routes.GENERATION}"
+    assert server.name == f"POST {surface.GENERATION}"
     assert attributes(server) == {
         "http.request.method": "POST",
-        "http.route": routes.GENERATION,
-        "url.path": routes.GENERATION,
+        "http.route": surface.GENERATION,
+        "url.path": surface.GENERATION,
         "url.scheme": "http",
         "http.response.status_code": 200,
         "dashseek.request_id": answer.headers["x-request-id"],

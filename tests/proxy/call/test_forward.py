@@ -45,7 +45,7 @@ async def cause_of(front: Running, number: int = 1) -> str:
 
 
 def assert_nothing_is_left(front: Running) -> None:
-    assert not front.house.clocks
+    assert not front.house.open_calls
 
 
 class TestFirstTokenTimeout:
@@ -130,7 +130,7 @@ class TestIdleTimeout:
             await line.head()
             line.stall()
             await asyncio.sleep(0.4)
-            assert front.house.clocks
+            assert front.house.open_calls
             assert not front.ended
 
 
@@ -259,7 +259,7 @@ class TestDrain:
             line.send(caller.request(INCREMENTAL, caller.SSE))
             await line.head()
             body = await line.piece()
-            (clock,) = front.house.clocks
+            (clock,) = front.house.open_calls
             clock.expire(timeouts.Timeout.DRAIN)
             body += await line.rest()
         assert last_frame(body) == UNAVAILABLE
@@ -274,7 +274,7 @@ class TestDrain:
         async with caller.dial(front.url) as line:
             line.send(caller.request(INCREMENTAL, headers))
             await upstream.call()
-            (clock,) = front.house.clocks
+            (clock,) = front.house.open_calls
             clock.expire(timeouts.Timeout.DRAIN)
             assert (await line.answer()).fault == UNAVAILABLE
 
@@ -283,9 +283,9 @@ class TestDrain:
         async with caller.dial(front.url) as line:
             line.send(caller.request(INCREMENTAL)[:-5])
             async with asyncio.timeout(5):
-                while not front.house.clocks:  # noqa: ASYNC110 - nothing tells that a call has begun
+                while not front.house.open_calls:  # noqa: ASYNC110 - nothing tells that a call has begun
                     await asyncio.sleep(0.01)
-            (clock,) = front.house.clocks
+            (clock,) = front.house.open_calls
             clock.expire(timeouts.Timeout.DRAIN)
             assert (await line.answer()).fault == UNAVAILABLE
 

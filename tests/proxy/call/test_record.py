@@ -10,7 +10,7 @@ import pytest
 import structlog.testing
 
 from proxy.call import record, timeouts
-from proxy.call.exchange import Exchange
+from proxy.call.exchange import Exchange, Times
 from proxy.metering import journal, ledger
 from proxy.simulation.wire import Script
 from tests import caller
@@ -134,7 +134,7 @@ async def test_a_call_that_was_retried_is_one_record(
         answer = await caller.stream(front.url, caller.call(incremental_output=True))
         await front.end_of()
     _, closed = lines_of(path)
-    assert [attempt["result"] for attempt in closed["attempts"]] == ["ClientConnectorError", "200"]
+    assert [attempt["result"] for attempt in closed["attempts"]] == ["unreachable", "200"]
     assert closed["usage"] == closed["generated"] == caller.packets(answer.body)[-1]["usage"]
 
 
@@ -250,7 +250,7 @@ async def test_a_call_that_was_not_let_in_has_no_more_to_say(gateway_before: Sta
 )
 async def test_who_can_mend_it_decides_how_loud_it_is(fault: faults.Fault, level: str) -> None:
     """Spec ERR: an upstream key of ours that is refused is loud in the log."""
-    exchange = Exchange("r", 0.0, refusal=faults.Refusal(fault, "a cause: and words of upstream's"))
+    exchange = Exchange("r", Times(0.0), refusal=faults.Refusal(fault, "a cause: and words of upstream's"))
     with structlog.testing.capture_logs() as lines:
         record.settle(exchange, record.End.DONE, journal.Journal(None, "continue"))
     assert lines[0]["log_level"] == level
@@ -260,12 +260,12 @@ async def test_who_can_mend_it_decides_how_loud_it_is(fault: faults.Fault, level
 @pytest.mark.parametrize("wait", [*timeouts.Timeout])
 def test_every_wait_that_can_expire_has_a_word(wait: timeouts.Timeout) -> None:
     """MET-1: `timeout_<name>`."""
-    exchange = Exchange("r", 0.0, expired=wait)
-    assert record.outcome_of(exchange, record.End.DONE) is record.EXPIRED[wait]
+    exchange = Exchange("r", Times(0.0), expired=wait)
+    assert record.outcome_of(exchange, record.End.DONE) is timeouts.EXPIRIES[wait].outcome
 
 
 def test_a_bug_and_a_caller_who_does_not_read_have_words_of_their_own() -> None:
     """MET-1"""
-    exchange = Exchange("r", 0.0)
+    exchange = Exchange("r", Times(0.0))
     assert record.outcome_of(exchange, record.End.BUG) is journal.Outcome.INTERNAL_ERROR
     assert record.outcome_of(exchange, record.End.STALLED) is journal.Outcome.CLIENT_STALLED

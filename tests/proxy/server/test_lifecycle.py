@@ -32,7 +32,7 @@ def stop() -> None:
 
 async def told(front: Running) -> asyncio.Task[None]:
     """A gateway that waits for a signal of this process."""
-    task = asyncio.create_task(front.process.until_told_to_stop(front.house.clocks))
+    task = asyncio.create_task(front.process.until_told_to_stop(front.house.open_calls))
     await asyncio.sleep(0.01)
     return task
 
@@ -249,4 +249,4 @@ async def test_a_caller_who_does_not_read_its_last_frame_holds_nobody_up(
         await asyncio.sleep(0.3)
         stop()
         await ending
-    assert not front.house.clocks
+    assert not front.house.open_calls

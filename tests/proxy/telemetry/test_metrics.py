@@ -12,7 +12,7 @@ import timeit
 import pytest
 
 from proxy.call import record
-from proxy.call.exchange import Exchange
+from proxy.call.exchange import Exchange, Times
 from proxy.metering import journal
 from proxy.simulation.wire import Script
 from proxy.telemetry import log_writer, metrics
@@ -173,14 +173,14 @@ async def test_a_retry_is_counted_as_one(simulator: StartSimulator, gateway_befo
     await caller.ask(running.url, caller.call())
     await running.end_of()
     assert values(measured, metrics.ATTEMPTS) == {
-        ("http://127.0.0.1:1", "ClientConnectorError", "false"): 1,
+        ("http://127.0.0.1:1", "unreachable", "false"): 1,
         (alive, "200", "true"): 1,
     }
 
 
 async def test_a_status_that_upstream_invents_is_other(gateway_before: StartGateway) -> None:
     measured = (await gateway_before("http://127.0.0.1:1")).metrics
-    exchange = Exchange("r", 0.0, attempts=[targets.Attempt("t", result=str(number)) for number in (599, 731)])
+    exchange = Exchange("r", Times(0.0), attempts=[targets.Attempt("t", status=number) for number in (599, 731)])
     measured.keep(exchange, record.settle(exchange, record.End.DONE, journal.Journal(None, "continue")))
     assert values(measured, metrics.ATTEMPTS) == {("t", "other", "false"): 2}
 

@@ -13,7 +13,8 @@ import pytest
 
 from config import sources
 from proxy.simulation.wire import Script
-from proxy.upstream import client, targets
+from proxy.upstream import client, response, targets
+from proxy.upstream.response import completion_of, failure_of
 from tests.conftest import StartSimulator
 from translators import faults
 from translators.openai import failures
@@ -31,18 +32,17 @@ async def before(*targets: str, **chosen: object) -> AsyncIterator[client.Upstre
 async def ask(upstreams: client.Upstream, post: client.Post = POST) -> tuple[bytes, list[targets.Attempt]]:
     """One call, read to its end."""
     attempts: list[targets.Attempt] = []
-    with contextlib.closing(await upstreams.post(post, attempts)) as response:
-        return await client.completion_of(response), attempts
+    with contextlib.closing(await upstreams.post(post, attempts)) as answered:
+        return await completion_of(answered), attempts
 
 
 async def refusal_of(upstreams: client.Upstream) -> tuple[faults.Refusal, list[targets.Attempt]]:
     attempts: list[targets.Attempt] = []
-    with (
-        pytest.raises(faults.Refusal) as refusal,
-        contextlib.closing(await upstreams.post(POST, attempts)) as response,
-    ):
-        raise await client.failure_of(response, TERMS)
-    return refusal.value, attempts
+    try:
+        with contextlib.closing(await upstreams.post(POST, attempts)) as answered:
+            return await failure_of(answered, TERMS), attempts
+    except response.UpstreamFailure as failure:
+        return failure.refusal(), attempts
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ class TestTheOneRetry:
     async def test_where_a_target_refuses_the_next_is_asked(self, simulator: StartSimulator, closed_port: str) -> None:
         async with before(closed_port, (await simulator()).url) as upstreams:
             _, attempts = await ask(upstreams)
-        assert [attempt.result for attempt in attempts] == ["ClientConnectorError", "200"]
+        assert [attempt.word for attempt in attempts] == ["unreachable", "200"]
 
     async def test_where_all_refuse_the_model_is_unavailable(self, closed_port: str) -> None:
         async with before(closed_port) as upstreams:
@@ -111,7 +111,7 @@ class TestTheOneRetry:
     async def test_where_no_name_leads_anywhere_no_connection_was_there_before(self) -> None:
         async with before("http://nowhere.invalid") as upstreams:
             _, attempts = await refusal_of(upstreams)
-        assert [(attempt.result, attempt.reused) for attempt in attempts] == [("ClientConnectorDNSError", False)] * 2
+        assert [(attempt.word, attempt.reused) for attempt in attempts] == [("unreachable", False)] * 2
 
     async def test_a_third_target_is_not_asked(self, simulator: StartSimulator, closed_port: str) -> None:
         """At most one retry: a caller has clocks of its own."""
@@ -127,7 +127,7 @@ class TestTheOneRetry:
         simulated = await simulator()
         async with before(closed_port, simulated.url) as upstreams:
             tries = [[attempt.target for attempt in (await ask(upstreams))[1]] for _ in range(3)]
-            monkeypatch.setattr(client, "EJECTED_S", -1.0)
+            monkeypatch.setattr(targets, "EJECTED_S", -1.0)
             upstreams._eject(closed_port)
             tries.append([attempt.target for attempt in (await ask(upstreams))[1]])
         assert tries == [[closed_port, simulated.url], [simulated.url], [simulated.url], [closed_port, simulated.url]]
@@ -144,7 +144,7 @@ class TestTheOneRetry:
         async with listening(deaf) as url, before(url) as upstreams:
             refusal, attempts = await refusal_of(upstreams)
         assert refusal.fault == faults.UPSTREAM_BROKEN
-        assert [attempt.result for attempt in attempts] == ["ServerDisconnectedError"]
+        assert [attempt.word for attempt in attempts] == ["broken"]
 
     async def test_a_pooled_connection_that_had_died_is_replaced_by_a_new_one(self, simulator: StartSimulator) -> None:
         """Even where every other of the pool has died as well."""
@@ -153,7 +153,7 @@ class TestTheOneRetry:
             await asyncio.gather(*(ask(upstreams) for _ in range(4)))
             _sever(upstreams)
             _, attempts = await ask(upstreams)
-        assert [(attempt.reused, attempt.result.isdigit()) for attempt in attempts] == [(True, False), (False, True)]
+        assert [(attempt.reused, attempt.word.isdigit()) for attempt in attempts] == [(True, False), (False, True)]
         assert len(simulated.calls) == 5
 
     async def test_an_upstream_that_closes_idle_connections_costs_no_call(self, simulator: StartSimulator) -> None:
@@ -203,7 +203,7 @@ class TestAnswers:
     async def test_a_completion_longer_than_any_model_writes_is_none(
         self, simulator: StartSimulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(client, "COMPLETION_BYTES", 100)
+        monkeypatch.setattr(response, "COMPLETION_BYTES", 100)
         async with before((await simulator()).url) as upstreams:
             with pytest.raises(faults.Refusal) as refusal:
                 await ask(upstreams)

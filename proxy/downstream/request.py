@@ -1,0 +1,110 @@
+"""A caller's request as the way of a call sees it: its headers, its model in the path, its body, and where to answer.
+
+No HTTP library is seen through it: what aiohttp raises is mapped here. Source: spec HTTP-2, HTTP-6, HTTP-11.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Final, NoReturn
+
+import aiohttp
+from aiohttp import hdrs, web
+from multidict import CIMultiDictProxy
+
+from proxy.downstream.connection import Connection
+from proxy.downstream.phase import LIFECYCLE, Phase
+from proxy.downstream.sinks import CallerGone, PacketSink, ReplySink
+from proxy.downstream.surface import request_id
+from translators import faults
+from translators.pipe import Pipe
+
+ENCODINGS: Final = ("identity", "gzip")
+
+
+class Request:
+    """One call as it came.
+
+    id:         its request id (spec HTTP-6)
+    headers:    as the caller sent them, names in any case
+    path_model: the model that the route's path names; None where it names none
+    timing:     what the head of its answer says of times (`Server-Timing`); None where nothing is to be said
+    """
+
+    __slots__ = ("_web", "headers", "id", "path_model", "timing")
+
+    def __init__(self, request: web.Request) -> None:
+        self._web = request
+        self.id = request_id(request)
+        self.headers: CIMultiDictProxy[str] = request.headers
+        self.path_model: str | None = request.match_info.get("model")
+        self.timing: Callable[[], str] | None = None
+
+    @property
+    def method(self) -> str:
+        """Of HTTP."""
+        return self._web.method
+
+    @property
+    def path(self) -> str:
+        """Without its query."""
+        return self._web.path
+
+    @property
+    def route(self) -> str:
+        """The path as the route is written, which is the same for many paths."""
+        resource = self._web.match_info.route.resource
+        return self._web.path if resource is None else resource.canonical
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the process leaves without this call; but a connection that it took still brings its first one.
+
+        An ingress has no other way to learn of the end than that it cannot connect any more.
+        """
+        phase = self._web.app[LIFECYCLE].phase
+        if phase is Phase.SERVING:
+            return False
+        connection = self._web.protocol
+        answered = not isinstance(connection, Connection) or connection.has_answered
+        return phase >= Phase.CUTTING or (phase >= Phase.LEAVING and answered)
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether a part of its answer is out: a second one would be taken for a part of it."""
+        return bool(self._web.writer.output_size)
+
+    async def body(self) -> bytes:
+        """The call's body, inflated. Raises `Refusal` where it is too large or unreadable, `CallerGone`."""
+        request = self._web
+        if request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() not in ENCODINGS:
+            raise faults.Refusal(faults.BODY_INVALID, "neither plain nor gzip")
+        if (request.content_length or 0) > request.client_max_size:
+            raise faults.Refusal(faults.BODY_TOO_LARGE)
+        try:
+            return await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise faults.Refusal(faults.BODY_TOO_LARGE) from None
+        except ConnectionError:
+            # So it is told where the handler is not cancelled for it.
+            raise CallerGone from None
+        except (aiohttp.ClientError, web.RequestPayloadError, aiohttp.http_exceptions.HttpProcessingError) as error:
+            raise faults.Refusal(faults.BODY_INVALID, f"unreadable body ({type(error).__name__})") from None
+
+    def packets(self, headers: Mapping[str, str], pipe: Pipe, *, hold_s: float, heartbeat_s: float) -> PacketSink:
+        """Where the packets of its answer go."""
+        return PacketSink(self._web, headers, pipe, hold_s=hold_s, heartbeat_s=heartbeat_s)
+
+    def reply(self, pipe: Pipe) -> ReplySink:
+        """Where the one reply goes."""
+        return ReplySink(self._web, pipe)
+
+    def hang_up(self, *, at_once: bool = False) -> NoReturn:
+        """End the connection without an answer, or without the rest of it: aiohttp does so for a cancelled handler.
+
+        at_once: what is written and not yet sent is dropped
+        """
+        if at_once and self._web.transport is not None:
+            self._web.transport.abort()
+        raise asyncio.CancelledError from None
