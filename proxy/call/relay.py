@@ -12,10 +12,6 @@ from proxy.downstream.sinks import Sink
 from proxy.upstream.response import Broken, Response
 from translators.pipe import Pipe
 
-# What is read is written before more is read. A cumulative packet holds the whole text so far, so that the bytes of one
-# read may become hundreds of times as many: what a caller who does not read costs is decided here (spec SSE-10).
-READ_BYTES = 32 << 10
-
 # After the finish, upstream's closing bytes are waited for so long that its connection can be used again.
 LEFTOVER_S = 0.25
 
@@ -37,7 +33,7 @@ async def pump(
                 timeouts.enter(Timeout.CALLER)
                 await sink.write(frames)
             return
-        wire = await response.read(READ_BYTES)
+        wire = await response.read()
         frames = pipe.feed(wire, leg) if wire else pipe.eof(leg)
         if frames:
             timeouts.enter(Timeout.CALLER)
@@ -55,7 +51,7 @@ async def _last_words(response: Response, pipe: Pipe, leg: int, usage_s: float) 
     try:
         async with asyncio.timeout(usage_s):
             while pipe.awaits_usage(leg):
-                wire = await response.read(READ_BYTES)
+                wire = await response.read()
                 if frames := pipe.feed(wire, leg) if wire else pipe.eof(leg):
                     return frames
     except (TimeoutError, Broken):
@@ -70,7 +66,7 @@ async def drop_leftover(response: Response) -> None:
         return
     try:
         async with asyncio.timeout(LEFTOVER_S):
-            while await response.read(READ_BYTES):
+            while await response.read():
                 pass
     except (TimeoutError, Broken):
         response.close()

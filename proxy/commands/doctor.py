@@ -20,7 +20,6 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
-import aiohttp
 import click
 
 from config.settings import Settings, SettingsError
@@ -29,6 +28,7 @@ from proxy.commands.exit_codes import Exit
 from proxy.downstream import listener
 from proxy.telemetry import installed
 from proxy.upstream import client as upstream
+from proxy.upstream.response import UpstreamFailure
 from proxy.vocabulary import VocabularyError
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -266,7 +266,7 @@ async def _key(chosen: Settings, target: str, environ: Mapping[str, str]) -> Fin
     try:
         async with asyncio.timeout(2 * chosen.connect_timeout), upstream.opened(chosen) as asked:
             status = await asked.lists(target, key)
-    except (aiohttp.ClientError, TimeoutError) as error:
+    except (UpstreamFailure, TimeoutError) as error:
         return _refused("key", f"GET {target}/models: {type(error).__name__}", "does this port speak HTTP?")
     found = f"GET {target}/models: {status}"
     if status in KEY_REFUSED:

@@ -5,11 +5,16 @@ No HTTP library is named here. `client` maps what its library raises to these er
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import ClassVar, Protocol
 
 from translators import faults
 from translators.openai import failures
+
+# What is read at once is written before more is read. A cumulative packet holds the whole text so far, so that the
+# bytes of one read may become hundreds of times as many: what a caller who does not read costs is decided here.
+READ_BYTES = 32 << 10
 
 # Longer JSON answers come from no model.
 COMPLETION_BYTES = 64 << 20
@@ -85,8 +90,14 @@ class Response(Protocol):
     content_type: str
     retry_after: str | None
 
-    async def read(self, most: int) -> bytes:
-        """What has come, up to so many bytes, waiting for the first of them; b"" at the end. Raises `Broken`."""
+    async def read(self) -> bytes:
+        """What has come, at most `READ_BYTES` of it, waiting for the first of them; b"" at the end. Raises `Broken`."""
+
+    async def pour(self, take: Callable[[bytes], bool]) -> None:
+        """Hand what comes to `take`, read by read, until it has enough (it returns True) or the body has ended.
+
+        `take` runs inside the turn of the loop in which the bytes came. Raises `Broken`, and whatever `take` raises.
+        """
 
     def at_end(self) -> bool:
         """Whether the body has come in whole and was read."""
@@ -113,7 +124,7 @@ async def completion_of(response: Response) -> bytes:
 
 async def _whole(response: Response, limit: int) -> bytes:
     parts, size = [], 0
-    while size <= limit and (part := await response.read(limit + 1)):
+    while size <= limit and (part := await response.read()):
         parts.append(part)
         size += len(part)
     return b"".join(parts)

@@ -15,16 +15,18 @@ EJECTED_S = 10.0
 class Attempt:
     """One try at one target, for the record of the call.
 
-    target: its base URL
-    retry:  whether it is the second try of its upstream call
-    reused: whether it went over a connection that had served before
-    result: what came of it
-    status: of the answer, where one came
+    target:   its base URL
+    retry:    whether it is the second try of its upstream call
+    reused:   whether it went over a connection that had served before
+    unserved: whether it failed before any byte of an answer
+    result:   what came of it
+    status:   of the answer, where one came
     """
 
     target: str
     retry: bool = False
     reused: bool = False
+    unserved: bool = False
     result: Result = Result.OPEN
     status: int | None = None
 
@@ -66,13 +68,9 @@ class Targets:
         self._ejected_until_s.pop(target, None)
 
 
-def is_safe_to_retry(failure: UpstreamFailure, attempt: Attempt, other: str, *, unserved: bool) -> bool:
-    """Whether nothing can have been served, and another try can end in another way.
-
-    other:    the target of the retry
-    unserved: whether the connection died before any byte of an answer
-    """
+def is_safe_to_retry(failure: UpstreamFailure, attempt: Attempt, other: str) -> bool:
+    """Whether nothing can have been served, and another try, at the target `other`, can end in another way."""
     if isinstance(failure, Slow):
         # A second wait of the same length for the same target helps nobody.
         return attempt.target != other
-    return isinstance(failure, Unreachable) or (attempt.reused and unserved)
+    return isinstance(failure, Unreachable) or (attempt.reused and attempt.unserved)

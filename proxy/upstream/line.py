@@ -1,0 +1,393 @@
+"""One connection to an upstream: a request in one write, its answer parsed as it comes, one after the other.
+
+It knows HTTP's framing and nothing else. Each read of the socket goes to a function in the same turn of the loop: a
+`StreamReader` between costs a buffer, a future and a wake-up of a task for every delta, a third of what a paced one
+costs. Source: spec ERR-4, SSE-10; RFC 9112.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import zlib
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Final
+
+import httptools
+
+from proxy.upstream.response import READ_BYTES, Broken
+
+# A head that is longer is none: the parser itself knows no limit.
+HEAD_BYTES: Final = 64 << 10
+# What has come while nobody takes it; beyond this the socket is not read (spec SSE-10).
+HELD_BYTES: Final = READ_BYTES
+# Read into by every connection in turn: what is read is copied out of it before the loop goes on.
+_READ: Final = memoryview(bytearray(READ_BYTES))
+
+_GZIP: Final = 16 + zlib.MAX_WBITS
+_INTERIM: Final = 200  # statuses below it announce another head
+_BODILESS: Final = (204, 304)
+
+Take = Callable[[bytes], bool]
+
+
+class Stage(Enum):
+    """Where a connection stands.
+
+    IDLE:  nothing was asked; anything that comes now, an end included, is the end of it
+    ASKED: the head of the answer is awaited
+    BODY:  the head is there
+    WHOLE: the body is there too
+    LOST:  the connection has ended, or is not to be used again
+    """
+
+    __hash__ = object.__hash__  # in C; an `Enum` hashes its name, in Python
+
+    IDLE = auto()
+    ASKED = auto()
+    BODY = auto()
+    WHOLE = auto()
+    LOST = auto()
+
+
+class Line(asyncio.BufferedProtocol):
+    """A connection, and while it serves the `Response` to what was asked.
+
+    part:      told once when it is idle again, and once when it is lost
+    is_served: whether it has answered before
+    is_silent: whether nothing has come since the request: a server that had closed it has not served it
+    idle_s:    loop time since when it is idle
+    """
+
+    __slots__ = (
+        "_body",
+        "_delimited",
+        "_failure",
+        "_head_bytes",
+        "_held",
+        "_held_bytes",
+        "_inflater",
+        "_is_interim",
+        "_is_reading",
+        "_keeps_alive",
+        "_loop",
+        "_parser",
+        "_part",
+        "_peeked",
+        "_take",
+        "_transport",
+        "_waiter",
+        "content_type",
+        "idle_s",
+        "is_served",
+        "is_silent",
+        "retry_after",
+        "stage",
+        "status",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, part: Callable[[Line], None]) -> None:
+        self._loop = loop
+        self._part = part
+        self._transport: asyncio.Transport | None = None
+        self._peeked: socket.socket | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self.stage = Stage.IDLE
+        self.is_served = False
+        self.idle_s = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
+        self._transport = transport
+
+    def peek_at(self, plain: socket.socket) -> None:
+        """The socket that a connection without TLS is read from: looked into before it serves again."""
+        self._peeked = plain
+
+    # What a call does
+
+    def ask(self, wire: bytes) -> None:
+        """Send a whole request; the connection must be idle."""
+        assert self._transport is not None  # noqa: S101 - for the type checker: it was made
+        self.stage = Stage.ASKED
+        self.status = 0
+        self.content_type = ""
+        self.retry_after: str | None = None
+        self.is_silent = True
+        self._parser = httptools.HttpResponseParser(self)
+        self._body: list[bytes] = []
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._head_bytes = 0
+        self._is_interim = False
+        self._is_reading = True
+        self._delimited = False
+        self._keeps_alive = False
+        self._inflater: zlib._Decompress | None = None
+        self._failure: Exception | None = None
+        self._take: Take | None = None
+        self._transport.write(wire)
+
+    def send(self, body: bytes) -> None:
+        """Send the body that the request has announced."""
+        assert self._transport is not None  # noqa: S101 - for the type checker: it was made
+        self._transport.write(body)
+
+    async def head(self) -> None:
+        """Wait for the head of the answer. Raises `Broken`."""
+        while self.stage is Stage.ASKED:
+            await self._wait()
+        self._raise_failure()
+
+    async def pour(self, take: Take) -> None:
+        """Hand what comes to `take`, read by read, until it has enough (it returns True) or the body has ended.
+
+        `take` runs inside the turn of the loop in which the bytes came. Raises `Broken`, and whatever `take` raises.
+        """
+        self._take = take
+        self._flow()
+        while self._take is not None and self.stage is Stage.BODY and self._failure is None:
+            self._read_on()
+            await self._wait()
+        self._take = None
+        self._raise_failure()
+
+    async def read(self) -> bytes:
+        """What has come, at most `READ_BYTES` of it, waiting for the first of them; b"" at the end. Raises `Broken`."""
+        while not (piece := self._next()):
+            self._raise_failure()
+            if self.stage is not Stage.BODY:
+                return b""
+            self._read_on()
+            await self._wait()
+        return piece
+
+    def at_end(self) -> bool:
+        """Whether the body has come in whole and was read."""
+        return self.stage is Stage.WHOLE and not self._held
+
+    def close(self) -> None:
+        """Let go: it serves again if its answer was read to the end, and is closed if not. Idempotent."""
+        if self.stage is Stage.WHOLE and not self._held and self._keeps_alive:
+            self.stage = Stage.IDLE
+            self.is_served = True
+            self.idle_s = self._loop.time()
+            self._read_on()
+            self._part(self)
+        elif self.stage is not Stage.IDLE:
+            self.abort()
+
+    def abort(self) -> None:
+        """End the connection at once, whatever lies in its buffers. Idempotent."""
+        if self.stage is not Stage.LOST:
+            self._lose("closed by us")
+            if self._transport is not None:
+                self._transport.abort()
+
+    def is_usable(self) -> bool:
+        """Whether an idle connection may serve: it is open, and nothing has come that nobody asked for.
+
+        What lies unread in the kernel counts: the loop may not have had its turn since it came.
+        """
+        if self.stage is not Stage.IDLE or self._transport is None or self._transport.is_closing():
+            return False
+        if self._peeked is None:
+            return True
+        try:
+            self._peeked.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False  # a byte that nobody asked for, or an end
+
+    # What the loop does
+
+    def get_buffer(self, _: int) -> memoryview:
+        return _READ
+
+    def buffer_updated(self, size: int) -> None:
+        """Parse what was read, and hand on what it holds of a body."""
+        if self.stage is Stage.IDLE or self.stage is Stage.LOST:
+            self.abort()
+            return
+        self.is_silent = False
+        if self.stage is Stage.ASKED:
+            self._head_bytes += size
+        try:
+            self._parser.feed_data(_READ[:size])
+        except httptools.HttpParserUpgrade:
+            self._fail("an upgrade nobody asked for")
+        except httptools.HttpParserError as error:
+            self._fail(f"no HTTP: {type(error).__name__}")
+        if self.stage is Stage.ASKED and self._head_bytes > HEAD_BYTES:
+            self._fail(f"a head of more than {HEAD_BYTES} bytes")
+        if self._body:
+            self._hold(self._body[0] if len(self._body) == 1 else b"".join(self._body))
+            self._body.clear()
+        if self._waiter is not None and (self._take is None or self.stage is not Stage.BODY or self._failure):
+            self._wake()
+
+    def eof_received(self) -> None:
+        """The upstream says no more: the transport is closed, and `connection_lost` tells."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """An answer that ends with its connection is whole now; any other is broken off."""
+        if self.stage is Stage.BODY and not self._delimited and error is None and self._failure is None:
+            self.stage = Stage.WHOLE
+            self._wake()
+        elif self.stage in (Stage.ASKED, Stage.BODY):
+            self._fail("connection closed" if error is None else type(error).__name__)
+            self._wake()
+        elif self.stage is Stage.WHOLE:
+            self._keeps_alive = False
+        elif self.stage is Stage.IDLE:
+            self._lose("connection closed")
+        self._transport = None
+
+    def pause_writing(self) -> None:
+        """A request is bounded, and its call waits for the answer anyhow."""
+
+    def resume_writing(self) -> None:
+        """See `pause_writing`."""
+
+    # What the parser finds
+
+    def on_message_begin(self) -> None:
+        if self.stage is Stage.WHOLE:
+            self._keeps_alive = False  # a second answer that nobody asked for
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.stage is not Stage.ASKED:
+            return  # a trailer
+        match name.lower():
+            case b"content-type":
+                self.content_type = value.partition(b";")[0].strip().decode("latin-1").lower()
+            case b"retry-after":
+                self.retry_after = value.strip().decode("latin-1")
+            case b"content-length" | b"transfer-encoding":
+                self._delimited = True
+            case b"content-encoding":
+                self._encoded(value.strip().lower())
+
+    def on_headers_complete(self) -> None:
+        if self.stage is not Stage.ASKED:
+            return
+        self.status = self._parser.get_status_code()
+        self._is_interim = self.status < _INTERIM
+        if self._is_interim:
+            return
+        if self.status in _BODILESS:
+            self._delimited = True
+        self.stage = Stage.BODY
+
+    def on_body(self, body: bytes) -> None:
+        if self.stage is Stage.BODY:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._is_interim:
+            self._is_interim = self._delimited = False
+        elif self.stage is Stage.BODY:
+            self.stage = Stage.WHOLE
+            self._keeps_alive = self._parser.should_keep_alive() and self._failure is None
+
+    # Parts
+
+    def _encoded(self, coding: bytes) -> None:
+        """Identity was asked for. What is gzip all the same is inflated piece by piece; anything else is unreadable."""
+        if coding in (b"gzip", b"x-gzip"):
+            self._inflater = zlib.decompressobj(_GZIP)
+        elif coding not in (b"", b"identity"):
+            self._fail("a content coding nobody asked for")
+
+    def _hold(self, wire: bytes) -> None:
+        """Take what has come of the body: to the taker at once, or kept until somebody wants it."""
+        if self._take is not None and not self._held and self._inflater is None:
+            try:
+                if self._take(wire):
+                    self._take = None
+            except Exception as error:  # noqa: BLE001 - it belongs to the call that waits, not to the loop
+                self._take, self._failure = None, error
+            return
+        self._held.append(wire)
+        self._held_bytes += len(wire)
+        self._flow()
+        if self._held_bytes > HELD_BYTES and self._is_reading and self._transport is not None:
+            self._is_reading = False
+            self._transport.pause_reading()
+
+    def _flow(self) -> None:
+        """Hand on what is held, for as long as it is wanted."""
+        try:
+            while self._take is not None and (piece := self._next()):
+                if self._take(piece):
+                    self._take = None
+        except Exception as error:  # noqa: BLE001 - as above
+            self._take, self._failure = None, error
+
+    def _next(self) -> bytes:
+        """The next piece of what is held, inflated where it must be; b"" where there is none yet."""
+        while self._held:
+            wire = self._held[0]
+            if self._inflater is None:
+                self._drop_first()
+                return wire
+            try:
+                piece = self._inflater.decompress(wire, READ_BYTES)
+            except zlib.error:
+                self._held.clear()
+                self._fail("a body that is no gzip")
+                return b""
+            if rest := self._inflater.unconsumed_tail:
+                self._held_bytes += len(rest) - len(wire)
+                self._held[0] = rest
+            else:
+                self._drop_first()
+            if piece:
+                return piece
+        return b""
+
+    def _drop_first(self) -> None:
+        self._held_bytes -= len(self._held.pop(0))
+
+    def _read_on(self) -> None:
+        if not self._is_reading and self._transport is not None and not self._transport.is_closing():
+            self._is_reading = True
+            self._transport.resume_reading()
+
+    def _fail(self, detail: str) -> None:
+        """The answer cannot be had, or not the rest of it."""
+        if self._failure is None:
+            self._failure = Broken(detail)
+        self._lose(detail)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _lose(self, detail: str) -> None:
+        if self.stage is not Stage.LOST:
+            if self.stage is not Stage.IDLE and self._failure is None:
+                self._failure = Broken(detail)
+            self.stage = Stage.LOST
+            self._part(self)
+
+    def _raise_failure(self) -> None:
+        """Once what came before it was taken, say why there is no more."""
+        if self._held:
+            return
+        if self._failure is not None:
+            raise self._failure
+        if self._inflater is not None and self.stage is Stage.WHOLE and not self._inflater.eof:
+            raise Broken("a body that is no whole gzip")
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
