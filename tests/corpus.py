@@ -14,7 +14,9 @@ import orjson
 import proxy.vocabulary
 from translators import choice as answer
 from translators import dialogue, faults, pipe
+from translators.dashscope import tongue
 from translators.openai import failures
+from translators.terms import Terms
 
 Json = dict[str, Any]
 
@@ -91,7 +93,7 @@ def open_pipe(call: dialogue.Call, rules: answer.Rules | None = None, **terms: A
         "failures": failures.Terms(INPUT_LIMIT, own_key=False),
         "request_id": REQUEST_ID,
     } | terms
-    through = pipe.Pipe(call, pipe.Terms(**given), proxy.vocabulary.load())
+    through = pipe.Pipe(call, Terms(**given), proxy.vocabulary.load(), tongue)
     through.count_prompt(PROMPT_TOKENS, 0)
     return through
 
@@ -119,6 +121,14 @@ def choice_of(packet: Json, index: int = 0) -> Json:
     """A choice of a packet or reply."""
     found: Json = next(choice for choice in packet["output"]["choices"] if choice["index"] == index)
     return found
+
+
+def used(packet: Json) -> dialogue.Usage:
+    """The usage that a packet or a reply says."""
+    said = packet["usage"]
+    chain = said.get("output_tokens_details", {}).get("reasoning_tokens")
+    cached = said.get("prompt_tokens_details", {}).get("cached_tokens")
+    return dialogue.Usage(said["input_tokens"], said["output_tokens"], chain, cached)
 
 
 @dataclass(slots=True)

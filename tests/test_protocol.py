@@ -26,9 +26,10 @@ from tests import caller, corpus, lint
 from tests.conftest import StartServe, StartSimulator
 from translators import dialogue, faults, pipe, tokens
 from translators.dashscope import call as calls
-from translators.dashscope import messages, packets, parameters, rules, tools
+from translators.dashscope import messages, packets, parameters, rules, tongue, tools
 from translators.deepseek import prompt
 from translators.openai import dialects, failures, request
+from translators.terms import agreed
 
 ROOT = Path(__file__).parents[1]
 TEXTS = {language: (ROOT / "translators" / name).read_text("utf-8") for language, name in documents.FILES.items()}
@@ -101,8 +102,8 @@ def answered(example: Example, vocabulary: tokens.Vocabulary) -> tuple[int, str]
 def _answered(example: Example, vocabulary: tokens.Vocabulary) -> str:
     call, dialect = read(example, vocabulary), example.dialect
     body = request.translate(call, dialect, upstream_model=request.upstream_id(call, dialect))
-    terms = pipe.agreed(call, dialect, body, request_id=corpus.REQUEST_ID, own_key=False)
-    through = pipe.Pipe(call, terms, vocabulary)
+    terms = agreed(call, dialect, body, request_id=corpus.REQUEST_ID, own_key=False)
+    through = pipe.Pipe(call, terms, vocabulary, tongue)
     rendered = prompt.parts(request.seen(call, dialect), prompt.template_of(call.model, dialect.name), body.effort)
     through.count_prompt(rendered.specials + sum(tokens.count(text, vocabulary) for text in rendered.texts), 0)
     wire = example.blocks["upstream"].encode()

@@ -15,7 +15,7 @@ from translators.dialogue import Finish, Json, ToolCall
 from translators.stops import Finder
 from translators.thinktags import Splitter
 from translators.toolcalls import Drafts
-from translators.usage import Meter, Said
+from translators.usage import Meter, Said, Tally
 
 
 class Phase(Enum):
@@ -78,7 +78,7 @@ class Rules(NamedTuple):
 
 
 class Writer(Protocol):
-    """A caller's tongue: lays out what a choice has to say."""
+    """Lays out what a choice has to say; a caller's tongue has one (`tongue.Writer`)."""
 
     def reasoning(self, choice: Choice, texts: Sequence[str], said: Sequence[Said], /) -> None:
         """Pieces of the chain of thought, and the usage up to each of them."""
@@ -113,6 +113,7 @@ class Choice:
         "_plain",
         "_rules",
         "_splitter",
+        "_tally",
         "_writer",
         "chain",
         "cut",
@@ -132,6 +133,8 @@ class Choice:
         writer: Writer,
         rules: Rules,
         calls: Drafts,
+        *,
+        tally: Tally,
     ) -> None:
         self.index = index
         self.meter = meter
@@ -142,6 +145,7 @@ class Choice:
         self.cut = False
         self.chain = ""
         self.over_budget = False
+        self._tally = tally
         self._writer = writer
         self._rules = rules
         self._calls = calls
@@ -154,8 +158,11 @@ class Choice:
 
     def think(self, *texts: str) -> None:
         """Take pieces of the chain of thought, in order."""
-        if self.phase is not Phase.THINKING and not self._step(Sight.REASONING):
-            return
+        if self.phase is not Phase.THINKING:
+            if not self._step(Sight.REASONING):
+                return
+            # Once for a chain, not for every delta: a chain that nobody asked for is counted, too.
+            self._tally.counts_chain = True
         if self._rules.chain_limit is None:
             self._writer.reasoning(self, texts, self.meter.think(*texts))
             return

@@ -140,12 +140,14 @@ class Tally:
     input:         prompt tokens, counted (and shifted by what was learned) until upstream tells
     counted_input: prompt tokens by our own count alone
     cached:        prompt tokens upstream read from its cache; None until it tells
+    counts_chain:  whether usage names the tokens of the chain: where the call thinks, or once a chain has come
     figures:       the last figures of each upstream call; a later report replaces, it is never added (spec USE-3)
     """
 
-    __slots__ = ("cached", "counted_input", "figures", "input")
+    __slots__ = ("cached", "counted_input", "counts_chain", "figures", "input")
 
-    def __init__(self) -> None:
+    def __init__(self, *, counts_chain: bool = False) -> None:
+        self.counts_chain = counts_chain
         self.input = 0
         self.counted_input = 0
         self.cached: int | None = None
@@ -165,9 +167,15 @@ class Tally:
         if figures.cached is not None:
             self.cached = figures.cached
 
-    def of(self, meter: Meter, *, thinking: bool) -> Usage:
+    @property
+    def drift(self) -> int | None:
+        """Upstream's prompt tokens less our own count; None where upstream told nothing."""
+        told = self.figures.get(0)
+        return None if told is None or told.input is None else told.input - self.counted_input
+
+    def of(self, meter: Meter) -> Usage:
         """The usage of one choice as its next packet says it."""
-        reasoning = min(meter.reasoning, meter.output) if thinking else None
+        reasoning = min(meter.reasoning, meter.output) if self.counts_chain else None
         return Usage(self.input, meter.output, reasoning, self.cached)
 
 

@@ -33,7 +33,7 @@ from config import settings
 from proxy.admin import diagram
 from proxy.downstream import surface
 from translators import faults
-from translators.dashscope import packets
+from translators.dashscope import tongue
 
 ROOM: Final = Path(__file__).parent
 PROTOCOL: Final = Path(translators.__file__).parent
@@ -253,6 +253,6 @@ async def _try(request: web.Request) -> web.StreamResponse:
 
 
 def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
-    answer = surface.refused(fault, surface.request_id(request), packets.error)
+    answer = surface.refused(fault, surface.request_id(request), tongue.failure)
     answer.headers["X-Request-Id"] = surface.request_id(request)
     return answer

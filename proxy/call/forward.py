@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable
 from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
 
 import structlog
 
@@ -21,16 +20,10 @@ from proxy.downstream.request import Request
 from proxy.downstream.sinks import CallerGone, Response, Sink
 from proxy.upstream.client import Post
 from proxy.upstream.response import completion_of, failure_of
-from translators.pipe import Pipe, State, Terms
+from translators.pipe import Pipe, State
+from translators.terms import Terms
 
 log = structlog.get_logger()
-
-STREAM_HEADERS: Final = {
-    "Content-Type": "text/event-stream;charset=UTF-8",
-    "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",
-    "X-DashScope-Call-Gateway": "true",
-}
 
 
 @dataclass(slots=True)
@@ -69,7 +62,7 @@ class Forwarding:
         """Serve the call as packets."""
         gateway, times = self.gateway, self.exchange.times
         packets = self.request.packets(
-            STREAM_HEADERS, self.pipe, hold_s=gateway.settings.head_hold, heartbeat_s=gateway.settings.heartbeat
+            self.pipe, hold_s=gateway.settings.head_hold, heartbeat_s=gateway.settings.heartbeat
         )
         gateway.open_calls.streams += 1
         try:

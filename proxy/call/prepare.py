@@ -1,4 +1,4 @@
-"""The door: one DashScope call in, its packets or its reply out, in reading order.
+"""The door: one call in, its packets or its reply out, in reading order.
 
 Key and headers, body, call, prompt, upstream body; then the passage. A `Refusal` that leaves here is answered with its
 own status.
@@ -7,7 +7,6 @@ own status.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from functools import partial
 
 import orjson
@@ -29,11 +28,11 @@ from proxy.metering.journal import Opening
 from proxy.telemetry import trace_context
 from proxy.upstream.client import Post
 from translators import faults
-from translators.dashscope import call as dashscope_call
 from translators.deepseek import prompt
 from translators.dialogue import Call
 from translators.openai.request import Body, resume, seen, translate, upstream_id
-from translators.pipe import Pipe, agreed
+from translators.pipe import Pipe
+from translators.terms import agreed
 
 log = structlog.get_logger()
 
@@ -51,7 +50,7 @@ async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Re
 async def _ready(gateway: Gateway, request: Request, exchange: Exchange) -> Forwarding:
     """Read and check a call until it is ready to go."""
     exchange.caller = caller = authentication.admit(request.headers, gateway.settings, gateway.keyring)
-    check_headers(request.headers)
+    request.tongue.check(request.headers)
     body = await request.body()
     exchange.times.read_s = asyncio.get_running_loop().time()
     exchange.call = call = _read(gateway, request, body)
@@ -62,28 +61,13 @@ async def _ready(gateway: Gateway, request: Request, exchange: Exchange) -> Forw
     return await _prepared(gateway, request, exchange, call, caller)
 
 
-def wants_stream(headers: Mapping[str, str]) -> bool:
-    """Whether the headers ask for SSE; an explicit `disable` wins over all (spec HTTP-5)."""
-    explicit = headers.get("X-DashScope-SSE", "").strip().lower()
-    if explicit in ("enable", "disable"):
-        return explicit == "enable"
-    named = headers.get("Accept", "") + "," + headers.get("Content-Type", "")
-    return "text/event-stream" in named.lower()
-
-
-def check_headers(headers: Mapping[str, str]) -> None:
-    """Refuse what a header asks for and no upstream can do (spec HTTP-9)."""
-    if headers.get("X-DashScope-Async", "").strip().lower() == "enable":
-        raise faults.Refusal(faults.NO_ASYNC)
-    if "X-DashScope-EncryptionKey" in headers:
-        raise faults.Refusal(faults.ENCRYPTED_BODY)
-
-
 def _read(gateway: Gateway, request: Request, body: bytes) -> Call:
-    return dashscope_call.translate(
-        dashscope_call.read(body),
+    tongue = request.tongue
+    document = tongue.read(body)
+    return tongue.translate(
+        document,
         gateway.catalogue,
-        stream=wants_stream(request.headers),
+        stream=tongue.wants_stream(request.headers, document),
         path_model=request.path_model,
         strict_thinking=gateway.settings.strict_thinking,
         decode=gateway.vocabulary.decode_bytes,
@@ -124,9 +108,10 @@ async def _prepared(
         body,
         request_id=exchange.request_id,
         own_key=caller.own_key,
+        at_s=exchange.at_s,
         event_limit=int(gateway.settings.max_event_bytes),
     )
-    exchange.pipe = pipe = Pipe(call, terms, gateway.vocabulary)
+    exchange.pipe = pipe = Pipe(call, terms, gateway.vocabulary, request.tongue)
     count.tell(lambda tokens: pipe.count_prompt(tokens, gateway.offsets.get(kind)))
     exchange.books.entry = gateway.journal.open(exchange.books.opening)
     trace = exchange.books.trace

@@ -20,7 +20,7 @@ from proxy.metering import journal
 from proxy.metering.journal import Closing, Journal, Outcome, Times
 from proxy.upstream.response import Result
 from translators import dialogue, faults
-from translators.dashscope import shapes
+from translators.answer import Account
 from translators.usage import Basis
 
 log = structlog.get_logger()
@@ -59,7 +59,8 @@ GONE: Final = frozenset(
 
 def settle(exchange: Exchange, end: End, journal: Journal) -> Closing:
     """Write down how a call ended, and give back what it had reserved and not used; what was written."""
-    closing = _closing(exchange, outcome_of(exchange, end))
+    account = exchange.pipe.account() if exchange.pipe else None
+    closing = _closing(exchange, account, outcome_of(exchange, account, end))
     if exchange.books.entry is not None:
         exchange.books.entry.close(closing)
     elif exchange.books.opening is not None:
@@ -70,14 +71,14 @@ def settle(exchange: Exchange, end: End, journal: Journal) -> Closing:
         else:
             exchange.books.reservation.settle(closing["generated"]["total_tokens"])
     if exchange.books.trace is not None:
-        exchange.books.trace.end(exchange.request_id, closing, _finish_reasons(exchange))
+        exchange.books.trace.end(exchange.request_id, closing, account.finish_reasons if account else ())
     _to_log(exchange, closing)
     return closing
 
 
-def outcome_of(exchange: Exchange, end: End) -> Outcome:
+def outcome_of(exchange: Exchange, account: Account | None, end: End) -> Outcome:
     """The one word for how a call ended."""
-    packets = exchange.pipe.packets if exchange.pipe else 0
+    packets = account.packets if account else 0
     if end is End.BUG:
         return Outcome.INTERNAL_ERROR
     if end is End.STALLED:
@@ -106,25 +107,19 @@ def _failed(exchange: Exchange, refusal: faults.Refusal) -> Outcome:
     return Outcome.UPSTREAM_CUT if refusal.cause.startswith(faults.CUT) else Outcome.UPSTREAM_ERROR
 
 
-def _finish_reasons(exchange: Exchange) -> list[str]:
-    choices = exchange.pipe.answer.choices if exchange.pipe else ()
-    return [choice.finish_reason.value for choice in choices if choice.finish_reason is not None]
-
-
-def _closing(exchange: Exchange, outcome: Outcome) -> Closing:
-    delivered = exchange.pipe.delivered if exchange.pipe else None
-    generated, basis = _generated(exchange, outcome)
+def _closing(exchange: Exchange, account: Account | None, outcome: Outcome) -> Closing:
+    generated, basis = _generated(exchange, account, outcome)
     gone = outcome in GONE
     fault = exchange.refusal.fault if exchange.refusal else None
     return {
         "outcome": outcome.value,
         "status": CLIENT_GONE_STATUS if gone else fault.status if fault else 200,
         "code": None if gone or fault is None else fault.code,
-        "usage": _shown(exchange, delivered),
-        "generated": _shown(exchange, generated),
+        "usage": _said(exchange, account.delivered if account else None),
+        "generated": _said(exchange, generated),
         "basis": basis,
-        "drift_tokens": _drift(exchange),
-        "packets": exchange.pipe.packets if exchange.pipe else 0,
+        "drift_tokens": account.drift if account else None,
+        "packets": account.packets if account else 0,
         "bytes_out": exchange.bytes_out,
         "attempts": [
             {"target": attempt.target, "result": attempt.word, "reused": attempt.reused}
@@ -134,32 +129,22 @@ def _closing(exchange: Exchange, outcome: Outcome) -> Closing:
     }
 
 
-def _generated(exchange: Exchange, outcome: Outcome) -> tuple[dialogue.Usage | None, Basis]:
+def _generated(exchange: Exchange, account: Account | None, outcome: Outcome) -> tuple[dialogue.Usage | None, Basis]:
     """The last figure known of what upstream produced, and whose it is."""
-    pipe = exchange.pipe
-    if pipe is None or not exchange.attempts:
+    if account is None or not exchange.attempts:
         return None, "none"
     if exchange.refusal is not None and exchange.expired is None:
         # Also where the caller had left before upstream said so.
         outcome = _failed(exchange, exchange.refusal)
-    used = pipe.answer.used()
-    if outcome in IDLE and not used.output:
+    if outcome in IDLE and not account.generated.output:
         return None, "none"
-    return used, pipe.answer.basis
+    return account.generated, account.basis
 
 
-def _shown(exchange: Exchange, used: dialogue.Usage | None) -> shapes.Usage:
-    if used is None or exchange.pipe is None:
+def _said(exchange: Exchange, used: dialogue.Usage | None) -> journal.Usage:
+    if used is None or exchange.call is None:
         return journal.NOTHING
-    return exchange.pipe.shown(used)
-
-
-def _drift(exchange: Exchange) -> int | None:
-    tally = exchange.pipe.answer.tally if exchange.pipe else None
-    reported = tally.figures.get(0) if tally else None
-    if tally is None or reported is None or reported.input is None:
-        return None
-    return reported.input - tally.counted_input
+    return journal.usage(used, hybrid=exchange.call.model.thinking == "hybrid")
 
 
 def _times(exchange: Exchange) -> Times:

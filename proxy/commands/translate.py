@@ -13,13 +13,13 @@ from config.settings import Settings
 from proxy import vocabulary
 from translators import explain, faults
 from translators.catalogue import Catalogue
-from translators.dashscope import call as calls
-from translators.dashscope import packets
+from translators.dashscope import tongue
 from translators.deepseek import prompt
 from translators.dialogue import Call, Json, Model
 from translators.openai import dialects, request
 from translators.openai.dialects import Dialect
-from translators.pipe import Pipe, agreed
+from translators.pipe import Pipe
+from translators.terms import agreed
 from translators.tokens import Vocabulary
 
 # An answer without its call is read as the answer to this one.
@@ -47,7 +47,7 @@ class Translator:
 
     def read(self, document: Json, *, stream: bool, model: str | None) -> Call:
         """The call a document makes; raises `Refusal`."""
-        return calls.translate(
+        return tongue.translate(
             document,
             self.catalogue,
             stream=stream,
@@ -66,7 +66,7 @@ def build(chosen: Settings) -> Translator:
 def of_call(raw: bytes, translator: Translator, *, stream: bool, model: str | None, as_json: bool) -> int:
     """Show the upstream call of a DashScope call, and one line for every field; returns the exit code."""
     try:
-        document = calls.read(raw)
+        document = tongue.read(raw)
         call = translator.read(document, stream=stream, model=model)
     except faults.Refusal as refusal:
         return _show_refusal(refusal.fault, as_json=as_json)
@@ -104,12 +104,12 @@ def of_answer(
     """
     whole = raw.lstrip()[:1] == b"{"
     try:
-        document = PLAIN_CALL if call_raw is None else calls.read(call_raw)
+        document = PLAIN_CALL if call_raw is None else tongue.read(call_raw)
         call = translator.read(document, stream=not whole if stream is None else stream, model=model)
         dialect = translator.dialect
         body = request.translate(call, dialect, upstream_model=request.upstream_id(call, dialect))
         terms = agreed(call, dialect, body, request_id=REQUEST_ID, own_key=True)._replace(legs=1)
-        pipe = Pipe(call, terms, translator.vocabulary)
+        pipe = Pipe(call, terms, translator.vocabulary, tongue)
         counted = prompt.parts(request.seen(call, dialect), prompt.template_of(call.model, dialect.name), body.effort)
         pipe.count_prompt(prompt.length(counted, translator.vocabulary), 0)
         out = pipe.feed_completion(raw) if whole else pipe.feed(raw) + pipe.eof()
@@ -121,7 +121,7 @@ def of_answer(
 
 def _show_refusal(fault: faults.Fault, *, as_json: bool) -> int:
     if as_json:
-        _print({"refused": fault.status, **orjson.loads(packets.error(fault, REQUEST_ID))})
+        _print({"refused": fault.status, **orjson.loads(tongue.failure(fault, REQUEST_ID))})
     else:
         click.echo(f"refused  {fault.status} {fault.code}: {fault.message}")
     return REFUSED

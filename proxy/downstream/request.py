@@ -6,7 +6,7 @@ No HTTP library is seen through it: what aiohttp raises is mapped here. Source: 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 import aiohttp
@@ -19,6 +19,7 @@ from proxy.downstream.sinks import CallerGone, PacketSink, ReplySink
 from proxy.downstream.surface import request_id
 from translators import faults
 from translators.pipe import Pipe
+from translators.tongue import Tongue
 
 ENCODINGS: Final = ("identity", "gzip")
 
@@ -26,16 +27,18 @@ ENCODINGS: Final = ("identity", "gzip")
 class Request:
     """One call as it came.
 
+    tongue:     the protocol its caller speaks, as its route says
     id:         its request id (spec HTTP-6)
     headers:    as the caller sent them, names in any case
     path_model: the model that the route's path names; None where it names none
     timing:     what the head of its answer says of times (`Server-Timing`); None where nothing is to be said
     """
 
-    __slots__ = ("_web", "headers", "id", "path_model", "timing")
+    __slots__ = ("_web", "headers", "id", "path_model", "timing", "tongue")
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, tongue: Tongue) -> None:
         self._web = request
+        self.tongue = tongue
         self.id = request_id(request)
         self.headers: CIMultiDictProxy[str] = request.headers
         self.path_model: str | None = request.match_info.get("model")
@@ -92,9 +95,9 @@ class Request:
         except (aiohttp.ClientError, web.RequestPayloadError, aiohttp.http_exceptions.HttpProcessingError) as error:
             raise faults.Refusal(faults.BODY_INVALID, f"unreadable body ({type(error).__name__})") from None
 
-    def packets(self, headers: Mapping[str, str], pipe: Pipe, *, hold_s: float, heartbeat_s: float) -> PacketSink:
+    def packets(self, pipe: Pipe, *, hold_s: float, heartbeat_s: float) -> PacketSink:
         """Where the packets of its answer go."""
-        return PacketSink(self._web, headers, pipe, hold_s=hold_s, heartbeat_s=heartbeat_s)
+        return PacketSink(self._web, self.tongue, pipe, hold_s=hold_s, heartbeat_s=heartbeat_s)
 
     def reply(self, pipe: Pipe) -> ReplySink:
         """Where the one reply goes."""

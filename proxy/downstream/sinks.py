@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Protocol
 
 import aiohttp
 from aiohttp import web
 
 from translators.pipe import Pipe
+from translators.tongue import Tongue
 
 # What a handler gives back to the server: opaque to the way of a call.
 Response = web.StreamResponse
-
-# A comment line and no blank line: it joins the next frame, so that no client takes it for an event of its own. Clients
-# that dispatch on comment + blank line (openai-python's decoder, after an `id:`) would otherwise see an empty event.
-HEARTBEAT = b":heartbeat\n"
 
 
 class CallerGone(Exception):  # noqa: N818 - named for what happened
@@ -33,7 +29,6 @@ class PacketSink:
     left = False
     __slots__ = (
         "_beat",
-        "_headers",
         "_heartbeat_s",
         "_loop",
         "_opening",
@@ -41,17 +36,16 @@ class PacketSink:
         "_request",
         "_said",
         "_task",
+        "_tongue",
         "bytes",
         "first_s",
         "last_s",
         "response",
     )
 
-    def __init__(
-        self, request: web.Request, headers: Mapping[str, str], pipe: Pipe, *, hold_s: float, heartbeat_s: float
-    ) -> None:
+    def __init__(self, request: web.Request, tongue: Tongue, pipe: Pipe, *, hold_s: float, heartbeat_s: float) -> None:
         self._request = request
-        self._headers = headers
+        self._tongue = tongue
         self._pipe = pipe
         self._heartbeat_s = heartbeat_s
         self._loop = asyncio.get_running_loop()
@@ -109,7 +103,7 @@ class PacketSink:
         """The response, its head out."""
         async with self._opening:
             if self.response is None:
-                response = web.StreamResponse(headers=self._headers)
+                response = web.StreamResponse(headers=self._tongue.STREAM_HEADERS)
                 try:
                     await response.prepare(self._request)
                 except ConnectionError:
@@ -131,7 +125,7 @@ class PacketSink:
                 self._pipe.open()
                 await self.opened()
             else:
-                await self.response.write(HEARTBEAT)
+                await self.response.write(self._tongue.HEARTBEAT)
         except (ConnectionError, CallerGone):
             pass  # the caller has left; the handler is being told on its own
 

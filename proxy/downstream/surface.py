@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import aiohttp
@@ -51,9 +52,14 @@ def check_framing(request: web.Request) -> None:
             raise Misframed(what)
 
 
-def refused(fault: faults.Fault, request_id: str, failure: Failure) -> web.Response:
-    """A failure as an answer of its own, in the caller's tongue (spec ERR-1)."""
-    headers = {} if fault.retry_after is None else {hdrs.RETRY_AFTER: fault.retry_after}
+def refused(
+    fault: faults.Fault, request_id: str, failure: Failure, more: Mapping[str, str] = MappingProxyType({})
+) -> web.Response:
+    """A failure as an answer of its own, in the caller's tongue (spec ERR-1).
+
+    more: what the tongue says in the head of a failure, beside what all do
+    """
+    headers = {**more} if fault.retry_after is None else {hdrs.RETRY_AFTER: fault.retry_after, **more}
     body = failure(fault, request_id)
     return web.Response(status=fault.status, body=body, content_type="application/json", headers=headers)
 

@@ -16,15 +16,14 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal, NotRequired, TypedDict
 
 import orjson
 import structlog
 
 from config.settings import Settings, SettingsError
 from proxy.metering.append_file import LineFile
-from translators import faults
-from translators.dashscope.shapes import Usage
+from translators import dialogue, faults
 from translators.usage import Basis
 
 log = structlog.get_logger()
@@ -70,6 +69,43 @@ class Attempt(TypedDict):
     target: str
     result: str
     reused: bool
+
+
+class OutputDetails(TypedDict):
+    """The parts of `output_tokens`.
+
+    reasoning_tokens: the chain of thought
+    text_tokens:      everything else; only of models that think when asked
+    """
+
+    reasoning_tokens: int
+    text_tokens: NotRequired[int]
+
+
+class PromptDetails(TypedDict):
+    """A part of `input_tokens`.
+
+    cached_tokens: what upstream read from its cache
+    """
+
+    cached_tokens: int
+
+
+class Usage(TypedDict):
+    """Tokens of one call, whatever its caller's tongue calls them (spec MET-3).
+
+    input_tokens:          the prompt
+    output_tokens:         everything generated: chain of thought, answer and tool markup
+    total_tokens:          always their sum
+    output_tokens_details: where the call thinks, or a chain has come
+    prompt_tokens_details: where upstream tells
+    """
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    output_tokens_details: NotRequired[OutputDetails]
+    prompt_tokens_details: NotRequired[PromptDetails]
 
 
 class Times(TypedDict):
@@ -254,6 +290,21 @@ def _keep_synced(file: LineFile, journal: Journal, over: threading.Event) -> Non
         except OSError as error:
             log.error("journal_sync_failed", reason=error.strerror)
     journal.close()
+
+
+def usage(used: dialogue.Usage, *, hybrid: bool) -> Usage:
+    """Usage as a line says it.
+
+    hybrid: whether the model thinks when asked: of one that always does, nobody asks what else it wrote
+    """
+    said: Usage = {"input_tokens": used.input, "output_tokens": used.output, "total_tokens": used.total}
+    if used.reasoning is not None:
+        said["output_tokens_details"] = {"reasoning_tokens": used.reasoning}
+        if hybrid:
+            said["output_tokens_details"]["text_tokens"] = used.output - used.reasoning
+    if used.cached is not None:
+        said["prompt_tokens_details"] = {"cached_tokens": used.cached}
+    return said
 
 
 def timestamp(epoch_s: float) -> str:

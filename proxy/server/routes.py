@@ -16,13 +16,14 @@ from proxy.downstream.phase import LIFECYCLE, Lifecycle
 from proxy.downstream.request import Request
 from proxy.downstream.surface import GENERATION
 from translators import faults
-from translators.dashscope import packets
+from translators.dashscope import tongue as dashscope
+from translators.tongue import Tongue
 
 MULTIMODAL: Final = "/api/v1/services/aigc/multimodal-generation/generation"
 HEALTH: Final = "/healthz"
 
 # What tells a failure on this port where no route has said otherwise.
-FAILURE: Final[surface.Failure] = packets.error
+FAILURE: Final[surface.Failure] = dashscope.failure
 
 REQUEST: Final = web.RequestKey("request", Request)
 
@@ -35,7 +36,7 @@ def application(gateway: Gateway, keep: Record = lambda _, __: None) -> web.Appl
     app[LIFECYCLE] = Lifecycle()
     app.on_response_prepare.append(surface.last_look)
     app.on_response_prepare.append(_say_times)
-    generation = _generation(gateway, keep)
+    generation = _spoken(dashscope, gateway, keep)
     app.router.add_post(GENERATION, generation)
     app.router.add_post(MULTIMODAL, _wrong_endpoint)
     app.router.add_get(HEALTH, admin.alive)
@@ -46,7 +47,7 @@ def application(gateway: Gateway, keep: Record = lambda _, __: None) -> web.Appl
 
 @web.middleware
 async def shaped(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let in what is framed well, and give every failure DashScope's shape (spec HTTP-4, ERR-1)."""
+    """Let in what is framed well, and give every failure the shape it has in the caller's tongue (spec HTTP-4, ERR-1)."""
     surface.check_framing(request)
     try:
         return await handler(request)
@@ -61,12 +62,18 @@ async def shaped(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
-    return surface.refused(fault, surface.request_id(request), FAILURE)
+    known_as = surface.request_id(request)
+    if REQUEST not in request:
+        return surface.refused(fault, known_as, FAILURE)
+    tongue = request[REQUEST].tongue
+    return surface.refused(fault, known_as, tongue.failure, tongue.failure_headers(fault))
 
 
-def _generation(gateway: Gateway, keep: Record) -> Handler:
+def _spoken(tongue: Tongue, gateway: Gateway, keep: Record) -> Handler:
+    """What serves the calls of a path whose callers speak so."""
+
     async def generate(request: web.Request) -> web.StreamResponse:
-        request[REQUEST] = call = Request(request)
+        request[REQUEST] = call = Request(request, tongue)
         return await handler.serve(gateway, call, keep)
 
     return generate

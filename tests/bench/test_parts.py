@@ -30,8 +30,9 @@ def test_parse(benchmark: BenchmarkFixture) -> None:
 
 @pytest.mark.parametrize("size", [1, 1_000], ids=["a word", "a long text so far"])
 def test_splice(benchmark: BenchmarkFixture, size: int) -> None:
-    answer = corpus.open_pipe(corpus.ask(incremental=True)).answer
-    frames, (choice,) = packets.Frames(answer.shape), answer.choices
+    call = corpus.ask(incremental=True)
+    answer = corpus.open_pipe(call).answer
+    frames, (choice,) = packets.Frames(packets.Shape(call, answer.tally, corpus.REQUEST_ID)), answer.choices
     texts = [(orjson.dumps(" word" * size), packets.EMPTY) for _ in upstream.DELTAS]
     said = [choice.meter.said] * len(texts)
 

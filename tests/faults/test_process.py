@@ -66,7 +66,7 @@ if "serve" in sys.orig_argv:
         _hook(step)
 """
 STEPS = (
-    "proxy.call.prepare:check_headers",
+    "translators.dashscope.tongue:check",
     "proxy.downstream.request:Request.body",
     "proxy.call.prepare:_read",
     "proxy.call.prepare:_counting",

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests import corpus, lint
 from tests.corpus import SHAPES, Shape, chunk, figures, usage_chunk
 from translators import choice as answer
-from translators import dialogue, faults, pipe
-from translators.openai import dialects, failures, request
+from translators import faults, pipe
+from translators.openai import failures
 
 CUTS = (1, 7, 4096)
 
@@ -165,21 +165,6 @@ def test_a_figure_that_comes_with_text_is_in_that_texts_packet() -> None:
     assert {packet["usage"]["input_tokens"] for packet in corpus.packets(stream)} == {9}
 
 
-BASES = {
-    "upstream_final": SHAPES["B.2 vLLM, text with the finish"],
-    "upstream_last": Shape(chunk({"content": "The"}, usage=figures(9, 7)) + chunk({}, "stop") + corpus.DONE),
-    "counted": SHAPES["B.5 usage nowhere"],
-}
-
-
-@pytest.mark.parametrize("basis", BASES)
-def test_the_record_can_say_whose_figures_they_are(basis: str) -> None:
-    """MET-3."""
-    through = corpus.open_pipe(corpus.ask())
-    corpus.drive(through, BASES[basis].wire)
-    assert through.answer.basis == basis
-
-
 def test_the_finish_waits_for_usage_and_no_longer() -> None:
     """SSE-8: in a later chunk with empty choices; what has been said leaves before."""
     through = corpus.open_pipe(corpus.ask())
@@ -200,7 +185,7 @@ def test_a_finish_whose_usage_never_comes_is_released_with_our_count() -> None:
     out = through.feed(chunk({"content": "The"}) + chunk({}, "stop")) + through.release()
     assert lint.check(out, incremental=True) == []
     assert corpus.packets(out)[-1]["usage"]["output_tokens"] == 2
-    assert through.answer.basis == "counted"
+    assert through.account().basis == "counted"
 
 
 def test_once_the_shell_has_sent_the_head_every_failure_is_a_frame() -> None:
@@ -280,7 +265,7 @@ class TestSeveralChoices:
         assert [corpus.fold(out, index).content for index in (0, 1)] == ["Yes", "No"]
         assert [corpus.fold(out, index).usage["output_tokens"] for index in (0, 1)] == [2, 4]
         used = through.answer.used()
-        assert (used.input, used.output, through.answer.basis) == (9, 6, "upstream_final")
+        assert (used.input, used.output, through.account().basis) == (9, 6, "upstream_final")
 
     def test_native_choices_without_a_sum_keep_our_counts(self) -> None:
         through = corpus.open_pipe(corpus.ask(n=2, thinking=False), chain_end=0)
@@ -313,7 +298,7 @@ class TestSeveralChoices:
         through = corpus.open_pipe(corpus.ask(n=2, thinking=False), legs=2, chain_end=0)
         through.feed(chunk({"content": "Yes"}) + chunk({}, "stop", usage=figures(9, 4)), 0)
         through.feed(chunk({"content": "No"}) + chunk({}, "stop") + corpus.DONE, 1)
-        assert through.answer.basis == "counted"
+        assert through.account().basis == "counted"
 
     def test_a_leg_that_fails_before_any_packet_fails_the_call(self) -> None:
         through = corpus.open_pipe(corpus.ask(n=2, thinking=False), legs=2)
@@ -480,94 +465,3 @@ def test_an_end_token_is_counted_only_where_the_answer_ended_by_itself(finish: s
     through = corpus.open_pipe(corpus.ask(corpus.NEVER), chain_end=0, answer_end=1)
     stream = corpus.drive(through, chunk({"content": "Hello"}) + chunk({}, finish) + corpus.DONE)
     assert corpus.packets(stream)[-1]["usage"]["output_tokens"] == made
-
-
-def test_what_upstream_does_not_do_is_agreed_to_be_done_here() -> None:
-    """OUT-8, OUT-9, PAR-9: the terms follow from the dialect and the body."""
-    call = corpus.ask(stops=("a",), max_tokens=9, thinking_budget=5)
-    dialect = dialects.DIALECTS["deepseek"]
-    body = request.translate(call, dialect, upstream_model="x")
-    terms = pipe.agreed(call, dialect, body, request_id=corpus.REQUEST_ID, own_key=False)
-    assert (terms.rules.answer_limit, terms.rules.chain_limit) == (9, 5)
-    assert (terms.chain_end, terms.answer_end, terms.prefix) == (1, 0, "")
-    partial = call._replace(messages=(*call.messages, dialogue.Message("assistant", "Once", partial=True)))
-    llama = dialects.DIALECTS["llamacpp"]
-    body = request.translate(partial, llama, upstream_model="x")
-    assert pipe.agreed(partial, llama, body, request_id=corpus.REQUEST_ID, own_key=False).prefix == "Once"
-
-
-_STOPPED = chunk({}, "stop") + corpus.DONE
-
-
-def test_what_is_delivered_is_what_the_packets_handed_over_said() -> None:
-    """MET-3: a packet that was made but not handed over is not billed."""
-    through = corpus.open_pipe(corpus.ask(corpus.NEVER), chain_end=0)
-    assert (through.delivered, through.packets) == (None, 0)
-    first = corpus.packets(through.feed(chunk({"content": "Hello"})))
-    through.hand_over()
-    through.feed(chunk({"content": " world"}))
-    assert through.delivered is not None
-    assert through.shown(through.delivered) == first[-1]["usage"]
-    assert through.packets == 1
-
-
-def test_figures_that_come_with_a_moderated_end_are_known() -> None:
-    """MET-3: the end is a fault, and what upstream generated up to it is no secret."""
-    through = corpus.open_pipe(corpus.ask())
-    through.feed(chunk({"content": "Hello"}))
-    through.feed(chunk({"content": " world"}, "content_filter", usage=figures(7, 42)))
-    assert through.refusal is not None
-    assert (through.answer.used().input, through.answer.used().output, through.answer.basis) == (7, 42, "upstream_last")
-
-
-def test_what_upstream_says_of_its_cache_later_was_not_delivered() -> None:
-    """MET-3: upstream is read on for the record after its caller has left."""
-    told = figures(3, 1, prompt_tokens_details={"cached_tokens": 2})
-    through = corpus.open_pipe(corpus.ask())
-    first = corpus.packets(through.feed(chunk({"content": "Hello"})))
-    through.hand_over()
-    last = corpus.packets(through.feed(chunk({}, "stop") + usage_chunk(told) + corpus.DONE))
-    assert last[-1]["usage"]["prompt_tokens_details"] == {"cached_tokens": 2}
-    assert through.delivered is not None
-    assert through.shown(through.delivered) == first[-1]["usage"]
-    through.hand_over()
-    assert through.shown(through.delivered) == last[-1]["usage"]
-
-
-def test_of_several_choices_the_outputs_delivered_are_summed() -> None:
-    """MET-3, OUT-7: input once."""
-    through = corpus.open_pipe(corpus.ask(n=2), legs=2)
-    for leg in range(2):
-        through.feed(chunk({"reasoning_content": "Hmm"}), leg)
-        through.feed(chunk({"content": "Hello"}), leg)
-    through.hand_over()
-    delivered = through.delivered
-    assert delivered is not None
-    each = corpus.packets(
-        corpus.drive(
-            corpus.open_pipe(corpus.ask()), chunk({"reasoning_content": "Hmm"}) + chunk({"content": "Hello"}) + _STOPPED
-        )
-    )
-    assert delivered.input == corpus.PROMPT_TOKENS
-    assert delivered.output == 2 * each[-1]["usage"]["output_tokens"]
-    assert delivered.reasoning == 2 * each[-1]["usage"]["output_tokens_details"]["reasoning_tokens"]
-
-
-def test_a_reply_is_delivered_whole_or_not_at_all() -> None:
-    """MET-3"""
-    through = corpus.open_pipe(corpus.ask(stream=False))
-    reply = orjson.loads(corpus.drive(through, chunk({"content": "Hello"}) + _STOPPED))
-    assert through.delivered is None
-    through.hand_over()
-    assert through.delivered is not None
-    assert through.shown(through.delivered) == reply["usage"]
-    assert through.packets == 1
-
-
-def test_an_error_frame_is_no_packet() -> None:
-    """MET-3"""
-    through = corpus.open_pipe(corpus.ask())
-    through.feed(chunk({"content": "Hello"}))
-    through.eof()
-    through.hand_over()
-    assert through.packets == 1

@@ -90,7 +90,7 @@ def test_a_chain_is_never_longer_than_its_output(
     """OUT-4."""
     meter.think("We think")
     meter.settle(1)
-    shown = usage.Tally().of(meter, thinking=thinking)
+    shown = usage.Tally(counts_chain=thinking).of(meter)
     assert (shown.reasoning, shown.total) == (reasoning, 1)
 
 

@@ -7,7 +7,7 @@ Source: spec SSE-1, SSE-3, SSE-5, SSE-7.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -17,6 +17,7 @@ from translators import dialogue, faults
 from translators.dashscope import shapes
 from translators.dashscope.shapes import Answer, Failure, Finish, Function, Message
 from translators.dialogue import Call, Json
+from translators.tongue import Handed
 from translators.usage import Said, Tally
 
 UNFINISHED: Final[Finish] = "null"  # the string: clients compare it as one (spec OUT-2)
@@ -31,6 +32,9 @@ REASONING_MARK: Final = "\0reasoning"
 FIGURE_MARKS: Final = {"output": -1, "total": -2, "reasoning": -3, "text": -4}
 EMPTY: Final = b'""'
 
+# What a writer of packets has from its `Frames`, as it is: passed on by a method each would cost a call more.
+FRAMING: Final = ("take", "whole", "error", "hand_over", "handed")
+
 # The two texts of a packet, content and chain of thought, as JSON strings.
 Sides = tuple[bytes, bytes]
 
@@ -39,11 +43,10 @@ class Shape:
     """What the packets and the reply of one call have in common.
 
     thinks: whether messages carry `reasoning_content`: on a thinking model, or once a chain was seen all the same
-    counts_chain: whether usage names the tokens of the chain: when the call thinks
     hybrid: whether usage names the tokens of the text beside it; refused on r1 (spec OUT-4)
     """
 
-    __slots__ = ("call", "counts_chain", "hybrid", "request_id", "tally", "thinks")
+    __slots__ = ("call", "hybrid", "request_id", "tally", "thinks")
 
     def __init__(self, call: Call, tally: Tally, request_id: str) -> None:
         self.call = call
@@ -51,7 +54,6 @@ class Shape:
         self.request_id = request_id
         # A chain that is counted is shown: `Frames.text` knows no usage of a chain in packets without one.
         self.thinks = call.thinking or call.model.thinking != "never"
-        self.counts_chain = call.thinking
         self.hybrid = call.model.thinking == "hybrid"
 
     def message(self, content: str, reasoning: str, calls: Sequence[shapes.ToolCall] = ()) -> Message:
@@ -91,10 +93,6 @@ class Shape:
         """A packet or a reply: these three members, nothing else (spec OUT-1)."""
         return {"output": {"choices": choices}, "usage": shown_usage, "request_id": self.request_id}
 
-    def used(self, choice: answer.Choice) -> dialogue.Usage:
-        """The usage of one choice up to now."""
-        return self.tally.of(choice.meter, thinking=self.counts_chain)
-
 
 def tool_call(position: int, call: dialogue.ToolCall, *, first: bool = True) -> shapes.ToolCall:
     """One member of `tool_calls`; a later fragment has an empty id and no name (spec OUT-5, SSE-7)."""
@@ -113,22 +111,23 @@ def error(fault: faults.Fault, request_id: str) -> bytes:
 class Frames:
     """Numbers frames and collects them until the pipe hands them on.
 
-    number: of the newest frame
-    said:   what the newest packet of each choice said: input, output and reasoning tokens
-    cached: what the newest packet said of upstream's cache
+    number: of the newest packet
     """
 
-    __slots__ = ("_cached", "_forms", "_given", "_out", "cached", "number", "said", "shape")
+    __slots__ = ("_cached", "_forms", "_given", "_handed", "_out", "_said", "_shows_chain", "number", "shape")
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
         self.number = 0
-        self.said: dict[int, tuple[int, int, int]] = {}
+        # What the newest packet of each choice said: input, output and reasoning tokens.
+        self._said: dict[int, tuple[int, int, int]] = {}
         self._out: list[bytes] = []
         self._forms: dict[int, bytes] = {}
+        # What the newest packet said of the prompt, and every form says.
         self._given = 0
         self._cached: int | None = None
-        self.cached: int | None = None
+        self._shows_chain = shape.thinks and shape.tally.counts_chain
+        self._handed: tuple[int, Mapping[int, tuple[int, int, int]], int | None] = (0, {}, None)
 
     def text(self, choice: answer.Choice, texts: Iterable[Sides], said: Iterable[Said]) -> None:
         """The hot path: packets of text."""
@@ -136,7 +135,7 @@ class Frames:
         tally = shape.tally
         given = tally.input
         if given != self._given or tally.cached != self._cached:
-            self._forms.clear()
+            self._renew()
         form = self._forms.get(index) or self._form_of(index)
         number = self.number
         for (content, reasoning), (made, chain) in zip(texts, said, strict=True):
@@ -144,7 +143,7 @@ class Frames:
             seen = made if chain > made else chain  # noqa: FURB136 - `min` is one call more for every delta
             if not shape.thinks:
                 values: tuple[object, ...] = (number, content, made, given + made)
-            elif not shape.counts_chain:
+            elif not tally.counts_chain:
                 values = (number, content, reasoning, made, given + made)
             elif shape.hybrid:
                 values = (number, content, reasoning, made, given + made, seen, made - seen)
@@ -152,8 +151,7 @@ class Frames:
                 values = (number, content, reasoning, made, given + made, seen)
             self._out.append(form % values)
         self.number = number
-        self.cached = tally.cached
-        self.said[index] = given, made, seen
+        self._said[index] = given, made, seen
 
     def packet(
         self,
@@ -165,17 +163,17 @@ class Frames:
         """Any other packet."""
         shape = self.shape
         shown = shape.choice(choice.index, message, finish, logprobs)
-        used = shape.used(choice)
+        used = shape.tally.of(choice.meter)
+        if used.input != self._given or used.cached != self._cached:
+            self._renew()
         packet = shape.whole([shown], shape.usage(used))
         self.number += 1
-        self.said[choice.index] = (used.input, used.output, used.reasoning or 0)
-        self.cached = used.cached
+        self._said[choice.index] = (used.input, used.output, used.reasoning or 0)
         self._out.append(FRAME % (self.number, orjson.dumps(packet)))
 
     def error(self, fault: faults.Fault) -> bytes:
-        """The frame that ends a stream that failed (spec SSE-3)."""
-        self.number += 1
-        return ERROR_FRAME % (self.number, fault.status, error(fault, self.shape.request_id))
+        """The frame that ends a stream that failed (spec SSE-3); it has a number, but it is no packet."""
+        return ERROR_FRAME % (self.number + 1, fault.status, error(fault, self.shape.request_id))
 
     def take(self) -> bytes:
         """Every frame since the last take: whole frames, one write."""
@@ -185,18 +183,38 @@ class Frames:
         self._out = []
         return b"".join(out)
 
+    def whole(self, _: Sequence[answer.Choice], __: dialogue.Usage) -> bytes:
+        """The last frames: each choice has had its finish, with its usage."""
+        return self.take()
+
+    def hand_over(self) -> None:
+        """See `tongue.Writer`."""
+        self._handed = self.number, self._said.copy(), self._cached
+
+    def handed(self) -> Handed:
+        """See `tongue.Writer`."""
+        packets, newest, cached = self._handed
+        if not newest:
+            return Handed(packets, None)
+        said = newest.values()
+        chain = sum(one[2] for one in said) if self.shape.tally.counts_chain else None
+        return Handed(packets, dialogue.Usage(max(one[0] for one in said), sum(one[1] for one in said), chain, cached))
+
     def show_reasoning(self) -> None:
         """A chain came where none was expected: from now on packets carry it."""
-        shape = self.shape
-        if not (shape.thinks and shape.counts_chain):
-            shape.thinks = shape.counts_chain = True
+        if not self._shows_chain:
+            self._shows_chain = self.shape.thinks = True
             self._forms.clear()
+
+    def _renew(self) -> None:
+        """Upstream has told another figure of the prompt: the forms that say the old one are gone."""
+        self._given, self._cached = self.shape.tally.input, self.shape.tally.cached
+        self._forms.clear()
 
     def _form_of(self, index: int) -> bytes:
         """A packet of this choice, serialised once, with marks where the hot path splices."""
         shape, marks, tally = self.shape, FIGURE_MARKS, self.shape.tally
-        self._given, self._cached = tally.input, tally.cached
-        shown: Any = shape.usage(dialogue.Usage(tally.input, 0, 0 if shape.counts_chain else None, tally.cached))
+        shown: Any = shape.usage(dialogue.Usage(tally.input, 0, 0 if tally.counts_chain else None, tally.cached))
         shown |= {"output_tokens": marks["output"], "total_tokens": marks["total"]}
         details = shown.get("output_tokens_details", {})
         for name in details:
@@ -214,10 +232,12 @@ class Frames:
 class Incremental:
     """Packets that carry what is new (`incremental_output: true`)."""
 
-    __slots__ = ("_frames", "_logprobs")
+    __slots__ = ("_frames", "_logprobs", *FRAMING)
 
     def __init__(self, frames: Frames) -> None:
         self._frames = frames
+        self.take, self.whole, self.error = frames.take, frames.whole, frames.error
+        self.hand_over, self.handed = frames.hand_over, frames.handed
         self._logprobs = frames.shape.call.logprobs
 
     def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
@@ -249,10 +269,12 @@ class Cumulative:
     A snapshot that grows from one call to two, or lacks a name, breaks ChatTongyi.
     """
 
-    __slots__ = ("_content", "_frames", "_logprobs", "_reasoning", "_said")
+    __slots__ = ("_content", "_frames", "_logprobs", "_reasoning", "_said", *FRAMING)
 
     def __init__(self, frames: Frames) -> None:
         self._frames = frames
+        self.take, self.whole, self.error = frames.take, frames.whole, frames.error
+        self.hand_over, self.handed = frames.hand_over, frames.handed
         self._logprobs = frames.shape.call.logprobs
         # Per choice: the text so far as the inside of a JSON string, appended to and never encoded again.
         self._content: dict[int, bytes] = {}

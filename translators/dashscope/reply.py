@@ -7,25 +7,29 @@ from collections.abc import Sequence
 import orjson
 
 from translators import choice as answer
+from translators import faults
 from translators.dashscope import packets, shapes
 from translators.dashscope.packets import Shape
 from translators.dialogue import Json, ToolCall, Usage
+from translators.tongue import Handed
 from translators.usage import Said
 
 
 class Collected:
     """A writer that keeps the pieces of each choice until the reply is made."""
 
-    __slots__ = ("_content", "_logprobs", "_reasoning", "_shape")
+    __slots__ = ("_content", "_handed", "_logprobs", "_reasoning", "_shape", "_used")
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
+        self._used: Usage | None = None
+        self._handed = Handed(0, None)
         self._content: dict[int, list[str]] = {}
         self._reasoning: dict[int, list[str]] = {}
         self._logprobs: dict[int, list[Json]] = {}
 
     def reasoning(self, choice: answer.Choice, texts: Sequence[str], _: Sequence[Said]) -> None:
-        self._shape.thinks = self._shape.counts_chain = True
+        self._shape.thinks = True
         self._reasoning.setdefault(choice.index, []).extend(texts)
 
     def content(self, choice: answer.Choice, texts: Sequence[str], _: Sequence[Said]) -> None:
@@ -39,10 +43,27 @@ class Collected:
     def finish(self, choice: answer.Choice) -> None:
         self.content(choice, (choice.tail,), ())
 
-    def reply(self, choices: Sequence[answer.Choice], used: Usage) -> bytes:
+    def take(self) -> bytes:
+        """Nothing: a reply comes whole."""
+        return b""
+
+    def whole(self, choices: Sequence[answer.Choice], used: Usage) -> bytes:
         """The reply: every choice in order, one usage for all of them."""
         shape = self._shape
+        self._used = used
         return orjson.dumps(shape.whole([self._choice(choice) for choice in choices], shape.usage(used)))
+
+    def error(self, fault: faults.Fault) -> bytes:
+        """What there is in place of the reply."""
+        return packets.error(fault, self._shape.request_id)
+
+    def hand_over(self) -> None:
+        """See `tongue.Writer`."""
+        self._handed = Handed(1, self._used)
+
+    def handed(self) -> Handed:
+        """See `tongue.Writer`."""
+        return self._handed
 
     def _choice(self, choice: answer.Choice) -> shapes.Choice:
         calls = [packets.tool_call(position, call) for position, call in enumerate(choice.tool_calls())]

@@ -229,7 +229,7 @@ class TestWriteTimeout:
         assert outcome == "client_stalled"
         # Handed to the socket is delivered, read or not (MET-3).
         assert exchange.pipe
-        assert exchange.pipe.delivered
+        assert exchange.pipe.account().delivered
         assert_nothing_is_left(front)
         if headers:
             assert await upstream.calls[0].over() == "aborted"

@@ -1,4 +1,4 @@
-"""Claims about the door: what headers ask for, how a body is read, when a prompt is counted (HTTP-5, -11, USE-6)."""
+"""Claims about the door: how a body is read, when a prompt is counted (HTTP-11, USE-6)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import time
 
 import orjson
 import pytest
-from multidict import CIMultiDict
 
-from proxy.call import prepare
 from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import StartSimulator
@@ -20,47 +18,6 @@ from translators import faults
 
 UNREADABLE = (400, "InvalidParameter", faults.BODY_INVALID.message)
 TOO_LARGE = (400, "BadRequest.TooLarge", "Payload Too Large.")
-
-ASKS = {"X-DashScope-SSE": "enable"}, {"Accept": "text/event-stream"}, {"Content-Type": "text/event-stream"}
-
-
-@pytest.mark.parametrize(
-    ("headers", "streams"),
-    [
-        ({}, False),
-        *((asks, True) for asks in ASKS),
-        ({"x-dashscope-sse": " ENABLE "}, True),
-        ({"ACCEPT": "application/json, Text/Event-Stream;q=0.5"}, True),
-        ({"Content-Type": "text/event-stream; charset=utf-8"}, True),
-        ({"Accept": "application/json", "Content-Type": "application/json"}, False),
-        ({"X-DashScope-SSE": "maybe"}, False),
-        ({"X-DashScope-SSE": ""}, False),
-        *((asks | {"X-DashScope-SSE": "Disable"}, False) for asks in ASKS),
-    ],
-)
-def test_sse_is_selected_by_any_of_three_headers_and_disable_wins(headers: dict[str, str], streams: bool) -> None:
-    """Spec HTTP-5."""
-    assert prepare.wants_stream(CIMultiDict(headers)) is streams
-
-
-@pytest.mark.parametrize(
-    ("headers", "fault"),
-    [
-        ({"X-DashScope-Async": "enable"}, faults.NO_ASYNC),
-        ({"x-dashscope-async": " Enable"}, faults.NO_ASYNC),
-        ({"X-DashScope-EncryptionKey": "{}"}, faults.ENCRYPTED_BODY),
-    ],
-)
-def test_what_no_upstream_can_do_is_refused(headers: dict[str, str], fault: faults.Fault) -> None:
-    """Spec HTTP-9."""
-    with pytest.raises(faults.Refusal) as refusal:
-        prepare.check_headers(CIMultiDict(headers))
-    assert refusal.value.fault == fault
-
-
-def test_async_disabled_is_what_dashscope4j_says_with_every_call() -> None:
-    """wire.md A."""
-    prepare.check_headers(CIMultiDict({"X-DashScope-Async": "disable"}))
 
 
 class TestBody:

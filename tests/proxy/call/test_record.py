@@ -261,11 +261,11 @@ async def test_who_can_mend_it_decides_how_loud_it_is(fault: faults.Fault, level
 def test_every_wait_that_can_expire_has_a_word(wait: timeouts.Timeout) -> None:
     """MET-1: `timeout_<name>`."""
     exchange = Exchange("r", Times(0.0), expired=wait)
-    assert record.outcome_of(exchange, record.End.DONE) is timeouts.EXPIRIES[wait].outcome
+    assert record.outcome_of(exchange, None, record.End.DONE) is timeouts.EXPIRIES[wait].outcome
 
 
 def test_a_bug_and_a_caller_who_does_not_read_have_words_of_their_own() -> None:
     """MET-1"""
     exchange = Exchange("r", Times(0.0))
-    assert record.outcome_of(exchange, record.End.BUG) is journal.Outcome.INTERNAL_ERROR
-    assert record.outcome_of(exchange, record.End.STALLED) is journal.Outcome.CLIENT_STALLED
+    assert record.outcome_of(exchange, None, record.End.BUG) is journal.Outcome.INTERNAL_ERROR
+    assert record.outcome_of(exchange, None, record.End.STALLED) is journal.Outcome.CLIENT_STALLED

@@ -15,6 +15,7 @@ from proxy.simulation.wire import Script
 from tests import caller, lint
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway
+from translators.dashscope import tongue
 
 WORDS = "one two three four five"
 INCREMENTAL = caller.call(WORDS, incremental_output=True)
@@ -120,7 +121,7 @@ async def test_a_caller_who_reads_no_heartbeat_gets_no_second_one(
     simulator: StartSimulator, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or the comments of a long silence would pile up, each with a task of its own."""
-    monkeypatch.setattr(sinks, "HEARTBEAT", b":" + b"a" * (8 << 20) + b"\n")
+    monkeypatch.setattr(tongue, "HEARTBEAT", b":" + b"a" * (8 << 20) + b"\n")
     upstream = await simulator(Script(first_byte_delay_s=30))
     front = await gateway_before(upstream.url, head_hold=0.05, heartbeat=0.05)
     async with caller.dial(front.url, receive_bytes=4096) as line:
@@ -147,7 +148,7 @@ class _Gone:
 
 @pytest.fixture
 async def left() -> sinks.PacketSink:
-    downstream = sinks.PacketSink(Any, {}, Any, hold_s=60, heartbeat_s=60)  # type: ignore[arg-type]
+    downstream = sinks.PacketSink(Any, tongue, Any, hold_s=60, heartbeat_s=60)  # type: ignore[arg-type]
     downstream.response = _Gone()  # type: ignore[assignment]
     return downstream
 
@@ -182,7 +183,7 @@ async def test_a_caller_who_is_gone_before_the_head_has_left_and_is_no_bug() -> 
         assert request.transport is not None
         request.transport.abort()
         through: Any = None
-        downstream = sinks.PacketSink(request, {}, through, hold_s=9, heartbeat_s=9)
+        downstream = sinks.PacketSink(request, tongue, through, hold_s=9, heartbeat_s=9)
         try:
             await downstream.write(b"data:\n\n")
         except sinks.CallerGone as error:

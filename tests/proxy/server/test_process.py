@@ -7,7 +7,6 @@ import uuid
 import pytest
 from multidict import CIMultiDict
 
-from proxy.call import prepare
 from proxy.downstream import surface
 from proxy.server import routes
 from proxy.simulation.wire import Script
@@ -15,6 +14,7 @@ from tests import caller
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway
 from translators import faults
+from translators.dashscope import tongue
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ class TestOneRecordForEveryCall:
     async def test_a_bug_before_there_is_anything_to_pass_on(
         self, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(prepare, "check_headers", lambda _: 1 / 0)
+        monkeypatch.setattr(tongue, "check", lambda _: 1 / 0)
         running = await gateway_before("http://127.0.0.1:1")
         assert (await caller.ask(running.url, caller.call())).fault[:2] == (500, "InternalError")
         assert [outcome for _, outcome in running.ended] == ["internal_error"]

@@ -125,11 +125,13 @@ def test_cached_tokens_are_in_every_packet_once_upstream_has_told() -> None:
 
 def test_what_upstream_tells_is_in_the_next_text_whatever_said_it_first() -> None:
     """USE-3: the form of a text packet is made anew, also where a packet of another form has said the news."""
-    answer = corpus.open_pipe(corpus.ask(corpus.NEVER, incremental=True)).answer
-    frames, (choice,) = packets.Frames(answer.shape), answer.choices
+    call = corpus.ask(corpus.NEVER, incremental=True)
+    answer = corpus.open_pipe(call).answer
+    laid_out = packets.Shape(call, answer.tally, corpus.REQUEST_ID)
+    frames, (choice,) = packets.Frames(laid_out), answer.choices
     frames.text(choice, [(b'"a"', packets.EMPTY)], [(1, 0)])
     answer.tally.report(0, usage.Figures(cached=4))
-    frames.packet(choice, answer.shape.message("", ""))
+    frames.packet(choice, laid_out.message("", ""))
     frames.text(choice, [(b'"b"', packets.EMPTY)], [(2, 0)])
     last = corpus.packets(frames.take())[-1]
     assert last["usage"] == {

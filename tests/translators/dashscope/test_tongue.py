@@ -1,0 +1,65 @@
+"""Claims about DashScope's headers, and about its writers as the pipe sees them (spec HTTP-5, HTTP-9, ERR-1)."""
+
+from __future__ import annotations
+
+import pytest
+from multidict import CIMultiDict
+
+from tests import corpus
+from translators import faults
+from translators.dashscope import packets, tongue
+from translators.usage import Tally
+
+ASKS = {"X-DashScope-SSE": "enable"}, {"Accept": "text/event-stream"}, {"Content-Type": "text/event-stream"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "streams"),
+    [
+        ({}, False),
+        *((asks, True) for asks in ASKS),
+        ({"x-dashscope-sse": " ENABLE "}, True),
+        ({"ACCEPT": "application/json, Text/Event-Stream;q=0.5"}, True),
+        ({"Content-Type": "text/event-stream; charset=utf-8"}, True),
+        ({"Accept": "application/json", "Content-Type": "application/json"}, False),
+        ({"X-DashScope-SSE": "maybe"}, False),
+        ({"X-DashScope-SSE": ""}, False),
+        *((asks | {"X-DashScope-SSE": "Disable"}, False) for asks in ASKS),
+    ],
+)
+def test_sse_is_selected_by_any_of_three_headers_and_disable_wins(headers: dict[str, str], streams: bool) -> None:
+    """Spec HTTP-5."""
+    assert tongue.wants_stream(CIMultiDict(headers), {}) is streams
+
+
+@pytest.mark.parametrize(
+    ("headers", "fault"),
+    [
+        ({"X-DashScope-Async": "enable"}, faults.NO_ASYNC),
+        ({"x-dashscope-async": " Enable"}, faults.NO_ASYNC),
+        ({"X-DashScope-EncryptionKey": "{}"}, faults.ENCRYPTED_BODY),
+    ],
+)
+def test_what_no_upstream_can_do_is_refused(headers: dict[str, str], fault: faults.Fault) -> None:
+    """Spec HTTP-9."""
+    with pytest.raises(faults.Refusal) as refusal:
+        tongue.check(CIMultiDict(headers))
+    assert refusal.value.fault == fault
+
+
+def test_async_disabled_is_what_dashscope4j_says_with_every_call() -> None:
+    """wire.md A."""
+    tongue.check(CIMultiDict({"X-DashScope-Async": "disable"}))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_failure_says_the_same_in_a_frame_and_in_place_of_a_reply(*, stream: bool) -> None:
+    """ERR-1."""
+    writer = tongue.writer(corpus.ask(stream=stream), Tally(), request_id=corpus.REQUEST_ID, at_s=0.0)
+    failure = tongue.failure(faults.TIMED_OUT, corpus.REQUEST_ID)
+    frame = packets.ERROR_FRAME % (1, faults.TIMED_OUT.status, failure)
+    assert writer.error(faults.TIMED_OUT) == (frame if stream else failure)
+
+
+def test_a_failure_has_no_header_of_its_own() -> None:
+    assert tongue.failure_headers(faults.TIMED_OUT) == {}

@@ -1,0 +1,17 @@
+"""Every caller's tongue is a module with the same names, so that the way of a call need not know which it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from translators.dashscope import tongue as dashscope
+from translators.tongue import Tongue
+
+# mypy holds each of them to the signatures.
+TONGUES: dict[str, Tongue] = {"dashscope": dashscope}
+
+
+@pytest.mark.parametrize("name", TONGUES)
+def test_a_tongue_has_every_name_and_offers_no_other(name: str) -> None:
+    names = {name for name in vars(Tongue) if not name.startswith("_")}
+    assert names == set(dashscope.__all__)
