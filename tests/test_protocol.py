@@ -101,11 +101,10 @@ def answered(example: Example, vocabulary: tokens.Vocabulary) -> tuple[int, str]
 
 def _answered(example: Example, vocabulary: tokens.Vocabulary) -> str:
     call, dialect = read(example, vocabulary), example.dialect
-    body = request.translate(call, dialect, upstream_model=request.upstream_id(call, dialect))
-    terms = agreed(call, dialect, body, request_id=corpus.REQUEST_ID, own_key=False)
+    order = request.order(call, dialect)
+    terms = agreed(order, request_id=corpus.REQUEST_ID, own_key=False)
     through = pipe.Pipe(call, terms, vocabulary, tongue)
-    rendered = prompt.parts(request.seen(call, dialect), prompt.template_of(call.model, dialect.name), body.effort)
-    through.count_prompt(rendered.specials + sum(tokens.count(text, vocabulary) for text in rendered.texts), 0)
+    through.count_prompt(prompt.length(order.prompt, vocabulary), 0)
     wire = example.blocks["upstream"].encode()
     if status := example.words["upstream"]:
         raise failures.of_response(int(status), wire, terms.failures)
@@ -276,8 +275,7 @@ def test_an_example_sends_the_body_that_is_written_below_it(name: str, vocabular
     """REQ-2, PAR-5, PAR-14, OUT-8."""
     example = CALLS[name]
     call, dialect = read(example, vocabulary), example.dialect
-    body = request.translate(call, dialect, upstream_model=request.upstream_id(call, dialect))
-    assert body.json == orjson.loads(example.blocks["body"])
+    assert request.order(call, dialect).body().json == orjson.loads(example.blocks["body"])
 
 
 def test_every_path_and_every_bound_is_written_down() -> None:

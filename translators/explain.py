@@ -38,7 +38,7 @@ def of(document: Json, call: Call, crossed: Sequence[FieldMapping]) -> list[Line
     """The trail of a call that was not refused.
 
     document: what the caller sent, as `call.read` returned it
-    crossed:  what `openai.request.explain` said of the call
+    crossed:  what `openai.request.Order.fields` said of the call
     """
     by_field = {crossing.ours: crossing for crossing in crossed}
     lines = [*_said(document, call, by_field)]

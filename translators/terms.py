@@ -1,14 +1,12 @@
-"""A call, its dialect and its upstream body -> the terms its answer is made under: what upstream does not do, we do."""
+"""What upstream is asked for a call -> the terms of its answer: what upstream does not do, we do."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from translators.choice import Rules
-from translators.dialogue import Call
 from translators.openai import failures
-from translators.openai.dialects import Dialect
-from translators.openai.request import Body
+from translators.openai.request import Order
 
 
 class Terms(NamedTuple):
@@ -36,29 +34,21 @@ class Terms(NamedTuple):
     answer_end: int = 0
 
 
-def agreed(
-    call: Call,
-    dialect: Dialect,
-    body: Body,
-    *,
-    request_id: str,
-    own_key: bool,
-    at_s: float = 0.0,
-    event_limit: int = 16 << 20,
-) -> Terms:
-    """The terms of an answer to `body`: what upstream does not do, we do."""
-    last = call.messages[-1]
+def agreed(order: Order, *, request_id: str, own_key: bool, at_s: float = 0.0, event_limit: int = 16 << 20) -> Terms:
+    """The terms of an answer to `order`: what upstream does not do, we do."""
+    call, decided = order.call, order.plan
+    dialect, last = decided.dialect, call.messages[-1]
     return Terms(
         rules=Rules(
             think_tags=dialect.think_in_content and call.thinking,
-            stops=body.stops,
-            answer_limit=body.answer_limit,
-            chain_limit=body.chain_limit,
+            stops=decided.kept_stops,
+            answer_limit=decided.answer_limit,
+            chain_limit=decided.chain_limit,
             parallel_calls=call.parallel_tool_calls,
         ),
         chain_end=int(dialect.counts_close),
         answer_end=int(dialect.counts_end),
-        legs=body.legs,
+        legs=decided.legs,
         failures=failures.Terms(call.model.input_tokens, own_key),
         request_id=request_id,
         at_s=at_s,

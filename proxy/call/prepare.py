@@ -30,7 +30,8 @@ from proxy.upstream.client import Post
 from translators import faults
 from translators.deepseek import prompt
 from translators.dialogue import Call
-from translators.openai.request import Body, resume, seen, translate, upstream_id
+from translators.openai import request as upstream_request
+from translators.openai.request import Body, Order
 from translators.pipe import Pipe
 from translators.terms import agreed
 
@@ -74,13 +75,13 @@ def _read(gateway: Gateway, request: Request, body: bytes) -> Call:
     )
 
 
-async def _counting(gateway: Gateway, call: Call, body: Body) -> Count:
-    """The count of what upstream will make of the prompt."""
-    template = prompt.template_of(call.model, gateway.dialect.name)
-    rendered = prompt.parts(seen(call, gateway.dialect), template, body.effort)
-    return await prompt_count.begin(
-        partial(prompt.length, rendered, gateway.vocabulary), sum(map(len, rendered.texts)), call.model
-    )
+async def _counted(gateway: Gateway, order: Order) -> Count:
+    """The count of what upstream will make of the prompt; refused where it is known and too long (spec MOD-4)."""
+    chars, model = sum(map(len, order.prompt.texts)), order.call.model
+    count = await prompt_count.begin(partial(prompt.length, order.prompt, gateway.vocabulary), chars, model)
+    if count.tokens is not None and count.tokens > model.input_tokens:
+        raise faults.Refusal(faults.input_length(model.input_tokens))
+    return count
 
 
 async def _prepared(
@@ -91,21 +92,13 @@ async def _prepared(
     caller: Admission,
 ) -> Forwarding:
     """Everything a call needs to go; nothing has left yet."""
-    model, dialect = call.model, gateway.dialect
-    upstream_model = upstream_id(call, dialect)
-    body = translate(call, dialect, upstream_model=upstream_model)
-    kind = prompt.offset_key(call, upstream_model, body.effort)
-    exchange.books.opening = _opening(exchange, call, caller, upstream_model)
-    count = await _counting(gateway, call, body)
-    if count.tokens is not None and count.tokens > model.input_tokens:
-        raise faults.Refusal(faults.input_length(model.input_tokens))
-    if count.tokens is not None and count.tokens > prompt_count.room(model):
-        body = translate(call, dialect, upstream_model=upstream_model, input_tokens=count.tokens)
+    order = upstream_request.order(call, gateway.dialect)
+    kind = order.offset_key
+    exchange.books.opening = _opening(exchange, call, caller, order.upstream_model)
+    count = await _counted(gateway, order)
     await _let_in(gateway, exchange, call, count)
     terms = agreed(
-        call,
-        dialect,
-        body,
+        order,
         request_id=exchange.request_id,
         own_key=caller.own_key,
         at_s=exchange.at_s,
@@ -122,9 +115,10 @@ async def _prepared(
         return Post(body.path, orjson.dumps(body.json), caller.upstream_key, known_as)
 
     def resumed(chain: str) -> Post:
-        return post(resume(call, dialect, chain, upstream_model=upstream_model))
+        return post(order.resumed(chain))
 
-    return Forwarding(gateway, request, exchange, pipe, terms, post(body), resumed, count, kind, call.stream)
+    first = post(order.body(count.tokens))
+    return Forwarding(gateway, request, exchange, pipe, terms, first, resumed, count, kind, call.stream)
 
 
 async def _let_in(gateway: Gateway, exchange: Exchange, call: Call, count: Count) -> None:

@@ -70,13 +70,10 @@ def of_call(raw: bytes, translator: Translator, *, stream: bool, model: str | No
         call = translator.read(document, stream=stream, model=model)
     except faults.Refusal as refusal:
         return _show_refusal(refusal.fault, as_json=as_json)
-    dialect = translator.dialect
-    upstream_model = request.upstream_id(call, dialect)
-    body = request.translate(call, dialect, upstream_model=upstream_model)
-    crossed = request.explain(call, dialect, upstream_model=upstream_model)
-    lines = explain.of(document, call, crossed)
-    counted = prompt.parts(request.seen(call, dialect), prompt.template_of(call.model, dialect.name), body.effort)
-    input_tokens = prompt.length(counted, translator.vocabulary)
+    order = request.order(call, translator.dialect)
+    body = order.body()
+    lines = explain.of(document, call, order.fields())
+    input_tokens = prompt.length(order.prompt, translator.vocabulary)
     if as_json:
         fields = [
             {"field": line.field, "action": line.action, "upstream": line.theirs, "why": line.why} for line in lines
@@ -106,12 +103,10 @@ def of_answer(
     try:
         document = PLAIN_CALL if call_raw is None else tongue.read(call_raw)
         call = translator.read(document, stream=not whole if stream is None else stream, model=model)
-        dialect = translator.dialect
-        body = request.translate(call, dialect, upstream_model=request.upstream_id(call, dialect))
-        terms = agreed(call, dialect, body, request_id=REQUEST_ID, own_key=True)._replace(legs=1)
+        order = request.order(call, translator.dialect)
+        terms = agreed(order, request_id=REQUEST_ID, own_key=True)._replace(legs=1)
         pipe = Pipe(call, terms, translator.vocabulary, tongue)
-        counted = prompt.parts(request.seen(call, dialect), prompt.template_of(call.model, dialect.name), body.effort)
-        pipe.count_prompt(prompt.length(counted, translator.vocabulary), 0)
+        pipe.count_prompt(prompt.length(order.prompt, translator.vocabulary), 0)
         out = pipe.feed_completion(raw) if whole else pipe.feed(raw) + pipe.eof()
     except faults.Refusal as refusal:
         return _show_refusal(refusal.fault, as_json=True)

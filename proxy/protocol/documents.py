@@ -2,7 +2,7 @@
 
 `translators/PROTOCOL.md` and `PROTOCOL.zh.md` are prose around marks. What stands between two marks comes from the
 code: `python -m proxy.protocol.documents` writes it, `--check` names the files that are stale. A refusal in a table is
-one that a probe has just earned, and what goes upstream is what `request.explain` says of a call.
+one that a probe has just earned, and what goes upstream is what `request.Order.fields` says of a call.
 """
 
 from __future__ import annotations

@@ -380,8 +380,7 @@ def _crossed_by(probe: Probe, dialect: Dialect, sources: Sources) -> FieldMappin
     theirs = next(iter(probe.given))
     ours = next(row.ours for row in parameters.ROWS if row.theirs == theirs)
     asked = _call(probe, sources)
-    crossed = request.explain(asked, dialect, upstream_model=request.upstream_id(asked, dialect))
-    return next(crossing for crossing in crossed if crossing.ours == ours)
+    return next(crossing for crossing in request.order(asked, dialect).fields() if crossing.ours == ours)
 
 
 def _crossed_as(crossing: FieldMapping, given: Json) -> str:

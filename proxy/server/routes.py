@@ -47,7 +47,7 @@ def application(gateway: Gateway, keep: Record = lambda _, __: None) -> web.Appl
 
 @web.middleware
 async def shaped(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let in what is framed well, and give every failure the shape it has in the caller's tongue (spec HTTP-4, ERR-1)."""
+    """Let in what is framed well, and tell every failure in the caller's tongue (spec HTTP-4, ERR-1)."""
     surface.check_framing(request)
     try:
         return await handler(request)

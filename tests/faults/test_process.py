@@ -69,7 +69,7 @@ STEPS = (
     "translators.dashscope.tongue:check",
     "proxy.downstream.request:Request.body",
     "proxy.call.prepare:_read",
-    "proxy.call.prepare:_counting",
+    "proxy.call.prepare:_counted",
     "proxy.upstream.client:_ask",
     "proxy.call.forward:completion_of",
     "proxy.call.relay:pump",

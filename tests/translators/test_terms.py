@@ -12,11 +12,9 @@ def test_what_upstream_does_not_do_is_agreed_to_be_done_here() -> None:
     """OUT-8, OUT-9, PAR-9."""
     call = corpus.ask(stops=("a",), max_tokens=9, thinking_budget=5)
     dialect = dialects.DIALECTS["deepseek"]
-    body = request.translate(call, dialect, upstream_model="x")
-    terms = agreed(call, dialect, body, request_id=corpus.REQUEST_ID, own_key=False)
+    terms = agreed(request.order(call, dialect), request_id=corpus.REQUEST_ID, own_key=False)
     assert (terms.rules.answer_limit, terms.rules.chain_limit) == (9, 5)
     assert (terms.chain_end, terms.answer_end, terms.prefix) == (1, 0, "")
     partial = call._replace(messages=(*call.messages, dialogue.Message("assistant", "Once", partial=True)))
     llama = dialects.DIALECTS["llamacpp"]
-    body = request.translate(partial, llama, upstream_model="x")
-    assert agreed(partial, llama, body, request_id=corpus.REQUEST_ID, own_key=False).prefix == "Once"
+    assert agreed(request.order(partial, llama), request_id=corpus.REQUEST_ID, own_key=False).prefix == "Once"

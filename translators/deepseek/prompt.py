@@ -41,7 +41,7 @@ def template_of(model: Model, dialect: str) -> Template:
 
 
 def parts(call: Call, template: Template, effort: Effort | None = None) -> Prompt:
-    """Take apart the prompt of `call`, which is to be the call as upstream is asked (`request.seen`)."""
+    """Take apart the prompt of `call`, which is to be the call as upstream sees it (`messages.seen`)."""
     return _counted(rendered(call, template, effort))
 
 

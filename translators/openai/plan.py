@@ -46,8 +46,8 @@ class Plan(NamedTuple):
     stream: bool
 
 
-def decide(call: Call, dialect: Dialect, upstream_model: str, input_tokens: int | None) -> Plan:
-    """Settle what `dialect` is asked to do of `call`; the prompt's length, where known, bounds the answer."""
+def decide(call: Call, dialect: Dialect, upstream_model: str) -> Plan:
+    """Settle what `dialect` is asked to do of `call`, whose prompt has not been counted yet (`bounded`)."""
     # A prefix with an answer in it has its chain behind it.
     chains = call.thinking and not call.messages[-1].partial
     budgeting = _budgeting(call, dialect) if chains else "unasked"
@@ -66,7 +66,7 @@ def decide(call: Call, dialect: Dialect, upstream_model: str, input_tokens: int 
         upstream_model=upstream_model,
         budgeting=budgeting,
         effort=dialects.effort(call.thinking_budget) if budgeting == "effort" and call.thinking_budget else None,
-        max_tokens=_clamped(wanted, call, dialect, input_tokens),
+        max_tokens=_clamped(wanted, call, dialect, 0),
         wanted_tokens=wanted,
         answer_limit=answer_limit,
         chain_limit=chain_limit,
@@ -75,6 +75,14 @@ def decide(call: Call, dialect: Dialect, upstream_model: str, input_tokens: int 
         legs=1 if call.n <= dialect.most_choices else call.n,
         stream=call.stream or bool(kept_stops) or answer_limit is not None or chain_limit is not None,
     )
+
+
+def bounded(decided: Plan, input_tokens: int | None) -> Plan:
+    """The same with a prompt of so many tokens, where that is known: what is left of the context bounds the answer."""
+    if input_tokens is None:
+        return decided
+    fitting = _clamped(decided.wanted_tokens, decided.call, decided.dialect, input_tokens)
+    return decided._replace(max_tokens=fitting)
 
 
 def offers_tools(call: Call) -> bool:
@@ -98,6 +106,6 @@ def _budgeting(call: Call, dialect: Dialect) -> Budgeting:
     return dialect.budget
 
 
-def _clamped(wanted: int, call: Call, dialect: Dialect, input_tokens: int | None) -> int:
-    left = call.model.context_tokens - (input_tokens or 0)
+def _clamped(wanted: int, call: Call, dialect: Dialect, input_tokens: int) -> int:
+    left = call.model.context_tokens - input_tokens
     return max(1, min(wanted, left, dialect.most_tokens or wanted))

@@ -1,12 +1,16 @@
 """`Call` -> the body of the upstream call, and what of the call is left for us to do.
 
-The way: `messages.seen` (what has no field is said), `plan.decide` (who does what), `crossings` (field by field).
+The way: `messages.seen` (what has no field is said), `plan.decide` (who does what), `crossings` (field by field). Both
+decisions, and the prompt that follows from them, are worked out once for a call: its `Order`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
+from translators.deepseek import prompt
+from translators.deepseek.prompt import Prompt
 from translators.dialogue import Call, Effort, Json
 from translators.openai import fields as rows
 from translators.openai import messages, plan
@@ -40,52 +44,54 @@ class Body(NamedTuple):
     effort: Effort | None
 
 
-def translate(call: Call, dialect: Dialect, *, upstream_model: str, input_tokens: int | None = None) -> Body:
-    """Write the upstream call for `call`.
+class Order(NamedTuple):
+    """What one upstream is asked for one call.
 
-    upstream_model: the id to ask for (`upstream_id`)
-    input_tokens:   the prompt's length, where it has been counted: it bounds `max_tokens` (spec OUT-8)
+    call:           as the caller makes it
+    plan:           who does what of it; its `call` is the one that upstream sees
+    prompt:         what upstream will make of its turns, to be counted (spec USE-1)
+    offset_key:     the kind of prompt it is, for what is learned of its length (spec USE-5)
     """
-    decided = _decided(call, dialect, upstream_model, input_tokens)
-    body: Json = {}
-    for crossing in rows.crossings(decided):
-        body |= crossing.sent
-    return Body(
-        json=body,
-        path=dialect.continuation.path if call.messages[-1].partial else PATH,
-        legs=decided.legs,
-        stream=decided.stream,
-        answer_limit=decided.answer_limit,
-        chain_limit=decided.chain_limit,
-        stops=decided.kept_stops,
-        effort=decided.effort,
+
+    call: Call
+    plan: Plan
+    prompt: Prompt
+    offset_key: Hashable
+
+    @property
+    def upstream_model(self) -> str:
+        """The id that the call's model has there (spec MOD-1)."""
+        return self.plan.upstream_model
+
+    def body(self, input_tokens: int | None = None) -> Body:
+        """Write the upstream call.
+
+        input_tokens: the prompt's length, where it has been counted: it bounds `max_tokens` (spec OUT-8)
+        """
+        return _written(plan.bounded(self.plan, input_tokens))
+
+    def fields(self) -> list[FieldMapping]:
+        """Say of every field of the call what becomes of it; the body is what these send."""
+        return list(rows.crossings(self.plan))
+
+    def resumed(self, chain: str, input_tokens: int | None = None) -> Body:
+        """Write the second leg: the same call, gone on with after `chain`, which is closed (spec OUT-9).
+
+        Only for a plan with a `chain_limit`. The prompt of this leg holds the chain; its answer is the answer alone.
+        """
+        going_on = _decided(messages.resumed(self.call, self.plan.dialect, chain), self.plan.dialect)
+        return _written(plan.bounded(going_on, input_tokens))
+
+
+def order(call: Call, dialect: Dialect) -> Order:
+    """Work out what `dialect` is asked for `call`, and what its prompt is."""
+    decided = _decided(call, dialect)
+    return Order(
+        call,
+        decided,
+        prompt.parts(decided.call, prompt.template_of(call.model, dialect.name), decided.effort),
+        prompt.offset_key(call, decided.upstream_model, decided.effort),
     )
-
-
-def resume(call: Call, dialect: Dialect, chain: str, *, upstream_model: str, input_tokens: int | None = None) -> Body:
-    """Write the second leg: the same call, gone on with after `chain`, which is closed (spec OUT-9).
-
-    Only for a body that had a `chain_limit`. The prompt of this leg holds the chain; its answer is the answer alone.
-    """
-    resumed = messages.resumed(call, dialect, chain)
-    return translate(resumed, dialect, upstream_model=upstream_model, input_tokens=input_tokens)
-
-
-def explain(
-    call: Call, dialect: Dialect, *, upstream_model: str, input_tokens: int | None = None
-) -> list[FieldMapping]:
-    """Say of every field of `call` what becomes of it; the body of `translate` is what these send."""
-    return list(rows.crossings(_decided(call, dialect, upstream_model, input_tokens)))
-
-
-def seen(call: Call, dialect: Dialect) -> Call:
-    """The call as upstream is asked it, which is the one to count (`prompt.parts`)."""
-    return messages.seen(call, dialect)
-
-
-def upstream_id(call: Call, dialect: Dialect) -> str:
-    """The id that the call's model has there (spec MOD-1)."""
-    return call.model.upstream.get(dialect.name, call.model.id)
 
 
 def enforces_budgets(dialect: Dialect) -> bool:
@@ -93,5 +99,22 @@ def enforces_budgets(dialect: Dialect) -> bool:
     return dialect.budget != "effort"
 
 
-def _decided(call: Call, dialect: Dialect, upstream_model: str, input_tokens: int | None) -> Plan:
-    return plan.decide(messages.seen(call, dialect), dialect, upstream_model, input_tokens)
+def _decided(call: Call, dialect: Dialect) -> Plan:
+    upstream_model = call.model.upstream.get(dialect.name, call.model.id)
+    return plan.decide(messages.seen(call, dialect), dialect, upstream_model)
+
+
+def _written(decided: Plan) -> Body:
+    body: Json = {}
+    for crossing in rows.crossings(decided):
+        body |= crossing.sent
+    return Body(
+        json=body,
+        path=decided.dialect.continuation.path if decided.call.messages[-1].partial else PATH,
+        legs=decided.legs,
+        stream=decided.stream,
+        answer_limit=decided.answer_limit,
+        chain_limit=decided.chain_limit,
+        stops=decided.kept_stops,
+        effort=decided.effort,
+    )

@@ -44,12 +44,12 @@ def thinking(**fields: Any) -> Call:
 
 def translated(call: Call, dialect: str | Dialect, input_tokens: int | None = None) -> request.Body:
     row = DIALECTS[dialect] if isinstance(dialect, str) else dialect
-    return request.translate(call, row, upstream_model=request.upstream_id(call, row), input_tokens=input_tokens)
+    return request.order(call, row).body(input_tokens)
 
 
 def trail(call: Call, dialect: str | Dialect) -> dict[str, FieldMapping]:
     row = DIALECTS[dialect] if isinstance(dialect, str) else dialect
-    return {crossing.ours: crossing for crossing in request.explain(call, row, upstream_model="x")}
+    return {crossing.ours: crossing for crossing in request.order(call, row).fields()}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.parent.name}-{case.name}")
@@ -177,7 +177,7 @@ class TestResume:
     def test_deepseek_closes_the_chain_before_text_alone(self) -> None:
         """Before an empty text its renderer leaves the chain open, and the model would think on."""
         call = thinking(thinking_budget=9, max_tokens=100)
-        body = request.resume(call, DIALECTS["deepseek"], "so far", upstream_model="deepseek-flash")
+        body = request.order(call, DIALECTS["deepseek"]).resumed("so far")
         assert body.path == "/beta/chat/completions"
         assert body.json["messages"][-1] == {
             "role": "assistant",
@@ -189,19 +189,19 @@ class TestResume:
 
     @pytest.mark.parametrize("dialect", ["sglang", "llamacpp"])
     def test_an_engine_is_given_the_chain_as_the_model_wrote_it(self, dialect: str) -> None:
-        body = request.resume(thinking(thinking_budget=9), DIALECTS[dialect], "so far", upstream_model="m")
+        body = request.order(thinking(thinking_budget=9), DIALECTS[dialect]).resumed("so far")
         assert body.json["messages"][-1] == {"role": "assistant", "content": "so far</think>\n\n"}
 
     def test_sglang_renders_v4_by_the_vendors_code_which_reads_a_field(self) -> None:
         call = thinking(model=replace(MODEL, template="v4"), thinking_budget=9)
-        body = request.resume(call, DIALECTS["sglang"], "so far", upstream_model="m")
+        body = request.order(call, DIALECTS["sglang"]).resumed("so far")
         last = {"role": "assistant", "content": "\n\n", "reasoning_content": "so far"}
         assert body.json["messages"][-1] == last
         assert body.json["continue_final_message"] is True
 
     def test_the_answer_keeps_its_limit_and_its_stops(self) -> None:
         call = thinking(stream=False, thinking_budget=9, max_tokens=100, stops=("x",))
-        body = request.resume(call, DIALECTS["sglang"], "so far", upstream_model="m", input_tokens=50)
+        body = request.order(call, DIALECTS["sglang"]).resumed("so far", input_tokens=50)
         assert (body.json["max_tokens"], body.json["stop"]) == (100, ["x"])
         assert (body.chain_limit, body.stream) == (None, True)
 
@@ -309,7 +309,7 @@ class TestResponseFormat:
     def test_what_is_counted_is_what_is_sent(self) -> None:
         """USE-1: the instruction is part of the prompt."""
         wanted = ResponseFormat("json_schema", None)
-        seen = request.seen(asking(response_format=wanted), DIALECTS["ark"])
+        seen = request.order(asking(response_format=wanted), DIALECTS["ark"]).plan.call
         assert seen.response_format == ResponseFormat("json_object")
         assert (
             seen.messages[0].content == translated(asking(response_format=wanted), "ark").json["messages"][0]["content"]
@@ -342,10 +342,10 @@ def test_the_trail_is_the_body(dialect: str) -> None:
         tools=(WEATHER, TIME),
     )
     sent: dict[str, Any] = {}
-    for crossing in request.explain(call, DIALECTS[dialect], upstream_model="m"):
+    for crossing in request.order(call, DIALECTS[dialect]).fields():
         sent |= crossing.sent
         assert (crossing.action == "dropped") <= (not crossing.sent and bool(crossing.why))
-    assert sent == request.translate(call, DIALECTS[dialect], upstream_model="m").json
+    assert sent == translated(call, dialect).json
 
 
 def test_a_call_is_never_edited() -> None:
