@@ -18,6 +18,9 @@ from proxy.call.abandoned import AbandonedCalls
 from proxy.call.timeouts import CallTimeouts, OpenCalls, Timeout
 from proxy.metering import journal
 from proxy.metering.journal import Journal
+from proxy.telemetry import metrics
+from proxy.telemetry.metrics import Gauge
+from proxy.telemetry.series import Row
 from proxy.upstream import client
 from proxy.upstream.client import Upstream
 from translators.catalogue import Catalogue
@@ -65,6 +68,18 @@ class Gateway:
         since_s: loop time at which the call began
         """
         return CallTimeouts(wait, self.limits_s, self.open_calls, since_s)
+
+    def gauges(self) -> Mapping[Row, Gauge]:
+        """What is measured by looking: each row, and the look."""
+        journal, upstreams, open_calls = self.journal, self.upstreams, self.open_calls
+        return {
+            metrics.IN_FLIGHT: lambda: {(): len(open_calls)},
+            metrics.STREAMS: lambda: {(): open_calls.streams},
+            metrics.CONNECTIONS: lambda: {(state,): number for state, number in upstreams.connections().items()},
+            metrics.JOURNAL_LINES: lambda: {(): journal.written},
+            metrics.JOURNAL_DROPPED: lambda: {(): journal.dropped},
+            metrics.JOURNAL_WRITABLE: lambda: {(): journal.writable()},
+        }
 
 
 def catalogue_of(settings: Settings, rows: Iterable[ModelRow]) -> Catalogue:

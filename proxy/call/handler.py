@@ -14,7 +14,7 @@ from proxy.call.gateway import Gateway
 from proxy.call.record import End
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import CallerGone, Response
-from proxy.metering.journal import Closing
+from proxy.metering.journal import Record
 from translators import faults
 
 log = structlog.get_logger()
@@ -22,10 +22,10 @@ log = structlog.get_logger()
 # A call that comes while the process leaves may succeed on the next connection at once: another process answers it.
 LEAVING_RETRY_S: Final = "1"
 
-Record = Callable[[Exchange, Closing], None]
+Keep = Callable[[Record], None]
 
 
-async def serve(gateway: Gateway, request: Request, keep: Record) -> Response:
+async def serve(gateway: Gateway, request: Request, keep: Keep) -> Response:
     """Serve one call; raises `Refusal` where it fails before its answer begins.
 
     keep: is told of the call when it has ended
@@ -42,7 +42,7 @@ async def serve(gateway: Gateway, request: Request, keep: Record) -> Response:
     return await call
 
 
-async def _served(gateway: Gateway, request: Request, exchange: Exchange, keep: Record) -> Response:
+async def _served(gateway: Gateway, request: Request, exchange: Exchange, keep: Keep) -> Response:
     end = End.BUG
     try:
         response = await prepare.generate(gateway, request, exchange)
@@ -65,5 +65,5 @@ async def _served(gateway: Gateway, request: Request, exchange: Exchange, keep: 
             request.hang_up(at_once=True)
         raise exchange.refusal from None
     finally:
-        keep(exchange, record.settle(exchange, end, gateway.journal))
+        keep(record.close(exchange, end, gateway.journal))
     return response

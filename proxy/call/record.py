@@ -17,7 +17,7 @@ import structlog
 from proxy.call.exchange import Exchange
 from proxy.call.timeouts import EXPIRIES
 from proxy.metering import journal
-from proxy.metering.journal import Closing, Journal, Outcome, Times
+from proxy.metering.journal import Closing, Journal, Outcome, Record, Times
 from proxy.upstream.response import Result
 from translators import dialogue, faults
 from translators.answer import Account
@@ -57,23 +57,23 @@ GONE: Final = frozenset(
 )
 
 
-def settle(exchange: Exchange, end: End, journal: Journal) -> Closing:
+def close(exchange: Exchange, end: End, journal: Journal) -> Record:
     """Write down how a call ended, and give back what it had reserved and not used; what was written."""
-    account = exchange.pipe.account() if exchange.pipe else None
-    closing = _closing(exchange, account, outcome_of(exchange, account, end))
-    if exchange.books.entry is not None:
-        exchange.books.entry.close(closing)
-    elif exchange.books.opening is not None:
-        journal.turn_away(exchange.books.opening, closing)
-    if exchange.books.reservation is not None:
+    record = _record(exchange, end)
+    closing, books = record.closing, exchange.books
+    if books.entry is not None:
+        books.entry.close(closing)
+    elif record.opening is not None:
+        journal.turn_away(record.opening, closing)
+    if books.reservation is not None:
         if closing["basis"] == "none":
-            exchange.books.reservation.refund()
+            books.reservation.refund()
         else:
-            exchange.books.reservation.settle(closing["generated"]["total_tokens"])
-    if exchange.books.trace is not None:
-        exchange.books.trace.end(exchange.request_id, closing, account.finish_reasons if account else ())
-    _to_log(exchange, closing)
-    return closing
+            books.reservation.settle(closing["generated"]["total_tokens"])
+    if books.trace is not None:
+        books.trace.end(record)
+    _log(record)
+    return record
 
 
 def outcome_of(exchange: Exchange, account: Account | None, end: End) -> Outcome:
@@ -105,6 +105,29 @@ def _failed(exchange: Exchange, refusal: faults.Refusal) -> Outcome:
     if exchange.attempts[-1].result is Result.SLOW:
         return Outcome.TIMEOUT_CONNECT
     return Outcome.UPSTREAM_CUT if refusal.cause.startswith(faults.CUT) else Outcome.UPSTREAM_ERROR
+
+
+def _record(exchange: Exchange, end: End) -> Record:
+    account = exchange.pipe.account() if exchange.pipe else None
+    outcome = outcome_of(exchange, account, end)
+    call, times, refusal = exchange.call, exchange.times, exchange.refusal
+    return Record(
+        request_id=exchange.request_id,
+        opening=exchange.books.opening,
+        closing=_closing(exchange, account, outcome),
+        key_id=exchange.caller.fingerprint if exchange.caller else None,
+        model=call.model.id if call else None,
+        stream=call is not None and call.stream,
+        finish_reasons=account.finish_reasons if account else (),
+        limited=exchange.limited,
+        retries=[attempt.retry for attempt in exchange.attempts],
+        read_s=_between_s(times.received_s, times.read_s),
+        translate_s=_between_s(times.read_s, times.sent_s),
+        fault=refusal.fault if refusal else None,
+        # Behind a colon come upstream's own words, and some upstreams repeat the prompt in theirs (FastAPI's 422).
+        cause=refusal.cause.partition(": ")[0] if refusal else None,
+        trace_id=exchange.books.trace.id if exchange.books.trace else None,
+    )
 
 
 def _closing(exchange: Exchange, account: Account | None, outcome: Outcome) -> Closing:
@@ -157,16 +180,19 @@ def _times(exchange: Exchange) -> Times:
     }
 
 
-def _to_log(exchange: Exchange, closing: Closing) -> None:
+def _between_s(start_s: float | None, end_s: float | None) -> float | None:
+    return None if start_s is None or end_s is None else end_s - start_s
+
+
+def _log(record: Record) -> None:
     """The one log line of a call: the journal's fields, flat, and the cause."""
-    told = exchange.refusal if closing["status"] != CLIENT_GONE_STATUS else None
-    level = LEVELS[told.fault.blame] if told else logging.INFO
-    opening: Mapping[str, object] = exchange.books.opening or {
-        "request_id": exchange.request_id,
-        "key_id": exchange.caller.fingerprint if exchange.caller else None,
-    }
-    # Behind a colon come upstream's own words, and some upstreams repeat the prompt in theirs (FastAPI's 422).
-    cause = exchange.refusal.cause.partition(": ")[0] if exchange.refusal else None
-    if exchange.books.trace is not None:
-        opening = {**opening, "trace_id": exchange.books.trace.id}
-    log.log(level, "call", **{name: said for name, said in opening.items() if name != "at"}, **closing, cause=cause)
+    told = record.fault if record.closing["status"] != CLIENT_GONE_STATUS else None
+    level = LEVELS[told.blame] if told else logging.INFO
+    known: dict[str, object] = (
+        {"request_id": record.request_id, "key_id": record.key_id}
+        if record.opening is None
+        else {name: said for name, said in record.opening.items() if name != "at"}
+    )
+    if record.trace_id is not None:
+        known["trace_id"] = record.trace_id
+    log.log(level, "call", **known, **record.closing, cause=record.cause)

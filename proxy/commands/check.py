@@ -18,11 +18,10 @@ from config import settings
 from config.models import ModelRow
 from config.settings import Settings
 from proxy.admission import keyring
-from proxy.call.exchange import Exchange
 from proxy.call.gateway import catalogue_of, open_gateway
 from proxy.commands.exit_codes import Exit
 from proxy.downstream import surface
-from proxy.metering.journal import Closing
+from proxy.metering.journal import Record
 from proxy.server import lifecycle, routes
 from proxy.telemetry import logs
 
@@ -81,8 +80,7 @@ def online(chosen: Settings, rows: Sequence[ModelRow], environ: Mapping[str, str
     alone = chosen.model_copy(update={**ALONE, "auth": _auth(chosen)})
     model = model or next(iter(chosen.map), MODEL)
     with contextlib.closing(logs.configure(alone)):
-        exchange, closing = asyncio.run(_call(alone, rows, environ.get(KEY_VARIABLE, ANY_KEY), model))
-    return _told(exchange, closing)
+        return _told(asyncio.run(_call(alone, rows, environ.get(KEY_VARIABLE, ANY_KEY), model)))
 
 
 def needs_key(chosen: Settings, environ: Mapping[str, str]) -> bool:
@@ -94,13 +92,12 @@ def _auth(chosen: Settings) -> str:
     return "passthrough" if chosen.auth == "passthrough" else "any"
 
 
-async def _call(chosen: Settings, rows: Sequence[ModelRow], key: str, model: str) -> tuple[Exchange, Closing]:
+async def _call(chosen: Settings, rows: Sequence[ModelRow], key: str, model: str) -> Record:
     """One call, as the gateway itself saw it."""
-    ended: asyncio.Queue[tuple[Exchange, Closing]] = asyncio.Queue()
+    ended: asyncio.Queue[Record] = asyncio.Queue()
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(open_gateway(chosen, rows))
-        served = routes.application(gateway, lambda exchange, closing: ended.put_nowait((exchange, closing)))
-        running = await lifecycle.start(served, chosen)
+        running = await lifecycle.start(routes.application(gateway, ended.put_nowait), chosen)
         stack.push_async_callback(running.stop)
         session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
         call = {"model": model, "input": {"prompt": "Say hello."}, "parameters": {"max_tokens": 16}}
@@ -110,13 +107,12 @@ async def _call(chosen: Settings, rows: Sequence[ModelRow], key: str, model: str
         return await ended.get()
 
 
-def _told(exchange: Exchange, closing: Closing) -> int:
+def _told(record: Record) -> int:
+    closing = record.closing
     for attempt in closing["attempts"]:
         click.echo(f"asked     {attempt['target']}: {attempt['result']}")
-    if exchange.refusal is not None:
-        # Behind a colon come upstream's own words, and some upstreams repeat what was sent in theirs.
-        cause = exchange.refusal.cause.partition(": ")[0]
-        click.echo(f"failed    {closing['status']} {closing['code']}: {cause or exchange.refusal.fault.message}")
+    if record.fault is not None:
+        click.echo(f"failed    {closing['status']} {closing['code']}: {record.cause or record.fault.message}")
         return Exit.UPSTREAM_REFUSED if closing["attempts"] else Exit.CONFIGURATION
     times, used = closing["t"], closing["usage"]
     click.echo(f"answered  after {times['first_packet']:.0f} ms, whole after {times['closed']:.0f} ms")

@@ -17,9 +17,9 @@ import orjson
 
 from config import models, sources
 from proxy import vocabulary
-from proxy.call.exchange import Exchange
 from proxy.call.gateway import open_gateway
 from proxy.downstream import surface
+from proxy.metering.journal import Record
 from proxy.server import lifecycle, routes
 from proxy.simulation import llamacpp
 from proxy.simulation.simulator import Simulator
@@ -27,7 +27,6 @@ from proxy.simulation.wire import Script
 from proxy.telemetry import logs
 from translators.sse import Decoder
 from translators.tokens import Vocabulary
-from translators.usage import Figures
 
 KEY: Final = "sk-demo"
 CALL: Final = {
@@ -83,10 +82,8 @@ async def _demo(*, once: bool, port: int) -> int:
         )
         stack.callback(logs.configure(chosen).close)
         gateway = await stack.enter_async_context(open_gateway(chosen, models.load(chosen)))
-        kept: asyncio.Queue[Exchange] = asyncio.Queue()
-        running = await lifecycle.start(
-            routes.application(gateway, lambda exchange, _: kept.put_nowait(exchange)), chosen
-        )
+        kept: asyncio.Queue[Record] = asyncio.Queue()
+        running = await lifecycle.start(routes.application(gateway, kept.put_nowait), chosen)
         click.echo(f"upstream  {what}\nproxy     {running.url}")
         seen = await _show(running.url)
         seen.complaints += _against_upstream(seen, await kept.get())
@@ -151,11 +148,11 @@ def _take(packet: dict[str, Any], seen: Seen) -> None:
     seen.usage = used
 
 
-def _against_upstream(seen: Seen, exchange: Exchange) -> list[str]:
+def _against_upstream(seen: Seen, record: Record) -> list[str]:
     """The last packet says what upstream says, or the call was not right."""
-    pipe = exchange.pipe
-    figures = (pipe.answer.tally.figures.get(0) if pipe else None) or Figures()
-    if (figures.input, figures.output) == (seen.usage.get("input_tokens"), seen.usage.get("output_tokens")):
-        click.echo(f"upstream says the same: {figures.input} + {figures.output}")
+    basis, generated = record.closing["basis"], record.closing["generated"]
+    figures = f"{generated['input_tokens']} + {generated['output_tokens']}"
+    if basis == "upstream_final" and generated == seen.usage:
+        click.echo(f"upstream says the same: {figures}")
         return []
-    return [f"upstream says {figures.input} + {figures.output}"]
+    return [f"the record says {figures} ({basis})"]

@@ -11,9 +11,9 @@ import asyncio
 import itertools
 import os
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Final, Literal, NotRequired, TypedDict
@@ -168,6 +168,42 @@ class Closing(TypedDict):
     bytes_out: int
     attempts: list[Attempt]
     t: Times
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One call that has ended, as all who keep it tell it: the journal, the log, the metrics, the spans.
+
+    request_id:     the caller's
+    opening:        what was known when it was admitted; None where it was refused before
+    closing:        how it ended
+    key_id:         as in `Opening`, which a call that was refused early has not
+    model:          what it asked for, as the model table names it; None where it was refused unread
+    stream:         whether it asked for packets
+    finish_reasons: of its choices that ended by themselves or by us, in order
+    limited:        whether it was over a limit of ours
+    retries:        of each attempt, whether it was the second try of its upstream call
+    read_s:         how long its body took to come in, in seconds; None where it did not
+    translate_s:    from there to its first upstream call, in seconds; None where it had none
+    fault:          how it failed, also where nobody was there to be told; None where it did not
+    cause:          why, for the operator: never a word of a caller's or of upstream's
+    trace_id:       what it is found by in the traces; None where calls are not traced
+    """
+
+    request_id: str
+    opening: Opening | None
+    closing: Closing
+    key_id: str | None
+    model: str | None
+    stream: bool
+    finish_reasons: tuple[str, ...]
+    limited: bool
+    retries: Sequence[bool]
+    read_s: float | None
+    translate_s: float | None
+    fault: faults.Fault | None
+    cause: str | None
+    trace_id: str | None
 
 
 NOTHING: Final[Usage] = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}

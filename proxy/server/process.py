@@ -124,7 +124,7 @@ async def _answer(settings: Settings, seat: WorkerSlot) -> None:
 async def _house(
     settings: Settings, rows: Collection[ModelRow], stderr: Lines
 ) -> AsyncIterator[tuple[Gateway, web.Application, Process]]:
-    async with open_gateway(settings, rows) as gateway, metrics.opened(gateway, stderr) as measured:
+    async with open_gateway(settings, rows) as gateway, metrics.opened(gateway.gauges(), stderr) as measured:
         _keep()
         calls = application(gateway, measured.keep)
         yield gateway, calls, Process(gateway, calls[LIFECYCLE], measured)

@@ -10,7 +10,7 @@ from aiohttp import web
 from proxy.admin import application as admin
 from proxy.call import handler
 from proxy.call.gateway import Gateway
-from proxy.call.handler import Record
+from proxy.call.handler import Keep
 from proxy.downstream import surface
 from proxy.downstream.phase import LIFECYCLE, Lifecycle
 from proxy.downstream.request import Request
@@ -30,7 +30,7 @@ REQUEST: Final = web.RequestKey("request", Request)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def application(gateway: Gateway, keep: Record = lambda _, __: None) -> web.Application:
+def application(gateway: Gateway, keep: Keep = lambda _: None) -> web.Application:
     """The web application before one gateway; `keep` is told of every call when it has ended."""
     app = web.Application(middlewares=[shaped], client_max_size=int(gateway.settings.max_body_bytes))
     app[LIFECYCLE] = Lifecycle()
@@ -69,7 +69,7 @@ def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
     return surface.refused(fault, known_as, tongue.failure, tongue.failure_headers(fault))
 
 
-def _spoken(tongue: Tongue, gateway: Gateway, keep: Record) -> Handler:
+def _spoken(tongue: Tongue, gateway: Gateway, keep: Keep) -> Handler:
     """What serves the calls of a path whose callers speak so."""
 
     async def generate(request: web.Request) -> web.StreamResponse:

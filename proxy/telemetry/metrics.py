@@ -16,9 +16,7 @@ from http import HTTPStatus
 from typing import Final
 
 from proxy.admission import limits
-from proxy.call.exchange import Exchange
-from proxy.call.gateway import Gateway
-from proxy.metering.journal import Closing, Outcome
+from proxy.metering.journal import Closing, Outcome, Record
 from proxy.telemetry import installed
 from proxy.telemetry.log_writer import Lines
 from proxy.telemetry.series import Counters, Labels, Reading, Row
@@ -110,38 +108,25 @@ COUNTED: Final = (
 )
 
 
-def _one(value: float) -> Mapping[Labels, float]:
-    return {(): value}
-
-
-@functools.cache
-def _build() -> Mapping[Labels, float]:
-    return {(installed.version_of(installed.DISTRIBUTION), platform.python_version()): 1}
-
-
 # What is read from its place when it is asked for, and costs nothing until then.
-READ: Final[Mapping[Row, Callable[[Gateway], Mapping[Labels, float]]]] = {
-    Row("dashseek_requests_in_flight", "gauge", "Calls that are open."): lambda gateway: _one(len(gateway.open_calls)),
-    Row("dashseek_streams_open", "gauge", "Open calls that are answered in packets."): (
-        lambda gateway: _one(gateway.open_calls.streams)
-    ),
-    Row("dashseek_upstream_connections", "gauge", "Connections to upstreams.", ("state",)): (
-        lambda gateway: {(state,): number for state, number in gateway.upstreams.connections().items()}
-    ),
-    Row("dashseek_event_loop_tasks", "gauge", "Tasks of the event loop."): lambda _: _one(len(asyncio.all_tasks())),
-    Row("dashseek_journal_lines_total", "counter", "Lines that are in the usage journal."): (
-        lambda gateway: _one(gateway.journal.written)
-    ),
-    Row("dashseek_usage_records_dropped_total", "counter", "Lines that could not be written to the usage journal."): (
-        lambda gateway: _one(gateway.journal.dropped)
-    ),
-    Row("dashseek_journal_writable", "gauge", "1 while calls can be written down, or need not be.", across=min): (
-        lambda gateway: _one(gateway.journal.writable())
-    ),
-    Row("dashseek_build_info", "gauge", "What runs; always 1.", ("version", "python"), across=max): lambda _: _build(),
-}
+IN_FLIGHT: Final = Row("dashseek_requests_in_flight", "gauge", "Calls that are open.")
+STREAMS: Final = Row("dashseek_streams_open", "gauge", "Open calls that are answered in packets.")
+CONNECTIONS: Final = Row("dashseek_upstream_connections", "gauge", "Connections to upstreams.", ("state",))
+TASKS: Final = Row("dashseek_event_loop_tasks", "gauge", "Tasks of the event loop.")
+JOURNAL_LINES: Final = Row("dashseek_journal_lines_total", "counter", "Lines that are in the usage journal.")
+JOURNAL_DROPPED: Final = Row(
+    "dashseek_usage_records_dropped_total", "counter", "Lines that could not be written to the usage journal."
+)
+JOURNAL_WRITABLE: Final = Row(
+    "dashseek_journal_writable", "gauge", "1 while calls can be written down, or need not be.", across=min
+)
+BUILD: Final = Row("dashseek_build_info", "gauge", "What runs; always 1.", ("version", "python"), across=max)
+READ: Final = (IN_FLIGHT, STREAMS, CONNECTIONS, TASKS, JOURNAL_LINES, JOURNAL_DROPPED, JOURNAL_WRITABLE, BUILD)
 LOG_DROPPED: Final = Row("dashseek_log_lines_dropped_total", "counter", "Log lines that nobody will ever read.")
 ROWS: Final = (*COUNTED, *READ, LOG_DROPPED)
+
+# A look at something: its value now, by its labels.
+Gauge = Callable[[], Mapping[Labels, float]]
 
 PHASES: Final[Mapping[str, str]] = {
     Outcome.CLIENT_GONE_BEFORE_FIRST_PACKET.value: "before_first_packet",
@@ -156,44 +141,45 @@ STATUSES: Final = frozenset(str(status.value) for status in HTTPStatus)
 class Metrics:
     """What one process has measured of its calls and of itself.
 
-    log: what writes its log lines
+    gauges: the rows of `READ` that others can tell, and how
+    log:    what writes its log lines
     """
 
-    __slots__ = ("_house", "_log", "_tally")
+    __slots__ = ("_gauges", "_log", "_tally")
 
-    def __init__(self, gateway: Gateway, log: Lines | None = None) -> None:
-        self._house = gateway
+    def __init__(self, gauges: Mapping[Row, Gauge], log: Lines | None = None) -> None:
+        self._gauges: Mapping[Row, Gauge] = {**gauges, TASKS: _tasks, BUILD: _build}
         self._log = log
         self._tally = Counters(COUNTED)
 
-    def keep(self, exchange: Exchange, closing: Closing) -> None:
+    def keep(self, record: Record) -> None:
         """Publish one call that has ended."""
-        call, counted = exchange.call, self._tally
-        model = call.model.id if call else OTHER
-        streams = bool(call and call.stream)
+        closing, counted = record.closing, self._tally
+        model = record.model or OTHER
         outcome, code = closing["outcome"], closing["code"]
         counted.add(
             REQUESTS,
             (
                 model,
-                "sse" if streams else "json",
+                "sse" if record.stream else "json",
                 str(closing["status"]),
                 code or ("ok" if outcome == "ok" else "none"),
                 outcome,
             ),
         )
         counted.observe(DURATION, closing["t"]["closed"] / 1e3, (model, CHAT, "" if outcome == "ok" else outcome))
-        if exchange.books.opening is not None:
+        if record.opening is not None:
             counted.add(RECORDS, (outcome,))
         if phase := PHASES.get(outcome):
             counted.add(CANCELLED, (phase,))
-        if (limit := _limit(exchange, code)) is not None:
+        if (limit := _limit(code, limited=record.limited)) is not None:
             counted.add(REJECTIONS, (limit,))
-        for attempt in exchange.attempts:
-            result = OTHER if attempt.word.isdigit() and attempt.word not in STATUSES else attempt.word
-            counted.add(ATTEMPTS, (attempt.target, result, "true" if attempt.retry else "false"))
+        for attempt, retry in zip(closing["attempts"], record.retries, strict=True):
+            result = attempt["result"]
+            known = OTHER if result.isdigit() and result not in STATUSES else result
+            counted.add(ATTEMPTS, (attempt["target"], known, "true" if retry else "false"))
         self._keep_tokens(model, closing)
-        self._keep_times(exchange, closing, model, streams=streams)
+        self._keep_times(model, record)
 
     def lag(self, late_s: float) -> None:
         """Publish how late a timer fired."""
@@ -201,7 +187,7 @@ class Metrics:
 
     def read(self) -> Reading:
         """Everything as it is now, as plain data."""
-        now = {row.name: {at: [value] for at, value in read(self._house).items()} for row, read in READ.items()}
+        now = {row.name: {at: [value] for at, value in self._gauges[row]().items()} for row in READ}
         dropped = float(self._log.dropped) if self._log else 0.0
         return self._tally.read() | now | {LOG_DROPPED.name: {(): [dropped]}}
 
@@ -221,25 +207,25 @@ class Metrics:
         if closing["drift_tokens"] is not None:
             counted.observe(DRIFT, abs(closing["drift_tokens"]))
 
-    def _keep_times(self, exchange: Exchange, closing: Closing, model: str, *, streams: bool) -> None:
-        counted, times = self._tally, closing["t"]
+    def _keep_times(self, model: str, record: Record) -> None:
+        counted, times = self._tally, record.closing["t"]
         first_ms, last_ms = times["first_packet"], times["last_packet"]
-        if streams and first_ms is not None and last_ms is not None:
+        if record.stream and first_ms is not None and last_ms is not None:
             counted.observe(FIRST_TOKEN, first_ms / 1e3, (model, CHAT))
-            if (later := closing["usage"]["output_tokens"] - 1) > 0:
+            if (later := record.closing["usage"]["output_tokens"] - 1) > 0:
                 counted.observe(PER_TOKEN, (last_ms - first_ms) / 1e3 / later, (model, CHAT))
-        if exchange.times.read_s is not None:
-            counted.observe(OVERHEAD, exchange.times.read_s - exchange.times.received_s, ("read",))
-            if exchange.times.sent_s is not None:
-                counted.observe(OVERHEAD, exchange.times.sent_s - exchange.times.read_s, ("translate",))
+        if record.read_s is not None:
+            counted.observe(OVERHEAD, record.read_s, ("read",))
+        if record.translate_s is not None:
+            counted.observe(OVERHEAD, record.translate_s, ("translate",))
         if last_ms is not None:
             counted.observe(OVERHEAD, max(0.0, times["closed"] - last_ms) / 1e3, ("close",))
 
 
 @asynccontextmanager
-async def opened(gateway: Gateway, log: Lines | None = None) -> AsyncIterator[Metrics]:
-    """The metrics of a gateway; the event loop is watched as long as the context lives."""
-    metrics = Metrics(gateway, log)
+async def opened(gauges: Mapping[Row, Gauge], log: Lines | None = None) -> AsyncIterator[Metrics]:
+    """The metrics of a process; its event loop is watched as long as the context lives."""
+    metrics = Metrics(gauges, log)
     watching = asyncio.create_task(_watch_the_loop(metrics))
     try:
         yield metrics
@@ -257,9 +243,18 @@ async def _watch_the_loop(metrics: Metrics) -> None:
         metrics.lag(max(0.0, loop.time() - due_s))
 
 
-def _limit(exchange: Exchange, code: str | None) -> str | None:
+def _tasks() -> Mapping[Labels, float]:
+    return {(): len(asyncio.all_tasks())}
+
+
+@functools.cache
+def _build() -> Mapping[Labels, float]:
+    return {(installed.version_of(installed.DISTRIBUTION), platform.python_version()): 1}
+
+
+def _limit(code: str | None, *, limited: bool) -> str | None:
     if code is None:
         return None
-    if exchange.limited:
+    if limited:
         return LIMITS.get(code)
     return "body" if code == TOO_LARGE else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace import export
 from opentelemetry.trace.propagation import tracecontext
 from opentelemetry.util.types import AttributeValue
 
-from proxy.metering.journal import Closing, Opening
+from proxy.metering.journal import Closing, Opening, Record
 from proxy.telemetry import installed, trace_context
 
 log = structlog.get_logger()
@@ -91,11 +91,15 @@ class Trace:
         W3C.inject(headers, trace.set_span_in_context(self._client))
         return headers
 
-    def end(self, request_id: str, closing: Closing, finish_reasons: Sequence[str]) -> None:
+    def end(self, record: Record) -> None:
         """Both spans have ended: say how."""
+        closing = record.closing
         if self._client is not None:
-            _end(self._client, closing, _of_upstream(closing, finish_reasons), failed=closing["outcome"] != "ok")
-        told: dict[str, AttributeValue] = {"dashseek.request_id": request_id, "dashseek.outcome": closing["outcome"]}
+            _end(self._client, closing, _of_upstream(record), failed=closing["outcome"] != "ok")
+        told: dict[str, AttributeValue] = {
+            "dashseek.request_id": record.request_id,
+            "dashseek.outcome": closing["outcome"],
+        }
         if closing["code"] is not None:
             told["dashseek.code"] = closing["code"]
         # Who has left was sent no status; 499 is a word of records alone.
@@ -150,14 +154,15 @@ class _Said(logging.Handler):
         log.warning("spans", reason=record.getMessage())
 
 
-def _of_upstream(closing: Closing, finish_reasons: Sequence[str]) -> dict[str, AttributeValue]:
+def _of_upstream(record: Record) -> dict[str, AttributeValue]:
+    closing = record.closing
     told: dict[str, AttributeValue] = {}
     if closing["attempts"]:
         place = urlsplit(closing["attempts"][-1]["target"])
         told["server.address"] = place.hostname or ""
         told["server.port"] = place.port or (443 if place.scheme == "https" else 80)
-    if finish_reasons:
-        told["gen_ai.response.finish_reasons"] = finish_reasons
+    if record.finish_reasons:
+        told["gen_ai.response.finish_reasons"] = record.finish_reasons
     sent_ms, first_ms = closing["t"]["upstream_sent"], closing["t"]["first_packet"]
     if sent_ms is not None and first_ms is not None:
         told["gen_ai.response.time_to_first_chunk"] = (first_ms - sent_ms) / 1e3

@@ -14,7 +14,7 @@ from typing import Protocol
 import pytest
 
 from config import models, sources
-from proxy.call import exchange, gateway
+from proxy.call import gateway
 from proxy.metering import journal
 from proxy.server import lifecycle, routes
 from proxy.telemetry import metrics
@@ -31,7 +31,7 @@ class Running:
     house: gateway.Gateway
     process: lifecycle.Running
     metrics: metrics.Metrics
-    ended: list[tuple[exchange.Exchange, str]] = field(default_factory=list)
+    ended: list[tuple[journal.Record, str]] = field(default_factory=list)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -39,12 +39,12 @@ class Running:
         """Its base URL."""
         return self.process.url
 
-    def keep(self, exchange: exchange.Exchange, outcome: str) -> None:
+    def keep(self, record: journal.Record) -> None:
         """Be told of a call that has ended."""
-        self.ended.append((exchange, outcome))
+        self.ended.append((record, record.closing["outcome"]))
         self._news.set()
 
-    async def end_of(self, number: int = 1) -> tuple[exchange.Exchange, str]:
+    async def end_of(self, number: int = 1) -> tuple[journal.Record, str]:
         """Wait for the end of the call of that number, from 1."""
         while len(self.ended) < number:
             self._news.clear()
@@ -80,13 +80,13 @@ async def gateway_before(vocabulary: tokens.Vocabulary) -> AsyncIterator[StartGa
         async def start(*targets: str, **chosen: object) -> Running:
             said = sources.load({"upstream": targets, "port": 0, **chosen}, None, {})
             house = await stack.enter_async_context(gateway.open_gateway(said, models.load(said)))
-            measured = metrics.Metrics(house)
-            ended: list[tuple[exchange.Exchange, str]] = []
+            measured = metrics.Metrics(house.gauges())
+            ended: list[tuple[journal.Record, str]] = []
             running: Running
 
-            def keep(exchange: exchange.Exchange, closing: journal.Closing) -> None:
-                measured.keep(exchange, closing)
-                running.keep(exchange, closing["outcome"])
+            def keep(record: journal.Record) -> None:
+                measured.keep(record)
+                running.keep(record)
 
             process = await lifecycle.start(routes.application(house, keep), said)
             running = Running(house, process, measured, ended)

@@ -96,10 +96,9 @@ class TestBody:
             answer = await line.answer()
         assert answer.fault == UNREADABLE
         assert answer.headers["connection"] == "close"
-        exchange, outcome = await front.end_of()
+        record, outcome = await front.end_of()
         assert outcome == "timeout_body"
-        assert exchange.refusal is not None
-        assert exchange.refusal.cause == "body_timeout fired"
+        assert record.cause == "body_timeout fired"
 
     async def test_a_slow_body_in_time_is_read(self, simulator: StartSimulator, gateway_before: StartGateway) -> None:
         front = await gateway_before((await simulator()).url, body_timeout=2)

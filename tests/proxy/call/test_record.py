@@ -252,7 +252,7 @@ async def test_who_can_mend_it_decides_how_loud_it_is(fault: faults.Fault, level
     """Spec ERR: an upstream key of ours that is refused is loud in the log."""
     exchange = Exchange("r", Times(0.0), refusal=faults.Refusal(fault, "a cause: and words of upstream's"))
     with structlog.testing.capture_logs() as lines:
-        record.settle(exchange, record.End.DONE, journal.Journal(None, "continue"))
+        record.close(exchange, record.End.DONE, journal.Journal(None, "continue"))
     assert lines[0]["log_level"] == level
     assert lines[0]["cause"] == "a cause"
 

@@ -181,13 +181,13 @@ async def test_a_retry_is_counted_as_one(simulator: StartSimulator, gateway_befo
 async def test_a_status_that_upstream_invents_is_other(gateway_before: StartGateway) -> None:
     measured = (await gateway_before("http://127.0.0.1:1")).metrics
     exchange = Exchange("r", Times(0.0), attempts=[targets.Attempt("t", status=number) for number in (599, 731)])
-    measured.keep(exchange, record.settle(exchange, record.End.DONE, journal.Journal(None, "continue")))
+    measured.keep(record.close(exchange, record.End.DONE, journal.Journal(None, "continue")))
     assert values(measured, metrics.ATTEMPTS) == {("t", "other", "false"): 2}
 
 
 async def test_a_loop_that_was_held_up_is_seen(gateway_before: StartGateway) -> None:
     running = await gateway_before("http://127.0.0.1:1")
-    async with metrics.opened(running.house) as measured:
+    async with metrics.opened(running.house.gauges()) as measured:
         await asyncio.sleep(0)
         end = time.monotonic() + 2 * metrics.LAG_EVERY_S
         while time.monotonic() < end:
@@ -205,7 +205,7 @@ async def test_log_lines_that_nobody_reads_are_counted(gateway_before: StartGate
     with contextlib.closing(log_writer.LogWriter(writer)) as log:
         log.write("line\n")
     os.close(writer)
-    measured = metrics.Metrics((await gateway_before("http://127.0.0.1:1")).house, log)
+    measured = metrics.Metrics((await gateway_before("http://127.0.0.1:1")).house.gauges(), log)
     assert values(measured, metrics.LOG_DROPPED) == {(): 1}
 
 
@@ -229,7 +229,6 @@ async def test_a_call_costs_a_few_microseconds(simulator: StartSimulator, gatewa
     running = await gateway_before((await simulator()).url)
     measured = running.metrics
     await caller.stream(running.url, caller.call("Hi", "deepseek-v3.2", **THINKING))
-    exchange, _ = await running.end_of()
-    closing = record.settle(exchange, record.End.DONE, journal.Journal(None, "continue"))
-    best_s = min(timeit.repeat(lambda: measured.keep(exchange, closing), number=2_000, repeat=5)) / 2_000
+    ended, _ = await running.end_of()
+    best_s = min(timeit.repeat(lambda: measured.keep(ended), number=2_000, repeat=5)) / 2_000
     assert best_s < 45e-6, f"{best_s * 1e6:.1f} µs"
