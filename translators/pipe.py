@@ -17,8 +17,10 @@ from translators.openai.chunks import Reader
 from translators.sse import Decoder
 from translators.terms import Terms
 from translators.tokens import Vocabulary
-from translators.tongue import Tongue
+from translators.tongue import Mark, Tongue
 from translators.usage import Tally
+
+__all__ = ["Mark", "Pipe", "State"]
 
 
 class State(Enum):
@@ -60,6 +62,7 @@ class Pipe:
     refusal:   what ended an open stream with an error frame
     hand_over: say that all that has come out is in the caller's socket; the writer's own, for it is called for every
                write
+    mark, hand_over_to: what has come out so far, and that it is in the caller's socket up to there
     """
 
     __slots__ = (
@@ -71,6 +74,8 @@ class Pipe:
         "_writer",
         "answer",
         "hand_over",
+        "hand_over_to",
+        "mark",
         "refusal",
         "state",
     )
@@ -81,6 +86,8 @@ class Pipe:
         self._terms = terms
         self._writer = tongue.writer(call, tally, request_id=terms.request_id, at_s=terms.at_s)
         self.hand_over = self._writer.hand_over
+        self.mark = self._writer.mark
+        self.hand_over_to = self._writer.hand_over_to
         self.answer = Answer(call, terms, vocabulary, tally, self._writer)
         self._open_legs = set(range(terms.legs))
         self._logprobs = call.logprobs
@@ -179,6 +186,15 @@ class Pipe:
     def is_open(self, leg: int = 0) -> bool:
         """Whether more is wanted of this upstream call."""
         return leg in self._open_legs
+
+    @property
+    def is_over(self) -> bool:
+        """Whether what has come out is all that will."""
+        return self.state is State.ENDED
+
+    def wants_no_more(self, leg: int = 0) -> bool:
+        """Whether this upstream call has said all but its usage."""
+        return leg not in self._open_legs or self._has_ended(leg)
 
     def awaits_usage(self, leg: int = 0) -> bool:
         """Whether all that is missing of this upstream call is its usage."""

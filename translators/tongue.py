@@ -8,7 +8,7 @@ header, when the head of a stream is held and when a heartbeat is due (spec HTTP
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from translators import choice
 from translators.catalogue import Catalogue
@@ -30,6 +30,10 @@ class Handed(NamedTuple):
     usage: Usage | None
 
 
+# What a writer knows of one moment of an answer; nobody else looks into it.
+Mark = Any
+
+
 class Writer(choice.Writer, Protocol):
     """Lays out one call's answer; a stream's frames or a reply."""
 
@@ -48,8 +52,14 @@ class Writer(choice.Writer, Protocol):
     def hand_over(self) -> None:
         """All that was taken is in the caller's socket."""
 
+    def mark(self) -> Mark:
+        """What was taken so far, to be handed over later."""
+
+    def hand_over_to(self, mark: Mark, /) -> None:
+        """What was taken up to there is in the caller's socket."""
+
     def handed(self) -> Handed:
-        """What was, when `hand_over` was said last."""
+        """What is in the caller's socket, as far as was said."""
 
 
 class Tongue(Protocol):

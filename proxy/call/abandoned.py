@@ -79,14 +79,24 @@ class AbandonedSink:
             self._timeouts.end_within(Timeout.LEFT)
             self._sink.stop()
 
-    async def write(self, frames: bytes) -> None:
+    def pass_on(self, frames: bytes) -> bool:
         """Pass frames on while there is a caller."""
+        full = False
         if not self.left:
             try:
-                await self._sink.write(frames)
+                full = self._sink.pass_on(frames)
             except CallerGone:
                 self.leave()
         self.hold()
+        return full
+
+    async def drained(self) -> None:
+        """Wait for the caller, while there is one."""
+        if not self.left:
+            try:
+                await self._sink.drained()
+            except CallerGone:
+                self.leave()
 
     def hold(self) -> None:
         """Tokens have come: enough is enough, unless they are the last."""
@@ -101,6 +111,10 @@ class AbandonedSink:
                 await self._sink.close()
             except CallerGone:
                 self.leave()
+
+    def settle(self) -> None:
+        """See `Sink`."""
+        self._sink.settle()
 
     def stop(self) -> None:
         """See `Sink`."""

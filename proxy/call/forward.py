@@ -72,7 +72,7 @@ class Forwarding:
             packets.stop()
             times.first_packet_s, times.last_packet_s = packets.first_s, packets.last_s
             self.exchange.bytes_out = packets.bytes
-        return await packets.opened()
+        return packets.response
 
     async def _relay(self, sink: Sink) -> None:
         """Run the upstream calls; a failure is raised while its status can still be sent, else it is the last frame."""
@@ -107,7 +107,8 @@ class Forwarding:
         frame = self.pipe.fail(refusal)
         try:
             async with asyncio.timeout(self.gateway.settings.write_timeout):
-                await sink.write(frame)
+                if sink.pass_on(frame):
+                    await sink.drained()
                 await self._end(sink)
         except TimeoutError:
             raise CallerStalled from None
@@ -151,8 +152,7 @@ class Forwarding:
             await self.count.wait()
             if response.content_type == "application/json":
                 frames = self.pipe.feed_completion(await completion_of(response), leg)
-                timeouts.enter(Timeout.CALLER)
-                await sink.write(frames)
+                await relay.write(sink, frames, timeouts)
             else:
                 usage_s = self.gateway.settings.usage_timeout
                 await relay.pump(response, sink, self.pipe, timeouts, leg=leg, usage_s=usage_s)

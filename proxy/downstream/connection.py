@@ -18,6 +18,7 @@ import structlog
 from aiohttp import hdrs, http_exceptions, web
 
 from config.settings import Settings
+from proxy.downstream.answer import Sent
 from proxy.downstream.surface import VIA, Failure, Misframed, new_request_id, refused, request_id
 from translators import faults
 
@@ -178,6 +179,9 @@ class Connection(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Say in our words what aiohttp refuses before any handler: an `Expect` it does not know."""
+        if isinstance(resp, Sent):
+            self.has_answered = True
+            return resp, False
         if isinstance(resp, web.HTTPException):
             resp = refused(faults.BODY_INVALID, request_id(request), self._failure)
             resp.force_close()

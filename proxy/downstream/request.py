@@ -34,10 +34,11 @@ class Request:
     timing:     what the head of its answer says of times (`Server-Timing`); None where nothing is to be said
     """
 
-    __slots__ = ("_web", "headers", "id", "path_model", "timing", "tongue")
+    __slots__ = ("_sink", "_web", "headers", "id", "path_model", "timing", "tongue")
 
     def __init__(self, request: web.Request, tongue: Tongue) -> None:
         self._web = request
+        self._sink: PacketSink | ReplySink | None = None
         self.tongue = tongue
         self.id = request_id(request)
         self.headers: CIMultiDictProxy[str] = request.headers
@@ -76,7 +77,7 @@ class Request:
     @property
     def has_answer(self) -> bool:
         """Whether a part of its answer is out: a second one would be taken for a part of it."""
-        return bool(self._web.writer.output_size)
+        return self._sink is not None and self._sink.is_open
 
     async def body(self) -> bytes:
         """The call's body, inflated. Raises `Refusal` where it is too large or unreadable, `CallerGone`."""
@@ -97,11 +98,20 @@ class Request:
 
     def packets(self, pipe: Pipe, *, hold_s: float, heartbeat_s: float) -> PacketSink:
         """Where the packets of its answer go."""
-        return PacketSink(self._web, self.tongue, pipe, hold_s=hold_s, heartbeat_s=heartbeat_s)
+        self._sink = sink = PacketSink(
+            self._web, self._transport(), self.tongue, pipe, self.timing, hold_s=hold_s, heartbeat_s=heartbeat_s
+        )
+        return sink
 
     def reply(self, pipe: Pipe) -> ReplySink:
         """Where the one reply goes."""
-        return ReplySink(self._web, pipe)
+        self._sink = sink = ReplySink(self._web, self._transport(), pipe, self.timing)
+        return sink
+
+    def _transport(self) -> asyncio.Transport:
+        if self._web.transport is None:
+            raise CallerGone
+        return self._web.transport
 
     def hang_up(self, *, at_once: bool = False) -> NoReturn:
         """End the connection without an answer, or without the rest of it: aiohttp does so for a cancelled handler.
@@ -109,5 +119,7 @@ class Request:
         at_once: what is written and not yet sent is dropped
         """
         if at_once and self._web.transport is not None:
+            if self._sink is not None:
+                self._sink.settle()
             self._web.transport.abort()
         raise asyncio.CancelledError from None

@@ -3,171 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
-import aiohttp
 from aiohttp import web
 
-from translators.pipe import Pipe
+from proxy.downstream import answer
+from proxy.downstream.answer import Sent
+from translators.pipe import Mark, Pipe
 from translators.tongue import Tongue
 
 # What a handler gives back to the server: opaque to the way of a call.
-Response = web.StreamResponse
+Response = web.StreamResponse | Sent
+
+END_OF_CHUNKS = b"0\r\n\r\n"
 
 
 class CallerGone(Exception):  # noqa: N818 - named for what happened
-    """The caller has left in the middle: aiohttp tells it by a failed write, or by cancelling the handler."""
-
-
-class PacketSink:
-    """The caller's stream: its head is held until there is something to say, or until it has been held too long.
-
-    first_s, last_s: loop time of the first and the newest packet, None before there is one
-    bytes:           of frames, heartbeats apart
-    """
-
-    left = False
-    __slots__ = (
-        "_beat",
-        "_heartbeat_s",
-        "_loop",
-        "_opening",
-        "_pipe",
-        "_request",
-        "_said",
-        "_task",
-        "_tongue",
-        "bytes",
-        "first_s",
-        "last_s",
-        "response",
-    )
-
-    def __init__(self, request: web.Request, tongue: Tongue, pipe: Pipe, *, hold_s: float, heartbeat_s: float) -> None:
-        self._request = request
-        self._tongue = tongue
-        self._pipe = pipe
-        self._heartbeat_s = heartbeat_s
-        self._loop = asyncio.get_running_loop()
-        self._opening = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
-        self._beat: asyncio.TimerHandle | None = self._loop.call_later(hold_s, self._due)
-        self._said = 0
-        self.response: web.StreamResponse | None = None
-        self.first_s: float | None = None
-        self.last_s: float | None = None
-        self.bytes = 0
-
-    async def write(self, frames: bytes) -> None:
-        """Send whole frames, the head before the first of them."""
-        response = self.response or await self.opened()
-        self.last_s = self._loop.time()
-        if self.first_s is None:
-            self.first_s = self.last_s
-        self.bytes += len(frames)
-        try:
-            await response.write(frames)
-        except ConnectionError:
-            raise CallerGone from None
-        except asyncio.CancelledError:
-            # A caller who stalled, or left while the buffer was full: the frames had been handed over before.
-            self._pipe.hand_over()
-            raise
-        except aiohttp.ClientConnectionError:
-            # So it is told where the handler is not cancelled for it.
-            self._pipe.hand_over()
-            raise CallerGone from None
-        self._pipe.hand_over()
-
-    def hold(self) -> None:
-        """See `Sink`."""
-
-    async def close(self) -> None:
-        """End the body; once is enough."""
-        self.stop()
-        response = self.response or await self.opened()
-        try:
-            await response.write_eof()
-        except (ConnectionError, aiohttp.ClientConnectionError):
-            raise CallerGone from None
-
-    def stop(self) -> None:
-        """No heartbeat any more."""
-        if self._beat is not None:
-            self._beat.cancel()
-            self._beat = None
-        if self._task is not None:
-            self._task.cancel()
-
-    async def opened(self) -> web.StreamResponse:
-        """The response, its head out."""
-        async with self._opening:
-            if self.response is None:
-                response = web.StreamResponse(headers=self._tongue.STREAM_HEADERS)
-                try:
-                    await response.prepare(self._request)
-                except ConnectionError:
-                    raise CallerGone from None
-                self.response = response
-            return self.response
-
-    def _due(self) -> None:
-        # A stream that has spoken since needs no other sign of life; nor does a caller who has not read the last one.
-        if self.bytes == self._said and (self._task is None or self._task.done()):
-            self._task = self._loop.create_task(self._breathe())
-        self._said = self.bytes
-        self._beat = self._loop.call_later(self._heartbeat_s, self._due)
-
-    async def _breathe(self) -> None:
-        """Show that we are alive: the head, or a heartbeat once it is out."""
-        try:
-            if self.response is None:
-                self._pipe.open()
-                await self.opened()
-            else:
-                await self.response.write(self._tongue.HEARTBEAT)
-        except (ConnectionError, CallerGone):
-            pass  # the caller has left; the handler is being told on its own
-
-
-class ReplySink:
-    """The caller's reply, which leaves in one piece at the end: what a pipe says is kept until then."""
-
-    left = False
-    __slots__ = ("_body", "_pipe", "_request", "bytes", "response", "sent_s")
-
-    def __init__(self, request: web.Request, pipe: Pipe) -> None:
-        self._request = request
-        self._pipe = pipe
-        self._body = b""
-        self.bytes = 0
-        self.sent_s: float | None = None
-        self.response = web.Response(content_type="application/json")
-
-    async def write(self, frames: bytes) -> None:
-        """Keep a part of the reply."""
-        self._body += frames
-
-    def hold(self) -> None:
-        """See `Sink`."""
-
-    def stop(self) -> None:
-        """See `Sink`."""
-
-    async def close(self) -> None:
-        """Send the reply, here and not by aiohttp: it, too, may meet a caller who does not read."""
-        self.response.body = self._body
-        try:
-            await self.response.prepare(self._request)
-            await self.response.write_eof()
-        except asyncio.CancelledError:
-            # A caller who stalled, or left while the buffer was full: the reply had been handed over before.
-            self._pipe.hand_over()
-            raise
-        except (ConnectionError, aiohttp.ClientConnectionError):
-            raise CallerGone from None
-        self.sent_s, self.bytes = asyncio.get_running_loop().time(), len(self._body)
-        self._pipe.hand_over()
+    """The caller has left in the middle: aiohttp tells it by cancelling the handler, or a write finds it."""
 
 
 class Sink(Protocol):
@@ -178,14 +32,248 @@ class Sink(Protocol):
 
     left: bool
 
-    async def write(self, frames: bytes) -> None:
-        """Take whole frames, or the whole reply."""
+    def pass_on(self, frames: bytes) -> bool:
+        """Take whole frames, or the whole reply, without waiting; whether the caller must be waited for now."""
+
+    async def drained(self) -> None:
+        """Wait until the caller has read enough for more to be passed on. Raises `CallerGone`."""
 
     def hold(self) -> None:
         """Tokens have come that are not shown yet."""
 
     async def close(self) -> None:
-        """No more will come."""
+        """No more will come. Raises `CallerGone`."""
+
+    def settle(self) -> None:
+        """The connection is about to be cut: what still lies in our own write buffer was not handed over (MET-3)."""
 
     def stop(self) -> None:
         """No heartbeat any more."""
+
+
+class PacketSink:
+    """The caller's stream: its head is held until there is something to say, or until it has been held too long.
+
+    Frames go straight into the transport, under aiohttp's flow control. What the kernel has not taken yet is not
+    handed over: a mark of the pipe waits for it (spec MET-3).
+
+    first_s, last_s: loop time of the first and the newest packet, None before there is one
+    bytes:           of frames, heartbeats apart
+    """
+
+    left = False
+    __slots__ = (
+        "_beat",
+        "_chunked",
+        "_heartbeat_s",
+        "_is_closed",
+        "_is_open",
+        "_keep_alive",
+        "_loop",
+        "_marks",
+        "_pipe",
+        "_quiet_at",
+        "_request",
+        "_timing",
+        "_tongue",
+        "_transport",
+        "_written",
+        "bytes",
+        "first_s",
+        "last_s",
+    )
+
+    def __init__(
+        self,
+        request: web.Request,
+        transport: asyncio.Transport,
+        tongue: Tongue,
+        pipe: Pipe,
+        timing: Callable[[], str] | None,
+        *,
+        hold_s: float,
+        heartbeat_s: float,
+    ) -> None:
+        self._request = request
+        self._tongue = tongue
+        self._pipe = pipe
+        self._timing = timing
+        self._heartbeat_s = heartbeat_s
+        self._loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._beat: asyncio.TimerHandle | None = self._loop.call_later(hold_s, self._breathe)
+        self._quiet_at = 0
+        self._is_open = self._is_closed = self._chunked = self._keep_alive = False
+        self._written = 0
+        self._marks: deque[tuple[int, Mark]] = deque()
+        self.first_s: float | None = None
+        self.last_s: float | None = None
+        self.bytes = 0
+
+    def pass_on(self, frames: bytes) -> bool:
+        """Send whole frames, the head before the first of them, the end of the body behind the last."""
+        wire = b"%x\r\n%b\r\n" % (len(frames), frames) if self._chunked else frames
+        if not self._is_open:
+            wire = self._opened(frames)
+        if self._pipe.is_over:
+            self._is_closed = True
+            if self._chunked:
+                wire += END_OF_CHUNKS
+        self._write(wire)
+        self.bytes += len(frames)
+        self.last_s = self._loop.time()
+        if self.first_s is None:
+            self.first_s = self.last_s
+        if self._marks or self._transport.get_write_buffer_size():
+            return self._held_back()
+        self._pipe.hand_over()
+        return False
+
+    async def drained(self) -> None:
+        await _drained(self._request)
+        self.settle()
+
+    def hold(self) -> None:
+        """See `Sink`."""
+
+    async def close(self) -> None:
+        """End the body; once is enough. A caller who reads it to the end has been handed all of it."""
+        self.stop()
+        if not self._is_closed:
+            self._is_closed = True
+            wire = b"" if self._is_open else self._opened(b"")
+            self._write(wire + END_OF_CHUNKS if self._chunked else wire)
+        await _drained(self._request)
+        self._marks.clear()
+        self._pipe.hand_over()
+
+    def settle(self) -> None:
+        """What has left our own write buffer was handed over."""
+        left = self._written - self._transport.get_write_buffer_size()
+        while self._marks and self._marks[0][0] <= left:
+            self._pipe.hand_over_to(self._marks.popleft()[1])
+
+    def stop(self) -> None:
+        """No heartbeat any more."""
+        if self._beat is not None:
+            self._beat.cancel()
+            self._beat = None
+
+    @property
+    def response(self) -> Sent:
+        """What tells aiohttp that the answer is out."""
+        return Sent(keep_alive=self._keep_alive)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the head is out."""
+        return self._is_open
+
+    def _opened(self, frames: bytes) -> bytes:
+        """The head, and the first frames behind it."""
+        self._is_open = True
+        timing = None if self._timing is None else self._timing()
+        head, self._keep_alive, self._chunked = answer.head(
+            self._request, answer.fields(self._tongue.STREAM_HEADERS), timing
+        )
+        if not frames:
+            return head
+        return b"%b%x\r\n%b\r\n" % (head, len(frames), frames) if self._chunked else head + frames
+
+    def _write(self, wire: bytes) -> None:
+        if self._transport.is_closing():
+            raise CallerGone
+        self._transport.write(wire)
+        self._written += len(wire)
+
+    def _held_back(self) -> bool:
+        """The kernel has not taken all of it; whether so much lies here that the caller must be waited for."""
+        self._marks.append((self._written, self._pipe.mark()))
+        self.settle()
+        return self._request.protocol.writing_paused
+
+    def _breathe(self) -> None:
+        """Show that we are alive: the head, or a heartbeat once it is out.
+
+        A stream that has spoken since needs no other sign of life; nor does a caller who has not read the last one.
+        """
+        if self.bytes == self._quiet_at and not self._marks:
+            try:
+                if not self._is_open:
+                    self._pipe.open()
+                    self._write(self._opened(b""))
+                elif not self._transport.get_write_buffer_size():
+                    beat = self._tongue.HEARTBEAT
+                    self._write(b"%x\r\n%b\r\n" % (len(beat), beat) if self._chunked else beat)
+            except CallerGone:
+                return  # the handler is being told on its own
+        self._quiet_at = self.bytes
+        self._beat = self._loop.call_later(self._heartbeat_s, self._breathe)
+
+
+class ReplySink:
+    """The caller's reply, which leaves in one piece at the end: what a pipe says is kept until then."""
+
+    left = False
+    __slots__ = ("_body", "_keep_alive", "_pipe", "_request", "_timing", "_transport", "bytes", "is_open", "sent_s")
+
+    def __init__(
+        self, request: web.Request, transport: asyncio.Transport, pipe: Pipe, timing: Callable[[], str] | None
+    ) -> None:
+        self._request = request
+        self._transport = transport
+        self._pipe = pipe
+        self._timing = timing
+        self._body = b""
+        self._keep_alive = False
+        self.is_open = False
+        self.bytes = 0
+        self.sent_s: float | None = None
+
+    def pass_on(self, frames: bytes) -> bool:
+        """Keep a part of the reply."""
+        self._body += frames
+        return False
+
+    async def drained(self) -> None:
+        """Nothing is written before the end."""
+
+    def hold(self) -> None:
+        """See `Sink`."""
+
+    def settle(self) -> None:
+        """A reply is one: it was handed over if all of it has left."""
+        if self.is_open and not self._transport.get_write_buffer_size():
+            self._pipe.hand_over()
+
+    def stop(self) -> None:
+        """See `Sink`."""
+
+    async def close(self) -> None:
+        """Send the reply, here and not by aiohttp: it, too, may meet a caller who does not read."""
+        request, body = self._request, self._body
+        if self._transport.is_closing():
+            raise CallerGone
+        timing = None if self._timing is None else self._timing()
+        head, self._keep_alive, _ = answer.head(request, f"{answer.JSON}Content-Length: {len(body)}\r\n", timing)
+        self.is_open = True
+        self.bytes = len(body)
+        self._transport.write(head + body)
+        await _drained(request)
+        self.sent_s = asyncio.get_running_loop().time()
+        self._pipe.hand_over()
+
+    @property
+    def response(self) -> Sent:
+        """What tells aiohttp that the answer is out."""
+        return Sent(keep_alive=self._keep_alive)
+
+
+async def _drained(request: web.Request) -> None:
+    """Wait until the transport takes more."""
+    if not request.protocol.writing_paused:
+        return
+    try:
+        await request.writer.drain()
+    except ConnectionError:
+        raise CallerGone from None

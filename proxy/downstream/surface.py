@@ -69,12 +69,19 @@ async def last_look(request: web.Request, answer: web.StreamResponse) -> None:
     answer.headers["X-Request-Id"] = request_id(request)
     answer.headers[hdrs.VIA] = VIA
     answer.headers.popall(hdrs.SERVER, None)
-    # JDK's HttpClient offers `Upgrade: h2c` with its first call. That is to be ignored, but what follows it on the
-    # connection is read by nobody; nor is what follows a body that did not come in whole.
-    is_last = request.app[LIFECYCLE].phase >= Phase.LEAVING
-    if is_last or hdrs.UPGRADE in request.headers or not request.content.is_eof():
+    if is_last(request):
         answer.force_close()
         answer.headers[hdrs.CONNECTION] = "close"
+
+
+def is_last(request: web.Request) -> bool:
+    """Whether its connection brings no other request after this one.
+
+    JDK's HttpClient offers `Upgrade: h2c` with its first call. That is to be ignored, but what follows it on the
+    connection is read by nobody; nor is what follows a body that did not come in whole.
+    """
+    leaving = request.app[LIFECYCLE].phase >= Phase.LEAVING
+    return leaving or hdrs.UPGRADE in request.headers or not request.content.is_eof()
 
 
 def new_request_id(given: str = "") -> str:

@@ -74,7 +74,7 @@ def _spoken(tongue: Tongue, gateway: Gateway, keep: Keep) -> Handler:
 
     async def generate(request: web.Request) -> web.StreamResponse:
         request[REQUEST] = call = Request(request, tongue)
-        return await handler.serve(gateway, call, keep)
+        return await handler.serve(gateway, call, keep)  # type: ignore[return-value] # `Sent`: see `Connection`
 
     return generate
 

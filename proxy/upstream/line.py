@@ -76,6 +76,7 @@ class Line(asyncio.BufferedProtocol):
         "_part",
         "_peeked",
         "_take",
+        "_take_error",
         "_transport",
         "_waiter",
         "content_type",
@@ -127,6 +128,7 @@ class Line(asyncio.BufferedProtocol):
         self._inflater: zlib._Decompress | None = None
         self._failure: Exception | None = None
         self._take: Take | None = None
+        self._take_error: Exception | None = None
         self._transport.write(wire)
 
     def send(self, body: bytes) -> None:
@@ -150,8 +152,11 @@ class Line(asyncio.BufferedProtocol):
         while self._take is not None and self.stage is Stage.BODY and self._failure is None:
             self._read_on()
             await self._wait()
-        self._take = None
-        self._raise_failure()
+        enough, self._take = self._take is None, None
+        if self._take_error is not None:
+            raise self._take_error
+        if not enough:
+            self._raise_failure()
 
     async def read(self) -> bytes:
         """What has come, at most `READ_BYTES` of it, waiting for the first of them; b"" at the end. Raises `Broken`."""
@@ -309,7 +314,7 @@ class Line(asyncio.BufferedProtocol):
                 if self._take(wire):
                     self._take = None
             except Exception as error:  # noqa: BLE001 - it belongs to the call that waits, not to the loop
-                self._take, self._failure = None, error
+                self._take, self._take_error = None, error
             return
         self._held.append(wire)
         self._held_bytes += len(wire)
@@ -325,7 +330,7 @@ class Line(asyncio.BufferedProtocol):
                 if self._take(piece):
                     self._take = None
         except Exception as error:  # noqa: BLE001 - as above
-            self._take, self._failure = None, error
+            self._take, self._take_error = None, error
 
     def _next(self) -> bytes:
         """The next piece of what is held, inflated where it must be; b"" where there is none yet."""

@@ -33,7 +33,10 @@ FIGURE_MARKS: Final = {"output": -1, "total": -2, "reasoning": -3, "text": -4}
 EMPTY: Final = b'""'
 
 # What a writer of packets has from its `Frames`, as it is: passed on by a method each would cost a call more.
-FRAMING: Final = ("take", "whole", "error", "hand_over", "handed")
+FRAMING: Final = ("take", "whole", "error", "hand_over", "hand_over_to", "handed", "mark")
+
+# The number of the newest packet; what each choice's newest said of input, output and reasoning tokens; of the cache.
+Told = tuple[int, Mapping[int, tuple[int, int, int]], int | None]
 
 # The two texts of a packet, content and chain of thought, as JSON strings.
 Sides = tuple[bytes, bytes]
@@ -127,7 +130,7 @@ class Frames:
         self._given = 0
         self._cached: int | None = None
         self._shows_chain = shape.thinks and shape.tally.counts_chain
-        self._handed: tuple[int, Mapping[int, tuple[int, int, int]], int | None] = (0, {}, None)
+        self._handed: Told = (0, {}, None)
 
     def text(self, choice: answer.Choice, texts: Iterable[Sides], said: Iterable[Said]) -> None:
         """The hot path: packets of text."""
@@ -191,6 +194,14 @@ class Frames:
         """See `tongue.Writer`."""
         self._handed = self.number, self._said.copy(), self._cached
 
+    def mark(self) -> Told:
+        """See `tongue.Writer`."""
+        return self.number, self._said.copy(), self._cached
+
+    def hand_over_to(self, mark: Told) -> None:
+        """See `tongue.Writer`."""
+        self._handed = mark
+
     def handed(self) -> Handed:
         """See `tongue.Writer`."""
         packets, newest, cached = self._handed
@@ -238,6 +249,7 @@ class Incremental:
         self._frames = frames
         self.take, self.whole, self.error = frames.take, frames.whole, frames.error
         self.hand_over, self.handed = frames.hand_over, frames.handed
+        self.mark, self.hand_over_to = frames.mark, frames.hand_over_to
         self._logprobs = frames.shape.call.logprobs
 
     def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
@@ -275,6 +287,7 @@ class Cumulative:
         self._frames = frames
         self.take, self.whole, self.error = frames.take, frames.whole, frames.error
         self.hand_over, self.handed = frames.hand_over, frames.handed
+        self.mark, self.hand_over_to = frames.mark, frames.hand_over_to
         self._logprobs = frames.shape.call.logprobs
         # Per choice: the text so far as the inside of a JSON string, appended to and never encoded again.
         self._content: dict[int, bytes] = {}

@@ -61,6 +61,14 @@ class Collected:
         """See `tongue.Writer`."""
         self._handed = Handed(1, self._used)
 
+    def mark(self) -> Usage | None:
+        """See `tongue.Writer`."""
+        return self._used
+
+    def hand_over_to(self, mark: Usage | None) -> None:
+        """See `tongue.Writer`."""
+        self._handed = Handed(1, mark)
+
     def handed(self) -> Handed:
         """See `tongue.Writer`."""
         return self._handed

@@ -93,6 +93,7 @@ class TestOneRecordForEveryCall:
         running = await gateway_before((await simulator()).url)
         await caller.ask(running.url, caller.call())
         await caller.stream(running.url, caller.call())
+        await running.end_of(2)
         assert [outcome for _, outcome in running.ended] == ["ok", "ok"]
 
     @pytest.mark.parametrize("headers", [caller.SSE, {}], ids=["packets", "reply"])
