@@ -359,3 +359,10 @@ def test_stream_options_are_for_streams() -> None:
     """vLLM answers them with 400 elsewhere."""
     assert "stream_options" not in translated(asking(), "vllm").json
     assert translated(asking(stream=True), "vllm").json["stream_options"]["continuous_usage_stats"] is True
+
+
+@pytest.mark.parametrize(("dialect", "known_as"), [("deepseek", "deepseek-flash"), ("vllm", MODEL.id)])
+def test_a_model_is_asked_for_by_the_id_it_has_there(dialect: str, known_as: str) -> None:
+    """MOD-1: its own name where nothing else is known of that upstream."""
+    order = request.order(asking(), DIALECTS[dialect])
+    assert order.upstream_model == order.body().json["model"] == known_as
