@@ -7,17 +7,19 @@ cannot be cancelled half-way. Source: spec MET-1, MET-3, MET-4.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Final
 
 import structlog
+from structlog.processors import NAME_TO_LEVEL
 
 from proxy.call.exchange import Exchange
 from proxy.call.timeouts import EXPIRIES
 from proxy.metering import journal
-from proxy.metering.journal import Closing, Journal, Outcome, Record, Times
+from proxy.metering.journal import Closing, Journal, Outcome, Record, Times, render
+from proxy.telemetry import logs
+from proxy.telemetry.logs import Level
 from proxy.upstream.response import Result
 from translators import dialogue, faults
 from translators.answer import Account
@@ -38,11 +40,11 @@ class End(Enum):
 
 
 # Who can mend a failure decides how loud it is: an upstream key that is refused is the operator's to see.
-LEVELS: Final[Mapping[faults.Blame, int]] = {
-    "caller": logging.INFO,
-    "upstream": logging.WARNING,
-    "operator": logging.ERROR,
-    "proxy": logging.ERROR,
+LEVELS: Final[Mapping[faults.Blame, Level]] = {
+    "caller": "info",
+    "upstream": "warning",
+    "operator": "error",
+    "proxy": "error",
 }
 MODERATED: Final[Mapping[faults.Fault, Outcome]] = {
     faults.INPUT_MODERATED: Outcome.MODERATED_INPUT,
@@ -61,10 +63,13 @@ def close(exchange: Exchange, end: End, journal: Journal) -> Record:
     """Write down how a call ended, and give back what it had reserved and not used; what was written."""
     record = _record(exchange, end)
     closing, books = record.closing, exchange.books
+    rendered, opening = render(closing), None
     if books.entry is not None:
-        books.entry.close(closing)
+        opening = books.entry.opening
+        books.entry.close(rendered)
     elif record.opening is not None:
-        journal.turn_away(record.opening, closing)
+        opening = render(record.opening)
+        journal.turn_away(opening, rendered)
     if books.reservation is not None:
         if closing["basis"] == "none":
             books.reservation.refund()
@@ -72,7 +77,7 @@ def close(exchange: Exchange, end: End, journal: Journal) -> Record:
             books.reservation.settle(closing["generated"]["total_tokens"])
     if books.trace is not None:
         books.trace.end(record)
-    _log(record)
+    _log(record, opening, rendered)
     return record
 
 
@@ -184,10 +189,12 @@ def _between_s(start_s: float | None, end_s: float | None) -> float | None:
     return None if start_s is None or end_s is None else end_s - start_s
 
 
-def _log(record: Record) -> None:
+def _log(record: Record, opening: bytes | None, closing: bytes) -> None:
     """The one log line of a call: the journal's fields, flat, and the cause."""
     told = record.fault if record.closing["status"] != CLIENT_GONE_STATUS else None
-    level = LEVELS[told.blame] if told else logging.INFO
+    level = LEVELS[told.blame] if told else "info"
+    if opening is not None and record.trace_id is None and logs.say_call(level, opening, closing, record.cause):
+        return
     known: dict[str, object] = (
         {"request_id": record.request_id, "key_id": record.key_id}
         if record.opening is None
@@ -195,4 +202,4 @@ def _log(record: Record) -> None:
     )
     if record.trace_id is not None:
         known["trace_id"] = record.trace_id
-    log.log(level, "call", **known, **record.closing, cause=record.cause)
+    log.log(NAME_TO_LEVEL[level], "call", **known, **record.closing, cause=record.cause)

@@ -10,7 +10,8 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 import structlog
@@ -20,6 +21,8 @@ from config.settings import Settings
 from proxy.telemetry.log_writer import Lines, LogWriter
 
 log = structlog.get_logger()
+
+Level = Literal["debug", "info", "warning", "error"]
 
 DEBUG: Final = "debug"
 # Two signals and not one that toggles: of several processes, one may have started in between.
@@ -67,6 +70,9 @@ def configure(settings: Settings, lines: Lines | None = None) -> Lines:
     threshold = Threshold(settings.log_level)
     renderer: Any = structlog.processors.JSONRenderer(_dumps) if as_json else structlog.dev.ConsoleRenderer()
     written = lines or LogWriter(sys.stderr.fileno())
+    _calls.clear()
+    if as_json:
+        _calls.append(Calls(threshold, written))
     structlog.configure(
         processors=[
             threshold,
@@ -90,6 +96,34 @@ def configure(settings: Settings, lines: Lines | None = None) -> Lines:
     return written
 
 
+class Calls(NamedTuple):
+    """Where the lines of calls go past `structlog`, whose chain costs a third of what all the rest of a record does."""
+
+    threshold: Threshold
+    lines: Lines
+
+
+# One where the log is JSON, none where it is for people.
+_calls: Final[list[Calls]] = []
+
+
+def say_call(level: Level, opening: bytes, closing: bytes, cause: str | None) -> bool:
+    """Say the line of a call, spliced from what its journal lines are made of; False where `structlog` must say it.
+
+    opening: JSON that begins with `at`, which the line has in its own time stamp
+    """
+    if not _calls or structlog.get_config()["processors"][0] is not _calls[0].threshold:
+        return False
+    threshold, lines = _calls[0]
+    if threshold.lets_pass(level):
+        now = datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00").encode("ascii")
+        lines.write_line(
+            b'{%b,%b,"cause":%b,"event":"call","level":"%b","timestamp":"%bZ"}\n'
+            % (opening[opening.index(b",") + 1 : -1], closing[1:-1], orjson.dumps(cause), level.encode("ascii"), now)
+        )
+    return True
+
+
 class Threshold:
     """Lets lines pass that are severe enough now.
 
@@ -109,6 +143,10 @@ class Threshold:
         self._least = NAME_TO_LEVEL[level]
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop().call_soon_threadsafe(lambda: log.warning("log_level", now=level))
+
+    def lets_pass(self, level: Level) -> bool:
+        """Whether a line of this level is said now."""
+        return NAME_TO_LEVEL[level] >= self._least
 
     def __call__(self, _: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         if NAME_TO_LEVEL[method] < self._least:

@@ -70,15 +70,15 @@ STEPS = (
     "proxy.downstream.request:Request.body",
     "proxy.call.prepare:_read",
     "proxy.call.prepare:_counted",
-    "proxy.upstream.client:_ask",
+    "proxy.upstream.client:Upstream._ask",
     "proxy.call.forward:completion_of",
     "proxy.call.relay:pump",
     "proxy.call.relay:drop_leftover",
-    "proxy.downstream.sinks:PacketSink.write",
+    "proxy.downstream.sinks:PacketSink.pass_on",
     "proxy.downstream.sinks:PacketSink.close",
     "translators.pipe:Pipe.feed",
 )
-WRITING = ("proxy.downstream.sinks:PacketSink.write", "proxy.downstream.sinks:PacketSink.close")
+WRITING = ("proxy.downstream.sinks:PacketSink.pass_on", "proxy.downstream.sinks:PacketSink.close")
 AFTERWARDS = "proxy.call.relay:drop_leftover"
 
 

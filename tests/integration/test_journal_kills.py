@@ -23,7 +23,7 @@ WRITER = """
 import collections, itertools, os, pathlib, sys
 sys.path.insert(0, {root!r})
 from proxy.metering import append_file, journal
-from tests.proxy.metering.test_journal import closing, opening
+from tests.proxy.metering.test_journal import closed, opening
 path, seed = pathlib.Path(sys.argv[1]), sys.argv[2]
 book = journal.Journal(
     append_file.LineFile(path, max_bytes=50_000, sync="never", clock=itertools.count(0, 0.01).__next__), "refuse"
@@ -36,7 +36,7 @@ for number in itertools.count():
     if len(calls) == 40:
         name, number, entry = calls.popleft()
         used = {{"input_tokens": number, "output_tokens": 1, "total_tokens": number + 1}}
-        entry.close(closing(usage=used, generated=used))
+        entry.close(closed(usage=used, generated=used))
         os.write(1, b"-%s\\n" % name.encode())
 """
 

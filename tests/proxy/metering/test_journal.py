@@ -52,6 +52,11 @@ def closing(outcome: journal.Outcome = journal.Outcome.OK, **said: Any) -> journ
     return cast(journal.Closing, facts | said)
 
 
+def closed(*args: Any, **told: Any) -> bytes:
+    """The same as the journal takes it."""
+    return journal.render(closing(*args, **told))
+
+
 def throttled() -> journal.Closing:
     return closing(
         journal.Outcome.THROTTLED,
@@ -84,8 +89,8 @@ def test_a_call_leaves_one_open_and_one_close_line_with_the_same_facts(path: Pat
     book = written_to(path)
     entry = book.open(opening())
     (first,) = lines(path)
-    entry.close(closing())
-    entry.close(closing(journal.Outcome.INTERNAL_ERROR))
+    entry.close(closed())
+    entry.close(closed(journal.Outcome.INTERNAL_ERROR))
     _, last = lines(path)
     assert first == {"ev": "open", "call": first["call"], **opening()}
     assert last == {"ev": "close", "call": first["call"], **opening(), **closing()}
@@ -95,7 +100,7 @@ def test_a_call_leaves_one_open_and_one_close_line_with_the_same_facts(path: Pat
 def test_every_line_begins_as_the_ledger_recognises_a_torn_one(path: Path) -> None:
     """MET-2."""
     book = written_to(path)
-    book.open(opening(model=ledger.BEGINNING.decode())).close(closing())
+    book.open(opening(model=ledger.BEGINNING.decode())).close(closed())
     for line in path.read_bytes().splitlines():
         assert line.startswith(ledger.BEGINNING)
         assert line.rfind(ledger.BEGINNING) == 0
@@ -105,7 +110,7 @@ def test_calls_with_one_request_id_are_two_calls(path: Path) -> None:
     """HTTP-6: the id is the caller's to choose."""
     book = written_to(path)
     for _ in range(2):
-        book.open(opening()).close(closing())
+        book.open(opening()).close(closed())
     assert len({line["call"] for line in lines(path)}) == 2
     assert ledger.read([path], rules=ledger.RULES).violations == []
 
@@ -118,7 +123,7 @@ def test_two_processes_name_no_call_alike(path: Path) -> None:
 
 def test_a_call_that_was_never_admitted_leaves_a_lone_close(path: Path) -> None:
     """Rows 39-43; I7."""
-    written_to(path).turn_away(opening(), throttled())
+    written_to(path).turn_away(journal.render(opening()), journal.render(throttled()))
     (line,) = lines(path)
     assert (line["ev"], line["call"], line["outcome"], line["attempts"]) == ("close", None, "throttled", [])
     assert ledger.read([path], rules=ledger.RULES).violations == []
@@ -136,7 +141,7 @@ async def test_a_finally_that_is_being_cancelled_closes_all_the_same(path: Path)
             await asyncio.sleep(60)
         finally:
             asyncio.current_task().cancel()  # type: ignore[union-attr]
-            entry.close(closing(journal.Outcome.CLIENT_GONE_MID_STREAM, status=499))
+            entry.close(closed(journal.Outcome.CLIENT_GONE_MID_STREAM, status=499))
 
     task = asyncio.create_task(call())
     await begun.wait()
@@ -167,8 +172,8 @@ def test_with_the_other_policy_calls_go_on_and_the_missing_lines_are_counted() -
     """Row 67: policy continue, the exact number."""
     book = written_to(Path("/dev/full"), "continue")
     with capture_logs():
-        book.open(opening()).close(closing())
-        book.turn_away(opening(), throttled())
+        book.open(opening()).close(closed())
+        book.turn_away(journal.render(opening()), journal.render(throttled()))
     assert (book.written, book.dropped, book.writable()) == (0, 3, True)
 
 
@@ -179,7 +184,7 @@ def test_a_disk_with_room_again_is_noticed_and_logged(path: Path) -> None:
         with pytest.raises(faults.Refusal):
             book.open(opening())
         home.mkdir()
-        book.open(opening()).close(closing())
+        book.open(opening()).close(closed())
     assert [(event["event"], event.get("dropped")) for event in logged] == [
         ("journal_unwritable", None),
         ("journal_writable_again", 1),
@@ -189,7 +194,7 @@ def test_a_disk_with_room_again_is_noticed_and_logged(path: Path) -> None:
 
 def test_without_a_file_nothing_is_written_and_nothing_refused() -> None:
     book = journal.Journal(None, "refuse")
-    book.open(opening()).close(closing())
+    book.open(opening()).close(closed())
     book.close()
     assert (book.written, book.dropped, book.writable()) == (0, 0, True)
 
@@ -207,7 +212,7 @@ async def test_opened_by_settings_it_writes_syncs_and_lets_go(path: Path, monkey
     async with journal.opened(chosen) as book:
         entry = book.open(opening())
         await asyncio.wait_for(forced.wait(), 5)
-        entry.close(closing())
+        entry.close(closed())
     assert [line["ev"] for line in lines(path)] == ["open", "close"]
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
@@ -225,7 +230,7 @@ async def test_a_disk_that_fails_to_sync_is_logged_and_serving_goes_on(
             entry = book.open(opening())
             while not logged:  # noqa: ASYNC110 - nothing else tells that the line is there
                 await asyncio.sleep(0.002)
-            entry.close(closing())
+            entry.close(closed())
     assert {event["event"] for event in logged} == {"journal_sync_failed"}
     assert len(lines(path)) == 2
 
@@ -238,7 +243,7 @@ async def test_a_disk_that_never_answers_does_not_keep_the_process(path: Path, m
     try:
         with capture_logs() as logged:
             async with asyncio.timeout(5), journal.opened(sources.load({"journal_file": str(path)}, None, {})) as book:
-                book.open(opening()).close(closing())
+                book.open(opening()).close(closed())
         assert [event["event"] for event in logged] == ["journal_sync_failed"]
         assert len(lines(path)) == 2
     finally:
@@ -247,7 +252,7 @@ async def test_a_disk_that_never_answers_does_not_keep_the_process(path: Path, m
 
 async def test_none_is_asked_for_by_default() -> None:
     async with journal.opened(sources.load({}, None, {})) as book:
-        book.open(opening()).close(closing())
+        book.open(opening()).close(closed())
         assert (book.written, book.writable()) == (0, True)
 
 
