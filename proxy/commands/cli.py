@@ -244,34 +244,67 @@ def _completion() -> click.Command:
 def _usage() -> click.Command:
     from proxy.commands import usage
 
-    def total(files: tuple[Path, ...], by: tuple[str, ...], form: usage.Form) -> int:
-        return usage.show_sum(files, by, form)
-
-    def verify(files: tuple[Path, ...]) -> int:
-        return usage.verify(files)
-
-    def tail(file: Path, lines: int, follow: bool) -> int:
-        return usage.tail(file, lines, follow=follow)
-
     files = click.Argument(["files"], metavar="FILE...", nargs=-1, required=True, type=options.KINDS[Path])
-    by = click.Option(
-        ["--by"], multiple=True, type=click.Choice(usage.DIMENSIONS), help="One table by this; may be repeated."
-    )
-    forms = [
-        click.Option([f"--{form}", "form"], flag_value=form, default="table", help=f"Print {form.upper()}.")
-        for form in ("json", "csv")
-    ]
     lines = click.Option(
         ["-n", "--lines"], type=click.IntRange(0), default=10, show_default=True, help="Calls to begin with."
     )
     follow = click.Option(["--follow/--no-follow"], default=True, show_default=True, help="Go on with new calls.")
+
+    def verify(files: tuple[Path, ...]) -> int:
+        return _booked(lambda: usage.verify(files))
+
+    def tail(file: Path, lines: int, follow: bool) -> int:
+        return usage.tail(file, lines, follow=follow)
+
     return _group(
         "usage",
         help_texts.USAGE,
-        _command("sum", total, [files, by, *forms], help_texts.SUM),
+        _usage_sum(files),
         _command("verify", verify, [files], help_texts.VERIFY),
         _command("tail", tail, [click.Argument(["file"], type=options.KINDS[Path]), lines, follow], help_texts.TAIL),
     )
+
+
+def _usage_sum(files: click.Argument) -> click.Command:
+    from proxy.commands import usage
+
+    def total(files: tuple[Path, ...], form: usage.Form, **asked: Any) -> int:
+        return _booked(lambda: usage.show_sum(files, form, usage.report(**asked)))
+
+    params: list[click.Parameter] = [
+        files,
+        click.Option(
+            ["--by"], multiple=True, type=click.Choice([*usage.DIMENSIONS]), help="One table by this; repeatable."
+        ),
+        click.Option(["--tz"], metavar="ZONE", help="Zone of hours, days, months. [this machine's]"),
+        click.Option(["--since"], metavar="TIME", help="Calls received from then on: 2026-11, 2026-11-28."),
+        click.Option(["--until"], metavar="TIME", help="Calls received before then."),
+        click.Option(
+            ["price_file", "--prices"], type=options.KINDS[Path], help="TOML file of prices: adds columns of money."
+        ),
+        *_forms(),
+    ]
+    return _command("sum", total, params, help_texts.SUM)
+
+
+def _forms() -> list[click.Parameter]:
+    return [
+        click.Option([f"--{form}", "form"], flag_value=form, default="table", help=f"Print {form.upper()}.")
+        for form in ("json", "csv")
+    ]
+
+
+def _booked(run: Callable[[], int]) -> int:
+    """Read books; what the operator typed or named wrongly is a sentence, and so is a file that cannot be read."""
+    from proxy.metering.periods import PeriodError
+    from proxy.metering.prices import PriceError
+
+    try:
+        return run()
+    except (PeriodError, PriceError) as error:
+        raise WrongSetting(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}") from None
 
 
 def _keys() -> click.Command:

@@ -70,20 +70,26 @@ Examples:
 """
 
 SUM = """Total the calls and tokens of usage journals, gzip'd ones too, by day, model, key
-and outcome. Calls without an end are named: they are unknown, not lost.
+and outcome. Calls without an end are named: they are unknown, not lost. A file that
+is there twice is counted once, and named on stderr. Exit code 1 if a line could not
+be read, or had no price.
 
 \b
 Examples:
   dashseek usage sum usage.jsonl*
   dashseek usage sum --by model --json usage.jsonl*
+  dashseek usage sum --by month --by key --prices prices.toml \\
+      --tz Asia/Shanghai --since 2026-11 --until 2026-12 usage.jsonl*
 """
 
 VERIFY = """Check that usage journals are true: each call has one end, sums add up, what was
-delivered was generated. Names each line that is wrong; exit code 1 if one is.
+delivered was generated. Names each line that is wrong; exit code 1 if one is. One
+rotated file can be true by itself: the calls its borders cut are counted.
 
 \b
 Examples:
   dashseek usage verify usage.jsonl usage.jsonl.1 usage.jsonl.2.gz
+  dashseek usage verify usage.jsonl.2.gz
 """
 
 TAIL = """Show the last calls of a usage journal, one line each, then each call as it ends.

@@ -7,25 +7,49 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
 import click
 import orjson
 
-from proxy.metering import ledger
-from proxy.metering.ledger import Group, Ledger, Totals
+from proxy.commands import tables
+from proxy.commands.exit_codes import Exit
+from proxy.metering import ledger, periods, prices
+from proxy.metering.ledger import Ledger
+from proxy.metering.periods import LENGTHS, Grain, Span
+from proxy.metering.prices import Prices, Side, Tariff
+from proxy.metering.totals import Group, Totals
 
 Form = Literal["table", "json", "csv"]
 
-DIMENSIONS: Final = Group._fields
-FIGURES: Final = ("calls", "input", "output", "total", "reasoning", "cached", "generated")
+# What a report can be by. Finest last: it keeps periods as fine as what it is by.
+GRAINS: Final[tuple[Grain, ...]] = ("month", "day", "hour")
+DIMENSIONS: Final = (*GRAINS, "model", "key", "outcome", "upstream_model", "pool", "basis")
+DEFAULT: Final = ("day", "model", "key", "outcome")
+FIGURES: Final = (
+    "calls",
+    "input",
+    "cached",
+    "output",
+    "reasoning",
+    "total",
+    "generated_input",
+    "generated_cached",
+    "generated_output",
+    "generated_reasoning",
+    "upstream_calls",
+)
+# Columns of money, for each currency of the price file: what callers owe, what upstream takes, what remains.
+REVENUE: Final = "revenue"
+COST: Final = "cost"
+MARGIN: Final = "margin"
 # Below this many bytes a progress bar would be gone before it is seen.
 LARGE_BYTES: Final = 32 << 20
-BROKEN: Final = 1
 # Shown by name, before the rest is only counted.
 SHOWN: Final = 20
 POLL_S: Final = 0.2
@@ -34,42 +58,77 @@ CALL_BYTES: Final = 8 << 10
 CLOSE: Final = b'{"ev":"close"'
 
 
-def show_sum(paths: Sequence[Path], by: Sequence[str], form: Form) -> int:
-    """Show totals; a table for people is one for each dimension, or one for those of `by`; returns the exit code."""
-    with _progress(paths) as advance:
-        read = ledger.read(paths, advance=advance)
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a report is of.
+
+    by:    the dimensions of its one table; empty: a table for each of `DEFAULT`
+    span:  from when to when, and in which zone
+    tz:    the name of the zone; None: it is this machine's, which nobody asked for
+    prices: what it is reckoned with; None: tokens alone
+    """
+
+    by: tuple[str, ...] = ()
+    span: Span = field(default_factory=Span)
+    tz: str | None = None
+    prices: Prices | None = None
+
+
+def report(by: Sequence[str], tz: str | None, since: str | None, until: str | None, price_file: Path | None) -> Report:
+    """What was asked for on the command line; raises `PeriodError`, `PriceError`, `OSError`."""
+    zone = periods.zone_of(tz) if tz else periods.machine_zone()
+    grain: Grain = next((grain for grain in reversed(GRAINS) if grain in by), "day")
+    span = Span(
+        zone,
+        grain,
+        periods.at_of(since, zone) if since else periods.FIRST,
+        periods.at_of(until, zone) if until else periods.LAST,
+    )
+    return Report(tuple(by), span, tz, prices.load(price_file) if price_file else None)
+
+
+def show_sum(paths: Sequence[Path], form: Form, asked: Report) -> int:
+    """Show totals, what could not be read on stderr; returns the exit code, 1 where something could not."""
+    with progress(paths) as advance:
+        read = ledger.read(paths, span=asked.span, prices=asked.prices, advance=advance)
+    dimensions = asked.by or DEFAULT
     if form == "table":
-        for dimensions in [by] if by else [(name,) for name in DIMENSIONS]:
-            _show_table(dimensions, _summed(read, dimensions))
-            click.echo()
-        _show_doubts(read)
-        return 0
-    rows = [_row(by or DIMENSIONS, group, totals) for group, totals in _summed(read, by or DIMENSIONS).items()]
-    if form == "csv":
-        writer = csv.DictWriter(sys.stdout, [*(by or DIMENSIONS), *FIGURES], lineterminator="\n")
+        _show_tables(read, asked)
+    elif form == "csv":
+        if asked.tz is None:
+            click.echo(_zone_line(asked), err=True)
+        writer = csv.DictWriter(sys.stdout, [*dimensions, *FIGURES, *_money_columns(asked.prices)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
-        return 0
-    total = _row((), (), _total(read.totals.values()))
-    unknown = [unknown.opening | {"place": str(unknown.place)} for unknown in read.unknown]
-    doubts = {"unknown": unknown, "torn": [*map(str, read.torn)], "violations": [*map(str, read.violations)]}
-    click.echo(orjson.dumps({"total": total, "groups": rows, **doubts}, option=orjson.OPT_INDENT_2))
-    return 0
+        writer.writerows(_rows(read, dimensions, asked))
+    else:
+        _show_json(read, dimensions, asked)
+    show_doubts(read)
+    unpriced = _show_unpriced(read, asked.prices)
+    return Exit.NO if read.violations or unpriced else Exit.OK
 
 
 def verify(paths: Sequence[Path]) -> int:
-    """Hold journals to the rules and name each line that breaks one; returns the exit code, 1 if any does."""
-    with _progress(paths) as advance:
+    """Hold journals to the rules and name each line that breaks one; returns the exit code, 1 if any does.
+
+    Calls whose other line is in a file that is not here break none: a rotated file by itself can be true.
+    """
+    with progress(paths) as advance:
         read = ledger.read(paths, rules=ledger.RULES, advance=advance)
     for violation in read.violations:
         click.echo(violation)
     for unknown in read.unknown:
-        click.echo(f"{unknown.place}: unknown: the call {unknown.opening['call']} has no end: a crash, or still open")
+        click.echo(
+            f"{unknown.place}: unknown: the call {unknown.opening['call']} has no end here: a crash, still open, or in "
+            "another file"
+        )
     for place in read.torn:
         click.echo(f"{place}: torn: cut off while it was written, and not counted")
+    for copy in read.copies:
+        click.echo(copy, err=True)
     calls = sum(totals.calls for totals in read.totals.values())
-    click.echo(f"{calls} calls, {len(read.unknown)} unknown, {len(read.torn)} torn lines, {_broken(read)}")
-    return BROKEN if read.violations else 0
+    elsewhere = f", {read.begun_elsewhere} begun in another file" if read.begun_elsewhere else ""
+    click.echo(f"{calls} calls, {len(read.unknown)} unknown{elsewhere}, {len(read.torn)} torn lines, {_broken(read)}")
+    return Exit.NO if read.violations else Exit.OK
 
 
 def tail(path: Path, last: int, *, follow: bool) -> int:
@@ -80,54 +139,147 @@ def tail(path: Path, last: int, *, follow: bool) -> int:
     return 0
 
 
-def _summed(read: Ledger, dimensions: Sequence[str]) -> dict[tuple[str, ...], Totals]:
-    """Totals by some dimensions, in alphabetical order."""
-    summed: dict[tuple[str, ...], Totals] = {}
-    positions = [DIMENSIONS.index(name) for name in dimensions]
-    for group, totals in sorted(read.totals.items()):
-        summed.setdefault(tuple(group[position] for position in positions), Totals()).add(totals)
+def _show_tables(read: Ledger, asked: Report) -> None:
+    """A table for people is one for each dimension, or one for those that were asked for."""
+    click.echo(_zone_line(asked))
+    for dimensions in [asked.by] if asked.by else [(name,) for name in DEFAULT]:
+        summed = _summed(read, dimensions)
+        body = [[*group, *_texts(sums, asked)] for group, sums in summed.items()]
+        names = ["all", *[""] * (len(dimensions) - 1)]
+        head = [*dimensions, *FIGURES, *_money_columns(asked.prices)]
+        click.echo()
+        tables.show(head, [*body, [*names, *_texts(_total(read), asked)]], len(dimensions))
+    for unknown in read.unknown[:SHOWN]:
+        facts = unknown.opening
+        key = facts["key_name"] or facts["key_id"] or "-"
+        click.echo(f"unknown: {facts['at']} {facts['model']} {key} {facts['request_id']} ({unknown.place})")
+    if len(read.unknown) > SHOWN:
+        click.echo(f"unknown: {len(read.unknown) - SHOWN} more")
+
+
+def _zone_line(asked: Report) -> str:
+    name = periods.name_of(asked.span.zone)
+    since = f", from {asked.span.since}" if asked.span.since != periods.FIRST else ""
+    until = f", until {asked.span.until}" if asked.span.until != periods.LAST else ""
+    return f"hours, days and months: {name}{'' if asked.tz else ' (of this machine; see --tz)'}{since}{until}"
+
+
+def _show_json(read: Ledger, dimensions: Sequence[str], asked: Report) -> None:
+    span = asked.span
+    shown = {
+        "tz": periods.name_of(span.zone),
+        "since": span.since if span.since != periods.FIRST else None,
+        "until": span.until if span.until != periods.LAST else None,
+        "total": _shown(_total(read), asked),
+        "groups": _rows(read, dimensions, asked),
+        "unknown": [unknown.opening | {"place": str(unknown.place)} for unknown in read.unknown],
+        "torn": [*map(str, read.torn)],
+        "violations": [*map(str, read.violations)],
+        "copies": [*map(str, read.copies)],
+    }
+    click.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2))
+
+
+class _Sums:
+    """Tokens and money of a row."""
+
+    def __init__(self) -> None:
+        self.totals = Totals()
+        self.money: dict[str, Decimal] = {}
+
+    def add(self, group: Group, totals: Totals) -> None:
+        self.totals.add(totals)
+        if group.owed is not None:
+            owed = prices.amount(group.owed.rates, totals.input, totals.cached, totals.output)
+            self._book(REVENUE, group.owed, owed)
+            self._book(MARGIN, group.owed, owed)
+        if group.taken is not None:
+            taken = prices.amount(
+                group.taken.rates, totals.generated_input, totals.generated_cached, totals.generated_output
+            )
+            self._book(COST, group.taken, taken)
+            self._book(MARGIN, group.taken, -taken)
+
+    def _book(self, column: str, tariff: Tariff, amount: Decimal) -> None:
+        name = f"{column}_{tariff.currency}"
+        self.money[name] = prices.total((self.money.get(name, Decimal(0)), amount))
+
+
+def _summed(read: Ledger, dimensions: Sequence[str]) -> dict[tuple[str, ...], _Sums]:
+    """Sums by some dimensions, in alphabetical order."""
+    summed: dict[tuple[str, ...], _Sums] = {}
+    for group, totals in read.totals.items():
+        summed.setdefault(tuple(_said(group, name) for name in dimensions), _Sums()).add(group, totals)
     return dict(sorted(summed.items()))
 
 
-def _total(several: Iterable[Totals]) -> Totals:
-    total = Totals()
-    for totals in several:
-        total.add(totals)
-    return total
+def _said(group: Group, dimension: str) -> str:
+    if dimension in LENGTHS:
+        return group.period[: LENGTHS[dimension]]
+    said: str = getattr(group, dimension)
+    return said
 
 
-def _row(dimensions: Sequence[str], group: Sequence[str], totals: Totals) -> dict[str, Any]:
-    sums = {**asdict(totals), "total": totals.total}
-    return {**dict(zip(dimensions, group, strict=True)), **{name: sums[name] for name in FIGURES}}
+def _total(read: Ledger) -> _Sums:
+    return _summed(read, ()).get((), _Sums())
 
 
-def _show_table(dimensions: Sequence[str], summed: dict[tuple[str, ...], Totals]) -> None:
-    body = [[*group, *_figures(totals)] for group, totals in summed.items()]
-    names = ["all", *[""] * (len(dimensions) - 1)]
-    rows = [[*dimensions, *FIGURES], *body, [*names, *_figures(_total(summed.values()))]]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [
-            cell.ljust(width) if position < len(dimensions) else cell.rjust(width)
-            for position, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        click.echo("  ".join(cells).rstrip())
+def _rows(read: Ledger, dimensions: Sequence[str], asked: Report) -> list[dict[str, Any]]:
+    return [
+        {**dict(zip(dimensions, group, strict=True)), **_shown(sums, asked)}
+        for group, sums in _summed(read, dimensions).items()
+    ]
 
 
-def _figures(totals: Totals) -> list[str]:
-    return [f"{figure:,}" for figure in _row((), (), totals).values()]
+def _shown(sums: _Sums, asked: Report) -> dict[str, Any]:
+    """Figures as numbers, money as text: no program shall read it as a binary fraction."""
+    tokens = {**asdict(sums.totals), "total": sums.totals.total}
+    amounts = {name: prices.written(sums.money.get(name, Decimal(0))) for name in _money_columns(asked.prices)}
+    return {**{name: tokens[name] for name in FIGURES}, **amounts}
 
 
-def _show_doubts(read: Ledger) -> None:
-    for unknown in read.unknown[:SHOWN]:
-        facts = unknown.opening
-        click.echo(f"unknown: {facts['at']} {facts['model']} {facts['request_id']} ({unknown.place})")
-    if len(read.unknown) > SHOWN:
-        click.echo(f"unknown: {len(read.unknown) - SHOWN} more")
+def _texts(sums: _Sums, asked: Report) -> list[str]:
+    return [value if isinstance(value, str) else f"{value:,}" for value in _shown(sums, asked).values()]
+
+
+def _money_columns(priced: Prices | None) -> list[str]:
+    """A margin only where both sides are in one currency."""
+    if priced is None:
+        return []
+    owed, taken = priced.currencies("callers"), priced.currencies("upstream")
+    columns = ((REVENUE, owed), (COST, taken), (MARGIN, owed & taken))
+    return [f"{column}_{currency}" for column, currencies in columns for currency in sorted(currencies)]
+
+
+def show_doubts(read: Ledger) -> None:
+    """Say on stderr what was not counted, and what was not read."""
+    for copy in read.copies:
+        click.echo(copy, err=True)
     if read.torn:
-        click.echo(f"torn lines, not counted: {len(read.torn)}")
+        click.echo(f"torn lines, not counted: {len(read.torn)}", err=True)
+    for violation in read.violations[:SHOWN]:
+        click.echo(violation, err=True)
     if read.violations:
-        click.echo(f"{_broken(read)}: see dashseek usage verify")
+        click.echo(f"{_broken(read)}: see dashseek usage verify", err=True)
+
+
+def _show_unpriced(read: Ledger, priced: Prices | None) -> bool:
+    """Say on stderr which calls have no price; whether there are any."""
+    if priced is None:
+        return False
+    missing: dict[tuple[Side, str], int] = {}
+    for group, totals in read.totals.items():
+        if priced.callers and group.owed is None and totals.total:
+            _count(missing, ("callers", group.model), totals.calls)
+        if priced.upstream and group.taken is None and totals.generated_input + totals.generated_output:
+            _count(missing, ("upstream", group.upstream_model), totals.calls)
+    for (side, model), calls in sorted(missing.items()):
+        click.echo(f"no price under [[{side}]] for {calls} calls of {model}: they are in no sum of money", err=True)
+    return bool(missing)
+
+
+def _count(missing: dict[tuple[Side, str], int], what: tuple[Side, str], calls: int) -> None:
+    missing[what] = missing.get(what, 0) + calls
 
 
 def _broken(read: Ledger) -> str:
@@ -135,7 +287,7 @@ def _broken(read: Ledger) -> str:
 
 
 @contextmanager
-def _progress(paths: Sequence[Path]) -> Iterator[Callable[[int], None]]:
+def progress(paths: Sequence[Path]) -> Iterator[Callable[[int], None]]:
     """Somebody who watches a large journal being read is told how far it is."""
     size = sum(path.stat().st_size for path in paths)
     if size < LARGE_BYTES or not sys.stderr.isatty():

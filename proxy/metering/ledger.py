@@ -1,82 +1,40 @@
 """The lines of usage journals into totals, unknown calls, torn lines and broken rules: what was used, and is it true.
 
-Each file is read once, line by line, rotated and gzip'd ones too, in whatever order: of a call whose lines are in two
-files the end may be read first. Source: spec MET-2, MET-6; reliability.md 5.
+Each file is read once, line by line, rotated and packed ones too, in whatever order they are named: of a call whose
+lines are in two files the end may be read first. Source: spec MET-2, MET-6.
 """
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from operator import add
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
 import orjson
 
-from proxy.metering.journal import Outcome
+from proxy.metering import journal_files
+from proxy.metering.invariants import RULES as RULES  # noqa: PLC0414 - who reads the books finds their rules here
+from proxy.metering.invariants import Rule
+from proxy.metering.journal_files import ARCHIVE_ERRORS, Copy
+from proxy.metering.periods import Span
+from proxy.metering.prices import Prices
+from proxy.metering.totals import UNKNOWN as UNKNOWN  # noqa: PLC0414 - as above
+from proxy.metering.totals import Group, Sums, Totals, figures
 
 Json = dict[str, Any]
 
-UNKNOWN: Final = "unknown"
 # Every line of ours begins so, and no text inside one can hold it: its quotation marks would be escaped.
 BEGINNING: Final = b'{"ev":"'
-OUTCOMES: Final = frozenset(outcome.value for outcome in Outcome)
+OPENING: Final = b'{"ev":"open","call":"'
 # So many lines between two words about the progress.
 ADVANCE_EVERY: Final = 20_000
-# How a journal that broke off inside its archive ends.
-ARCHIVE_ERRORS: Final = (EOFError, gzip.BadGzipFile, zlib.error)
+# What reading a line that is no record can raise.
+MALFORMED: Final = (KeyError, TypeError, AttributeError, IndexError, ValueError)
 
 
-class Group(NamedTuple):
-    """What totals are kept by: the finest grain there is.
-
-    day: UTC
-    key: its name, else its fingerprint, else "-"
-    """
-
-    day: str
-    model: str
-    key: str
-    outcome: str
-
-
-@dataclass(slots=True)
-class Totals:
-    """Sums over calls, in tokens.
-
-    input, output:    as delivered, which is what callers are billed for
-    reasoning:        the part of `output` that is the chain of thought
-    cached:           the part of `input` that upstream had in its cache
-    generated:        output tokens upstream is known to have produced
-    """
-
-    calls: int = 0
-    input: int = 0
-    output: int = 0
-    reasoning: int = 0
-    cached: int = 0
-    generated: int = 0
-
-    @property
-    def total(self) -> int:
-        """As delivered."""
-        return self.input + self.output
-
-    def add(self, other: Totals) -> None:
-        """Add another's sums."""
-        self.calls += other.calls
-        self.input += other.input
-        self.output += other.output
-        self.reasoning += other.reasoning
-        self.cached += other.cached
-        self.generated += other.generated
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a line stands."""
 
     path: Path
@@ -90,7 +48,7 @@ class Place:
 class Violation:
     """A rule that a line breaks.
 
-    rule: its name in reliability.md 5, or in the specification
+    rule: its name in the specification, or I and a number: an invariant of the journal's lines
     text: how
     """
 
@@ -104,7 +62,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A call that was opened and not closed: cut off by a crash, or still open."""
+    """A call that was opened and not closed: cut off by a crash, still open, or closed in a file that is not here."""
 
     place: Place
     opening: Json
@@ -114,127 +72,135 @@ class Unknown:
 class Ledger:
     """What journals say.
 
-    totals:     by day, model, key and outcome; unknown calls have an outcome of that name
-    unknown:    calls without an end
-    torn:       lines that were cut off while they were written, which is no broken rule
-    violations: broken rules
+    totals:          sums by group; unknown calls have an outcome of that name
+    unknown:         calls without an end
+    begun_elsewhere: calls whose end alone is here: they began in a file that was rotated away
+    torn:            lines that were cut off while they were written, which is no broken rule
+    violations:      broken rules, and lines that could not be read
+    copies:          files that were not read, for what they hold is in another one
     """
 
     totals: dict[Group, Totals] = field(default_factory=dict)
     unknown: list[Unknown] = field(default_factory=list)
+    begun_elsewhere: int = 0
     torn: list[Place] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
-
-
-class Rule(NamedTuple):
-    """One invariant of a `close` line.
-
-    name:    as a violation names it
-    breach:  what is wrong with a record, or None
-    """
-
-    name: str
-    breach: Callable[[Json], str | None]
-
-
-def _sums(record: Json) -> str | None:
-    for name in ("usage", "generated"):
-        used = record[name]
-        if used["total_tokens"] != used["input_tokens"] + used["output_tokens"]:
-            return f"{name}: {used['total_tokens']} is not {used['input_tokens']} + {used['output_tokens']}"
-        if min(used["input_tokens"], used["output_tokens"]) < 0:
-            return f"{name}: fewer tokens than none"
-        if _part(used, "output_tokens_details", "reasoning_tokens") > used["output_tokens"]:
-            return f"{name}: more reasoning_tokens than output_tokens"
-        if _part(used, "prompt_tokens_details", "cached_tokens") > used["input_tokens"]:
-            return f"{name}: more cached_tokens than input_tokens"
-    return None
-
-
-def _monotonic(record: Json) -> str | None:
-    delivered, generated = record["usage"]["output_tokens"], record["generated"]["output_tokens"]
-    # Only upstream's own figure may correct a count downward (spec USE-3).
-    if record["basis"] == "counted" and delivered > generated:
-        return f"{delivered} tokens were delivered of {generated} that were counted"
-    return None
-
-
-def _agrees(record: Json) -> str | None:
-    if record["outcome"] != "ok":
-        return None
-    if record["usage"] != record["generated"]:
-        return "ok, but what was delivered is not what was generated"
-    return "ok, but nobody knows what was generated" if record["basis"] == "none" else None
-
-
-def _based(record: Json) -> str | None:
-    if record["basis"] == "none" and record["generated"]["output_tokens"]:
-        return "output was generated, on no basis"
-    return None
-
-
-def _untouched(record: Json) -> str | None:
-    if record["call"] is None and record["attempts"]:
-        return "a call that was never admitted went upstream"
-    if not record["attempts"] and (record["usage"]["total_tokens"] or record["generated"]["total_tokens"]):
-        return "tokens of a call that never went upstream"
-    return None
-
-
-def _handed_over(record: Json) -> str | None:
-    if not record["packets"] and record["usage"]["total_tokens"]:
-        return "tokens were delivered without a packet"
-    return None
-
-
-def _outcome(record: Json) -> str | None:
-    return None if record["outcome"] in OUTCOMES else "there is no such outcome"
-
-
-# I1 and I8 are about lines together, I6 needs the metrics: `_Reader` and the operator see to them.
-RULES: Final = (
-    Rule("I2", _sums),
-    Rule("I3", _monotonic),
-    Rule("I4", _agrees),
-    Rule("I5", _based),
-    Rule("I7", _untouched),
-    Rule("MET-1", _outcome),
-    Rule("MET-3", _handed_over),
-)
+    copies: list[Copy] = field(default_factory=list)
 
 
 def read(
-    paths: Iterable[Path], *, rules: Iterable[Rule] = (), advance: Callable[[int], None] = lambda _: None
+    paths: Iterable[Path],
+    *,
+    rules: Iterable[Rule] = (),
+    span: Span | None = None,
+    prices: Prices | None = None,
+    each: Callable[[Json], None] | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Ledger:
     """What these journals say together.
 
     rules:   what every `close` line is held to
+    span:    the calls that are counted, by when they were received; None: all, by days of UTC
+    prices:  what groups are told apart by, where it is asked what calls cost
+    each:    is shown every `close` line that is counted
     advance: is told now and then how many more bytes of the files are behind us
     errors:  `OSError` where a file cannot be read
     """
-    reader = _Reader(tuple(rules))
-    once = {(found.st_dev, found.st_ino): path for path in paths for found in [path.stat()]}
-    for path in once.values():
-        with _lines(path) as (raw, lines):
+    files, copies = journal_files.distinct(list(paths))
+    for copy in copies:
+        advance(copy.path.stat().st_size)
+    reader = _Reader(tuple(rules), span or Span(), prices, each)
+    for path in files:
+        with journal_files.opened(path) as (raw, lines):
             reader.read(path, raw, lines, advance)
-    return reader.finished()
+    return reader.finished(copies)
+
+
+class _Calls:
+    """Which lines of each call have been seen: a byte a call, for a call's name is its process and a running number.
+
+    pages: a byte for each of the 4096 names that differ in their last three digits, by what stands before these
+    """
+
+    OPENED = 1
+    CLOSED = 2
+
+    DIGITS: Final = {b"%03x" % number: number for number in range(4096)}
+
+    def __init__(self) -> None:
+        self.pages: dict[bytes, bytearray] = {}
+        self._others: dict[bytes, int] = {}
+
+    def note(self, call: bytes, line: int) -> int:
+        """Which lines had been seen before this one."""
+        position = self.DIGITS.get(call[-3:])
+        if position is None:
+            seen = self._others.get(call, 0)
+            self._others[call] = seen | line
+            return seen
+        page = self.pages.get(call[:-3])
+        if page is None:
+            page = self.pages[call[:-3]] = bytearray(4096)
+        seen = page[position]
+        page[position] = seen | line
+        return seen
+
+    def closed_alone(self) -> int:
+        """How many calls have an end and no beginning."""
+        others = sum(seen == self.CLOSED for seen in self._others.values())
+        return others + sum(page.count(self.CLOSED) for page in self.pages.values())
+
+
+@dataclass(slots=True)
+class _Repeated:
+    """Lines in a row that had all been read before: a copied piece is one fault, not a thousand."""
+
+    path: Path
+    line: int
+    last: int
+    call: str
+    lines: int = 1
+
+    def violation(self) -> Violation:
+        if self.lines == 1:
+            text = f"the call {self.call} is there twice, and counted once"
+        else:
+            text = f"{self.lines} lines to {self.last} are of calls that are there twice, and counted once"
+        return Violation(Place(self.path, self.line), "I1", text)
 
 
 class _Reader:
     """Journals, as far as they are read."""
 
-    def __init__(self, rules: tuple[Rule, ...]) -> None:
+    def __init__(
+        self, rules: tuple[Rule, ...], span: Span, prices: Prices | None, each: Callable[[Json], None] | None
+    ) -> None:
         self._rules = rules
+        self._since, self._until = span.since, span.until
+        self._each = each
         self._ledger = Ledger()
-        self._sums: dict[Group, list[int]] = {}
-        self._open: dict[str, tuple[Path, int, bytes]] = {}
-        self._early: dict[str, tuple[Path, int]] = {}
+        self._sums = Sums(span, prices)
+        self._calls = _Calls()
+        self._open: dict[bytes, tuple[Path, int, bytes]] = {}
+        self._repeated: _Repeated | None = None
 
     def read(self, path: Path, raw: IO[bytes], lines: Iterable[bytes], advance: Callable[[int], None]) -> None:
         number, behind = 0, 0
+        # Half of all lines are of this kind, and say nothing that counts unless their call has no end.
+        begin, opens, are_plain = len(OPENING), self._open, not self._rules
+        page_of, position_of = self._calls.pages.get, _Calls.DIGITS.get
         try:
             for number, line in enumerate(lines, 1):
-                self._take(path, number, line)
+                if are_plain and line.startswith(OPENING) and line.endswith(b"}\n"):
+                    call = line[begin : line.find(b'"', begin)]
+                    page, position = page_of(call[:-3]), position_of(call[-3:])
+                    if page is None or position is None or page[position]:
+                        self._begun(path, number, call, line)
+                    else:
+                        page[position] = _Calls.OPENED
+                        opens[call] = path, number, line
+                else:
+                    self._take(path, number, line)
                 if not number % ADVANCE_EVERY:
                     advance(raw.tell() - behind)
                     behind = raw.tell()
@@ -242,32 +208,45 @@ class _Reader:
             self._violated(path, number + 1, "MET-2", "the archive breaks off here")
         advance(raw.tell() - behind)
 
-    def finished(self) -> Ledger:
+    def finished(self, copies: list[Copy]) -> Ledger:
         ledger = self._ledger
-        for call, (path, number) in self._early.items():
-            self._violated(path, number, "I1", f"the call {call} is closed twice, or was never opened")
-        ledger.totals = {group: Totals(*sums) for group, sums in self._sums.items()}
+        self._end_repeated()
+        ledger.copies = copies
+        ledger.begun_elsewhere = self._calls.closed_alone()
         for path, number, line in self._open.values():
-            opening = orjson.loads(line)
-            ledger.unknown.append(Unknown(Place(path, number), opening))
-            ledger.totals.setdefault(_group(opening | {"outcome": UNKNOWN}), Totals()).calls += 1
+            self._leave_unknown(path, number, line)
+        ledger.unknown.sort(key=lambda unknown: (unknown.opening["at"], str(unknown.opening["call"])))
+        ledger.totals = self._sums.totals()
         return ledger
 
-    def _take(self, path: Path, number: int, line: bytes) -> None:
-        if line == b"\n":
-            return
-        record = None
-        if line.endswith(b"}\n"):
-            with suppress(orjson.JSONDecodeError):
-                record = orjson.loads(line)
+    def _leave_unknown(self, path: Path, number: int, line: bytes) -> None:
         try:
-            if record is None:
+            opening = orjson.loads(line)
+            if self._since <= opening["at"] < self._until:
+                self._sums.count_unknown(opening)
+                self._ledger.unknown.append(Unknown(Place(path, number), opening))
+        except MALFORMED as error:
+            self._violated(path, number, "MET-3", f"not a record: {type(error).__name__}")
+
+    def _take(self, path: Path, number: int, line: bytes) -> None:
+        if not line.endswith(b"}\n"):
+            if line != b"\n":
                 self._mend(path, number, line)
-            elif record["ev"] == "close":
-                self._close(path, number, record)
+            return
+        try:
+            try:
+                record = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                self._mend(path, number, line)
+                return
+            if record["ev"] == "close":
+                self._ended(path, number, record)
+            elif record["ev"] == "open":
+                self._sums.group(record)
+                self._begun(path, number, record["call"].encode(), line)
             else:
-                self._open_(path, number, line, record)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+                raise KeyError
+        except MALFORMED as error:
             self._violated(path, number, "MET-3", f"not a record: {type(error).__name__}")
 
     def _mend(self, path: Path, number: int, line: bytes) -> None:
@@ -281,59 +260,47 @@ class _Reader:
         if whole > 0:
             self._take(path, number, line[whole:])
 
-    def _open_(self, path: Path, number: int, line: bytes, record: Json) -> None:
-        if record["ev"] != "open":
-            raise KeyError
-        if record["call"] in self._open:
-            self._violated(path, number, "I1", f"the call {record['call']} is opened twice")
-        _group(record | {"outcome": UNKNOWN})
-        if not self._early.pop(record["call"], None):
-            self._open[record["call"]] = path, number, line
+    def _begun(self, path: Path, number: int, call: bytes, line: bytes) -> None:
+        seen = self._calls.note(call, _Calls.OPENED)
+        if not seen:
+            self._open[call] = path, number, line
+        elif seen & _Calls.OPENED:
+            self._repeat(path, number, call)
 
-    def _close(self, path: Path, number: int, record: Json) -> None:
-        used = record["usage"]
-        # An exchange of seven fields for a row of sums: this is what a million lines spend their time in.
-        group = _group(record)
-        cached = used["prompt_tokens_details"]["cached_tokens"] if "prompt_tokens_details" in used else 0
-        reasoning = used["output_tokens_details"]["reasoning_tokens"] if "output_tokens_details" in used else 0
-        figures = (
-            1,
-            used["input_tokens"],
-            used["output_tokens"],
-            reasoning,
-            cached,
-            record["generated"]["output_tokens"],
-        )
-        call = record["call"]
-        if call is not None and self._open.pop(call, None) is None:
-            self._early[call] = path, number
-        sums = self._sums.get(group)
-        if sums is None:
-            sums = self._sums[group] = [0] * len(figures)
-        for position, figure in enumerate(figures):
-            sums[position] += figure
+    def _ended(self, path: Path, number: int, record: Json) -> None:
+        # What cannot be read adds nothing, and does not end its call: all of it is read before any of it counts.
+        added = figures(record)
+        row = self._sums.row(record)
+        if (name := record["call"]) is not None:
+            call = name.encode()
+            seen = self._calls.note(call, _Calls.CLOSED)
+            if seen & _Calls.CLOSED:
+                self._repeat(path, number, call)
+                return
+            if seen:
+                del self._open[call]
+            if self._repeated is not None:
+                self._end_repeated()
+        if self._since <= record["at"] < self._until:
+            row[:] = map(add, row, added)
+            if self._each is not None:
+                self._each(record)
         for rule in self._rules:
             if breach := rule.breach(record):
                 self._violated(path, number, rule.name, breach)
 
+    def _repeat(self, path: Path, number: int, call: bytes) -> None:
+        if self._repeated is not None and self._repeated.path == path:
+            self._repeated.last = number
+            self._repeated.lines += 1
+            return
+        self._end_repeated()
+        self._repeated = _Repeated(path, number, number, call.decode())
+
+    def _end_repeated(self) -> None:
+        if self._repeated is not None:
+            self._ledger.violations.append(self._repeated.violation())
+            self._repeated = None
+
     def _violated(self, path: Path, number: int, rule: str, text: str) -> None:
         self._ledger.violations.append(Violation(Place(path, number), rule, text))
-
-
-def _group(record: Mapping[str, Any]) -> Group:
-    return Group(record["at"][:10], record["model"], record["key_name"] or record["key_id"] or "-", record["outcome"])
-
-
-def _part(used: Json, details: str, name: str) -> int:
-    return int(used.get(details, {}).get(name, 0))
-
-
-@contextmanager
-def _lines(path: Path) -> Iterator[tuple[IO[bytes], Iterable[bytes]]]:
-    """A file as it lies on the disk, to tell how far we are, and the lines in it."""
-    with path.open("rb", buffering=1 << 18) as raw:
-        if path.suffix == ".gz":
-            with gzip.GzipFile(fileobj=raw) as unpacked:
-                yield raw, unpacked
-        else:
-            yield raw, raw

@@ -146,7 +146,7 @@ async def test_the_journal_says_what_upstream_generated_and_what_callers_saw(tmp
     # What upstream says it generated.
     assert tally["open"] == 0
     assert sum(output(record["generated"]) for record in closes.values()) == tally["completion_tokens"], kinds
-    assert sum(totals.generated for totals in read.totals.values()) == tally["completion_tokens"]
+    assert sum(totals.generated_output for totals in read.totals.values()) == tally["completion_tokens"]
     tried = [attempt["result"] for record in closes.values() for attempt in record["attempts"]]
     assert tally["calls"] == sum(result.isdecimal() for result in tried)
     assert len(tried) > tally["calls"], "nothing was retried"

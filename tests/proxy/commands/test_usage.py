@@ -20,6 +20,18 @@ from proxy.commands import cli, usage
 Json = dict[str, Any]
 
 
+# The second line of a table's head.
+COLUMNS = (
+    "calls",
+    "input",
+    "cached",
+    "output",
+    "reasoning",
+    "total",
+    *("input", "cached", "output", "reasoning", "calls"),
+)
+
+
 def records(call: str, output: int, **said: Any) -> list[Json]:
     used = {"input_tokens": 1_000, "output_tokens": output, "total_tokens": 1_000 + output}
     opened: Json = {
@@ -71,27 +83,40 @@ def run(*arguments: object) -> Result:
 
 def test_people_get_a_table_for_each_dimension_and_the_unknown_calls_by_name(path: Path) -> None:
     """MET-6."""
-    shown = run("sum", path).output
-    assert shown.startswith(
-        "day         calls  input  output  total  reasoning  cached  generated\n"
-        "2026-11-22      2  2,000     570  2,570          0       0        570\n"
-        "2026-11-23      1      0       0      0          0       0          0\n"
-        "all             3  2,000     570  2,570          0       0        570\n"
-    )
+    shown = run("sum", "--tz", "UTC", path).output
+    head, blank, *table = shown.splitlines()[:7]
+    assert (head, blank) == ("hours, days and months: UTC", "")
+    assert [line.split() for line in table] == [
+        ["generated"] * 4 + ["upstream"],
+        [
+            "day",
+            "calls",
+            "input",
+            "cached",
+            "output",
+            "reasoning",
+            "total",
+            "input",
+            "cached",
+            "output",
+            "reasoning",
+            "calls",
+        ],
+        ["2026-11-22", "2", "2,000", "0", "570", "0", "2,570", "2,000", "0", "570", "0", "2"],
+        ["2026-11-23", "1", "0", "0", "0", "0", "0", "0", "0", "0", "0", "0"],
+        ["all", "3", "2,000", "0", "570", "0", "2,570", "2,000", "0", "570", "0", "2"],
+    ]
+    assert len({len(line) for line in table}) == 1
     for begin in ("model  ", "key  ", "outcome  "):
-        assert f"\n\n{begin}" in shown
+        assert f"\n{begin}" in shown
     assert "\nunknown      1      0 " in shown
-    assert f"unknown: 2026-11-23T10:00:00.123Z deepseek-v3 id-3 ({path}:5)" in shown
+    assert f"unknown: 2026-11-23T10:00:00.123Z deepseek-v3 team a id-3 ({path}:5)" in shown
 
 
 def test_one_table_by_what_is_asked_for(path: Path) -> None:
     shown = run("sum", "--by", "key", "--by", "model", path).output
-    assert shown.splitlines()[:4] == [
-        "key           model        calls  input  output  total  reasoning  cached  generated",
-        "9f86d081884c  deepseek-r1      1  1,000      70  1,070          0       0         70",
-        "team a        deepseek-v3      2  1,000     500  1,500          0       0        500",
-        "all                            3  2,000     570  2,570          0       0        570",
-    ]
+    assert [line.split("  ")[0] for line in shown.splitlines()[3:7]] == ["key", "9f86d081884c", "team a", "all"]
+    assert [line.split()[-11] for line in shown.splitlines()[4:7]] == ["1", "2", "3"]
 
 
 def test_programs_get_rows_of_the_finest_grain(path: Path) -> None:
@@ -100,35 +125,208 @@ def test_programs_get_rows_of_the_finest_grain(path: Path) -> None:
     assert said["total"] == {
         "calls": 3,
         "input": 2000,
-        "output": 570,
-        "total": 2570,
-        "reasoning": 0,
         "cached": 0,
-        "generated": 570,
+        "output": 570,
+        "reasoning": 0,
+        "total": 2570,
+        "generated_input": 2000,
+        "generated_cached": 0,
+        "generated_output": 570,
+        "generated_reasoning": 0,
+        "upstream_calls": 2,
     }
     assert [unknown["request_id"] for unknown in said["unknown"]] == ["id-3"]
-    assert (said["torn"], said["violations"]) == ([], [])
-    rows = list(csv.DictReader(io.StringIO(run("sum", "--csv", path).output)))
+    assert (said["torn"], said["violations"], said["copies"]) == ([], [], [])
+    rows = list(csv.DictReader(io.StringIO(run("sum", "--csv", path).stdout)))
     assert rows == [{name: str(value) for name, value in group.items()} for group in said["groups"]]
     assert [row["outcome"] for row in rows] == ["ok", "ok", "unknown"]
 
 
 def test_programs_may_ask_for_fewer_dimensions(path: Path) -> None:
-    rows = list(csv.DictReader(io.StringIO(run("sum", "--csv", "--by", "outcome", path).output)))
+    rows = list(csv.DictReader(io.StringIO(run("sum", "--csv", "--by", "outcome", path).stdout)))
     assert [(row["outcome"], row["calls"], row["total"]) for row in rows] == [
         ("ok", "2", "2570"),
         ("unknown", "1", "0"),
     ]
 
 
-def test_doubts_are_told_below_the_tables(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [
+        ("hour", ["2026-11-22T18+08:00", "2026-11-23T18+08:00"]),
+        ("day", ["2026-11-22", "2026-11-23"]),
+        ("month", ["2026-11"]),
+        ("pool", ["-", "http://a"]),
+        ("upstream_model", ["deepseek-chat"]),
+        ("basis", ["none", "upstream_final"]),
+        ("outcome", ["ok", "unknown"]),
+    ],
+)
+def test_a_report_can_be_by_each_dimension(path: Path, by: str, said: list[str]) -> None:
+    rows = csv.DictReader(io.StringIO(run("sum", "--csv", "--by", by, "--tz", "Asia/Shanghai", path).stdout))
+    assert [row[by] for row in rows] == said
+
+
+def test_a_pool_is_named_where_the_journal_names_it(path: Path) -> None:
+    path.write_bytes(lines(*records("1", 5, attempts=[{"target": "http://a", "result": "200", "pool": "gpus"}])))
+    assert run("sum", "--csv", "--by", "pool", path).stdout.splitlines()[1].startswith("gpus,1,")
+
+
+def test_since_and_until_are_moments_of_the_zone(path: Path) -> None:
+    def calls(*flags: str) -> int:
+        total: int = orjson.loads(run("sum", "--json", *flags, path).output)["total"]["calls"]
+        return total
+
+    assert calls("--tz", "UTC", "--since", "2026-11-23") == 1
+    assert calls("--tz", "UTC", "--until", "2026-11-23") == 2
+    assert calls("--tz", "-10:00", "--since", "2026-11-22T00:00", "--until", "2026-11-22T00:01") == 2
+    assert calls("--tz", "Asia/Shanghai", "--since", "2026-12") == 0
+    shown = run("sum", "--tz", "Asia/Shanghai", "--since", "2026-11", "--until", "2026-12", path).output
+    assert shown.startswith(
+        "hours, days and months: Asia/Shanghai, from 2026-10-31T16:00:00.000Z, until 2026-11-30T16:00:00.000Z\n"
+    )
+
+
+def test_the_machines_zone_is_said_in_the_head(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    said = "hours, days and months: Asia/Tokyo (of this machine; see --tz)\n"
+    assert run("sum", path).stdout.startswith(said)
+    assert run("sum", "--csv", path).stderr == said
+    assert orjson.loads(run("sum", "--json", path).stdout)["tz"] == "Asia/Tokyo"
+
+
+PRICES = """zone = "Asia/Shanghai"
+[[callers]]
+model = "*"
+valid_from = 2026-01-01
+currency = "CNY"
+input = 3
+cached = 1
+output = 12
+[[upstream]]
+model = "deepseek-chat"
+valid_from = 2026-01-01
+currency = "CNY"
+input = 2
+cached = 0.2
+output = 8.000001
+[[upstream]]
+model = "deepseek-reasoner"
+valid_from = 2026-01-01
+currency = "USD"
+input = 1
+cached = 1
+output = 1
+"""
+
+
+@pytest.fixture
+def prices(tmp_path: Path) -> Path:
+    (path := tmp_path / "prices.toml").write_text(PRICES)
+    return path
+
+
+def test_prices_add_columns_of_money_exactly(path: Path, prices: Path) -> None:
+    path.write_bytes(lines(*records("1", 500), *records("2", 70, upstream_model="deepseek-reasoner")))
+    ended = run("sum", "--json", "--by", "upstream_model", "--prices", prices, path)
+    groups = {group.pop("upstream_model"): group for group in orjson.loads(ended.stdout)["groups"]}
+    money = {
+        model: {name: sums[name] for name in sums if "_CNY" in name or "_USD" in name} for model, sums in groups.items()
+    }
+    assert money == {
+        "deepseek-chat": {
+            "revenue_CNY": "0.009",
+            "cost_CNY": "0.0060000005",
+            "cost_USD": "0.00",
+            "margin_CNY": "0.0029999995",
+        },
+        "deepseek-reasoner": {
+            "revenue_CNY": "0.00384",
+            "cost_CNY": "0.00",
+            "cost_USD": "0.00107",
+            "margin_CNY": "0.00384",
+        },
+    }
+    assert ended.exit_code == 0
+    table = run("sum", "--by", "model", "--prices", prices, path).output.splitlines()
+    assert table[2].split()[-4:] == ["revenue", "cost", "cost", "margin"]
+    assert table[3].split()[-4:] == ["CNY", "CNY", "USD", "CNY"]
+    assert table[5].split()[-4:] == ["0.01284", "0.0060000005", "0.00107", "0.0068399995"]
+
+
+def test_calls_without_a_price_are_named_and_are_code_1(path: Path, prices: Path) -> None:
+    prices.write_text(PRICES.replace('model = "*"', 'model = "other"').replace('"deepseek-chat"', '"other"'))
+    ended = run("sum", "--csv", "--tz", "UTC", "--prices", prices, path)
+    assert ended.exit_code == 1
+    assert ended.stderr == (
+        "no price under [[callers]] for 1 calls of deepseek-r1: they are in no sum of money\n"
+        "no price under [[callers]] for 1 calls of deepseek-v3: they are in no sum of money\n"
+        "no price under [[upstream]] for 2 calls of deepseek-chat: they are in no sum of money\n"
+    )
+    prices.write_text("")
+    assert run("sum", "--prices", prices, path).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--tz", "Mars"), "Mars: no such zone"),
+        (("--since", "yesterday"), "yesterday: no time; say"),
+        (("--prices", __file__), "test_usage.py: "),
+        (("--by", "colour"), "'colour' is not one of"),
+    ],
+)
+def test_what_was_typed_wrongly_is_code_2_and_a_sentence(path: Path, flags: tuple[str, ...], sentence: str) -> None:
+    ended = run("sum", *flags, path)
+    assert ended.exit_code == 2
+    assert sentence in ended.stderr
+    assert "Traceback" not in ended.output
+
+
+def test_what_could_not_be_read_is_told_on_stderr_and_by_the_code(tmp_path: Path) -> None:
+    """MET-6."""
     path = tmp_path / "usage.jsonl"
     opens = [records(f"{number}", 0)[0] for number in range(usage.SHOWN + 2)]
     path.write_bytes(lines(*opens) + b"garbage\n" + b'{"ev":"cl')
-    shown = run("sum", path).output
-    assert shown.endswith(
-        "unknown: 2 more\ntorn lines, not counted: 1\n1 times a rule broken: see dashseek usage verify\n"
-    )
+    for form in ((), ("--json",), ("--csv",)):
+        ended = run("sum", "--tz", "UTC", *form, path)
+        assert ended.exit_code == 1
+        assert ended.stderr == (
+            "torn lines, not counted: 1\n"
+            f"{path}:23: MET-2: not a line of a journal\n"
+            "1 times a rule broken: see dashseek usage verify\n"
+        )
+    assert run("sum", path).stdout.endswith("unknown: 2 more\n")
+
+
+def test_a_copy_is_named_on_stderr_and_no_fault(path: Path) -> None:
+    (copy := path.with_suffix(".jsonl.1")).write_bytes(path.read_bytes())
+    for command in (("sum", "--tz", "UTC", "--json"), ("verify",)):
+        ended = run(*command, path, copy)
+        assert ended.exit_code == 0
+        assert ended.stderr == f"{copy}: holds the same as {path}, and is not counted again\n"
+    assert orjson.loads(run("sum", "--json", path, copy).stdout)["total"]["calls"] == 3
+
+
+def test_a_file_that_may_not_be_read_is_a_sentence(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    for command in ("sum", "verify"):
+        ended = run(command, path)
+        assert (ended.exit_code, ended.output) == (1, f"Error: {path}: Permission denied\n")
+
+
+def test_the_same_report_is_the_same_bytes_whatever_the_order_of_the_files(path: Path, prices: Path) -> None:
+    other = path.with_suffix(".jsonl.1")
+    other.write_bytes(lines(*records("8", 3, at="2026-11-21T10:00:00.000Z"), records("9", 1)[0]) + b"garbage\n")
+    (copy := path.with_suffix(".copy")).write_bytes(other.read_bytes())
+    files = [path, other, copy]
+    for form in ((), ("--json",), ("--csv",)):
+        shown = {run("sum", "--prices", prices, *form, *order).output for order in itertools.permutations(files)}
+        assert len(shown) == 1
+    assert len({run("verify", *order).output for order in itertools.permutations(files)}) == 1
 
 
 def test_an_empty_journal_is_a_table_of_nothing(tmp_path: Path) -> None:
@@ -166,7 +364,7 @@ def test_a_true_journal_is_code_0_and_its_unknown_calls_are_named(path: Path) ->
     ended = run("verify", path)
     assert ended.exit_code == 0
     assert ended.output.splitlines() == [
-        f"{path}:5: unknown: the call 3 has no end: a crash, or still open",
+        f"{path}:5: unknown: the call 3 has no end here: a crash, still open, or in another file",
         f"{path}:6: torn: cut off while it was written, and not counted",
         "3 calls, 1 unknown, 1 torn lines, no rule broken",
     ]
@@ -181,6 +379,14 @@ def test_a_broken_rule_is_code_1_and_named_with_its_line(path: Path) -> None:
     assert ended.exit_code == 1
     assert f"{path}:7: I2: usage: 7 is not 1000 + 5\n" in ended.output
     assert ended.output.endswith("1 times a rule broken\n")
+
+
+def test_a_rotated_file_by_itself_is_code_0_where_its_borders_cut_calls(path: Path) -> None:
+    """MET-6."""
+    path.write_bytes(lines(*list(map(orjson.loads, path.read_bytes().splitlines()[1:]))))
+    ended = run("verify", path)
+    assert ended.exit_code == 0
+    assert ended.output.endswith("3 calls, 1 unknown, 1 begun in another file, 0 torn lines, no rule broken\n")
 
 
 # tail

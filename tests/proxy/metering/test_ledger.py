@@ -7,65 +7,19 @@ import itertools
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.metering import journal, ledger
+from proxy.metering.totals import Group, Totals
+from tests.proxy.metering.records import Json, closed, line, opened, upstream_call, used, write
 
-Json = dict[str, Any]
-
-
-def used(given: int, generated: int, reasoning: int | None = None, cached: int | None = None) -> Json:
-    shape: Json = {"input_tokens": given, "output_tokens": generated, "total_tokens": given + generated}
-    if reasoning is not None:
-        shape["output_tokens_details"] = {"reasoning_tokens": reasoning, "text_tokens": generated - reasoning}
-    if cached is not None:
-        shape["prompt_tokens_details"] = {"cached_tokens": cached}
-    return shape
-
-
-def opened(call: str, **said: Any) -> Json:
-    facts = {
-        "at": "2026-11-22T10:00:00.000Z",
-        "request_id": f"id-{call}",
-        "model": "deepseek-v3",
-        "upstream_model": "deepseek-chat",
-        "key_id": "9f86d081884c",
-        "key_name": "team a",
-        "stream": True,
-        "thinking": False,
-    }
-    return {"ev": "open", "call": call, **facts, **said}
-
-
-def closed(call: str, **said: Any) -> Json:
-    facts = {
-        "outcome": "ok",
-        "status": 200,
-        "code": None,
-        "usage": used(3, 4),
-        "generated": used(3, 4),
-        "basis": "upstream_final",
-        "drift_tokens": 0,
-        "packets": 2,
-        "bytes_out": 100,
-        "attempts": [{"target": "http://a", "result": "200", "reused": False}],
-        "t": {"upstream_sent": 1.0, "first_packet": 2.0, "last_packet": 3.0, "closed": 4.0},
-    }
-    return {**opened(call), "ev": "close", **facts, **said}
-
-
-def line(record: object) -> bytes:
-    return orjson.dumps(record) + b"\n"
-
-
-def write(path: Path, *records: Json | bytes) -> Path:
-    path.write_bytes(b"".join(record if isinstance(record, bytes) else line(record) for record in records))
-    return path
+# A call over a limit: it was never admitted, and has no name.
+REFUSED = closed(None, outcome="throttled", attempts=[], basis="none", packets=0) | dict.fromkeys(
+    ("usage", "generated"), journal.NOTHING
+)
 
 
 @pytest.fixture
@@ -94,12 +48,12 @@ def test_calls_are_summed_by_day_model_key_and_outcome(path: Path) -> None:
         *(opened("4", key_name=None, key_id=None), closed("4", key_name=None, key_id=None)),
         closed("5", outcome="client_gone_mid_stream", usage=used(3, 1), at="2026-11-23T00:00:00.000Z"),
     )
-    group = ledger.Group("2026-11-22", "deepseek-v3", "team a", "ok")
+    group = Group("2026-11-22", "deepseek-v3", "team a", "ok", "http://a", "deepseek-chat", "upstream_final")
     assert ledger.read([path]).totals == {
-        group: ledger.Totals(2, 6, 8, 1, 2, 8),
-        group._replace(key="9f86d081884c"): ledger.Totals(1, 3, 4, 0, 0, 4),
-        group._replace(key="-"): ledger.Totals(1, 3, 4, 0, 0, 4),
-        group._replace(day="2026-11-23", outcome="client_gone_mid_stream"): ledger.Totals(1, 3, 1, 0, 0, 4),
+        group: Totals(2, 6, 2, 8, 1, 6, 2, 8, 1, 2),
+        group._replace(key="9f86d081884c"): Totals(1, 3, 0, 4, 0, 3, 0, 4, 0, 1),
+        group._replace(key="-"): Totals(1, 3, 0, 4, 0, 3, 0, 4, 0, 1),
+        group._replace(period="2026-11-23", outcome="client_gone_mid_stream"): Totals(1, 3, 0, 1, 0, 3, 0, 4, 0, 1),
     }
 
 
@@ -108,7 +62,8 @@ def test_a_call_without_an_end_is_unknown_and_named(path: Path) -> None:
     read = check(write(path, opened("1"), closed("1"), opened("2")))
     (unknown,) = read.unknown
     assert (str(unknown.place), unknown.opening["request_id"]) == (f"{path}:3", "id-2")
-    assert read.totals[ledger.Group("2026-11-22", "deepseek-v3", "team a", "unknown")] == ledger.Totals(1)
+    group = Group("2026-11-22", "deepseek-v3", "team a", "unknown", upstream_model="deepseek-chat")
+    assert read.totals[group] == Totals(1)
     assert read.violations == []
 
 
@@ -171,6 +126,92 @@ def test_progress_ends_at_the_size_of_the_file(path: Path, monkeypatch: pytest.M
     assert sum(steps) == path.stat().st_size
 
 
+# What lies twice on the disk, and what was cut
+
+
+def test_a_file_and_its_copy_are_counted_once_and_the_copy_is_named(tmp_path: Path) -> None:
+    """MET-1, MET-6: what a copy, `gzip -k`, a link, or copytruncate that could not truncate leaves."""
+    original = write(tmp_path / "usage.jsonl", opened("a-1"), closed("a-1"), REFUSED)
+    once = check(original).totals
+    packed = tmp_path / "usage.jsonl.1.gz"
+    packed.write_bytes(gzip.compress(original.read_bytes()))
+    (tmp_path / "copy").write_bytes(original.read_bytes())
+    (tmp_path / "hard").hardlink_to(original)
+    (tmp_path / "soft").symlink_to(original)
+    (tmp_path / "older").write_bytes(line(opened("a-1")))
+    for name in ("usage.jsonl.1.gz", "copy", "hard", "soft", "older"):
+        for paths in ([original, tmp_path / name], [tmp_path / name, original]):
+            read = check(*paths)
+            assert (read.totals, read.violations) == (once, [])
+            assert len(read.copies) == 1
+    assert len(check(*tmp_path.iterdir()).copies) == 5
+
+
+def test_lines_that_are_there_twice_are_counted_once_and_are_one_fault(tmp_path: Path) -> None:
+    """MET-1: also in files that are no copies of each other."""
+    calls = [[opened(f"a-{number:x}"), closed(f"a-{number:x}")] for number in range(5_000)]
+    records = list(itertools.chain.from_iterable(calls))
+    first = write(tmp_path / "first", *records[:6_000])
+    second = write(tmp_path / "second", closed("b-1"), *records[4_000:])
+    read = check(first, second)
+    assert sum(totals.calls for totals in read.totals.values()) == 5_001
+    (violation,) = read.violations
+    assert str(violation).startswith(f"{second}:2: I1: 2000 lines to 2001 ")
+
+
+def test_a_rotated_file_by_itself_is_true_where_only_its_borders_cut_calls(path: Path) -> None:
+    """MET-6: yesterday's file, checked every day."""
+    read = check(write(path, closed("1"), opened("2"), closed("2"), opened("3")))
+    assert read.violations == []
+    assert read.begun_elsewhere == 1
+    assert [unknown.opening["call"] for unknown in read.unknown] == ["3"]
+    assert sum(totals.calls for totals in read.totals.values()) == 3
+
+
+@pytest.mark.parametrize("figure", [None, "9", -1, 1.5, True, [], {}])
+@pytest.mark.parametrize("column", ["input_tokens", "output_tokens"])
+@pytest.mark.parametrize("usage", ["usage", "generated"])
+def test_a_malformed_record_adds_nothing(path: Path, usage: str, column: str, figure: object) -> None:
+    """MET-6: and leaves its call without an end."""
+    wrong = closed("1", **{usage: used(30_903, 12) | {column: figure}})
+    read = ledger.read([write(path, opened("1"), wrong)])
+    assert [violation.rule for violation in read.violations] == ["MET-3"]
+    assert list(read.totals.values()) == [Totals(1)]
+    assert len(read.unknown) == 1
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [None, {}, [None], [{}], [upstream_call(-1, 2)], [upstream_call(1, 2.0)], [upstream_call(3, 4, basis="guess")]],
+)
+def test_malformed_upstream_calls_add_nothing(path: Path, calls: object) -> None:
+    """MET-3."""
+    read = ledger.read([write(path, closed("1", calls=calls))])
+    assert [violation.rule for violation in read.violations] == ["MET-3"] * (calls != {})
+    assert len(read.totals) == (calls == {})
+
+
+def test_upstream_calls_are_counted_where_a_line_names_them_and_else_are_one(path: Path) -> None:
+    """MET-3: journals of before and after it."""
+    write(
+        path,
+        closed("1", calls=[upstream_call(3, None), upstream_call(0, 4, cached=None)]),
+        closed("2"),
+        closed("3", basis="none", usage=used(0, 0), generated=used(0, 0), outcome="rejected"),
+    )
+    (totals,) = [totals for group, totals in ledger.read([path]).totals.items() if group.outcome == "ok"]
+    assert totals.upstream_calls == 3
+
+
+def test_calls_whose_name_is_no_running_number_are_told_apart_all_the_same(path: Path) -> None:
+    names = ["1", "a-1", "a-01", "a-0001", "a-1001", "b-1", "a-x", "-1", "", "a-1-1"]
+    records = [record for name in names for record in (opened(name), closed(name))]
+    read = check(write(path, *records))
+    assert (read.violations, read.unknown, read.begun_elsewhere) == ([], [], 0)
+    assert sum(totals.calls for totals in read.totals.values()) == len(names)
+    assert len(check(write(path, *records, *records[1::2])).violations) == 1
+
+
 # Rules: each planted violation, and its line
 
 
@@ -179,10 +220,8 @@ def test_progress_ends_at_the_size_of_the_file(path: Path, monkeypatch: pytest.M
     [
         ("I2", {"usage": used(3, 4) | {"total_tokens": 8}, "outcome": "upstream_cut"}),
         ("I2", {"generated": used(3, 4) | {"total_tokens": 8}, "outcome": "upstream_cut"}),
-        ("I2", {"usage": used(-3, 4), "outcome": "upstream_cut"}),
         ("I2", {"usage": used(3, 4, 5), "generated": used(3, 4, 5)}),
         ("I2", {"usage": used(3, 4, None, 5), "generated": used(3, 4, None, 5)}),
-        ("I3", {"generated": used(3, 3), "basis": "counted", "outcome": "client_gone_mid_stream"}),
         ("I4", {"usage": used(3, 3)}),
         ("I4", {"usage": used(3, 0), "generated": used(3, 0), "basis": "none"}),
         ("I5", {"basis": "none", "outcome": "upstream_cut"}),
@@ -192,6 +231,9 @@ def test_progress_ends_at_the_size_of_the_file(path: Path, monkeypatch: pytest.M
         ("MET-3", {"usage": None}),
         ("MET-3", {"generated": {}}),
         ("MET-3", {"model": []}),
+        ("MET-3", {"calls": [upstream_call(3, 3)]}),
+        ("MET-3", {"calls": [upstream_call(3, 4, basis="counted")]}),
+        ("I4", {"calls": [upstream_call(1, 2), upstream_call(1, 2)], "generated": used(2, 4)}),
     ],
 )
 def test_verify_finds_a_broken_rule_in_its_line(path: Path, rule: str, said: Json) -> None:
@@ -203,9 +245,9 @@ def test_verify_finds_a_broken_rule_in_its_line(path: Path, rule: str, said: Jso
     ("rule", "records", "at"),
     [
         ("I1", [opened("1"), closed("1"), closed("1")], 3),
-        ("I1", [closed("1")], 1),
+        ("I1", [closed("1"), closed("1")], 2),
         ("I1", [opened("1"), opened("1"), closed("1")], 2),
-        ("I1", [opened("1"), closed("1"), closed("1"), closed("1")], 4),
+        ("I1", [opened("1"), closed("1"), closed("1"), closed("1")], 3),
         ("MET-2", [b"hello\n"], 1),
         ("MET-2", [b"\0\0\0\0\n"], 1),
         ("MET-3", [opened("1") | {"ev": "opne"}], 1),
@@ -231,22 +273,23 @@ def test_verify_finds_lines_that_do_not_go_together(
         {"usage": used(3, 0), "generated": used(3, 0)},
         {"usage": used(3, 2), "outcome": "client_gone_mid_stream"},
         {"usage": used(3, 5), "outcome": "client_gone_mid_stream"},
+        {"usage": used(3, 5), "outcome": "client_gone_mid_stream", "basis": "counted"},
+        {"calls": [upstream_call(3, 4)]},
+        {"calls": [upstream_call(3, 4), upstream_call(3, 2)], "generated": used(6, 6)},
         {"usage": journal.NOTHING, "packets": 0, "outcome": "client_gone_before_first_packet"},
         {"usage": journal.NOTHING, "generated": journal.NOTHING, "packets": 0, "basis": "none", "outcome": "rejected"},
         {"usage": journal.NOTHING, "packets": 0, "outcome": "moderated_output"},
     ],
 )
 def test_what_may_happen_is_no_violation(path: Path, said: Json) -> None:
-    """I3…I5: upstream's own figure may correct downward, an explicit zero stays zero."""
+    """I4, I5: upstream's figure and the last packet may correct downward, an explicit zero stays zero (USE-2)."""
     assert broken(path, opened("1"), closed("1", **said)) == []
 
 
 def test_a_call_turned_away_needs_no_opening(path: Path) -> None:
     """I7."""
-    nothing = {"usage": journal.NOTHING, "generated": journal.NOTHING, "packets": 0, "attempts": [], "basis": "none"}
-    refused = closed("1", outcome="throttled", **nothing) | {"call": None}
-    assert broken(path, refused, refused) == []
-    assert broken(path, refused | {"attempts": [{"target": "http://a"}]}) == [(1, "I7")]
+    assert broken(path, REFUSED, REFUSED) == []
+    assert broken(path, REFUSED | {"attempts": [{"target": "http://a"}]}) == [(1, "I7")]
 
 
 # Histories: what a journal writes of any calls with any faults, the ledger adds up to the token
@@ -294,10 +337,12 @@ def test_any_history_adds_up_and_what_was_cut_off_is_unknown(
     ended = [record for _, record, ends in whole if ends]
     assert read.violations == []
     assert {unknown.opening["call"] for unknown in read.unknown} == {call for call, _, ends in whole if not ends}
-    for name, figure in (("input", "input_tokens"), ("output", "output_tokens")):
+    for name, usage, figure in (
+        ("input", "usage", "input_tokens"),
+        ("output", "usage", "output_tokens"),
+        ("generated_input", "generated", "input_tokens"),
+        ("generated_output", "generated", "output_tokens"),
+    ):
         sums = sum(getattr(totals, name) for totals in read.totals.values())
-        assert sums == sum(record["usage"][figure] for record in ended)
-    assert sum(totals.generated for totals in read.totals.values()) == sum(
-        record["generated"]["output_tokens"] for record in ended
-    )
+        assert sums == sum(record[usage][figure] for record in ended)
     assert sum(totals.calls for totals in read.totals.values()) == len(calls)

@@ -1,0 +1,120 @@
+"""Journal files as they lie on the disk, rotated and packed ones too, into lines, each file's content once.
+
+A file may be there twice: under two names, as a copy, packed beside the unpacked one (`gzip -k`, or a compressor at
+work), or as the beginning of one that has grown since (`copytruncate` that could not truncate). A journal's first line
+names a call, and no two calls have the same name: only files that begin alike are compared, and the rest costs a line.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final, Literal
+
+# How a journal that broke off inside its archive ends.
+ARCHIVE_ERRORS: Final = (EOFError, gzip.BadGzipFile, zlib.error)
+BUFFER_BYTES: Final = 1 << 18
+Content = IO[bytes] | gzip.GzipFile
+
+AT: Final = re.compile(rb'"at":"([^"]*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A file that is not read, for what it holds is in another one.
+
+    same: how: the same file under another name, the same content, or the other's beginning
+    """
+
+    path: Path
+    original: Path
+    same: Literal["is the same file as", "holds the same as", "is the beginning of"]
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.same} {self.original}, and is not counted again"
+
+
+def distinct(paths: Sequence[Path]) -> tuple[list[Path], list[Copy]]:
+    """The files to read, the one that begins earliest first, and those that are there twice; raises `OSError`.
+
+    The order in which they are named does not matter.
+    """
+    copies: list[Copy] = []
+    files: dict[tuple[int, int], Path] = {}
+    for path in sorted(set(paths), key=str):
+        found = path.stat()
+        original = files.setdefault((found.st_dev, found.st_ino), path)
+        if original is not path:
+            copies.append(Copy(path, original, "is the same file as"))
+    begin_alike: dict[bytes, list[Path]] = {}
+    for path in files.values():
+        _take_in(path, begin_alike.setdefault(_first_line(path), []), copies)
+    begins = [(first, path) for first, several in begin_alike.items() for path in several]
+    ordered = sorted(begins, key=lambda begun: (found[1] if (found := AT.search(begun[0])) else b"", str(begun[1])))
+    return [path for _, path in ordered], sorted(copies, key=lambda copy: str(copy.path))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[IO[bytes], Content]]:
+    """A file as it lies on the disk, to tell how far it is read, and its unpacked content."""
+    with path.open("rb", buffering=BUFFER_BYTES) as raw:
+        if path.suffix == ".gz":
+            with gzip.open(raw) as unpacked:
+                yield raw, unpacked
+        else:
+            yield raw, raw
+
+
+def _take_in(path: Path, several: list[Path], copies: list[Copy]) -> None:
+    """Among files that begin alike, keep those that say something of their own."""
+    for position, other in enumerate(several):
+        match _compared(path, other):
+            case "same":
+                copies.append(Copy(path, other, "holds the same as"))
+                return
+            case "first ends":
+                copies.append(Copy(path, other, "is the beginning of"))
+                return
+            case "second ends":
+                copies.append(Copy(other, path, "is the beginning of"))
+                several[position] = path
+                return
+            case "differ":
+                pass
+    several.append(path)
+
+
+def _first_line(path: Path) -> bytes:
+    with opened(path) as (_, content):
+        try:
+            return next((line for line in content if line != b"\n"), b"")
+        except ARCHIVE_ERRORS:
+            return b""
+
+
+def _compared(first: Path, second: Path) -> Literal["same", "first ends", "second ends", "differ"]:
+    with opened(first) as (_, left), opened(second) as (_, right):
+        for mine, its in zip(_pieces(left), _pieces(right), strict=False):
+            if mine == its:
+                continue
+            if its.startswith(mine):
+                return "first ends"
+            return "second ends" if mine.startswith(its) else "differ"
+    return "same"
+
+
+def _pieces(content: Content) -> Iterable[bytes]:
+    """The content in pieces of one size, the last one shorter, and then nothing for ever."""
+    while True:
+        try:
+            piece = content.read(BUFFER_BYTES)
+        except ARCHIVE_ERRORS:
+            piece = b""
+        yield piece
+        if not piece:
+            return

@@ -1,0 +1,206 @@
+"""`close` lines into sums: tokens as delivered and as generated, by period, model, key, outcome and what else is asked.
+
+Here is what a million lines spend their time in: what does not change from call to call is looked up once a minute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final, NamedTuple
+
+from proxy.metering import periods
+from proxy.metering.periods import Span
+from proxy.metering.prices import Phases, Prices, Tariff
+from translators.usage import BASES
+
+Json = dict[str, Any]
+
+UNKNOWN: Final = "unknown"
+NOBODY: Final = "-"
+# So much is remembered of what lines say; beyond it it is looked up anew.
+REMEMBERED: Final = 1 << 13
+WHOLE: Final = frozenset({int})
+NOT_ASKED: Final = {"target": NOBODY}
+
+
+class Group(NamedTuple):
+    """What totals are kept by: the finest grain there is.
+
+    period:         the hour, day or month, in the zone of the report
+    model:          as callers ask for it
+    key:            its name, else its fingerprint, else "-"
+    outcome:        how it ended; "unknown" where that is not known
+    pool:           the pool that served it, where there are no pools the target; "-" where none was asked
+    upstream_model: the id it has upstream
+    basis:          whose figure `generated` is
+    owed:           what its caller pays; None where no price is asked for, or none is given
+    taken:          what upstream takes
+    """
+
+    period: str
+    model: str
+    key: str
+    outcome: str
+    pool: str = NOBODY
+    upstream_model: str = NOBODY
+    basis: str = "none"
+    owed: Tariff | None = None
+    taken: Tariff | None = None
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over calls, in tokens.
+
+    calls:               calls of callers
+    input, output:       as delivered, which is what callers are billed for
+    cached:              the part of `input` that upstream had in its cache
+    reasoning:           the part of `output` that is the chain of thought
+    generated_input:     prompts, as upstream counted them: of a call that is several upstream calls, all of theirs
+    generated_cached:    the part of them that upstream had in its cache
+    generated_output:    what upstream is known to have produced
+    generated_reasoning: the part of it that is the chain of thought
+    upstream_calls:      calls upstream of which figures are known, which is what upstream bills as requests
+    """
+
+    calls: int = 0
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+    reasoning: int = 0
+    generated_input: int = 0
+    generated_cached: int = 0
+    generated_output: int = 0
+    generated_reasoning: int = 0
+    upstream_calls: int = 0
+
+    @property
+    def total(self) -> int:
+        """As delivered."""
+        return self.input + self.output
+
+    def add(self, other: Totals) -> None:
+        """Add another's sums."""
+        for name in FIGURES:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+FIGURES: Final = tuple(field.name for field in fields(Totals))
+
+Figures = tuple[int, int, int, int, int, int, int, int, int, int]
+
+
+def figures(record: Json) -> Figures:
+    """What a `close` line adds to each of `FIGURES`; raises where one is missing, negative or no whole number."""
+    used, made = record["usage"], record["generated"]
+    read = (
+        1,
+        used["input_tokens"],
+        used["prompt_tokens_details"]["cached_tokens"] if "prompt_tokens_details" in used else 0,
+        used["output_tokens"],
+        used["output_tokens_details"]["reasoning_tokens"] if "output_tokens_details" in used else 0,
+        made["input_tokens"],
+        made["prompt_tokens_details"]["cached_tokens"] if "prompt_tokens_details" in made else 0,
+        made["output_tokens"],
+        made["output_tokens_details"]["reasoning_tokens"] if "output_tokens_details" in made else 0,
+        _upstream_calls(record["calls"]) if "calls" in record else int(record["basis"] != "none"),
+    )
+    if not WHOLE.issuperset(map(type, read)) or min(read) < 0:
+        raise ValueError("a figure is negative, or no whole number")
+    return read
+
+
+def _upstream_calls(calls: list[Json]) -> int:
+    """How many they are; raises where one of them is no record of a call. A figure upstream did not tell is null."""
+    for call in calls:
+        for name in ("prompt", "cached", "completion", "reasoning"):
+            told = call[name]
+            if told is not None and (type(told) is not int or told < 0):
+                raise ValueError(f"{name} is no number of tokens")
+        if call["basis"] not in BASES or not isinstance(call["end"], str | None):
+            raise ValueError("no basis or end")
+    return len(calls)
+
+
+class _Moment(NamedTuple):
+    """All that a report makes of a minute: the same value for all minutes that it makes the same of."""
+
+    label: str
+    phases: Phases
+
+
+class Sums:
+    """Totals by group, as far as lines are read."""
+
+    def __init__(self, span: Span, prices: Prices | None) -> None:
+        self._span = span
+        self._prices = prices
+        self._rows: dict[Group, list[int]] = {}
+        self._remembered: dict[tuple[Any, ...], list[int]] = {}
+        self._minutes: dict[str, _Moment] = {}
+
+    def row(self, record: Json) -> list[int]:
+        """The sums a `close` line belongs to; raises where it does not say so."""
+        minute = record["at"][: periods.MINUTE]
+        attempts = record["attempts"]
+        last = attempts[-1] if attempts else NOT_ASKED
+        said = (
+            self._minutes.get(minute) or self._moment(minute),
+            record["model"],
+            record["key_name"],
+            record["key_id"],
+            record["outcome"],
+            record["upstream_model"],
+            record["basis"],
+            last["pool"] if "pool" in last else last["target"],
+        )
+        row = self._remembered.get(said)
+        if row is None:
+            if len(self._remembered) >= REMEMBERED:
+                self._remembered.clear()
+            row = self._remembered[said] = self._rows.setdefault(self.group(record), [0] * len(FIGURES))
+        return row
+
+    def group(self, record: Mapping[str, Any]) -> Group:
+        """What a line is counted by; of an `open` line too. Raises where a name is no text."""
+        model, upstream_model = record["model"], record["upstream_model"]
+        key = record["key_name"] or record["key_id"] or NOBODY
+        pool = pool_of(record)
+        names = (model, key, record.get("outcome", UNKNOWN), pool, upstream_model, record.get("basis", "none"))
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("a name is no text")
+        moment = self._moment(record["at"])
+        group = Group(moment.label, *names)
+        if self._prices is None:
+            return group
+        return group._replace(
+            owed=self._prices.tariff("callers", model, key, moment.phases),
+            taken=self._prices.tariff("upstream", upstream_model, pool, moment.phases),
+        )
+
+    def _moment(self, at: str) -> _Moment:
+        minute = at[: periods.MINUTE]
+        moment = self._minutes.get(minute)
+        if moment is None:
+            if len(self._minutes) >= REMEMBERED:
+                self._minutes.clear()
+            phases = self._prices.phases(periods.moment(minute)) if self._prices else ()
+            moment = self._minutes[minute] = _Moment(self._span.label(minute), phases)
+        return moment
+
+    def count_unknown(self, opening: Json) -> None:
+        """Count a call without an end; nothing is known of its tokens."""
+        self._rows.setdefault(self.group(opening), [0] * len(FIGURES))[0] += 1
+
+    def totals(self) -> dict[Group, Totals]:
+        """What has been added."""
+        return {group: Totals(*sums) for group, sums in self._rows.items() if sums[0]}
+
+
+def pool_of(record: Mapping[str, Any]) -> str:
+    """Who served a call: the last that was asked."""
+    attempts = record.get("attempts")
+    if not attempts:
+        return NOBODY
+    return str(attempts[-1].get("pool") or attempts[-1]["target"])
