@@ -242,7 +242,7 @@ def _completion() -> click.Command:
 
 
 def _usage() -> click.Command:
-    from proxy.commands import usage
+    from proxy.commands import reconcile, usage
 
     files = click.Argument(["files"], metavar="FILE...", nargs=-1, required=True, type=options.KINDS[Path])
     lines = click.Option(
@@ -256,11 +256,32 @@ def _usage() -> click.Command:
     def tail(file: Path, lines: int, follow: bool) -> int:
         return usage.tail(file, lines, follow=follow)
 
+    def compared(files: tuple[Path, ...], form: usage.Form, tolerance: tuple[str, ...], **asked: Any) -> int:
+        keys = frozenset(asked.pop("keys"))
+        return _booked(
+            lambda: reconcile.show(
+                files, form, reconcile.Asked(keys=keys, tolerance=reconcile.tolerance(tolerance), **asked)
+            )
+        )
+
+    against: list[click.Parameter] = [
+        files,
+        click.Option(
+            ["--bill"], multiple=True, required=True, type=options.KINDS[Path], help="The provider's CSV or ZIP."
+        ),
+        click.Option(["--mapping"], type=options.KINDS[Path], help="TOML file: columns, names. [DeepSeek's]"),
+        click.Option(["keys", "--key"], multiple=True, metavar="NAME", help="Only this key of the bill; repeatable."),
+        click.Option(["--prices"], type=options.KINDS[Path], help="TOML file of prices, to compare money too."),
+        click.Option(["--tz"], metavar="ZONE", help="Zone of the days. [the bill's own]"),
+        click.Option(["--tolerance"], multiple=True, metavar="N|N%", help="How much a line may differ. [0]"),
+        *_forms(),
+    ]
     return _group(
         "usage",
         help_texts.USAGE,
         _usage_sum(files),
         _command("verify", verify, [files], help_texts.VERIFY),
+        _command("reconcile", compared, against, help_texts.RECONCILE),
         _command("tail", tail, [click.Argument(["file"], type=options.KINDS[Path]), lines, follow], help_texts.TAIL),
     )
 
@@ -296,12 +317,13 @@ def _forms() -> list[click.Parameter]:
 
 def _booked(run: Callable[[], int]) -> int:
     """Read books; what the operator typed or named wrongly is a sentence, and so is a file that cannot be read."""
+    from proxy.metering.bill import BillError
     from proxy.metering.periods import PeriodError
     from proxy.metering.prices import PriceError
 
     try:
         return run()
-    except (PeriodError, PriceError) as error:
+    except (BillError, PeriodError, PriceError) as error:
         raise WrongSetting(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror}") from None

@@ -59,13 +59,15 @@ Examples:
   dashseek translate --answer --call call.json < recorded.sse
 """
 
-USAGE = """Add up, check or watch usage journals, which serve writes with --journal-file.
+USAGE = """Add up, check, reconcile or watch usage journals, which serve writes with
+--journal-file.
 
 \b
 Examples:
   dashseek usage sum usage.jsonl usage.jsonl.*
   dashseek usage sum --by key --by day --csv usage.jsonl*
   dashseek usage verify usage.jsonl*
+  dashseek usage reconcile usage.jsonl* --bill amount.csv --bill cost.csv
   dashseek usage tail usage.jsonl
 """
 
@@ -90,6 +92,21 @@ rotated file can be true by itself: the calls its borders cut are counted.
 Examples:
   dashseek usage verify usage.jsonl usage.jsonl.1 usage.jsonl.2.gz
   dashseek usage verify usage.jsonl.2.gz
+"""
+
+RECONCILE = """Compare a provider's export with usage journals, by day, model, key name and type.
+Shows each line that differs, the largest first, with the calls that can be why.
+Exit code 1 if a line differs by more than the tolerance.
+
+Reads what platform.deepseek.com exports, as a ZIP or as its CSV files; of others a
+TOML file says which column is what.
+
+\b
+Examples:
+  dashseek usage reconcile usage.jsonl* --bill usage_data.zip
+  dashseek usage reconcile usage.jsonl* --bill amount.csv --bill cost.csv \\
+      --prices prices.toml --key dashseek --tolerance 0.1%
+  dashseek usage reconcile usage.jsonl* --bill export.csv --mapping theirs.toml
 """
 
 TAIL = """Show the last calls of a usage journal, one line each, then each call as it ends.

@@ -1,0 +1,293 @@
+"""Claims about reconciliation: what agrees is silent, a planted difference of every kind is named with its calls."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.metering import bill as bills
+from proxy.metering import ledger, prices, reconciliation
+from proxy.metering.bill import Mapped
+from proxy.metering.reconciliation import Absence, Cause, Collector, Difference, Reconciliation, Tolerance
+from tests.proxy.metering.records import Json, closed, opened, upstream_call, used, write
+
+AMOUNT = "user_id,utc_date,model,api_key_name,api_key,type,price,amount"
+COST = "user_id,utc_date,model,wallet_type,cost,currency"
+PRICES = """zone = "UTC"
+[[upstream]]
+model = "deepseek-chat"
+valid_from = 2026-01-01
+currency = "CNY"
+input = 2
+cached = 0.2
+output = 8
+"""
+RATES = {"input": Decimal("0.000002"), "cached": Decimal("0.0000002"), "output": Decimal("0.000008")}
+WORDS = {"input": "input_cache_miss_tokens", "cached": "input_cache_hit_tokens", "output": "output_tokens"}
+
+
+def call(name: str, **said: Any) -> list[Json]:
+    """A call of 100 tokens in, 64 of them cached, and 10 out."""
+    tokens = used(100, 10, 4, 64)
+    return [opened(name, **_opening(said)), closed(name, **{"usage": tokens, "generated": tokens, **said})]
+
+
+def _opening(said: Json) -> Json:
+    return {name: value for name, value in said.items() if name in opened(None)}
+
+
+class Books:
+    """A journal and a bill that agree, until something is planted in one of them."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.records: list[Json] = []
+        self.billed: dict[tuple[str, str, str, str], int] = {}
+        self.cost: Decimal | None = None
+        self.keys: frozenset[str] = frozenset()
+        self.mapped = Mapped()
+        self.priced = False
+        self.prices = PRICES
+
+    def bill(self, *, day: str = "20261122", model: str = "deepseek-chat", key: str = "prod", **more: int) -> None:
+        for kind, amount in more.items():
+            what = day, model, key, kind
+            self.billed[what] = self.billed.get(what, 0) + amount
+
+    def add(self, name: str, *, requests: int = 1, **said: Any) -> None:
+        """A call that both sides know alike."""
+        self.records += call(name, **said)
+        self.bill(input=36, cached=64, output=10, requests=requests)
+
+    def reconciled(self) -> Reconciliation:
+        journal = write(self.home / "usage.jsonl", *self.records)
+        rows = [
+            f"u,{day},{model},{key},sk,{WORDS.get(kind, 'request_count' if kind == 'requests' else kind)},"
+            f"{RATES.get(kind, '')},{amount}"
+            for (day, model, key, kind), amount in self.billed.items()
+        ]
+        files = [self.home / "amount.csv"]
+        files[0].write_text("\n".join([AMOUNT, *rows, ""]))
+        if self.cost is not None:
+            files.append(self.home / "cost.csv")
+            files[1].write_text(f"{COST}\nu,20261122,deepseek-chat,Paid,{self.cost},CNY\n")
+        (self.home / "prices.toml").write_text(self.prices)
+        bill = bills.load(files, self.mapped, None)
+        priced = prices.load(self.home / "prices.toml") if self.priced else None
+        collector = Collector(bill, self.mapped, self.keys, priced)
+        collector.see_unknown(ledger.read([journal], each=collector.see).unknown)
+        return reconciliation.reconcile(bill, collector, self.keys)
+
+    def differences(self) -> dict[str, Difference]:
+        return {difference.type: difference for difference in self.reconciled().differences}
+
+    def one(self) -> Difference:
+        (difference,) = self.reconciled().differences
+        return difference
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Books:
+    books = Books(tmp_path)
+    books.add("1")
+    books.add("2")
+    return books
+
+
+def causes(difference: Difference) -> list[Cause]:
+    return [cause for cause, _ in difference.causes]
+
+
+def test_what_agrees_has_no_difference(books: Books) -> None:
+    books.cost = 72 * RATES["input"] + 128 * RATES["cached"] + 20 * RATES["output"]
+    books.priced = True
+    result = books.reconciled()
+    assert (result.lines, result.differences) == (6, [])
+    assert result.totals["output"] == (20, 20)
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (Cause.GONE, {"outcome": "client_gone_mid_stream", "basis": "counted"}),
+        (Cause.GONE, {"outcome": "client_stalled", "basis": "upstream_last"}),
+        (Cause.CUT, {"outcome": "upstream_cut", "basis": "counted"}),
+        (Cause.CUT, {"outcome": "timeout_idle", "basis": "upstream_last"}),
+        (Cause.COUNTED, {"basis": "counted"}),
+    ],
+)
+def test_calls_without_a_last_figure_are_named_where_the_provider_bills_more(
+    books: Books, cause: Cause, said: Json
+) -> None:
+    books.add("3", **said)
+    books.bill(output=7)
+    difference = books.one()
+    assert (difference.type, difference.amount, causes(difference)) == ("output", 7, [cause])
+    (witnesses,) = (witnesses for _, witnesses in difference.causes)
+    assert (witnesses.calls, witnesses.tokens["output"], witnesses.named()) == (1, 10, ["id-3"])
+
+
+def test_calls_of_several_upstream_calls_are_named(books: Books) -> None:
+    """A fan-out, or the two legs of a thinking budget."""
+    calls = [upstream_call(50, 5, cached=32, reasoning=2), upstream_call(50, 5, cached=32, reasoning=2)]
+    books.add("3", calls=calls, requests=2)
+    books.bill(input=-1)
+    assert causes(books.one()) == [Cause.SEVERAL]
+    books.bill(input=1, requests=-1)
+    assert (books.one().type, books.one().amount) == ("requests", -1)
+
+
+def test_a_call_that_was_tried_twice_is_named(books: Books) -> None:
+    books.add("3", attempts=[{"target": "http://a", "result": "cut"}, {"target": "http://a", "result": "200"}])
+    books.bill(requests=1)
+    assert causes(books.one()) == [Cause.RETRIED]
+
+
+def test_calls_without_an_end_are_named(books: Books) -> None:
+    books.records.append(opened("3"))
+    books.bill(input=36, cached=64, output=10, requests=1)
+    found = books.differences()
+    assert set(found) == {"input", "cached", "output", "requests"}
+    assert {cause for difference in found.values() for cause in causes(difference)} == {Cause.UNKNOWN}
+
+
+def test_a_call_over_midnight_is_named_on_both_days(books: Books) -> None:
+    late = {"at": "2026-11-22T23:59:59.000Z", "t": {"closed": 2_000.0}}
+    books.records += call("3", **late)
+    books.bill(day="20261123", input=36, cached=64, output=10, requests=1)
+    found = books.reconciled().differences
+    assert {(difference.cell.day.day, difference.type) for difference in found} == {
+        (day, kind) for day in (22, 23) for kind in ("input", "cached", "output", "requests")
+    }
+    assert all(causes(difference) == [Cause.BORDER] for difference in found)
+
+
+def test_what_the_journal_never_saw_is_named(books: Books) -> None:
+    books.bill(day="20261123", output=5)
+    assert (books.one().absence, books.one().journal) == (Absence.JOURNAL, 0)
+
+
+def test_what_the_bill_never_saw_is_named(books: Books) -> None:
+    books.records += call("3", upstream_model="deepseek-reasoner")
+    found = books.reconciled().differences
+    assert {difference.absence for difference in found} == {Absence.BILL}
+    assert {difference.cell.model for difference in found} == {"deepseek-reasoner"}
+
+
+def test_what_no_call_can_make_is_said_to_be_so(books: Books) -> None:
+    books.bill(output=7)
+    assert books.one().absence is Absence.MORE
+    books.bill(output=-8)
+    assert books.one().absence is Absence.LESS
+
+
+def test_a_type_the_journal_does_not_know_is_a_difference_never_left_out(books: Books) -> None:
+    books.bill(search_count=3)
+    assert (books.one().type, books.one().absence, books.one().bill) == ("search_count", Absence.TYPE, 3)
+
+
+def test_a_cost_that_is_not_the_bills_own_amounts_times_prices_is_named(books: Books) -> None:
+    books.cost = Decimal("0.5")
+    difference = books.one()
+    assert (difference.type, difference.absence) == ("cost CNY, billed", Absence.OWN)
+
+
+def test_another_price_is_named(books: Books) -> None:
+    books.priced = True
+    books.cost = 2 * (72 * RATES["input"] + 128 * RATES["cached"] + 20 * RATES["output"])
+    found = books.differences()
+    assert (found["cost CNY"].absence, found["cost CNY"].amount) == (Absence.PRICE, books.cost / 2)
+
+
+def test_money_of_other_tokens_is_explained_by_the_calls(books: Books) -> None:
+    books.add("3", outcome="client_gone_mid_stream", basis="counted")
+    books.bill(output=1_000)
+    books.priced = True
+    books.cost = 108 * RATES["input"] + 192 * RATES["cached"] + 1030 * RATES["output"]
+    difference = books.differences()["cost CNY"]
+    assert (causes(difference), difference.absence) == ([Cause.GONE], None)
+    assert difference.amount == 1_000 * RATES["output"]
+
+
+def test_calls_without_a_price_are_named(books: Books) -> None:
+    books.priced = True
+    books.cost = 72 * RATES["input"] + 128 * RATES["cached"] + 20 * RATES["output"]
+    books.prices = PRICES.replace("2026-01-01", "2026-11-22T12:00:00Z")
+    difference = books.differences()["cost CNY"]
+    assert (difference.absence, difference.journal) == (Absence.UNPRICED, 0)
+
+
+def test_only_the_days_of_the_bill_are_compared(books: Books) -> None:
+    books.records += call("4", at="2026-11-21T10:00:00.000Z")
+    books.records += call("5", at="2026-11-23T00:00:00.000Z")
+    assert books.reconciled().differences == []
+
+
+def test_the_largest_difference_comes_first_money_before_tokens_before_calls(books: Books) -> None:
+    books.cost = Decimal("0.0001")
+    books.bill(input=3, output=-5, requests=9)
+    assert [difference.type for difference in books.reconciled().differences] == [
+        "cost CNY, billed",
+        "output",
+        "input",
+        "requests",
+    ]
+
+
+def test_keys_are_matched_by_name_and_else_by_what_a_mapping_says(books: Books) -> None:
+    """One key of the provider's stands for all callers, where the bill has no other."""
+    books.bill(key="elsewhere", output=99)
+    found = books.reconciled().differences
+    assert {(difference.cell.key, difference.absence) for difference in found} == {
+        ("prod", Absence.JOURNAL),
+        ("elsewhere", Absence.JOURNAL),
+        ("team a", Absence.BILL),
+    }
+    books.mapped = Mapped(keys={"team a": "prod"})
+    assert {difference.cell.key for difference in books.reconciled().differences} == {"elsewhere"}
+    books.mapped = Mapped(keys={"*": "prod"})
+    books.keys = frozenset({"prod"})
+    assert books.reconciled().differences == []
+    books.mapped = Mapped()
+    assert books.reconciled().differences == []
+
+
+def test_models_are_matched_by_what_a_mapping_says(books: Books) -> None:
+    books.records += call("3", upstream_model="ep-2026")
+    books.bill(input=36, cached=64, output=10, requests=1)
+    assert books.reconciled().differences
+    books.mapped = Mapped(models={"ep-2026": "deepseek-chat"})
+    assert books.reconciled().differences == []
+
+
+def test_an_empty_bill_is_nothing(books: Books) -> None:
+    books.billed.clear()
+    assert books.reconciled() == Reconciliation()
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "holds"),
+    [
+        (Tolerance(), False),
+        (Tolerance(amount=Decimal(4)), False),
+        (Tolerance(amount=Decimal(5)), True),
+        (Tolerance(percent=Decimal("4.9")), False),
+        (Tolerance(percent=Decimal(5)), True),
+    ],
+)
+def test_a_difference_is_within_a_tolerance_or_beyond_it(tolerance: Tolerance, holds: bool) -> None:
+    cell = reconciliation.Cell(bills.date(2026, 11, 22), "m", "k")
+    for journal in (95, 105):
+        assert tolerance.holds(Difference(cell, "output", Decimal(100), Decimal(journal))) is holds
+    assert tolerance.holds(Difference(cell, "output", Decimal(0), Decimal(0)))
+
+
+def test_the_calls_with_most_tokens_are_named_first(books: Books) -> None:
+    for number in range(9):
+        tokens = used(100, 10 + number, 4, 64)
+        books.records += call(f"g{number}", basis="counted", usage=tokens, generated=tokens)
+    ((_, witnesses),) = books.differences()["output"].causes
+    assert (witnesses.calls, witnesses.named()) == (9, [f"id-g{number}" for number in (8, 7, 6, 5, 4)])
