@@ -137,7 +137,7 @@ class Unchecked:
         """See `limits.Reservation`."""
 
 
-class Shared:
+class RedisLimiter:
     """A limiter for all processes on one Redis.
 
     unchecked: calls that were let in, or refused, by the policy alone
@@ -243,14 +243,14 @@ def _keys(asked: Iterable[Demand]) -> tuple[str, ...]:
 
 
 @asynccontextmanager
-async def opened(url: str, policy: Policy) -> AsyncIterator[Shared]:
+async def opened(url: str, policy: Policy) -> AsyncIterator[RedisLimiter]:
     """The limiter on the Redis at a URL, as long as the context lives; it need not be there yet."""
     # One retry, without waiting: a pooled connection may have died since its last use. A demand that is counted twice
     # for it is on the safe side.
     client: redis.Redis = redis.Redis.from_url(
         url, socket_connect_timeout=TIMEOUT_S, socket_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 1)
     )
-    shared = Shared(client, policy)
+    shared = RedisLimiter(client, policy)
     renewing = asyncio.create_task(shared.keep_leases())
     try:
         yield shared

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from config.models import ModelRow
 from config.settings import Settings, SettingsError
 from proxy import vocabulary
-from proxy.admission import keyring, limits
+from proxy.admission import keyring
 from proxy.admission.keyring import Keyring
 from proxy.admission.limits import Limiter
+from proxy.admission.memory_limiter import MemoryLimiter
 from proxy.call import abandoned
 from proxy.call.abandoned import AbandonedCalls
 from proxy.call.timeouts import CallTimeouts, OpenCalls, Timeout
@@ -104,7 +105,7 @@ async def open_gateway(settings: Settings, rows: Iterable[ModelRow]) -> AsyncIte
             dialects.DIALECTS[settings.dialect],
             {wait: float(getattr(settings, wait.value)) for wait in Timeout},
             await stack.enter_async_context(journal.opened(settings)),
-            await stack.enter_async_context(limits.opened(settings)),
+            await stack.enter_async_context(open_limiter(settings)),
             await stack.enter_async_context(keyring.opened(settings.keys_file, catalogue))
             if settings.keys_file
             else None,
@@ -114,10 +115,32 @@ async def open_gateway(settings: Settings, rows: Iterable[ModelRow]) -> AsyncIte
         )
 
 
+@asynccontextmanager
+async def open_limiter(settings: Settings) -> AsyncIterator[Limiter]:
+    """The limiter an operator asked for, as long as the context lives.
+
+    Raises `SettingsError` where it is to be in a Redis and the client for that is not installed.
+    """
+    if settings.redis_url is None:
+        yield MemoryLimiter()
+        return
+    try:
+        from proxy.admission import redis_limiter  # noqa: PLC0415 - needs an extra that most do not need
+    except ModuleNotFoundError:
+        raise _without(settings, "redis_url", "the Redis client", "redis") from None
+    async with redis_limiter.opened(settings.redis_url.get_secret_value(), settings.redis_policy) as shared:
+        yield shared
+
+
 def _spans(settings: Settings) -> AbstractContextManager[Spans]:
     try:
         from proxy.telemetry import spans  # noqa: PLC0415 - needs an extra that most do not need
     except ModuleNotFoundError:
-        origin = settings.origins.get("tracing", "default")
-        raise SettingsError([f"tracing ({origin}): needs OpenTelemetry: pip install 'dashseek[otel]'"]) from None
+        raise _without(settings, "tracing", "OpenTelemetry", "otel") from None
     return spans.opened()
+
+
+def _without(settings: Settings, setting: str, needed: str, extra: str) -> SettingsError:
+    """What an operator is told who asked for something whose extra is not installed."""
+    origin = settings.origins.get(setting, "default")
+    return SettingsError([f"{setting} ({origin}): needs {needed}: pip install 'dashseek[{extra}]'"])

@@ -17,6 +17,8 @@ from structlog.testing import capture_logs
 
 from config import sources, values
 from proxy.admission import limits
+from proxy.admission.memory_limiter import MemoryLimiter
+from proxy.call import gateway
 
 redis = pytest.importorskip("redis.asyncio", reason="the Redis client is not installed: pip install 'dashseek[redis]'")
 from proxy.admission import redis_limiter  # noqa: E402 - only where its client is there
@@ -101,7 +103,7 @@ async def client(port: int, url: str, tmp_path: Path) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def limiter(client: Any, url: str) -> AsyncIterator[redis_limiter.Shared]:
+async def limiter(client: Any, url: str) -> AsyncIterator[redis_limiter.RedisLimiter]:
     async with redis_limiter.opened(url, "closed") as shared:
         yield shared
 
@@ -157,11 +159,11 @@ async def test_replicas_in_processes_of_their_own_share_every_limit(client: Any,
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 async def test_a_caller_is_told_the_same_as_by_the_memory(
-    limit: dict[str, int], answer: tuple[int, str, str], limiter: redis_limiter.Shared
+    limit: dict[str, int], answer: tuple[int, str, str], limiter: redis_limiter.RedisLimiter
 ) -> None:
     """LIM-1."""
     told = []
-    for one in (limiter, limits.Memory()):
+    for one in (limiter, MemoryLimiter()):
         await let_in(one, [scope("all", **limit)], 10)
         decision = await one.reserve([scope("all", **limit)], 10)
         assert isinstance(decision, limits.Refused)
@@ -169,7 +171,7 @@ async def test_a_caller_is_told_the_same_as_by_the_memory(
     assert told == [answer, answer]
 
 
-async def test_a_call_that_one_scope_refuses_takes_nothing_from_the_others(limiter: redis_limiter.Shared) -> None:
+async def test_a_call_that_one_scope_refuses_takes_nothing_from_the_others(limiter: redis_limiter.RedisLimiter) -> None:
     wide, narrow = scope("all", rpm=6, concurrency=3), scope("key:a", rpm=1)
     await let_in(limiter, [wide, narrow])
     for _ in range(20):
@@ -184,7 +186,7 @@ async def test_a_call_that_one_scope_refuses_takes_nothing_from_the_others(limit
 
 @pytest.mark.parametrize(("end", "left"), [("refund", 10_000), ("settle", 9_990), ("release", 4_000)])
 async def test_tokens_come_back_as_far_as_they_were_not_used(
-    end: str, left: int, limiter: redis_limiter.Shared
+    end: str, left: int, limiter: redis_limiter.RedisLimiter
 ) -> None:
     """Row 44: refund within a second; exact, but for what drains while the test runs."""
     reservation = await let_in(limiter, [scope("all", tpm=10_000, concurrency=1)], 6_000)
@@ -198,7 +200,7 @@ async def test_tokens_come_back_as_far_as_they_were_not_used(
     assert refused(await limiter.reserve([scope("all", tpm=10_000)], 500))
 
 
-async def test_meters_that_are_empty_leave_nothing_in_redis(client: Any, limiter: redis_limiter.Shared) -> None:
+async def test_meters_that_are_empty_leave_nothing_in_redis(client: Any, limiter: redis_limiter.RedisLimiter) -> None:
     reservation = await let_in(limiter, [scope("key:a", tpm=100, concurrency=2)], 50)
     ttls = [await client.pttl(key) for key in await client.keys()]
     assert len(ttls) == 2
@@ -209,7 +211,7 @@ async def test_meters_that_are_empty_leave_nothing_in_redis(client: Any, limiter
 
 
 async def test_a_caller_who_leaves_while_redis_decides_costs_nothing(
-    client: Any, limiter: redis_limiter.Shared
+    client: Any, limiter: redis_limiter.RedisLimiter
 ) -> None:
     await let_in(limiter, [scope("warm", rpm=1)])
     for _ in range(30):
@@ -249,7 +251,9 @@ async def test_the_calls_of_a_process_that_has_died_are_over_when_their_leases_a
 # The cost
 
 
-async def test_a_decision_is_one_round_trip_and_its_end_another(client: Any, limiter: redis_limiter.Shared) -> None:
+async def test_a_decision_is_one_round_trip_and_its_end_another(
+    client: Any, limiter: redis_limiter.RedisLimiter
+) -> None:
     """LIM-1."""
     everything = [scope(name, concurrency=9, burst=9, rpm=9, tpm=900) for name in ("all", "key:a", "model:m")]
     (await let_in(limiter, everything)).settle(1)
@@ -262,7 +266,9 @@ async def test_a_decision_is_one_round_trip_and_its_end_another(client: Any, lim
     assert not {"cmdstat_eval", "cmdstat_script|load", "cmdstat_multi"} & sent.keys()
 
 
-async def test_a_server_that_has_lost_its_scripts_gets_them_again(client: Any, limiter: redis_limiter.Shared) -> None:
+async def test_a_server_that_has_lost_its_scripts_gets_them_again(
+    client: Any, limiter: redis_limiter.RedisLimiter
+) -> None:
     await let_in(limiter, [scope("all", rpm=2)])
     await client.script_flush()
     await let_in(limiter, [scope("all", rpm=2)])
@@ -341,8 +347,8 @@ async def test_a_redis_that_accepts_and_says_nothing_holds_no_call_up(monkeypatc
 
 async def test_a_redis_url_means_shared_limits(client: Any, url: str) -> None:
     chosen = sources.load({}, None, {"DASHSEEK_REDIS_URL": url})
-    async with limits.opened(chosen) as limiter:
-        assert isinstance(limiter, redis_limiter.Shared)
+    async with gateway.open_limiter(chosen) as limiter:
+        assert isinstance(limiter, redis_limiter.RedisLimiter)
         assert not refused(await limiter.reserve([], 1))
         await let_in(limiter, [scope("all", rpm=1)])
         assert refused(await limiter.reserve([scope("all", rpm=1)], 1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 import pytest
 from hypothesis import given
@@ -11,9 +10,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-import proxy.admission
-from config import settings, sources, values
-from proxy.admission import limits
+from config import sources, values
+from proxy.admission import limits, memory_limiter
+from proxy.admission.memory_limiter import MemoryLimiter
 
 ALL = "all"
 KEYS = ("key:a", "key:b")
@@ -29,7 +28,7 @@ class Clock:
         return self.ms
 
 
-def now(limiter: limits.Memory, scopes: list[limits.Scope], tokens: int = 1) -> limits.Reservation | limits.Refused:
+def now(limiter: MemoryLimiter, scopes: list[limits.Scope], tokens: int = 1) -> limits.Reservation | limits.Refused:
     """Reserve without a loop: the memory never waits, which is why no other call can come between."""
     coroutine = limiter.reserve(scopes, tokens)
     try:
@@ -60,8 +59,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def limiter(clock: Clock) -> limits.Memory:
-    return limits.Memory(clock)
+def limiter(clock: Clock) -> MemoryLimiter:
+    return MemoryLimiter(clock)
 
 
 # What a caller is told
@@ -78,7 +77,7 @@ def limiter(clock: Clock) -> limits.Memory:
     ids=["row 43", "row 42", "row 39", "row 40"],
 )
 def test_the_third_call_of_two_is_refused_in_dashscopes_words(
-    limit: dict[str, int], tokens: int, answer: tuple[int, str, str], limiter: limits.Memory
+    limit: dict[str, int], tokens: int, answer: tuple[int, str, str], limiter: MemoryLimiter
 ) -> None:
     """LIM-1, ERR: with `Retry-After`, and the caller is to blame."""
     for _ in range(2):
@@ -89,7 +88,7 @@ def test_the_third_call_of_two_is_refused_in_dashscopes_words(
     assert refused.fault.blame == "caller"
 
 
-def test_of_several_reasons_the_one_that_lasts_longest_is_told(limiter: limits.Memory) -> None:
+def test_of_several_reasons_the_one_that_lasts_longest_is_told(limiter: MemoryLimiter) -> None:
     everything = [scope(concurrency=1, burst=1, rpm=1, tpm=600), scope("model:m", rpm=2)]
     taken(now(limiter, everything, 100))
     assert told(now(limiter, everything, 600)) == (429, "Throttling.RateQuota", "60")
@@ -98,7 +97,7 @@ def test_of_several_reasons_the_one_that_lasts_longest_is_told(limiter: limits.M
 @given(st.integers(1, 50), st.integers(1, 5_000), st.integers(0, 70_000))
 def test_who_waits_as_long_as_told_is_let_in(rpm: int, tpm: int, later_ms: int) -> None:
     clock = Clock()
-    limiter = limits.Memory(clock)
+    limiter = MemoryLimiter(clock)
     allowance = [scope(rpm=rpm, tpm=tpm)]
     while not isinstance(refused := now(limiter, allowance, 1 + tpm // 3), limits.Refused):
         pass
@@ -108,7 +107,7 @@ def test_who_waits_as_long_as_told_is_let_in(rpm: int, tpm: int, later_ms: int) 
     taken(now(limiter, allowance, 1 + tpm // 3))
 
 
-def test_a_millisecond_too_early_is_too_early(limiter: limits.Memory, clock: Clock) -> None:
+def test_a_millisecond_too_early_is_too_early(limiter: MemoryLimiter, clock: Clock) -> None:
     """A token comes back every 8,571.4 ms."""
     taken(now(limiter, [scope(ALL, tpm=7)], 7))
     clock.ms += 8_571
@@ -120,7 +119,7 @@ def test_a_millisecond_too_early_is_too_early(limiter: limits.Memory, clock: Clo
 # All or nothing
 
 
-def test_a_call_that_one_scope_refuses_takes_nothing_from_the_others(limiter: limits.Memory) -> None:
+def test_a_call_that_one_scope_refuses_takes_nothing_from_the_others(limiter: MemoryLimiter) -> None:
     wide, narrow = scope(rpm=10, concurrency=5), scope("key:a", rpm=1)
     taken(now(limiter, [wide, narrow]))
     for _ in range(100):
@@ -131,20 +130,20 @@ def test_a_call_that_one_scope_refuses_takes_nothing_from_the_others(limiter: li
 
 async def test_of_a_hundred_calls_at_once_as_many_are_let_in_as_may() -> None:
     """Row 41: no race."""
-    limiter = limits.Memory()
+    limiter = MemoryLimiter()
     asked = (limiter.reserve([scope(tpm=1_000, concurrency=80)], 100) for _ in range(100))
     decisions = await asyncio.gather(*asked)
     assert sum(not isinstance(decision, limits.Refused) for decision in decisions) == 10
 
 
-def test_without_limits_everybody_is_let_in(limiter: limits.Memory) -> None:
+def test_without_limits_everybody_is_let_in(limiter: MemoryLimiter) -> None:
     for _ in range(100):
         taken(now(limiter, [], 10**9)).release()
         taken(now(limiter, [scope()], 10**9)).settle(10**9)
 
 
 def test_a_call_that_may_be_longer_than_a_minutes_worth_waits_for_all_of_it(
-    limiter: limits.Memory, clock: Clock
+    limiter: MemoryLimiter, clock: Clock
 ) -> None:
     """LIM-1: else nobody who does not say `max_tokens` could ever be let in."""
     taken(now(limiter, [scope(tpm=100)], 65_536))
@@ -157,7 +156,7 @@ def test_a_call_that_may_be_longer_than_a_minutes_worth_waits_for_all_of_it(
 # Ends
 
 
-def test_an_open_call_makes_room_when_it_ends_and_only_once(limiter: limits.Memory) -> None:
+def test_an_open_call_makes_room_when_it_ends_and_only_once(limiter: MemoryLimiter) -> None:
     """Row 44."""
     first, second = (taken(now(limiter, [scope(concurrency=2)])) for _ in range(2))
     for end in (first.release, first.release, first.refund, lambda: first.settle(9)):
@@ -172,7 +171,7 @@ def test_an_open_call_makes_room_when_it_ends_and_only_once(limiter: limits.Memo
     ("end", "left"),
     [("refund", 100), ("settle", 70), ("more", 0), ("release", 40)],
 )
-def test_tokens_come_back_as_far_as_they_were_not_used(end: str, left: int, limiter: limits.Memory) -> None:
+def test_tokens_come_back_as_far_as_they_were_not_used(end: str, left: int, limiter: MemoryLimiter) -> None:
     """Row 44; what was used beyond the reservation is taken as far as there is any left."""
     reservation = taken(now(limiter, [scope(tpm=100)], 60))
     if end in {"settle", "more"}:
@@ -184,7 +183,7 @@ def test_tokens_come_back_as_far_as_they_were_not_used(end: str, left: int, limi
     assert isinstance(now(limiter, [scope(tpm=100)], 1), limits.Refused)
 
 
-def test_a_failed_call_was_a_call_all_the_same(limiter: limits.Memory) -> None:
+def test_a_failed_call_was_a_call_all_the_same(limiter: MemoryLimiter) -> None:
     """Who retries in a loop what fails is still held to calls a minute."""
     taken(now(limiter, [scope(rpm=1)])).refund()
     assert isinstance(now(limiter, [scope(rpm=1)]), limits.Refused)
@@ -198,7 +197,7 @@ def test_a_failed_call_was_a_call_all_the_same(limiter: limits.Memory) -> None:
 def test_a_refund_leaves_no_trace(history: list[tuple[int, int]], tokens: int, waits_ms: tuple[int, int]) -> None:
     """LIM-1: exact to the token, whatever has drained meanwhile: the limiter is as one that never saw the call."""
     clock = Clock()
-    seen, unseen = limits.Memory(clock), limits.Memory(clock)
+    seen, unseen = MemoryLimiter(clock), MemoryLimiter(clock)
     allowance = [scope(tpm=100)]
     for cost, wait_ms in history:
         now(seen, allowance, cost), now(unseen, allowance, cost)
@@ -218,30 +217,30 @@ def test_a_refund_leaves_no_trace(history: list[tuple[int, int]], tokens: int, w
 # What a limiter remembers
 
 
-def test_keys_that_callers_invent_are_forgotten(limiter: limits.Memory, clock: Clock) -> None:
-    for number in range(3 * limits.SWEEP_AT):
+def test_keys_that_callers_invent_are_forgotten(limiter: MemoryLimiter, clock: Clock) -> None:
+    for number in range(3 * memory_limiter.SWEEP_AT):
         taken(now(limiter, [scope(f"key:{number}", rpm=5, concurrency=5)])).release()
         clock.ms += 20
-    assert len(limiter._meters) < 2 * limits.SWEEP_AT
+    assert len(limiter._meters) < 2 * memory_limiter.SWEEP_AT
 
 
-def test_a_meter_that_is_not_empty_is_not_forgotten(limiter: limits.Memory) -> None:
+def test_a_meter_that_is_not_empty_is_not_forgotten(limiter: MemoryLimiter) -> None:
     taken(now(limiter, [scope("key:full", rpm=1)]))
-    for number in range(3 * limits.SWEEP_AT):
+    for number in range(3 * memory_limiter.SWEEP_AT):
         taken(now(limiter, [scope(f"key:{number}", concurrency=1)])).release()
-    assert len(limiter._meters) < 2 * limits.SWEEP_AT
+    assert len(limiter._meters) < 2 * memory_limiter.SWEEP_AT
     assert isinstance(now(limiter, [scope("key:full", rpm=1)]), limits.Refused)
 
 
-def test_an_open_call_is_never_forgotten(limiter: limits.Memory, clock: Clock) -> None:
+def test_an_open_call_is_never_forgotten(limiter: MemoryLimiter, clock: Clock) -> None:
     taken(now(limiter, [scope("key:open", concurrency=1)]))
-    for number in range(3 * limits.SWEEP_AT):
+    for number in range(3 * memory_limiter.SWEEP_AT):
         clock.ms += 100
         taken(now(limiter, [scope(f"key:{number}", rpm=5)]))
     assert isinstance(now(limiter, [scope("key:open", concurrency=1)]), limits.Refused)
 
 
-def test_a_limit_that_shrinks_while_calls_are_open_counts_at_once(limiter: limits.Memory) -> None:
+def test_a_limit_that_shrinks_while_calls_are_open_counts_at_once(limiter: MemoryLimiter) -> None:
     """KEY-1: the keys file is re-read."""
     first = taken(now(limiter, [scope(tpm=100, concurrency=3)], 90))
     taken(now(limiter, [scope(tpm=100, concurrency=3)], 5))
@@ -260,7 +259,7 @@ class History(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.limiter = limits.Memory(self.clock)
+        self.limiter = MemoryLimiter(self.clock)
         self.open: list[tuple[limits.Reservation, str, int]] = []
         # Of each scope, when what was taken from its tokens, or given back to them.
         self.moved: dict[str, list[tuple[int, int]]] = {name: [] for name in (ALL, *KEYS)}
@@ -314,7 +313,7 @@ class History(RuleBasedStateMachine):
         for name, owner in self.scopes.items():
             count = sum(name in {ALL, key} for _, key, _ in self.open)
             if owner.limit.concurrency is not None:
-                meter = self.limiter._meters.get(f"{name}:concurrency", limits.Bucket())
+                meter = self.limiter._meters.get(f"{name}:concurrency", memory_limiter.Bucket())
                 assert meter.level == count <= owner.limit.concurrency
 
     @invariant()
@@ -346,18 +345,3 @@ def test_a_call_takes_from_everyones_its_keys_and_its_models_allowance() -> None
     own = values.Limit(tpm=1)
     assert limits.scopes(chosen, "deepseek-r1", "ab", own) == (everyone, limits.Scope("key:ab", own), model)
     assert limits.scopes(sources.load({}, None, {}), "deepseek-v3", "ab") == ()
-
-
-async def test_limits_are_in_memory_by_default() -> None:
-    async with limits.opened(sources.load({}, None, {})) as limiter:
-        assert isinstance(limiter, limits.Memory)
-
-
-async def test_a_redis_without_its_client_is_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "redis", None)
-    monkeypatch.delitem(sys.modules, "proxy.admission.redis_limiter", raising=False)
-    monkeypatch.delattr(proxy.admission, "redis_limiter", raising=False)
-    chosen = sources.load({}, None, {"DASHSEEK_REDIS_URL": "redis://127.0.0.1:1"})
-    with pytest.raises(settings.SettingsError, match=r"pip install 'dashseek\[redis\]'"):
-        async with limits.opened(chosen):
-            raise AssertionError
