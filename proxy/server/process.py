@@ -22,9 +22,10 @@ from proxy.admission import keyring
 from proxy.call.gateway import Gateway, catalogue_of, open_gateway
 from proxy.downstream import listener, surface
 from proxy.downstream.phase import LIFECYCLE
-from proxy.server import lifecycle, supervisor, systemd
+from proxy.server import board, lifecycle, supervisor, systemd
+from proxy.server.board import Report, WorkerReports
 from proxy.server.routes import application
-from proxy.server.supervisor import Report, WorkerReports, WorkerSlot
+from proxy.server.supervisor import WorkerSlot
 from proxy.telemetry import logs, metrics
 from proxy.telemetry.log_writer import Lines, LogWriter, Unthreaded
 
@@ -103,10 +104,10 @@ async def _work(settings: Settings, rows: Collection[ModelRow], seat: WorkerSlot
     async with _house(settings, rows, stderr) as (gateway, calls, state):
 
         def said() -> Report:
-            return {"process": os.getpid(), "reasons": state.said(), "reading": supervisor.sent(state.measured.read())}
+            return {"process": os.getpid(), "reasons": state.said(), "reading": board.sent(state.measured.read())}
 
         running = await lifecycle.start(calls, settings.model_copy(update={"port": seat.port}))
-        async with supervisor.serve_report(seat.sockets[seat.number], said):
+        async with board.serve_report(seat.sockets[seat.number], said):
             with seat.held():
                 await running.until_told_to_stop(gateway.open_calls, seat.say_ready)
 

@@ -17,19 +17,15 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, Final
 
-import orjson
 import structlog
 
 from config.settings import Settings
 from proxy.server import lifecycle, systemd
-from proxy.telemetry import series
-from proxy.telemetry.series import Reading
 
 log = structlog.get_logger()
 
@@ -43,21 +39,6 @@ PASSED_ON: Final = (signal.SIGUSR1, signal.SIGUSR2)
 # A child that has lived for so long is replaced at once; one that has not waits, longer each time.
 LIVED_S: Final = 10.0
 LONGEST_WAIT_S: Final = 30.0
-# A worker answers the front desk from its event loop: one that takes longer is not fit to serve either.
-ASK_S: Final = 1.0
-
-
-class Report(TypedDict):
-    """What a worker says of itself.
-
-    process: its id, which tells it from the one that had its seat before
-    reasons: why it is not ready; none if it is
-    reading: everything it has measured, as `series.Reading` but for the labels, which are no keys in JSON
-    """
-
-    process: int
-    reasons: list[str]
-    reading: dict[str, list[tuple[list[str], list[float]]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,88 +265,6 @@ class _Supervisor:
             signal.signal(number, handler)
         for end in self._heard:
             end.close()
-
-
-@asynccontextmanager
-async def serve_report(path: Path, serve_report: Callable[[], Report]) -> AsyncIterator[None]:
-    """Answer the front desk at this path, as long as the context lives."""
-
-    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            writer.write(orjson.dumps(serve_report()))
-            await writer.drain()
-        writer.close()
-
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)  # of one that died here
-    async with await asyncio.start_unix_server(answer, path):
-        yield
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerReports:
-    """What the workers say of themselves, asked anew each time.
-
-    What only grows must not shrink with a worker that is gone: whoever scrapes a smaller sum takes it for counted anew
-    from zero, and counts what is left of it twice.
-
-    sockets: where each of them answers
-    growing: names of what only grows
-    """
-
-    sockets: Mapping[int, Path]
-    growing: frozenset[str]
-    _latest: dict[int, Report] = field(default_factory=dict)
-    _gone: Reading = field(default_factory=dict)
-
-    async def reasons(self) -> list[str]:
-        """Why a call would not be served: nobody serves, or somebody who does would refuse it."""
-        answers = await asyncio.gather(*map(_ask, self.sockets.values()))
-        said = [answer for answer in answers if answer is not None]
-        found = {reason: None for serve_report in said for reason in serve_report["reasons"]}
-        return [*found] if said else ["no worker serves"]
-
-    async def readings(self) -> list[Reading]:
-        """What each has measured, and what those had who are gone."""
-        return [*await asyncio.gather(*map(self._reading, self.sockets)), self._gone]
-
-    async def _reading(self, number: int) -> Reading:
-        serve_report = await _ask(self.sockets[number])
-        before = self._latest.get(number)
-        if serve_report is None:
-            return self._grown(before) if before is not None else {}
-        if before is not None and before["process"] != serve_report["process"]:
-            series.add_to(self._gone, self._grown(before))
-        self._latest[number] = serve_report
-        return _received(serve_report)
-
-    def _grown(self, serve_report: Report) -> Reading:
-        return {name: series for name, series in _received(serve_report).items() if name in self.growing}
-
-
-def sent(reading: Reading) -> dict[str, list[tuple[list[str], list[float]]]]:
-    """A reading in the form of `Report`."""
-    return {name: [([*labels], values) for labels, values in series.items()] for name, series in reading.items()}
-
-
-def _received(serve_report: Report) -> Reading:
-    return {
-        name: {tuple(labels): values for labels, values in series} for name, series in serve_report["reading"].items()
-    }
-
-
-async def _ask(path: Path) -> Report | None:
-    """What one worker says; None while there is none, or none that answers."""
-    try:
-        async with asyncio.timeout(ASK_S):
-            reader, writer = await asyncio.open_unix_connection(path)
-            try:
-                said: Report = orjson.loads(await reader.read())
-            finally:
-                writer.close()
-    except (OSError, TimeoutError, orjson.JSONDecodeError):
-        return None
-    return said
 
 
 def _postponed_s(place: _Child) -> float:
