@@ -1,4 +1,4 @@
-"""What each worker says of itself, asked by the admin process: whether it is ready, and all it measures (spec OPS-1)."""
+"""What each worker says of itself, asked by the admin process: is it ready, and all it has measured (spec OPS-1)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import orjson
 from proxy.telemetry import series
 from proxy.telemetry.series import Reading
 
-# A worker answers the front desk from its event loop: one that takes longer is not fit to serve either.
+# A worker answers the admin process from its event loop: one that takes longer is not fit to serve either.
 ASK_S: Final = 1.0
 
 
 class Report(TypedDict):
     """What a worker says of itself.
 
-    process: its id, which tells it from the one that had its seat before
+    process: its id, which tells it from the one that had its number before
     reasons: why it is not ready; none if it is
     reading: everything it has measured, as `series.Reading` but for the labels, which are no keys in JSON
     """
@@ -34,12 +34,12 @@ class Report(TypedDict):
 
 
 @asynccontextmanager
-async def serve_report(path: Path, serve_report: Callable[[], Report]) -> AsyncIterator[None]:
-    """Answer the front desk at this path, as long as the context lives."""
+async def serve_report(path: Path, report: Callable[[], Report]) -> AsyncIterator[None]:
+    """Answer the admin process at this path, as long as the context lives."""
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
-            writer.write(orjson.dumps(serve_report()))
+            writer.write(orjson.dumps(report()))
             await writer.drain()
         writer.close()
 
@@ -68,26 +68,26 @@ class WorkerReports:
     async def reasons(self) -> list[str]:
         """Why a call would not be served: nobody serves, or somebody who does would refuse it."""
         answers = await asyncio.gather(*map(_ask, self.sockets.values()))
-        said = [answer for answer in answers if answer is not None]
-        found = {reason: None for serve_report in said for reason in serve_report["reasons"]}
-        return [*found] if said else ["no worker serves"]
+        reports = [answer for answer in answers if answer is not None]
+        found = {reason: None for report in reports for reason in report["reasons"]}
+        return [*found] if reports else ["no worker serves"]
 
     async def readings(self) -> list[Reading]:
         """What each has measured, and what those had who are gone."""
         return [*await asyncio.gather(*map(self._reading, self.sockets)), self._gone]
 
     async def _reading(self, number: int) -> Reading:
-        serve_report = await _ask(self.sockets[number])
+        report = await _ask(self.sockets[number])
         before = self._latest.get(number)
-        if serve_report is None:
+        if report is None:
             return self._grown(before) if before is not None else {}
-        if before is not None and before["process"] != serve_report["process"]:
+        if before is not None and before["process"] != report["process"]:
             series.add_to(self._gone, self._grown(before))
-        self._latest[number] = serve_report
-        return _received(serve_report)
+        self._latest[number] = report
+        return _received(report)
 
-    def _grown(self, serve_report: Report) -> Reading:
-        return {name: series for name, series in _received(serve_report).items() if name in self.growing}
+    def _grown(self, report: Report) -> Reading:
+        return {name: series for name, series in _received(report).items() if name in self.growing}
 
 
 def sent(reading: Reading) -> dict[str, list[tuple[list[str], list[float]]]]:
@@ -95,10 +95,8 @@ def sent(reading: Reading) -> dict[str, list[tuple[list[str], list[float]]]]:
     return {name: [([*labels], values) for labels, values in series.items()] for name, series in reading.items()}
 
 
-def _received(serve_report: Report) -> Reading:
-    return {
-        name: {tuple(labels): values for labels, values in series} for name, series in serve_report["reading"].items()
-    }
+def _received(report: Report) -> Reading:
+    return {name: {tuple(labels): values for labels, values in series} for name, series in report["reading"].items()}
 
 
 async def _ask(path: Path) -> Report | None:
@@ -107,9 +105,9 @@ async def _ask(path: Path) -> Report | None:
         async with asyncio.timeout(ASK_S):
             reader, writer = await asyncio.open_unix_connection(path)
             try:
-                said: Report = orjson.loads(await reader.read())
+                report: Report = orjson.loads(await reader.read())
             finally:
                 writer.close()
     except (OSError, TimeoutError, orjson.JSONDecodeError):
         return None
-    return said
+    return report

@@ -63,10 +63,10 @@ def serve(settings: Settings, rows: Collection[ModelRow]) -> int:
     unthreaded = Unthreaded(STDERR)
     logs.configure(settings, unthreaded)
 
-    def child(seat: WorkerSlot) -> int:
-        if seat.number == supervisor.ADMIN_PROCESS:
-            return _run(settings, lambda _, __: _answer(settings, seat))
-        return _run(settings, lambda _, stderr: _work(settings, rows, seat, stderr))
+    def child(slot: WorkerSlot) -> int:
+        if slot.number == supervisor.ADMIN_PROCESS:
+            return _run(settings, lambda _, __: _answer(settings, slot))
+        return _run(settings, lambda _, stderr: _work(settings, rows, slot, stderr))
 
     def announce(url: str, admin_url: str) -> None:
         _log_start(settings, url, admin_url)
@@ -99,26 +99,26 @@ async def _serve(settings: Settings, rows: Collection[ModelRow], stdout: Lines, 
         await running.until_told_to_stop(gateway.open_calls, announce)
 
 
-async def _work(settings: Settings, rows: Collection[ModelRow], seat: WorkerSlot, stderr: Lines) -> None:
+async def _work(settings: Settings, rows: Collection[ModelRow], slot: WorkerSlot, stderr: Lines) -> None:
     """One of several that serve a port."""
     async with _house(settings, rows, stderr) as (gateway, calls, state):
 
-        def said() -> Report:
+        def report() -> Report:
             return {"process": os.getpid(), "reasons": state.said(), "reading": board.sent(state.measured.read())}
 
-        running = await lifecycle.start(calls, settings.model_copy(update={"port": seat.port}))
-        async with board.serve_report(seat.sockets[seat.number], said):
-            with seat.held():
-                await running.until_told_to_stop(gateway.open_calls, seat.say_ready)
+        running = await lifecycle.start(calls, settings.model_copy(update={"port": slot.port}))
+        async with board.serve_report(slot.sockets[slot.number], report):
+            with slot.held():
+                await running.until_told_to_stop(gateway.open_calls, slot.say_ready)
 
 
-async def _answer(settings: Settings, seat: WorkerSlot) -> None:
-    """The front desk of several."""
+async def _answer(settings: Settings, slot: WorkerSlot) -> None:
+    """The admin process of several."""
     growing = frozenset(row.name for row in metrics.ROWS if row.kind != "gauge")
-    desk = admin.application(WorkerReports(seat.sockets, growing))
-    desk[surface.SERVED] = lifecycle.url((settings.host, seat.port))
-    with seat.held():
-        await lifecycle.answer(desk, seat.admin, seat.say_ready)
+    app = admin.application(WorkerReports(slot.sockets, growing))
+    app[surface.SERVED] = lifecycle.url((settings.host, slot.port))
+    with slot.held():
+        await lifecycle.answer(app, slot.admin, slot.say_ready)
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@ together.
 
 The first process answers nobody. It has neither event loop nor thread, so that it can fork at any time, and the
 vocabulary's memory stays shared. The kernel spreads connections over the workers (SO_REUSEPORT); one more child, the
-front desk, answers the admin port for all of them. Source: performance.md 8; spec OPS-1, OPS-2.
+admin process, answers the admin port for all of them. Source: performance.md 8; spec OPS-1, OPS-2.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from proxy.server import lifecycle, systemd
 
 log = structlog.get_logger()
 
-ADMIN_PROCESS: Final = 0  # its seat; the workers' are counted from 1
+ADMIN_PROCESS: Final = 0  # its number; the workers' are counted from 1
 
 # The first one of these drains, the next one cuts; to a child both are SIGTERM.
 STOPS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -43,12 +43,12 @@ LONGEST_WAIT_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerSlot:
-    """What a child needs to know of its place.
+    """What a child needs to know of its slot.
 
     number:   `ADMIN_PROCESS`, or that of a worker
     port:     of the calls
-    admin:    what the front desk listens on
-    sockets:  where the workers answer the front desk, by number
+    admin:    what the admin process listens on
+    sockets:  where the workers answer the admin process, by number
     ready:    descriptor to say on that it serves
     lifeline: descriptor that ends when the first process does
     """
@@ -103,13 +103,13 @@ def supervise(settings: Settings, serve: Callable[[WorkerSlot], int], announce: 
     announce: is told both URLs once all serve
     Raises `OSError` where a port is not to be had.
     """
-    with contextlib.closing(_Supervisor(settings)) as crew:
-        while not crew.is_done():
-            for place in crew.vacant():
-                if (seat := crew.fill(place)) is not None:
-                    return serve(seat)
-            crew.wait(announce)
-        return crew.code
+    with contextlib.closing(_Supervisor(settings)) as supervisor:
+        while not supervisor.is_done():
+            for child in supervisor.missing():
+                if (slot := supervisor.fork(child)) is not None:
+                    return serve(slot)
+            supervisor.wait(announce)
+        return supervisor.code
 
 
 class _Supervisor:
@@ -120,7 +120,7 @@ class _Supervisor:
         self.code = 0
         self._leaving = False
         self._announced = False
-        self._places = [_Child(number) for number in range(settings.workers + 1)]
+        self._children = [_Child(number) for number in range(settings.workers + 1)]
         with contextlib.ExitStack() as stack:
             # Bound and never listened on: it keeps the port ours while workers come and go.
             self._reserved = stack.enter_context(_bound(settings.host, settings.port, shared=True))
@@ -137,16 +137,16 @@ class _Supervisor:
         self._handlers = {number: signal.signal(number, _nothing) for number in (*STOPS, *PASSED_ON, signal.SIGCHLD)}
         self._waker = signal.set_wakeup_fd(self._heard[1].fileno(), warn_on_full_buffer=False)
 
-    def vacant(self) -> list[_Child]:
+    def missing(self) -> list[_Child]:
         """Where a child is missing and may start now."""
         if self._leaving:
             return []
         now_s = time.monotonic()
-        return [place for place in self._places if place.pid is None and place.due_s <= now_s]
+        return [child for child in self._children if child.pid is None and child.due_s <= now_s]
 
-    def fill(self, place: _Child) -> WorkerSlot | None:
-        """Fork; in the child its seat, in the first process None."""
-        place.started_s, place.has_served = time.monotonic(), False
+    def fork(self, child: _Child) -> WorkerSlot | None:
+        """Fork; in the child its slot, in the first process None."""
+        child.started_s, child.has_served = time.monotonic(), False
         # Until the child has its own handlers a signal to it would be told to the first process, and lost on the child.
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, *PASSED_ON})
         try:
@@ -157,12 +157,12 @@ class _Supervisor:
             if not self._announced:
                 raise
             # The others serve, and what is missing may be there in a moment.
-            log.error("process_not_started", number=place.number, reason=error.strerror, next_in_s=_postponed_s(place))
+            log.error("process_not_started", number=child.number, reason=error.strerror, next_in_s=_postponed_s(child))
             return None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         if pid:
-            place.pid = pid
+            child.pid = pid
             return None
         # A terminal sends Ctrl-C to every process of a group: the first process alone shall have it, and pass it on.
         os.setpgid(0, 0)
@@ -170,17 +170,17 @@ class _Supervisor:
         os.environ.pop("NOTIFY_SOCKET", None)
         os.close(self._lifeline[1])
         os.close(self._ready[0])
-        sockets = {other.number: self._directory / str(other.number) for other in self._places if other.number}
+        sockets = {other.number: self._directory / str(other.number) for other in self._children if other.number}
         port = self._reserved.getsockname()[1]
-        return WorkerSlot(place.number, port, self._admin, sockets, self._ready[1], self._lifeline[0])
+        return WorkerSlot(child.number, port, self._admin, sockets, self._ready[1], self._lifeline[0])
 
     def is_done(self) -> bool:
         """Whether nobody is left and nobody is to come."""
-        return self._leaving and not any(place.pid for place in self._places)
+        return self._leaving and not any(child.pid for child in self._children)
 
     def wait(self, announce: Callable[[str, str], None]) -> None:
-        """Sleep until a child serves or dies, a signal comes, or a place is due; and do what that asks for."""
-        due_s = [place.due_s for place in self._places if place.pid is None]
+        """Sleep until a child serves or dies, a signal comes, or a child is due; and do what that asks for."""
+        due_s = [child.due_s for child in self._children if child.pid is None]
         sleep_s = max(0.0, min(due_s) - time.monotonic()) if due_s and not self._leaving else None
         if (turn_s := systemd.turn()) is not None:
             sleep_s = turn_s if sleep_s is None else min(sleep_s, turn_s)
@@ -188,8 +188,8 @@ class _Supervisor:
         readable, _, _ = select.select([ready, heard.fileno()], [], [], sleep_s)
         if ready in readable:
             for number in os.read(ready, 64):
-                self._places[number].has_served = True
-            if not self._announced and all(place.has_served for place in self._places):
+                self._children[number].has_served = True
+            if not self._announced and all(child.has_served for child in self._children):
                 self._announced = True
                 announce(lifecycle.url(self._reserved.getsockname()), lifecycle.url(self._admin.getsockname()))
         if heard.fileno() in readable:
@@ -213,15 +213,15 @@ class _Supervisor:
         elif number in STOPS:
             self._leave()
         else:
-            self._send(number, self._places)
+            self._send(number, self._children)
 
     def _leave(self) -> None:
         if not self._leaving:
             systemd.say("STOPPING=1")
         self._leaving = True
-        # The front desk goes last: until then it says that nobody is ready.
-        self._send(signal.SIGTERM, self._places[1:])
-        self._dismiss_the_desk()
+        # The admin process goes last: until then it says that nobody is ready.
+        self._send(signal.SIGTERM, self._children[1:])
+        self._dismiss_admin()
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -229,14 +229,14 @@ class _Supervisor:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if not pid:
                     break
-                for place in self._places:
-                    if place.pid == pid:
-                        self._lose(place, os.waitstatus_to_exitcode(status))
+                for child in self._children:
+                    if child.pid == pid:
+                        self._lose(child, os.waitstatus_to_exitcode(status))
         if self._leaving:
-            self._dismiss_the_desk()
+            self._dismiss_admin()
 
-    def _lose(self, place: _Child, code: int) -> None:
-        pid, place.pid = place.pid, None
+    def _lose(self, child: _Child, code: int) -> None:
+        pid, child.pid = child.pid, None
         if self._leaving:
             # One that was told to stop before it could hear, or again when it had no more to hear, has stopped.
             stopped = -code == signal.SIGTERM
@@ -247,17 +247,17 @@ class _Supervisor:
             self.code = code if code > 0 else 1
             self._leave()
             return
-        log.error("process_died", number=place.number, pid=pid, code=code, next_in_s=_postponed_s(place))
+        log.error("process_died", number=child.number, pid=pid, code=code, next_in_s=_postponed_s(child))
 
-    def _dismiss_the_desk(self) -> None:
-        if not any(place.pid for place in self._places[1:]):
-            self._send(signal.SIGTERM, self._places[:1])
+    def _dismiss_admin(self) -> None:
+        if not any(child.pid for child in self._children[1:]):
+            self._send(signal.SIGTERM, self._children[:1])
 
-    def _send(self, number: signal.Signals, places: Iterable[_Child]) -> None:
-        for place in places:
-            if place.pid is not None:
+    def _send(self, number: signal.Signals, children: Iterable[_Child]) -> None:
+        for child in children:
+            if child.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(place.pid, number)
+                    os.kill(child.pid, number)
 
     def _forget_signals(self) -> None:
         signal.set_wakeup_fd(self._waker)
@@ -267,15 +267,15 @@ class _Supervisor:
             end.close()
 
 
-def _postponed_s(place: _Child) -> float:
+def _postponed_s(child: _Child) -> float:
     """Let the next child come at once where this one has lived, else after a wait, longer each time; in how long."""
     now_s = time.monotonic()
-    if now_s - place.started_s > LIVED_S:
-        place.wait_s, next_in_s = 1.0, 0.0
+    if now_s - child.started_s > LIVED_S:
+        child.wait_s, next_in_s = 1.0, 0.0
     else:
-        place.wait_s = min(2 * place.wait_s, LONGEST_WAIT_S)
-        next_in_s = place.wait_s / 2
-    place.due_s = now_s + next_in_s
+        child.wait_s = min(2 * child.wait_s, LONGEST_WAIT_S)
+        next_in_s = child.wait_s / 2
+    child.due_s = now_s + next_in_s
     return next_in_s
 
 
