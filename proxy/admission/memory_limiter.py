@@ -10,7 +10,6 @@ from typing import Final
 
 from proxy.admission.limits import (
     OPEN_CALL_MS,
-    PERIODS_MS,
     Demand,
     Refused,
     Reservation,
@@ -21,7 +20,7 @@ from proxy.admission.limits import (
     returned,
 )
 
-# How many meters are kept before those that have drained are looked for; callers can invent keys, not memory.
+# How many buckets are kept before those that have drained are looked for; callers can invent keys, not memory.
 SWEEP_AT: Final = 4_096
 
 
@@ -32,10 +31,12 @@ def now_ms() -> int:
 
 @dataclass(slots=True)
 class Bucket:
-    """How full one meter is: in units of which a call or token is `period_ms` and `amount` drain every millisecond."""
+    """How full one limit is: in units of which a call or token is `period_ms` and `amount` drain every millisecond."""
 
     level: int = 0
     at_ms: int = 0
+    # When it will have drained, if nothing is added.
+    empty_ms: float = 0
 
     def drained(self, demand: Demand, at_ms: int) -> int:
         """The level at a time; open calls do not drain."""
@@ -50,7 +51,7 @@ class MemoryLimiter:
 
     def __init__(self, clock_ms: Callable[[], int] = now_ms) -> None:
         self._clock_ms = clock_ms
-        self._meters: dict[str, Bucket] = {}
+        self._buckets: dict[str, Bucket] = {}
         self._sweep_at = SWEEP_AT
 
     async def reserve(self, scopes: Sequence[Scope], tokens: int) -> Reservation | Refused:
@@ -67,8 +68,8 @@ class MemoryLimiter:
         return Taken(asked, self._give_back)
 
     def _wait_ms(self, demand: Demand, at_ms: int) -> int:
-        meter = self._meters.get(demand.meter)
-        level = meter.drained(demand, at_ms) if meter else 0
+        bucket = self._buckets.get(demand.meter)
+        level = bucket.drained(demand, at_ms) if bucket else 0
         unit = demand.period_ms or 1
         excess = level + demand.cost * unit - demand.amount * unit
         if excess <= 0:
@@ -76,12 +77,11 @@ class MemoryLimiter:
         return math.ceil(excess / demand.amount) if demand.period_ms else OPEN_CALL_MS
 
     def _fill(self, demand: Demand, cost: int, at_ms: int) -> None:
-        """Add to a meter, or take from it; it never falls below empty, and only a smaller limit finds it above full."""
-        meter = self._meters.setdefault(demand.meter, Bucket(0, at_ms))
-        unit = demand.period_ms or 1
-        drained = meter.drained(demand, at_ms)
-        meter.level = min(max(drained + cost * unit, 0), max(demand.amount * unit, drained))
-        meter.at_ms = at_ms
+        """Add to a bucket, or take from it: never below empty; above full where a call has used more than it took."""
+        bucket = self._buckets.setdefault(demand.meter, Bucket(0, at_ms))
+        bucket.level = max(bucket.drained(demand, at_ms) + cost * (demand.period_ms or 1), 0)
+        bucket.at_ms = at_ms
+        bucket.empty_ms = at_ms + math.ceil(bucket.level / demand.amount) if demand.period_ms else math.inf
 
     def _give_back(self, asked: Sequence[Demand], tokens_used: int | None) -> None:
         at_ms = self._clock_ms()
@@ -91,13 +91,10 @@ class MemoryLimiter:
                 self._fill(demand, change, at_ms)
 
     def _sweep(self, at_ms: int) -> None:
-        """Forget meters that must be empty by now, once there are many: an absent one is an empty one."""
-        if len(self._meters) < self._sweep_at:
+        """Forget buckets that must be empty by now, once there are many: an absent one is an empty one."""
+        if len(self._buckets) < self._sweep_at:
             return
-        longest_ms = max(PERIODS_MS.values())
-        self._meters = {
-            name: meter
-            for name, meter in self._meters.items()
-            if meter.level and (name.endswith(":concurrency") or at_ms - meter.at_ms < longest_ms)
+        self._buckets = {
+            name: bucket for name, bucket in self._buckets.items() if bucket.level and bucket.empty_ms > at_ms
         }
-        self._sweep_at = max(SWEEP_AT, 2 * len(self._meters))
+        self._sweep_at = max(SWEEP_AT, 2 * len(self._buckets))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,42 @@ def running(port: int, home: Path) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
+        process.send_signal(signal.SIGCONT)
         process.terminate()
         process.wait()
+
+
+@contextlib.contextmanager
+def standing_still(server: subprocess.Popen[bytes]) -> Iterator[None]:
+    """What is sent to it meanwhile waits for it, and is read when it goes on."""
+    server.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.send_signal(signal.SIGCONT)
+
+
+@contextlib.asynccontextmanager
+async def losing_answers(port: int) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A way to a Redis that is cut before the answer to what a test asks it to lose: each word of the list once."""
+    lost: list[bytes] = []
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward, back = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.suppress(ConnectionError):
+            while question := await reader.read(1 << 16):
+                back.write(question)
+                answer = await onward.read(1 << 16)
+                if lost and lost[0] in question:
+                    lost.pop(0)
+                    break
+                writer.write(answer)
+        back.close()
+        writer.close()
+
+    server = await asyncio.start_server(carry, "127.0.0.1", 0)
+    async with server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", lost
 
 
 async def answers(url: str) -> None:
@@ -94,12 +129,18 @@ def url(port: int) -> str:
 
 
 @pytest.fixture
-async def client(port: int, url: str, tmp_path: Path) -> AsyncIterator[Any]:
-    """A plain client of a fresh server."""
-    with running(port, tmp_path):
+async def server(port: int, url: str, tmp_path: Path) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """A fresh server."""
+    with running(port, tmp_path) as process:
         await answers(url)
-        async with redis.Redis.from_url(url) as plain:
-            yield plain
+        yield process
+
+
+@pytest.fixture
+async def client(server: subprocess.Popen[bytes], url: str) -> AsyncIterator[Any]:
+    """A plain client of it."""
+    async with redis.Redis.from_url(url) as plain:
+        yield plain
 
 
 @pytest.fixture
@@ -203,7 +244,7 @@ async def test_tokens_come_back_as_far_as_they_were_not_used(
 async def test_meters_that_are_empty_leave_nothing_in_redis(client: Any, limiter: redis_limiter.RedisLimiter) -> None:
     reservation = await let_in(limiter, [scope("key:a", tpm=100, concurrency=2)], 50)
     ttls = [await client.pttl(key) for key in await client.keys()]
-    assert len(ttls) == 2
+    assert len(ttls) == 3  # the third is the reservation's own
     assert all(0 < ttl <= limits.PERIODS_MS["tpm"] + 1_000 for ttl in ttls)
     reservation.refund()
     await limiter.settled()
@@ -231,21 +272,73 @@ async def test_a_caller_who_leaves_while_redis_decides_costs_nothing(
     assert await client.zcard("{dashseek}:all:concurrency") == 1
 
 
+async def test_what_was_used_above_the_limit_is_waited_for(limiter: redis_limiter.RedisLimiter) -> None:
+    """LIM-1: as by the memory."""
+    told = []
+    for one in (limiter, MemoryLimiter()):
+        (await let_in(one, [scope(tpm=100)], 900)).settle(350)
+        await limiter.settled()
+        decision = await one.reserve([scope(tpm=100)], 1)
+        assert isinstance(decision, limits.Refused)
+        told.append(int(decision.fault.retry_after or 0))
+    assert told == [pytest.approx(151, abs=1)] * 2
+
+
+# Leases
+
+
+def test_a_lease_is_confirmed_before_the_first_one_ends_and_renewed_twice_before_the_whole_one_does() -> None:
+    """Of the figures that ship: tests use shorter ones."""
+    assert redis_limiter.LOOK_EVERY_S + redis_limiter.TIMEOUT_S < redis_limiter.FIRST_LEASE_MS / 1e3 <= 1
+    assert 2 * redis_limiter.RENEW_EVERY_S < redis_limiter.LEASE_MS / 1e3
+
+
 async def test_the_calls_of_a_process_that_has_died_are_over_when_their_leases_are(
     client: Any, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 64: no slot is lost for good."""
-    monkeypatch.setattr(redis_limiter, "LEASE_MS", 150)
-    monkeypatch.setattr(redis_limiter, "RENEW_EVERY_S", 0.03)
-    one = [scope("all", concurrency=1)]
+    """Row 64: no slot is lost for good, also where another one that lives holds one."""
+    monkeypatch.setattr(redis_limiter, "FIRST_LEASE_MS", 150)
+    monkeypatch.setattr(redis_limiter, "LEASE_MS", 400)
+    monkeypatch.setattr(redis_limiter, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(redis_limiter, "RENEW_EVERY_S", 0.1)
+    two = [scope("all", concurrency=2)]
     async with redis_limiter.opened(url, "closed") as alive:
+        await let_in(alive, two)
         async with redis_limiter.opened(url, "closed") as dead:
-            await let_in(dead, one)
-            await asyncio.sleep(0.4)
-            assert refused(await alive.reserve(one, 1))
+            await let_in(dead, two)
+            await asyncio.sleep(0.6)
+            assert refused(await alive.reserve(two, 1))
         async with asyncio.timeout(5):
-            while refused(await alive.reserve(one, 1)):  # noqa: ASYNC110 - only Redis knows
+            while refused(await alive.reserve(two, 1)):  # noqa: ASYNC110 - only Redis knows
                 await asyncio.sleep(0.02)
+        assert refused(await alive.reserve(two, 1))
+
+
+async def test_a_renewal_revives_nothing_that_has_ended(client: Any, limiter: redis_limiter.RedisLimiter) -> None:
+    """It may cross the settlement on the way."""
+    reservation = await let_in(limiter, [scope(concurrency=1)])
+    held = dict(limiter._open)
+    reservation.release()
+    await limiter.settled()
+    limiter._open.update(held)
+    assert await limiter._renew_leases(tuple(held))
+    assert await client.keys() == []
+
+
+async def test_many_open_calls_are_renewed_in_several_scripts(
+    client: Any, limiter: redis_limiter.RedisLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_limiter, "RENEWED_AT_ONCE", 3)
+    calls = [await let_in(limiter, [scope(concurrency=9), scope("key:a", concurrency=9)]) for _ in range(5)]
+    await client.config_resetstat()
+    assert await limiter._renew_leases(tuple(limiter._open))
+    assert (await client.info("commandstats"))["cmdstat_evalsha"]["calls"] >= 4
+    seconds, _ = await client.time()
+    ends_s = [end / 1e3 for _, end in await client.zrange("{dashseek}:key:a:concurrency", 0, -1, withscores=True)]
+    assert len(ends_s) == 5
+    assert all(end_s - seconds > 50 for end_s in ends_s)
+    for call in calls:
+        call.release()
 
 
 # The cost
@@ -283,7 +376,7 @@ async def test_while_redis_is_away_the_policy_counts_and_is_logged_once(
     policy: redis_limiter.Policy, port: int, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Issue 6: stated policy, logged and counted; and limits are back when Redis is."""
-    monkeypatch.setattr(redis_limiter, "REST_S", 0.1)
+    monkeypatch.setattr(redis_limiter, "LOOK_EVERY_S", 0.05)
     one = [scope("all", rpm=1)]
     with capture_logs() as logged:
         async with redis_limiter.opened(url, policy) as limiter:
@@ -303,6 +396,7 @@ async def test_while_redis_is_away_the_policy_counts_and_is_logged_once(
                 reservation = await let_in(limiter, one)
                 assert refused(await limiter.reserve(one, 1))
                 reservation.release()
+                await limiter.settled()
     assert [(event["event"], event["log_level"]) for event in logged] == [
         ("redis_away", "error"),
         ("redis_back", "warning"),
@@ -318,6 +412,213 @@ async def test_an_end_that_cannot_be_told_is_counted_and_raises_nothing(port: in
             reservation.settle(1)
             await limiter.settled()
             assert limiter.unsettled == 1
+
+
+# What drains in the seconds of a test is less than a call takes more than once.
+EVERYTHING = {"concurrency": 8, "rpm": 30, "tpm": 60_000}
+
+
+async def holds(client: Any, leases: int, calls: int, tokens: int) -> bool:
+    """Whether Redis holds so much of the limits above, but for what has drained."""
+    kept = {kind: int(await client.hget(f"{{dashseek}}:all:{kind}", "level") or 0) / 60_000 for kind in ("rpm", "tpm")}
+    return (
+        await client.zcard("{dashseek}:all:concurrency") == leases
+        and calls - 2 <= kept["rpm"] <= calls
+        and tokens - 4_000 <= kept["tpm"] <= tokens
+    )
+
+
+async def until(true: Callable[[], Awaitable[bool]], limit_s: float) -> None:
+    async with asyncio.timeout(limit_s):
+        while not await true():  # noqa: ASYNC110 - only Redis knows
+            await asyncio.sleep(0.02)
+
+
+async def test_what_redis_takes_after_it_stood_still_is_given_back_within_a_second(
+    client: Any, server: subprocess.Popen[bytes], url: str
+) -> None:
+    """LIM-1: eight calls are decided by nobody; later Redis reads their questions, and reserves for all of them."""
+    with capture_logs() as logged:
+        async with redis_limiter.opened(url, "closed") as limiter:
+            # As many connections as can be there, so that the questions are sent.
+            warm = await asyncio.gather(*(let_in(limiter, [scope(**EVERYTHING)]) for _ in range(8)))
+            for reservation in warm:
+                reservation.refund()
+            await limiter.settled()
+            assert await holds(client, 0, 8, 0)
+            with standing_still(server):
+                gone = await asyncio.gather(*(limiter.reserve([scope(**EVERYTHING)], 5_000) for _ in range(8)))
+                assert all(map(refused, gone))
+                await asyncio.sleep(0.8)
+            await client.ping()
+            again: list[limits.Reservation] = []
+
+            async def all_again() -> bool:
+                decision = await limiter.reserve([scope(**EVERYTHING)], 5_000)
+                again.extend(() if isinstance(decision, limits.Refused) else (decision,))
+                return len(again) == 8
+
+            await until(all_again, 1)
+            assert await holds(client, 8, 16, 40_000)
+            for reservation in again:
+                reservation.settle(0)
+            await limiter.settled()
+            assert await holds(client, 0, 16, 0)
+            assert limiter.unsettled == 0
+    assert [event["event"] for event in logged] == ["redis_away", "redis_back"]
+
+
+async def test_calls_that_end_while_redis_stands_still_are_over_within_a_second_after_it(
+    client: Any, server: subprocess.Popen[bytes], url: str
+) -> None:
+    """LIM-1: a lease of a minute has no owner any more."""
+    with capture_logs():
+        async with redis_limiter.opened(url, "open") as limiter:
+            open_calls = await asyncio.gather(*(let_in(limiter, [scope(**EVERYTHING)], 5_000) for _ in range(8)))
+            await until(lambda: _all_confirmed(limiter), 2)
+            with standing_still(server):
+                await limiter.reserve([scope(**EVERYTHING)], 1)
+                for call in open_calls:
+                    call.settle(0)
+                await limiter.settled()
+                assert limiter.unsettled >= 8
+                await asyncio.sleep(0.5)
+            await client.ping()
+            await until(lambda: holds(client, 0, 8, 0), 1)
+
+
+async def _all_confirmed(limiter: redis_limiter.RedisLimiter) -> bool:
+    return not limiter._unconfirmed
+
+
+async def test_the_lease_of_a_process_that_died_while_it_asked_is_over_within_a_second(
+    client: Any, server: subprocess.Popen[bytes], url: str
+) -> None:
+    """LIM-1: nobody is left to undo it."""
+    program = """
+import asyncio, sys
+from config import values
+from proxy.admission import limits, redis_limiter
+async def main():
+    async with redis_limiter.opened(sys.argv[1], "closed") as limiter:
+        one = [limits.Scope("all", values.Limit(concurrency=1))]
+        (await limiter.reserve(one, 1)).release()
+        await limiter.settled()
+        print("asking", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        await limiter.reserve(one, 1)
+asyncio.run(main())
+"""
+    pipes: Any = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, url, cwd=ROOT, **pipes)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    await process.stdout.readline()
+    with standing_still(server):
+        process.stdin.write(b"\n")
+        await asyncio.sleep(0.1)
+        process.kill()
+        await process.wait()
+    process.stdin.close()
+    assert await client.zcard("{dashseek}:all:concurrency") == 1
+    async with redis_limiter.opened(url, "closed") as other:
+
+        async def there_is_room() -> bool:
+            return not refused(await other.reserve([scope(concurrency=1)], 1))
+
+        await until(there_is_room, 1.2)
+
+
+async def test_what_is_asked_again_because_its_answer_was_lost_counts_once(client: Any, port: int) -> None:
+    """LIM-1: the client tries a connection that broke once more, and cannot know that the first time was enough."""
+    async with losing_answers(port) as (lossy, lost), redis_limiter.opened(lossy, "closed") as limiter:
+        # So that no script is loaded in the middle.
+        (await let_in(limiter, [scope("warm", tpm=9)])).settle(1)
+        await limiter.settled()
+        lost.append(b"EVALSHA")
+        reservation = await let_in(limiter, [scope(**EVERYTHING)], 20_000)
+        assert not lost
+        assert await holds(client, 1, 1, 20_000)
+        await let_in(limiter, [scope(**EVERYTHING)], 20_000)
+        await until(lambda: _all_confirmed(limiter), 2)
+        lost.append(b"EVALSHA")
+        reservation.settle(5_000)
+        await limiter.settled()
+        assert not lost
+        assert await holds(client, 1, 2, 25_000)
+
+
+async def test_what_was_undone_before_redis_read_it_takes_nothing(
+    client: Any, limiter: redis_limiter.RedisLimiter
+) -> None:
+    """Connections have no order: the question may be read last."""
+    changes = [(demand, demand.cost) for demand in limits.demands([scope(**EVERYTHING)], 5_000)]
+    undone = [(demand, -cost) for demand, cost in changes]
+    for order in ("undo, ask", "ask, undo, ask, undo"):
+        name = f"name {order}"
+        for step in order.split(", "):
+            script, own, rows = {
+                "ask": (limiter._reserve, redis_limiter.FIRST_LEASE_MS, changes),
+                "undo": (limiter._settle, "undone", undone),
+            }[step]
+            await limiter._ask(script, *redis_limiter._arguments(name, own, rows))
+        assert await holds(client, 0, 0, 0)
+
+
+async def test_a_redis_that_is_killed_and_comes_back_empty_counts_from_there(
+    port: int, url: str, tmp_path: Path
+) -> None:
+    """What it has forgotten is not given back to what it counts now."""
+    one = [scope(concurrency=1, tpm=1_000)]
+    with capture_logs() as logged:
+        async with redis_limiter.opened(url, "closed") as limiter:
+            with running(port, tmp_path) as server:
+                await answers(url)
+                forgotten = await let_in(limiter, one, 900)
+                server.kill()
+                server.wait()
+                assert refused(await limiter.reserve(one, 1))
+            with running(port, tmp_path):
+                await answers(url)
+
+                async def let_in_again() -> bool:
+                    return not refused(await limiter.reserve(one, 900))
+
+                await until(let_in_again, 1)
+                forgotten.settle(1)
+                await limiter.settled()
+                assert refused(await limiter.reserve(one, 1))
+                assert refused(await limiter.reserve([scope(tpm=1_000)], 200))
+    assert [event["event"] for event in logged] == ["redis_away", "redis_back"]
+
+
+@pytest.mark.parametrize("back_s", [3_600, 30])
+async def test_a_clock_of_redis_that_goes_back_stands_still(
+    client: Any, url: str, monkeypatch: pytest.MonkeyPatch, back_s: int
+) -> None:
+    """LIM-1: a step of its clock, or a failover to a machine that is behind."""
+    clock = "{redis.call('TIME')[1] - (redis.call('GET', '{dashseek}:behind') or 0), redis.call('TIME')[2]}"
+    for script in ("RESERVE", "SETTLE", "RENEW"):
+        monkeypatch.setattr(
+            redis_limiter, script, getattr(redis_limiter, script).replace("redis.call('TIME')", clock, 1)
+        )
+    async with redis_limiter.opened(url, "closed") as limiter:
+        await let_in(limiter, [scope(burst=4, tpm=6_000, concurrency=2)], 6_000)
+        for _ in range(3):
+            await let_in(limiter, [scope(burst=4)])
+        await client.set("{dashseek}:behind", back_s)
+        # Who is refused mends the meter: it drains from now on, not when the clock has caught up.
+        decision = await limiter.reserve([scope(burst=4, tpm=6_000)], 100)
+        assert isinstance(decision, limits.Refused)
+        assert int(decision.fault.retry_after or 0) <= 2
+        await asyncio.sleep(1.1)
+        await let_in(limiter, [scope(burst=4, tpm=6_000)], 100)
+        # A lease of before is no longer than any other.
+        await let_in(limiter, [scope(concurrency=2)])
+        assert refused(await limiter.reserve([scope(concurrency=2)], 1))
+        seconds, _ = await client.time()
+        leases = await client.zrange("{dashseek}:all:concurrency", 0, -1, withscores=True)
+        assert all(end_ms / 1e3 <= seconds - back_s + redis_limiter.LEASE_MS / 1e3 + 1 for _, end_ms in leases)
 
 
 async def test_a_redis_that_accepts_and_says_nothing_holds_no_call_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,6 +183,19 @@ def test_tokens_come_back_as_far_as_they_were_not_used(end: str, left: int, limi
     assert isinstance(now(limiter, [scope(tpm=100)], 1), limits.Refused)
 
 
+def test_what_was_used_above_the_limit_is_waited_for(limiter: MemoryLimiter, clock: Clock) -> None:
+    """LIM-1: a call may be let in that is longer than a whole minute's allowance; it is paid for to the last token."""
+    taken(now(limiter, [scope(tpm=100)], 900)).settle(350)
+    assert told(now(limiter, [scope(tpm=100)], 1))[2] == "151"
+    # As many invented keys as make it look for buckets that have drained.
+    for number in range(2 * memory_limiter.SWEEP_AT):
+        now(limiter, [scope(f"key:{number}", burst=1)])
+    clock.ms += 150_000
+    assert told(now(limiter, [scope(tpm=100)], 1))[2] == "1"
+    clock.ms += 600
+    taken(now(limiter, [scope(tpm=100)], 1))
+
+
 def test_a_failed_call_was_a_call_all_the_same(limiter: MemoryLimiter) -> None:
     """Who retries in a loop what fails is still held to calls a minute."""
     taken(now(limiter, [scope(rpm=1)])).refund()
@@ -211,7 +224,7 @@ def test_a_refund_leaves_no_trace(history: list[tuple[int, int]], tokens: int, w
         first, second = now(seen, allowance, cost), now(unseen, allowance, cost)
         if isinstance(first, limits.Refused) or isinstance(second, limits.Refused):
             assert first == second
-    assert seen._meters == unseen._meters
+    assert seen._buckets == unseen._buckets
 
 
 # What a limiter remembers
@@ -221,14 +234,14 @@ def test_keys_that_callers_invent_are_forgotten(limiter: MemoryLimiter, clock: C
     for number in range(3 * memory_limiter.SWEEP_AT):
         taken(now(limiter, [scope(f"key:{number}", rpm=5, concurrency=5)])).release()
         clock.ms += 20
-    assert len(limiter._meters) < 2 * memory_limiter.SWEEP_AT
+    assert len(limiter._buckets) < 2 * memory_limiter.SWEEP_AT
 
 
 def test_a_meter_that_is_not_empty_is_not_forgotten(limiter: MemoryLimiter) -> None:
     taken(now(limiter, [scope("key:full", rpm=1)]))
     for number in range(3 * memory_limiter.SWEEP_AT):
         taken(now(limiter, [scope(f"key:{number}", concurrency=1)])).release()
-    assert len(limiter._meters) < 2 * memory_limiter.SWEEP_AT
+    assert len(limiter._buckets) < 2 * memory_limiter.SWEEP_AT
     assert isinstance(now(limiter, [scope("key:full", rpm=1)]), limits.Refused)
 
 
@@ -277,6 +290,7 @@ class History(RuleBasedStateMachine):
         decision = now(self.limiter, [self.scopes[ALL], self.scopes[key]], tokens)
         if not isinstance(decision, limits.Refused):
             self.open.append((decision, key, tokens))
+            self.nothing_is_above_full()
             self.move(key, lambda amount: min(tokens, amount))
 
     @rule(ms=st.integers(0, 70_000))
@@ -301,19 +315,22 @@ class History(RuleBasedStateMachine):
             assert callable(change)
             self.moved[name].append((self.clock.ms, change(amount)))
 
+    def nothing_is_above_full(self) -> None:
+        """Of what a call was let in by; what calls have used above what they took is waited for first."""
+        for demand in limits.demands([self.scopes[ALL]], 1):
+            bucket = self.limiter._buckets[demand.meter]
+            assert bucket.level <= demand.amount * (demand.period_ms or 1)
+
     @invariant()
-    def no_meter_is_below_empty_or_above_full(self) -> None:
-        for name, owner in self.scopes.items():
-            for demand in limits.demands([owner], 1):
-                meter = self.limiter._meters.get(demand.meter)
-                assert meter is None or 0 <= meter.level <= demand.amount * (demand.period_ms or 1), name
+    def no_bucket_is_below_empty(self) -> None:
+        assert all(bucket.level >= 0 for bucket in self.limiter._buckets.values())
 
     @invariant()
     def as_many_calls_are_open_as_are_counted(self) -> None:
         for name, owner in self.scopes.items():
             count = sum(name in {ALL, key} for _, key, _ in self.open)
             if owner.limit.concurrency is not None:
-                meter = self.limiter._meters.get(f"{name}:concurrency", memory_limiter.Bucket())
+                meter = self.limiter._buckets.get(f"{name}:concurrency", memory_limiter.Bucket())
                 assert meter.level == count <= owner.limit.concurrency
 
     @invariant()
