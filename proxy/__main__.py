@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from proxy.commands import cli
+import sys
+
+from proxy.server import signals
 
 
 def main() -> None:
     """Run the command line and end the process with its exit code (`cli.Exit`)."""
+    if sys.argv[1:2] == ["serve"]:
+        signals.prepare()
+    from proxy.commands import cli  # noqa: PLC0415 - it takes its time, and signals come when they like
+
     cli.dashseek(prog_name="dashseek")
 
 

@@ -21,12 +21,11 @@ from proxy.downstream.connection import Connection
 from proxy.downstream.listener import connections as connections_of
 from proxy.downstream.listener import listen
 from proxy.downstream.phase import LIFECYCLE, Phase
-from proxy.server import systemd
+from proxy.server import signals, systemd
 from proxy.server.routes import FAILURE
 
 log = structlog.get_logger()
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # After the calls that are left were told to end, so long for their last frames to leave.
 LAST_FRAMES_S = 1.0
 # After the last connection was taken: so long for calls that are on their way on connections that are kept, and so long
@@ -186,22 +185,34 @@ def url(address: Any) -> str:
 
 
 class _Signals:
-    """The first and the second signal, as events."""
+    """The first and the second signal to stop, as events; a hang-up is a line in the log."""
 
     def __init__(self) -> None:
         self.first = asyncio.Event()
         self.second = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        for number in SIGNALS:
-            self._loop.add_signal_handler(number, self._take)
+        meanings = dict.fromkeys(signals.STOPS, self._take)
+        # Whoever runs us in a process of their own, as `demo` does, may end when its terminal is closed.
+        if signals.is_prepared():
+            meanings[signals.HANG_UP] = self._hang_up
+        self._before = {number: signal.getsignal(number) for number in meanings}
+        for number, handler in meanings.items():
+            self._loop.add_signal_handler(number, handler)
+        signals.deliver()
 
     def forget(self) -> None:
-        """Let signals do again what they do by default."""
-        for number in SIGNALS:
+        """Let signals do what they did before, but for ending a process that ends already."""
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, self._before)
+        for number in self._before:
             self._loop.remove_signal_handler(number)
+        signals.restore(self._before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def _take(self) -> None:
         (self.second if self.first.is_set() else self.first).set()
+
+    def _hang_up(self) -> None:
+        log.warning("hung_up")
 
 
 async def _either(told: asyncio.Event, wait: Coroutine[Any, Any, None]) -> None:

@@ -1,0 +1,60 @@
+"""Signals into what they mean, from the first instruction of `serve` to its last (spec OPS-2).
+
+Until handlers are there, a signal to stop ends the process with 0, and any other waits for its handler. Afterwards none
+does anything: the process is ending. Nothing here is slow to import.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+
+# The first one of these drains, the next one cuts.
+STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+# A terminal that was closed, or a log rotation that means well: there is nothing to read again, so it is a log line.
+HANG_UP: Final = signal.SIGHUP
+# What moves the log's level, see `telemetry.logs`.
+LEVELS: Final = (signal.SIGUSR1, signal.SIGUSR2)
+
+
+def prepare() -> None:
+    """From now on no signal harms; for the main thread, before anything slow is imported."""
+    for number in STOPS:
+        signal.signal(number, _end)
+    for number in (HANG_UP, *LEVELS):
+        signal.signal(number, ignore)
+    # They wait, in this thread and in all it starts, until `deliver`.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (HANG_UP, *LEVELS))
+
+
+def is_prepared() -> bool:
+    """Whether this process was, and has not begun to serve."""
+    return signal.getsignal(STOPS[0]) is _end
+
+
+def deliver() -> None:
+    """Let through what has waited: its handlers are there."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (HANG_UP, *LEVELS))
+
+
+def restore(before: Mapping[signal.Signals, Any]) -> None:
+    """Put back these handlers, of before serving began; in a process that we have prepared, none: it is ending.
+
+    For good: the interpreter lets go of all handlers but SIG_IGN before its last instruction.
+    """
+    for number, handler in before.items():
+        signal.signal(number, handler or signal.SIG_DFL)
+    if _end in before.values():
+        for number in (*STOPS, HANG_UP, *LEVELS):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def ignore(_number: int, _frame: Any) -> None:
+    """Do nothing; unlike SIG_IGN it lets a signal wake up who waits for one, and wait itself where it is blocked."""
+
+
+def _end(_number: int, _frame: Any) -> NoReturn:
+    for number in STOPS:
+        signal.signal(number, ignore)
+    raise SystemExit(0)
