@@ -49,6 +49,8 @@ class Served:
             [sys.executable, "-m", "proxy", "serve", *flags],
             cwd=directory,
             env={**inherited, "PYTHONPATH": str(ROOT), **env},
+            # As a shell does for a job: a test may send what a terminal sends to all of it.
+            process_group=0,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,10 +1,12 @@
-"""What each worker says of itself, asked by the admin process: is it ready, and all it has measured (spec OPS-1)."""
+"""What each worker says of itself: that it turns, to all; its readiness and figures, to the admin process (OPS-1)."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +20,38 @@ from proxy.telemetry.series import Reading
 
 # A worker answers the admin process from its event loop: one that takes longer is not fit to serve either.
 ASK_S: Final = 1.0
+
+
+# So often each child notes that its event loop turns; one that has not for so long hangs, and is killed and replaced.
+BEAT_EVERY_S: Final = 1.0
+SILENT_S: Final = 10.0
+
+
+class Heartbeats:
+    """When the event loop of each child last turned, by the machine's monotonic clock; in memory that all share.
+
+    A child that was killed because it hung keeps its last beat until its successor's first: it is said as long.
+    """
+
+    def __init__(self, children: int) -> None:
+        self._at_s = memoryview(mmap.mmap(-1, 8 * children)).cast("d")
+
+    def beat(self, number: int) -> None:
+        """This child's loop turns."""
+        self._at_s[number] = time.monotonic()
+
+    def forget(self, number: int) -> None:
+        """This child does not serve; nor does it hang."""
+        self._at_s[number] = 0.0
+
+    def last_s(self, number: int) -> float:
+        """When this child's loop last turned; 0 for one that does not serve."""
+        return self._at_s[number]
+
+    def hangs(self, number: int) -> bool:
+        """Whether a child that serves has not turned for too long."""
+        last_s = self._at_s[number]
+        return bool(last_s) and time.monotonic() - last_s > SILENT_S
 
 
 class Report(TypedDict):
@@ -56,28 +90,32 @@ class WorkerReports:
     What only grows must not shrink with a worker that is gone: whoever scrapes a smaller sum takes it for counted anew
     from zero, and counts what is left of it twice.
 
-    sockets: where each of them answers
-    growing: names of what only grows
+    sockets:    where each of them answers
+    heartbeats: whether it does
+    growing:    names of what only grows
     """
 
     sockets: Mapping[int, Path]
+    heartbeats: Heartbeats
     growing: frozenset[str]
     _latest: dict[int, Report] = field(default_factory=dict)
     _gone: Reading = field(default_factory=dict)
 
     async def reasons(self) -> list[str]:
-        """Why a call would not be served: nobody serves, or somebody who does would refuse it."""
-        answers = await asyncio.gather(*map(_ask, self.sockets.values()))
-        reports = [answer for answer in answers if answer is not None]
-        found = {reason: None for report in reports for reason in report["reasons"]}
-        return [*found] if reports else ["no worker serves"]
+        """Why a call would not be served: nobody serves, or somebody who gets calls would refuse it or let it hang."""
+        hanging = [number for number in self.sockets if self.heartbeats.hangs(number)]
+        asked = [path for number, path in self.sockets.items() if number not in hanging]
+        reports = [report for report in await asyncio.gather(*map(_ask, asked)) if report is not None]
+        found = dict.fromkeys(f"worker {number} does not answer" for number in hanging)
+        found |= {reason: None for report in reports for reason in report["reasons"]}
+        return [*found] if reports else [*found, "no worker serves"]
 
     async def readings(self) -> list[Reading]:
         """What each has measured, and what those had who are gone."""
         return [*await asyncio.gather(*map(self._reading, self.sockets)), self._gone]
 
     async def _reading(self, number: int) -> Reading:
-        report = await _ask(self.sockets[number])
+        report = None if self.heartbeats.hangs(number) else await _ask(self.sockets[number])
         before = self._latest.get(number)
         if report is None:
             return self._grown(before) if before is not None else {}

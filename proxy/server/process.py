@@ -115,7 +115,7 @@ async def _work(settings: Settings, rows: Collection[ModelRow], slot: WorkerSlot
 async def _answer(settings: Settings, slot: WorkerSlot) -> None:
     """The admin process of several."""
     growing = frozenset(row.name for row in metrics.ROWS if row.kind != "gauge")
-    app = admin.application(WorkerReports(slot.sockets, growing))
+    app = admin.application(WorkerReports(slot.sockets, slot.heartbeats, growing))
     app[surface.SERVED] = lifecycle.url((settings.host, slot.port))
     with slot.held():
         await lifecycle.answer(app, slot.admin, slot.say_ready)

@@ -2,14 +2,16 @@
 together.
 
 The first process answers nobody. It has neither event loop nor thread, so that it can fork at any time, and the
-vocabulary's memory stays shared. The kernel spreads connections over the workers (SO_REUSEPORT); one more child, the
-admin process, answers the admin port for all of them. Source: performance.md 8; spec OPS-1, OPS-2.
+vocabulary's memory stays shared. The kernel spreads connections over the workers (SO_REUSEPORT), also to one that
+hangs: whose loop does not turn is killed and replaced. One more child, the admin process, answers the admin port for
+all of them. Source: spec OPS-1, OPS-2.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import select
 import shutil
@@ -20,22 +22,31 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from config.settings import Settings
-from proxy.server import lifecycle, systemd
+from proxy.server import lifecycle, signals, systemd
+from proxy.server.board import BEAT_EVERY_S, SILENT_S, Heartbeats
 
 log = structlog.get_logger()
 
 ADMIN_PROCESS: Final = 0  # its number; the workers' are counted from 1
 
-# The first one of these drains, the next one cuts; to a child both are SIGTERM.
-STOPS: Final = (signal.SIGTERM, signal.SIGINT)
-# What else the children want to hear, and the first process only passes on.
-PASSED_ON: Final = (signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS: Final = frozenset({*signals.STOPS, signals.HANG_UP, *signals.LEVELS})
 
+# So long a child may take to serve; what it needs is loaded before it is forked.
+START_S: Final = 60.0
+# So often the first process looks at the children's heartbeats. Where it was not let run for as long as that and much
+# more (a frozen container), nor were they: their patience begins anew.
+LOOK_EVERY_S: Final = 1.0
+FROZEN_S: Final = 5.0
+# What a worker that leaves needs beside `drain_delay` and `drain_timeout`: for the first calls of those who have just
+# connected, the last frames, the last words to Redis. The admin process goes after the last worker, within so long.
+# Together less than five seconds: whatever a child does, all is gone by then.
+LAST_STEPS_S: Final = 4.0
+ADMIN_LAST_S: Final = 0.8
 # A child that has lived for so long is replaced at once; one that has not waits, longer each time.
 LIVED_S: Final = 10.0
 LONGEST_WAIT_S: Final = 30.0
@@ -45,47 +56,69 @@ LONGEST_WAIT_S: Final = 30.0
 class WorkerSlot:
     """What a child needs to know of its slot.
 
-    number:   `ADMIN_PROCESS`, or that of a worker
-    port:     of the calls
-    admin:    what the admin process listens on
-    sockets:  where the workers answer the admin process, by number
-    ready:    descriptor to say on that it serves
-    lifeline: descriptor that ends when the first process does
+    number:     `ADMIN_PROCESS`, or that of a worker
+    port:       of the calls
+    admin:      what the admin process listens on
+    directory:  of `sockets`
+    workers:    how many there are
+    heartbeats: where to note that its loop turns
+    ready:      descriptor to say on that it serves
+    lifeline:   descriptor that ends when the first process does
     """
 
     number: int
     port: int
     admin: socket.socket
-    sockets: Mapping[int, Path]
+    directory: Path
+    workers: int
+    heartbeats: Heartbeats
     ready: int
     lifeline: int
 
+    @property
+    def sockets(self) -> Mapping[int, Path]:
+        """Where the workers answer the admin process, by number."""
+        return {number: self.directory / str(number) for number in range(1, self.workers + 1)}
+
     def say_ready(self) -> None:
         """Tell the first process that this one serves."""
+        self.heartbeats.beat(self.number)
         os.write(self.ready, bytes([self.number]))
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Drain when the first process is gone, as if told to: nobody else could tell."""
+        """Show that the loop turns, and drain when the first process is gone, as if told to: nobody else could tell."""
         loop = asyncio.get_running_loop()
 
-        def alone() -> None:
+        def be_alone() -> None:
             loop.remove_reader(self.lifeline)
+            # Nor could anybody else remove it.
+            shutil.rmtree(self.directory, ignore_errors=True)
             signal.raise_signal(signal.SIGTERM)
 
-        loop.add_reader(self.lifeline, alone)
+        turning = asyncio.create_task(self._turn())
+        loop.add_reader(self.lifeline, be_alone)
         try:
             yield
         finally:
             loop.remove_reader(self.lifeline)
+            turning.cancel()
+            self.heartbeats.forget(self.number)
+
+    async def _turn(self) -> None:
+        while True:
+            self.heartbeats.beat(self.number)
+            await asyncio.sleep(BEAT_EVERY_S)
 
 
 @dataclass(slots=True)
 class _Child:
     """One child, or the place of one that is to come.
 
-    due_s:  when the next one may start
-    wait_s: how long that one waits if this one dies young
+    due_s:      when the next one may start
+    wait_s:     how long that one waits if this one dies young
+    has_served: whether it has said so
+    was_killed: whether the first process has ended it: it hung, or took too long to leave
     """
 
     number: int
@@ -94,6 +127,7 @@ class _Child:
     due_s: float = 0.0
     wait_s: float = 1.0
     has_served: bool = False
+    was_killed: bool = False
 
 
 def supervise(settings: Settings, serve: Callable[[WorkerSlot], int], announce: Callable[[str, str], None]) -> int:
@@ -118,8 +152,14 @@ class _Supervisor:
     def __init__(self, settings: Settings) -> None:
         self._owner = os.getpid()
         self.code = 0
+        self._drain_s = settings.drain_delay + settings.drain_timeout
         self._leaving = False
+        # When workers that have not left are killed, and then the admin process.
+        self._kill_at_s = math.inf
+        self._kill_admin_at_s = math.inf
         self._announced = False
+        self._heartbeats = Heartbeats(settings.workers + 1)
+        self._looked_s = self._awake_since_s = time.monotonic()
         self._children = [_Child(number) for number in range(settings.workers + 1)]
         with contextlib.ExitStack() as stack:
             # Bound and never listened on: it keeps the port ours while workers come and go.
@@ -134,8 +174,9 @@ class _Supervisor:
         for end in self._heard:
             end.setblocking(False)
         # Handlers that do nothing: what counts is the byte that the interpreter writes for each signal.
-        self._handlers = {number: signal.signal(number, _nothing) for number in (*STOPS, *PASSED_ON, signal.SIGCHLD)}
         self._waker = signal.set_wakeup_fd(self._heard[1].fileno(), warn_on_full_buffer=False)
+        self._handlers = {number: signal.signal(number, signals.ignore) for number in (*SIGNALS, signal.SIGCHLD)}
+        signals.deliver()
 
     def missing(self) -> list[_Child]:
         """Where a child is missing and may start now."""
@@ -146,13 +187,17 @@ class _Supervisor:
 
     def fork(self, child: _Child) -> WorkerSlot | None:
         """Fork; in the child its slot, in the first process None."""
-        child.started_s, child.has_served = time.monotonic(), False
+        child.started_s, child.has_served, child.was_killed = time.monotonic(), False, False
         # Until the child has its own handlers a signal to it would be told to the first process, and lost on the child.
-        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, *PASSED_ON})
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             pid = os.fork()
             if not pid:
+                # A terminal sends Ctrl-C to every process of a group: the first process alone shall have it, and pass
+                # it on.
+                os.setpgid(0, 0)
                 self._forget_signals()
+                unblocked |= {signals.HANG_UP, *signals.LEVELS}
         except OSError as error:
             if not self._announced:
                 raise
@@ -164,26 +209,35 @@ class _Supervisor:
         if pid:
             child.pid = pid
             return None
-        # A terminal sends Ctrl-C to every process of a group: the first process alone shall have it, and pass it on.
-        os.setpgid(0, 0)
         # systemd hears from the first process.
         os.environ.pop("NOTIFY_SOCKET", None)
         os.close(self._lifeline[1])
         os.close(self._ready[0])
-        sockets = {other.number: self._directory / str(other.number) for other in self._children if other.number}
-        port = self._reserved.getsockname()[1]
-        return WorkerSlot(child.number, port, self._admin, sockets, self._ready[1], self._lifeline[0])
+        return WorkerSlot(
+            child.number,
+            self._reserved.getsockname()[1],
+            self._admin,
+            self._directory,
+            len(self._children) - 1,
+            self._heartbeats,
+            self._ready[1],
+            self._lifeline[0],
+        )
 
     def is_done(self) -> bool:
         """Whether nobody is left and nobody is to come."""
         return self._leaving and not any(child.pid for child in self._children)
 
     def wait(self, announce: Callable[[str, str], None]) -> None:
-        """Sleep until a child serves or dies, a signal comes, or a child is due; and do what that asks for."""
-        due_s = [child.due_s for child in self._children if child.pid is None]
-        sleep_s = max(0.0, min(due_s) - time.monotonic()) if due_s and not self._leaving else None
-        if (turn_s := systemd.turn()) is not None:
-            sleep_s = turn_s if sleep_s is None else min(sleep_s, turn_s)
+        """Sleep until a child serves or dies, a signal comes, or something is due; and do what that asks for."""
+        self._end_who_hangs()
+        turn_s = systemd.watchdog_s()
+        if turn_s is not None and self._all_answer():
+            systemd.turn()
+        now_s = time.monotonic()
+        due_s = [child.due_s for child in self._children if child.pid is None and not self._leaving]
+        due_s += [at_s for at_s in (self._kill_at_s, self._kill_admin_at_s) if at_s > now_s]
+        sleep_s = max(0.0, min([LOOK_EVERY_S, turn_s or LOOK_EVERY_S, *(at_s - now_s for at_s in due_s)]))
         ready, heard = self._ready[0], self._heard[0]
         readable, _, _ = select.select([ready, heard.fileno()], [], [], sleep_s)
         if ready in readable:
@@ -210,18 +264,61 @@ class _Supervisor:
     def _hear(self, number: signal.Signals) -> None:
         if number == signal.SIGCHLD:
             self._reap()
-        elif number in STOPS:
+        elif number in signals.STOPS:
             self._leave()
+        elif number == signals.HANG_UP:
+            log.warning("hung_up")
         else:
             self._send(number, self._children)
 
     def _leave(self) -> None:
-        if not self._leaving:
+        now_s = time.monotonic()
+        if self._leaving:
+            self._kill_at_s = min(self._kill_at_s, now_s + LAST_STEPS_S)
+        else:
             systemd.say("STOPPING=1")
-        self._leaving = True
+            self._leaving = True
+            self._kill_at_s = now_s + self._drain_s + LAST_STEPS_S
         # The admin process goes last: until then it says that nobody is ready.
         self._send(signal.SIGTERM, self._children[1:])
         self._dismiss_admin()
+
+    def _end_who_hangs(self) -> None:
+        """Kill whose loop does not turn, who does not begin to serve, and who has not left in time."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s > FROZEN_S:
+            self._awake_since_s = now_s
+        self._looked_s = now_s
+        for child in self._children:
+            if child.pid is None or child.was_killed:
+                continue
+            if now_s > (self._kill_at_s if child.number else self._kill_admin_at_s):
+                log.error("process_killed", number=child.number, pid=child.pid)
+                self._kill(child)
+            elif (silent_s := self._silent_s(child, now_s)) > (SILENT_S if child.has_served else START_S):
+                log.error("process_hung", number=child.number, pid=child.pid, silent_s=round(silent_s, 1))
+                self._kill(child)
+
+    def _silent_s(self, child: _Child, now_s: float) -> float:
+        """How long nothing was heard of a child; of one that has stopped serving nothing is expected."""
+        beat_s = self._heartbeats.last_s(child.number)
+        if child.has_served and not beat_s:
+            return 0.0
+        # A beat of before its start is its predecessor's.
+        return now_s - max(beat_s, child.started_s, self._awake_since_s)
+
+    def _all_answer(self) -> bool:
+        """Whether the service manager may take all for well: every child turns; one that has left is not missed."""
+        if not self._announced:
+            return True
+        return all(
+            (self._leaving if child.pid is None else child.has_served) and not self._heartbeats.hangs(child.number)
+            for child in self._children
+        )
+
+    def _kill(self, child: _Child) -> None:
+        child.was_killed = True
+        self._send(signal.SIGKILL, (child,))
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -237,7 +334,11 @@ class _Supervisor:
 
     def _lose(self, child: _Child, code: int) -> None:
         pid, child.pid = child.pid, None
+        if not child.was_killed or self._leaving:
+            self._heartbeats.forget(child.number)
         if self._leaving:
+            if child.number == ADMIN_PROCESS and child.was_killed:
+                return  # it had nothing to lose
             # One that was told to stop before it could hear, or again when it had no more to hear, has stopped.
             stopped = -code == signal.SIGTERM
             self.code = self.code or (0 if stopped else code if code >= 0 else 1)
@@ -251,6 +352,7 @@ class _Supervisor:
 
     def _dismiss_admin(self) -> None:
         if not any(child.pid for child in self._children[1:]):
+            self._kill_admin_at_s = min(self._kill_admin_at_s, time.monotonic() + ADMIN_LAST_S)
             self._send(signal.SIGTERM, self._children[:1])
 
     def _send(self, number: signal.Signals, children: Iterable[_Child]) -> None:
@@ -260,9 +362,13 @@ class _Supervisor:
                     os.kill(child.pid, number)
 
     def _forget_signals(self) -> None:
+        """In a child, and at the end: here a signal has nothing more to say, there it has not been heard yet."""
         signal.set_wakeup_fd(self._waker)
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        if os.getpid() == self._owner:
+            signals.restore(self._handlers)
+        else:
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
         for end in self._heard:
             end.close()
 
@@ -273,14 +379,10 @@ def _postponed_s(child: _Child) -> float:
     if now_s - child.started_s > LIVED_S:
         child.wait_s, next_in_s = 1.0, 0.0
     else:
+        next_in_s = child.wait_s
         child.wait_s = min(2 * child.wait_s, LONGEST_WAIT_S)
-        next_in_s = child.wait_s / 2
     child.due_s = now_s + next_in_s
     return next_in_s
-
-
-def _nothing(_: int, __: Any) -> None:
-    pass
 
 
 def _bound(host: str, port: int, *, shared: bool) -> socket.socket:

@@ -22,16 +22,20 @@ def say(state: str) -> None:
             connection.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
 
 
-def turn() -> float | None:
-    """Say that we still turn; after how many seconds to say so again, twice as often as asked (`WatchdogSec=`)."""
+def watchdog_s() -> float | None:
+    """How often to say that we still turn, in seconds: twice as often as asked (`WatchdogSec=`); None: not at all."""
     every_us = int(os.environ.get("WATCHDOG_USEC") or 0)
-    if not every_us:
-        return None
+    return every_us / 2e6 if every_us else None
+
+
+def turn() -> None:
+    """Say that we still turn."""
     say("WATCHDOG=1")
-    return every_us / 2e6
 
 
 async def turning() -> None:
     """Say so from the event loop, until cancelled."""
-    while (wait_s := turn()) is not None:  # noqa: ASYNC110 - it waits for nothing
-        await asyncio.sleep(wait_s)
+    every_s = watchdog_s()
+    while every_s is not None:
+        turn()
+        await asyncio.sleep(every_s)

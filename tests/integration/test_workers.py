@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
 import orjson
 import pytest
 
+from proxy.server.board import BEAT_EVERY_S, SILENT_S
 from proxy.simulation.wire import Script
 from tests import caller, lint
 from tests.conftest import ROOT, Served, StartServe, StartSimulator
@@ -70,6 +73,11 @@ def closed(path: Path) -> list[dict[str, object]]:
     """The closed calls in a journal."""
     lines = (orjson.loads(line) for line in path.read_bytes().splitlines())
     return [line for line in lines if line["ev"] == "close"]
+
+
+def directories(temporary: Path) -> list[Path]:
+    """Where workers answer the admin process."""
+    return [*temporary.glob("dashseek-*")]
 
 
 async def until(happened: Callable[[], bool]) -> None:
@@ -220,27 +228,133 @@ async def test_who_is_told_to_stop_again_while_it_ends_has_stopped_well(serve: S
     assert served.process.returncode == 0, served.output
 
 
-@pytest.fixture
-def hangups() -> Iterator[None]:
-    """What is started now ends when it is hung up on; by whoever was started with `nohup` it would be ignored."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.usefixtures("hangups")
-@pytest.mark.parametrize("last", [signal.SIGKILL, signal.SIGHUP], ids=["killed", "hung up on"])
-async def test_workers_whose_first_process_is_gone_drain_and_leave(
-    serve: StartServe, simulator: StartSimulator, last: signal.Signals
+async def test_workers_whose_first_process_is_gone_drain_leave_and_leave_nothing(
+    serve: StartServe, simulator: StartSimulator, tmp_path: Path
 ) -> None:
     upstream = await simulator(Script(gap_s=0.1))
-    served = await serve(upstream.url, "--workers", "2", *ADMIN)
+    served = await serve(upstream.url, "--workers", "2", *ADMIN, env={"TMPDIR": str(tmp_path)})
     left = children(served)
     stream = asyncio.create_task(caller.stream(served.url, STREAM))
     await upstream.call(1)
-    served.process.send_signal(last)
+    assert len(directories(tmp_path)) == 1
+    served.process.send_signal(signal.SIGKILL)
     assert lint.check((await stream).body) == []
     await until(lambda: not any(map(runs, left)))
+    assert directories(tmp_path) == []
+
+
+async def test_its_temporary_directory_goes_with_it(serve: StartServe, tmp_path: Path) -> None:
+    served = await serve("http://127.0.0.1:1", "--workers", "2", *ADMIN, env={"TMPDIR": str(tmp_path)})
+    assert len(directories(tmp_path)) == 1
+    assert await asyncio.to_thread(served.end) == 0
+    assert directories(tmp_path) == []
+
+
+async def test_a_worker_that_hangs_is_said_killed_and_replaced_and_the_watchdog_rests_meanwhile(
+    serve: StartServe, simulator: StartSimulator, tmp_path: Path
+) -> None:
+    """OPS-1: the kernel gives its share of callers to it as before."""
+    (tmp_path / "sitecustomize.py").write_text(SLOW_FORK)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        env = {
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+            "WATCHDOG_USEC": "100000",
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+        }
+        served = await serve((await simulator()).url, "--workers", "3", *ADMIN, env=env)
+        turns_s: list[float] = []
+        hearing = asyncio.create_task(_hear(manager, turns_s))
+        before = children(served)
+        os.kill(before[2], signal.SIGSTOP)
+        at_s = time.monotonic()
+        answers: list[tuple[float, int, str]] = []
+        async with asyncio.timeout(40):
+            while not answers or answers[-1][1] != 200 or not any(status == 503 for _, status, _ in answers):
+                answers.append((time.monotonic() - at_s, *await admin(served, "/readyz")))
+                await asyncio.sleep(0.02)
+        hearing.cancel()
+        for answer in await asyncio.gather(*(caller.ask(served.url, caller.call()) for _ in range(30))):
+            assert answer.status == 200
+        now = children(served)
+        assert await asyncio.to_thread(served.end) == 0
+    (hung,) = (orjson.loads(line) for line in served.output.splitlines() if '"process_hung"' in line)
+    assert (hung["number"], hung["pid"]) == (2, before[2])
+    assert SILENT_S <= hung["silent_s"] < SILENT_S + 2
+    assert len(now) == 4
+    assert not runs(before[2])
+    refused = [(when_s, text) for when_s, status, text in answers if status == 503]
+    assert {text for _, text in refused} == {'{"ready": false, "reasons": ["worker 2 does not answer"]}'}
+    assert refused[0][0] > SILENT_S - BEAT_EVERY_S - 0.1
+    turns_s = [turn_s - at_s for turn_s in turns_s]
+    gaps = {after - before: before for before, after in itertools.pairwise(turns_s)}
+    assert max(gaps) > 0.4
+    assert gaps[max(gaps)] > SILENT_S - BEAT_EVERY_S - 1
+
+
+async def _hear(manager: socket.socket, turns_s: list[float]) -> None:
+    """Note when a service manager is told that all turn."""
+    while True:
+        if await asyncio.get_running_loop().sock_recv(manager, 4096) == b"WATCHDOG=1":
+            turns_s.append(time.monotonic())
+
+
+async def test_a_worker_that_hangs_does_not_hold_up_the_end(serve: StartServe, simulator: StartSimulator) -> None:
+    """OPS-2: whatever a worker does, all is gone within `drain_delay` + `drain_timeout` + 5 s."""
+    drain = ("--drain-delay", "0.5", "--drain-timeout", "0.5")
+    upstream = await simulator(Script(endless=True, gap_s=0.05))
+    served = await serve(upstream.url, "--workers", "2", *ADMIN, *drain)
+    streams = [asyncio.create_task(caller.stream(served.url, STREAM)) for _ in range(6)]
+    await upstream.call(6)
+    stopped = children(served)
+    os.kill(stopped[-1], signal.SIGSTOP)
+    at_s = time.monotonic()
+    served.process.terminate()
+    assert await asyncio.to_thread(served.process.wait, 15) == 1
+    assert time.monotonic() - at_s < 6
+    assert not any(map(runs, stopped))
+    assert '"process_killed"' in served.output
+    ends = await asyncio.gather(*streams, return_exceptions=True)
+    told = [end for end in ends if isinstance(end, caller.Answer) and b":HTTP_STATUS/503" in end.body]
+    assert len(told) >= 1
+
+
+async def test_the_admin_process_that_hangs_does_not_either(serve: StartServe) -> None:
+    served = await serve("http://127.0.0.1:1", "--workers", "2", *ADMIN, "--drain-timeout", "0")
+    os.kill(children(served)[0], signal.SIGSTOP)
+    at_s = time.monotonic()
+    served.process.terminate()
+    assert await asyncio.to_thread(served.process.wait, 15) == 0
+    assert time.monotonic() - at_s < 5
+
+
+async def test_a_worker_that_dies_young_is_replaced_later_each_time(serve: StartServe) -> None:
+    served = await serve("http://127.0.0.1:1", "--workers", "2", *ADMIN)
+
+    def waits() -> list[float]:
+        died = (line for line in served.output.splitlines() if '"process_died"' in line)
+        return [orjson.loads(line)["next_in_s"] for line in died]
+
+    for count in range(1, 4):
+        await until(lambda: len(children(served)) == 3)
+        os.kill(children(served)[-1], signal.SIGKILL)
+        await until(lambda count=count: len(waits()) == count)
+    assert waits() == [1.0, 2.0, 4.0]
+    assert await asyncio.to_thread(served.end) == 0
+
+
+async def test_ctrl_c_reaches_each_process_once(serve: StartServe, simulator: StartSimulator) -> None:
+    """OPS-2: a terminal sends it to the whole process group; twice would be the cut."""
+    upstream = await simulator(Script(gap_s=0.1))
+    served = await serve(upstream.url, "--workers", "2", *ADMIN)
+    streams = [asyncio.create_task(caller.stream(served.url, STREAM)) for _ in range(4)]
+    await upstream.call(4)
+    os.killpg(served.process.pid, signal.SIGINT)
+    for answer in await asyncio.gather(*streams):
+        assert lint.check(answer.body) == []
+    assert await asyncio.to_thread(served.process.wait, 10) == 0
+    assert '"cutting"' not in served.output
 
 
 def test_a_port_in_use_is_exit_3_whoever_would_have_served_it() -> None:

@@ -1,0 +1,82 @@
+"""Claims about what the admin process hears of workers, over real sockets, also those of the unwell."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from proxy.server import board
+from proxy.server.board import Heartbeats, Report, WorkerReports
+
+WELL: Report = {"process": 7, "reasons": [], "reading": {"calls": [(["ok"], [3.0])], "open": [([], [2.0])]}}
+
+
+@contextlib.asynccontextmanager
+async def answering(path: Path, wire: bytes) -> AsyncIterator[None]:
+    """A worker that says just this and then is gone."""
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(wire)
+        writer.close()
+
+    async with await asyncio.start_unix_server(answer, path):
+        yield
+
+
+def reports(tmp_path: Path, workers: int = 2) -> WorkerReports:
+    paths = {number: tmp_path / str(number) for number in range(1, workers + 1)}
+    return WorkerReports(paths, Heartbeats(workers + 1), frozenset({"calls"}))
+
+
+async def test_a_worker_that_serves_says_so_and_what_it_has_measured(tmp_path: Path) -> None:
+    asked = reports(tmp_path, 1)
+    async with board.serve_report(asked.sockets[1], lambda: {**WELL, "reasons": ["draining"]}):
+        assert await asked.reasons() == ["draining"]
+        assert await asked.readings() == [{"calls": {("ok",): [3.0]}, "open": {(): [2.0]}}, {}]
+
+
+@pytest.mark.parametrize("wire", [b"", b"{", orjson.dumps(WELL)[:-9], b"\xff"], ids=["none", "one byte", "half", "bad"])
+async def test_half_an_answer_is_none(tmp_path: Path, wire: bytes) -> None:
+    """Of a worker that dies while it answers; what it had counted before is counted on."""
+    asked = reports(tmp_path)
+    async with board.serve_report(asked.sockets[1], lambda: WELL):
+        async with board.serve_report(asked.sockets[2], lambda: WELL):
+            await asked.readings()
+        async with answering(asked.sockets[2], wire):
+            assert await asked.reasons() == []
+            _, half, _ = await asked.readings()
+            assert half == {"calls": {("ok",): [3.0]}}
+
+
+async def test_where_nobody_answers_nobody_serves(tmp_path: Path) -> None:
+    asked = reports(tmp_path)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(asked.sockets[1]))
+        silent.listen()
+        assert await asked.reasons() == ["no worker serves"]
+
+
+async def test_who_has_not_turned_for_ten_seconds_is_said_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is not there is no reason: the kernel gives it no callers."""
+    assert board.SILENT_S == 10
+    asked = reports(tmp_path, 3)
+    asked.heartbeats.beat(2)
+    async with board.serve_report(asked.sockets[1], lambda: WELL):
+        assert await asked.reasons() == []
+        monkeypatch.setattr(board, "SILENT_S", -1.0)
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(str(asked.sockets[2]))
+            silent.listen()
+            async with asyncio.timeout(board.ASK_S / 2):
+                assert await asked.reasons() == ["worker 2 does not answer"]
+                await asked.readings()
+        asked.heartbeats.forget(2)
+        assert await asked.reasons() == []
