@@ -6,7 +6,8 @@
     models = ["deepseek-v3", "deepseek-r1"]     # all, where it is not said; by any name callers may use
     limits = { concurrency = 8, rpm = 60 }      # those of `key_limits`, where it is not said
 
-Re-read when it changes; a new version that cannot be read leaves the old one in force. Source: spec KEY-1.
+Re-read when it changes; a new version that cannot be read leaves the old one in force, and so does one without any key
+for a while: it may be about to be written. Source: spec KEY-1.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from translators.catalogue import Catalogue
 log = structlog.get_logger()
 
 LOOK_EVERY_S: Final = 1.0
+# A file without keys is one that somebody writes anew, until it has been so for more looks than this.
+EMPTY_LOOKS: Final = 3
 # Enough digits to find a key by; what decides is all of them.
 INDEX_BYTES: Final = 8
 FINGERPRINT_DIGITS: Final = 12
@@ -43,8 +46,9 @@ FINGERPRINT_DIGITS: Final = 12
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Digest = Annotated[str, BeforeValidator(values.word), Field(pattern=r"^[0-9a-f]{64}$")]
 Model = Annotated[str, BeforeValidator(values.word), Field(min_length=1)]
-# What tells one version of a file from another.
-Version = tuple[int, int, int]
+# What tells one version of a file from another: times of its content and of its inode, inode, size. Who writes in place
+# and puts the former back (`cp -p`, `rsync -t --inplace`) cannot put back the latter.
+Version = tuple[int, int, int, int]
 
 
 class Row(BaseModel):
@@ -107,6 +111,7 @@ class Keyring:
         self._catalogue = catalogue
         self._version = _version(path)
         self._keys = read(path, catalogue)
+        self._empty_looks = 0
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -128,17 +133,36 @@ class Keyring:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Read the file again if it has changed; one that cannot be read is logged once and changes nothing."""
+        """Read the file again if it has changed; one that cannot be read, or is empty, is logged once and kept out."""
         version = _version(self._path)
-        if version == self._version:
-            return
-        self._version = version
+        if version != self._version:
+            self._version = version
+            await self._read()
+        elif self._empty_looks:
+            self._look_at_none()
+
+    async def _read(self) -> None:
+        self._empty_looks = 0
         try:
-            self._keys = await asyncio.to_thread(read, self._path, self._catalogue)
+            keys = await asyncio.to_thread(read, self._path, self._catalogue)
         except SettingsError as error:
             log.error("keys_kept", reason=error.lines, keys=len(self._keys))
+            return
+        if keys or not self._keys:
+            self._take(keys)
         else:
-            log.info("keys_read", keys=len(self._keys))
+            log.error("keys_kept", reason=(f"keys_file ({self._path}): holds no key",), keys=len(self._keys))
+            self._look_at_none()
+
+    def _look_at_none(self) -> None:
+        self._empty_looks += 1
+        if self._empty_looks > EMPTY_LOOKS:
+            self._empty_looks = 0
+            self._take({})
+
+    def _take(self, keys: Keys) -> None:
+        self._keys = keys
+        log.info("keys_read", keys=len(keys))
 
 
 @asynccontextmanager
@@ -205,4 +229,4 @@ def _version(path: Path) -> Version | None:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size

@@ -44,6 +44,19 @@ def write(path: Path, text: str | None) -> None:
     path.unlink() if text is None else path.write_text(text)
 
 
+def write_in_place(path: Path, text: str) -> None:
+    """Put another text of the same length into a file, and its time back."""
+    before = path.stat()
+    with path.open("r+") as file:
+        file.write(text)
+    times = (before.st_atime_ns, before.st_mtime_ns)
+    os.utime(path, ns=times)
+    # The kernel's clock for files ticks every few milliseconds.
+    while (after := path.stat()).st_ctime_ns == before.st_ctime_ns:
+        os.utime(path, ns=times)
+    assert (after.st_mtime_ns, after.st_ino, after.st_size) == (before.st_mtime_ns, before.st_ino, before.st_size)
+
+
 def refusal_of(held: keyring.Keyring, secret: str) -> faults.Fault:
     with pytest.raises(faults.Refusal) as refused:
         held.find(secret)
@@ -195,6 +208,43 @@ async def test_a_file_swapped_as_kubernetes_does_is_noticed(path: Path) -> None:
     os.rename(swapped, path)
     await held.refresh()
     assert held.find(OTHER)
+
+
+async def test_a_file_that_is_emptied_keeps_the_old_keys_for_three_looks(path: Path) -> None:
+    """KEY-1: an editor truncates, then writes; a shell's `>` too."""
+    held = ring(path, row())
+    with capture_logs() as logged:
+        write(path, "")
+        for _ in range(3):
+            await held.refresh()
+            assert held.find(SECRET)
+        await held.refresh()
+        assert refusal_of(held, SECRET) is faults.BAD_KEY
+        await held.refresh()
+    assert [(event["event"], event["keys"]) for event in logged] == [("keys_kept", 1), ("keys_read", 0)]
+    write(path, row())
+    await held.refresh()
+    assert held.find(SECRET)
+
+
+async def test_a_file_that_is_written_anew_is_never_taken_for_empty(path: Path) -> None:
+    """However long each step takes: looks that see the same begin anew with each step."""
+    held = ring(path, row())
+    for text, looks in (("", 3), (row()[:30], 5), ("# keys", 3), ("", 3), (row(OTHER, "team b"), 1)):
+        write(path, text)
+        for _ in range(looks):
+            await held.refresh()
+            assert len(held) == 1
+    assert held.find(OTHER)
+
+
+async def test_a_file_written_in_place_whose_time_and_size_are_put_back_is_read(path: Path) -> None:
+    """KEY-1: a key that was revoked by `cp -p` would go on."""
+    held = ring(path, row())
+    write_in_place(path, row(OTHER))
+    await held.refresh()
+    assert held.find(OTHER)
+    assert refusal_of(held, SECRET) is faults.BAD_KEY
 
 
 async def test_opened_keys_are_kept_fresh(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
