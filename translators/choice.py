@@ -194,7 +194,7 @@ class Choice:
         if self.phase is not Phase.CALLING and not self._step(Sight.CALL):
             return
         self._calls.add(index, call_id, name, arguments)
-        self.meter.markup(self._calls.tokens())
+        self.meter.markup(self._calls.tokens, self._calls.lead)
         self._show_calls(at_end=False)
 
     def finish(self, reason: Finish, reasoning: str = "", text: str = "") -> None:
@@ -325,7 +325,9 @@ class Choice:
             if reason is Finish.TOOL_CALLS:
                 self.finish_reason = Finish.STOP
         else:
-            self.meter.markup(self._calls.tokens_whole())
+            if not (self.cut or reason is Finish.LENGTH):
+                self._calls.end()
+            self.meter.markup(self._calls.tokens, self._calls.lead)
             # A call cut off by the limit is no call to make: it keeps `length`, so that nobody runs half its arguments.
             if reason is Finish.STOP or all(draft.is_whole() for draft in self._calls.drafts):
                 self.finish_reason = Finish.TOOL_CALLS

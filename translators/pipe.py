@@ -81,7 +81,7 @@ class Pipe:
     )
 
     def __init__(self, call: Call, terms: Terms, vocabulary: Vocabulary, tongue: Tongue) -> None:
-        tally = Tally(counts_chain=call.thinking)
+        tally = Tally(call.model.context_tokens, counts_chain=call.thinking)
         self.state = State.HELD
         self._terms = terms
         self._writer = tongue.writer(call, tally, request_id=terms.request_id, at_s=terms.at_s)
@@ -95,11 +95,9 @@ class Pipe:
         self._decoders = [Decoder(terms.event_limit) for _ in self._open_legs]
         self._readers = [self._reader(leg) for leg in self._open_legs]
 
-    def count_prompt(self, counted: int, learned: int) -> None:
-        """Say how long the prompt is, before the first packet: our count, and what was learned to add (spec USE-5)."""
-        tally = self.answer.tally
-        tally.counted_input = counted
-        tally.input = max(0, counted + learned)
+    def count_prompt(self, counted: int, learned: int, overhead: int = 0) -> None:
+        """Say how long the prompt is, before the first packet; see `Tally.count_prompt`."""
+        self.answer.tally.count_prompt(counted, learned, overhead)
 
     def feed(self, wire: bytes, leg: int = 0) -> bytes:
         """What upstream's bytes become; raises `Refusal` where they end the call before its first packet."""
@@ -148,7 +146,7 @@ class Pipe:
         choice = self.answer.served_by(leg)[0]
         choice.resume()
         self._decoders[leg] = Decoder(self._terms.event_limit)
-        self._readers[leg] = self._reader(leg, before=choice.meter.counted)
+        self._readers[leg] = self._reader(leg, before=choice.meter.counted, chain=choice.meter.reasoning)
         self._open_legs.add(leg)
 
     def fail(self, refusal: faults.Refusal) -> bytes:
@@ -176,7 +174,7 @@ class Pipe:
             basis=answer.basis,
             drift=answer.tally.drift,
             finish_reasons=tuple(one.finish_reason.value for one in answer.choices if one.finish_reason is not None),
-            figures=answer.tally.figures,
+            spent=answer.spent(),
         )
 
     def open(self) -> None:
@@ -225,8 +223,7 @@ class Pipe:
             return self._frames_out()
         if reader.done and not self._has_ended(leg):
             reader.conclude()
-        if reader.settled:
-            self.answer.settle(leg)
+        self.answer.reconcile(leg)
         for choice in served:
             self._writer.finish(choice)
         self._open_legs.discard(leg)
@@ -241,7 +238,7 @@ class Pipe:
             self.state = NEXT[self.state, Event.PACKET]
         return out
 
-    def _reader(self, leg: int, before: int = 0) -> Reader:
+    def _reader(self, leg: int, before: int = 0, chain: int | None = None) -> Reader:
         return Reader(
             self.answer.served_by(leg),
             self.answer.tally,
@@ -249,4 +246,5 @@ class Pipe:
             self._terms.failures,
             logprobs=self._logprobs,
             before=before,
+            chain=chain,
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from translators.choice import Rules
+from translators.deepseek import prompt
+from translators.dialogue import Template
 from translators.openai import failures
 from translators.openai.request import Order
 
@@ -21,6 +23,8 @@ class Terms(NamedTuple):
     event_limit:   bytes one upstream event may have
     answer_end:    tokens upstream counts for ending an answer, 0 or 1
     prefix:        text a JSON completion repeats before its own (llama.cpp, prefix completion)
+    template:      how the model writes tool calls
+    calls_opened:  whether the prompt holds what opens them (a forced `tool_choice`)
     """
 
     rules: Rules
@@ -32,12 +36,15 @@ class Terms(NamedTuple):
     event_limit: int = 16 << 20
     prefix: str = ""
     answer_end: int = 0
+    template: Template = "v4"
+    calls_opened: bool = False
 
 
 def agreed(order: Order, *, request_id: str, own_key: bool, at_s: float = 0.0, event_limit: int = 16 << 20) -> Terms:
     """The terms of an answer to `order`: what upstream does not do, we do."""
     call, decided = order.call, order.plan
     dialect, last = decided.dialect, call.messages[-1]
+    template = prompt.template_of(call.model, dialect.name)
     return Terms(
         rules=Rules(
             think_tags=dialect.think_in_content and call.thinking,
@@ -54,4 +61,6 @@ def agreed(order: Order, *, request_id: str, own_key: bool, at_s: float = 0.0, e
         at_s=at_s,
         event_limit=event_limit,
         prefix=last.content or "" if dialect.repeats_prefix and last.partial else "",
+        template=template,
+        calls_opened=prompt.opens_calls(call, template),
     )

@@ -7,18 +7,13 @@ of one call (deepseek-v4-flash, seen in the field).
 
 from __future__ import annotations
 
-from typing import Final
-
 import orjson
 
-from translators import tokens
+from translators.deepseek.call_counter import CallCounter, constant
+from translators.deepseek.markup import Markup
+from translators.deepseek.templates import LAYOUTS
 from translators.dialogue import Json, ToolCall
-from translators.tokens import Counter, Vocabulary
-
-# What the model writes around names, keys and values, in tokens (measured on recorded answers, tokenizer.md §4.3).
-FIRST_CALL: Final = 25
-NEXT_CALL: Final = 12
-ARGUMENT: Final = 14
+from translators.tokens import Vocabulary
 
 
 class Draft:
@@ -27,20 +22,19 @@ class Draft:
     arguments: JSON text so far, in pieces
     shown:     how many pieces the caller has seen; -1 before it has seen the call at all
     closed:    whole, and the caller has seen that: what may still come is blanks
+    counter:   what the model has written of it, in tokens
     """
 
-    __slots__ = ("_counter", "_name_tokens", "_vocabulary", "_whole", "arguments", "closed", "id", "name", "shown")
+    __slots__ = ("_whole", "arguments", "closed", "counter", "id", "name", "shown")
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, markup: Markup = LAYOUTS["v4"].calls) -> None:
         self.id = ""
         self.name = ""
         self.arguments: list[str] = []
         self.shown = -1
         self.closed = False
+        self.counter = CallCounter(markup, vocabulary)
         self._whole = False
-        self._name_tokens = 0
-        self._vocabulary = vocabulary
-        self._counter = Counter(vocabulary)
 
     def add(self, call_id: str, name: str, arguments: str) -> None:
         """Take one fragment; an id or name that is already known is a repetition, not a continuation."""
@@ -48,10 +42,10 @@ class Draft:
             self.id = self.id or call_id
         if name and not self.name:
             self.name = name
-            self._name_tokens = tokens.count(name, self._vocabulary)
+            self.counter.name(name)
         if arguments and not self.closed:
             self.arguments.append(arguments)
-            self._counter.add(arguments)
+            self.counter.add(arguments)
             self._whole = False
 
     @property
@@ -66,32 +60,34 @@ class Draft:
             self._whole = _object(self.text) is not None
         return self._whole
 
-    def tokens(self) -> int:
-        """Tokens of this call so far; its raw JSON stands in for keys and values until they can be told apart."""
-        return self._name_tokens + self._counter.total
-
-    def tokens_whole(self) -> int:
-        """Tokens of this call as the model wrote it: name, keys, values, and the markup of each argument."""
-        arguments = _object(self.text)
-        if arguments is None:
-            return self.tokens()
-        words = list(arguments)
-        words += [value if isinstance(value, str) else orjson.dumps(value).decode() for value in arguments.values()]
-        count = sum(tokens.count(word, self._vocabulary) for word in words)
-        return self._name_tokens + ARGUMENT * len(arguments) + count
-
 
 class Drafts:
-    """The calls of one choice, in the order they were begun."""
+    """The calls of one choice, in the order they were begun.
 
-    __slots__ = ("_by_id", "_by_index", "_fallback_id", "_vocabulary", "drafts")
+    lead:   the text that opens the calls, which may share a token with the answer before it; empty where there is none
+    tokens: all tool markup so far beyond that, in tokens
+    """
 
-    def __init__(self, vocabulary: Vocabulary, fallback_id: str) -> None:
+    __slots__ = ("_by_id", "_by_index", "_fallback_id", "_markup", "_opened", "_vocabulary", "drafts", "lead", "tokens")
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        fallback_id: str,
+        markup: Markup = LAYOUTS["v4"].calls,
+        *,
+        opened: bool = False,
+    ) -> None:
+        """Begin with no call; `opened` where the prompt holds what opens them (a forced `tool_choice`)."""
         self.drafts: list[Draft] = []
         self._by_index: dict[int, Draft] = {}
         self._by_id: dict[str, Draft] = {}
         self._fallback_id = fallback_id
+        self._markup = markup
+        self._opened = opened
         self._vocabulary = vocabulary
+        self.lead = ""
+        self.tokens = 0
 
     def add(self, index: int | None, call_id: str, name: str, arguments: str) -> None:
         """Take one fragment as upstream sent it; missing fields are empty, a missing index is None."""
@@ -103,7 +99,17 @@ class Drafts:
             self._by_index[index] = draft
         if call_id:
             self._by_id[call_id] = draft
+        before = draft.counter.total
         draft.add(call_id, name, arguments)
+        self.tokens += draft.counter.total - before
+
+    def end(self) -> None:
+        """The model has ended by itself: every call is over, and so is their block."""
+        for draft in self.drafts:
+            before = draft.counter.total
+            draft.counter.end()
+            self.tokens += draft.counter.total - before
+        self.tokens += constant(self._markup.close, self._vocabulary)
 
     def whole(self) -> tuple[ToolCall, ...]:
         """Every call as it stands."""
@@ -114,17 +120,6 @@ class Drafts:
     def id_of(self, position: int) -> str:
         """The call's id, or one made for it where upstream gave none: callers pair results by it."""
         return self.drafts[position].id or f"{self._fallback_id}_{position}"
-
-    def tokens(self) -> int:
-        """Tokens of all tool markup so far."""
-        return self._frame() + sum(draft.tokens() for draft in self.drafts)
-
-    def tokens_whole(self) -> int:
-        """Tokens of all tool markup once every call has ended."""
-        return self._frame() + sum(draft.tokens_whole() for draft in self.drafts)
-
-    def _frame(self) -> int:
-        return FIRST_CALL + NEXT_CALL * (len(self.drafts) - 1)
 
     def _find(self, index: int | None, call_id: str, name: str) -> Draft | None:
         if call_id and call_id in self._by_id:
@@ -139,7 +134,14 @@ class Drafts:
         return None if begins or not self.drafts else self.drafts[-1]
 
     def _begin(self) -> Draft:
-        draft = Draft(self._vocabulary)
+        if self.drafts:
+            self.tokens += constant(self._markup.between, self._vocabulary)
+        elif not self._opened:
+            first, *others = self._markup.opening
+            self.lead = first if isinstance(first, str) else ""
+            self.tokens += constant(others if self.lead else self._markup.opening, self._vocabulary)
+        draft = Draft(self._vocabulary, self._markup)
+        self.tokens += draft.counter.total
         self.drafts.append(draft)
         return draft
 

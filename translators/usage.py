@@ -6,6 +6,8 @@ remembers between calls how far a server's prompt template is from ours. Source:
 
 from __future__ import annotations
 
+from collections import Counter as Counted
+from collections import deque
 from collections.abc import Hashable
 from typing import Final, Literal, NamedTuple
 
@@ -17,12 +19,14 @@ Basis = Literal["upstream_final", "upstream_last", "counted", "none"]
 # From weak to strong.
 BASES: Final[tuple[Basis, ...]] = ("none", "counted", "upstream_last", "upstream_final")
 
-# A first difference beyond this many tokens is no chat template but another vocabulary (the largest seen is 92).
-PLAUSIBLE_DIFFERENCE = 256
-# While upstream's own figure stands, whatever we count is below it.
-_SILENCED = -(1 << 62)
-# A difference that changes from call to call is still a rounding matter below this share of the prompt.
-STABLE_SHARE = 0.05
+# A difference beyond this many tokens is no chat template but another vocabulary (the largest seen is 92).
+PLAUSIBLE_DIFFERENCE: Final = 128
+# Differences that are remembered of one kind of call: the commonest of so many is believed.
+REMEMBERED: Final = 5
+# Stands for our count while upstream's own figure does: whatever we count is below it.
+_REPORTED: Final = -(1 << 62)
+# Where no window is known, any whole number is a figure.
+_NO_WINDOW: Final = 1 << 62
 
 
 # Tokens that a packet says were generated so far, and how many of them were the chain of thought.
@@ -30,7 +34,7 @@ Said = tuple[int, int]
 
 
 class Figures(NamedTuple):
-    """Usage as upstream reports it, each figure a sane whole number or None where it is missing."""
+    """Usage as upstream reports it, each figure a whole number or None where it is missing."""
 
     input: int | None = None
     output: int | None = None
@@ -41,13 +45,26 @@ class Figures(NamedTuple):
 class Meter:
     """Counts one choice as it grows: chain of thought, its closing tag, answer, tool markup.
 
-    output:    tokens generated so far, as the next packet says it; never falls while the answer streams
+    output:    tokens generated so far, as the next packet says it; never falls before the last word
     reasoning: tokens of the visible chain of thought so far
     chain_end:  tokens the server counts for closing a chain, 1 for `</think>` where the call thinks, else 0
     answer_end: tokens it counts for ending an answer by itself, 1 where the end-of-sentence token is counted, else 0
     """
 
-    __slots__ = ("_answer", "_answer_end", "_base", "_chain", "_chain_end", "_markup", "_shift", "output", "reasoning")
+    __slots__ = (
+        "_answer",
+        "_answer_end",
+        "_base",
+        "_chain",
+        "_chain_end",
+        "_lead",
+        "_lead_tokens",
+        "_least",
+        "_markup",
+        "_offset",
+        "output",
+        "reasoning",
+    )
 
     def __init__(self, vocabulary: Vocabulary, chain_end: int, answer_end: int = 0) -> None:
         self._chain = Counter(vocabulary)
@@ -55,14 +72,17 @@ class Meter:
         self._chain_end = chain_end
         self._answer_end = answer_end
         self._base = 0
+        self._lead = ""
+        self._lead_tokens = 0
+        self._least = 0
         self._markup = 0
-        self._shift = 0
+        self._offset = 0
         self.output = 0
         self.reasoning = 0
 
     def think(self, *texts: str) -> list[Said]:
         """Count pieces of the chain of thought; what the packet of each says."""
-        output, more = self.output, self._answer.total + self._markup + self._shift
+        output, more = self.output, self._answer.total + self._markup + self._offset
         said = []
         for chain in self._chain.add_each(texts):
             if chain + more > output:  # noqa: PLR1730 - `max` is one call more for every delta
@@ -76,16 +96,16 @@ class Meter:
         """The chain is over, even an empty one: the server counts the tag that closes it, once."""
         self._base += self._chain_end
         self._chain_end = 0
-        self._raise_to(self.counted + self._shift)
+        self._raise_to(self.counted + self._offset)
 
     def end(self) -> None:
         """The answer has ended by itself, not by a limit and not by us."""
         self._base += self._answer_end
-        self._raise_to(self.counted + self._shift)
+        self._raise_to(self.counted + self._offset)
 
     def answer(self, *texts: str) -> list[Said]:
         """Count pieces of the answer; what the packet of each says."""
-        output, more, chain = self.output, self._base + self._markup + self._shift, self.reasoning
+        output, more, chain = self.output, self._base + self._markup + self._offset, self.reasoning
         said = []
         for total in self._answer.add_each(texts):
             if total + more > output:  # noqa: PLR1730 - as above
@@ -94,10 +114,13 @@ class Meter:
         self.output = output
         return said
 
-    def markup(self, count: int) -> None:
-        """All tool markup so far is `count` tokens."""
-        self._markup = count
-        self._raise_to(self.counted + self._shift)
+    def markup(self, count: int, lead: str = "") -> None:
+        """All tool markup so far is `count` tokens behind `lead`, a text that may share a token with the answer."""
+        if lead and not self._lead:
+            self._lead = lead
+            self._lead_tokens = self._tokens_behind_the_answer()
+        self._markup = self._lead_tokens + count
+        self._raise_to(self.counted + self._offset)
 
     @property
     def said(self) -> Said:
@@ -117,61 +140,172 @@ class Meter:
         """How many leading characters of `text` the chain can take within `limit` tokens (spec OUT-9)."""
         return self._chain.fits(text, limit)
 
-    def hear(self, output: int) -> None:
-        """Upstream says `output` of the text that is about to be counted: its packets show that figure (spec USE-3)."""
-        self._shift = _SILENCED
-        self._raise_to(output)
+    def expect(self, reported: int) -> None:
+        """Upstream says `reported` of text that is about to be counted: its packets say that figure (spec USE-3)."""
+        self._least = reported
+        self._offset = _REPORTED
+        self._raise_to(reported)
 
-    def follow(self, output: int) -> None:
+    def resume_from(self, reported: int) -> None:
         """That text is counted: go on from upstream's figure, without falling (spec USE-3)."""
-        self._shift = output - self.counted
+        self._offset = reported - self.counted
 
-    def settle(self, output: int) -> None:
-        """Upstream's last word; it alone may correct a count downward (spec USE-3)."""
+    def correct(self, output: int) -> None:
+        """Upstream's last word; it may be below what was said (spec USE-3)."""
         self.output = output
+
+    def conclude(self) -> None:
+        """The text is complete and upstream has no word on it: the last packet says the exact count."""
+        self.output = self.exact
+
+    @property
+    def exact(self) -> int:
+        """The text encoded at one go, which may be below what was said on the way (spec USE-2).
+
+        Deltas that are not token-aligned are more tokens one by one than together. A running figure of upstream's goes
+        on to count: no text is less than what it said of a part.
+        """
+        counted = self.counted - self._lead_tokens + self._tokens_behind_the_answer()
+        return counted if self._offset == _REPORTED else max(self._least, counted + self._offset)
+
+    def _tokens_behind_the_answer(self) -> int:
+        return self._answer.fork().add(self._lead) - self._answer.total if self._lead else 0
 
     def _raise_to(self, output: int) -> None:
         self.output = max(self.output, output)
 
 
+class Upstream:
+    """One upstream call, and what it tells of its tokens.
+
+    leg:      which of the caller's choices it serves, by their number; 0 where it serves all
+    before:   tokens an earlier upstream call has generated of the same choice, which this one goes on with (spec OUT-9)
+    chain:    tokens of the chain of thought that is in its prompt for that; None where it is no second call
+    figures:  what it told, as far as it is believed; a later report replaces, it is never added (spec USE-3)
+    is_final: whether its output is of the whole answer: told when nothing more could come
+    """
+
+    __slots__ = ("_most_output", "_tally", "before", "chain", "figures", "is_final", "leg")
+
+    def __init__(self, tally: Tally, leg: int, choices: int, before: int, chain: int | None) -> None:
+        self._tally = tally
+        self._most_output = tally.window * choices
+        self.leg = leg
+        self.before = before
+        self.chain = chain
+        self.figures = Figures()
+        self.is_final = False
+
+    def report(self, told: Figures, *, final: bool, of_one: bool = False) -> Figures:
+        """Take what it says; what of that is believed, its output with what was generated before.
+
+        While the answer goes on a zero says that nothing is known yet; at the end it is a figure. Beyond the model's
+        window there is none (spec USE-3). What is not said, or not believed, stays as it was.
+        final:  whether nothing more can come
+        of_one: whether the output is that of one choice of several, which says nothing of the whole
+        """
+        least, window = 0 if final else 1, self._tally.window
+        prompt = _within(told.input, least, window)
+        output = _within(told.output, least, window if of_one else self._most_output)
+        # Where it names no prompt at all, the one we count stands for it.
+        known = self._tally.input if told.input is None else prompt
+        cached = None if known is None or told.cached is None else min(told.cached, known)
+        reasoning = None if output is None or told.reasoning is None else min(told.reasoning, output)
+        before = self.figures
+        self.figures = Figures(
+            before.input if prompt is None else prompt,
+            before.output if output is None or of_one else output,
+            before.reasoning if reasoning is None or of_one else reasoning,
+            before.cached if cached is None else cached,
+        )
+        self.is_final = final and output is not None
+        if self.chain is None:
+            self._tally.take(told.input if final else prompt, prompt, cached)
+        return Figures(prompt, None if output is None else self.before + output, reasoning, cached)
+
+    @property
+    def basis(self) -> Basis:
+        """Whose its figures are, at the weaker of prompt and answer (spec MET-3)."""
+        if self.figures.input is None or self.figures.output is None:
+            return "counted"
+        return "upstream_final" if self.is_final else "upstream_last"
+
+
+class Spent(NamedTuple):
+    """What one upstream call has used, as far as is known: figures of the journal (spec MET-3).
+
+    leg:        which of the caller's choices it served, by their number; 0 where it served all
+    prompt:     tokens of its prompt
+    cached:     those read from a cache; None where upstream did not tell
+    completion: tokens it generated, chain and tool markup included
+    reasoning:  those of its chain; None where the call does not think
+    basis:      whose figures these are, the weaker of prompt's and completion's
+    end:        how each of its choices ended: DashScope's word, `cut` where we ended it, `budget` where its chain was
+                gone on with in another call, None where it had not ended
+    """
+
+    leg: int
+    prompt: int
+    cached: int | None
+    completion: int
+    reasoning: int | None
+    basis: Basis
+    end: tuple[str | None, ...]
+
+
 class Tally:
     """What the choices of one call share: the prompt, and upstream's figures as they come.
 
-    input:         prompt tokens, counted (and shifted by what was learned) until upstream tells
+    window:        tokens the model's context holds: no figure is beyond (spec USE-3)
+    input:         prompt tokens, counted (and moved by what was learned) until upstream tells
     counted_input: prompt tokens by our own count alone
     cached:        prompt tokens upstream read from its cache; None until it tells
     counts_chain:  whether usage names the tokens of the chain: where the call thinks, or once a chain has come
-    figures:       the last figures of each upstream call; a later report replaces, it is never added (spec USE-3)
+    told_input:    prompt tokens upstream told, at the end believed or not; None until it tells
+    upstream:      its upstream calls, in the order they were begun
     """
 
-    __slots__ = ("cached", "counted_input", "counts_chain", "figures", "input")
+    __slots__ = ("cached", "counted_input", "counts_chain", "input", "told_input", "upstream", "window")
 
-    def __init__(self, *, counts_chain: bool = False) -> None:
+    def __init__(self, window: int = _NO_WINDOW, *, counts_chain: bool = False) -> None:
+        self.window = window
         self.counts_chain = counts_chain
         self.input = 0
         self.counted_input = 0
         self.cached: int | None = None
-        self.figures: dict[int, Figures] = {}
+        self.told_input: int | None = None
+        self.upstream: list[Upstream] = []
 
-    def report(self, leg: int, figures: Figures) -> None:
-        """Take what one upstream call said; what it leaves out stays as it was."""
-        before = self.figures.get(leg, Figures())
-        self.figures[leg] = Figures(
-            before.input if figures.input is None else figures.input,
-            before.output if figures.output is None else figures.output,
-            before.reasoning if figures.reasoning is None else figures.reasoning,
-            before.cached if figures.cached is None else figures.cached,
-        )
-        if figures.input is not None:
-            self.input = figures.input
-        if figures.cached is not None:
-            self.cached = figures.cached
+    def count_prompt(self, counted: int, learned: int, overhead: int) -> None:
+        """Our count of the prompt, and what was learned to add (spec USE-5).
+
+        overhead: tokens of it that are the template's own; the texts themselves are there under any template
+        """
+        self.counted_input = counted
+        self.input = counted + learned if learned >= -overhead else counted
+
+    def begin(self, leg: int, choices: int = 1, *, before: int = 0, chain: int | None = None) -> Upstream:
+        """Another upstream call is made; see `Upstream` for what it is told of an earlier one."""
+        self.upstream.append(Upstream(self, leg, choices, before, chain))
+        return self.upstream[-1]
+
+    def latest(self, leg: int) -> Upstream:
+        """The upstream call that serves these choices now."""
+        return next(one for one in reversed(self.upstream) if one.leg == leg)
+
+    def take(self, told: int | None, prompt: int | None, cached: int | None) -> None:
+        """Take what upstream says of the caller's prompt, and what of that is believed."""
+        if told is not None:
+            self.told_input = told
+        if prompt is not None:
+            self.input = prompt
+        if cached is not None:
+            self.cached = cached
 
     @property
     def drift(self) -> int | None:
-        """Upstream's prompt tokens less our own count; None where upstream told nothing."""
-        told = self.figures.get(0)
-        return None if told is None or told.input is None else told.input - self.counted_input
+        """How far upstream's prompt is from our own count, in tokens, for the record (spec USE-5)."""
+        return None if self.told_input is None else self.told_input - self.counted_input
 
     def of(self, meter: Meter) -> Usage:
         """The usage of one choice as its next packet says it."""
@@ -187,28 +321,29 @@ def reasoning_of(figures: Figures, counted: int) -> int:
 class Offsets:
     """Differences between a server's prompt count and ours, by kind of call (spec USE-5).
 
-    A server-side template moves without notice by a constant: one answer of a kind is enough to follow it. A difference
-    that will not stay the same comes from another vocabulary or another template family, and is forgotten.
+    A template differs by a constant, and moves without notice: of the last few differences the commonest is applied,
+    of equally common ones the latest. What is larger than any template comes from another vocabulary, or from what
+    grows with the prompt, and teaches nothing; nor does a prompt of 0 tokens, which is no figure.
     """
 
-    __slots__ = ("_last", "_trusted")
+    __slots__ = ("_seen",)
 
     def __init__(self) -> None:
-        self._last: dict[Hashable, int] = {}
-        self._trusted: dict[Hashable, int] = {}
+        self._seen: dict[Hashable, deque[int]] = {}
 
     def get(self, kind: Hashable) -> int:
         """What to add to our count of a prompt of this kind, in tokens."""
-        return self._trusted.get(kind, 0)
+        seen = self._seen.get(kind, ())
+        # `max` keeps the first of equals.
+        return max(reversed(seen), key=Counted(seen).__getitem__) if seen else 0
 
     def learn(self, kind: Hashable, counted: int, reported: int) -> int:
         """Remember how far `counted` was from `reported`; returns the difference, for the record."""
         difference = reported - counted
-        last = self._last.get(kind)
-        self._last[kind] = difference
-        first_and_plausible = last is None and abs(difference) <= PLAUSIBLE_DIFFERENCE
-        if first_and_plausible or difference == last or abs(difference) <= counted * STABLE_SHARE:
-            self._trusted[kind] = difference
-        else:
-            self._trusted.pop(kind, None)
+        if reported and abs(difference) <= PLAUSIBLE_DIFFERENCE:
+            self._seen.setdefault(kind, deque(maxlen=REMEMBERED)).append(difference)
         return difference
+
+
+def _within(figure: int | None, least: int, most: int) -> int | None:
+    return figure if figure is not None and least <= figure <= most else None

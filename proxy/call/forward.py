@@ -167,6 +167,6 @@ class Forwarding:
     def _learn(self) -> None:
         """Remember how far our count of the prompt was from upstream's."""
         tally = self.pipe.answer.tally
-        reported = tally.figures.get(0)
-        if reported is not None and reported.input is not None:
-            self.gateway.offsets.learn(self.kind, tally.counted_input, reported.input)
+        reported = tally.upstream[0].figures.input
+        if reported is not None:
+            self.gateway.offsets.learn(self.kind, tally.counted_input, reported)

@@ -105,7 +105,8 @@ async def _prepared(
         event_limit=int(gateway.settings.max_event_bytes),
     )
     exchange.pipe = pipe = Pipe(call, terms, gateway.vocabulary, request.tongue)
-    count.tell(lambda tokens: pipe.count_prompt(tokens, gateway.offsets.get(kind)))
+    overhead = prompt.overhead(order.prompt, gateway.vocabulary)
+    count.tell(lambda tokens: pipe.count_prompt(tokens, gateway.offsets.get(kind), overhead))
     exchange.books.entry = gateway.journal.open(exchange.books.opening)
     trace = exchange.books.trace
     traced = trace_context.passed_on(request.headers) if trace is None else trace.onward(exchange.books.opening)

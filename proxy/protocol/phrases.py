@@ -67,6 +67,7 @@ FACTS: Final[Mapping[str, Words]] = {
     "budget": ("who holds a thinking budget", "谁来执行思考预算"),
     "sampling": ("sampling fields it has", "支持的采样字段"),
     "efforts": ("words for an effort (low, high, max)", "思考强度用词（low、high、max）"),
+    "efforts_v4": ("those words for V4 and later, where others", "V4 及以后的思考强度用词（若不同）"),
     "counts_chain": ("its `max_tokens` includes the chain", "其 `max_tokens` 含思维链"),
     "most_tokens": ("largest `max_tokens`", "`max_tokens` 最大值"),
     "most_choices": ("largest native `n`", "原生 `n` 最大值"),

@@ -93,7 +93,7 @@ def test_the_template_counted_with_is_that_of_the_model_which_serves() -> None:
     """upstream.md 0: deepseek-flash is V4.1, whatever the caller calls it."""
     shipped = rows()
     assert shipped["deepseek-v3.2"]["templates"] == {"deepseek": "v4.1"}
-    assert shipped["deepseek-v4-pro"]["templates"] == {"deepseek": "v4"}
+    assert shipped["deepseek-v4-pro"]["templates"] == {}
     assert rows(map=("deepseek-v4-pro=mine",))["deepseek-v4-pro"]["templates"] == {}
     assert rows(map=("deepseek-v3=deepseek-v4-pro",))["deepseek-v3"]["templates"]["deepseek"] == "v4"
     assert rows(map=("deepseek-v3=my-own",))["deepseek-v3"]["templates"] == {}

@@ -7,8 +7,9 @@ vendor's renderer writes them (`deepseek-recipe` 0.2.0). The tokens they spell a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from translators.dialogue import Tool
 
@@ -43,7 +44,36 @@ def _normalised(tool: Tool) -> str:
     """Name, description, parameters in this order and nothing else, whatever the caller sent."""
     function = tool.function
     description, parameters = function.get("description") or "", function.get("parameters") or {}
+    if function.get("strict") is True:
+        parameters = _strict(parameters or {"type": "object"})
     return _json({"name": tool.name, "description": description, "parameters": parameters})
+
+
+def _strict(schema: object) -> object:
+    """A schema of a strict tool as the vendor's renderer has it: keywords by type, in its order, the rest dropped.
+
+    Every property is required and nothing else allowed. What the renderer refuses stays as it is: so does upstream.
+    source: `deepseek-recipe` 0.2.0, run
+    """
+    if not isinstance(schema, dict):
+        return schema
+    kind = schema.get("type") or next((word for word in ("anyOf", "$ref") if word in schema), None)
+    keywords = STRICT_KEYWORDS.get(kind) if isinstance(kind, str) else None
+    if keywords is None:
+        return schema
+    properties = schema.get("properties")
+    properties = properties if isinstance(properties, dict) else {}
+    shown = {**schema, "properties": properties, "additionalProperties": False, "required": list(properties)}
+    return {word: _within(word, shown[word]) for word in keywords if shown.get(word) is not None}
+
+
+def _within(word: str, value: Any) -> object:
+    """What stands under a keyword: schemas by name, one schema, several, or plain data."""
+    if word in {"properties", "$def"} and isinstance(value, dict):
+        return {name: _strict(schema) for name, schema in value.items()}
+    if word == "anyOf" and isinstance(value, list):
+        return [_strict(schema) for schema in value]
+    return _strict(value) if word == "items" else value
 
 
 def _described(tool: Tool) -> str:
@@ -54,6 +84,21 @@ def _described(tool: Tool) -> str:
 def _fenced(tool: Tool) -> str:
     return f"\n```json\n{_json({'type': 'function', 'function': tool.function})}\n```"
 
+
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_NUMBER = ("type", "description", "const", "default", *_BOUNDS)
+# What the renderer keeps of a strict tool's schema, by its type, in the order in which it writes it.
+STRICT_KEYWORDS: Mapping[str, tuple[str, ...]] = {
+    "object": ("type", "properties", "additionalProperties", "required", "description", "$def"),
+    "array": ("type", "items", "description"),
+    "string": ("type", "description", "pattern", "format", "enum"),
+    "number": _NUMBER,
+    "integer": _NUMBER,
+    "boolean": ("type", "description"),
+    "null": ("type", "description"),
+    "anyOf": ("anyOf", "description"),
+    "$ref": ("$ref",),
+}
 
 # The template that vLLM and SGLang ship for tool calls of V3 and R1; no recorded count has confirmed it.
 V3_TOOLS = Tools(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from translators import tokens
 from translators.deepseek import instructions
 from translators.deepseek.markup import Piece, Special, pieces
-from translators.deepseek.templates import LAYOUTS, Before, Layout
+from translators.deepseek.templates import Before, Layout, layout
 from translators.dialogue import Call, Effort, Message, Model, Template, Tool, ToolCall
 from translators.tokens import Vocabulary
 
@@ -23,11 +23,13 @@ class Prompt(NamedTuple):
 
     specials: special tokens, one each
     texts:    what stands between them, to be encoded as plain text whatever it spells
+    fixed:    those parts of the texts that are the template's own words, whoever calls
     source:   spec USE-1; tokenizer.md 4.1
     """
 
     specials: int
     texts: tuple[str, ...]
+    fixed: tuple[str, ...] = ()
 
 
 def length(rendered_prompt: Prompt, vocabulary: Vocabulary) -> int:
@@ -40,9 +42,15 @@ def template_of(model: Model, dialect: str) -> Template:
     return model.templates.get(dialect, model.template)
 
 
-def parts(call: Call, template: Template, effort: Effort | None = None) -> Prompt:
+def parts(call: Call, template: Template, effort: Effort | None = None, dialect: str = "") -> Prompt:
     """Take apart the prompt of `call`, which is to be the call as upstream sees it (`messages.seen`)."""
-    return _counted(rendered(call, template, effort))
+    counted = _counted(rendered(call, template, effort, dialect))
+    return counted._replace(fixed=tuple(_fixed(call, layout(template, dialect), effort)))
+
+
+def overhead(rendered_prompt: Prompt, vocabulary: Vocabulary) -> int:
+    """How many of its tokens are the template's own: what an offset can take away at most (spec USE-5)."""
+    return rendered_prompt.specials + sum(map(vocabulary.length, rendered_prompt.fixed))
 
 
 def markup(calls: Sequence[ToolCall], template: Template, *, after: str = "", opened: bool = False) -> Prompt:
@@ -51,9 +59,13 @@ def markup(calls: Sequence[ToolCall], template: Template, *, after: str = "", op
     after:  the answer before them, or its end, for the two are encoded together
     opened: whether a forced `tool_choice` had put the opening into the prompt
     """
-    layout = LAYOUTS[template]
-    written = layout.calls(calls)
-    return _counted([after, *(written[len(layout.forced) :] if opened else written)])
+    row = layout(template)
+    return _counted([after, *row.calls.write(calls, opened=opened and row.opens_forced)])
+
+
+def opens_calls(call: Call, template: Template) -> bool:
+    """Whether a forced `tool_choice` has put what opens the calls into the prompt."""
+    return layout(template).opens_forced and is_forced(call)
 
 
 def offset_key(call: Call, upstream_model: str, effort: Effort | None = None) -> Hashable:
@@ -64,28 +76,30 @@ def offset_key(call: Call, upstream_model: str, effort: Effort | None = None) ->
     return (upstream_model, thinking, has_system, bool(_offered(call)), is_forced(call), json_mode)
 
 
-def rendered(call: Call, template: Template, effort: Effort | None = None) -> list[Piece]:
-    """Lay `call` out as `template` does."""
-    layout = LAYOUTS[template]
-    out: list[Piece] = [Special.BOS, *_head(call, layout, effort)]
+def rendered(call: Call, template: Template, effort: Effort | None = None, dialect: str = "") -> list[Piece]:
+    """Lay `call` out as `template` does where `dialect` is spoken."""
+    row = layout(template, dialect)
+    out: list[Piece] = [Special.BOS, *_head(call, row, effort)]
     before: Before = "user"
-    turns = list(_turns(call.messages, layout))
+    turns = list(_turns(call.messages, row))
     asked_last = max((index for index, turn in enumerate(turns) if turn[0].role == "user"), default=-1)
     for index, turn in enumerate(turns):
         match turn[0].role:
             case "system":
-                out += [Special.SYSTEM, turn[0].content or ""]
+                out += [*((Special.SYSTEM,) if row.systems == "marked" else ()), turn[0].content or ""]
             case "assistant":
-                kept = call.thinking and _keeps_chain(turn[0], index > asked_last, call, layout)
-                out += _assistant(turn[0], layout.opening[before, kept], kept, layout)
+                kept = call.thinking and _keeps_chain(turn[0], index > asked_last, call, row)
+                out += _assistant(turn[0], () if row.opens_each else row.opening[before, kept], kept, row)
                 before = "user"
             case _:
-                out += _asked(turn, layout)
+                out += _asked(turn, row)
                 before = "tool" if turn[-1].role == "tool" else "user"
-    if not call.messages[-1].partial:
-        out += layout.opening[before, call.thinking]
-    if is_forced(call):
-        out += layout.forced
+                if row.opens_each:
+                    out += row.opening[before, call.thinking and index >= asked_last]
+    if not (row.opens_each or call.messages[-1].partial):
+        out += row.opening[before, call.thinking]
+    if opens_calls(call, template):
+        out += row.calls.opening
     return out
 
 
@@ -100,14 +114,34 @@ def _counted(rendering: Iterable[Piece]) -> Prompt:
     return Prompt(specials, tuple(text for text in texts if text))
 
 
-def _head(call: Call, layout: Layout, effort: Effort | None) -> list[Piece]:
+def _head(call: Call, row: Layout, effort: Effort | None) -> list[Piece]:
     """Everything before the first turn: preface, system messages, instructions for tools and format."""
-    marked = layout.system_marked and _leads_with_system(call)
-    system = _first_text(call) if layout.system_marked else _all_systems(call)
-    out: list[Piece] = [layout.prefaces.get(effort or "high", "") if call.thinking else "", system]
-    for index, section in enumerate(_sections(call, layout)):
-        out += ["\n\n" if index or system or layout.blank_first else "", *section]
-    return [Special.SYSTEM, *out] if layout.system_marked and (marked or any(out)) else out
+    system = _all_systems(call) if row.systems == "joined" else _first_text(call)
+    told: list[Piece] = []
+    for index, section in enumerate(_sections(call, row)):
+        parted = index or row.blank_first or system
+        told += ["\n\n" if parted else "", *section]
+    out = [_preface(call, row, effort), *([*told, system] if row.tools_first else [system, *told])]
+    if row.systems == "marked" and (_leads_with_system(call) or any(out)):
+        return [Special.SYSTEM, *out]
+    return out
+
+
+def _preface(call: Call, row: Layout, effort: Effort | None) -> str:
+    return row.prefaces.get(effort or "high", "") if call.thinking else ""
+
+
+def _fixed(call: Call, row: Layout, effort: Effort | None) -> Iterator[str]:
+    """The template's own words in a prompt; tools and schemas are the caller's."""
+    yield _preface(call, row, effort)
+    if _offered(call):
+        yield from (piece for piece in pieces(row.tools.lead + row.tools.close) if isinstance(piece, str))
+    if _wants(call, "json_object"):
+        yield row.json_mode
+
+
+def _wants(call: Call, kind: str) -> bool:
+    return call.response_format is not None and call.response_format.type == kind
 
 
 def _leads_with_system(call: Call) -> bool:
@@ -122,15 +156,15 @@ def _all_systems(call: Call) -> str:
     return "\n\n".join(message.content for message in call.messages if message.role == "system" and message.content)
 
 
-def _sections(call: Call, layout: Layout) -> Iterator[list[Piece]]:
+def _sections(call: Call, row: Layout) -> Iterator[list[Piece]]:
     if tools := _offered(call):
-        schemas = "\n".join(layout.tools.schema(tool) for tool in tools)
-        yield [*pieces(layout.tools.lead), schemas, *pieces(layout.tools.close)]
-    wanted = call.response_format
-    if wanted is not None and wanted.type == "json_object" and layout.json_mode:
-        yield [layout.json_mode]
-    if wanted is not None and wanted.type == "json_schema" and layout.json_mode:
-        yield [instructions.schema((wanted.schema or {}).get("schema", {}))]
+        schemas = "\n".join(row.tools.schema(tool) for tool in tools)
+        yield [*pieces(row.tools.lead), schemas, *pieces(row.tools.close)]
+    if _wants(call, "json_object") and row.json_mode:
+        yield [row.json_mode]
+    if _wants(call, "json_schema") and row.json_mode:
+        wanted = call.response_format
+        yield [instructions.schema(((wanted.schema if wanted else None) or {}).get("schema", {}))]
 
 
 def _offered(call: Call) -> tuple[Tool, ...]:
@@ -145,51 +179,51 @@ def is_forced(call: Call) -> bool:
     return asked and bool(call.tools) and not call.thinking
 
 
-def _turns(messages: Sequence[Message], layout: Layout) -> Iterator[Sequence[Message]]:
+def _turns(messages: Sequence[Message], row: Layout) -> Iterator[Sequence[Message]]:
     """Messages as the template groups them; system messages that the head has taken are left out."""
     turn: list[Message] = []
     for index, message in enumerate(messages):
-        if message.role == "system" and (index == 0 or not layout.system_marked):
+        if message.role == "system" and (index == 0 or row.systems == "joined"):
             continue
-        if turn and not _joins(turn[-1], message, layout):
+        if turn and not _joins(turn[-1], message, row):
             yield turn
             turn = []
         turn.append(message)
     yield turn
 
 
-def _joins(last: Message, message: Message, layout: Layout) -> bool:
-    if layout.one_user_turn:
+def _joins(last: Message, message: Message, row: Layout) -> bool:
+    if row.one_user_turn:
         return {last.role, message.role} <= {"user", "tool"}
     return last.role == message.role == "tool"
 
 
-def _keeps_chain(message: Message, since_user: bool, call: Call, layout: Layout) -> bool:
-    if layout.keeps == "since_user":
+def _keeps_chain(message: Message, since_user: bool, call: Call, row: Layout) -> bool:
+    if row.keeps == "since_user":
         return since_user
-    return layout.keeps == "beside_tools" and (message.partial or bool(_offered(call)))
+    return row.keeps == "beside_tools" and (message.partial or bool(_offered(call)))
 
 
-def _assistant(message: Message, opening: Sequence[Piece], kept: bool, layout: Layout) -> list[Piece]:
+def _assistant(message: Message, opening: Sequence[Piece], kept: bool, row: Layout) -> list[Piece]:
     chain: list[Piece] = [message.reasoning or "", Special.THOUGHT] if kept else []
-    calls = layout.calls(message.tool_calls) if message.tool_calls else []
+    calls = row.calls.write(message.tool_calls) if message.tool_calls else []
     return [*opening, *chain, message.content or "", *calls, *([] if message.partial else [Special.EOS])]
 
 
-def _asked(turn: Sequence[Message], layout: Layout) -> list[Piece]:
+def _asked(turn: Sequence[Message], row: Layout) -> list[Piece]:
     """A turn of the user's, tool results being the user's where the template has it so."""
-    if not layout.one_user_turn and turn[0].role == "tool":
-        out: list[Piece] = [*layout.results.open]
+    if not row.one_user_turn and turn[0].role == "tool":
+        out: list[Piece] = [*row.results.open]
         for index, message in enumerate(turn):
-            out += [layout.results.between if index else "", *_result(message, layout)]
-        return [*out, *layout.results.close]
+            out += [row.results.between if index else "", *_result(message, row)]
+        return [*out, *row.results.close]
     out = [Special.USER]
     for index, message in enumerate(turn):
-        said: list[Piece] = _result(message, layout) if message.role == "tool" else [message.content or ""]
+        said: list[Piece] = _result(message, row) if message.role == "tool" else [message.content or ""]
         out += ["\n\n" if index else "", *said]
     return out
 
 
-def _result(message: Message, layout: Layout) -> list[Piece]:
-    opening, closing = layout.results.each
+def _result(message: Message, row: Layout) -> list[Piece]:
+    opening, closing = row.results.each
     return [opening, message.content or "", closing]

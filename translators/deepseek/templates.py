@@ -7,12 +7,12 @@ renderer writes them (`deepseek-recipe` 0.2.0).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from translators.deepseek import instructions
 from translators.deepseek.instructions import Tools
-from translators.deepseek.markup import Piece, Special, Writer, dsml, dsml_opening, tokens
+from translators.deepseek.markup import Markup, Piece, Special, dsml, tokens
 from translators.dialogue import Effort, Template
 
 Before = Literal["user", "tool"]
@@ -44,25 +44,29 @@ class Layout:
     calls:         how a turn's tool calls are written
     tools:         the instruction for tools
     results:       how tool results are written
-    forced:        what a forced `tool_choice` adds to the prompt
+    opens_forced:  whether a forced `tool_choice` puts the opening of the calls into the prompt
     prefaces:      what an effort puts before everything in a thinking call; high where none is said
     json_mode:     the instruction of JSON mode; "" where the server says nothing
     one_user_turn: whether user messages and tool results that follow each other share a turn
-    system_marked: whether system messages stand in place, each behind a token; else they are joined in front
+    opens_each:    whether every user message and block of results is followed by the opening, answered or not
+    systems:       where system messages stand: joined in front; each in its place; each in its place behind a token
     blank_first:   whether a blank line leads the first instruction even where no system message is
+    tools_first:   whether the instructions stand before the first system message, not behind it
     """
 
     opening: Opening
     keeps: Literal["never", "since_user", "beside_tools"]
-    calls: Writer
+    calls: Markup
     tools: Tools
     results: Results
-    forced: tuple[Piece, ...] = ()
+    opens_forced: bool = False
     prefaces: Mapping[Effort, str] = field(default_factory=dict)
     json_mode: str = ""
     one_user_turn: bool = False
-    system_marked: bool = False
+    opens_each: bool = False
+    systems: Literal["joined", "in_place", "marked"] = "joined"
     blank_first: bool = False
+    tools_first: bool = False
 
 
 _A, _THINK, _THOUGHT = Special.ASSISTANT, Special.THINK, Special.THOUGHT
@@ -112,15 +116,16 @@ LAYOUTS: Mapping[Template, Layout] = {
         tools=instructions.V32_TOOLS,
         results=Results(("\n\n<function_results>",), ("\n<result>", "</result>"), close=("\n</function_results>",)),
         json_mode=instructions.JSON_MODE,
+        opens_each=True,
     ),
-    # The weights of April 2026, which engines still render so, and the service's own template until July.
+    # The weights of April 2026, which engines rendered so until August, and the service's own template until July.
     "v4-preview": Layout(
         opening=_V4_OPENING,
         keeps="beside_tools",
         calls=dsml("tool_calls", no_arguments="\n"),
         tools=instructions.V4_PREVIEW_TOOLS,
         results=_V4_RESULTS,
-        forced=tuple(dsml_opening("tool_calls")),
+        opens_forced=True,
         prefaces={"max": instructions.THOROUGH},
         json_mode=instructions.JSON_MODE,
         one_user_turn=True,
@@ -131,7 +136,7 @@ LAYOUTS: Mapping[Template, Layout] = {
         calls=dsml("tool_calls"),
         tools=instructions.V4_TOOLS,
         results=_V4_RESULTS,
-        forced=tuple(dsml_opening("tool_calls")),
+        opens_forced=True,
         prefaces={"high": instructions.THOROUGH, "max": instructions.RELENTLESS},
         json_mode=instructions.JSON_MODE,
         one_user_turn=True,
@@ -143,7 +148,7 @@ LAYOUTS: Mapping[Template, Layout] = {
         calls=dsml("calls", gap=" ", no_arguments="\n"),
         tools=instructions.V41_TOOLS,
         results=_V4_RESULTS,
-        forced=tuple(dsml_opening("calls", gap=" ")),
+        opens_forced=True,
         prefaces={
             "low": instructions.NUMBERED.format(50),
             "high": instructions.NUMBERED.format(75),
@@ -151,7 +156,25 @@ LAYOUTS: Mapping[Template, Layout] = {
         },
         json_mode=instructions.schema({"type": "json_object"}),
         one_user_turn=True,
-        system_marked=True,
+        systems="marked",
         blank_first=True,
     ),
 }
+
+# vLLM and SGLang render V3.2 and, until August 2026, V4 by the encoders published with the weights, and put tools into
+# a system message themselves: SGLang into the first one, vLLM into an empty one in front of all (vLLM 0.19, SGLang
+# 0.5.12, read). A response format is theirs to enforce and not told to the model.
+_SGLANG = {"blank_first": True, "systems": "in_place", "json_mode": ""}
+_BY_ENGINE: Mapping[str, Mapping[str, Any]] = {"sglang": _SGLANG, "vllm": {**_SGLANG, "tools_first": True}}
+_ENCODED: tuple[Template, ...] = ("v3.2", "v4-preview")
+# Rows of a template as one dialect has it; any other dialect has the row above.
+VARIANTS: Mapping[tuple[Template, str], Layout] = {
+    (template, engine): replace(LAYOUTS[template], **changes)
+    for template in _ENCODED
+    for engine, changes in _BY_ENGINE.items()
+}
+
+
+def layout(template: Template, dialect: str = "") -> Layout:
+    """How a template lays a conversation out where `dialect` is spoken."""
+    return VARIANTS.get((template, dialect), LAYOUTS[template])

@@ -41,6 +41,12 @@ def finish_of(word: object) -> Finish:
     return finish
 
 
+def has_ended(item: object) -> bool:
+    """Whether an upstream choice says that its answer has ended, and as an answer should."""
+    word = item.get("finish_reason") if isinstance(item, dict) else None
+    return isinstance(word, str) and word in FINISHES
+
+
 def text_of(value: object) -> str:
     """A text field, which upstreams also leave out or send as null."""
     if value is None:

@@ -16,7 +16,7 @@ from translators.dialogue import Finish
 from translators.openai import choices, failures, figures, stencil
 from translators.openai.failures import Terms
 from translators.openai.stencil import Stencil
-from translators.usage import Figures, Tally
+from translators.usage import Tally
 
 DONE: Final = b"[DONE]"
 
@@ -28,24 +28,21 @@ class Reader:
     leg:      which upstream call of the caller's call this is
     logprobs: whether the caller asked for them
     before:   tokens an earlier upstream call has generated of the same choice, which this one goes on with (spec OUT-9)
+    chain:    tokens of the chain that it goes on behind; None where there is no earlier one
     done:     whether upstream said `[DONE]`
-    settled:  whether upstream reported usage when nothing more could come
     over:     whether nothing it may still say is wanted
     """
 
     __slots__ = (
         "_asked",
-        "_before",
         "_in_runs",
-        "_leg",
         "_logprobs",
         "_served",
         "_stencil",
-        "_tally",
         "_terms",
+        "_upstream",
         "done",
         "over",
-        "settled",
     )
 
     def __init__(
@@ -57,18 +54,16 @@ class Reader:
         *,
         logprobs: bool,
         before: int = 0,
+        chain: int | None = None,
     ) -> None:
-        self._before = before
         self._served = served
         self._asked = len(served)
-        self._tally = tally
-        self._leg = leg
+        self._upstream = tally.begin(leg, self._asked, before=before, chain=chain)
         self._terms = terms
         self._logprobs = logprobs
         self._in_runs = self._asked == 1 and not logprobs
         self._stencil = Stencil()
         self.done = False
-        self.settled = False
         self.over = False
 
     def feed(self, events: Iterable[bytes]) -> None:
@@ -144,16 +139,14 @@ class Reader:
         items = completion.get("choices")
         if type(items) is not list or len(items) != len(self._served):
             raise _broken("another number of choices than was asked for")
-        found = self._whole(figures.read(completion.get("usage")))
+        told = figures.read(completion.get("usage"))
+        found = None if told is None else self._upstream.report(told, final=all(map(choices.has_ended, items)))
         # One figure for several choices does not say how long each is.
         made = found.output if found is not None and self._asked == 1 else None
         if made is not None:
-            self._served[0].meter.hear(made)
-        if found is not None:
-            self._tally.report(self._leg, found)
+            self._served[0].meter.expect(made)
         for choice, item in zip(self._served, items, strict=True):
             self._take_whole(choice, item, prefix, told=made is not None)
-        self.settled = found is not None
         self.done = self.over = True
 
     def conclude(self) -> None:
@@ -173,24 +166,22 @@ class Reader:
 
     def _take_with_usage(self, items: list[Any], reported: object) -> None:
         """A chunk that reports usage: the packets of its own text say what it reports."""
-        found = self._whole(figures.read(reported))
-        made = None if found is None else found.output
-        meters = [self._choice(item).meter for item in items]
-        if made is not None:
-            for meter in meters:
-                meter.hear(made)
+        told = figures.read(reported)
         # vLLM's continuous usage is per choice; only the chunk without choices sums them up.
-        partial = bool(items) and len(self._served) > 1
-        if found is not None:
-            whole = Figures(input=found.input, cached=found.cached) if partial else found
-            self._tally.report(self._leg, whole)
+        partial = bool(items) and self._asked > 1
+        meters = [self._choice(item).meter for item in items]
+        final = not partial and self._ends_with(items)
+        made = None if told is None else self._upstream.report(told, final=final, of_one=partial).output
+        if made:
+            for meter in meters:
+                meter.expect(made)
         for item in items:
             self._take(item)
-        if made is not None:
+        if made:
             for meter in meters:
-                meter.follow(made)
-        if found is not None and not partial and self._has_ended():
-            self.settled = self.over = True
+                meter.resume_from(made)
+        if told is not None and not partial and self._has_ended():
+            self.over = True
 
     def _take(self, item: Any) -> None:
         choice = self._choice(item)
@@ -226,7 +217,6 @@ class Reader:
         message = item.get("message") if type(item) is dict else None
         if type(item) is not dict or type(message) is not dict:
             raise _broken("a choice without a message")
-        finish = choices.finish_of(item.get("finish_reason"))
         if self._logprobs:
             choices.take_logprobs(choice, message, item.get("logprobs"))
         if reasoning := choices.reasoning_of(message):
@@ -235,7 +225,8 @@ class Reader:
             (choice.quote if told else choice.say)(text)
         if calls := message.get("tool_calls"):
             choices.take_calls(choice, calls)
-        choice.finish(finish)
+        # Behind the text: an answer that ended as none should was generated all the same.
+        choice.finish(choices.finish_of(item.get("finish_reason")))
 
     def _choice(self, item: object) -> Choice:
         if type(item) is not dict:
@@ -245,11 +236,10 @@ class Reader:
             return self._served[index]
         raise _broken("a choice that was not asked for")
 
-    def _whole(self, found: Figures | None) -> Figures | None:
-        """The figures of the whole choice: a second call's prompt holds the chain, and it wrote only the rest."""
-        if not self._before or found is None:
-            return found
-        return Figures(output=None if found.output is None else self._before + found.output)
+    def _ends_with(self, items: list[Any]) -> bool:
+        """Whether the answer ends with these choices of a chunk, or has ended before."""
+        ending = [item.get("index", 0) for item in items if choices.has_ended(item)]
+        return all(choice.finish_reason is not None or index in ending for index, choice in enumerate(self._served))
 
     def _has_ended(self) -> bool:
         return all(choice.finish_reason is not None for choice in self._served)

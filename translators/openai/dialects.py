@@ -14,6 +14,8 @@ from translators.dialogue import Effort, Json, Template
 
 # A budget that no upstream can hold is said as an effort: up to so many tokens, this much (upstream.md G).
 EFFORT_STEPS: tuple[tuple[int, Effort], ...] = ((1_024, "low"), (16_384, "high"))
+# Templates of V4 and later.
+V4 = frozenset[Template]({"v4-preview", "v4", "v4.1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Dialect:
     thinking:         the fields that switch it; one of the two is always sent, for the default differs (spec PAR-14)
     budget:           who holds a thinking budget: the upstream, we by counting, or nobody (an effort is asked for)
     efforts:          the upstream's words for an effort, in `reasoning_effort`; empty where it has none
+    efforts_v4:       its words for V4 and later, where those are others
     counts_chain:     whether `max_tokens` includes the chain of thought (spec OUT-8)
     most_tokens:      the largest `max_tokens` that is not refused; None: the context is the bound
     most_choices:     the largest `n` served with usage that can be trusted; more is fanned out (spec OUT-7)
@@ -80,6 +83,7 @@ class Dialect:
     budget: Native | Literal["continue", "effort"]
     sampling: Mapping[str, str]
     efforts: Mapping[Effort, str] = field(default_factory=dict)
+    efforts_v4: Mapping[Effort, str] = field(default_factory=dict)
     counts_chain: bool = True
     most_tokens: int | None = None
     most_choices: int = 1
@@ -99,6 +103,10 @@ class Dialect:
     counts_close: bool = True
     counts_end: bool = False
 
+    def word_for(self, effort: Effort, template: Template) -> str | None:
+        """What the upstream calls an effort of a model with this template; None where it has no words for efforts."""
+        return (self.efforts_v4 if template in V4 else {}).get(effort) or self.efforts.get(effort)
+
 
 def effort(budget_tokens: int) -> Effort:
     """Name the effort that stands for a budget the upstream cannot hold."""
@@ -113,7 +121,6 @@ _TEMPLATE_SWITCH = {on: {"chat_template_kwargs": {"thinking": on, "enable_thinki
 _TYPE_SWITCH = {True: {"thinking": {"type": "enabled"}}, False: {"thinking": {"type": "disabled"}}}
 _CONTINUE_FIELDS = {"continue_final_message": True, "add_generation_prompt": False}
 _USAGE_ON_EVERY_CHUNK = {"include_usage": True, "continuous_usage_stats": True}
-_V4 = frozenset[Template]({"v4-preview", "v4", "v4.1"})
 
 _ROWS = (
     # api.deepseek.com. Only n = 1; stops: "Stop string array too long: 17", matched by its parser after the chain;
@@ -160,7 +167,7 @@ _ROWS = (
         json_schema=True,
         parallel_tools=True,
         stream_options=_USAGE_ON_EVERY_CHUNK,
-        continuation=Continuation(body=_CONTINUE_FIELDS, chain_from=_V4, closes=True),
+        continuation=Continuation(body=_CONTINUE_FIELDS, chain_from=V4, closes=True),
         counts_end=True,
     ),
     # `reasoning_budget_tokens` is ignored with DeepSeek's templates, so we count. Usage is that of one choice only.
@@ -189,13 +196,15 @@ _ROWS = (
         most_stops=4,
     ),
     # Silently answers n > 1 with one choice. Whether `max_tokens` includes the chain is not documented for every
-    # model: taken as if it did, for then the worst is an answer that we cut.
+    # model: taken as if it did, for then the worst is an answer that we cut. V4 has its own words for efforts there,
+    # the vendor's three among them (minimal, low, medium, high, max); older models know none above high.
     Dialect(
         name="ark",
         thinking=_TYPE_SWITCH,
         budget="effort",
         sampling=_COMMON,
         efforts={"low": "low", "high": "medium", "max": "high"},
+        efforts_v4={"low": "low", "high": "high", "max": "max"},
         most_stops=4,
         stream_options={"include_usage": True, "chunk_include_usage": True},
     ),

@@ -96,7 +96,8 @@ def _thinking_budget(decided: Plan) -> FieldMapping | None:
         return FieldMapping("thinking_budget", native.field, action, "upstream holds it", {native.field: held})
     if decided.effort is None:
         return FieldMapping("thinking_budget", "", "emulated", "enforced by counting (spec OUT-9)")
-    word = decided.dialect.efforts.get(decided.effort)
+    model, dialect = decided.call.model, decided.dialect
+    word = dialect.word_for(decided.effort, model.templates.get(dialect.name, model.template))
     if word is None:
         return _dropped("thinking_budget", "upstream knows neither a budget nor an effort")
     why = "not enforced: upstream takes an effort for it"

@@ -89,7 +89,7 @@ def order(call: Call, dialect: Dialect) -> Order:
     return Order(
         call,
         decided,
-        prompt.parts(decided.call, prompt.template_of(call.model, dialect.name), decided.effort),
+        prompt.parts(decided.call, prompt.template_of(call.model, dialect.name), decided.effort, dialect.name),
         prompt.offset_key(call, decided.upstream_model, decided.effort),
     )
 

@@ -77,7 +77,7 @@ def test_a_question_is_laid_out(template: Template, thinks: bool, wanted: str) -
 def test_specials_count_one_each(template: Template, specials: int, texts: tuple[str, ...]) -> None:
     """tokenizer.md 4.1: overhead 3, 5 (`\n` is a token of text), 4; V4.1 has one more before a system message."""
     call = asking(SYSTEM, USER, thinking=template == "r1")
-    assert prompt.parts(call, template) == prompt.Prompt(specials, texts)
+    assert prompt.parts(call, template)[:2] == (specials, texts)
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,16 @@ class TestTools:
             ("v3.1", "<tools>### w\nDescription: d\n\nParameters: {SCHEMA}\n</tools>"),
             ("v3.2", '<tools>{"name": "w", "description": "d", "strict": true, "parameters": {SCHEMA}}</tools>'),
             ("v4-preview", '<tools>{"name": "w", "description": "d", "strict": true, "parameters": {SCHEMA}}</tools>'),
-            ("v4", '\n\n<tools>{"name": "w", "description": "d", "parameters": {SCHEMA}}</tools>'),
-            ("v4.1", '<｜System｜>\n\n<tools>{"name": "w", "description": "d", "parameters": {SCHEMA}}</tools>'),
+            ("v4", '\n\n<tools>{"name": "w", "description": "d", "parameters": {STRICT}}</tools>'),
+            ("v4.1", '<｜System｜>\n\n<tools>{"name": "w", "description": "d", "parameters": {STRICT}}</tools>'),
         ],
     )
     def test_are_told_without_a_system_message(self, template: Template, head: str) -> None:
         """V3.2 and the first V4 server write keys as received and no blank line, later ones normalise and have one."""
         text = seen(asking(tools=(WEATHER,)), template)
-        assert text.removeprefix(BOS).split("<｜User｜>")[0] == head.replace("{SCHEMA}", '{"type": "object"}')
+        strict = '{"type": "object", "properties": {}, "additionalProperties": false, "required": []}'
+        expected = head.replace("{SCHEMA}", '{"type": "object"}').replace("{STRICT}", strict)
+        assert text.removeprefix(BOS).split("<｜User｜>")[0] == expected
 
     def test_follow_a_system_message_after_a_blank_line(self) -> None:
         for template in TEMPLATES:
@@ -234,7 +236,7 @@ def test_a_tool_loop_is_laid_out(template: Template, thinks: bool, wanted: str) 
 def test_results_in_a_row_share_a_block() -> None:
     call = asking(USER, CALLED, RESULT, RESULT, Message("user", "V"))
     assert "<tool_result>T</tool_result>\n\n<tool_result>T</tool_result>\n\nV<｜Assistant｜>" in seen(call, "v4")
-    assert "\n<result>T</result>\n<result>T</result>\n</function_results><｜User｜>V" in seen(call, "v3.2")
+    assert "\n<result>T</result>\n<result>T</result>\n</function_results>\n\n</think><｜User｜>V" in seen(call, "v3.2")
     assert "<｜tool▁output▁end｜>\n<｜tool▁output▁begin｜>" in seen(call, "v3")
 
 

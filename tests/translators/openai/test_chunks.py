@@ -29,15 +29,15 @@ def test_a_reader_is_over_with_usage_after_the_finish() -> None:
     states = []
     for event in (usage_chunk(figures(9, 0)), chunk({"content": "The"}), chunk({}, "stop"), usage_chunk(figures(9, 1))):
         read.feed([data(event)])
-        states.append((read.settled, read.over, read.done))
-    assert states == [(False, False, False)] * 3 + [(True, True, False)]
-    assert tally.figures == {0: usage.Figures(9, 1)}
+        states.append((read.over, read.done))
+    assert states == [(False, False)] * 3 + [(True, False)]
+    assert (tally.latest(0).figures, tally.latest(0).is_final) == (usage.Figures(9, 1), True)
 
 
 def test_a_reader_is_over_with_done() -> None:
     read, _, _ = reader()
     read.feed([b" [DONE] "])
-    assert (read.done, read.over, read.settled) == (True, True, False)
+    assert (read.done, read.over) == (True, True)
 
 
 def test_usage_of_one_of_several_choices_is_its_own() -> None:
@@ -47,11 +47,11 @@ def test_usage_of_one_of_several_choices_is_its_own() -> None:
     read.feed([data(chunk({"content": "No"}, "stop", index=1, usage=figures(9, 5)))])
     read.feed([data(chunk({}, "stop", usage=figures(9, 4)))])
     assert [choice.meter.output for choice in served] == [4, 5]
-    assert tally.figures == {0: usage.Figures(input=9)}
+    assert tally.latest(0).figures == usage.Figures(input=9)
     assert not read.over
     read.feed([data(usage_chunk(figures(9, 9)))])
-    assert tally.figures == {0: usage.Figures(9, 9)}
-    assert read.settled
+    assert tally.latest(0).figures == usage.Figures(9, 9)
+    assert read.over
 
 
 def test_an_answer_cut_by_us_is_over_once_every_choice_has_ended() -> None:
@@ -125,13 +125,13 @@ def completion(**message: object) -> bytes:
     return orjson.dumps({"choices": [{"message": message, "finish_reason": "stop"}]})
 
 
-def test_a_completion_without_usage_is_done_and_not_settled() -> None:
+def test_a_completion_without_usage_is_done_and_tells_no_figure() -> None:
     """USE-3: our count stands."""
     read, (choice,), tally = reader()
     read.feed_completion(completion(content="The answer"))
-    assert (read.done, read.over, read.settled) == (True, True, False)
+    assert (read.done, read.over) == (True, True)
     assert choice.meter.output == 2
-    assert tally.figures == {}
+    assert tally.latest(0).figures == usage.Figures()
 
 
 def test_a_completion_may_hold_calls_and_no_text() -> None:

@@ -34,8 +34,17 @@ REPORTS: dict[str, tuple[object, usage.Figures | None]] = {
     "nulls": ({"prompt_tokens": None, "completion_tokens": None}, usage.Figures()),
     "negative": ({"prompt_tokens": -1, "completion_tokens": -5}, usage.Figures()),
     "strings": ({"prompt_tokens": "9", "completion_tokens": "2"}, usage.Figures()),
-    "fractions and truths": ({"prompt_tokens": 9.0, "completion_tokens": True}, usage.Figures()),
-    "absurd": ({"prompt_tokens": 1 << 40, "completion_tokens": (1 << 40) - 1}, usage.Figures(None, (1 << 40) - 1)),
+    "whole floats": ({"prompt_tokens": 9.0, "completion_tokens": 2.0}, usage.Figures(9, 2)),
+    "fractions and truths": ({"prompt_tokens": 9.5, "completion_tokens": True}, usage.Figures()),
+    "no number at all": ({"prompt_tokens": float("nan"), "completion_tokens": float("inf")}, usage.Figures()),
+    "a chain outside the completion": (
+        {"prompt_tokens": 9, "completion_tokens": 2, "reasoning_tokens": 30, "total_tokens": 41},
+        usage.Figures(9, 32, 30),
+    ),
+    "a chain longer than its completion, and a total that does not explain it": (
+        {"prompt_tokens": 9, "completion_tokens": 2, "reasoning_tokens": 30, "total_tokens": 11},
+        usage.Figures(9, 2, 30),
+    ),
     "an unusable figure gives way to the other": (
         {"prompt_tokens_details": {"cached_tokens": -1}, "prompt_cache_hit_tokens": 3},
         usage.Figures(cached=3),
