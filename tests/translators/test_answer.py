@@ -7,7 +7,9 @@ import pytest
 
 from tests import corpus
 from tests.corpus import SHAPES, Shape, chunk, figures, usage_chunk
-from translators.usage import Figures
+from translators import choice as answer
+from translators import faults
+from translators.usage import Spent
 
 BASES = {
     "upstream_final": SHAPES["B.2 vLLM, text with the finish"],
@@ -99,12 +101,15 @@ def test_an_error_frame_is_no_packet() -> None:
 
 def test_the_account_says_how_choices_ended_and_what_each_upstream_call_reported() -> None:
     """MET-3: of the choices that have ended, and the upstream calls that told something."""
-    through = corpus.open_pipe(corpus.ask(n=2), legs=2)
+    through = corpus.open_pipe(corpus.ask(n=2, thinking=False), chain_end=0, legs=2)
     through.feed(chunk({"content": "Hello"}), 0)
     through.feed(chunk({"content": "Hello"}) + chunk({}, "length") + usage_chunk(figures(9, 2)) + corpus.DONE, 1)
     account = through.account()
     assert account.finish_reasons == ("length",)
-    assert account.figures == {1: Figures(input=9, output=2)}
+    assert account.spent == (
+        Spent(0, 9, None, 1, None, "counted", (None,)),
+        Spent(1, 9, None, 2, None, "upstream_final", ("length",)),
+    )
 
 
 @pytest.mark.parametrize(("told", "drift"), [(None, None), (figures(9, 2), 9 - corpus.PROMPT_TOKENS)])
@@ -114,3 +119,71 @@ def test_drift_is_upstreams_prompt_less_our_count(told: object, drift: int | Non
     through.count_prompt(corpus.PROMPT_TOKENS, 7)
     through.feed(usage_chunk(told) + chunk({"content": "Hello"}))
     assert through.account().drift == drift
+
+
+def test_what_one_upstream_call_has_used_is_what_it_said() -> None:
+    """MET-3."""
+    through = corpus.open_pipe(corpus.ask())
+    told = figures(7, 42, 40, prompt_tokens_details={"cached_tokens": 3})
+    corpus.drive(through, chunk({"reasoning": "We"}) + chunk({"content": "Hi"}) + chunk({}, "stop", usage=told))
+    assert through.account().spent == (Spent(0, 7, 3, 42, 40, "upstream_final", ("stop",)),)
+
+
+def test_what_an_answer_that_goes_on_has_used_is_the_last_figure_and_what_came_since() -> None:
+    """MET-3."""
+    through = corpus.open_pipe(corpus.ask(thinking=False), chain_end=0)
+    through.feed(chunk({"content": "The"}, usage=figures(7, 10)) + chunk({"content": " answer"}))
+    assert through.account().spent == (Spent(0, 7, None, 11, None, "upstream_last", (None,)),)
+
+
+def test_each_of_several_upstream_calls_has_a_prompt_of_its_own() -> None:
+    """MET-3, OUT-7: the caller's is counted once, upstream's bill has both."""
+    through = corpus.open_pipe(corpus.ask(n=2, thinking=False), chain_end=0, legs=2)
+    through.feed(chunk({"content": "Yes"}) + chunk({}, "stop", usage=figures(7, 4)) + corpus.DONE, 0)
+    through.feed(chunk({"content": "No"}), 1)
+    assert through.account().spent == (
+        Spent(0, 7, None, 4, None, "upstream_final", ("stop",)),
+        Spent(1, 7, None, 1, None, "counted", (None,)),
+    )
+    assert through.account().basis == "counted"
+
+
+def test_a_chain_that_was_gone_on_with_is_two_upstream_calls() -> None:
+    """MET-3, OUT-9: the second prompt holds the chain, `</think>` and a blank line."""
+    through = corpus.open_pipe(corpus.ask(), answer.Rules(chain_limit=2))
+    through.feed(chunk({"reasoning": "We think"}) + chunk({"reasoning": " much"}))
+    assert through.account().spent == (Spent(0, corpus.PROMPT_TOKENS, None, 2, 2, "counted", ("budget",)),)
+    through.resume()
+    through.feed(corpus.chunk({"content": "The answer"}))
+    first, second = through.account().spent
+    assert first == Spent(0, corpus.PROMPT_TOKENS, None, 2, 2, "counted", ("budget",))
+    assert second == Spent(0, corpus.PROMPT_TOKENS + 2 + 2, None, 2, 0, "counted", (None,))
+    corpus.drive(through, corpus.chunk({}, "stop", usage=corpus.figures(40, 4)))
+    assert through.account().spent == (
+        first,
+        Spent(0, 40, None, 4, 0, "upstream_final", ("stop",)),
+    )
+    assert through.account().basis == "counted"
+
+
+def completed(content: str, finish: str, usage: object) -> bytes:
+    item = {"index": 0, "message": {"content": content}, "finish_reason": finish}
+    return orjson.dumps({"choices": [item], "usage": usage})
+
+
+def test_an_answer_that_we_have_cut_says_so_and_a_whole_completion_keeps_upstreams_figure() -> None:
+    """MET-3: a stop leaves the caller a part, upstream has generated all of it."""
+    call = corpus.ask(thinking=False, stream=False)
+    through = corpus.open_pipe(call, answer.Rules(stops=(" is",)), chain_end=0)
+    reply = orjson.loads(through.feed_completion(completed("The answer is 42", "stop", figures(7, 9))))
+    assert reply["usage"]["output_tokens"] < 9
+    assert through.account().spent == (Spent(0, 7, None, 9, None, "upstream_final", ("cut",)),)
+    assert through.account().basis == "upstream_last"
+
+
+def test_the_text_of_a_completion_that_was_moderated_is_counted() -> None:
+    """MET-3: as it is where the same comes as a stream."""
+    through = corpus.open_pipe(corpus.ask(thinking=False, stream=False), chain_end=0)
+    raw = completed("The answer", "content_filter", None)
+    assert corpus.outcome(lambda: through.feed_completion(raw)) == faults.OUTPUT_MODERATED
+    assert through.answer.used().output == 2

@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import proxy.vocabulary
 from tests import corpus, lint
 from tests.corpus import SHAPES, Shape, chunk, figures, usage_chunk
 from translators import choice as answer
 from translators import faults, pipe
+from translators.deepseek import prompt
+from translators.dialogue import ToolCall
 from translators.openai import failures
 
 CUTS = (1, 7, 4096)
@@ -465,3 +468,77 @@ def test_an_end_token_is_counted_only_where_the_answer_ended_by_itself(finish: s
     through = corpus.open_pipe(corpus.ask(corpus.NEVER), chain_end=0, answer_end=1)
     stream = corpus.drive(through, chunk({"content": "Hello"}) + chunk({}, finish) + corpus.DONE)
     assert corpus.packets(stream)[-1]["usage"]["output_tokens"] == made
+
+
+def whole_call(arguments: str, finish: str = "tool_calls") -> bytes:
+    """One call in two fragments, and its end without usage."""
+    head = corpus.fragment(0, "", name="f", id="a")
+    return head + corpus.fragment(0, arguments) + chunk({}, finish) + corpus.DONE
+
+
+def markup_tokens(arguments: str, *, opened: bool = False) -> int:
+    rendered = prompt.markup((ToolCall("a", "f", arguments),), "v4", opened=opened)
+    return prompt.length(rendered, proxy.vocabulary.load())
+
+
+def calling(**terms: Any) -> pipe.Pipe:
+    return corpus.open_pipe(corpus.ask(thinking=False), chain_end=0, **terms)
+
+
+def outputs(stream: bytes) -> list[int]:
+    return [packet["usage"]["output_tokens"] for packet in corpus.packets(stream)]
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["unforced", "forced"])
+def test_a_call_is_counted_as_the_model_writes_it_and_no_packet_is_above_the_last(*, opened: bool) -> None:
+    """USE-7: under a forced `tool_choice` what opens the calls is in the prompt."""
+    arguments = '{"city": "Paris", "days": 3}'
+    said = outputs(corpus.drive(calling(calls_opened=opened), whole_call(arguments)))
+    assert said[-1] == max(said) == markup_tokens(arguments, opened=opened)
+
+
+def test_a_call_that_the_limit_has_cut_is_not_closed() -> None:
+    """USE-7: its closing tags were never written."""
+    whole = outputs(corpus.drive(calling(), whole_call('{"city": "Par')))[-1]
+    cut = outputs(corpus.drive(calling(), whole_call('{"city": "Par', "length")))[-1]
+    begun = outputs(corpus.drive(calling(), whole_call("", "length")))[-1]
+    assert begun < cut < whole
+
+
+def test_a_call_at_the_limit_that_is_whole_is_closed_and_its_block_is_not() -> None:
+    """USE-7."""
+    whole = outputs(corpus.drive(calling(), whole_call("{}")))[-1]
+    limited = outputs(corpus.drive(calling(), whole_call("{}", "length")))[-1]
+    close = prompt.length(prompt.markup((), "v4", opened=True), proxy.vocabulary.load())
+    assert whole - limited == close
+
+
+@pytest.mark.parametrize("fields", [{"incremental": True}, {"incremental": False}, {"stream": False}], ids=str)
+def test_the_last_word_is_the_exact_count_in_every_form(fields: dict[str, Any]) -> None:
+    """USE-2: "abcdef" is one token, and two on the way."""
+    through = corpus.open_pipe(corpus.ask(thinking=False, **fields), chain_end=0)
+    wire = b"".join(chunk({"content": letter}) for letter in "abcdef") + chunk({}, "stop") + corpus.DONE
+    out = corpus.drive(through, wire)
+    last = corpus.packets(out)[-1] if fields.get("stream", True) else orjson.loads(out)
+    assert last["usage"]["output_tokens"] == through.answer.used().output == 1
+    assert through.account().spent[0].completion == 1
+
+
+def test_a_running_zero_is_not_a_figure_and_a_final_one_is() -> None:
+    """USE-3."""
+    running = chunk({"content": "The answer"}, usage=figures(0, 0))
+    through = calling()
+    assert corpus.packets(through.feed(running))[-1]["usage"]["output_tokens"] == 2
+    assert through.answer.tally.input == corpus.PROMPT_TOKENS
+    last = corpus.packets(corpus.drive(through, chunk({}, "stop", usage=figures(0, 0))))[-1]
+    assert (last["usage"]["input_tokens"], last["usage"]["output_tokens"]) == (0, 0)
+    assert through.account().basis == "upstream_final"
+
+
+def test_a_final_figure_beyond_the_window_is_none_and_our_count_stands() -> None:
+    """USE-3: basis and drift say so."""
+    through = calling()
+    wire = chunk({"content": "The answer"}) + chunk({}, "stop", usage=figures(1 << 20, 1 << 20))
+    last = corpus.packets(corpus.drive(through, wire))[-1]
+    assert (last["usage"]["input_tokens"], last["usage"]["output_tokens"]) == (corpus.PROMPT_TOKENS, 2)
+    assert (through.account().basis, through.answer.tally.drift) == ("counted", (1 << 20) - corpus.PROMPT_TOKENS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests import corpus
 from translators import dialogue
 from translators.openai import dialects, request
@@ -18,3 +20,15 @@ def test_what_upstream_does_not_do_is_agreed_to_be_done_here() -> None:
     partial = call._replace(messages=(*call.messages, dialogue.Message("assistant", "Once", partial=True)))
     llama = dialects.DIALECTS["llamacpp"]
     assert agreed(request.order(partial, llama), request_id=corpus.REQUEST_ID, own_key=False).prefix == "Once"
+
+
+def test_whether_the_prompt_opens_calls_is_agreed() -> None:
+    """USE-7: the template decides, which is that of the model that serves the call there."""
+    tool = dialogue.Tool("f", {"name": "f"})
+    call = corpus.ask(thinking=False, tools=(tool,), tool_choice="required")
+    for template, opened in (("v4", True), ("v3.2", False)):
+        order = request.order(
+            call._replace(model=replace(call.model, template=template)), dialects.DIALECTS["deepseek"]
+        )
+        terms = agreed(order, request_id=corpus.REQUEST_ID, own_key=False)
+        assert (terms.template, terms.calls_opened) == (template, opened)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from translators import dialogue, tokens, toolcalls
+from translators.deepseek import prompt
+from translators.deepseek.templates import LAYOUTS
 
 Piece = tuple[int | None, str, str, str]
 
@@ -89,24 +91,53 @@ def test_an_id_that_was_shown_stays(drafts: toolcalls.Drafts) -> None:
     assert add(drafts, (0, "late", "", "}")) == [("call_x_0", "f", "{}")]
 
 
-def test_a_growing_call_counts_its_frame_its_name_and_its_json(drafts: toolcalls.Drafts) -> None:
-    """25 for the first call, 3 for "get_weather", 3 for `{"city":"`, 1 for "Paris", 1 for `"}`."""
-    add(drafts, (0, "a", "get_weather", '{"city":"'))
-    assert drafts.tokens() == 25 + 3 + 3
-    add(drafts, (0, "", "", 'Paris"}'))
-    assert drafts.tokens() == 25 + 3 + 5
+def test_a_growing_call_counts_its_opening_its_name_and_what_came_of_its_arguments(drafts: toolcalls.Drafts) -> None:
+    """USE-7: the call's head, then its one argument, the value, the close of both."""
+    add(drafts, (0, "a", "get_weather", ""))
+    begun = drafts.tokens
+    add(drafts, (0, "", "", '{"city":"'))
+    assert drafts.tokens > begun
+    add(drafts, (0, "", "", "Paris"))
+    open_call = drafts.tokens
+    add(drafts, (0, "", "", '"}'))
+    # `</｜DSML｜parameter>\n</｜DSML｜invoke>\n`
+    assert drafts.tokens > open_call + 2
 
 
-def test_whole_calls_count_as_the_model_wrote_them(drafts: toolcalls.Drafts) -> None:
-    """12 for a second call, 14 for an argument: keys and values bare, strings without quotes, other values as JSON."""
-    add(drafts, (0, "a", "get_weather", '{"city":"Paris"}'), (1, "b", "get_weather", '{"city":42,"Rome":"1"}'))
-    assert drafts.tokens_whole() == 25 + 12 + (3 + 14 + 1 + 1) + (3 + 14 + 1 + 1 + 14 + 1 + 1)
+def counted(calls: tuple[dialogue.ToolCall, ...], vocabulary: tokens.Vocabulary, *, opened: bool = False) -> int:
+    rendered = prompt.markup(calls, "v4", opened=opened)
+    return prompt.length(rendered, vocabulary)
 
 
-@pytest.mark.parametrize("arguments", ['{"city', "42"])
-def test_arguments_that_are_no_object_count_as_they_are(arguments: str, drafts: toolcalls.Drafts) -> None:
-    add(drafts, (0, "a", "get_weather", arguments))
-    assert drafts.tokens_whole() == drafts.tokens()
+@pytest.mark.parametrize("opened", [False, True])
+def test_whole_calls_count_as_the_model_wrote_them(*, opened: bool, vocabulary: tokens.Vocabulary) -> None:
+    """USE-7: side by side, and without the opening where a forced `tool_choice` has put it into the prompt."""
+    drafts = toolcalls.Drafts(vocabulary, "call_x", opened=opened)
+    add(drafts, (0, "a", "get_weather", '{"city": "Paris"}'), (1, "b", "get_weather", "{}"))
+    assert bool(drafts.lead) is not opened
+    lead = tokens.count(drafts.lead, vocabulary)
+    close = counted((), vocabulary, opened=True)
+    assert drafts.tokens + lead == counted(drafts.whole(), vocabulary, opened=opened) - close
+    drafts.end()
+    assert drafts.tokens + lead == counted(drafts.whole(), vocabulary, opened=opened)
+
+
+def test_calls_of_older_models_stand_between_special_tokens(vocabulary: tokens.Vocabulary) -> None:
+    drafts = toolcalls.Drafts(vocabulary, "call_x", LAYOUTS["v3"].calls)
+    add(drafts, (0, "a", "f", '{"a": 1}'), (1, "b", "g", "{}"))
+    drafts.end()
+    assert drafts.lead == ""
+    assert drafts.tokens == prompt.length(prompt.markup(drafts.whole(), "v3"), vocabulary)
+
+
+def test_the_sum_of_all_calls_is_kept_and_not_made_anew(vocabulary: tokens.Vocabulary) -> None:
+    """USE-2: a fragment costs the same beside one call and beside a thousand."""
+    drafts = toolcalls.Drafts(vocabulary, "call_x")
+    for index in range(1_000):
+        drafts.add(index, f"id{index}", "f", "{}")
+    assert drafts.tokens == sum(draft.counter.total for draft in drafts.drafts) + counted((), vocabulary) - (
+        tokens.count(drafts.lead, vocabulary) + counted((), vocabulary, opened=True)
+    )
 
 
 def test_calls_come_out_in_the_neutral_vocabulary(drafts: toolcalls.Drafts) -> None:

@@ -40,9 +40,9 @@ def test_text_joined_across_deltas_is_not_counted_twice(meter: usage.Meter) -> N
 def test_the_output_never_falls_while_it_streams(meter: usage.Meter) -> None:
     """USE-2: not even where upstream's running figure does."""
     meter.answer("The answer")
-    meter.hear(1)
+    meter.expect(1)
     meter.answer(" is")
-    meter.follow(1)
+    meter.resume_from(1)
     assert meter.output == 2
     meter.answer(" 42 and so on")
     assert meter.output > 2
@@ -50,10 +50,10 @@ def test_the_output_never_falls_while_it_streams(meter: usage.Meter) -> None:
 
 def test_upstreams_figure_stands_for_the_text_it_comes_with_and_ours_goes_on_from_it(meter: usage.Meter) -> None:
     """USE-3."""
-    meter.hear(10)
+    meter.expect(10)
     meter.answer("The")
     assert meter.output == 10
-    meter.follow(10)
+    meter.resume_from(10)
     meter.answer(" answer")
     assert meter.output == 11
 
@@ -61,7 +61,7 @@ def test_upstreams_figure_stands_for_the_text_it_comes_with_and_ours_goes_on_fro
 def test_only_upstreams_last_word_corrects_downward(meter: usage.Meter) -> None:
     """USE-3."""
     meter.answer("The answer")
-    meter.settle(1)
+    meter.correct(1)
     assert meter.output == 1
 
 
@@ -72,13 +72,139 @@ def test_the_room_left_is_that_of_answer_and_chain_alone(meter: usage.Meter) -> 
     assert meter.answer_fits("The answer is", 2) == len("The answer")
 
 
+def test_the_last_word_falls_to_the_exact_count_where_upstream_has_none(meter: usage.Meter) -> None:
+    """USE-2: "abcdef" is one token, and two while its letters come."""
+    for piece in "abcdef":
+        meter.answer(piece)
+    assert meter.output > 1
+    meter.conclude()
+    assert meter.output == 1
+
+
+def test_the_last_word_goes_on_from_a_running_figure_and_never_below_it(meter: usage.Meter) -> None:
+    """USE-3: upstream said 10 of what we count as one."""
+    meter.expect(10)
+    meter.answer("The")
+    meter.resume_from(10)
+    meter.answer(" answer")
+    meter.conclude()
+    assert meter.output == 11
+    meter.expect(12)
+    meter.resume_from(3)
+    meter.conclude()
+    assert meter.output == 12
+
+
+def test_an_answer_that_was_cut_is_counted_whatever_upstream_says_of_the_whole(meter: usage.Meter) -> None:
+    """OUT-8: a completion comes with the figure of all of it, of which a stop may leave a part."""
+    meter.expect(12)
+    meter.answer("The answer")
+    meter.conclude()
+    assert meter.output == 2
+
+
+def test_what_opens_the_calls_is_counted_together_with_the_answer(vocabulary: tokens.Vocabulary) -> None:
+    """USE-7: ".\n\n" is one token; an answer that goes on behind its calls ends anew."""
+    meter = usage.Meter(vocabulary, 0)
+    meter.answer("Well.")
+    meter.markup(5, "\n\n<")
+    assert meter.output == len(vocabulary.encode("Well.\n\n<")) + 5
+    meter.markup(7, "\n\n<")
+    assert meter.output == len(vocabulary.encode("Well.\n\n<")) + 7
+    meter.answer(" Yes")
+    meter.conclude()
+    assert meter.output == len(vocabulary.encode("Well. Yes\n\n<")) + 7
+
+
 def test_a_later_report_replaces_and_what_it_leaves_out_stays() -> None:
     """USE-3."""
     tally = usage.Tally()
-    tally.report(0, usage.Figures(9, 3, 2, 4))
-    tally.report(0, usage.Figures(output=5))
-    assert tally.figures == {0: usage.Figures(9, 5, 2, 4)}
+    upstream = tally.begin(0)
+    upstream.report(usage.Figures(9, 3, 2, 4), final=False)
+    upstream.report(usage.Figures(output=5), final=False)
+    assert upstream.figures == usage.Figures(9, 5, 2, 4)
     assert (tally.input, tally.cached) == (9, 4)
+
+
+RUNNING, FINAL = False, True
+# What was told, when, and what of it is believed, the model's context being 100 tokens and our count of the prompt 5.
+REPORTS: dict[str, tuple[usage.Figures, bool, usage.Figures]] = {
+    "a running zero is none": (usage.Figures(0, 0, 0, 0), RUNNING, usage.Figures()),
+    "a running zero of the answer alone": (usage.Figures(7, 0), RUNNING, usage.Figures(7)),
+    "a final zero is one": (usage.Figures(0, 0), FINAL, usage.Figures(0, 0)),
+    "a running figure beyond the window": (usage.Figures(101, 101), RUNNING, usage.Figures()),
+    "a final figure beyond the window": (usage.Figures(101, 3), FINAL, usage.Figures(None, 3)),
+    "as long as the window": (usage.Figures(100, 100), FINAL, usage.Figures(100, 100)),
+    "a cache larger than its prompt": (usage.Figures(7, 3, None, 64), FINAL, usage.Figures(7, 3, None, 7)),
+    "a cache of a prompt that is none": (usage.Figures(101, 3, None, 64), FINAL, usage.Figures(None, 3)),
+    "a cache without a prompt": (usage.Figures(cached=64), FINAL, usage.Figures(cached=5)),
+    "a chain longer than its answer": (usage.Figures(7, 3, 30), FINAL, usage.Figures(7, 3, 3)),
+    "a chain without an answer": (usage.Figures(7, None, 30), FINAL, usage.Figures(7)),
+}
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_figure_is_believed_only_where_it_can_be_one(name: str) -> None:
+    """USE-3."""
+    told, final, believed = REPORTS[name]
+    tally = usage.Tally(window=100)
+    tally.count_prompt(5, 0, 0)
+    upstream = tally.begin(0)
+    assert upstream.report(told, final=final) == believed == upstream.figures
+    assert tally.input == (5 if believed.input is None else believed.input)
+    assert tally.cached == believed.cached
+
+
+def test_several_choices_of_one_upstream_call_have_a_window_each() -> None:
+    """USE-3, OUT-7."""
+    upstream = usage.Tally(window=100).begin(0, choices=4)
+    assert upstream.report(usage.Figures(7, 400), final=True).output == 400
+    assert upstream.report(usage.Figures(7, 101), final=False, of_one=True).output is None
+    assert upstream.report(usage.Figures(7, 9), final=False, of_one=True).output == 9
+    assert upstream.figures == usage.Figures(7, 400)
+
+
+def test_the_drift_is_recorded_also_of_a_figure_that_is_not_believed() -> None:
+    """USE-3, USE-5: at the end; a zero on the way is nothing."""
+    tally = usage.Tally(window=100)
+    tally.count_prompt(5, 0, 0)
+    upstream = tally.begin(0)
+    upstream.report(usage.Figures(0, 0), final=False)
+    assert tally.drift is None
+    upstream.report(usage.Figures(1_000, 3), final=True)
+    assert (tally.input, tally.drift) == (5, 995)
+
+
+@pytest.mark.parametrize(
+    ("reports", "basis"),
+    [
+        ([], "counted"),
+        ([(usage.Figures(7, 3), False)], "upstream_last"),
+        ([(usage.Figures(7, 3), True)], "upstream_final"),
+        ([(usage.Figures(None, 3), True)], "counted"),
+        ([(usage.Figures(7, None), True)], "counted"),
+        ([(usage.Figures(7, 3), False), (usage.Figures(7, 101), True)], "upstream_last"),
+        ([(usage.Figures(101, 101), True)], "counted"),
+    ],
+)
+def test_the_basis_is_that_of_the_weaker_figure(reports: list[tuple[usage.Figures, bool]], basis: str) -> None:
+    """MET-3."""
+    upstream = usage.Tally(window=100).begin(0)
+    for told, final in reports:
+        upstream.report(told, final=final)
+    assert upstream.basis == basis
+
+
+def test_a_second_call_of_a_choice_says_nothing_of_the_callers_prompt() -> None:
+    """OUT-9: its prompt holds the chain, and it wrote only the rest."""
+    tally = usage.Tally()
+    tally.count_prompt(5, 0, 0)
+    tally.begin(0)
+    second = tally.begin(0, before=11, chain=10)
+    assert tally.latest(0) is second
+    assert second.report(usage.Figures(17, 4, None, 12), final=True).output == 15
+    assert (tally.input, tally.cached, tally.drift) == (5, None, None)
+    assert second.figures == usage.Figures(17, 4, None, 12)
 
 
 @pytest.mark.parametrize(("thinking", "reasoning"), [(True, 1), (False, None)])
@@ -89,7 +215,7 @@ def test_a_chain_is_never_longer_than_its_output(
 ) -> None:
     """OUT-4."""
     meter.think("We think")
-    meter.settle(1)
+    meter.correct(1)
     shown = usage.Tally(counts_chain=thinking).of(meter)
     assert (shown.reasoning, shown.total) == (reasoning, 1)
 
@@ -103,17 +229,22 @@ def test_a_chain_upstream_does_not_count_is_ours(told: int | None, expected: int
 LESSONS = {
     "nothing learned": ([], 0),
     "one is enough": ([(100, 179)], 79),
-    "a template that moved, once": ([(100, 100), (100, 179)], 0),
-    "a template that moved": ([(100, 100), (100, 179), (100, 179)], 79),
-    "a rounding matter": ([(1000, 1000), (1000, 1003)], 3),
+    "of two the later": ([(100, 100), (100, 179)], 79),
+    "one that differs among many": ([(100, 100), (100, 100), (100, 179)], 0),
+    "the commonest of the last five": ([(100, 179)] * 5 + [(100, 100)] * 3, 0),
+    "and no longer ago": ([(100, 100)] * 9 + [(100, 179)] * 3, 79),
+    "the longest template there could be": ([(100, 228)], 128),
     "another vocabulary": ([(100, 900)], 0),
-    "another vocabulary, unstable": ([(100, 130), (200, 260), (300, 390)], 0),
-    "implausible but steady": ([(100, 900), (100, 900)], 800),
+    "what grows with the prompt": ([(30_004, 30_903)], 0),
+    "and however often": ([(30_004, 30_903)] * 5, 0),
+    "a share of a long prompt": ([(60_004, 57_602)], 0),
+    "a prompt of no tokens": ([(100, 0)], 0),
+    "a shorter template": ([(100, 21)], -79),
 }
 
 
 @pytest.mark.parametrize("name", LESSONS)
-def test_a_difference_is_trusted_while_it_is_stable_or_small(name: str) -> None:
+def test_a_difference_is_applied_where_it_can_be_a_templates(name: str) -> None:
     """USE-5."""
     lessons, expected = LESSONS[name]
     offsets = usage.Offsets()
@@ -121,6 +252,14 @@ def test_a_difference_is_trusted_while_it_is_stable_or_small(name: str) -> None:
         assert offsets.learn("kind", counted, reported) == reported - counted
     assert offsets.get("kind") == expected
     assert offsets.get("another kind") == 0
+
+
+@pytest.mark.parametrize(("learned", "applied"), [(79, 84), (-3, 2), (-4, 5), (0, 5)])
+def test_an_offset_never_takes_more_than_the_templates_own_tokens(learned: int, applied: int) -> None:
+    """USE-5: the texts themselves are there under any template."""
+    tally = usage.Tally()
+    tally.count_prompt(5, learned, overhead=3)
+    assert (tally.input, tally.counted_input) == (applied, 5)
 
 
 def test_the_end_token_counts_where_the_server_counts_it_and_the_answer_ended_by_itself(

@@ -40,6 +40,11 @@ def _as_received(tool: Tool) -> str:
     return _json(tool.function)
 
 
+def _strict_normalised(tool: Tool) -> str:
+    """As received, but for strict tools."""
+    return _normalised(tool) if tool.function.get("strict") is True else _as_received(tool)
+
+
 def _normalised(tool: Tool) -> str:
     """Name, description, parameters in this order and nothing else, whatever the caller sent."""
     function = tool.function
@@ -189,7 +194,9 @@ _V4_CLOSE = "\n\nYou MUST strictly follow the above defined tool name and parame
 # V4.1 writes the same block with a space after the DSML token, and names it `calls`.
 _V41_LEAD = _V4_LEAD.replace("｜DSML｜tool_calls", "｜DSML｜calls").replace("｜DSML｜", "｜DSML｜ ")
 
-V4_PREVIEW_TOOLS = Tools(_V4_LEAD, _as_received, _V4_CLOSE)
+V4_PREVIEW_TOOLS = Tools(_V4_LEAD, _strict_normalised, _V4_CLOSE)
+# As the encoder published with the weights has them.
+V4_ENCODED_TOOLS = Tools(_V4_LEAD, _as_received, _V4_CLOSE)
 V4_TOOLS = Tools(_V4_LEAD, _normalised, _V4_CLOSE)
 V41_TOOLS = Tools(_V41_LEAD, _normalised, _V4_CLOSE)
 

@@ -135,7 +135,8 @@ def _fixed(call: Call, row: Layout, effort: Effort | None) -> Iterator[str]:
     """The template's own words in a prompt; tools and schemas are the caller's."""
     yield _preface(call, row, effort)
     if _offered(call):
-        yield from (piece for piece in pieces(row.tools.lead + row.tools.close) if isinstance(piece, str))
+        told = (*pieces(row.tools.lead), *pieces(row.tools.close))
+        yield from (piece for piece in told if isinstance(piece, str))
     if _wants(call, "json_object"):
         yield row.json_mode
 

@@ -118,7 +118,8 @@ LAYOUTS: Mapping[Template, Layout] = {
         json_mode=instructions.JSON_MODE,
         opens_each=True,
     ),
-    # The weights of April 2026, which engines rendered so until August, and the service's own template until July.
+    # The weights of April 2026, which engines rendered so until August, and the service's own template until July; one
+    # recorded prompt with two system messages and strict tools, 976 = 976 tokens.
     "v4-preview": Layout(
         opening=_V4_OPENING,
         keeps="beside_tools",
@@ -129,6 +130,7 @@ LAYOUTS: Mapping[Template, Layout] = {
         prefaces={"max": instructions.THOROUGH},
         json_mode=instructions.JSON_MODE,
         one_user_turn=True,
+        systems="in_place",
     ),
     "v4": Layout(
         opening=_V4_OPENING,
@@ -166,11 +168,14 @@ LAYOUTS: Mapping[Template, Layout] = {
 # 0.5.12, read). A response format is theirs to enforce and not told to the model.
 _SGLANG = {"blank_first": True, "systems": "in_place", "json_mode": ""}
 _BY_ENGINE: Mapping[str, Mapping[str, Any]] = {"sglang": _SGLANG, "vllm": {**_SGLANG, "tools_first": True}}
-_ENCODED: tuple[Template, ...] = ("v3.2", "v4-preview")
+_ENCODED: Mapping[Template, Tools] = {
+    "v3.2": instructions.V32_TOOLS,
+    "v4-preview": instructions.V4_ENCODED_TOOLS,
+}
 # Rows of a template as one dialect has it; any other dialect has the row above.
 VARIANTS: Mapping[tuple[Template, str], Layout] = {
-    (template, engine): replace(LAYOUTS[template], **changes)
-    for template in _ENCODED
+    (template, engine): replace(LAYOUTS[template], tools=tools, **changes)
+    for template, tools in _ENCODED.items()
     for engine, changes in _BY_ENGINE.items()
 }
 

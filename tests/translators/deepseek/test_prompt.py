@@ -1,5 +1,6 @@
 """What a model sees of a call, template by template (tokenizer.md 4.1), and what it writes for tool calls (4.3)."""
 
+import json
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import proxy.vocabulary
 from translators.deepseek import prompt
 from translators.deepseek.markup import Piece, Special, pieces
 from translators.deepseek.templates import LAYOUTS
@@ -125,13 +127,13 @@ class TestTools:
         [
             ("v3.1", "<tools>### w\nDescription: d\n\nParameters: {SCHEMA}\n</tools>"),
             ("v3.2", '<tools>{"name": "w", "description": "d", "strict": true, "parameters": {SCHEMA}}</tools>'),
-            ("v4-preview", '<tools>{"name": "w", "description": "d", "strict": true, "parameters": {SCHEMA}}</tools>'),
+            ("v4-preview", '<tools>{"name": "w", "description": "d", "parameters": {STRICT}}</tools>'),
             ("v4", '\n\n<tools>{"name": "w", "description": "d", "parameters": {STRICT}}</tools>'),
             ("v4.1", '<｜System｜>\n\n<tools>{"name": "w", "description": "d", "parameters": {STRICT}}</tools>'),
         ],
     )
     def test_are_told_without_a_system_message(self, template: Template, head: str) -> None:
-        """V3.2 and the first V4 server write keys as received and no blank line, later ones normalise and have one."""
+        """V3.2 and the first V4 server have no blank line; V4 writes strict tools anew, and the later servers all."""
         text = seen(asking(tools=(WEATHER,)), template)
         strict = '{"type": "object", "properties": {}, "additionalProperties": false, "required": []}'
         expected = head.replace("{SCHEMA}", '{"type": "object"}').replace("{STRICT}", strict)
@@ -372,3 +374,128 @@ def test_a_fixed_text_is_cut_at_the_tokens_it_spells(parts: list[Piece]) -> None
     cut = pieces(text)
     assert spelled(cut) == text
     assert not any(isinstance(piece, str) and special.value in piece for piece in cut for special in Special)
+
+
+class TestStrictTools:
+    """What the vendor's renderer makes of the schema of a strict tool (`deepseek-recipe` 0.2.0, run)."""
+
+    @pytest.mark.parametrize(
+        ("schema", "shown"),
+        [
+            ({"title": "T", "description": "d", "enum": ["x"], "minLength": 1, "type": "string", "pattern": "p"},
+             {"type": "string", "description": "d", "pattern": "p", "enum": ["x"]}),
+            ({"maximum": 9, "default": 3, "type": "integer", "enum": [1], "multipleOf": 2, "const": None},
+             {"type": "integer", "default": 3, "maximum": 9, "multipleOf": 2}),
+            ({"type": "boolean", "default": True, "description": "d"}, {"type": "boolean", "description": "d"}),
+            ({"minItems": 1, "description": "d", "items": {"title": "T", "type": "null"}, "type": "array"},
+             {"type": "array", "items": {"type": "null"}, "description": "d"}),
+            ({"title": "T", "anyOf": [{"title": "T", "type": "string"}, {"type": "null"}]},
+             {"anyOf": [{"type": "string"}, {"type": "null"}]}),
+            ({"description": "d", "$ref": "#/$def/A"}, {"$ref": "#/$def/A"}),
+            ({"properties": {"b": {"type": "string", "x": 1}}, "type": "object", "additionalProperties": True},
+             {"type": "object", "properties": {"b": {"type": "string"}}, "additionalProperties": False,
+              "required": ["b"]}),
+            # What it refuses stays as it is: such a call never gets an answer.
+            ({"title": "T", "type": ["string", "null"]}, {"title": "T", "type": ["string", "null"]}),
+            ({"title": "T"}, {"title": "T"}),
+            (True, True),
+            ({"type": "object", "properties": "none"}, {"type": "object", "properties": {},
+             "additionalProperties": False, "required": []}),
+            ({"anyOf": "none"}, {"anyOf": "none"}),
+        ],
+    )  # fmt: skip
+    def test_keep_the_keywords_of_their_type_in_its_order(self, schema: object, shown: object) -> None:
+        given = {"$def": {"A": {"title": "T", "type": "string"}}, "type": "object", "properties": {"a": schema}}
+        expected = {
+            "type": "object",
+            "properties": {"a": shown},
+            "additionalProperties": False,
+            "required": ["a"],
+            "$def": {"A": {"type": "string"}},
+        }
+        for template in ("v4", "v4.1"):
+            text = seen(asking(tools=(Tool("w", {"name": "w", "strict": True, "parameters": given}),)), template)
+            assert json.dumps(expected) in text
+            as_given = seen(asking(tools=(Tool("w", {"name": "w", "strict": False, "parameters": given}),)), template)
+            assert json.dumps(given) in as_given
+
+    def test_without_parameters_have_an_empty_object(self) -> None:
+        text = seen(asking(tools=(Tool("w", {"name": "w", "strict": True}),)), "v4")
+        assert '{"type": "object", "properties": {}, "additionalProperties": false, "required": []}' in text
+
+
+class TestEngines:
+    """V3.2 and V4's preview as vLLM and SGLang render them: the encoders published with the weights (read, and run)."""
+
+    SYSTEMS = (SYSTEM, USER, Message("system", "late"), Message("user", "V"))
+
+    @pytest.mark.parametrize("engine", ["vllm", "sglang"])
+    def test_leave_system_messages_in_their_places(self, engine: str) -> None:
+        assert spelled(prompt.rendered(asking(*self.SYSTEMS), "v4-preview", None, engine)) == (
+            BOS + "S<｜User｜>Ulate<｜User｜>V<｜Assistant｜></think>"
+        )
+        assert spelled(prompt.rendered(asking(*self.SYSTEMS), "v3.2", None, engine)) == (
+            BOS + "S<｜User｜>U<｜Assistant｜></think>late<｜User｜>V<｜Assistant｜></think>"
+        )
+
+    @pytest.mark.parametrize("template", ["v3.2", "v4-preview"])
+    def test_tell_tools_behind_a_blank_line(self, template: Template) -> None:
+        """SGLang in the first system message, vLLM in one of its own before all."""
+        lead = LAYOUTS[template].tools.lead[:8]
+        alone, behind = asking(tools=(WEATHER,)), asking(SYSTEM, USER, tools=(WEATHER,))
+        for engine in ("vllm", "sglang"):
+            assert spelled(prompt.rendered(alone, template, None, engine)).startswith(f"{BOS}\n\n{lead}")
+        assert spelled(prompt.rendered(behind, template, None, "sglang")).startswith(f"{BOS}S\n\n{lead}")
+        assert spelled(prompt.rendered(behind, template, None, "vllm")).startswith(f"{BOS}\n\n{lead}")
+        assert ".\nS<｜User｜>U" in spelled(prompt.rendered(behind, "v4-preview", None, "vllm"))
+
+    @pytest.mark.parametrize("template", ["v3.2", "v4-preview"])
+    def test_write_every_tool_as_received(self, template: Template) -> None:
+        for engine in ("vllm", "sglang"):
+            text = spelled(prompt.rendered(asking(tools=(WEATHER,)), template, None, engine))
+            assert json.dumps(WEATHER.function) in text
+
+    @pytest.mark.parametrize("template", ["v3.2", "v4-preview"])
+    def test_keep_a_response_format_to_themselves(self, template: Template) -> None:
+        call = asking(response_format=ResponseFormat("json_object"))
+        for engine in ("vllm", "sglang"):
+            assert JSON_ONLY not in spelled(prompt.rendered(call, template, None, engine))
+        assert JSON_ONLY in spelled(prompt.rendered(call, template, None, "deepseek"))
+
+    @pytest.mark.parametrize("template", TEMPLATES)
+    def test_of_any_other_dialect_or_template_are_as_the_template_says(self, template: Template) -> None:
+        call = asking(*self.SYSTEMS, tools=(WEATHER,))
+        assert prompt.rendered(call, template, None, "deepseek") == prompt.rendered(call, template)
+        if template not in ("v3.2", "v4-preview"):
+            assert prompt.rendered(call, template, None, "vllm") == prompt.rendered(call, template)
+
+
+def test_v32_opens_an_answer_behind_every_question_and_every_result() -> None:
+    """Also where none follows (the published encoder)."""
+    text = seen(asking(USER, Message("user", "V"), thinking=True), "v3.2")
+    assert text == BOS + "<｜User｜>U<｜Assistant｜></think><｜User｜>V<｜Assistant｜><think>"
+    asked_again = seen(asking(USER, CALLED, RESULT, Message("user", "V"), thinking=True), "v3.2")
+    assert "</function_results>\n\n</think><｜User｜>V<｜Assistant｜><think>" in asked_again
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"thinking": True},
+        {"tools": (WEATHER,)},
+        {"response_format": ResponseFormat("json_object")},
+        {"response_format": ResponseFormat("json_schema", {"schema": {"a": 1}})},
+    ],
+    ids=str,
+)
+def test_the_templates_own_words_are_those_that_no_caller_has_said(template: Template, fields: dict[str, Any]) -> None:
+    """USE-5: what an offset may take away at most; the fixed texts are parts of the prompt."""
+    vocabulary = proxy.vocabulary.load()
+    taken = prompt.parts(asking(**fields), template)
+    assert all(any(fixed in text for text in taken.texts) for fixed in taken.fixed)
+    overhead, whole = prompt.overhead(taken, vocabulary), prompt.length(taken, vocabulary)
+    assert taken.specials <= overhead <= whole
+    longer = prompt.parts(asking(Message("user", "U" + " many words" * 50), **fields), template)
+    assert prompt.overhead(longer, vocabulary) == overhead

@@ -4,11 +4,13 @@ A benchmark with a floor: it prints what is exact, and fails where that gets wor
 project; DASHSEEK_USAGE_PAIRS names the file.
 """
 
+import contextlib
 import json
 import os
+import random
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,17 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
+import proxy.vocabulary
+from tests import corpus
+from translators.dashscope import tongue
 from translators.deepseek import prompt
 from translators.dialogue import Call, Effort, Message, Model, ResponseFormat, Template, Tool, ToolCall
+from translators.openai import request
+from translators.openai.dialects import DIALECTS
+from translators.pipe import Pipe
+from translators.terms import agreed
 
+VOCABULARY = proxy.vocabulary.load()
 ROOT = Path(__file__).parents[3]
 PAIRS = Path(os.environ.get("DASHSEEK_USAGE_PAIRS", ROOT.parent / "shared/data/examples/usage_pairs.jsonl"))
 pytestmark = pytest.mark.skipif(not PAIRS.is_file(), reason="no recorded usage: DASHSEEK_USAGE_PAIRS names no file")
@@ -174,6 +184,59 @@ def completions(count: Count) -> Iterator[Compared]:
         yield Compared(template, kind, usage["completion_tokens"], ours, recorded["source"])
 
 
+def metered(recorded: dict[str, Any], *, cuts: random.Random | None = None, stream: bool) -> tuple[int, int]:
+    """The tokens that a caller is told of an answer whose upstream tells none: at the end, and at most.
+
+    cuts: where the texts are cut; None: as they were recorded, or token by token
+    """
+    call, _ = call_of(recorded)
+    template = TEMPLATES.get(recorded["probe"]["prompt_template"], "v4")
+    model = replace(call.model, template=template)
+    call = call._replace(model=model, stream=stream, incremental=True, parallel_tool_calls=True)
+    dialect = DIALECTS["deepseek"]
+    terms = agreed(request.order(call, dialect), request_id=corpus.REQUEST_ID, own_key=False)
+    pipe = Pipe(call, terms, VOCABULARY, tongue)
+    pipe.count_prompt(corpus.PROMPT_TOKENS, 0)
+    response = recorded["response"]
+    if not stream:
+        message = {key: response[key] for key in ("reasoning_content", "content", "tool_calls")}
+        item = {"index": 0, "message": message, "finish_reason": response["finish_reason"]}
+        used = json.loads(pipe.feed_completion(json.dumps({"choices": [item]}).encode()))["usage"]
+        return used["output_tokens"], used["output_tokens"]
+    given = deltas(response, cuts) if cuts or not recorded["deltas"] else recorded["deltas"]
+    wire = b"".join(corpus.chunk(delta) for delta in given) + corpus.chunk({}, response["finish_reason"]) + corpus.DONE
+    said = [packet["usage"]["output_tokens"] for packet in corpus.packets(corpus.drive(pipe, wire))]
+    return said[-1], max(said)
+
+
+def deltas(response: dict[str, Any], cuts: random.Random | None) -> Iterator[dict[str, Any]]:
+    """An answer as a stream tells it; a call begins with its name alone."""
+    yield from ({"reasoning_content": piece} for piece in pieces_of(response["reasoning_content"] or "", cuts))
+    yield from ({"content": piece} for piece in pieces_of(response["content"] or "", cuts))
+    for index, called in enumerate(response["tool_calls"] or ()):
+        function = called["function"]
+        yield {"tool_calls": [{"index": index, "id": called["id"], "function": {**function, "arguments": ""}}]}
+        for piece in pieces_of(function["arguments"], cuts):
+            yield {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
+
+
+def pieces_of(text: str, cuts: random.Random | None) -> Iterator[str]:
+    while text:
+        size = cuts.choice((1, 1, 2, 3, 5, 8, 40)) if cuts else first_token_chars(text)
+        yield text[:size]
+        text = text[size:]
+
+
+def first_token_chars(text: str) -> int:
+    """How many characters the first token has, and those that share a character with it."""
+    raw = b""
+    for token in VOCABULARY.encode(text):
+        raw += VOCABULARY.decode_bytes([token])
+        with contextlib.suppress(UnicodeDecodeError):
+            return len(raw.decode())
+    raise AssertionError(text)
+
+
 def table(compared: list[Compared]) -> str:
     kinds = sorted({(one.figure, one.generation) for one in compared})
     lines = [f"{'figure':22}{'generation':14}{'requests':>9}{'exact':>7}{'worst':>7}"]
@@ -186,11 +249,11 @@ def table(compared: list[Compared]) -> str:
 
 
 def test_prompt_tokens_are_as_exact_as_the_research_found(count: Count) -> None:
-    """tokenizer.md 4.2: 210 of 220, and 72 of the 75 here; what is missed are long histories saved with sorted keys."""
+    """tokenizer.md 4.2: 210 of 220, and 73 of the 75 here; what is missed are long histories saved with sorted keys."""
     compared = list(prompts(count))
     sys.stdout.write(f"\n{table(compared)}\n")
     assert len(compared) == 75
-    assert sum(one.exact for one in compared) >= 72
+    assert sum(one.exact for one in compared) >= 73
     assert all(abs(one.ours - one.theirs) <= 0.02 * one.theirs for one in compared)
 
 
@@ -202,3 +265,37 @@ def test_completion_and_reasoning_tokens_are_as_exact_as_the_research_found(coun
     assert {figure: (len(found), sum(found)) for figure, found in exact.items()} == FLOORS
     called = [one for one in compared if one.figure == "completion, calls"]
     assert all(abs(one.ours - one.theirs) <= 1 for one in called)
+
+
+# What callers are told where upstream tells no usage, by the whole way of an answer: (recordings, exact as a JSON
+# reply, exact as a stream, streams with a packet above the last). Measured on 28 November 2026; the rule of thumb that
+# was there before had 10 of the 30 tool answers, and 17 streams above the bill. What is missed: three times the model
+# took the blank line before a call apart from the full stop before it (-1), and DashScope's text has been edited (-4).
+METERED = {"text": (45, 44, 44, 0), "tool calls": (30, 27, 27, 0)}
+
+
+def test_what_a_caller_is_told_without_upstreams_usage_is_as_exact_as_it_was() -> None:
+    """USE-2, USE-7: never above the last packet where deltas are the model's tokens."""
+    rows: dict[str, list[tuple[bool, bool, bool]]] = {kind: [] for kind in METERED}
+    for recorded in recordings():
+        # R1 wrote a blank line after `</think>` that the service trimmed.
+        trimmed = int((recorded["probe"]["prompt_template"] or "").startswith("r1"))
+        theirs = recorded["usage"]["completion_tokens"] - trimmed
+        whole, _ = metered(recorded, stream=False)
+        last, most = metered(recorded, stream=True)
+        kind = "tool calls" if recorded["response"]["tool_calls"] else "text"
+        rows[kind].append((whole == theirs, last == theirs, most > last))
+        sys.stdout.write(f"\n{kind} {whole - theirs:+} {last - theirs:+} {most - last:+} {recorded['source']}")
+    found = {kind: (len(told), *(sum(column) for column in zip(*told, strict=True))) for kind, told in rows.items()}
+    assert found == METERED
+
+
+def test_no_cut_of_a_stream_changes_its_last_word_or_bills_a_leaver_much_more() -> None:
+    """USE-2: letters that are not tokens yet may count one or two more on the way."""
+    cuts = random.Random(14)
+    for recorded in recordings():
+        last, _ = metered(recorded, stream=True)
+        for _ in range(3):
+            cut_last, cut_most = metered(recorded, stream=True, cuts=cuts)
+            assert cut_last == last
+            assert cut_most <= last + 2

@@ -5,6 +5,7 @@ import typing
 import pytest
 
 from config import settings
+from translators.dialogue import Effort, Template
 from translators.openai import dialects
 from translators.openai.dialects import DIALECTS, Dialect, Native
 
@@ -30,8 +31,26 @@ def test_a_budget_is_held_by_somebody_who_can(row: Dialect) -> None:
         assert row.efforts or not row.continuation.alone
     if row.budget == "effort":
         assert set(row.efforts) == set(typing.get_args(dialects.Effort))
+        assert not row.efforts_v4 or set(row.efforts_v4) == set(row.efforts)
     if isinstance(row.budget, Native):
         assert row.budget.least >= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "template", "words"),
+    [
+        ("ark", "v3.2", ["low", "medium", "high"]),
+        ("ark", "v4", ["low", "high", "max"]),
+        ("ark", "v4.1", ["low", "high", "max"]),
+        ("openai", "v4", ["low", "medium", "high"]),
+        ("siliconflow", "v4", ["high", "high", "max"]),
+        ("vllm", "v4", [None, None, None]),
+    ],
+)
+def test_an_effort_is_said_in_the_upstreams_word_for_it(name: str, template: Template, words: list[str | None]) -> None:
+    """OUT-9: Ark has minimal, low, medium, high and max for V4, and nothing above high before."""
+    efforts: tuple[Effort, ...] = ("low", "high", "max")
+    assert [dialects.DIALECTS[name].word_for(effort, template) for effort in efforts] == words
 
 
 @ROWS
