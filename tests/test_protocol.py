@@ -45,7 +45,7 @@ LAST = {
     "PAR": 19,
     "OUT": 9,
     "SSE": 11,
-    "USE": 6,
+    "USE": 7,
     "ERR": 6,
     "MOD": 5,
     "MET": 6,

@@ -132,8 +132,11 @@ def test_another_value_counts_as_the_server_told_it(value: str) -> None:
         assert counted("f", *pieces).total == 2 + sum(len(VOCABULARY.encode(part)) for part in parts)
 
 
-def test_blanks_around_a_value_are_the_servers() -> None:
-    assert counted("f", '{ "a" : [1] , "b" :\n2 }').total == counted("f", '{"a": [1], "b": 2}').total
+@pytest.mark.parametrize("size", [1, 2, 99])
+def test_blanks_between_names_and_values_are_the_servers(size: int) -> None:
+    spaced = ' \n{ "a" : [1] , "b" :\n2 } '
+    pieces = [spaced[at : at + size] for at in range(0, len(spaced), size)]
+    assert counted("f", *pieces).total == counted("f", '{"a": [1], "b": 2}').total
 
 
 def test_a_name_may_come_in_pieces_and_late() -> None:
@@ -173,6 +176,12 @@ def test_a_broken_object_is_closed_where_the_model_has_ended(template: Template,
     assert closed >= before
     # What closes a call stands apart from whatever it holds.
     assert closed >= constant(markup.called, VOCABULARY)
+
+
+def test_a_call_without_arguments_is_closed_like_one_whose_object_is_empty() -> None:
+    counter = counted("f")
+    counter.end()
+    assert counter.total == counted("f", "{}").total
 
 
 @dataclass
