@@ -184,7 +184,10 @@ class Settings(BaseModel):
         title="NUMBER",
         description="Most open connections of callers; beyond them it is 503. Unset: half the limit of open files.",
     )
-    max_body_bytes: Bytes = Field(default=ByteSize(16 << 20), description="Longest call, unpacked; also 8MiB.")
+    max_body_bytes: Bytes = Field(default=ByteSize(12 << 20), description="Longest call, unpacked; also 8MiB.")
+    max_open_bytes: Bytes = Field(
+        default=ByteSize(256 << 20), description="Most that the calls of all open connections hold, unpacked; else 503."
+    )
     max_event_bytes: Bytes = Field(default=ByteSize(16 << 20), description="Longest single event of an upstream.")
 
     workers: Number = Field(
@@ -281,7 +284,7 @@ class Settings(BaseModel):
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Upstream": ("upstream", "upstream_api_key", "upstream_api_key_file", "upstream_ca_file", "dialect"),
     "Models": ("map", "aliases", "models_file", "model_route", "strict_thinking"),
-    "Callers": ("host", "port", "auth", "keys_file", "max_body_bytes", "max_connections"),
+    "Callers": ("host", "port", "auth", "keys_file", "max_body_bytes", "max_open_bytes", "max_connections"),
     "Limits": ("limits", "key_limits", "model_limits", "redis_url", "redis_policy"),
     "Metering": (
         "journal_file",

@@ -20,7 +20,8 @@ from proxy.call.exchange import Exchange, refusal_of
 from proxy.call.forward import Forwarding
 from proxy.call.gateway import Gateway
 from proxy.call.prompt_count import Count
-from proxy.call.timeouts import Expired, Timeout
+from proxy.call.timeouts import CallTimeouts, Expired, Timeout
+from proxy.downstream.body import HeldBody
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import Response
 from proxy.metering import journal
@@ -29,7 +30,7 @@ from proxy.telemetry import trace_context
 from proxy.upstream.client import Post
 from translators import faults
 from translators.deepseek import prompt
-from translators.dialogue import Call
+from translators.dialogue import Call, Json
 from translators.openai import request as upstream_request
 from translators.openai.request import Body, Order
 from translators.pipe import Pipe
@@ -40,21 +41,29 @@ log = structlog.get_logger()
 
 async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Response:
     """Serve one call."""
-    try:
-        async with gateway.timed(Timeout.BODY, exchange.times.received_s):
-            ready = await _ready(gateway, request, exchange)
-    except Expired as expired:
-        raise refusal_of(expired, exchange) from None
-    return await (ready.stream() if ready.streams else ready.reply())
+    with gateway.open_bodies.hold() as held:
+        try:
+            async with gateway.timed(Timeout.BODY, exchange.times.received_s) as clock:
+                ready = await _ready(gateway, request, exchange, held, clock)
+        except Expired as expired:
+            raise refusal_of(expired, exchange) from None
+        return await (ready.stream() if ready.streams else ready.reply())
 
 
-async def _ready(gateway: Gateway, request: Request, exchange: Exchange) -> Forwarding:
+async def _ready(
+    gateway: Gateway, request: Request, exchange: Exchange, held: HeldBody, clock: CallTimeouts
+) -> Forwarding:
     """Read and check a call until it is ready to go."""
     exchange.caller = caller = authentication.admit(request.headers, gateway.settings, gateway.keyring)
     request.tongue.check(request.headers)
-    body = await request.body()
+    body = await request.body(held)
     exchange.times.read_s = asyncio.get_running_loop().time()
-    exchange.call = call = _read(gateway, request, body)
+    # The body is there: what else is waited for is not its caller's fault.
+    clock.enter(Timeout.FIRST_TOKEN)
+    document = request.tongue.read(body)
+    # What was sent is let go of; what it says lives on.
+    del body
+    exchange.call = call = _read(gateway, request, document)
     if caller.known is not None:
         caller.known.check_model(call.model.id)
     if call.ignored:
@@ -62,9 +71,8 @@ async def _ready(gateway: Gateway, request: Request, exchange: Exchange) -> Forw
     return await _prepared(gateway, request, exchange, call, caller)
 
 
-def _read(gateway: Gateway, request: Request, body: bytes) -> Call:
+def _read(gateway: Gateway, request: Request, document: Json) -> Call:
     tongue = request.tongue
-    document = tongue.read(body)
     return tongue.translate(
         document,
         gateway.catalogue,

@@ -108,7 +108,14 @@ class Connection(web.RequestHandler):
         self, server: web.Server, malformed: Flood, count: ConnectionCount, settings: Settings, failure: Failure
     ) -> None:
         loop = asyncio.get_running_loop()
-        super().__init__(server, loop=loop, keepalive_timeout=settings.keepalive_timeout, lingering_time=LINGER_S)
+        super().__init__(
+            server,
+            loop=loop,
+            keepalive_timeout=settings.keepalive_timeout,
+            lingering_time=LINGER_S,
+            # A body is inflated by who wants it (`downstream.body`), once its key was looked at.
+            auto_decompress=False,
+        )
         self._malformed = malformed
         self._count = count
         self._failure = failure

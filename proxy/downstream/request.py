@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import NoReturn
 
-import aiohttp
-from aiohttp import hdrs, web
+from aiohttp import web
 from multidict import CIMultiDictProxy
 
+from proxy.downstream.body import HeldBody, read
 from proxy.downstream.connection import Connection
 from proxy.downstream.phase import LIFECYCLE, Phase
-from proxy.downstream.sinks import CallerGone, PacketSink, ReplySink
+from proxy.downstream.sinks import PacketSink, ReplySink
 from proxy.downstream.surface import request_id
-from translators import faults
 from translators.pipe import Pipe
 from translators.tongue import Tongue
-
-ENCODINGS: Final = ("identity", "gzip")
 
 
 class Request:
@@ -79,22 +76,9 @@ class Request:
         """Whether a part of its answer is out: a second one would be taken for a part of it."""
         return self._sink is not None and self._sink.is_open
 
-    async def body(self) -> bytes:
+    async def body(self, held: HeldBody) -> bytearray:
         """The call's body, inflated. Raises `Refusal` where it is too large or unreadable, `CallerGone`."""
-        request = self._web
-        if request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() not in ENCODINGS:
-            raise faults.Refusal(faults.BODY_INVALID, "neither plain nor gzip")
-        if (request.content_length or 0) > request.client_max_size:
-            raise faults.Refusal(faults.BODY_TOO_LARGE)
-        try:
-            return await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise faults.Refusal(faults.BODY_TOO_LARGE) from None
-        except ConnectionError:
-            # So it is told where the handler is not cancelled for it.
-            raise CallerGone from None
-        except (aiohttp.ClientError, web.RequestPayloadError, aiohttp.http_exceptions.HttpProcessingError) as error:
-            raise faults.Refusal(faults.BODY_INVALID, f"unreadable body ({type(error).__name__})") from None
+        return await read(self._web, held)
 
     def packets(self, pipe: Pipe, *, hold_s: float, heartbeat_s: float) -> PacketSink:
         """Where the packets of its answer go."""

@@ -34,7 +34,7 @@ MOST_IGNORED = 32
 LONGEST_NAME = 80
 
 
-def read(raw: bytes) -> Json:
+def read(raw: bytes | bytearray) -> Json:
     """The JSON object in a request body; anything else is refused (spec REQ-1)."""
     try:
         document = orjson.loads(raw)

@@ -1,121 +1,17 @@
-"""Claims about the door: how a body is read, when a prompt is counted (HTTP-11, USE-6)."""
+"""Claims about the door: when a prompt is counted (USE-6)."""
 
 from __future__ import annotations
 
 import asyncio
-import gzip
 import itertools
 import time
 
-import orjson
 import pytest
 
 from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway
-from translators import faults
-
-UNREADABLE = (400, "InvalidParameter", faults.BODY_INVALID.message)
-TOO_LARGE = (400, "BadRequest.TooLarge", "Payload Too Large.")
-
-
-class TestBody:
-    """Spec HTTP-11."""
-
-    LIMIT = 4_096
-
-    @pytest.mark.parametrize("encoding", ["gzip", " GZIP ", "identity"])
-    async def test_gzip_is_inflated(
-        self, simulator: StartSimulator, gateway_before: StartGateway, encoding: str
-    ) -> None:
-        front = await gateway_before((await simulator()).url)
-        raw = orjson.dumps(caller.call())
-        body = gzip.compress(raw) if "g" in encoding.lower() else raw
-        assert (await caller.ask(front.url, body, {"Content-Encoding": encoding})).status == 200
-
-    @pytest.mark.parametrize("encoding", ["deflate", "br", "zstd", "gzip, gzip", "aes128gcm"])
-    async def test_no_other_encoding_is(self, gateway_before: StartGateway, encoding: str) -> None:
-        front = await gateway_before("http://127.0.0.1:1")
-        answer = await caller.ask(front.url, caller.call(), {"Content-Encoding": encoding})
-        assert answer.fault == UNREADABLE
-
-    @pytest.mark.parametrize(
-        "body",
-        [
-            b"{}",
-            gzip.compress(orjson.dumps(caller.call()))[:-20],
-            gzip.compress(orjson.dumps(caller.call()))[:40] + b"x" * 30,
-        ],
-        ids=["not gzip", "cut short", "broken in the middle"],
-    )
-    async def test_broken_gzip_is_unreadable(self, gateway_before: StartGateway, body: bytes) -> None:
-        front = await gateway_before("http://127.0.0.1:1")
-        assert (await caller.ask(front.url, body, {"Content-Encoding": "gzip"})).fault == UNREADABLE
-
-    async def test_the_limit_counts_after_inflation(self, gateway_before: StartGateway) -> None:
-        front = await gateway_before("http://127.0.0.1:1", max_body_bytes=str(self.LIMIT))
-        bomb = gzip.compress(orjson.dumps(caller.call("a" * 10_000_000)))
-        assert (await caller.ask(front.url, bomb, {"Content-Encoding": "gzip"})).fault == TOO_LARGE
-
-    async def test_a_length_beyond_the_limit_is_refused_before_the_body_comes(
-        self, gateway_before: StartGateway
-    ) -> None:
-        front = await gateway_before("http://127.0.0.1:1", max_body_bytes=str(self.LIMIT))
-        async with caller.dial(front.url) as line:
-            line.send(caller.request(b"{", {"Content-Length": str(self.LIMIT + 1)}))
-            answer = await line.answer()
-        assert answer.fault == TOO_LARGE
-        assert answer.headers["connection"] == "close"
-
-    async def test_chunks_beyond_the_limit_are_refused_without_waiting_for_the_last(
-        self, gateway_before: StartGateway
-    ) -> None:
-        front = await gateway_before("http://127.0.0.1:1", max_body_bytes=str(self.LIMIT))
-        async with caller.dial(front.url) as line:
-            line.send(caller.request(b"", {"Content-Length": "", "Transfer-Encoding": "chunked"}))
-            line.send(b"%x\r\n%b\r\n" % (self.LIMIT + 1, b"a" * (self.LIMIT + 1)))
-            assert (await line.answer()).fault == TOO_LARGE
-
-    async def test_a_body_of_just_the_limit_is_read(
-        self, simulator: StartSimulator, gateway_before: StartGateway
-    ) -> None:
-        front = await gateway_before((await simulator()).url, max_body_bytes=str(self.LIMIT))
-        room = self.LIMIT - len(orjson.dumps(caller.call("")))
-        body = orjson.dumps(caller.call("a" * room))
-        assert len(body) == self.LIMIT
-        assert (await caller.ask(front.url, body)).status == 200
-
-    @pytest.mark.parametrize("sent", [0, 40])
-    async def test_a_body_that_does_not_come_is_not_waited_for(self, gateway_before: StartGateway, sent: int) -> None:
-        """Spec ERR-5: `body_timeout`."""
-        front = await gateway_before("http://127.0.0.1:1", body_timeout=0.1)
-        raw = orjson.dumps(caller.call())
-        async with caller.dial(front.url) as line:
-            line.send(caller.request(raw)[: -(len(raw) - sent)])
-            answer = await line.answer()
-        assert answer.fault == UNREADABLE
-        assert answer.headers["connection"] == "close"
-        record, outcome = await front.end_of()
-        assert outcome == "timeout_body"
-        assert record.cause == "body_timeout fired"
-
-    async def test_a_slow_body_in_time_is_read(self, simulator: StartSimulator, gateway_before: StartGateway) -> None:
-        front = await gateway_before((await simulator()).url, body_timeout=2)
-        wire = caller.request(caller.call())
-        async with caller.dial(front.url) as line:
-            for at in range(0, len(wire), 50):
-                line.send(wire[at : at + 50])
-                await asyncio.sleep(0.02)
-            assert (await line.answer()).status == 200
-
-    async def test_a_caller_who_leaves_in_the_middle_of_it_is_gone(self, gateway_before: StartGateway) -> None:
-        front = await gateway_before("http://127.0.0.1:1")
-        async with caller.dial(front.url) as line:
-            line.send(caller.request(caller.call())[:-5])
-            await asyncio.sleep(0.05)
-            line.vanish()
-            assert (await front.end_of())[1] == "client_gone_before_first_packet"
 
 
 class TestCounting:

@@ -123,7 +123,7 @@ def test_help_of_serve_names_flag_variable_and_default_of_every_setting() -> Non
     for section in settings.SECTIONS:
         assert f"{section}: " in shown
     assert "[DASHSEEK_IDLE_TIMEOUT; default 120]" in shown
-    assert "[DASHSEEK_MAX_BODY_BYTES; default 16MiB]" in shown
+    assert "[DASHSEEK_MAX_BODY_BYTES; default 12MiB]" in shown
 
 
 def test_help_needs_none_of_the_rooms() -> None:

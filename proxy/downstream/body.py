@@ -1,0 +1,184 @@
+"""A request's body into the caller's bytes: whole, inflated in steps, and paid for while its call holds it.
+
+aiohttp would inflate whatever arrives, whether or not anyone wants it; here nothing is inflated before key and headers
+were looked at and the body is there, and never more than the limit and one step. Source: spec HTTP-11, REQ-11.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+import aiohttp
+from aiohttp import hdrs, web
+
+from proxy.downstream.sinks import CallerGone
+from translators import faults
+
+PLAIN: Final = "identity"
+ENCODINGS: Final = frozenset({PLAIN, "gzip", "x-gzip"})
+# zlib's number for "a gzip member: its head, its check sum, its length".
+GZIP_WBITS: Final = 31
+# So much is inflated before the loop has its turn: about half a millisecond of an ordinary text.
+STEP_BYTES: Final = 256 << 10
+# What zlib has not used of a piece it copies at every step: small pieces keep that small.
+PIECE_BYTES: Final = 16 << 10
+# Compressors write one member, or one for each of some large blocks; empty ones cost as much as full ones.
+MOST_MEMBERS: Final = 64
+# Other calls end in moments.
+RETRY_S: Final = "1"
+
+
+class Inflating(Protocol):
+    """What `zlib.decompressobj` gives, whose type has no public name."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the end of the member, its check sum and its length have been seen."""
+        ...
+
+    @property
+    def unconsumed_tail(self) -> bytes:
+        """What was not taken because the step was full."""
+        ...
+
+    @property
+    def unused_data(self) -> bytes:
+        """What came behind the end of the member."""
+        ...
+
+    def decompress(self, data: bytes | bytearray, max_length: int, /) -> bytes:
+        """The next bytes, so many at most."""
+        ...
+
+
+class OpenBodies:
+    """How many bytes the bodies of all open calls hold, unpacked, of how many that may be.
+
+    most_bytes: spec REQ-11, `max_open_bytes`
+    """
+
+    __slots__ = ("held_bytes", "most_bytes")
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.held_bytes = 0
+
+    def hold(self) -> HeldBody:
+        """The share of one call, to be given back with the end of its context."""
+        return HeldBody(self)
+
+
+class HeldBody:
+    """The share of one call in `OpenBodies`."""
+
+    __slots__ = ("_all", "_bytes")
+
+    def __init__(self, open_bodies: OpenBodies) -> None:
+        self._all = open_bodies
+        self._bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._all.held_bytes -= self._bytes
+        self._bytes = 0
+
+    def take(self, size_bytes: int) -> None:
+        """Hold so many more, or fewer; raises `Refusal` where all calls together would hold too many."""
+        if self._all.held_bytes + size_bytes > self._all.most_bytes:
+            raise faults.Refusal(faults.OVERLOADED.after(RETRY_S), "over max_open_bytes")
+        self._all.held_bytes += size_bytes
+        self._bytes += size_bytes
+
+
+async def read(request: web.Request, held: HeldBody) -> bytearray:
+    """The body of a request, inflated, within its limit of size and that of all calls.
+
+    Raises `Refusal`, or `CallerGone`.
+    """
+    encoding = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING, (PLAIN,))).strip().lower()
+    if encoding not in ENCODINGS:
+        raise faults.Refusal(faults.BODY_INVALID, "neither plain nor gzip")
+    most_bytes = request.client_max_size
+    if (request.content_length or 0) > most_bytes:
+        raise faults.Refusal(faults.BODY_TOO_LARGE)
+    body = bytearray()
+    if encoding == PLAIN:
+        await _receive(request, held, body.extend)
+        return body
+    # In pieces, each of which is let go of once it is inflated.
+    packed: deque[bytearray] = deque((body,))
+
+    def keep(chunk: bytes) -> None:
+        if len(packed[-1]) < PIECE_BYTES:
+            packed[-1].extend(chunk)
+        else:
+            packed.append(bytearray(chunk))
+
+    await _receive(request, held, keep)
+    return await _inflated(packed, most_bytes, held)
+
+
+async def _receive(request: web.Request, held: HeldBody, keep: Callable[[bytes], None]) -> None:
+    """Keep what arrives, as it arrives, until all of it is there."""
+    received_bytes = 0
+    try:
+        while chunk := await request.content.readany():
+            received_bytes += len(chunk)
+            if received_bytes > request.client_max_size:
+                raise faults.Refusal(faults.BODY_TOO_LARGE)
+            held.take(len(chunk))
+            keep(chunk)
+    except ConnectionError:
+        # So it is told where the handler is not cancelled for it.
+        raise CallerGone from None
+    except (aiohttp.ClientError, web.RequestPayloadError, aiohttp.http_exceptions.HttpProcessingError) as error:
+        raise faults.Refusal(faults.BODY_INVALID, f"unreadable body ({type(error).__name__})") from None
+
+
+async def _inflated(packed: deque[bytearray], most_bytes: int, held: HeldBody) -> bytearray:
+    """The members of a gzip body, one after the other, each to the end of its check sum and length."""
+    body = bytearray()
+    member, members = zlib.decompressobj(GZIP_WBITS), 1
+    try:
+        while packed:
+            piece = packed[0]
+            for start in range(0, len(piece), PIECE_BYTES):
+                rest: bytes | bytearray = piece[start : start + PIECE_BYTES]
+                while rest:
+                    if member.eof:
+                        members += 1
+                        member = zlib.decompressobj(GZIP_WBITS)
+                    if members > MOST_MEMBERS:
+                        raise faults.Refusal(faults.BODY_INVALID, "gzip of too many members")
+                    await _step(member, rest, body, most_bytes, held)
+                    rest = member.unused_data if member.eof else member.unconsumed_tail
+            held.take(-len(packed.popleft()))
+        # It has taken all that came, and may not have given all of that.
+        while not member.eof and await _step(member, b"", body, most_bytes, held):
+            pass
+    except zlib.error:
+        raise faults.Refusal(faults.BODY_INVALID, "broken gzip") from None
+    if not member.eof:
+        raise faults.Refusal(faults.BODY_INVALID, "gzip that was cut short")
+    return body
+
+
+async def _step(member: Inflating, packed: bytes | bytearray, body: bytearray, most_bytes: int, held: HeldBody) -> int:
+    """Inflate no more than a step of it, and let the loop go on; returns how much that was, in bytes."""
+    more = member.decompress(packed, STEP_BYTES)
+    if len(body) + len(more) > most_bytes:
+        raise faults.Refusal(faults.BODY_TOO_LARGE)
+    held.take(len(more))
+    body += more
+    if len(more) == STEP_BYTES:
+        await asyncio.sleep(0)
+    return len(more)

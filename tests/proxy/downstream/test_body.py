@@ -1,0 +1,242 @@
+"""Claims about a request's body: how much of it is read, inflated and held, and when (spec HTTP-11, REQ-11)."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+
+import orjson
+import pytest
+
+from proxy.downstream import body as bodies
+from proxy.simulation.wire import Script
+from tests import caller
+from tests.conftest import StartSimulator
+from tests.proxy.conftest import StartGateway
+from translators import faults
+
+UNREADABLE = (400, "InvalidParameter", faults.BODY_INVALID.message)
+TOO_LARGE = (400, "BadRequest.TooLarge", "Payload Too Large.")
+FULL = (503, "ModelServingError", faults.OVERLOADED.message)
+GZIP = {"Content-Encoding": "gzip"}
+RAW = orjson.dumps(caller.call())
+# The model that takes the longest prompts.
+LONGEST = "deepseek-v4-flash"
+PACKED = gzip.compress(RAW)
+
+
+class TestBody:
+    """Spec HTTP-11."""
+
+    LIMIT = 4_096
+
+    @pytest.mark.parametrize("encoding", ["gzip", " GZIP ", "x-gzip", "X-Gzip", "identity"])
+    async def test_gzip_is_inflated(
+        self, simulator: StartSimulator, gateway_before: StartGateway, encoding: str
+    ) -> None:
+        front = await gateway_before((await simulator()).url)
+        raw = orjson.dumps(caller.call())
+        body = gzip.compress(raw) if "g" in encoding.lower() else raw
+        assert (await caller.ask(front.url, body, {"Content-Encoding": encoding})).status == 200
+
+    @pytest.mark.parametrize("encoding", ["deflate", "br", "zstd", "gzip, gzip", "aes128gcm"])
+    async def test_no_other_encoding_is(self, gateway_before: StartGateway, encoding: str) -> None:
+        front = await gateway_before("http://127.0.0.1:1")
+        answer = await caller.ask(front.url, caller.call(), {"Content-Encoding": encoding})
+        assert answer.fault == UNREADABLE
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"{}",
+            *(PACKED[:-cut] for cut in (1, 4, 8, 9, 20)),
+            PACKED[:40] + b"x" * 30,
+            PACKED[:-8] + bytes(4) + PACKED[-4:],
+            PACKED[:-4] + bytes(4),
+            PACKED + b"x",
+            PACKED + PACKED[:-1],
+            zlib.compress(RAW),
+            gzip.compress(PACKED),
+        ],
+        ids=[
+            "nothing",
+            "not gzip",
+            *(f"cut short by {cut}" for cut in (1, 4, 8, 9, 20)),
+            "broken in the middle",
+            "another check sum",
+            "another length",
+            "something behind it",
+            "a second member cut short",
+            "deflate",
+            "packed twice",
+        ],
+    )
+    async def test_broken_gzip_is_unreadable(self, gateway_before: StartGateway, body: bytes) -> None:
+        front = await gateway_before("http://127.0.0.1:1")
+        assert (await caller.ask(front.url, body, {"Content-Encoding": "gzip"})).fault == UNREADABLE
+
+    async def test_the_limit_counts_after_inflation(self, gateway_before: StartGateway) -> None:
+        front = await gateway_before("http://127.0.0.1:1", max_body_bytes=str(self.LIMIT))
+        bomb = gzip.compress(orjson.dumps(caller.call("a" * 10_000_000)))
+        assert (await caller.ask(front.url, bomb, {"Content-Encoding": "gzip"})).fault == TOO_LARGE
+
+    async def test_a_length_beyond_the_limit_is_refused_before_the_body_comes(
+        self, gateway_before: StartGateway
+    ) -> None:
+        front = await gateway_before("http://127.0.0.1:1", max_body_bytes=str(self.LIMIT))
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(b"{", {"Content-Length": str(self.LIMIT + 1)}))
+            answer = await line.answer()
+        assert answer.fault == TOO_LARGE
+        assert answer.headers["connection"] == "close"
+
+    async def test_chunks_beyond_the_limit_are_refused_without_waiting_for_the_last(
+        self, gateway_before: StartGateway
+    ) -> None:
+        front = await gateway_before("http://127.0.0.1:1", max_body_bytes=str(self.LIMIT))
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(b"", {"Content-Length": "", "Transfer-Encoding": "chunked"}))
+            line.send(b"%x\r\n%b\r\n" % (self.LIMIT + 1, b"a" * (self.LIMIT + 1)))
+            assert (await line.answer()).fault == TOO_LARGE
+
+    async def test_a_body_of_just_the_limit_is_read(
+        self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        front = await gateway_before((await simulator()).url, max_body_bytes=str(self.LIMIT))
+        room = self.LIMIT - len(orjson.dumps(caller.call("")))
+        body = orjson.dumps(caller.call("a" * room))
+        assert len(body) == self.LIMIT
+        assert (await caller.ask(front.url, body)).status == 200
+
+    @pytest.mark.parametrize("sent", [0, 40])
+    async def test_a_body_that_does_not_come_is_not_waited_for(self, gateway_before: StartGateway, sent: int) -> None:
+        """Spec ERR-5: `body_timeout`."""
+        front = await gateway_before("http://127.0.0.1:1", body_timeout=0.1)
+        raw = orjson.dumps(caller.call())
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(raw)[: -(len(raw) - sent)])
+            answer = await line.answer()
+        assert answer.fault == UNREADABLE
+        assert answer.headers["connection"] == "close"
+        record, outcome = await front.end_of()
+        assert outcome == "timeout_body"
+        assert record.cause == "body_timeout fired"
+
+    async def test_a_slow_body_in_time_is_read(self, simulator: StartSimulator, gateway_before: StartGateway) -> None:
+        front = await gateway_before((await simulator()).url, body_timeout=2)
+        wire = caller.request(caller.call())
+        async with caller.dial(front.url) as line:
+            for at in range(0, len(wire), 50):
+                line.send(wire[at : at + 50])
+                await asyncio.sleep(0.02)
+            assert (await line.answer()).status == 200
+
+    async def test_a_caller_who_leaves_in_the_middle_of_it_is_gone(self, gateway_before: StartGateway) -> None:
+        front = await gateway_before("http://127.0.0.1:1")
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(caller.call())[:-5])
+            await asyncio.sleep(0.05)
+            line.vanish()
+            assert (await front.end_of())[1] == "client_gone_before_first_packet"
+
+    @pytest.mark.parametrize("members", [2, bodies.MOST_MEMBERS])
+    async def test_members_are_read_one_after_the_other(
+        self, simulator: StartSimulator, gateway_before: StartGateway, members: int
+    ) -> None:
+        upstream = await simulator()
+        front = await gateway_before(upstream.url)
+        raw = orjson.dumps(caller.call("a b c d " * 20_000))
+        size = len(raw) // members + 1
+        packed = b"".join(gzip.compress(raw[at : at + size]) for at in range(0, len(raw), size))
+        assert (await caller.ask(front.url, packed, GZIP)).status == 200
+        assert upstream.calls[0].body["messages"][0]["content"] == "a b c d " * 20_000
+
+    async def test_there_are_not_too_many_of_them(self, gateway_before: StartGateway) -> None:
+        """Each costs as much as a full one, and an empty one is twenty bytes."""
+        front = await gateway_before("http://127.0.0.1:1")
+        packed = gzip.compress(b"") * bodies.MOST_MEMBERS + PACKED
+        assert (await caller.ask(front.url, packed, GZIP)).fault == UNREADABLE
+
+    async def test_what_all_members_hold_counts(self, gateway_before: StartGateway) -> None:
+        front = await gateway_before("http://127.0.0.1:1", max_body_bytes=str(self.LIMIT))
+        packed = gzip.compress(b" " * (self.LIMIT // 2)) * 2 + PACKED
+        assert (await caller.ask(front.url, packed, GZIP)).fault == TOO_LARGE
+
+    @pytest.mark.parametrize("size", [200, 100_000, bodies.STEP_BYTES, 3 * bodies.STEP_BYTES, 900_001])
+    async def test_steps_lose_nothing(self, simulator: StartSimulator, gateway_before: StartGateway, size: int) -> None:
+        upstream = await simulator()
+        front = await gateway_before(upstream.url)
+        text = "a" * (size - len(orjson.dumps(caller.call("", LONGEST))))
+        body = gzip.compress(orjson.dumps(caller.call(text, LONGEST)))
+        assert (await caller.ask(front.url, body, GZIP)).status == 200
+        assert upstream.calls[0].body["messages"][0]["content"] == text
+
+    async def test_two_lines_of_encoding_are_two_encodings(self, gateway_before: StartGateway) -> None:
+        front = await gateway_before("http://127.0.0.1:1")
+        twice = {"Content-Encoding": "gzip\r\nContent-Encoding: gzip"}
+        assert (await caller.ask(front.url, gzip.compress(PACKED), twice)).fault == UNREADABLE
+
+    async def test_without_a_key_nothing_is_inflated(
+        self, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def never(*_: object) -> None:
+            raise AssertionError
+
+        monkeypatch.setattr(zlib, "decompressobj", never)
+        front = await gateway_before("http://127.0.0.1:1")
+        answer = await caller.ask(front.url, PACKED, GZIP | {"Authorization": ""})
+        assert answer.fault[:2] == (401, "InvalidApiKey")
+
+    async def test_a_connection_goes_on_behind_a_body_that_is_no_gzip(
+        self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        """Its framing was sound."""
+        front = await gateway_before((await simulator()).url)
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(b"{}", GZIP))
+            assert (await line.answer()).fault == UNREADABLE
+            line.send(caller.request(PACKED, GZIP))
+            assert (await line.answer()).status == 200
+
+
+class TestAllOpenCalls:
+    """Spec REQ-11: what they hold, unpacked, is bounded."""
+
+    async def test_beyond_it_a_call_is_told_to_come_back(
+        self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        body = orjson.dumps(caller.call("a" * 10_000))
+        upstream = await simulator(Script(text="a b c", gap_s=0.2))
+        front = await gateway_before(upstream.url, max_open_bytes=str(2 * len(body) + 200))
+        first = asyncio.create_task(caller.ask(front.url, body))
+        second = asyncio.create_task(caller.ask(front.url, gzip.compress(body), GZIP))
+        while len(upstream.calls) < 2:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+        assert front.house.open_bodies.held_bytes == 2 * len(body)
+        for third in caller.request(body), caller.request(gzip.compress(body), GZIP):
+            async with caller.dial(front.url) as line:
+                line.send(third)
+                refused = await line.answer()
+            assert refused.fault == FULL
+            assert refused.headers["Retry-After"] == "1"
+        assert [(await call).status for call in (first, second)] == [200, 200]
+        assert front.house.open_bodies.held_bytes == 0
+        assert (await caller.ask(front.url, body)).status == 200
+
+    @pytest.mark.parametrize("headers", [{}, GZIP], ids=["plain", "gzip"])
+    async def test_a_body_that_is_not_there_yet_holds_what_was_sent(
+        self, gateway_before: StartGateway, headers: dict[str, str]
+    ) -> None:
+        """Of a bomb, a few kilobytes."""
+        front = await gateway_before("http://127.0.0.1:1")
+        body = gzip.compress(orjson.dumps(caller.call("a" * 10_000_000)))
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(body, headers)[:-1])
+            while front.house.open_bodies.held_bytes < len(body) - 1:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
+            assert front.house.open_bodies.held_bytes == len(body) - 1
+            line.vanish()
+            await front.end_of()
+        assert front.house.open_bodies.held_bytes == 0
