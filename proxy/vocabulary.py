@@ -51,6 +51,7 @@ class DeepSeek:
     encode_piece: Callable[[bytes], list[int]]
     _decode: Callable[[Sequence[int]], bytes]
     _first_piece: Callable[[str], list[int]]
+    _settled: Callable[[str], list[int]]
 
     def decode_bytes(self, tokens: Sequence[int]) -> bytes:
         """The bytes of tokens; KeyError for an id that is none."""
@@ -62,8 +63,16 @@ class DeepSeek:
 
     def first_piece(self, text: str) -> int:
         """How many characters the first pre-token of a text has; takes no half surrogate pairs."""
-        size_bytes = len(self._first_piece(text))
-        return size_bytes if text.isascii() else len(text.encode()[:size_bytes].decode())
+        return _chars(text, len(self._first_piece(text)))
+
+    def settled(self, text: str) -> int:
+        """See `Vocabulary`."""
+        # What a line end at the end does not change, nothing does: only white space reaches over what lies between.
+        return _chars(text, len(self._settled(text + "\n")))
+
+
+def _chars(text: str, size_bytes: int) -> int:
+    return size_bytes if text.isascii() else len(text.encode()[:size_bytes].decode())
 
 
 @functools.cache
@@ -76,19 +85,21 @@ def load() -> Vocabulary:
     encoding = tiktoken.Encoding("deepseek", pat_str=pretokens.PATTERN, mergeable_ranks=ranks, special_tokens=special)
     # Kept only for pickling, and 13 MiB.
     encoding._mergeable_ranks = {}  # noqa: SLF001
-    borders = tiktoken.Encoding(
-        "deepseek-first-piece",
-        pat_str=rf"\A(?:{pretokens.PATTERN})",
-        mergeable_ranks={bytes([byte]): byte for byte in range(256)},
-        special_tokens={},
-    )
     return DeepSeek(
         encode=encoding.encode_ordinary,
         length=functools.lru_cache(REMEMBERED)(lambda text: len(encoding.encode_ordinary(text))),
         encode_piece=encoding._core_bpe.encode_single_piece,  # noqa: SLF001 - the public way pre-tokenizes first
         _decode=encoding.decode_bytes,
-        _first_piece=borders.encode_ordinary,
+        _first_piece=_lengths("first-piece", pretokens.FIRST),
+        _settled=_lengths("settled", pretokens.SETTLED),
     )
+
+
+def _lengths(name: str, pattern: str) -> Callable[[str], list[int]]:
+    """What gives as many ids as the match of a pattern has bytes, by the engine that pre-tokenizes."""
+    every_byte = {bytes([byte]): byte for byte in range(256)}
+    encoding = tiktoken.Encoding(f"deepseek-{name}", pat_str=pattern, mergeable_ranks=every_byte, special_tokens={})
+    return encoding.encode_ordinary
 
 
 def _checked() -> bytes:

@@ -36,6 +36,12 @@ _ALTERNATIVES_THAT_LOOK_AHEAD = {
 # One group around what never looks ahead: the engine then runs it without backtracking, twice as fast.
 PATTERN = "|".join((f"(?:{'|'.join(_ALTERNATIVES.values())})", *_ALTERNATIVES_THAT_LOOK_AHEAD.values()))
 
+FIRST = rf"\A(?:{PATTERN})"
+# Those at the start of a text that end before its last character: of a text that may go on, all that have ended. The
+# atomic group keeps each as it is where the next one has not. The last does not end between a blank and what is none:
+# a blank before a control character stands alone, and would join the blanks before it if nothing came behind it.
+SETTLED = rf"\A(?:(?>{PATTERN})(?=(?s:..)))+(?:(?<=[\S\r\n])|(?=\s))"
+
 # Between a character of the left class and one of the right there is a border, whatever stands around the two.
 # The rows know only ASCII, CJK and white space: no Unicode version can make them disagree with the engine.
 _CUTS = (
@@ -46,7 +52,7 @@ _CUTS = (
     (rf"^{_CJK}", _CJK),
     (r"\x00-/:-\x7f", r"0-9"),
     (r"0-9", rf"A-Za-z{_ASCII_PUNCTUATION}"),
-    (r"A-Za-z", _ASCII_PUNCTUATION),
+    (r"A-Za-z", rf"\x00-\x08\x0e-\x1f\x7f{_ASCII_PUNCTUATION}"),
 )
 _LAST_CUT = re.compile(f"(?s:.*)(?:{'|'.join(f'[{left}](?=[{right}])' for left, right in _CUTS)})")
 

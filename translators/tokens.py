@@ -23,8 +23,14 @@ _SLICE_CHARS = 8_192
 # What comes later can tokenize anew no more than the longest token holds.
 _LONGEST_TOKEN_BYTES = 128
 _LONGEST_CHARACTER_BYTES = 4
-# Where each piece or each character is looked at, so many characters are taken at a time.
+# Where each character is looked at, so many are taken at a time.
 _STRIDE_CHARS = 64
+# A pre-token that goes on is merged so many characters at a time: longer ones cost the engine more for each character.
+_RUN_CHARS = 1024
+# A sure border is looked for so far back: where there is none, looking costs more than pre-tokenizing.
+_LOOK_BACK_CHARS = 1_024
+# So much the total of a text may fall at most, whatever follows: what is not settled, and the last token that is.
+UNSETTLED_TOKENS = 1_024
 
 
 class Vocabulary(Protocol):
@@ -50,10 +56,25 @@ class Vocabulary(Protocol):
         """How many characters the first pre-token of a text has; takes no half surrogate pairs."""
         ...
 
+    def settled(self, text: str) -> int:
+        """How many characters at the start of a text are pre-tokens that no later text can change, alone as within it.
 
-def slices(text: str) -> Iterator[str]:
-    """A text in parts for `Counter.add`, for a caller that shares its thread with others."""
-    return (text[start : start + _SLICE_CHARS] for start in range(0, len(text), _SLICE_CHARS))
+        It may be 0 where only the first has ended.
+        """
+        ...
+
+
+def totals(text: str, vocabulary: Vocabulary) -> Iterator[int]:
+    """How many tokens a text has up to each of a few thousand characters, the last time in all (spec USE-8).
+
+    For a caller that shares its thread with others, or wants to know only whether a text is too long.
+    """
+    if len(text) <= _SLICE_CHARS:
+        yield len(vocabulary.encode(text))
+        return
+    counter = Counter(vocabulary)
+    for start in range(0, len(text), _SLICE_CHARS):
+        yield counter.add(text[start : start + _SLICE_CHARS])
 
 
 def count(text: str, vocabulary: Vocabulary) -> int:
@@ -154,7 +175,7 @@ class Counter:
     def _shorten(self, text: str) -> str:
         """Settle what stands before the last sure border, or all that can be; returns the rest, the new tail."""
         if not self._open:
-            cut = pretokens.cut(text, self._seen_chars)
+            cut = pretokens.cut(text, max(self._seen_chars, len(text) - _LOOK_BACK_CHARS))
             if cut:
                 self._base += len(self._encode(text[:cut]))
                 text = text[cut:]
@@ -164,17 +185,18 @@ class Counter:
         self._seen_chars = 0
         half = text[-1] if _ends_in_half_a_pair(text) else ""
         text, tail = _whole(text.removesuffix(half)), ""
-        for start in range(0, len(text), _STRIDE_CHARS):
-            tail = self._advance(tail + text[start : start + _STRIDE_CHARS])
+        for start in range(0, len(text), _RUN_CHARS):
+            tail = self._advance(tail + text[start : start + _RUN_CHARS])
         return tail + half
 
     def _advance(self, text: str) -> str:
-        """Settle pre-tokens one by one, or put the last into an open piece; returns the rest, the new tail."""
+        """Settle the pre-tokens that have ended, put the last into an open piece; returns the rest, the new tail."""
         if self._open:
             text = self._grow(text)
         while len(text) > _LONG_TAIL_CHARS:
-            end = self._border(text)
-            if end:
+            if end := self._vocabulary.settled(text):
+                self._base += len(self._encode(text[:end]))
+            elif end := self._border(text):
                 self._base += len(self._vocabulary.encode_piece(text[:end].encode()))
             else:
                 end = self._vocabulary.first_piece(text)
@@ -192,7 +214,9 @@ class Counter:
             self._open, last = [first], first
         whole, known_chars = last.stub + text, len(last.stub)
         border = self._border(whole)
-        end = border or self._vocabulary.first_piece(whole)
+        # Of white space a line end that comes may take the blanks behind the last one into the piece.
+        has_lines = "\n" in whole or "\r" in whole
+        end = border or (self._vocabulary.first_piece(whole) if has_lines else len(whole))
         # It may end one character earlier than it seemed to: the last of many blanks is the start of the word behind.
         self._base += last.splice(last.stub[end:], whole[known_chars:end])
         if border:

@@ -71,6 +71,15 @@ ENDLESS = {
     "Latin without a blank": ("", "thequickbrownfoxjumpsoverthelazydog"),
 }
 
+# Within which the bounds of `tokens` may be, whatever the text.
+BOUNDS = {
+    "_SHORT_TAIL_CHARS": (0, 3),
+    "_LONG_TAIL_CHARS": (3, 9),
+    "_SLICE_CHARS": (1, 20),
+    "_RUN_CHARS": (1, 20),
+    "_LOOK_BACK_CHARS": (1, 20),
+}
+
 # Each code point among blanks, letters, digits, punctuation, line ends, kana and controls.
 CONTEXTS = (
     " {}",
@@ -120,6 +129,10 @@ class Tally:
     def first_piece(self, text: str) -> int:
         self.handed += len(text)
         return self.vocabulary.first_piece(text)
+
+    def settled(self, text: str) -> int:
+        self.handed += len(text)
+        return self.vocabulary.settled(text)
 
 
 def deltas(text: str, cuts: Sequence[int]) -> list[str]:
@@ -198,15 +211,25 @@ def test_the_running_count_is_the_count_of_all_the_text(
 
 
 @settings(deadline=None, max_examples=600)
-@given(text=TEXTS, cuts=CUTS, bounds=st.tuples(st.integers(0, 3), st.integers(3, 9), st.integers(1, 20)))
+@given(text=TEXTS, cuts=CUTS, bounds=st.tuples(*(st.integers(*ends) for ends in BOUNDS.values())))
 def test_the_bounds_of_tail_and_slice_are_only_about_speed(
-    text: str, cuts: list[int], bounds: tuple[int, int, int], vocabulary: tokens.Vocabulary
+    text: str, cuts: list[int], bounds: tuple[int, ...], vocabulary: tokens.Vocabulary
 ) -> None:
     """USE-2: with bounds so small that every text reaches every state."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in zip(("_SHORT_TAIL_CHARS", "_LONG_TAIL_CHARS", "_SLICE_CHARS"), bounds, strict=True):
+        for name, value in zip(BOUNDS, bounds, strict=True):
             patch.setattr(tokens, name, value)
         assert_exact_after_every_delta(deltas(text, cuts), vocabulary)
+
+
+@settings(deadline=None, max_examples=300)
+@given(text=TEXTS, more=TEXTS)
+def test_what_is_settled_stays_as_it_is_whatever_follows(text: str, more: str, vocabulary: tokens.Vocabulary) -> None:
+    """USE-6."""
+    text = text.encode("utf-8", "replace").decode()
+    end = vocabulary.settled(text)
+    whole = vocabulary.encode(text + more)
+    assert [*vocabulary.encode(text[:end]), *vocabulary.encode(text[end:] + more)] == whole
 
 
 @settings(deadline=None, max_examples=300)
@@ -288,9 +311,17 @@ def test_a_fork_goes_its_own_way(vocabulary: tokens.Vocabulary) -> None:
     assert fork.add("!") == len(vocabulary.encode("a" * 300 + "b" * 300 + "!"))
 
 
+@settings(deadline=None, max_examples=100)
 @given(text=TEXTS)
-def test_slices_are_the_text(text: str) -> None:
-    """USE-6: a caller that shares its thread takes a breath between them."""
-    long = text * 40
-    assert "".join(tokens.slices(long)) == long
-    assert all(0 < len(part) <= 8_192 for part in tokens.slices(long))
+def test_totals_on_the_way_end_with_the_count_and_fall_little(text: str, vocabulary: tokens.Vocabulary) -> None:
+    """USE-8: who stops on the way knows that the text is too long, or goes on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens, "_SLICE_CHARS", 5)
+        seen = [*tokens.totals(text, vocabulary)]
+    assert seen[-1] == len(vocabulary.encode(text)) == [*tokens.totals(text, vocabulary)][-1]
+    assert max(seen) - seen[-1] < tokens.UNSETTLED_TOKENS
+
+
+def test_a_total_comes_every_few_milliseconds(vocabulary: tokens.Vocabulary) -> None:
+    """USE-8: a caller that shares its thread takes a breath between them."""
+    assert len([*tokens.totals("a b " * 100_000, vocabulary)]) > 40
