@@ -78,7 +78,7 @@ class Tongue(Protocol):
     def check(self, headers: Mapping[str, str]) -> None:
         """Raise `Refusal` for what a header asks for and no upstream can do; before the body is read."""
 
-    def read(self, body: bytes, /) -> Json:
+    def read(self, body: bytes | bytearray, /) -> Json:
         """The document in a request body; raises `Refusal` where it is none."""
 
     def wants_stream(self, headers: Mapping[str, str], document: Json) -> bool:

@@ -16,6 +16,7 @@ from proxy.admission.limits import Limiter
 from proxy.admission.memory_limiter import MemoryLimiter
 from proxy.call import abandoned
 from proxy.call.abandoned import AbandonedCalls
+from proxy.call.prompt_count import CountingPool
 from proxy.call.timeouts import CallTimeouts, OpenCalls, Timeout
 from proxy.downstream.body import OpenBodies
 from proxy.metering import journal
@@ -46,6 +47,7 @@ class Gateway:
     keyring:     the keys that are let in; None where any is, or none is needed
     abandoned_calls: calls that may outlive their callers
     open_bodies: what the bodies of open calls hold
+    counting: where long prompts are counted
     spans:      where calls are told to a collector of traces, if they are
     offsets:  how far upstream's prompt templates are from ours (spec USE-5)
     open_calls: the calls that are open, for a drain to end
@@ -62,6 +64,7 @@ class Gateway:
     keyring: Keyring | None
     abandoned_calls: AbandonedCalls
     open_bodies: OpenBodies
+    counting: CountingPool
     spans: Spans | None = None
     offsets: Offsets = field(default_factory=Offsets)
     open_calls: OpenCalls = field(default_factory=OpenCalls)
@@ -115,6 +118,7 @@ async def open_gateway(settings: Settings, rows: Iterable[ModelRow]) -> AsyncIte
             # Last, so that it ends first: what a call stands on outlives it.
             await stack.enter_async_context(abandoned.opened()),
             OpenBodies(int(settings.max_open_bytes)),
+            stack.enter_context(CountingPool()),
             stack.enter_context(_spans(settings)) if settings.tracing == "otlp" else None,
         )
 

@@ -7,7 +7,7 @@ own status.
 from __future__ import annotations
 
 import asyncio
-from functools import partial
+from contextlib import ExitStack
 
 import orjson
 import structlog
@@ -21,7 +21,6 @@ from proxy.call.forward import Forwarding
 from proxy.call.gateway import Gateway
 from proxy.call.prompt_count import Count
 from proxy.call.timeouts import CallTimeouts, Expired, Timeout
-from proxy.downstream.body import HeldBody
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import Response
 from proxy.metering import journal
@@ -41,22 +40,22 @@ log = structlog.get_logger()
 
 async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Response:
     """Serve one call."""
-    with gateway.open_bodies.hold() as held:
+    with ExitStack() as ends:
         try:
             async with gateway.timed(Timeout.BODY, exchange.times.received_s) as clock:
-                ready = await _ready(gateway, request, exchange, held, clock)
+                ready = await _ready(gateway, request, exchange, clock, ends)
         except Expired as expired:
             raise refusal_of(expired, exchange) from None
         return await (ready.stream() if ready.streams else ready.reply())
 
 
 async def _ready(
-    gateway: Gateway, request: Request, exchange: Exchange, held: HeldBody, clock: CallTimeouts
+    gateway: Gateway, request: Request, exchange: Exchange, clock: CallTimeouts, ends: ExitStack
 ) -> Forwarding:
-    """Read and check a call until it is ready to go."""
+    """Read and check a call until it is ready to go; with `ends` it gives back what it holds."""
     exchange.caller = caller = authentication.admit(request.headers, gateway.settings, gateway.keyring)
     request.tongue.check(request.headers)
-    body = await request.body(held)
+    body = await request.body(ends.enter_context(gateway.open_bodies.hold()))
     exchange.times.read_s = asyncio.get_running_loop().time()
     # The body is there: what else is waited for is not its caller's fault.
     clock.enter(Timeout.FIRST_TOKEN)
@@ -68,7 +67,7 @@ async def _ready(
         caller.known.check_model(call.model.id)
     if call.ignored:
         log.debug("ignored", request_id=exchange.request_id, fields=call.ignored)
-    return await _prepared(gateway, request, exchange, call, caller)
+    return await _prepared(gateway, request, exchange, call, caller, ends=ends)
 
 
 def _read(gateway: Gateway, request: Request, document: Json) -> Call:
@@ -83,10 +82,12 @@ def _read(gateway: Gateway, request: Request, document: Json) -> Call:
     )
 
 
-async def _counted(gateway: Gateway, order: Order) -> Count:
+async def _counted(gateway: Gateway, order: Order, ends: ExitStack) -> Count:
     """The count of what upstream will make of the prompt; refused where it is known and too long (spec MOD-4)."""
     chars, model = sum(map(len, order.prompt.texts)), order.call.model
-    count = await prompt_count.begin(partial(prompt.length, order.prompt, gateway.vocabulary), chars, model)
+    count = Count(prompt.totals(order.prompt, gateway.vocabulary), chars, model.input_tokens)
+    ends.callback(count.drop)
+    await prompt_count.begin(gateway.counting, count, model)
     if count.tokens is not None and count.tokens > model.input_tokens:
         raise faults.Refusal(faults.input_length(model.input_tokens))
     return count
@@ -98,12 +99,14 @@ async def _prepared(
     exchange: Exchange,
     call: Call,
     caller: Admission,
+    *,
+    ends: ExitStack,
 ) -> Forwarding:
     """Everything a call needs to go; nothing has left yet."""
     order = upstream_request.order(call, gateway.dialect)
     kind = order.offset_key
     exchange.books.opening = _opening(exchange, call, caller, order.upstream_model)
-    count = await _counted(gateway, order)
+    count = await _counted(gateway, order, ends)
     await _let_in(gateway, exchange, call, count)
     terms = agreed(
         order,

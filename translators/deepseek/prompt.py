@@ -17,6 +17,9 @@ from translators.deepseek.templates import Before, Layout, layout
 from translators.dialogue import Call, Effort, Message, Model, Template, Tool, ToolCall
 from translators.tokens import Vocabulary
 
+# A total is said about as often as this: a millisecond of an ordinary text.
+TURN_CHARS = 8_192
+
 
 class Prompt(NamedTuple):
     """A rendered text, taken apart for counting.
@@ -35,6 +38,22 @@ class Prompt(NamedTuple):
 def length(rendered_prompt: Prompt, vocabulary: Vocabulary) -> int:
     """How many tokens it has (spec USE-1)."""
     return rendered_prompt.specials + sum(tokens.count(text, vocabulary) for text in rendered_prompt.texts)
+
+
+def totals(rendered_prompt: Prompt, vocabulary: Vocabulary) -> Iterator[int]:
+    """How many tokens it has up to each of a few thousand characters, the last time in all (spec USE-8)."""
+    total, unsaid_chars = rendered_prompt.specials, 0
+    for text in rendered_prompt.texts:
+        here = 0
+        for here in tokens.totals(text, vocabulary):
+            if len(text) > TURN_CHARS:
+                yield total + here
+        total += here
+        unsaid_chars += len(text)
+        if unsaid_chars > TURN_CHARS:
+            unsaid_chars = 0
+            yield total
+    yield total
 
 
 def template_of(model: Model, dialect: str) -> Template:
@@ -104,14 +123,15 @@ def rendered(call: Call, template: Template, effort: Effort | None = None, diale
 
 
 def _counted(rendering: Iterable[Piece]) -> Prompt:
-    specials, texts = 0, [""]
+    specials: int = 0
+    texts: list[list[str]] = [[]]
     for piece in rendering:
         if isinstance(piece, str):
-            texts[-1] += piece
+            texts[-1].append(piece)
         else:
             specials += 1
-            texts.append("")
-    return Prompt(specials, tuple(text for text in texts if text))
+            texts.append([])
+    return Prompt(specials, tuple(filter(None, map("".join, texts))))
 
 
 def _head(call: Call, row: Layout, effort: Effort | None) -> list[Piece]:

@@ -1,18 +1,24 @@
-"""Claims about when a prompt is counted: once, and beside what does not need it (spec USE-6)."""
+"""Claims about when a prompt is counted: once, beside what does not need it, while somebody does (USE-6, USE-8)."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import socket
+import sys
 import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 
 import pytest
 
 from proxy.call import prompt_count
+from proxy.call.prompt_count import Count, CountingPool
 from tests import caller
 from tests.proxy.conftest import StartGateway
-from translators import dialogue
+from translators import dialogue, faults
 from translators.deepseek import prompt
 
 MODEL = dialogue.Model("m", "never", 200, 100, 0, 50, "v3")
@@ -30,37 +36,87 @@ class Counted:
     def __init__(self) -> None:
         self.threads: list[threading.Thread] = []
 
-    def __call__(self) -> int:
+    def __iter__(self) -> Iterator[int]:
         self.threads.append(threading.current_thread())
-        return 7
+        yield 7
 
 
-async def test_a_short_prompt_that_decides_nothing_is_not_counted_before_it_must() -> None:
+class Held:
+    """A prompt that is counted a step at a time, as long as it is let."""
+
+    def __init__(self, steps: int = 1 << 30) -> None:
+        self.steps = steps
+        self.taken = 0
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+
+    def __iter__(self) -> Iterator[int]:
+        for step in range(1, self.steps + 1):
+            self.taken = step
+            self.begun.set()
+            assert self.go_on.wait(5)
+            yield step
+
+
+@pytest.fixture
+def pool() -> Iterator[CountingPool]:
+    with CountingPool(most_chars=10 * LONG) as pool:
+        yield pool
+
+
+def put(pool: CountingPool, totals: Iterable[int], chars: int = LONG, most: int = 1 << 40) -> Count:
+    count = Count(iter(totals), chars, most)
+    count.in_pool(pool)
+    return count
+
+
+@contextlib.asynccontextmanager
+async def busy(pool: CountingPool, chars: int = LONG) -> AsyncIterator[list[Held]]:
+    """Every thread of the pool has a prompt of that length."""
+    holding = [Held() for _ in range(prompt_count.THREADS)]
+    counts = [put(pool, held, chars) for held in holding]
+    for held in holding:
+        assert await asyncio.to_thread(held.begun.wait, 5)
+    try:
+        yield holding
+    finally:
+        for count in counts:
+            count.drop()
+        for held in holding:
+            held.go_on.set()
+
+
+async def test_a_short_prompt_that_decides_nothing_is_not_counted_before_it_must(pool: CountingPool) -> None:
     counted = Counted()
-    count = await prompt_count.begin(counted, SHORT, MODEL)
+    count = Count(iter(counted), SHORT, 200)
+    await prompt_count.begin(pool, count, MODEL)
     assert (count.tokens, counted.threads) == (None, [])
 
 
 @pytest.mark.parametrize("chars", [26, LONG], ids=["as many bytes as tokens are allowed", "long"])
-async def test_a_prompt_that_may_be_too_long_is_counted_before_its_call(chars: int) -> None:
+async def test_a_prompt_that_may_be_too_long_is_counted_before_its_call(pool: CountingPool, chars: int) -> None:
     """Spec MOD-4."""
-    assert (await prompt_count.begin(Counted(), chars, MODEL)).tokens == 7
+    count = Count(iter(Counted()), chars, 200)
+    await prompt_count.begin(pool, count, MODEL)
+    assert count.tokens == 7
 
 
-async def test_a_long_one_is_counted_in_a_thread_and_told_of_when_it_is_known() -> None:
+async def test_a_long_one_is_counted_in_a_thread_and_told_of_when_it_is_known(pool: CountingPool) -> None:
     counted, told = Counted(), asyncio.Event()
-    count = await prompt_count.begin(counted, LONG, ROOMY)
+    count = Count(iter(counted), LONG, ROOMY.input_tokens)
+    await prompt_count.begin(pool, count, ROOMY)
     assert count.tokens is None
     count.tell(lambda tokens: told.set() if tokens == 7 else None)
     await told.wait()
     assert await count.wait() == 7
     assert counted.threads != [threading.main_thread()]
     assert len(counted.threads) == 1
+    assert pool.waiting_chars == 0
 
 
 async def test_it_is_counted_behind_what_is_ready_and_once() -> None:
     counted, told, order = Counted(), asyncio.Event(), []
-    count = prompt_count.Count(counted)
+    count = Count(iter(counted), SHORT, 200)
     count.tell(lambda _: (order.append("counted"), told.set()))
     count.beside()
     count.beside()
@@ -71,27 +127,120 @@ async def test_it_is_counted_behind_what_is_ready_and_once() -> None:
 
 
 async def test_who_asks_later_is_told_at_once() -> None:
-    count, told = prompt_count.Count(Counted()), []
+    count, told = Count(iter(Counted()), SHORT, 200), []
     assert count.now() == 7
     count.tell(told.append)
     assert told == [7]
 
 
-async def test_what_keeps_a_thread_from_counting_is_raised_where_it_is_waited_for() -> None:
-    def broken() -> int:
-        raise MemoryError
+async def test_what_keeps_a_thread_from_counting_is_raised_where_it_is_waited_for(pool: CountingPool) -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise BaseException("a panic of the engine")
 
-    count = prompt_count.Count(broken)
-    count.in_thread()
-    with pytest.raises(MemoryError):
+    count = put(pool, broken())
+    with pytest.raises(BaseException, match="panic"):
         await count.wait()
-    assert count.tokens is None
+    assert (count.tokens, pool.waiting_chars) == (None, 0)
+    assert await put(pool, Counted()).wait() == 7
+
+
+@pytest.mark.parametrize("inline", [True, False])
+async def test_what_is_too_long_is_not_counted_to_its_end(pool: CountingPool, inline: bool) -> None:
+    """Spec USE-8: above the model's window nobody needs to know how far."""
+    taken = []
+
+    def totals() -> Iterator[int]:
+        for total in range(0, 1 << 30, 1_000):
+            taken.append(total)
+            yield total
+
+    count = Count(totals(), LONG, 5_000) if inline else put(pool, totals(), most=5_000)
+    assert 5_000 < await count.wait() == count.tokens < 8_000
+    assert len(taken) < 9
+
+
+class TestOwner:
+    """Spec USE-8: who leaves stops the work."""
+
+    async def test_a_prompt_that_waits_is_let_go_of_when_its_call_ends(self, pool: CountingPool) -> None:
+        async with busy(pool):
+            before_chars = pool.waiting_chars
+            totals = iter([*range(3)])
+            waits = put(pool, totals)
+            assert pool.waiting_chars == before_chars + LONG
+            waits.drop()
+            waits.drop()
+            assert pool.waiting_chars == before_chars
+            assert sys.getrefcount(totals) == 2
+        assert await put(pool, Counted()).wait() == 7
+        assert next(totals) == 0
+
+    async def test_one_that_is_being_counted_is_let_go_of_at_the_next_look(self, pool: CountingPool) -> None:
+        async with busy(pool) as holding:
+            pass
+        assert await put(pool, Counted()).wait() == 7
+        assert [held.taken for held in holding] == [1] * prompt_count.THREADS
+        assert pool.waiting_chars == 0
+
+    async def test_who_does_not_wait_any_more_is_not_told(self, pool: CountingPool) -> None:
+        told: list[int] = []
+        async with busy(pool):
+            count = put(pool, Counted())
+            count.tell(told.append)
+            count.drop()
+        assert await put(pool, Counted()).wait() == 7
+        assert (told, count.tokens) == ([], None)
+
+    async def test_the_end_of_the_process_waits_for_none(self) -> None:
+        with CountingPool() as pool:
+            put(pool, itertools.count())
+            await asyncio.sleep(0.01)
+            began_s = time.monotonic()
+        assert time.monotonic() - began_s < prompt_count.END_S
+
+
+class TestOrder:
+    """Spec USE-8: short before long."""
+
+    async def test_a_shorter_prompt_does_not_wait_for_a_longer_one(self, pool: CountingPool) -> None:
+        order: list[str] = []
+
+        def named(name: str) -> Iterator[int]:
+            order.append(name)
+            yield 1
+
+        async with busy(pool, chars=LONG + 7) as holding:
+            waiting = [put(pool, named(str(chars)), chars) for chars in (LONG + 9, LONG + 1, LONG + 5, LONG + 1)]
+            holding[0].go_on.set()
+            await asyncio.gather(*(count.wait() for count in waiting[1:]))
+            # The one that is longer than what was interrupted waits for that as well.
+            assert waiting[0].tokens is None
+            assert order == [str(chars) for chars in (LONG + 1, LONG + 1, LONG + 5)]
+            while holding[0].taken == 1:  # noqa: ASYNC110 - a thread tells nobody
+                await asyncio.sleep(0.01)
+
+
+class TestBound:
+    """Spec USE-8: what waits is bounded."""
+
+    async def test_beyond_it_a_call_is_told_to_come_back(self, pool: CountingPool) -> None:
+        async with busy(pool):
+            for _ in range(10 - prompt_count.THREADS):
+                put(pool, Counted())
+            with pytest.raises(faults.Refusal) as refusal:
+                put(pool, Counted())
+            assert (refusal.value.fault.status, refusal.value.fault.code) == (503, "ModelServingError")
+            assert refusal.value.fault.retry_after == "1"
+
+    async def test_a_single_prompt_may_be_longer(self, pool: CountingPool) -> None:
+        assert await put(pool, Counted(), chars=1 << 30).wait() == 7
 
 
 async def test_it_is_counted_when_the_call_is_on_its_way(
     gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loop, real, there = asyncio.get_running_loop(), prompt.length, []
+    loop, real, there = asyncio.get_running_loop(), prompt.totals, []
     taken: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
@@ -108,13 +257,13 @@ async def test_it_is_counted_when_the_call_is_on_its_way(
             await serve(upstream)
             assert (await first).status == 200
 
-            def looking(*said: object) -> int:
+            def looking(*said: object) -> Iterator[int]:
                 # This loop may have let the upstream read it already.
                 there.append(taken[1][:4] if len(taken) > 1 else upstream.recv(4, socket.MSG_PEEK))
-                return real(*said)
+                yield from real(*said)
 
             # From here on the connection is there: what the count comes behind is the writing alone.
-            monkeypatch.setattr(prompt, "length", looking)
+            monkeypatch.setattr(prompt, "totals", looking)
             second = asyncio.create_task(caller.ask(front.url, caller.call()))
             await serve(upstream)
             assert (await second).status == 200
