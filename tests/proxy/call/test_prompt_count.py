@@ -241,13 +241,13 @@ async def test_it_is_counted_when_the_call_is_on_its_way(
     gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop, real, there = asyncio.get_running_loop(), prompt.totals, []
-    taken: list[bytes] = []
+    counted = asyncio.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         front = await gateway_before(f"http://127.0.0.1:{listening.getsockname()[1]}")
 
         async def serve(upstream: socket.socket) -> None:
-            taken.append(await loop.sock_recv(upstream, 1 << 16))
+            await loop.sock_recv(upstream, 1 << 16)
             head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
             await loop.sock_sendall(upstream, head % len(COMPLETION) + COMPLETION)
 
@@ -258,13 +258,14 @@ async def test_it_is_counted_when_the_call_is_on_its_way(
             assert (await first).status == 200
 
             def looking(*said: object) -> Iterator[int]:
-                # This loop may have let the upstream read it already.
-                there.append(taken[1][:4] if len(taken) > 1 else upstream.recv(4, socket.MSG_PEEK))
+                there.append(upstream.recv(4, socket.MSG_PEEK))
+                counted.set()
                 yield from real(*said)
 
             # From here on the connection is there: what the count comes behind is the writing alone.
             monkeypatch.setattr(prompt, "totals", looking)
             second = asyncio.create_task(caller.ask(front.url, caller.call()))
+            await counted.wait()
             await serve(upstream)
             assert (await second).status == 200
     assert there == [b"POST"]
