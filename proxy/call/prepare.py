@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
+from typing import Final
 
 import orjson
 import structlog
@@ -27,7 +28,7 @@ from proxy.metering import journal
 from proxy.metering.journal import Opening
 from proxy.telemetry import trace_context
 from proxy.upstream.client import Post
-from translators import faults
+from translators import breadth, faults
 from translators.deepseek import prompt
 from translators.dialogue import Call, Json
 from translators.openai import request as upstream_request
@@ -36,6 +37,9 @@ from translators.pipe import Pipe
 from translators.terms import agreed
 
 log = structlog.get_logger()
+
+# A body that is checked, parsed and read in less time than a delta takes on its way.
+LARGE_BYTES: Final = 256 << 10
 
 
 async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Response:
@@ -59,15 +63,27 @@ async def _ready(
     exchange.times.read_s = asyncio.get_running_loop().time()
     # The body is there: what else is waited for is not its caller's fault.
     clock.enter(Timeout.FIRST_TOKEN)
+    is_large = len(body) > LARGE_BYTES
+    breadth.check(body)
+    await _give_way(is_large)
     document = request.tongue.read(body)
-    # What was sent is let go of; what it says lives on.
+    # What was sent is let go of as soon as it is read, and what nobody reads of it.
     del body
+    await _give_way(is_large)
     exchange.call = call = _read(gateway, request, document)
+    del document
+    await _give_way(is_large)
     if caller.known is not None:
         caller.known.check_model(call.model.id)
     if call.ignored:
         log.debug("ignored", request_id=exchange.request_id, fields=call.ignored)
     return await _prepared(gateway, request, exchange, call, caller, ends=ends)
+
+
+async def _give_way(is_large: bool) -> None:
+    """Let other calls go on between the parts of the work on a large one, none of which can be interrupted."""
+    if is_large:
+        await asyncio.sleep(0)
 
 
 def _read(gateway: Gateway, request: Request, document: Json) -> Call:

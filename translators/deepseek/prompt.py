@@ -126,11 +126,12 @@ def _counted(rendering: Iterable[Piece]) -> Prompt:
     specials: int = 0
     texts: list[list[str]] = [[]]
     for piece in rendering:
-        if isinstance(piece, str):
-            texts[-1].append(piece)
-        else:
+        if not isinstance(piece, str):
             specials += 1
             texts.append([])
+        elif piece:
+            # A long one that stands alone is not copied.
+            texts[-1].append(piece)
     return Prompt(specials, tuple(filter(None, map("".join, texts))))
 
 

@@ -1,0 +1,107 @@
+"""Claims about what a call may build, told from its bytes (spec REQ-11)."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from translators import breadth, faults
+
+JSON = st.recursive(
+    st.none() | st.integers(0, 9) | st.text('a,:{["\\\\\n😀', max_size=6),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(',:"\\\\a', max_size=3), inner, max_size=4),
+    max_leaves=20,
+)
+MEBIBYTE = 1 << 20
+
+
+def built(value: object) -> tuple[int, int]:
+    """Parts and members, counted in what was built."""
+    if isinstance(value, list):
+        parts, members = 1 + max(len(value) - 1, 0), 0
+        inner = value
+    elif isinstance(value, dict):
+        parts, members = 1 + max(len(value) - 1, 0), len(value)
+        inner = [*value.values()]
+    else:
+        return 0, 0
+    each = [built(one) for one in inner]
+    return parts + sum(one[0] for one in each), members + sum(one[1] for one in each)
+
+
+def is_refused(raw: bytes) -> bool:
+    try:
+        breadth.check(bytearray(raw))
+    except faults.Refusal as refusal:
+        return refusal.fault is faults.BODY_TOO_LARGE
+    return False
+
+
+@settings(deadline=None, max_examples=400)
+@given(value=JSON, window=st.integers(1, 12))
+def test_just_what_stands_outside_strings_counts(value: object, window: int) -> None:
+    """Wherever the text is cut to be looked at."""
+    raw = orjson.dumps(value)
+    parts, members = built(value)
+    for (allowed_parts, fits), (allowed_members, fit) in itertools.product(
+        ((parts, True), (parts - 1, False)), ((members, True), (members - 1, False))
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(breadth, "_WINDOW_BYTES", window)
+            patch.setattr(breadth, "MOST_PARTS", allowed_parts)
+            patch.setattr(breadth, "MOST_MEMBERS", allowed_members)
+            assert is_refused(raw) is not (fits and fit)
+
+
+@pytest.mark.parametrize(
+    ("unit", "most"),
+    [
+        (b"0", breadth.MOST_PARTS),
+        (b"[]", breadth.MOST_PARTS // 2),
+        (b"{}", breadth.MOST_PARTS // 2),
+        (b'"[{,"', breadth.MOST_PARTS),
+        (b'{"":0}', breadth.MOST_MEMBERS),
+    ],
+)
+def test_half_a_million_parts_are_taken_and_one_more_is_not(unit: bytes, most: int) -> None:
+    def text(units: int) -> bytes:
+        return b'{"\\\\\\"[{,:":[' + b",".join([unit] * units) + b"]}"
+
+    spent = 2 if most == breadth.MOST_PARTS else 1
+    assert not is_refused(text(most - spent))
+    assert is_refused(text(most + 1))
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [b",", b'"', b"\\", b'\\"', b'","', b'",', b"[", b":", b"a", b'"a":"b",', "😀".encode()],
+    ids=repr,
+)
+def test_looking_costs_little_whatever_it_looks_at(unit: bytes) -> None:
+    """In seconds of the processor; the text itself takes about as long to be parsed."""
+    raw = bytearray(b'{"' + unit * (12 * MEBIBYTE // len(unit)))
+    began_s = time.thread_time()
+    is_refused(raw)
+    assert time.thread_time() - began_s < 0.3
+
+
+class TestWide:
+    """One character beyond the basic plane makes every character of its text four bytes long."""
+
+    @pytest.mark.parametrize("wide", ["😀".encode(), b"\\ud83d\\ude00", b"\\uD83D\\uDE00"])
+    def test_a_long_text_with_one_is_refused(self, wide: bytes) -> None:
+        assert is_refused(b'["' + wide + b"a" * breadth.MOST_WIDE_CHARS + b'"]')
+        assert not is_refused(b'["' + wide + b"a" * (breadth.MOST_WIDE_CHARS - 30) + b'"]')
+
+    @pytest.mark.parametrize("narrow", [b"a", "一".encode(), "é".encode()])
+    def test_one_without_is_not(self, narrow: bytes) -> None:
+        assert not is_refused(b'["' + narrow * (12 * MEBIBYTE // len(narrow) - 4) + b'"]')
+
+    def test_nor_is_the_longest_prompt_as_escapes(self) -> None:
+        """Two million characters, as an encoder writes them that keeps to ASCII."""
+        assert not is_refused(b'["' + b"\\u4e00" * 2_000_000 + b'\\ud83d\\ude00"]')

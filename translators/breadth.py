@@ -1,0 +1,67 @@
+"""A JSON text's bytes -> whether reading it would build too much; told before it is parsed (spec REQ-11).
+
+A kilobyte on the wire can be a million lists: what a text builds follows its brackets and commas, not its bytes. A
+member of an object costs as much as three other parts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from translators import faults
+
+# `[`, `{` and `,` outside strings: about as many values, of some hundred bytes each.
+MOST_PARTS = 500_000
+# `:` outside strings: names with a value.
+MOST_MEMBERS = 200_000
+
+# One character beyond the basic plane makes every character of its text four bytes long.
+MOST_WIDE_CHARS = 8 << 20
+
+_WINDOW_BYTES = 64 << 10
+_NOT_LOOKED_AT = bytes({*range(256)} - {*b'"[{,:'})
+_NOT_FOUR_BYTES_LONG = bytes(range(0xF0))
+_NO_BACKSLASH = re.compile(rb"[^\\]")
+
+
+def check(raw: bytes | bytearray) -> None:
+    """Refuse a text that would build too much, in time that follows its bytes whatever they are."""
+    if len(raw) > MOST_WIDE_CHARS and _chars(raw) > MOST_WIDE_CHARS and _is_wide(raw):
+        raise faults.Refusal(faults.BODY_TOO_LARGE, "too many wide characters")
+    # Most calls have fewer of them in all, strings included.
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") <= MOST_PARTS and raw.count(b":") <= MOST_MEMBERS:
+        return
+    parts = members = 0
+    is_inside = False
+    for window in _windows(raw):
+        # Without escapes a quote begins or ends a string, and two that meet change nothing.
+        kept = window.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NOT_LOOKED_AT).replace(b'""', b"")
+        pieces = kept.split(b'"')
+        outside = b"".join(pieces[is_inside::2])
+        is_inside ^= len(pieces) % 2 == 0
+        named = outside.count(b":")
+        members += named
+        parts += len(outside) - named
+        if parts > MOST_PARTS or members > MOST_MEMBERS:
+            raise faults.Refusal(faults.BODY_TOO_LARGE, "too many parts")
+
+
+def _chars(raw: bytes | bytearray) -> int:
+    """How many characters it has at most, unless many backslashes come in pairs, each of which is one itself."""
+    return len(raw) - 5 * raw.count(b"\\u")
+
+
+def _is_wide(raw: bytes | bytearray) -> bool:
+    """Whether a character may be beyond the basic plane, as it is or as a surrogate pair."""
+    return b"\\ud" in raw or b"\\uD" in raw or bool(raw.translate(None, _NOT_FOUR_BYTES_LONG))
+
+
+def _windows(raw: bytes | bytearray) -> Iterator[bytes | bytearray]:
+    """The text in pieces that no escape reaches over."""
+    start = 0
+    while start < len(raw):
+        found = _NO_BACKSLASH.search(raw, start + _WINDOW_BYTES - 1)
+        end = found.end() if found else len(raw)
+        yield raw[start:end]
+        start = end
