@@ -15,7 +15,7 @@ from multidict import CIMultiDictProxy
 from proxy.downstream.body import HeldBody, read
 from proxy.downstream.connection import Connection
 from proxy.downstream.phase import LIFECYCLE, Phase
-from proxy.downstream.sinks import PacketSink, ReplySink
+from proxy.downstream.sinks import CallerGone, PacketSink, ReplySink
 from proxy.downstream.surface import request_id
 from translators.pipe import Pipe
 from translators.tongue import Tongue
