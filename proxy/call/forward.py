@@ -32,6 +32,7 @@ class Forwarding:
 
     post:    its upstream call
     resumed: the upstream call that goes on after a chain of thought that has reached its budget
+    timeouts: the waits of the call
     kind:    the kind of prompt it has, for what is learned of its length
     streams: whether its answer is packets, else one reply
     """
@@ -46,6 +47,7 @@ class Forwarding:
     count: Count
     kind: Hashable
     streams: bool
+    timeouts: CallTimeouts
 
     async def reply(self) -> Response:
         """Serve the call as one JSON reply."""
@@ -77,7 +79,7 @@ class Forwarding:
     async def _relay(self, sink: Sink) -> None:
         """Run the upstream calls; a failure is raised while its status can still be sent, else it is the last frame."""
         try:
-            async with self.gateway.timed(Timeout.FIRST_TOKEN, self.exchange.times.received_s) as timeouts:
+            with self.timeouts as timeouts:
                 if self.gateway.settings.cancel_policy == "drain":
                     most = self.gateway.settings.cancel_drain_tokens
                     sink = unheard = AbandonedSink(sink, self.pipe, timeouts, most)
@@ -116,7 +118,7 @@ class Forwarding:
     async def _end(self, sink: Sink) -> None:
         await sink.close()
         if not sink.left:
-            self.exchange.times.ended_s = asyncio.get_running_loop().time()
+            self.exchange.times.ended_s = self.gateway.loop.time()
 
     async def _legs(self, sink: Sink, timeouts: CallTimeouts) -> None:
         if self.terms.legs == 1:
@@ -142,11 +144,11 @@ class Forwarding:
         """Make one upstream call and move its answer."""
         timeouts.enter(Timeout.FIRST_TOKEN)
         if self.exchange.times.sent_s is None:
-            self.exchange.times.sent_s = asyncio.get_running_loop().time()
+            self.exchange.times.sent_s = self.gateway.loop.time()
             self.count.beside()
         with closing(await self.gateway.upstreams.post(post, self.exchange.attempts)) as response:
             if self.exchange.times.answered_s is None:
-                self.exchange.times.answered_s = asyncio.get_running_loop().time()
+                self.exchange.times.answered_s = self.gateway.loop.time()
             if response.status != HTTPStatus.OK:
                 raise await failure_of(response, self.terms.failures)
             await self.count.wait()

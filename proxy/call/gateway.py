@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -41,40 +42,45 @@ if TYPE_CHECKING:
 class Gateway:
     """One gateway; nothing in it belongs to a call.
 
-    limits_s: how long each wait of a call may last, in seconds
-    journal:  what is written down of every call
-    limiter:  what lets calls in
-    keyring:     the keys that are let in; None where any is, or none is needed
+    loop:            of this process; asked for each time, it costs a call to the kernel
+    settings:        as the operator said them
+    catalogue:       the models on offer, by all their names
+    vocabulary:      what texts are counted with
+    dialect:         how the upstreams differ from the others of their kind
+    upstreams:       where calls go
+    journal:         what is written down of every call
+    limiter:         what lets calls in
+    keyring:         the keys that are let in; None where any is, or none is needed
+    open_calls:      the calls that are open, for their timer and for a drain
+    open_bodies:     what the bodies of open calls hold
+    counting:        where long prompts are counted
     abandoned_calls: calls that may outlive their callers
-    open_bodies: what the bodies of open calls hold
-    counting: where long prompts are counted
-    spans:      where calls are told to a collector of traces, if they are
-    offsets:  how far upstream's prompt templates are from ours (spec USE-5)
-    open_calls: the calls that are open, for a drain to end
+    spans:           where calls are told to a collector of traces, if they are
+    offsets:         how far upstream's prompt templates are from ours (spec USE-5)
     """
 
+    loop: asyncio.AbstractEventLoop
     settings: Settings
     catalogue: Catalogue
     vocabulary: Vocabulary
-    upstreams: Upstream
     dialect: Dialect
-    limits_s: Mapping[Timeout, float]
+    upstreams: Upstream
     journal: Journal
     limiter: Limiter
     keyring: Keyring | None
-    abandoned_calls: AbandonedCalls
+    open_calls: OpenCalls
     open_bodies: OpenBodies
     counting: CountingPool
+    abandoned_calls: AbandonedCalls
     spans: Spans | None = None
     offsets: Offsets = field(default_factory=Offsets)
-    open_calls: OpenCalls = field(default_factory=OpenCalls)
 
     def timed(self, wait: Timeout, since_s: float) -> CallTimeouts:
-        """The watch of one call, which waits for this first; a drain finds it.
+        """The waits of one call, the first of which is this; a drain finds them.
 
         since_s: loop time at which the call began
         """
-        return CallTimeouts(wait, self.limits_s, self.open_calls, since_s)
+        return CallTimeouts(wait, self.open_calls, self.loop, since_s)
 
     def gauges(self) -> Mapping[Row, Gauge]:
         """What is measured by looking: each row, and the look."""
@@ -101,25 +107,32 @@ async def open_gateway(settings: Settings, rows: Iterable[ModelRow]) -> AsyncIte
     Raises `SettingsError` where the journal or the keys file cannot be used, `VocabularyError` where the vocabulary
     cannot.
     """
+    loop = asyncio.get_running_loop()
+    limits_s = {timeout: float(getattr(settings, timeout.value)) for timeout in Timeout}
     async with AsyncExitStack() as stack:
         catalogue = catalogue_of(settings, rows)
+        open_calls = OpenCalls(limits_s, loop)
+        stack.callback(open_calls.close)
         yield Gateway(
-            settings,
-            catalogue,
-            vocabulary.load(),
-            await stack.enter_async_context(client.opened(settings)),
-            dialects.DIALECTS[settings.dialect],
-            {wait: float(getattr(settings, wait.value)) for wait in Timeout},
-            await stack.enter_async_context(journal.opened(settings)),
-            await stack.enter_async_context(open_limiter(settings)),
-            await stack.enter_async_context(keyring.opened(settings.keys_file, catalogue))
-            if settings.keys_file
-            else None,
-            # Last, so that it ends first: what a call stands on outlives it.
-            await stack.enter_async_context(abandoned.opened()),
-            OpenBodies(int(settings.max_open_bytes)),
-            stack.enter_context(CountingPool()),
-            stack.enter_context(_spans(settings)) if settings.tracing == "otlp" else None,
+            loop=loop,
+            settings=settings,
+            catalogue=catalogue,
+            vocabulary=vocabulary.load(),
+            dialect=dialects.DIALECTS[settings.dialect],
+            upstreams=await stack.enter_async_context(client.opened(settings)),
+            journal=await stack.enter_async_context(journal.opened(settings)),
+            limiter=await stack.enter_async_context(open_limiter(settings)),
+            keyring=(
+                await stack.enter_async_context(keyring.opened(settings.keys_file, catalogue))
+                if settings.keys_file
+                else None
+            ),
+            open_calls=open_calls,
+            open_bodies=OpenBodies(int(settings.max_open_bytes)),
+            counting=stack.enter_context(CountingPool()),
+            spans=stack.enter_context(_spans(settings)) if settings.tracing == "otlp" else None,
+            # Entered last, so that it ends first: what a call stands on outlives it.
+            abandoned_calls=await stack.enter_async_context(abandoned.opened()),
         )
 
 

@@ -46,23 +46,23 @@ async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Re
     """Serve one call."""
     with ExitStack() as ends:
         try:
-            async with gateway.timed(Timeout.BODY, exchange.times.received_s) as clock:
-                ready = await _ready(gateway, request, exchange, clock, ends)
+            with gateway.timed(Timeout.BODY, exchange.times.received_s) as timeouts:
+                ready = await _ready(gateway, request, exchange, timeouts, ends)
         except Expired as expired:
             raise refusal_of(expired, exchange) from None
         return await (ready.stream() if ready.streams else ready.reply())
 
 
 async def _ready(
-    gateway: Gateway, request: Request, exchange: Exchange, clock: CallTimeouts, ends: ExitStack
+    gateway: Gateway, request: Request, exchange: Exchange, timeouts: CallTimeouts, ends: ExitStack
 ) -> Forwarding:
     """Read and check a call until it is ready to go; with `ends` it gives back what it holds."""
     exchange.caller = caller = authentication.admit(request.headers, gateway.settings, gateway.keyring)
     request.tongue.check(request.headers)
     body = await request.body(ends.enter_context(gateway.open_bodies.hold()))
-    exchange.times.read_s = asyncio.get_running_loop().time()
+    exchange.times.read_s = gateway.loop.time()
     # The body is there: what else is waited for is not its caller's fault.
-    clock.enter(Timeout.FIRST_TOKEN)
+    timeouts.enter(Timeout.FIRST_TOKEN)
     is_large = len(body) > LARGE_BYTES
     breadth.check(body)
     await _give_way(is_large)
@@ -77,7 +77,7 @@ async def _ready(
         caller.known.check_model(call.model.id)
     if call.ignored:
         log.debug("ignored", request_id=exchange.request_id, fields=call.ignored)
-    return await _prepared(gateway, request, exchange, call, caller, ends=ends)
+    return await _prepared(gateway, request, exchange, call, caller, timeouts=timeouts, ends=ends)
 
 
 async def _give_way(is_large: bool) -> None:
@@ -116,6 +116,7 @@ async def _prepared(
     call: Call,
     caller: Admission,
     *,
+    timeouts: CallTimeouts,
     ends: ExitStack,
 ) -> Forwarding:
     """Everything a call needs to go; nothing has left yet."""
@@ -146,7 +147,7 @@ async def _prepared(
         return post(order.resumed(chain))
 
     first = post(order.body(count.tokens))
-    return Forwarding(gateway, request, exchange, pipe, terms, first, resumed, count, kind, call.stream)
+    return Forwarding(gateway, request, exchange, pipe, terms, first, resumed, count, kind, call.stream, timeouts)
 
 
 async def _let_in(gateway: Gateway, exchange: Exchange, call: Call, count: Count) -> None:

@@ -1,7 +1,8 @@
-"""One timer for all the waits of a call: each wait has its own named limit, and re-arming it costs an assignment.
+"""All the waits of all calls under one timer: each wait has its own named limit, and re-arming it costs an assignment.
 
-`asyncio.timeout` per read would schedule and cancel a timer for every chunk. Here the timer runs at its own slow pace
-and looks, when it fires, how long the present wait has lasted. Source: spec ERR-5.
+`asyncio.timeout` for each read would schedule and cancel a timer for every chunk, and one for each call costs a small
+call a twentieth. Here one timer runs at a slow pace while any call is open, and looks how long each has waited.
+Source: spec ERR-5.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ EXPIRIES: Final[Mapping[Timeout, Expiry]] = {
     Timeout.LEFT: Expiry(faults.TIMED_OUT, Outcome.CLIENT_GONE_MID_STREAM),
 }
 
-# TOTAL runs from the start of the call, LEFT from its caller's leaving, DRAIN comes from outside and may be 0: none of
-# them is a wait to enter.
-_ENTERED: Final = frozenset(Timeout) - {Timeout.TOTAL, Timeout.DRAIN, Timeout.LEFT}
+# The timer looks so often in the shortest wait, and at least once a second.
+TICKS: Final = 8
+LONGEST_TICK_S: Final = 1.0
 
 
 class Expired(Exception):  # noqa: N818 - named for what happened
@@ -68,73 +69,88 @@ class Expired(Exception):  # noqa: N818 - named for what happened
 
 
 class OpenCalls:
-    """The calls that are open: how many there are, and a way to end them all.
+    """The calls that are open: how many there are, the timer of their waits, and a way to end them all.
 
-    streams: how many of them write packets
+    limits_s: seconds each wait of a call may last
+    streams:  how many of them write packets
     """
 
-    __slots__ = ("_timeouts", "streams")
+    __slots__ = ("_handle", "_loop", "_tick_s", "_waiting", "limits_s", "streams")
 
-    def __init__(self) -> None:
-        self._timeouts: set[CallTimeouts] = set()
+    def __init__(self, limits_s: Mapping[Timeout, float], loop: asyncio.AbstractEventLoop) -> None:
+        self.limits_s = limits_s
         self.streams = 0
+        self._loop = loop
+        self._waiting: set[CallTimeouts] = set()
+        self._handle: asyncio.TimerHandle | None = None
+        # A wait ends at most so much late. `drain_timeout` may be 0, and is nothing that is looked at.
+        shortest_s = min(limit_s for timeout, limit_s in limits_s.items() if timeout is not Timeout.DRAIN)
+        self._tick_s = min(LONGEST_TICK_S, shortest_s / TICKS)
 
     def __len__(self) -> int:
-        return len(self._timeouts)
+        return len(self._waiting)
 
     def __contains__(self, timeouts: CallTimeouts) -> bool:
-        return timeouts in self._timeouts
+        return timeouts in self._waiting
 
     def __iter__(self) -> Iterator[CallTimeouts]:
-        return iter(self._timeouts)
+        return iter(self._waiting)
 
     def add(self, timeouts: CallTimeouts) -> None:
         """A call begins to wait."""
-        self._timeouts.add(timeouts)
+        self._waiting.add(timeouts)
+        if self._handle is None:
+            self._handle = self._loop.call_later(self._tick_s, self._tick)
 
     def discard(self, timeouts: CallTimeouts) -> None:
-        """It has ended."""
-        self._timeouts.discard(timeouts)
+        """It waits no more."""
+        self._waiting.discard(timeouts)
 
     def expire(self, timeout: Timeout) -> None:
         """End every call that is open, as if it had waited too long for this."""
-        for timeouts in tuple(self._timeouts):
+        for timeouts in tuple(self._waiting):
             timeouts.expire(timeout)
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _tick(self) -> None:
+        now_s = self._loop.time()
+        for timeouts in tuple(self._waiting):
+            timeouts.look(now_s)
+        self._handle = self._loop.call_later(self._tick_s, self._tick) if self._waiting else None
 
 
 class CallTimeouts:
-    """An async context that ends with `Expired` when the present wait has lasted too long.
+    """The waits of one call: a context, entered once or several times, that ends with `Expired` when one is too long.
 
-    wait:     what is waited for at first
-    limits_s: seconds each wait may last
-    open_calls: where it is found from outside, as long as its context lives
-    since_s:  loop time from which TOTAL counts
+    wait:       what is waited for at first
+    open_calls: where it is found from outside, as long as a context lives, and whose timer looks at it
+    since_s:    loop time from which TOTAL counts
     """
 
     __slots__ = (
+        "_cancelling",
         "_deadline",
         "_deadline_of",
         "_expired",
-        "_handle",
-        "_limits_s",
         "_loop",
         "_open",
         "_since",
-        "_tick_s",
-        "_timeout",
+        "_task",
         "wait",
     )
 
-    def __init__(self, wait: Timeout, limits_s: Mapping[Timeout, float], open_calls: OpenCalls, since_s: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._limits_s = limits_s
-        # Often enough that changing to a shorter wait is not noticed late.
-        self._tick_s = min(map(limits_s.__getitem__, _ENTERED))
-        self._timeout = asyncio.timeout(None)
-        self._handle: asyncio.TimerHandle | None = None
-        self._expired: Timeout | None = None
+    def __init__(self, wait: Timeout, open_calls: OpenCalls, loop: asyncio.AbstractEventLoop, since_s: float) -> None:
+        self._loop = loop
         self._open = open_calls
-        self._deadline = since_s + limits_s[Timeout.TOTAL]
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling = 0
+        self._expired: Timeout | None = None
+        self._deadline = since_s + open_calls.limits_s[Timeout.TOTAL]
         self._deadline_of = Timeout.TOTAL
         self.enter(wait)
 
@@ -145,42 +161,46 @@ class CallTimeouts:
 
     def end_within(self, wait: Timeout) -> None:
         """From now on the whole call may last no longer than this, whatever it waits for; once it is over, nothing."""
-        due = self._loop.time() + self._limits_s[wait]
-        if due < self._deadline and self in self._open:
+        due = self._loop.time() + self._open.limits_s[wait]
+        if due < self._deadline and self._task is not None:
             self._deadline, self._deadline_of = due, wait
-            if self._handle is not None:
-                self._handle.cancel()
-            self._look()
 
     def expire(self, wait: Timeout) -> None:
         """End the call now, as if this wait had lasted too long; the first word counts."""
         if self._expired is None:
             self._expired = wait
-            self._timeout.reschedule(self._loop.time())
+            if self._task is not None:
+                self._task.cancel()
 
-    async def __aenter__(self) -> Self:
-        await self._timeout.__aenter__()
+    def look(self, now_s: float) -> None:
+        """End the call if it has waited too long."""
+        if now_s >= self._deadline:
+            self.expire(self._deadline_of)
+        elif now_s >= self._since + self._open.limits_s[self.wait]:
+            self.expire(self.wait)
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task(self._loop)
+        assert task is not None  # noqa: S101 - for the type checker: a call is served by a task
+        self._task = task
+        self._cancelling = task.cancelling()
         self._open.add(self)
-        self._look()
+        if self._expired is not None:
+            task.cancel()
+        else:
+            self.look(self._loop.time())
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.discard(self)
-        if self._handle is not None:
-            self._handle.cancel()
-        try:
-            await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError:
-            raise Expired(self._expired or self.wait) from None
-
-    def _look(self) -> None:
-        now = self._loop.time()
-        due = self._since + self._limits_s[self.wait]
-        if now >= self._deadline:
-            self.expire(self._deadline_of)
-        elif now >= due:
-            self.expire(self.wait)
-        else:
-            self._handle = self._loop.call_at(min(due, self._deadline, now + self._tick_s), self._look)
+        task, self._task = self._task, None
+        # As `asyncio.timeout` does it: a cancellation of somebody else's stays one.
+        if (
+            self._expired is not None
+            and task is not None
+            and task.uncancel() <= self._cancelling
+            and kind is asyncio.CancelledError
+        ):
+            raise Expired(self._expired) from None

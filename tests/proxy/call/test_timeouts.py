@@ -1,4 +1,4 @@
-"""Claims about the watch: every wait is ended by its own limit, by no other, and named (spec ERR-5)."""
+"""Claims about the waits of a call: every wait is ended by its own limit, by no other, and named (spec ERR-5)."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Coroutine, Mapping
 
 import pytest
 
-from proxy.call.timeouts import CallTimeouts, Expired, Timeout
+from proxy.call.timeouts import CallTimeouts, Expired, OpenCalls, Timeout
 
 LONG = dict.fromkeys(Timeout, 60.0)
 ENTERED = [Timeout.BODY, Timeout.FIRST_TOKEN, Timeout.TOKEN, Timeout.CALLER]
 
 
+def open_calls(limits_s: Mapping[Timeout, float] = LONG) -> OpenCalls:
+    return OpenCalls({**LONG, **limits_s}, asyncio.get_running_loop())
+
+
 def watch(
-    wait: Timeout,
-    limits_s: Mapping[Timeout, float] = LONG,
-    *,
-    open_: set[CallTimeouts] | None = None,
-    age_s: float = 0.0,
+    wait: Timeout, limits_s: Mapping[Timeout, float] = LONG, *, open_: OpenCalls | None = None, age_s: float = 0.0
 ) -> CallTimeouts:
-    now = asyncio.get_running_loop().time()
-    return CallTimeouts(wait, {**LONG, **limits_s}, set() if open_ is None else open_, now - age_s)
+    loop = asyncio.get_running_loop()
+    return CallTimeouts(wait, open_calls(limits_s) if open_ is None else open_, loop, loop.time() - age_s)
 
 
 async def expiry_of(block: Coroutine[None, None, None]) -> Timeout:
@@ -33,9 +33,8 @@ async def expiry_of(block: Coroutine[None, None, None]) -> Timeout:
 
 @pytest.mark.parametrize("wait", ENTERED, ids=lambda wait: wait.value)
 async def test_a_wait_that_lasts_too_long_ends_the_block_and_is_named(wait: Timeout) -> None:
-    with pytest.raises(Expired) as expired:
-        async with watch(wait, {wait: 0.02}):
-            await asyncio.sleep(10)
+    with pytest.raises(Expired) as expired, watch(wait, {wait: 0.02}):
+        await asyncio.sleep(10)
     assert expired.value.wait is wait
     assert str(expired.value) == wait.value
 
@@ -43,12 +42,12 @@ async def test_a_wait_that_lasts_too_long_ends_the_block_and_is_named(wait: Time
 @pytest.mark.parametrize("wait", ENTERED, ids=lambda wait: wait.value)
 async def test_a_wait_is_not_ended_by_the_limit_of_another(wait: Timeout) -> None:
     shorter = {other: 0.01 for other in ENTERED if other is not wait}
-    async with watch(wait, shorter):
+    with watch(wait, shorter):
         await asyncio.sleep(0.05)
 
 
 async def test_a_wait_entered_again_and_again_lasts_as_long_as_it_likes() -> None:
-    async with watch(Timeout.TOKEN, {Timeout.TOKEN: 0.05}) as clock:
+    with watch(Timeout.TOKEN, {Timeout.TOKEN: 0.05}) as clock:
         for _ in range(10):
             await asyncio.sleep(0.01)
             clock.enter(Timeout.TOKEN)
@@ -56,7 +55,7 @@ async def test_a_wait_entered_again_and_again_lasts_as_long_as_it_likes() -> Non
 
 async def test_a_shorter_wait_entered_later_is_noticed_in_time() -> None:
     async def block() -> None:
-        async with watch(Timeout.FIRST_TOKEN, {Timeout.CALLER: 0.05}) as clock:
+        with watch(Timeout.FIRST_TOKEN, {Timeout.CALLER: 0.05}) as clock:
             clock.enter(Timeout.CALLER)
             await asyncio.sleep(10)
 
@@ -66,7 +65,7 @@ async def test_a_shorter_wait_entered_later_is_noticed_in_time() -> None:
 
 async def test_the_total_counts_from_the_start_of_the_call_and_nothing_re_arms_it() -> None:
     async def block() -> None:
-        async with watch(Timeout.TOKEN, age_s=59.95) as clock:
+        with watch(Timeout.TOKEN, age_s=59.95) as clock:
             while True:
                 await asyncio.sleep(0.005)
                 clock.enter(Timeout.TOKEN)
@@ -78,7 +77,7 @@ async def test_a_call_whose_caller_has_left_ends_in_time_and_nothing_re_arms_tha
     """MET-5."""
 
     async def busy() -> None:
-        async with watch(Timeout.TOKEN, {Timeout.LEFT: 0.05}) as clock:
+        with watch(Timeout.TOKEN, {Timeout.LEFT: 0.05}) as clock:
             clock.end_within(Timeout.LEFT)
             while True:
                 await asyncio.sleep(0.005)
@@ -89,7 +88,7 @@ async def test_a_call_whose_caller_has_left_ends_in_time_and_nothing_re_arms_tha
 
 async def test_it_does_not_put_the_end_of_a_call_off() -> None:
     async def busy() -> None:
-        async with watch(Timeout.TOKEN, {Timeout.TOTAL: 0.05, Timeout.LEFT: 10}) as clock:
+        with watch(Timeout.TOKEN, {Timeout.TOTAL: 0.05, Timeout.LEFT: 10}) as clock:
             clock.end_within(Timeout.LEFT)
             await asyncio.sleep(10)
 
@@ -97,17 +96,16 @@ async def test_it_does_not_put_the_end_of_a_call_off() -> None:
 
 
 async def test_a_call_that_is_overdue_already_ends_at_its_first_wait() -> None:
-    with pytest.raises(Expired):
-        async with watch(Timeout.TOKEN, age_s=61):
-            await asyncio.sleep(10)
+    with pytest.raises(Expired), watch(Timeout.TOKEN, age_s=61):
+        await asyncio.sleep(10)
 
 
 async def test_it_is_ended_from_outside_and_the_first_word_counts() -> None:
     """Spec OPS-2: a drain ends what is left."""
-    clocks: set[CallTimeouts] = set()
+    clocks = open_calls()
 
     async def block() -> None:
-        async with watch(Timeout.TOKEN, open_=clocks):
+        with watch(Timeout.TOKEN, open_=clocks):
             (clock,) = clocks
             clock.expire(Timeout.DRAIN)
             clock.expire(Timeout.TOTAL)
@@ -122,30 +120,53 @@ async def test_a_drain_time_of_nothing_is_no_busy_loop() -> None:
     looks = 0
 
     class Counted(CallTimeouts):
-        def _look(self) -> None:
+        def look(self, now_s: float) -> None:
             nonlocal looks
             looks += 1
-            super()._look()
+            super().look(now_s)
 
     loop = asyncio.get_running_loop()
-    async with Counted(Timeout.TOKEN, LONG | {Timeout.DRAIN: 0.0}, set(), loop.time()):
+    with Counted(Timeout.TOKEN, open_calls({Timeout.DRAIN: 0.0}), loop, loop.time()):
         await asyncio.sleep(0.05)
     assert looks == 1
 
 
+async def test_many_calls_wait_under_one_timer_and_each_ends_by_its_own() -> None:
+    clocks = open_calls({Timeout.TOKEN: 0.05})
+
+    async def block(wait: Timeout) -> None:
+        with watch(wait, open_=clocks):
+            await asyncio.sleep(0.3)
+
+    waits = [Timeout.TOKEN, Timeout.FIRST_TOKEN] * 50
+    ended = await asyncio.gather(*map(block, waits), return_exceptions=True)
+    assert [isinstance(one, Expired) for one in ended] == [wait is Timeout.TOKEN for wait in waits]
+
+
+async def test_a_call_that_was_ended_between_two_waits_ends_at_the_next() -> None:
+    clocks = open_calls()
+    timeouts = watch(Timeout.BODY, open_=clocks)
+    with timeouts:
+        await asyncio.sleep(0)
+    timeouts.expire(Timeout.DRAIN)
+    with pytest.raises(Expired), timeouts:
+        await asyncio.sleep(10)
+
+
 async def test_a_block_that_ends_in_time_leaves_no_timer_and_no_entry() -> None:
-    clocks: set[CallTimeouts] = set()
-    async with watch(Timeout.TOKEN, {Timeout.TOKEN: 0.02}, open_=clocks):
+    clocks = open_calls({Timeout.TOKEN: 0.02})
+    with watch(Timeout.TOKEN, open_=clocks):
         assert len(clocks) == 1
     assert not clocks
     await asyncio.sleep(0.05)
+    assert clocks._handle is None
 
 
 async def test_a_caller_who_leaves_as_the_block_ends_starts_no_timer() -> None:
     """It would fire into a block that is over."""
     failed: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
-    async with (over := watch(Timeout.TOKEN, {Timeout.LEFT: 0.02})):
+    with (over := watch(Timeout.TOKEN, {Timeout.LEFT: 0.02})):
         pass
     over.end_within(Timeout.LEFT)
     await asyncio.sleep(0.1)
@@ -154,7 +175,7 @@ async def test_a_caller_who_leaves_as_the_block_ends_starts_no_timer() -> None:
 
 async def test_who_is_cancelled_by_another_is_cancelled_not_expired() -> None:
     async def work() -> None:
-        async with watch(Timeout.TOKEN, {Timeout.TOKEN: 5}):
+        with watch(Timeout.TOKEN, {Timeout.TOKEN: 5}):
             await asyncio.sleep(10)
 
     task = asyncio.create_task(work())
@@ -165,6 +186,5 @@ async def test_who_is_cancelled_by_another_is_cancelled_not_expired() -> None:
 
 
 async def test_an_error_of_the_block_is_what_leaves_it() -> None:
-    with pytest.raises(KeyError):
-        async with watch(Timeout.TOKEN):
-            raise KeyError
+    with pytest.raises(KeyError), watch(Timeout.TOKEN):
+        raise KeyError
