@@ -17,10 +17,12 @@ import pytest_asyncio
 
 from proxy.simulation.simulator import Simulator
 from proxy.simulation.wire import Script
+from proxy.telemetry.log_writer import GATHER_S
 from tests import caller
 from tests.conftest import Served
 from translators import tokens
 
+LOGGED_S = 2.0
 FREED_S = 1.0
 # An idle connection to the upstream is one that is kept, not one that is leaked: here they are kept for a moment only.
 FLAGS = ("--upstream-keepalive-timeout", "0.2")
@@ -81,9 +83,17 @@ class Stand:
         known_as = str(uuid.uuid4())
         yield {"X-Request-Id": known_as}
         await self.settled()
-        said = [line["outcome"] for line in self.lines if line.get("request_id") == known_as and "outcome" in line]
-        assert len(said) == bool(outcomes), said
-        assert set(said) <= set(outcomes), said
+        with contextlib.suppress(TimeoutError):
+            # A line is gathered with others before it is written, and read here by a thread.
+            async with asyncio.timeout(LOGGED_S if outcomes else 2 * GATHER_S):
+                while not self._outcomes_of(known_as):  # noqa: ASYNC110 - a process tells nobody
+                    await asyncio.sleep(0.01)
+        named = self._outcomes_of(known_as)
+        assert len(named) == bool(outcomes), named
+        assert set(named) <= set(outcomes), named
+
+    def _outcomes_of(self, request_id: str) -> list[str]:
+        return [line["outcome"] for line in self.lines if line.get("request_id") == request_id and "outcome" in line]
 
     async def settled(self) -> None:
         """Wait until nothing is left of any call: at most a second."""
@@ -92,8 +102,8 @@ class Stand:
                 while self.upstream.open or self.fds > self.idle_fds:  # noqa: ASYNC110 - a process tells nobody
                     await asyncio.sleep(0.01)
         assert (self.upstream.open, self.fds) == (0, self.idle_fds)
-        # The log is read by a thread of its own.
-        await asyncio.sleep(0.02)
+        # What the process says is gathered, and read by a thread of its own.
+        await asyncio.sleep(2 * GATHER_S)
         assert "raceback" not in self.served.output, self.served.output[-6000:]
 
     async def ask(self, body: caller.Json | bytes = CALL, headers: Mapping[str, str] = {}) -> caller.Answer:
