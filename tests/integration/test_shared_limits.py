@@ -20,6 +20,9 @@ from config import sources, values
 from proxy.admission import limits
 from proxy.admission.memory_limiter import MemoryLimiter
 from proxy.call import gateway
+from proxy.simulation.wire import Script
+from tests import caller
+from tests.conftest import StartServe, StartSimulator
 
 redis = pytest.importorskip("redis.asyncio", reason="the Redis client is not installed: pip install 'dashseek[redis]'")
 from proxy.admission import redis_limiter  # noqa: E402 - only where its client is there
@@ -186,7 +189,8 @@ async def test_replicas_in_processes_of_their_own_share_every_limit(client: Any,
     replicas = [await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(3)]
     outputs = [(await replica.communicate())[0] for replica in replicas]
     assert [replica.returncode for replica in replicas] == [0] * 3
-    assert sum(map(int, outputs)) == 60
+    # Behind what is said of a Redis that was slow to answer, on a machine that others use too.
+    assert sum(int(output.split()[-1]) for output in outputs) == 60
 
 
 @pytest.mark.parametrize(
@@ -466,6 +470,34 @@ async def test_what_redis_takes_after_it_stood_still_is_given_back_within_a_seco
             assert await holds(client, 0, 16, 0)
             assert limiter.unsettled == 0
     assert [event["event"] for event in logged] == ["redis_away", "redis_back"]
+
+
+async def test_a_gateway_whose_redis_stood_still_lets_in_as_many_as_before(
+    serve: StartServe, simulator: StartSimulator, client: Any, server: subprocess.Popen[bytes], url: str
+) -> None:
+    """LIM-1: the whole limit was locked for a minute."""
+    upstream = await simulator(Script(first_byte_delay_s=0.1))
+    flags = ("--limits", "concurrency=8", "--redis-policy", "closed")
+    served = await serve(upstream.url, *flags, env={"DASHSEEK_REDIS_URL": url})
+
+    async def statuses() -> list[int]:
+        answers = await asyncio.gather(*(caller.ask(served.url, caller.call()) for _ in range(8)))
+        return [answer.status for answer in answers]
+
+    assert await statuses() == [200] * 8
+    with standing_still(server):
+        assert await statuses() == [503] * 8
+    await client.ping()
+
+    async def all_are_served() -> bool:
+        return await statuses() == [200] * 8
+
+    await until(all_are_served, 2)
+    await until(lambda: _nothing_is_open(client), 1)
+
+
+async def _nothing_is_open(client: Any) -> bool:
+    return not await client.zcard("{dashseek}:all:concurrency")
 
 
 async def test_calls_that_end_while_redis_stands_still_are_over_within_a_second_after_it(
