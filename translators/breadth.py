@@ -16,18 +16,21 @@ MOST_PARTS = 500_000
 # `:` outside strings: names with a value.
 MOST_MEMBERS = 200_000
 
-# One character beyond the basic plane makes every character of its text four bytes long.
-MOST_WIDE_CHARS = 8 << 20
+# One character beyond Latin makes every character of its text two bytes long, one beyond the basic plane four.
+MOST_WIDE_CHARS = 10 << 20
+MOST_WIDEST_CHARS = 8 << 20
 
 _WINDOW_BYTES = 64 << 10
 _NOT_LOOKED_AT = bytes({*range(256)} - {*b'"[{,:'})
-_NOT_FOUR_BYTES_LONG = bytes(range(0xF0))
+_CONTINUED = bytes(range(0x80, 0xC0))
+_LATIN = bytes(range(0xC4))
+_BASIC = bytes(range(0xF0))
 _NO_BACKSLASH = re.compile(rb"[^\\]")
 
 
 def check(raw: bytes | bytearray) -> None:
     """Refuse a text that would build too much, in time that follows its bytes whatever they are."""
-    if len(raw) > MOST_WIDE_CHARS and _chars(raw) > MOST_WIDE_CHARS and _is_wide(raw):
+    if len(raw) > MOST_WIDEST_CHARS and _is_too_wide(raw):
         raise faults.Refusal(faults.BODY_TOO_LARGE, "too many wide characters")
     # Most calls have fewer of them in all, strings included.
     if raw.count(b",") + raw.count(b"[") + raw.count(b"{") <= MOST_PARTS and raw.count(b":") <= MOST_MEMBERS:
@@ -47,14 +50,14 @@ def check(raw: bytes | bytearray) -> None:
             raise faults.Refusal(faults.BODY_TOO_LARGE, "too many parts")
 
 
-def _chars(raw: bytes | bytearray) -> int:
-    """How many characters it has at most, unless many backslashes come in pairs, each of which is one itself."""
-    return len(raw) - 5 * raw.count(b"\\u")
-
-
-def _is_wide(raw: bytes | bytearray) -> bool:
-    """Whether a character may be beyond the basic plane, as it is or as a surrogate pair."""
-    return b"\\ud" in raw or b"\\uD" in raw or bool(raw.translate(None, _NOT_FOUR_BYTES_LONG))
+def _is_too_wide(raw: bytes | bytearray) -> bool:
+    # How many characters it has at most; unless backslashes come in pairs, each of which is one character itself.
+    chars = len(raw.translate(None, _CONTINUED)) - 5 * raw.count(b"\\u")
+    if chars > MOST_WIDE_CHARS and (b"\\u" in raw or raw.translate(None, _LATIN)):
+        return True
+    # As they are, or as surrogate pairs.
+    is_widest = b"\\ud" in raw or b"\\uD" in raw or raw.translate(None, _BASIC)
+    return chars > MOST_WIDEST_CHARS and bool(is_widest)
 
 
 def _windows(raw: bytes | bytearray) -> Iterator[bytes | bytearray]:

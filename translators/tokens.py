@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Protocol
 
 from translators import pretokens
@@ -27,6 +28,8 @@ _LONGEST_CHARACTER_BYTES = 4
 _STRIDE_CHARS = 64
 # A pre-token that goes on is merged so many characters at a time: longer ones cost the engine more for each character.
 _RUN_CHARS = 1024
+# A run ends in so few tokens that are not its longest.
+_LAST_TOKENS = 4
 # A sure border is looked for so far back: where there is none, looking costs more than pre-tokenizing.
 _LOOK_BACK_CHARS = 1_024
 # So much the total of a text may fall at most, whatever follows: what is not settled, and the last token that is.
@@ -254,6 +257,10 @@ class _Piece:
         size = len(self.tokens)
         # A token has at least one byte: one more than `lent` has bytes outlives the loss.
         window_tokens, joined = len(lent.encode()) + 1, False
+        if len(more) > _LONG_TAIL_CHARS:
+            # To merge so much twice would cost more than to begin where the one pass is most often enough.
+            ends = accumulate(len(self.vocabulary.decode_bytes((token,))) for token in self.tokens[:-_LAST_TOKENS:-1])
+            window_tokens += sum(end < _LONGEST_TOKEN_BYTES for end in ends)
         while not joined:
             start = max(size - window_tokens, 0)
             window = self.vocabulary.decode_bytes(self.tokens[start:]).removesuffix(lent.encode())

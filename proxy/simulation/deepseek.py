@@ -20,6 +20,7 @@ from typing import Any, Literal
 import orjson
 import pydantic
 
+from translators import tokens
 from translators.tokens import Vocabulary
 
 Json = dict[str, Any]
@@ -117,8 +118,9 @@ class Scale:
 
     def __init__(self, vocabulary: Vocabulary | None) -> None:
         self._vocabulary = vocabulary
-        encode = _WORD.findall if vocabulary is None else vocabulary.encode
-        self.count: Callable[[str], int] = lru_cache(1024)(lambda text: len(encode(text)))
+        self.count: Callable[[str], int] = lru_cache(1024)(
+            lambda text: len(_WORD.findall(text)) if vocabulary is None else tokens.count(text, vocabulary)
+        )
 
     def split(self, text: str) -> Iterator[str]:
         """The text in pieces of one token each; a character that takes several comes with its last one."""

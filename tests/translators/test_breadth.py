@@ -91,15 +91,25 @@ def test_looking_costs_little_whatever_it_looks_at(unit: bytes) -> None:
 
 
 class TestWide:
-    """One character beyond the basic plane makes every character of its text four bytes long."""
+    """One character can make every character of its text two or four bytes long."""
 
-    @pytest.mark.parametrize("wide", ["😀".encode(), b"\\ud83d\\ude00", b"\\uD83D\\uDE00"])
-    def test_a_long_text_with_one_is_refused(self, wide: bytes) -> None:
-        assert is_refused(b'["' + wide + b"a" * breadth.MOST_WIDE_CHARS + b'"]')
-        assert not is_refused(b'["' + wide + b"a" * (breadth.MOST_WIDE_CHARS - 30) + b'"]')
+    @pytest.mark.parametrize(
+        ("wide", "most_chars"),
+        [
+            ("😀".encode(), breadth.MOST_WIDEST_CHARS),
+            (b"\\ud83d\\ude00", breadth.MOST_WIDEST_CHARS),
+            (b"\\uD83D\\uDE00", breadth.MOST_WIDEST_CHARS),
+            ("一".encode(), breadth.MOST_WIDE_CHARS),
+            (b"\\u4e00", breadth.MOST_WIDE_CHARS),
+        ],
+    )
+    def test_a_long_text_with_one_is_refused(self, wide: bytes, most_chars: int) -> None:
+        assert is_refused(b'["' + wide + b"a" * most_chars + b'"]')
+        assert not is_refused(b'["' + wide + b"a" * (most_chars - 30) + b'"]')
 
     @pytest.mark.parametrize("narrow", [b"a", "一".encode(), "é".encode()])
     def test_one_without_is_not(self, narrow: bytes) -> None:
+        """Nor is one that is wide all through: it has fewer characters."""
         assert not is_refused(b'["' + narrow * (12 * MEBIBYTE // len(narrow) - 4) + b'"]')
 
     def test_nor_is_the_longest_prompt_as_escapes(self) -> None:

@@ -1,0 +1,212 @@
+"""I · Cost: what a byte may cost, in seconds of the processor and memory read from the process itself, not by a clock.
+
+Spec USE-8, HTTP-11, REQ-11. What is sent is 64 kB at most; what it would become is another matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from proxy.simulation.wire import Script
+from tests import caller
+from tests.faults.conftest import Stage, Stand
+from tests.faults.matrix import row
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+
+SENT_BYTES = 64 << 10
+BODY_BYTES = 12 << 20
+GZIP = {"Content-Encoding": "gzip"}
+KEYLESS = {"Authorization": ""}
+# The model that takes the longest prompts.
+LONGEST = "deepseek-v4-flash"
+
+KEYLESS_CPU_S = 0.05
+KEYLESS_BYTES = 16 << 20
+KEYED_CPU_S = 0.3
+KEYED_BYTES = 64 << 20
+GAP_S = 0.1
+TIMES_ENGLISH = 10
+
+ENGLISH = "The relay reads what has come, counts it and hands it on; nothing waits for a number, none is guessed. "
+
+
+class Spent:
+    """What a process spends while it is looked at.
+
+    loop_s: seconds of the processor, of the thread that has the loop; all_s: of all threads
+    peak_bytes: the most memory beyond what it had before
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._proc = Path("/proc") / str(pid)
+        self._pid = pid
+        # From now on the most memory is the present one.
+        (self._proc / "clear_refs").write_text("5")
+        self._before_bytes = self._most_bytes()
+        self._before_s = self.loop_now_s(), self.all_now_s()
+
+    def loop_now_s(self) -> float:
+        """Of the thread that has the loop, since it began."""
+        return int((self._proc / "task" / str(self._pid) / "schedstat").read_text().split()[0]) / 1e9
+
+    def all_now_s(self) -> float:
+        """Of all threads that are there."""
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in (self._proc / "task").iterdir()) / 1e9
+
+    @property
+    def loop_s(self) -> float:
+        return self.loop_now_s() - self._before_s[0]
+
+    @property
+    def all_s(self) -> float:
+        return self.all_now_s() - self._before_s[1]
+
+    @property
+    def peak_bytes(self) -> int:
+        return self._most_bytes() - self._before_bytes
+
+    def _most_bytes(self) -> int:
+        (line,) = (line for line in (self._proc / "status").read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) << 10
+
+
+@contextlib.asynccontextmanager
+async def beside(stand: Stand, spent: Spent) -> AsyncIterator[list[float]]:
+    """Another caller's stream; between each two of its packets, so many seconds the loop has worked without a pause."""
+    gaps: list[float] = []
+    stand.upstream.scripts.append(Script(text="a b", endless=True, gap_s=0.005))
+    async with caller.dial(stand.url) as line:
+        line.send(caller.request(caller.call(incremental_output=True), caller.SSE))
+        await line.head()
+        await line.piece()
+
+        async def watch() -> None:
+            last_s = spent.loop_now_s()
+            while True:
+                await line.piece()
+                gaps.append((now_s := spent.loop_now_s()) - last_s)
+                last_s = now_s
+
+        watching = asyncio.create_task(watch())
+        yield gaps
+        await asyncio.sleep(0.05)
+        watching.cancel()
+
+
+def packed(body: bytes) -> bytes:
+    """A body as gzip sends it, in 64 kB at most."""
+    wire = gzip.compress(body, 9)
+    assert len(wire) < SENT_BYTES, len(wire)
+    assert len(body) <= BODY_BYTES, len(body)
+    return wire
+
+
+def saying(text: bytes, model: str = LONGEST, **more: bytes) -> bytes:
+    """A call with so much of a text as there is room for, as it stands in JSON."""
+    said = b"".join(b',"%b":%b' % (name.encode(), value) for name, value in more.items())
+    head = b'{"model":"%b","input":{"messages":[{"role":"user","content":"' % model.encode()
+    end = b'"}]}%b}' % said
+    return head + text * ((BODY_BYTES - 8 - len(head) - len(end)) // len(text)) + end
+
+
+def unread(value: bytes) -> bytes:
+    """A call with a field that nobody reads."""
+    return orjson.dumps(caller.call())[:-1] + b',"x":' + value + b"}"
+
+
+def tool(schema: bytes) -> bytes:
+    """A call with a tool of this schema."""
+    said = orjson.dumps(caller.call(model=LONGEST, tools=[{"type": "function", "function": {"name": "f"}}]))
+    return said.replace(b'"name":"f"', b'"name":"f","parameters":' + schema)
+
+
+def many(unit: bytes, parts: int) -> bytes:
+    return b"[" + b",".join([unit] * parts) + b"]"
+
+
+NESTED = b'{"a":' * 100 + b"1" + b"}" * 100
+DEAR = {
+    "blanks": saying(b" "),
+    "blanks and an emoji": saying(b" ").replace(b"   ", "😀".encode()[:3] + b"\x80", 1),
+    "blanks and a Chinese character": saying(b" ").replace(b"   ", "一".encode(), 1),
+    "letters": saying(b"a"),
+    "commas": saying(b","),
+    "quotes": saying(b'\\"'),
+    "escapes": saying(b"\\u4e00"),
+    "lists, as many as are taken": unread(many(b"[" * 100 + b"]" * 100, 4_900)),
+    "objects, as many as are taken": unread(many(NESTED, 1_990)),
+    "empty objects, as many as are taken": unread(many(b"{}", 249_000)),
+    "lists, as many as fit": unread(many(b"[]", (BODY_BYTES - 200) // 3)),
+    "objects, as many as fit": unread(many(NESTED, (BODY_BYTES - 200) // 602)),
+    "a schema, as large as is taken": tool(many(NESTED, 1_990)),
+    "parts of a text, as many as are taken": saying(b" ").split(b'"content":')[0]
+    + b'"content":'
+    + many(b'{"text":"a"}', 190_000)
+    + b"}]}}",
+    "not JSON": b"[" * BODY_BYTES,
+    "blanks alone": b" " * BODY_BYTES,
+}
+BOMB = gzip.compress(b" " * (60 << 20), 9)
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        pytest.param(caller.request(BOMB, GZIP | KEYLESS), id="bomb"),
+        pytest.param(caller.request(packed(DEAR["objects, as many as fit"]), GZIP | KEYLESS), id="objects"),
+        pytest.param(caller.request(b"[" * SENT_BYTES, KEYLESS), id="lists"),
+        pytest.param(
+            caller.request(b"", KEYLESS | {"Content-Length": "", "Transfer-Encoding": "chunked"})
+            + b"1\r\n \r\n" * (SENT_BYTES // 6),
+            id="small chunks",
+        ),
+        pytest.param(b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * (SENT_BYTES // 6), id="headers"),
+        pytest.param(b"\r\n" * (SENT_BYTES // 2), id="line ends"),
+        pytest.param(caller.request(b"", {"X-A": "\x00" * 8_000} | KEYLESS) * 8, id="no text"),
+    ],
+)
+@row(
+    "401 `InvalidApiKey`, or 400",
+    figure=f"64 kB without a key: ≤ {KEYLESS_CPU_S} s of the processor in the loop, ≤ {KEYLESS_BYTES >> 20} MiB",
+)
+async def test_f76_who_has_no_key_costs_next_to_nothing(stand: Stand, wire: bytes) -> None:
+    spent = Spent(stand.served.process.pid)
+    async with caller.dial(stand.url) as line:
+        line.send(wire[: SENT_BYTES + 512])
+        with contextlib.suppress(TimeoutError, asyncio.IncompleteReadError):
+            async with asyncio.timeout(0.5):
+                assert (await line.answer()).status in {400, 401}
+    await stand.settled()
+    assert spent.loop_s < KEYLESS_CPU_S
+    assert spent.peak_bytes < KEYLESS_BYTES
+
+
+@pytest.mark.parametrize("body", DEAR.values(), ids=DEAR)
+@row(
+    "an answer, or 400",
+    figure=f"64 kB that become 12 MiB: ≤ {KEYED_CPU_S} s of the processor in the loop, ≤ {KEYED_BYTES >> 20} MiB; "
+    f"another stream's longest gap ≤ {GAP_S * 1e3:g} ms of it",
+)
+async def test_f77_who_has_a_key_costs_little_whatever_it_becomes(stage: Stage, body: bytes) -> None:
+    stand = await stage()
+    # It would count all of the prompt at once.
+    stand.upstream.script = Script(text="a b", usage="never")
+    wire = packed(body)
+    await stand.reply()
+    spent = Spent(stand.served.process.pid)
+    answer = await stand.reply(wire, GZIP)
+    loop_s, peak_bytes = spent.loop_s, spent.peak_bytes
+    async with beside(stand, spent) as gaps:
+        assert (await stand.reply(wire, GZIP)).status == answer.status
+    assert answer.status in {200, 400}
+    assert loop_s < KEYED_CPU_S
+    assert peak_bytes < KEYED_BYTES
+    assert max(gaps) < GAP_S
