@@ -179,49 +179,22 @@ class Upstream:
     """One upstream call, and what it tells of its tokens.
 
     leg:      which of the caller's choices it serves, by their number; 0 where it serves all
+    choices:  how many
     before:   tokens an earlier upstream call has generated of the same choice, which this one goes on with (spec OUT-9)
     chain:    tokens of the chain of thought that is in its prompt for that; None where it is no second call
     figures:  what it told, as far as it is believed; a later report replaces, it is never added (spec USE-3)
     is_final: whether its output is of the whole answer: told when nothing more could come
     """
 
-    __slots__ = ("_most_output", "_tally", "before", "chain", "figures", "is_final", "leg")
+    __slots__ = ("before", "chain", "choices", "figures", "is_final", "leg")
 
-    def __init__(self, tally: Tally, leg: int, choices: int, before: int, chain: int | None) -> None:
-        self._tally = tally
-        self._most_output = tally.window * choices
+    def __init__(self, leg: int, choices: int, before: int, chain: int | None) -> None:
         self.leg = leg
+        self.choices = choices
         self.before = before
         self.chain = chain
         self.figures = Figures()
         self.is_final = False
-
-    def report(self, told: Figures, *, final: bool, of_one: bool = False) -> Figures:
-        """Take what it says; what of that is believed, its output with what was generated before.
-
-        While the answer goes on a zero says that nothing is known yet; at the end it is a figure. Beyond the model's
-        window there is none (spec USE-3). What is not said, or not believed, stays as it was.
-        final:  whether nothing more can come
-        of_one: whether the output is that of one choice of several, which says nothing of the whole
-        """
-        least, window = 0 if final else 1, self._tally.window
-        prompt = _within(told.input, least, window)
-        output = _within(told.output, least, window if of_one else self._most_output)
-        # Where it names no prompt at all, the one we count stands for it.
-        known = self._tally.input if told.input is None else prompt
-        cached = None if known is None or told.cached is None else min(told.cached, known)
-        reasoning = None if output is None or told.reasoning is None else min(told.reasoning, output)
-        before = self.figures
-        self.figures = Figures(
-            before.input if prompt is None else prompt,
-            before.output if output is None or of_one else output,
-            before.reasoning if reasoning is None or of_one else reasoning,
-            before.cached if cached is None else cached,
-        )
-        self.is_final = final and output is not None
-        if self.chain is None:
-            self._tally.take(told.input if final else prompt, prompt, cached)
-        return Figures(prompt, None if output is None else self.before + output, reasoning, cached)
 
     @property
     def basis(self) -> Basis:
@@ -286,21 +259,39 @@ class Tally:
 
     def begin(self, leg: int, choices: int = 1, *, before: int = 0, chain: int | None = None) -> Upstream:
         """Another upstream call is made; see `Upstream` for what it is told of an earlier one."""
-        self.upstream.append(Upstream(self, leg, choices, before, chain))
+        self.upstream.append(Upstream(leg, choices, before, chain))
         return self.upstream[-1]
 
     def latest(self, leg: int) -> Upstream:
         """The upstream call that serves these choices now."""
         return next(one for one in reversed(self.upstream) if one.leg == leg)
 
-    def take(self, told: int | None, prompt: int | None, cached: int | None) -> None:
-        """Take what upstream says of the caller's prompt, and what of that is believed."""
-        if told is not None:
-            self.told_input = told
-        if prompt is not None:
-            self.input = prompt
-        if cached is not None:
-            self.cached = cached
+    def report(self, upstream: Upstream, told: Figures, *, final: bool, of_one: bool = False) -> Figures:
+        """Take what an upstream call says; what of that is believed, its output with what was generated before.
+
+        While the answer goes on a zero says that nothing is known yet; at the end it is a figure. Beyond the model's
+        window there is none (spec USE-3). What is not said, or not believed, stays as it was.
+        final:  whether nothing more can come
+        of_one: whether the output is that of one choice of several, which says nothing of the whole
+        """
+        least, window = 0 if final else 1, self.window
+        prompt = _within(told.input, least, window)
+        output = _within(told.output, least, window if of_one else window * upstream.choices)
+        # Where it names no prompt at all, the one we count stands for it.
+        known = self.input if told.input is None else prompt
+        cached = None if known is None or told.cached is None else min(told.cached, known)
+        reasoning = None if output is None or told.reasoning is None else min(told.reasoning, output)
+        before = upstream.figures
+        upstream.figures = Figures(
+            before.input if prompt is None else prompt,
+            before.output if output is None or of_one else output,
+            before.reasoning if reasoning is None or of_one else reasoning,
+            before.cached if cached is None else cached,
+        )
+        upstream.is_final = final and output is not None
+        if upstream.chain is None:
+            self._take(told.input if final else prompt, prompt, cached)
+        return Figures(prompt, None if output is None else upstream.before + output, reasoning, cached)
 
     @property
     def drift(self) -> int | None:
@@ -311,6 +302,15 @@ class Tally:
         """The usage of one choice as its next packet says it."""
         reasoning = min(meter.reasoning, meter.output) if self.counts_chain else None
         return Usage(self.input, meter.output, reasoning, self.cached)
+
+    def _take(self, told: int | None, prompt: int | None, cached: int | None) -> None:
+        """What upstream says of the caller's prompt, and what of that is believed."""
+        if told is not None:
+            self.told_input = told
+        if prompt is not None:
+            self.input = prompt
+        if cached is not None:
+            self.cached = cached
 
 
 def reasoning_of(figures: Figures, counted: int) -> int:

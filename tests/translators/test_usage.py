@@ -120,8 +120,8 @@ def test_a_later_report_replaces_and_what_it_leaves_out_stays() -> None:
     """USE-3."""
     tally = usage.Tally()
     upstream = tally.begin(0)
-    upstream.report(usage.Figures(9, 3, 2, 4), final=False)
-    upstream.report(usage.Figures(output=5), final=False)
+    tally.report(upstream, usage.Figures(9, 3, 2, 4), final=False)
+    tally.report(upstream, usage.Figures(output=5), final=False)
     assert upstream.figures == usage.Figures(9, 5, 2, 4)
     assert (tally.input, tally.cached) == (9, 4)
 
@@ -150,17 +150,18 @@ def test_a_figure_is_believed_only_where_it_can_be_one(name: str) -> None:
     tally = usage.Tally(window=100)
     tally.count_prompt(5, 0, 0)
     upstream = tally.begin(0)
-    assert upstream.report(told, final=final) == believed == upstream.figures
+    assert tally.report(upstream, told, final=final) == believed == upstream.figures
     assert tally.input == (5 if believed.input is None else believed.input)
     assert tally.cached == believed.cached
 
 
 def test_several_choices_of_one_upstream_call_have_a_window_each() -> None:
     """USE-3, OUT-7."""
-    upstream = usage.Tally(window=100).begin(0, choices=4)
-    assert upstream.report(usage.Figures(7, 400), final=True).output == 400
-    assert upstream.report(usage.Figures(7, 101), final=False, of_one=True).output is None
-    assert upstream.report(usage.Figures(7, 9), final=False, of_one=True).output == 9
+    tally = usage.Tally(window=100)
+    upstream = tally.begin(0, choices=4)
+    assert tally.report(upstream, usage.Figures(7, 400), final=True).output == 400
+    assert tally.report(upstream, usage.Figures(7, 101), final=False, of_one=True).output is None
+    assert tally.report(upstream, usage.Figures(7, 9), final=False, of_one=True).output == 9
     assert upstream.figures == usage.Figures(7, 400)
 
 
@@ -169,9 +170,9 @@ def test_the_drift_is_recorded_also_of_a_figure_that_is_not_believed() -> None:
     tally = usage.Tally(window=100)
     tally.count_prompt(5, 0, 0)
     upstream = tally.begin(0)
-    upstream.report(usage.Figures(0, 0), final=False)
+    tally.report(upstream, usage.Figures(0, 0), final=False)
     assert tally.drift is None
-    upstream.report(usage.Figures(1_000, 3), final=True)
+    tally.report(upstream, usage.Figures(1_000, 3), final=True)
     assert (tally.input, tally.drift) == (5, 995)
 
 
@@ -189,9 +190,10 @@ def test_the_drift_is_recorded_also_of_a_figure_that_is_not_believed() -> None:
 )
 def test_the_basis_is_that_of_the_weaker_figure(reports: list[tuple[usage.Figures, bool]], basis: str) -> None:
     """MET-3."""
-    upstream = usage.Tally(window=100).begin(0)
+    tally = usage.Tally(window=100)
+    upstream = tally.begin(0)
     for told, final in reports:
-        upstream.report(told, final=final)
+        tally.report(upstream, told, final=final)
     assert upstream.basis == basis
 
 
@@ -202,7 +204,7 @@ def test_a_second_call_of_a_choice_says_nothing_of_the_callers_prompt() -> None:
     tally.begin(0)
     second = tally.begin(0, before=11, chain=10)
     assert tally.latest(0) is second
-    assert second.report(usage.Figures(17, 4, None, 12), final=True).output == 15
+    assert tally.report(second, usage.Figures(17, 4, None, 12), final=True).output == 15
     assert (tally.input, tally.cached, tally.drift) == (5, None, None)
     assert second.figures == usage.Figures(17, 4, None, 12)
 

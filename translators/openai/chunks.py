@@ -39,6 +39,7 @@ class Reader:
         "_logprobs",
         "_served",
         "_stencil",
+        "_tally",
         "_terms",
         "_upstream",
         "done",
@@ -58,6 +59,7 @@ class Reader:
     ) -> None:
         self._served = served
         self._asked = len(served)
+        self._tally = tally
         self._upstream = tally.begin(leg, self._asked, before=before, chain=chain)
         self._terms = terms
         self._logprobs = logprobs
@@ -140,7 +142,9 @@ class Reader:
         if type(items) is not list or len(items) != len(self._served):
             raise _broken("another number of choices than was asked for")
         told = figures.read(completion.get("usage"))
-        found = None if told is None else self._upstream.report(told, final=all(map(choices.has_ended, items)))
+        found = (
+            None if told is None else self._tally.report(self._upstream, told, final=all(map(choices.has_ended, items)))
+        )
         # One figure for several choices does not say how long each is.
         made = found.output if found is not None and self._asked == 1 else None
         if made is not None:
@@ -171,7 +175,7 @@ class Reader:
         partial = bool(items) and self._asked > 1
         meters = [self._choice(item).meter for item in items]
         final = not partial and self._ends_with(items)
-        made = None if told is None else self._upstream.report(told, final=final, of_one=partial).output
+        made = None if told is None else self._tally.report(self._upstream, told, final=final, of_one=partial).output
         if made:
             for meter in meters:
                 meter.expect(made)

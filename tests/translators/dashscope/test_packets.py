@@ -130,7 +130,7 @@ def test_what_upstream_tells_is_in_the_next_text_whatever_said_it_first() -> Non
     laid_out = packets.Shape(call, answer.tally, corpus.REQUEST_ID)
     frames, (choice,) = packets.Frames(laid_out), answer.choices
     frames.text(choice, [(b'"a"', packets.EMPTY)], [(1, 0)])
-    answer.tally.latest(0).report(usage.Figures(cached=4), final=False)
+    answer.tally.report(answer.tally.latest(0), usage.Figures(cached=4), final=False)
     frames.packet(choice, laid_out.message("", ""))
     frames.text(choice, [(b'"b"', packets.EMPTY)], [(2, 0)])
     last = corpus.packets(frames.take())[-1]
