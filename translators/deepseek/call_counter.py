@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from enum import Enum, auto
 from typing import Final
 
+from translators import tokens
 from translators.deepseek.markup import NOT_AN_OBJECT, Argument, Markup, Piece
 from translators.tokens import Counter, Vocabulary
 
@@ -52,8 +53,8 @@ class CallCounter:
             self.total += constant(self._markup.named, self._vocabulary)
         else:
             # Told behind its arguments: its place is passed, its length is not.
-            self._settled += self._vocabulary.length(piece)
-            self.total += self._vocabulary.length(piece)
+            self._settled += tokens.count(piece, self._vocabulary)
+            self.total = self._settled + self._counter.total
 
     def add(self, arguments: str) -> None:
         """Take a piece of the arguments."""
