@@ -142,7 +142,7 @@ class _Object:
         self._state = _State.START
         self._out: list[Piece] = []
         self._pending = ""
-        self._blanks = ""
+        self._blanks: list[str] = []
         self._depth = 0
         self._empty = True
         self._in_key = self._quoted = False
@@ -263,10 +263,14 @@ class _Object:
     def _value(self, text: str, at: int) -> int:
         turn = (_STRING_TURN if self._quoted else _VALUE_TURN).search(text, at)
         end = len(text) if turn is None else turn.start()
-        told = self._blanks + text[at:end]
+        told = text[at:end]
         bare = told if self._quoted else told.rstrip(_BLANKS)
-        self._out.append(bare)
-        self._blanks = told[len(bare) :]
+        if bare:
+            self._out += (*self._blanks, bare)
+            self._blanks = []
+        if len(bare) < len(told):
+            # They are the value's only if it goes on.
+            self._blanks.append(told[len(bare) :])
         if turn is None:
             return end
         return self._turn(text, end, turn[0])
@@ -286,12 +290,12 @@ class _Object:
         elif self._depth and sign in "]}":
             self._depth -= 1
         elif not self._depth and sign in ",}":
-            self._blanks = ""
+            self._blanks = []
             self._close()
             # The sign itself is the object's.
             return at
-        self._out += (self._blanks, text[at : at + size])
-        self._blanks = ""
+        self._out += (*self._blanks, text[at : at + size])
+        self._blanks = []
         return at + size
 
     def _enter(self, state: _State) -> None:

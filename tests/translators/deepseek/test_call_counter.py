@@ -211,9 +211,15 @@ class Watched:
         return self.within.first_piece(text)
 
 
-@pytest.mark.parametrize(
-    "text", ['{"a": "' + "word " * 4_000 + '"}', '{"a": [' + "1, " * 7_000 + "1]}"], ids=["string", "list"]
-)
+LONG = {
+    "string": '{"a": "' + "word " * 4_000 + '"}',
+    "list": '{"a": [' + "1, " * 7_000 + "1]}",
+    "blanks": '{"a": [' + " " * 20_000 + "]}",
+    "blanks that are not the value's": '{"a": 1' + " " * 20_000 + "}",
+}
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 def test_the_cost_of_a_fragment_is_that_of_its_own_length(text: str) -> None:
     """USE-2: amortised, and not the length of all arguments so far."""
     watched = Watched()
