@@ -167,7 +167,6 @@ class _Supervisor:
             self._admin = stack.enter_context(_bound(settings.admin_host, settings.admin_port, shared=False))
             self._admin.listen()
             stack.pop_all()
-        self._directory = Path(tempfile.mkdtemp(prefix="dashseek-"))
         self._ready = os.pipe()
         self._lifeline = os.pipe()
         self._heard = socket.socketpair()
@@ -177,6 +176,8 @@ class _Supervisor:
         self._waker = signal.set_wakeup_fd(self._heard[1].fileno(), warn_on_full_buffer=False)
         self._handlers = {number: signal.signal(number, signals.ignore) for number in (*SIGNALS, signal.SIGCHLD)}
         signals.deliver()
+        # Last: from here on no signal keeps it from being removed.
+        self._directory = Path(tempfile.mkdtemp(prefix="dashseek-"))
 
     def missing(self) -> list[_Child]:
         """Where a child is missing and may start now."""
