@@ -38,6 +38,7 @@ REPLICA = """
 import asyncio, sys
 from config import values
 from proxy.admission import limits, redis_limiter
+redis_limiter.TIMEOUT_S = 10.0
 async def main():
     async with redis_limiter.opened(sys.argv[1], "closed") as limiter:
         scopes = [limits.Scope("all", values.Limit(rpm=100, concurrency=60, tpm=10_000))]
@@ -152,6 +153,12 @@ async def limiter(client: Any, url: str) -> AsyncIterator[redis_limiter.RedisLim
         yield shared
 
 
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For exact counts on a machine that others use too: else a slow answer counts as none, and the policy decides."""
+    monkeypatch.setattr(redis_limiter, "TIMEOUT_S", 10.0)
+
+
 def refused(decision: object) -> bool:
     return isinstance(decision, limits.Refused)
 
@@ -165,6 +172,7 @@ async def let_in(limiter: limits.Limiter, scopes: list[limits.Scope], tokens: in
 # One sum
 
 
+@pytest.mark.usefixtures("patience")
 async def test_two_limiters_on_one_redis_never_let_in_more_than_one_would(client: Any, url: str) -> None:
     """LIM-1; issue 6."""
     scopes = [scope(tpm=1_000, concurrency=80, rpm=500)]
@@ -175,6 +183,7 @@ async def test_two_limiters_on_one_redis_never_let_in_more_than_one_would(client
     assert sum(not refused(decision) for decision in decisions) == 10
 
 
+@pytest.mark.usefixtures("patience")
 async def test_a_thousand_calls_at_once_are_all_counted(client: Any, url: str) -> None:
     """Row 41: a flood must not open the door because it finds no connection."""
     async with redis_limiter.opened(url, "open") as limiter:
@@ -189,8 +198,7 @@ async def test_replicas_in_processes_of_their_own_share_every_limit(client: Any,
     replicas = [await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(3)]
     outputs = [(await replica.communicate())[0] for replica in replicas]
     assert [replica.returncode for replica in replicas] == [0] * 3
-    # Behind what is said of a Redis that was slow to answer, on a machine that others use too.
-    assert sum(int(output.split()[-1]) for output in outputs) == 60
+    assert sum(map(int, outputs)) == 60
 
 
 @pytest.mark.parametrize(
