@@ -45,13 +45,13 @@ ELSEWHERE: dict[int, str] = {
         "limits: tests/proxy/admission/test_limits.py, tests/integration/test_shared_limits.py, test_replicas.py",
     ),
     64: "kill -9: tests/integration/test_serve_kills.py, tests/integration/test_journal_kills.py",
-    76: "a real Redis stopped, killed, restarted empty, its answers lost, its clock set back: no lease without an "
+    78: "a real Redis stopped, killed, restarted empty, its answers lost, its clock set back: no lease without an "
     "owner within 1 s of its return, calls and tokens taken once: tests/integration/test_shared_limits.py",
-    77: "a worker that hangs: named in `/readyz`, killed, replaced 10 to 12 s later, the watchdog at rest until then; "
+    79: "a worker that hangs: named in `/readyz`, killed, replaced 10 to 12 s later, the watchdog at rest until then; "
     "with `drain_timeout` 0.5 s and `drain_delay` 0.5 s all gone 6 s after SIGTERM: tests/integration/test_workers.py",
-    78: "HUP, QUIT, INT, USR1, USR2 in mid-stream, in the first tenths of a second and every millisecond of the end: "
+    80: "HUP, QUIT, INT, USR1, USR2 in mid-stream, in the first tenths of a second and every millisecond of the end: "
     "no stream cut, exit 0: tests/integration/test_signals.py",
-    79: "a keys file emptied, cut, written in place under its old time and size: tests/proxy/admission/test_keyring.py",
+    81: "a keys file emptied, cut, written in place under its old time and size: tests/proxy/admission/test_keyring.py",
     73: "nginx, HAProxy, Envoy in front, with the files of deploy/: packets one by one, the first ≤ 50 ms later than "
     "without, upstream saw a hang-up within 1 s, a drain loses nothing: tests/integration/test_ingresses.py",
 }
