@@ -266,7 +266,7 @@ class _Object:
         told = text[at:end]
         bare = told if self._quoted else told.rstrip(_BLANKS)
         if bare:
-            self._out += (*self._blanks, bare)
+            self._out.append("".join(self._blanks) + bare)
             self._blanks = []
         if len(bare) < len(told):
             # They are the value's only if it goes on.
@@ -294,7 +294,7 @@ class _Object:
             self._close()
             # The sign itself is the object's.
             return at
-        self._out += (*self._blanks, text[at : at + size])
+        self._out.append("".join(self._blanks) + text[at : at + size])
         self._blanks = []
         return at + size
 

@@ -210,6 +210,10 @@ class Watched:
         self.chars += len(text)
         return self.within.first_piece(text)
 
+    def settled(self, text: str) -> int:
+        self.chars += len(text)
+        return self.within.settled(text)
+
 
 LONG = {
     "string": '{"a": "' + "word " * 4_000 + '"}',
