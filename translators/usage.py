@@ -266,32 +266,38 @@ class Tally:
         """The upstream call that serves these choices now."""
         return next(one for one in reversed(self.upstream) if one.leg == leg)
 
-    def report(self, upstream: Upstream, told: Figures, *, final: bool, of_one: bool = False) -> Figures:
-        """Take what an upstream call says; what of that is believed, its output with what was generated before.
+    def report(self, upstream: Upstream, told: Figures, *, final: bool, of_one: bool = False) -> int | None:
+        """Take what an upstream call says; its output, with what was generated before, as far as it is believed.
 
         While the answer goes on a zero says that nothing is known yet; at the end it is a figure. Beyond the model's
         window there is none (spec USE-3). What is not said, or not believed, stays as it was.
         final:  whether nothing more can come
         of_one: whether the output is that of one choice of several, which says nothing of the whole
         """
+        prompt, output, reasoning, cached = told
         least, window = 0 if final else 1, self.window
-        prompt = _within(told.input, least, window)
-        output = _within(told.output, least, window if of_one else window * upstream.choices)
-        # Where it names no prompt at all, the one we count stands for it.
-        known = self.input if told.input is None else prompt
-        cached = None if known is None or told.cached is None else min(told.cached, known)
-        reasoning = None if output is None or told.reasoning is None else min(told.reasoning, output)
+        if prompt is not None and not least <= prompt <= window:
+            prompt = None
+        if output is not None and not least <= output <= (window if of_one else window * upstream.choices):
+            output = None
+        if cached is not None:
+            # Where it names no prompt at all, the one we count stands for it.
+            known = self.input if told.input is None else prompt
+            cached = None if known is None else min(cached, known)
+        whole = None if of_one else output
+        if reasoning is not None:
+            reasoning = None if whole is None else min(reasoning, whole)
         before = upstream.figures
         upstream.figures = Figures(
             before.input if prompt is None else prompt,
-            before.output if output is None or of_one else output,
-            before.reasoning if reasoning is None or of_one else reasoning,
+            before.output if whole is None else whole,
+            before.reasoning if reasoning is None else reasoning,
             before.cached if cached is None else cached,
         )
         upstream.is_final = final and output is not None
         if upstream.chain is None:
             self._take(told.input if final else prompt, prompt, cached)
-        return Figures(prompt, None if output is None else upstream.before + output, reasoning, cached)
+        return None if output is None else upstream.before + output
 
     @property
     def drift(self) -> int | None:
@@ -343,7 +349,3 @@ class Offsets:
         if reported and abs(difference) <= PLAUSIBLE_DIFFERENCE:
             self._seen.setdefault(kind, deque(maxlen=REMEMBERED)).append(difference)
         return difference
-
-
-def _within(figure: int | None, least: int, most: int) -> int | None:
-    return figure if figure is not None and least <= figure <= most else None

@@ -142,11 +142,10 @@ class Reader:
         if type(items) is not list or len(items) != len(self._served):
             raise _broken("another number of choices than was asked for")
         told = figures.read(completion.get("usage"))
-        found = (
-            None if told is None else self._tally.report(self._upstream, told, final=all(map(choices.has_ended, items)))
-        )
+        final = all(map(choices.has_ended, items))
+        found = None if told is None else self._tally.report(self._upstream, told, final=final)
         # One figure for several choices does not say how long each is.
-        made = found.output if found is not None and self._asked == 1 else None
+        made = found if self._asked == 1 else None
         if made is not None:
             self._served[0].meter.expect(made)
         for choice, item in zip(self._served, items, strict=True):
@@ -174,8 +173,9 @@ class Reader:
         # vLLM's continuous usage is per choice; only the chunk without choices sums them up.
         partial = bool(items) and self._asked > 1
         meters = [self._choice(item).meter for item in items]
-        final = not partial and self._ends_with(items)
-        made = None if told is None else self._tally.report(self._upstream, told, final=final, of_one=partial).output
+        # Of several choices only a chunk without any speaks of all.
+        final = not partial and (self._has_ended() or any(map(choices.has_ended, items)))
+        made = None if told is None else self._tally.report(self._upstream, told, final=final, of_one=partial)
         if made:
             for meter in meters:
                 meter.expect(made)
@@ -240,13 +240,11 @@ class Reader:
             return self._served[index]
         raise _broken("a choice that was not asked for")
 
-    def _ends_with(self, items: list[Any]) -> bool:
-        """Whether the answer ends with these choices of a chunk, or has ended before."""
-        ending = [item.get("index", 0) for item in items if choices.has_ended(item)]
-        return all(choice.finish_reason is not None or index in ending for index, choice in enumerate(self._served))
-
     def _has_ended(self) -> bool:
-        return all(choice.finish_reason is not None for choice in self._served)
+        for choice in self._served:  # noqa: SIM110 - a generator would be made for every delta
+            if choice.finish_reason is None:
+                return False
+        return True
 
 
 def _read(data: bytes) -> Any:
