@@ -38,6 +38,7 @@ PREFIX = "DASHSEEK_"
 CONFIG_VARIABLE = "DASHSEEK_CONFIG"
 
 Dialect = Literal["deepseek", "vllm", "sglang", "llamacpp", "siliconflow", "ark", "openai"]
+Loop = Literal["auto", "asyncio", "uvloop"]
 Auth = Literal["passthrough", "any", "none", "keys"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json", "console"]
@@ -190,6 +191,11 @@ class Settings(BaseModel):
     )
     max_event_bytes: Bytes = Field(default=ByteSize(16 << 20), description="Longest single event of an upstream.")
 
+    loop: Annotated[Loop, Word] = Field(
+        default="auto",
+        description="What turns the event loop. auto: uvloop where it is installed (pip install 'dashseek[fast]'), "
+        "else asyncio.",
+    )
     workers: Number = Field(
         default=1, le=64, title="NUMBER", description="Processes that serve the port; they share limits in Redis alone."
     )
@@ -314,6 +320,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     ),
     "Operation": (
         "workers",
+        "loop",
         "admin_host",
         "admin_port",
         "drain_delay",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import structlog
@@ -32,7 +32,9 @@ class CallerStalled(Exception):  # noqa: N818 - named for what happened
 
 @dataclass(slots=True)
 class Times:
-    """When the steps of a call happened, in the loop's time (s); None where they have not.
+    """When the steps of a call happened, on the monotonic clock (s); None where they have not.
+
+    Not in the loop's time: uvloop's goes by whole milliseconds.
 
     received_s:     its head was there
     read_s:         its body was
@@ -113,7 +115,7 @@ class Exchange:
 
     def timing(self) -> str:
         """What has taken how long so far, in milliseconds, as the head of an answer says it (`Server-Timing`)."""
-        times, now_s = self.times, asyncio.get_running_loop().time()
+        times, now_s = self.times, monotonic()
         parts = []
         if times.read_s is not None:
             parts.append(f"read;dur={(times.read_s - times.received_s) * 1e3:.1f}")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
+from time import monotonic
 
 import structlog
 
@@ -118,7 +119,7 @@ class Forwarding:
     async def _end(self, sink: Sink) -> None:
         await sink.close()
         if not sink.left:
-            self.exchange.times.ended_s = self.gateway.loop.time()
+            self.exchange.times.ended_s = monotonic()
 
     async def _legs(self, sink: Sink, timeouts: CallTimeouts) -> None:
         if self.terms.legs == 1:
@@ -144,11 +145,11 @@ class Forwarding:
         """Make one upstream call and move its answer."""
         timeouts.enter(Timeout.FIRST_TOKEN)
         if self.exchange.times.sent_s is None:
-            self.exchange.times.sent_s = self.gateway.loop.time()
+            self.exchange.times.sent_s = monotonic()
             self.count.beside()
         with closing(await self.gateway.upstreams.post(post, self.exchange.attempts)) as response:
             if self.exchange.times.answered_s is None:
-                self.exchange.times.answered_s = self.gateway.loop.time()
+                self.exchange.times.answered_s = monotonic()
             if response.status != HTTPStatus.OK:
                 raise await failure_of(response, self.terms.failures)
             await self.count.wait()

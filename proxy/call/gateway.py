@@ -78,7 +78,7 @@ class Gateway:
     def timed(self, wait: Timeout, since_s: float) -> CallTimeouts:
         """The waits of one call, the first of which is this; a drain finds them.
 
-        since_s: loop time at which the call began
+        since_s: time on the monotonic clock at which the call began
         """
         return CallTimeouts(wait, self.open_calls, self.loop, since_s)
 

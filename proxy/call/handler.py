@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 import structlog
@@ -32,7 +33,7 @@ async def serve(gateway: Gateway, request: Request, keep: Keep) -> Response:
     """
     if request.is_late:
         raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
-    exchange = Exchange(request.id, Times(gateway.loop.time()))
+    exchange = Exchange(request.id, Times(monotonic()))
     request.timing = exchange.timing
     if gateway.spans is not None:
         exchange.books.trace = gateway.spans.begin(request, exchange.at_s)

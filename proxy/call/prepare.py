@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
+from time import monotonic
 from typing import Final
 
 import orjson
@@ -61,7 +62,7 @@ async def _ready(
     exchange.caller = caller = authentication.admit(request.headers, gateway.settings, gateway.keyring)
     request.tongue.check(request.headers)
     body = await request.body(ends.enter_context(gateway.open_bodies.hold()))
-    exchange.times.read_s = gateway.loop.time()
+    exchange.times.read_s = monotonic()
     # The body is there: what else is waited for is not its caller's fault.
     timeouts.enter(Timeout.FIRST_TOKEN)
     is_large = len(body) > LARGE_BYTES

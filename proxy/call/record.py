@@ -6,9 +6,9 @@ cannot be cancelled half-way. Source: spec MET-1, MET-3, MET-4.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from enum import Enum, auto
+from time import monotonic
 from typing import Final
 
 import structlog
@@ -181,7 +181,7 @@ def _times(exchange: Exchange) -> Times:
         "upstream_sent": times.since_ms(times.sent_s),
         "first_packet": times.since_ms(times.first_packet_s),
         "last_packet": times.since_ms(times.last_packet_s),
-        "closed": round((asyncio.get_running_loop().time() - times.received_s) * 1e3, 1),
+        "closed": round((monotonic() - times.received_s) * 1e3, 1),
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from time import monotonic
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
@@ -118,7 +119,7 @@ class OpenCalls:
             self._handle = None
 
     def _tick(self) -> None:
-        now_s = self._loop.time()
+        now_s = monotonic()
         for timeouts in tuple(self._waiting):
             timeouts.look(now_s)
         self._handle = self._loop.call_later(self._tick_s, self._tick) if self._waiting else None
@@ -129,7 +130,7 @@ class CallTimeouts:
 
     wait:       what is waited for at first
     open_calls: where it is found from outside, as long as a context lives, and whose timer looks at it
-    since_s:    loop time from which TOTAL counts
+    since_s:    time on the monotonic clock from which TOTAL counts
     """
 
     __slots__ = (
@@ -157,11 +158,11 @@ class CallTimeouts:
     def enter(self, wait: Timeout) -> None:
         """From now on the call waits for this."""
         self.wait = wait
-        self._since = self._loop.time()
+        self._since = monotonic()
 
     def end_within(self, wait: Timeout) -> None:
         """From now on the whole call may last no longer than this, whatever it waits for; once it is over, nothing."""
-        due = self._loop.time() + self._open.limits_s[wait]
+        due = monotonic() + self._open.limits_s[wait]
         if due < self._deadline and self._task is not None:
             self._deadline, self._deadline_of = due, wait
 
@@ -188,7 +189,7 @@ class CallTimeouts:
         if self._expired is not None:
             task.cancel()
         else:
-            self.look(self._loop.time())
+            self.look(monotonic())
         return self
 
     def __exit__(

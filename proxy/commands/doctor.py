@@ -26,6 +26,7 @@ from config.settings import Settings, SettingsError
 from proxy import vocabulary
 from proxy.commands.exit_codes import Exit
 from proxy.downstream import listener
+from proxy.server import event_loop
 from proxy.telemetry import installed
 from proxy.upstream import client as upstream
 from proxy.upstream.response import UpstreamFailure
@@ -88,6 +89,7 @@ async def findings(read: Callable[[], Settings], environ: Mapping[str, str]) -> 
         yield Finding("fail", "settings", "; ".join(error.lines), "see dashseek check")
         return
     yield Finding("ok", "settings", f"upstream {', '.join(chosen.upstream)}, dialect {chosen.dialect}")
+    yield _loop(chosen)
     yield _files(chosen)
     for finding in (*_port(chosen), *_journal(chosen)):
         yield finding
@@ -103,6 +105,15 @@ def _python() -> Finding:
     if sys.version_info < OLDEST:
         return Finding("fail", "python", found, "use Python 3.11 or newer")
     return Finding("ok", "python", found)
+
+
+def _loop(settings: Settings) -> Finding:
+    """Which event loop `serve` would have: a paced delta costs a tenth to a quarter less on uvloop."""
+    name = event_loop.name_of(settings)
+    if name == "uvloop":
+        return Finding("ok", "event loop", f"uvloop {installed.version_of('uvloop')}")
+    chosen = "asyncio, as chosen" if settings.loop == "asyncio" else "asyncio"
+    return Finding("ok", "event loop", f"{chosen}; pip install 'dashseek[fast]' brings uvloop")
 
 
 def _parser() -> Finding:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Protocol
 
 from aiohttp import web
@@ -57,7 +59,7 @@ class PacketSink:
     Frames go straight into the transport, under aiohttp's flow control. What the kernel has not taken yet is not
     handed over: a mark of the pipe waits for it (spec MET-3).
 
-    first_s, last_s: loop time of the first and the newest packet, None before there is one
+    first_s, last_s: time on the monotonic clock of the first and the newest packet, None before there is one
     bytes:           of frames, heartbeats apart
     """
 
@@ -65,6 +67,7 @@ class PacketSink:
     __slots__ = (
         "_beat",
         "_chunked",
+        "_file",
         "_heartbeat_s",
         "_is_closed",
         "_is_open",
@@ -101,6 +104,7 @@ class PacketSink:
         self._heartbeat_s = heartbeat_s
         self._loop = asyncio.get_running_loop()
         self._transport = transport
+        self._file: int = transport.get_extra_info("socket").fileno()
         self._beat: asyncio.TimerHandle | None = self._loop.call_later(hold_s, self._breathe)
         self._quiet_at = 0
         self._is_open = self._is_closed = self._chunked = self._keep_alive = False
@@ -121,7 +125,7 @@ class PacketSink:
                 wire += END_OF_CHUNKS
         self._write(wire)
         self.bytes += len(frames)
-        self.last_s = self._loop.time()
+        self.last_s = monotonic()
         if self.first_s is None:
             self.first_s = self.last_s
         if self._marks or self._transport.get_write_buffer_size():
@@ -181,9 +185,7 @@ class PacketSink:
         return b"%b%x\r\n%b\r\n" % (head, len(frames), frames) if self._chunked else head + frames
 
     def _write(self, wire: bytes) -> None:
-        if self._transport.is_closing():
-            raise CallerGone
-        self._transport.write(wire)
+        _send(self._transport, self._file, wire)
         self._written += len(wire)
 
     def _held_back(self) -> bool:
@@ -252,21 +254,39 @@ class ReplySink:
     async def close(self) -> None:
         """Send the reply, here and not by aiohttp: it, too, may meet a caller who does not read."""
         request, body = self._request, self._body
-        if self._transport.is_closing():
-            raise CallerGone
         timing = None if self._timing is None else self._timing()
         head, self._keep_alive, _ = answer.head(request, f"{answer.JSON}Content-Length: {len(body)}\r\n", timing)
+        _send(self._transport, self._transport.get_extra_info("socket").fileno(), head + body)
         self.is_open = True
         self.bytes = len(body)
-        self._transport.write(head + body)
         await _drained(request)
-        self.sent_s = asyncio.get_running_loop().time()
+        self.sent_s = monotonic()
         self._pipe.hand_over()
 
     @property
     def response(self) -> Sent:
         """What tells aiohttp that the answer is out."""
         return Sent(keep_alive=self._keep_alive)
+
+
+def _send(transport: asyncio.Transport, file: int, wire: bytes) -> None:
+    """Hand bytes to the kernel now, and to the transport what it does not take. Raises `CallerGone`.
+
+    uvloop's transport keeps everything until the turn of the loop is over: what was handed over could not be told from
+    what was not (spec MET-3). Past it, both loops know at once, and a paced delta costs a tenth less.
+    """
+    if transport.is_closing():
+        raise CallerGone
+    taken = 0
+    if not transport.get_write_buffer_size():
+        try:
+            taken = os.write(file, wire)
+        except BlockingIOError:
+            pass
+        except OSError:
+            raise CallerGone from None
+    if taken < len(wire):
+        transport.write(wire[taken:])
 
 
 async def _drained(request: web.Request) -> None:

@@ -22,7 +22,7 @@ from proxy.admission import keyring
 from proxy.call.gateway import Gateway, catalogue_of, open_gateway
 from proxy.downstream import listener, surface
 from proxy.downstream.phase import LIFECYCLE
-from proxy.server import board, lifecycle, supervisor, systemd
+from proxy.server import board, event_loop, lifecycle, supervisor, systemd
 from proxy.server.board import Report, WorkerReports
 from proxy.server.routes import application
 from proxy.server.supervisor import WorkerSlot
@@ -82,7 +82,8 @@ def _run(settings: Settings, work: Callable[[Lines, Lines], Coroutine[Any, Any, 
         contextlib.closing(LogWriter(STDOUT)) as stdout,
     ):
         listener.raise_file_limit()
-        asyncio.run(work(stdout, stderr))
+        with asyncio.Runner(loop_factory=event_loop.factory(settings)) as runner:
+            runner.run(work(stdout, stderr))
         return 0
 
 
@@ -148,4 +149,5 @@ def _log_start(settings: Settings, url: str, admin_url: str | None) -> None:
         dialect=settings.dialect,
         auth=settings.auth,
         workers=settings.workers,
+        loop=event_loop.name_of(settings),
     )

@@ -31,7 +31,7 @@ AS_SAID: Final = signal.SIGUSR2
 
 # Every line there is, and its fields besides `event`, `level` and `timestamp`: what is not here is not said.
 LINES: Final[Mapping[str, tuple[str, ...]]] = {
-    "serving": ("url", "admin", "upstream", "dialect", "auth", "workers"),
+    "serving": ("url", "admin", "upstream", "dialect", "auth", "workers", "loop"),
     "call": (
         *("request_id", "model", "upstream_model", "key_id", "key_name", "stream", "thinking", "outcome", "status"),
         *("code", "usage", "generated", "basis", "drift_tokens", "packets", "bytes_out", "attempts", "t", "cause"),

@@ -13,6 +13,7 @@ import platform
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from time import monotonic
 from typing import Final
 
 from proxy.admission import limits
@@ -236,11 +237,10 @@ async def opened(gauges: Mapping[Row, Gauge], log: Lines | None = None) -> Async
 
 
 async def _watch_the_loop(metrics: Metrics) -> None:
-    loop = asyncio.get_running_loop()
     while True:
-        due_s = loop.time() + LAG_EVERY_S
+        due_s = monotonic() + LAG_EVERY_S
         await asyncio.sleep(LAG_EVERY_S)
-        metrics.lag(max(0.0, loop.time() - due_s))
+        metrics.lag(max(0.0, monotonic() - due_s))
 
 
 def _tasks() -> Mapping[Labels, float]:

@@ -12,7 +12,8 @@ import socket
 import zlib
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Final
+from time import monotonic
+from typing import Final, cast
 
 import httptools
 
@@ -57,13 +58,14 @@ class Line(asyncio.BufferedProtocol):
     part:      told once when it is idle again, and once when it is lost
     is_served: whether it has answered before
     is_silent: whether nothing has come since the request: a server that had closed it has not served it
-    idle_s:    loop time since when it is idle
+    idle_s:    time on the monotonic clock since when it is idle
     """
 
     __slots__ = (
         "_body",
         "_delimited",
         "_failure",
+        "_has_parser",
         "_head_bytes",
         "_held",
         "_held_bytes",
@@ -93,14 +95,15 @@ class Line(asyncio.BufferedProtocol):
         self._part = part
         self._transport: asyncio.Transport | None = None
         self._peeked: socket.socket | None = None
+        self._has_parser = False
         self._waiter: asyncio.Future[None] | None = None
         self.stage = Stage.IDLE
         self.is_served = False
         self.idle_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
-        self._transport = transport
+        # uvloop's is one by its verbs alone.
+        self._transport = cast(asyncio.Transport, transport)
 
     def peek_at(self, plain: socket.socket) -> None:
         """The socket that a connection without TLS is read from: looked into before it serves again."""
@@ -117,6 +120,7 @@ class Line(asyncio.BufferedProtocol):
         self.retry_after: str | None = None
         self.is_silent = True
         self._parser = httptools.HttpResponseParser(self)
+        self._has_parser = True
         self._body: list[bytes] = []
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -126,7 +130,7 @@ class Line(asyncio.BufferedProtocol):
         self._delimited = False
         self._keeps_alive = False
         self._inflater: zlib._Decompress | None = None
-        self._failure: Exception | None = None
+        self._failure: Broken | None = None
         self._take: Take | None = None
         self._take_error: Exception | None = None
         self._transport.write(wire)
@@ -154,7 +158,11 @@ class Line(asyncio.BufferedProtocol):
             await self._wait()
         enough, self._take = self._take is None, None
         if self._take_error is not None:
-            raise self._take_error
+            try:
+                raise self._take_error
+            finally:
+                # Its traceback holds the frames of the call, which hold this connection.
+                self._take_error = None
         if not enough:
             self._raise_failure()
 
@@ -177,7 +185,7 @@ class Line(asyncio.BufferedProtocol):
         if self.stage is Stage.WHOLE and not self._held and self._keeps_alive:
             self.stage = Stage.IDLE
             self.is_served = True
-            self.idle_s = self._loop.time()
+            self.idle_s = monotonic()
             self._read_on()
             self._part(self)
         elif self.stage is not Stage.IDLE:
@@ -376,13 +384,24 @@ class Line(asyncio.BufferedProtocol):
                 self._failure = Broken(detail)
             self.stage = Stage.LOST
             self._part(self)
+            # The parser knows us, and we it: only a collection would free a ring.
+            self._loop.call_soon(self._let_go)
+
+    def _let_go(self) -> None:
+        self._peeked = None
+        if self._has_parser:
+            self._has_parser = False
+            del self._parser
 
     def _raise_failure(self) -> None:
         """Once what came before it was taken, say why there is no more."""
         if self._held:
             return
         if self._failure is not None:
-            raise self._failure
+            try:
+                raise self._failure
+            finally:
+                self._failure = Broken(self._failure.detail)
         if self._inflater is not None and self.stage is Stage.WHOLE and not self._inflater.eof:
             raise Broken("a body that is no whole gzip")
 

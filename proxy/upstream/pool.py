@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from time import monotonic
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -128,9 +129,9 @@ class Pool:
 
     async def _resolved(self, place: Place) -> list[tuple[int, int, int, str, tuple[str, int]]]:
         until_s, addresses = self._addresses.get(place, (0.0, []))
-        if until_s <= self._loop.time():
+        if until_s <= monotonic():
             addresses = await self._loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)  # type: ignore[assignment]
-            self._addresses[place] = self._loop.time() + ADDRESSES_S, addresses
+            self._addresses[place] = monotonic() + ADDRESSES_S, addresses
         return addresses
 
     def _part(self, line: Line) -> None:
@@ -148,13 +149,13 @@ class Pool:
     def _close_old(self) -> None:
         """Close what has waited long enough, and look again when the next one will have."""
         self._sweep = None
-        old_s = self._loop.time() - self._keepalive_s
+        old_s = monotonic() - self._keepalive_s
         waiting = [line for idle in self._idle.values() for line in idle]
         for line in waiting:
             if line.idle_s <= old_s:
                 line.abort()
         if left := [line.idle_s for line in waiting if line.idle_s > old_s]:
-            self._sweep = self._loop.call_at(min(left) + self._keepalive_s, self._close_old)
+            self._sweep = self._loop.call_later(min(left) - old_s, self._close_old)
 
 
 def place_of(url: str) -> Place:

@@ -57,7 +57,7 @@ async def test_on_a_machine_that_is_well_all_is_well() -> None:
         found = await seen(reading(target, environ=OWN))
     assert {finding.verdict for finding in found.values()} == {"ok"}
     assert list(found) == [
-        *("python", "parser", "packages", "vocabulary", "environment", "settings", "open files", "port"),
+        *("python", "parser", "packages", "vocabulary", "environment", "settings", "event loop", "open files", "port"),
         *("name", "connection", "key"),
     ]
 
