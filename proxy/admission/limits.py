@@ -75,13 +75,44 @@ class Reservation(Protocol):
         """The call has ended and nobody knows what it was worth: it was worth what was reserved."""
 
 
+class Joined:
+    """What one call has taken in two steps.
+
+    first: the call, and the tokens that were known of then
+    more:  the tokens that have come to it
+    """
+
+    __slots__ = ("_first", "_more")
+
+    def __init__(self, first: Reservation, more: Reservation) -> None:
+        self._first = first
+        self._more = more
+
+    def settle(self, tokens_used: int) -> None:
+        """See `Reservation`."""
+        # In this order, so that what has drained meanwhile is not given back twice.
+        self._first.settle(tokens_used)
+        self._more.refund()
+
+    def refund(self) -> None:
+        """See `Reservation`."""
+        self._first.refund()
+        self._more.refund()
+
+    def release(self) -> None:
+        """See `Reservation`."""
+        self._first.release()
+        self._more.release()
+
+
 class Limiter(Protocol):
     """Lets calls in."""
 
-    async def reserve(self, scopes: Sequence[Scope], tokens: int) -> Reservation | Refused:
+    async def reserve(self, scopes: Sequence[Scope], tokens: int, held: int | None = None) -> Reservation | Refused:
         """Take one call of so many tokens from all scopes, or from none.
 
         tokens: the most it can be: its prompt and the longest answer it may get
+        held:   what the same call has taken before: these tokens come on top of it, and it is not one call more
         """
 
 
@@ -100,13 +131,17 @@ def scopes(settings: Settings, model: str, key_id: str | None = None, own: Limit
     return tuple(Scope(name, limit) for name, limit in each if limit is not None)
 
 
-def demands(taken_from: Iterable[Scope], tokens: int) -> Iterator[Demand]:
-    """What a call takes, meter by meter."""
+def demands(taken_from: Iterable[Scope], tokens: int, held: int | None = None) -> Iterator[Demand]:
+    """What a call takes, meter by meter; see `Limiter.reserve`."""
+    before = held or 0
     for scope in taken_from:
         for kind, period_ms in PERIODS_MS.items():
             amount: int | None = getattr(scope.limit, kind)
-            if amount is not None:
-                cost = min(tokens, amount) if kind == "tpm" else 1
+            if amount is None:
+                continue
+            calls = 1 if held is None else 0
+            cost = min(before + tokens, amount) - min(before, amount) if kind == "tpm" else calls
+            if cost or held is None:
                 yield Demand(f"{scope.name}:{kind}", kind, amount, period_ms, cost)
 
 

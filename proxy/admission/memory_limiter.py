@@ -54,10 +54,10 @@ class MemoryLimiter:
         self._buckets: dict[str, Bucket] = {}
         self._sweep_at = SWEEP_AT
 
-    async def reserve(self, scopes: Sequence[Scope], tokens: int) -> Reservation | Refused:
+    async def reserve(self, scopes: Sequence[Scope], tokens: int, held: int | None = None) -> Reservation | Refused:
         """Decide without ever waiting, so that no other call can come between."""
         at_ms = self._clock_ms()
-        asked = tuple(demands(scopes, tokens))
+        asked = tuple(demands(scopes, tokens, held))
         waits_ms = [self._wait_ms(demand, at_ms) for demand in asked]
         if any(waits_ms):
             longest = max(waits_ms)

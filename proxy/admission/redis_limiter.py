@@ -227,9 +227,9 @@ class RedisLimiter:
         """Reservations that have ended and of whose end Redis has not heard yet."""
         return len(self._untold)
 
-    async def reserve(self, scopes: Sequence[Scope], tokens: int) -> Reservation | Refused:
+    async def reserve(self, scopes: Sequence[Scope], tokens: int, held: int | None = None) -> Reservation | Refused:
         """Decide in one round trip; where there is no answer in time, by the policy."""
-        asked = tuple(limits.demands(scopes, tokens))
+        asked = tuple(limits.demands(scopes, tokens, held))
         if not asked:
             return Unchecked()
         name = uuid.uuid4().hex

@@ -7,6 +7,7 @@ own status.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import ExitStack
 from time import monotonic
 from typing import Final
@@ -16,7 +17,7 @@ import structlog
 
 from proxy.admission import authentication, limits
 from proxy.admission.authentication import Admission
-from proxy.admission.limits import Refused
+from proxy.admission.limits import Joined, Refused, Reservation, Scope
 from proxy.call import prompt_count
 from proxy.call.exchange import Exchange, refusal_of
 from proxy.call.forward import Forwarding
@@ -52,6 +53,10 @@ async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Re
                 ready = await _ready(gateway, request, exchange, timeouts, ends)
         except Expired as expired:
             raise refusal_of(expired, exchange) from None
+        except faults.Refusal as refusal:
+            # Nobody else has been asked: too much is open here, or waits to be counted.
+            exchange.limited |= refusal.fault.code == faults.OVERLOADED.code
+            raise
         return await (ready.stream() if ready.streams else ready.reply())
 
 
@@ -126,8 +131,9 @@ async def _prepared(
     order = upstream_request.order(call, gateway.dialect)
     kind = order.offset_key
     exchange.books.opening = _opening(exchange, call, caller, order.upstream_model)
+    await _let_in(gateway, exchange, call)
     count = await _counted(gateway, order, ends)
-    await _let_in(gateway, exchange, call, count)
+    await _add_prompt(gateway, exchange, call, count)
     terms = agreed(
         order,
         request_id=exchange.request_id,
@@ -153,20 +159,43 @@ async def _prepared(
     return Forwarding(gateway, request, exchange, pipe, terms, first, resumed, count, kind, call.stream, timeouts)
 
 
-async def _let_in(gateway: Gateway, exchange: Exchange, call: Call, count: Count) -> None:
-    """Take the call from its allowances; raises `Refusal` where it is over a limit (spec LIM-1)."""
+async def _let_in(gateway: Gateway, exchange: Exchange, call: Call) -> None:
+    """Take the call from its allowances, and the longest answer it may get (spec LIM-1, USE-8).
+
+    Raises `Refusal` where it is over a limit: then its prompt need not be counted.
+    """
+    if taken_from := _scopes(gateway, exchange, call):
+        exchange.books.reservation = _taken(exchange, await gateway.limiter.reserve(taken_from, _longest_answer(call)))
+
+
+async def _add_prompt(gateway: Gateway, exchange: Exchange, call: Call, count: Count) -> None:
+    """Take the tokens of its prompt as well, where tokens are limited; raises `Refusal`."""
+    reservation = exchange.books.reservation
+    taken_from = [scope for scope in _scopes(gateway, exchange, call) if scope.limit.tpm is not None]
+    if reservation is None or not taken_from:
+        return
+    tokens = await count.wait()
+    more = _taken(exchange, await gateway.limiter.reserve(taken_from, tokens, held=_longest_answer(call)))
+    exchange.books.reservation = Joined(reservation, more)
+
+
+def _scopes(gateway: Gateway, exchange: Exchange, call: Call) -> Sequence[Scope]:
     caller = exchange.caller
     known = caller.known if caller else None
     fingerprint = caller.fingerprint if caller else None
-    taken_from = limits.scopes(gateway.settings, call.model.id, fingerprint, known.limits if known else None)
-    if not taken_from:
-        return
-    longest_answer = (call.max_tokens or call.model.answer_tokens) + (_chain(call) if call.thinking else 0)
-    got = await gateway.limiter.reserve(taken_from, await count.wait() + call.n * longest_answer)
+    return limits.scopes(gateway.settings, call.model.id, fingerprint, known.limits if known else None)
+
+
+def _taken(exchange: Exchange, got: Reservation | Refused) -> Reservation:
     if isinstance(got, Refused):
         exchange.limited = True
         raise faults.Refusal(got.fault, "over a limit")
-    exchange.books.reservation = got
+    return got
+
+
+def _longest_answer(call: Call) -> int:
+    """In tokens, of all choices together."""
+    return call.n * ((call.max_tokens or call.model.answer_tokens) + (_chain(call) if call.thinking else 0))
 
 
 def _chain(call: Call) -> int:

@@ -6,9 +6,12 @@ Spec USE-8, HTTP-11, REQ-11. What is sent is 64 kB at most; what it would become
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import gzip
-from collections.abc import AsyncIterator
+import random
+import string
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import orjson
@@ -16,11 +19,13 @@ import pytest
 
 from proxy.simulation.wire import Script
 from tests import caller
+from tests.faults import matrix
 from tests.faults.conftest import Stage, Stand
 from tests.faults.matrix import row
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
+MIB = 1 << 20
 SENT_BYTES = 64 << 10
 BODY_BYTES = 12 << 20
 GZIP = {"Content-Encoding": "gzip"}
@@ -177,7 +182,7 @@ BOMB = gzip.compress(b" " * (60 << 20), 9)
     "401 `InvalidApiKey`, or 400",
     figure=f"64 kB without a key: ≤ {KEYLESS_CPU_S} s of the processor in the loop, ≤ {KEYLESS_BYTES >> 20} MiB",
 )
-async def test_f76_who_has_no_key_costs_next_to_nothing(stand: Stand, wire: bytes) -> None:
+async def test_f80_who_has_no_key_costs_next_to_nothing(stand: Stand, wire: bytes) -> None:
     spent = Spent(stand.served.process.pid)
     async with caller.dial(stand.url) as line:
         line.send(wire[: SENT_BYTES + 512])
@@ -195,7 +200,7 @@ async def test_f76_who_has_no_key_costs_next_to_nothing(stand: Stand, wire: byte
     figure=f"64 kB that become 12 MiB: ≤ {KEYED_CPU_S} s of the processor in the loop, ≤ {KEYED_BYTES >> 20} MiB; "
     f"another stream's longest gap ≤ {GAP_S * 1e3:g} ms of it",
 )
-async def test_f77_who_has_a_key_costs_little_whatever_it_becomes(stage: Stage, body: bytes) -> None:
+async def test_f81_who_has_a_key_costs_little_whatever_it_becomes(stage: Stage, body: bytes) -> None:
     stand = await stage()
     # It would count all of the prompt at once.
     stand.upstream.script = Script(text="a b", usage="never")
@@ -210,3 +215,129 @@ async def test_f77_who_has_a_key_costs_little_whatever_it_becomes(stage: Stage, 
     assert loop_s < KEYED_CPU_S
     assert peak_bytes < KEYED_BYTES
     assert max(gaps) < GAP_S
+
+
+def prompts() -> Iterator[tuple[str, str]]:
+    """A MiB of each, by kinds of what it is made of."""
+    dice = random.Random(8)
+    runs = {
+        "blanks": " ",
+        "blanks out of step": "x" + " " * 1_000,
+        "tabs": "\t",
+        "line ends": "\n",
+        "digits": "0123456789",
+        "underscores": "_",
+        "letters": "a",
+        "a character each": "\x01\x02\x03a",
+        "Chinese without an end": "一二三",
+        "combining marks": "e\u0301\u0308",
+        "joined emoji": "👨\u200d👩\u200d👧\u200d👦",
+        "joiners": "\u200dx",
+        "no-break spaces": "\u00a0",
+        "JSON": '{"a":[1,2,{"b":null}]},',
+    }
+    yield from ((name, run * (MIB // len(run.encode()))) for name, run in runs.items())
+    yield "base64", base64.b64encode(dice.randbytes(MIB * 3 // 4)).decode()
+    yield "any letters", "".join(dice.choices(string.ascii_letters, k=MIB))
+    yield "any punctuation", "".join(dice.choices(string.punctuation, k=MIB))
+    yield "any characters", "".join(map(chr, dice.choices(range(0x20, 0xD800), k=MIB // 3)))
+
+
+@row(
+    "the answer",
+    figure=f"of 18 kinds, the dearest MiB of prompt costs ≤ {TIMES_ENGLISH} × a MiB of English, all in all",
+)
+async def test_f82_no_prompt_costs_much_more_than_english(stage: Stage) -> None:
+    stand = await stage()
+    stand.upstream.script = Script(text="a b", usage="never")
+
+    async def cost_s(text: str) -> float:
+        spent = Spent(stand.served.process.pid)
+        assert (await stand.reply(caller.call(text, LONGEST))).status in {200, 400}
+        return spent.all_s
+
+    english = ENGLISH * (MIB // len(ENGLISH))
+    await cost_s(english)
+    # Others use the machine too: each is as cheap as it can be.
+    usual_s = min([await cost_s(english) for _ in range(5)])
+    costs = {name: min([await cost_s(text) for _ in range(2)]) / usual_s for name, text in prompts()}
+    dearest = max(costs, key=costs.__getitem__)
+    assert costs[dearest] < TIMES_ENGLISH, costs
+    matrix.reached(
+        "the dearest MiB of prompt",
+        f"{dearest}: {costs[dearest]:.1f} × a MiB of English, which is {usual_s * 1e3:.0f} ms",
+    )
+
+
+@row(
+    "200 for who stays; 429 for who is over a limit",
+    figure="six prompts of 12 MiB whose callers leave: their work ends within 0.5 s of the processor, "
+    "a call of 10,000 characters costs as much as without them",
+)
+async def test_f83_nobody_waits_for_the_prompts_of_callers_who_have_left(stage: Stage) -> None:
+    stand = await stage()
+    stand.upstream.script = Script(text="a b", usage="never")
+    wire = caller.request(packed(saying(b" ")), GZIP)
+    await stand.reply(caller.call(ENGLISH * 100))
+    for _ in range(6):
+        async with caller.dial(stand.url) as line:
+            line.send(wire)
+            await asyncio.sleep(0.3)
+    spent = Spent(stand.served.process.pid)
+    assert (await stand.reply(caller.call(ENGLISH * 100))).status == 200
+    await asyncio.sleep(0.5)
+    assert spent.all_s < 0.5
+    await stand.settled()
+
+
+@row(
+    "503 `ModelServingError` or 429 at once; 200 for the other key",
+    figure="concurrency=1 and rpm=5 a key: of eight prompts of 12 MiB at most one is counted at a time, "
+    "another key's call costs as much as without them",
+)
+async def test_f84_a_key_over_its_limits_has_nothing_counted(stage: Stage) -> None:
+    stand = await stage("--key-limits", "rpm=5 concurrency=1")
+    stand.upstream.script = Script(text="a b", usage="never")
+    await stand.reply()
+    wire = caller.request(packed(saying(b" ")), GZIP | {"Authorization": "Bearer another"})
+    async with contextlib.AsyncExitStack() as stack:
+        lines = [await stack.enter_async_context(caller.dial(stand.url)) for _ in range(8)]
+        for line in lines:
+            line.send(wire)
+        refused = [await line.answer() for line in lines[1:]]
+        answer = await stand.reply(caller.call(ENGLISH * 100))
+        assert answer.status == 200
+        assert {refusal.status for refusal in refused} <= {429, 503}
+        assert {refusal.headers["Retry-After"] for refusal in refused} >= {"1"}
+    await stand.settled()
+
+
+@row(
+    "503 `ModelServingError`, `Retry-After: 1`, then 200",
+    figure="forty bombs whose last byte does not come hold what was sent of them; max_open_bytes 24 MiB, "
+    "three calls of 10 MiB: one is told to come back",
+)
+async def test_f85_what_all_open_calls_hold_is_bounded(stage: Stage) -> None:
+    stand = await stage("--max-open-bytes", "24MiB")
+    await stand.reply()
+    spent = Spent(stand.served.process.pid)
+    bomb = caller.request(packed(saying(b"a")), GZIP)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(40):
+            (await stack.enter_async_context(caller.dial(stand.url))).send(bomb[:-1])
+        assert (await stand.reply()).status == 200
+        assert spent.peak_bytes < KEYLESS_BYTES
+    whole = caller.request(b" " * (10 << 20))[:-1]
+    async with contextlib.AsyncExitStack() as stack:
+        lines = [await stack.enter_async_context(caller.dial(stand.url)) for _ in range(3)]
+        for line in lines:
+            line.send(whole)
+        done, pending = await asyncio.wait(
+            [asyncio.ensure_future(line.answer()) for line in lines], timeout=5, return_when=asyncio.FIRST_COMPLETED
+        )
+        (refused,) = (task.result() for task in done)
+        assert (refused.fault[:2], refused.headers["Retry-After"]) == ((503, "ModelServingError"), "1")
+        for task in pending:
+            task.cancel()
+    assert (await stand.reply()).status == 200
+    await stand.settled()

@@ -253,6 +253,22 @@ async def test_tokens_come_back_as_far_as_they_were_not_used(
     assert refused(await limiter.reserve([scope("all", tpm=10_000)], 500))
 
 
+async def test_a_prompt_comes_on_top_of_its_call_and_both_are_settled_as_one(
+    limiter: redis_limiter.RedisLimiter,
+) -> None:
+    """USE-8."""
+    scopes = [scope("all", tpm=10_000, concurrency=2, rpm=2)]
+    for _ in range(2):
+        first = await let_in(limiter, scopes, 3_000)
+        more = await limiter.reserve(scopes, 6_000, held=3_000)
+        assert not isinstance(more, limits.Refused)
+        assert refused(await limiter.reserve([scope("all", tpm=10_000)], 1_500))
+        limits.Joined(first, more).settle(0)
+        await limiter.settled()
+    assert refused(await limiter.reserve(scopes, 1))
+    await let_in(limiter, [scope("all", tpm=10_000, concurrency=1)], 9_000)
+
+
 async def test_meters_that_are_empty_leave_nothing_in_redis(client: Any, limiter: redis_limiter.RedisLimiter) -> None:
     reservation = await let_in(limiter, [scope("key:a", tpm=100, concurrency=2)], 50)
     ttls = [await client.pttl(key) for key in await client.keys()]

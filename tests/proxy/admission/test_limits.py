@@ -28,15 +28,21 @@ class Clock:
         return self.ms
 
 
-def now(limiter: MemoryLimiter, scopes: list[limits.Scope], tokens: int = 1) -> limits.Reservation | limits.Refused:
+def now(
+    limiter: MemoryLimiter, scopes: list[limits.Scope], tokens: int = 1, held: int | None = None
+) -> limits.Reservation | limits.Refused:
     """Reserve without a loop: the memory never waits, which is why no other call can come between."""
-    coroutine = limiter.reserve(scopes, tokens)
+    coroutine = limiter.reserve(scopes, tokens, held)
     try:
         coroutine.send(None)
     except StopIteration as done:
         decision: limits.Reservation | limits.Refused = done.value
         return decision
     raise AssertionError("it waited")
+
+
+def levels(limiter: MemoryLimiter) -> dict[str, int]:
+    return {name: bucket.level for name, bucket in limiter._buckets.items()}
 
 
 def scope(name: str = ALL, /, **limit: int) -> limits.Scope:
@@ -200,6 +206,49 @@ def test_a_failed_call_was_a_call_all_the_same(limiter: MemoryLimiter) -> None:
     """Who retries in a loop what fails is still held to calls a minute."""
     taken(now(limiter, [scope(rpm=1)])).refund()
     assert isinstance(now(limiter, [scope(rpm=1)]), limits.Refused)
+
+
+@given(
+    parts=st.tuples(st.integers(1, 150), st.integers(0, 150)),
+    used=st.one_of(st.none(), st.integers(0, 400)),
+    waits_ms=st.tuples(st.integers(0, 40_000), st.integers(0, 90_000)),
+    level=st.integers(0, 60),
+)
+def test_what_is_taken_in_two_steps_is_as_if_it_had_been_one(
+    parts: tuple[int, int], used: int | None, waits_ms: tuple[int, int], level: int
+) -> None:
+    """USE-8: the call and its answer before its prompt is counted, then that; one call, and one settlement."""
+    clock = Clock()
+    one, two = MemoryLimiter(clock), MemoryLimiter(clock)
+    allowance = [scope(tpm=100, rpm=10, concurrency=3), scope("key:k", tpm=400)]
+    for limiter in (one, two):
+        taken(now(limiter, allowance, level)).release()
+    whole = now(one, allowance, sum(parts))
+    first = now(two, allowance, parts[0])
+    more = now(two, allowance, parts[1], held=parts[0])
+    if isinstance(whole, limits.Refused):
+        assert isinstance(first, limits.Refused) or told(more) == told(whole)
+        return
+    joined = limits.Joined(taken(first), taken(more))
+    assert levels(one) == levels(two)
+    clock.ms += sum(waits_ms)
+    for ended in (whole, joined):
+        if used is None:
+            ended.release()
+        else:
+            ended.settle(used)
+    assert levels(one) == levels(two)
+
+
+def test_a_prompt_there_is_no_room_for_gives_its_answers_tokens_back(limiter: MemoryLimiter) -> None:
+    """LIM-1; it was a call all the same: its prompt was counted (USE-8)."""
+    taken(now(limiter, [scope(tpm=100)], 10)).release()
+    allowance = [scope(tpm=100, concurrency=1, rpm=2)]
+    first = taken(now(limiter, allowance, 60))
+    assert told(now(limiter, allowance, 41, held=60))[:2] == (429, "Throttling.AllocationQuota")
+    first.refund()
+    taken(now(limiter, allowance, 90)).refund()
+    assert told(now(limiter, allowance, 1))[1] == "Throttling.RateQuota"
 
 
 @given(
