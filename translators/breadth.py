@@ -7,6 +7,7 @@ member of an object costs as much as three other parts.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 
 from translators import faults
@@ -17,10 +18,11 @@ MOST_PARTS = 500_000
 MOST_MEMBERS = 200_000
 
 # One character beyond Latin makes every character of its text two bytes long, one beyond the basic plane four.
-MOST_WIDE_CHARS = 10 << 20
-MOST_WIDEST_CHARS = 8 << 20
+MOST_CHARS = {1: sys.maxsize, 2: 10 << 20, 4: 8 << 20}
 
 _WINDOW_BYTES = 64 << 10
+_WINDOWS_A_TURN = 16
+_TURN_BYTES = 1 << 20
 _NOT_LOOKED_AT = bytes({*range(256)} - {*b'"[{,:'})
 _CONTINUED = bytes(range(0x80, 0xC0))
 _LATIN = bytes(range(0xC4))
@@ -28,16 +30,31 @@ _BASIC = bytes(range(0xF0))
 _NO_BACKSLASH = re.compile(rb"[^\\]")
 
 
-def check(raw: bytes | bytearray) -> None:
-    """Refuse a text that would build too much, in time that follows its bytes whatever they are."""
-    if len(raw) > MOST_WIDEST_CHARS and _is_too_wide(raw):
-        raise faults.Refusal(faults.BODY_TOO_LARGE, "too many wide characters")
+def check(raw: bytes | bytearray) -> Iterator[None]:
+    """Refuse a text that would build too much, in time that follows its bytes whatever they are.
+
+    An iterator, for a caller that shares its thread with others: of a long text, each step is some milliseconds.
+    """
     # Most calls have fewer of them in all, strings included.
-    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") <= MOST_PARTS and raw.count(b":") <= MOST_MEMBERS:
+    parts = members = chars = 0
+    width = 1
+    for start in range(0, len(raw), _TURN_BYTES):
+        end = start + _TURN_BYTES
+        parts += raw.count(b",", start, end) + raw.count(b"[", start, end) + raw.count(b"{", start, end)
+        members += raw.count(b":", start, end)
+        if len(raw) > MOST_CHARS[4]:
+            turn = raw[start:end]
+            chars += _chars(turn)
+            width = max(width, _width(turn))
+        if end < len(raw):
+            yield
+    if chars > MOST_CHARS[width]:
+        raise faults.Refusal(faults.BODY_TOO_LARGE, "too many wide characters")
+    if parts <= MOST_PARTS and members <= MOST_MEMBERS:
         return
     parts = members = 0
     is_inside = False
-    for window in _windows(raw):
+    for number, window in enumerate(_windows(raw)):
         # Without escapes a quote begins or ends a string, and two that meet change nothing.
         kept = window.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NOT_LOOKED_AT).replace(b'""', b"")
         pieces = kept.split(b'"')
@@ -48,16 +65,20 @@ def check(raw: bytes | bytearray) -> None:
         parts += len(outside) - named
         if parts > MOST_PARTS or members > MOST_MEMBERS:
             raise faults.Refusal(faults.BODY_TOO_LARGE, "too many parts")
+        if number % _WINDOWS_A_TURN == 0:
+            yield
 
 
-def _is_too_wide(raw: bytes | bytearray) -> bool:
-    # How many characters it has at most; unless backslashes come in pairs, each of which is one character itself.
-    chars = len(raw.translate(None, _CONTINUED)) - 5 * raw.count(b"\\u")
-    if chars > MOST_WIDE_CHARS and (b"\\u" in raw or raw.translate(None, _LATIN)):
-        return True
-    # As they are, or as surrogate pairs.
-    is_widest = b"\\ud" in raw or b"\\uD" in raw or raw.translate(None, _BASIC)
-    return chars > MOST_WIDEST_CHARS and bool(is_widest)
+def _chars(raw: bytes | bytearray) -> int:
+    """How many it has at most; unless backslashes come in pairs, each of which is one character itself."""
+    return len(raw.translate(None, _CONTINUED)) - 5 * raw.count(b"\\u")
+
+
+def _width(raw: bytes | bytearray) -> int:
+    """How many bytes each of them will take: as they are, or as escapes and surrogate pairs."""
+    if b"\\ud" in raw or b"\\uD" in raw or raw.translate(None, _BASIC):
+        return 4
+    return 2 if b"\\u" in raw or raw.translate(None, _LATIN) else 1
 
 
 def _windows(raw: bytes | bytearray) -> Iterator[bytes | bytearray]:

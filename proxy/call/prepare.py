@@ -71,7 +71,8 @@ async def _ready(
     # The body is there: what else is waited for is not its caller's fault.
     timeouts.enter(Timeout.FIRST_TOKEN)
     is_large = len(body) > LARGE_BYTES
-    breadth.check(body)
+    for _ in breadth.check(body):
+        await _give_way(is_large)
     await _give_way(is_large)
     document = request.tongue.read(body)
     # What was sent is let go of as soon as it is read, and what nobody reads of it.
