@@ -197,7 +197,8 @@ class Counter:
         if self._open:
             text = self._grow(text)
         while len(text) > _LONG_TAIL_CHARS:
-            if end := self._vocabulary.settled(text):
+            # Of little text one border is found in less time than all of them.
+            if len(text) > 2 * _LONG_TAIL_CHARS and (end := self._vocabulary.settled(text)):
                 self._base += len(self._encode(text[:end]))
             elif end := self._border(text):
                 self._base += len(self._vocabulary.encode_piece(text[:end].encode()))
@@ -257,7 +258,7 @@ class _Piece:
         size = len(self.tokens)
         # A token has at least one byte: one more than `lent` has bytes outlives the loss.
         window_tokens, joined = len(lent.encode()) + 1, False
-        if len(more) > _LONG_TAIL_CHARS:
+        if len(more) > 2 * _LONGEST_TOKEN_BYTES:
             # To merge so much twice would cost more than to begin where the one pass is most often enough.
             ends = accumulate(len(self.vocabulary.decode_bytes((token,))) for token in self.tokens[:-_LAST_TOKENS:-1])
             window_tokens += sum(end < _LONGEST_TOKEN_BYTES for end in ends)

@@ -183,7 +183,7 @@ BOMB = gzip.compress(b" " * (60 << 20), 9)
     "401 `InvalidApiKey`, or 400",
     figure=f"64 kB without a key: ≤ {KEYLESS_CPU_S} s of the processor in the loop, ≤ {KEYLESS_BYTES >> 20} MiB",
 )
-async def test_f80_who_has_no_key_costs_next_to_nothing(stand: Stand, wire: bytes) -> None:
+async def test_f76_who_has_no_key_costs_next_to_nothing(stand: Stand, wire: bytes) -> None:
     spent = Spent(stand.served.process.pid)
     async with caller.dial(stand.url) as line:
         line.send(wire[: SENT_BYTES + 512])
@@ -210,7 +210,7 @@ spent_on: dict[str, tuple[float, int, float]] = {}
     figure=f"64 kB that become 12 MiB: ≤ {KEYED_CPU_S} s of the processor in the loop, ≤ {KEYED_BYTES >> 20} MiB; "
     f"another stream's longest gap ≤ {GAP_S * 1e3:g} ms of it",
 )
-async def test_f81_who_has_a_key_costs_little_whatever_it_becomes(stage: Stage, name: str) -> None:
+async def test_f77_who_has_a_key_costs_little_whatever_it_becomes(stage: Stage, name: str) -> None:
     stand = await stage()
     # It would count all of the prompt at once.
     stand.upstream.script = Script(text="a b", usage="never")

@@ -499,3 +499,18 @@ def test_the_templates_own_words_are_those_that_no_caller_has_said(template: Tem
     assert taken.specials <= overhead <= whole
     longer = prompt.parts(asking(Message("user", "U" + " many words" * 50), **fields), template)
     assert prompt.overhead(longer, vocabulary) == overhead
+
+
+@pytest.mark.parametrize(
+    ("messages", "least_turns"),
+    [((USER,), 1), ((Message("user", "many words " * 5_000),), 6), ((USER, CALLED, RESULT) * 3_000, 2)],
+    ids=["short", "one long text", "many short ones"],
+)
+def test_totals_on_the_way_end_with_the_length(messages: tuple[Message, ...], least_turns: int) -> None:
+    """USE-8: every few thousand characters, for a thread that has more to do."""
+    vocabulary = proxy.vocabulary.load()
+    taken = prompt.parts(asking(*messages), "v3.2")
+    totals = [*prompt.totals(taken, vocabulary)]
+    assert totals[-1] == prompt.length(taken, vocabulary)
+    assert totals == sorted(totals)
+    assert len(totals) >= least_turns
