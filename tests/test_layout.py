@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
+
 ROOT = Path(__file__).parent.parent
 ROOMS = ("proxy", "translators", "config")
 CARD = {"setup.cfg", "pyproject.toml", "README.md", "LICENSE", "proxy", "translators", "config", "tests", "deploy"}
@@ -19,7 +21,7 @@ MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 def tracked() -> list[str]:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
-        pytest.skip("not a git checkout: nothing tells which files are ours")
+        needs.lack("a git checkout")
     return listed.stdout.split()
 
 

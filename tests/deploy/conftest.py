@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from tests.needs import CLIENTS, lack, program
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-TOOLS = ROOT / ".clients" / "tools"
 
 
-def program(name: str) -> str:
-    """Where it is; the test is skipped where it is not."""
-    found = shutil.which(name, path=TOOLS / "bin") or shutil.which(name) or shutil.which(name, path="/usr/sbin")
-    if found is None:
-        pytest.skip(f"needs {name}: run .ci/run setup")
-    return found
+def compose_engine() -> Path:
+    """The engine of `docker compose`; the command of the wheel around it keeps its exit code to itself."""
+    found = next((CLIENTS / "tools").glob("lib/python*/site-packages/compose/docker-compose"), None)
+    return found or lack("docker-compose")
 
 
 def run(name: str, *words: str | Path, given: str | None = None) -> subprocess.CompletedProcess[str]:

@@ -26,7 +26,8 @@ from config import sources
 from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import READY, StartSimulator
-from tests.deploy.conftest import DEPLOY, ROOT, TOOLS, fails, passes, program, with_line
+from tests.deploy.conftest import DEPLOY, ROOT, compose_engine, fails, passes, with_line
+from tests.needs import lack, program
 
 CONTAINERFILE = DEPLOY / "Containerfile"
 COMPOSE = DEPLOY / "compose.yaml"
@@ -85,7 +86,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What the first stage leaves in /opt/dashseek."""
     program("bwrap")
     if os.getuid() != 0:
-        pytest.skip("needs root, to become another user")
+        lack("root")
     build, _ = stages()
     home = tmp_path_factory.mktemp("image")
     for line in build.said("COPY"):
@@ -191,11 +192,8 @@ def statuses(parent: int) -> dict[int, str]:
 
 @pytest.fixture(scope="module")
 def compose() -> Path:
-    """The engine of `docker compose`; the command of the wheel around it keeps its exit code to itself."""
-    found = [*TOOLS.glob("lib/python*/site-packages/compose/docker-compose")]
-    if not found:
-        pytest.skip("needs docker-compose: run .ci/run setup")
-    return found[0]
+    """The engine of `docker compose`."""
+    return compose_engine()
 
 
 def test_compose_knows_every_word_of_its_file(compose: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from config import settings, sources
-from tests.deploy.conftest import DEPLOY, ROOT, TOOLS, passes
+from tests.deploy.conftest import DEPLOY, ROOT, compose_engine, passes
 from tests.deploy.test_container import stages
 
 README = (ROOT / "README.md").read_text()
@@ -72,10 +72,7 @@ def test_the_ingress_file_is_where_nginx_looks(etc: Path) -> None:
 def test_compose_reads_the_file_it_is_given() -> None:
     (command,) = starting("docker compose")
     _, _, option, file, *_ = command.split()
-    engine = [*TOOLS.glob("lib/python*/site-packages/compose/docker-compose")]
-    if not engine:
-        pytest.skip("needs docker-compose: run .ci/run setup")
-    subprocess.run([engine[0], option, file, "config", "--quiet"], cwd=ROOT, check=True, timeout=60)
+    subprocess.run([compose_engine(), option, file, "config", "--quiet"], cwd=ROOT, check=True, timeout=60)
 
 
 def test_the_image_is_the_one_the_cluster_asks_for() -> None:

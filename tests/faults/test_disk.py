@@ -14,7 +14,7 @@ import pytest
 
 from proxy.metering import ledger
 from proxy.simulation.wire import Script
-from tests import caller
+from tests import caller, needs
 from tests.faults.conftest import CALL, Stage, Stand
 from tests.faults.matrix import row
 
@@ -31,13 +31,13 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     home = tmp_path / "disk"
     home.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={SIZE_BYTES}", "tmpfs", str(home)],
+        [needs.program("mount"), "-t", "tmpfs", "-o", f"size={SIZE_BYTES}", "tmpfs", str(home)],
         capture_output=True,
         text=True,
         check=False,
     )
     if mounted.returncode:
-        pytest.skip(f"needs to mount a tmpfs: {mounted.stderr.strip()}")
+        needs.lack("root to mount")
     try:
         yield home
     finally:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import pytest
 
 from proxy.simulation.wire import Script
-from tests import caller
+from tests import caller, needs
 from tests.faults import fuzz, matrix
 from tests.faults.conftest import CALL, Stage, Stand
 from tests.faults.matrix import row
@@ -48,7 +48,7 @@ def files() -> Iterator[None]:
     """A crowd needs a file for each caller, and one more for each upstream call: they are all in this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 2 * CROWD + 200:
-        pytest.skip(f"no process may have more than {hard} files open here")
+        needs.lack("more open files")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from proxy.simulation.wire import Script
-from tests import caller
+from tests import caller, needs
 from tests.faults import chaos
 from tests.faults.conftest import CALL, Stage, Stand
 from tests.faults.matrix import row
@@ -187,13 +186,12 @@ async def test_f10_who_reads_slowly_gets_everything(stage: Stage) -> None:
 @contextlib.contextmanager
 def other_host() -> Iterator[str]:
     """A network namespace, joined to ours by a cable that can be pulled."""
-    if shutil.which("ip") is None:
-        pytest.skip("needs ip, of iproute2")
+    needs.program("ip")
     name = f"dashseek-{os.getpid()}"
     try:
         _ip("netns", "add", name)
     except subprocess.CalledProcessError:
-        pytest.skip("this user may not make network namespaces")
+        needs.lack("root of a network namespace")
     try:
         _ip("link", "add", "ours", "type", "veth", "peer", "name", "theirs", "netns", name)
         _ip("addr", "add", f"{OURS}/30", "dev", "ours")

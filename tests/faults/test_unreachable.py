@@ -14,7 +14,7 @@ import pytest
 
 from proxy.simulation.simulator import Simulator
 from proxy.simulation.wire import Script
-from tests import caller
+from tests import caller, needs
 from tests.faults import chaos
 from tests.faults.conftest import Stage
 from tests.faults.matrix import row
@@ -188,11 +188,8 @@ def _certificate(directory: Path, name: str, expired: bool) -> Path:
     (directory / "serial").write_text("01")
     asked = ["req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", key, "-out", request]
     signed = ["ca", "-batch", "-selfsign", "-config", config, "-keyfile", key, "-in", request, "-out", path, *dates]
-    try:
-        for arguments in (asked, [*signed, "-notext"]):
-            subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("needs openssl to make a certificate")
+    for arguments in (asked, [*signed, "-notext"]):
+        subprocess.run([needs.program("openssl"), *map(str, arguments)], check=True, capture_output=True)
     return path
 
 

@@ -6,20 +6,16 @@ import asyncio
 import contextlib
 import os
 import re
-import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
-from tests import caller
+from tests import caller, needs
 from tests.conftest import ROOT, Served
 
 FILES = ROOT / "deploy" / "ingresses"
-TOOLS = ROOT / ".clients" / "tools" / "bin"
 PORTS = re.compile(r"\b(80|808[0-3])\b")
 STARTED_S = 15.0
 # What nginx wants around a file of conf.d.
@@ -52,10 +48,7 @@ class Kind:
 
     def found(self) -> str:
         """Where the program is; the test is skipped where it is not."""
-        found = shutil.which(self.program, path=TOOLS) or shutil.which(self.program, path="/usr/sbin:/usr/bin")
-        if found is None:
-            pytest.skip(f"needs {self.program}: run .ci/run setup")
-        return found
+        return needs.program(self.program)
 
     def written(self, directory: Path, ports: Mapping[str, int]) -> Path:
         """Our file with these ports for its own, each of which must be in it."""

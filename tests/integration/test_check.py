@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from proxy.simulation.wire import Script
+from tests import needs
 from tests.conftest import ROOT, StartSimulator
 
 CALLERS_KEY = {"DASHSCOPE_API_KEY": "sk-the-callers-own"}
@@ -149,8 +149,7 @@ COMPLETED = {
 
 @pytest.mark.parametrize("shell", COMPLETED)
 def test_a_real_shell_takes_its_completion(shell: str, tmp_path: Path) -> None:
-    if shutil.which(shell) is None:
-        pytest.skip(f"needs {shell}")
+    needs.program(shell)
     program = tmp_path / "dashseek"
     program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m proxy "$@"\n')
     program.chmod(0o755)

@@ -7,11 +7,12 @@ its user saw of them. What upstream said to a call is composed once more here, f
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import re
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,11 +22,11 @@ import orjson
 import pytest
 
 from proxy.simulation import deepseek, llamacpp, simulator, wire
+from tests import needs
 from translators import faults, tokens
 
 Json = dict[str, Any]
 
-ROOT = Path(llamacpp.__file__).parents[1]
 SCRIPTS = Path(__file__).parent / "clients"
 CALLS_TIMEOUT_S = 60.0
 KEY = "sk-right"
@@ -278,25 +279,49 @@ async def real_sight(sights: dict[str, Sight], serve: StartServe) -> Sight:
     return sights["real"]
 
 
-def pairs(names: Collection[str]) -> pytest.MarkDecorator:
-    """Run a test for each reader that can ask for each of these cases."""
-    chosen = ((reader, name) for reader in READERS for name in names if name in reader.cases)
-    return pytest.mark.parametrize(
-        ("reader", "name"),
-        [pytest.param(reader, name, id=f"{reader}: {name}", marks=needs(reader)) for reader, name in chosen],
-    )
+Claim = Callable[[Reader, str, Sight], None]
 
 
-def needs(reader: Reader) -> pytest.MarkDecorator:
-    reason = f"needs .clients/{reader.client}: run tests/integration/prepare"
-    return pytest.mark.skipif(not is_prepared(reader), reason=reason)
+def each(names: Collection[str], *, sight: str = "sight") -> Callable[[Claim], Any]:
+    """Make of a claim about one case a test for each reader, which names all of its cases that fail.
+
+    sight: the fixture that has seen them
+    """
+
+    def over(claim: Claim) -> Any:
+        def test(**given: Any) -> None:
+            reader: Reader = given["reader"]
+            wrong = {}
+            for name in names:
+                if name in reader.cases:
+                    try:
+                        claim(reader, name, given[sight])
+                    except Exception as error:  # noqa: BLE001 - whatever is wrong with one case, the others are looked at
+                        wrong[name] = f"{type(error).__name__}: {error}"
+            assert not wrong, "\n\n".join(f"{reader}: {name}\n{said}" for name, said in wrong.items())
+
+        parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("reader", sight)]
+        test.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        test.__doc__ = claim.__doc__
+        return readers(*(reader for reader in READERS if not reader.cases.isdisjoint(names)))(test)
+
+    return over
+
+
+def readers(*chosen: Reader) -> pytest.MarkDecorator:
+    """Run a test for each of these readers whose client is there."""
+    clients = [
+        pytest.param(reader, marks=needs.unless(is_prepared(reader), f".clients/{reader.client}")) for reader in chosen
+    ]
+    return pytest.mark.parametrize("reader", clients, ids=str)
 
 
 def is_prepared(reader: Reader) -> bool:
-    return (ROOT / ".clients" / reader.client / "stamp").is_file()
+    """A script of Node needs Node itself, beside its client."""
+    return needs.is_client(reader.client) and (reader.script.endswith(".py") or needs.found("node") is not None)
 
 
-@pairs(ANSWERED)
+@each(ANSWERED)
 def test_text_and_reasoning_are_whole_and_in_order(reader: Reader, name: str, sight: Sight) -> None:
     """SSE-5, SSE-6, OUT-7."""
     case, seen = ALL[name], sight[reader, name]
@@ -311,7 +336,7 @@ def test_text_and_reasoning_are_whole_and_in_order(reader: Reader, name: str, si
             assert "".join(texts) == "".join(pieces)
 
 
-@pairs(ANSWERED)
+@each(ANSWERED)
 def test_calls_of_tools_are_whole(reader: Reader, name: str, sight: Sight) -> None:
     """SSE-7, OUT-5, PAR-18."""
     case, seen = ALL[name], sight[reader, name]
@@ -325,7 +350,7 @@ def test_calls_of_tools_are_whole(reader: Reader, name: str, sight: Sight) -> No
     assert len(set(ids)) == len(ids)
 
 
-@pairs(ANSWERED)
+@each(ANSWERED)
 def test_the_reason_to_finish_comes_once_at_the_end(reader: Reader, name: str, sight: Sight) -> None:
     """OUT-2, SSE-4; ChatTongyi tells none before the end."""
     case, seen = ALL[name], sight[reader, name]
@@ -335,7 +360,7 @@ def test_the_reason_to_finish_comes_once_at_the_end(reader: Reader, name: str, s
         assert last == seen.answer.finish
 
 
-@pairs(ANSWERED)
+@each(ANSWERED)
 def test_usage_is_on_every_packet_and_ends_with_what_upstream_said(reader: Reader, name: str, sight: Sight) -> None:
     """USE-1, USE-3, USE-4, OUT-4, OUT-7; ChatTongyi tells it with the last packet only."""
     case, seen = ALL[name], sight[reader, name]
@@ -354,7 +379,7 @@ def test_usage_is_on_every_packet_and_ends_with_what_upstream_said(reader: Reade
         assert told.get("reasoning_tokens") == details.get("reasoning_tokens")
 
 
-@pairs([name for name in ANSWERED if name.startswith("logprobs")])
+@each([name for name in ANSWERED if name.startswith("logprobs")])
 def test_logprobs_are_those_of_the_text(reader: Reader, name: str, sight: Sight) -> None:
     """OUT-6, PAR-10."""
     case, seen = ALL[name], sight[reader, name]
@@ -365,7 +390,7 @@ def test_logprobs_are_those_of_the_text(reader: Reader, name: str, sight: Sight)
     assert {len(entry["top_logprobs"]) for entry in entries} == {2}
 
 
-@pairs([*ANSWERED, *BROKEN])
+@each([*ANSWERED, *BROKEN])
 def test_all_packets_of_a_call_have_one_id(reader: Reader, name: str, sight: Sight) -> None:
     """HTTP-6."""
     seen = sight[reader, name]
@@ -378,7 +403,7 @@ def test_all_packets_of_a_call_have_one_id(reader: Reader, name: str, sight: Sig
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-@pytest.mark.parametrize("reader", [pytest.param(reader, marks=needs(reader)) for reader in READERS], ids=str)
+@readers(*READERS)
 def test_no_two_calls_have_the_same_id(reader: Reader, sight: Sight) -> None:
     """HTTP-6."""
     whose = [{packet["request_id"] for packet in seen.packets} for (one, _), seen in sight.items() if one == reader]
@@ -397,7 +422,7 @@ CLASSES: Mapping[str, str] = {
 }
 
 
-@pairs(REFUSED)
+@each(REFUSED)
 def test_a_refusal_keeps_its_status_code_and_words(reader: Reader, name: str, sight: Sight) -> None:
     """SSE-2, ERR-1: before the first packet, on streams too."""
     seen, (_, fault) = sight[reader, name], FAULTS[name.partition(", ")[0]]
@@ -409,7 +434,7 @@ def test_a_refusal_keeps_its_status_code_and_words(reader: Reader, name: str, si
         assert seen.failure["kind"] == CLASSES[fault.code]
 
 
-@pairs(BROKEN)
+@each(BROKEN)
 def test_an_answer_that_breaks_off_is_a_failure_after_its_text(reader: Reader, name: str, sight: Sight) -> None:
     """SSE-3, SSE-4. Inside a stream the SDKs know codes, not statuses: all are 400 to them, or 200."""
     seen, (_, fault) = sight[reader, name], BREAKS[name.partition(", ")[0]]
@@ -423,7 +448,7 @@ def test_an_answer_that_breaks_off_is_a_failure_after_its_text(reader: Reader, n
     check_growth([packet["usage"] for packet in seen.packets if packet["usage"]])
 
 
-@pairs(SILENCES)
+@each(SILENCES, sight="silent_sight")
 def test_no_client_takes_a_heartbeat_for_an_event(reader: Reader, name: str, silent_sight: Sight) -> None:
     """SSE-11."""
     case, seen = ALL[name], silent_sight[reader, name]
@@ -460,8 +485,8 @@ async def test_a_heartbeat_stands_after_the_head_between_frames_and_before_one(
     assert b":heartbeat\n\n" not in stream
 
 
-@pytest.mark.skipif(not llamacpp.available(), reason=f"needs the local model: {llamacpp.INSTALL}")
-@pairs(REAL)
+@needs.unless(llamacpp.available(), "the local model")
+@each(REAL, sight="real_sight")
 def test_a_real_model_is_understood(reader: Reader, name: str, real_sight: Sight) -> None:
     """A text, an end, and usage that grows, up to what upstream says: it has another vocabulary (USE-3)."""
     seen = real_sight[reader, name]
@@ -498,7 +523,7 @@ async def see(
 
 async def run(url: str, client: str, script: str, calls: Json) -> Json:
     """The document that a client's script prints."""
-    home = ROOT / ".clients" / client
+    home = needs.CLIENTS / client
     process = await asyncio.create_subprocess_exec(
         "node" if script.endswith(".mjs") else home / "bin" / "python",
         SCRIPTS / script,
@@ -540,7 +565,7 @@ def answers(upstream: simulator.Simulator, vocabulary: tokens.Vocabulary | None)
     scale = deepseek.Scale(vocabulary)
     said = {}
     for body in (call.body for call in upstream.calls):
-        script = deepseek.with_switches(deepseek.Script(), deepseek.chosen(body))
+        script = deepseek.with_switches(deepseek.Script(), deepseek.settings(body))
         said[body["messages"][-1]["content"]] = deepseek.compose(body, script, scale)
     return said
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import shutil
 import socket
 from base64 import b64encode
 from pathlib import Path
@@ -17,15 +16,13 @@ import pytest
 from proxy.admin import docs
 from proxy.protocol import documents
 from proxy.simulation.wire import Script
-from tests import caller
+from tests import caller, needs
 from tests.conftest import StartServe, StartSimulator
 from tests.integration.conftest import Pair
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 HOME = Path(__file__).parent
-BROWSER = shutil.which("chromium")
-PLAYWRIGHT = HOME.parents[1] / ".clients" / "playwright" / "bin" / "python"
 # Any key is let in, and the operator's own goes upstream: a website that got through would spend it.
 OPERATORS = "sk-the-operators"
 
@@ -140,7 +137,7 @@ def _address_outside() -> str:
         try:
             line.connect(("192.0.2.1", 9))
         except OSError:
-            pytest.skip("needs an address beside loopback")
+            needs.lack("an address beside loopback")
         return str(line.getsockname()[0])
 
 
@@ -181,17 +178,16 @@ async def test_who_leaves_the_page_ends_the_call_upstream(pair: Pair) -> None:
     assert call.ended == "aborted"
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs chromium")
-@pytest.mark.skipif(not PLAYWRIGHT.exists(), reason="needs playwright: run tests/integration/prepare")
 @pytest.mark.asyncio(loop_scope="function")
 async def test_a_reader_sees_packets_and_usage_as_they_come(serve: StartServe, simulator: StartSimulator) -> None:
+    browser, playwright = needs.program("chromium"), needs.client("playwright")
     upstream = await simulator(Script(text="Hello, reader.", gap_s=0.01))
     served = await serve(upstream.url)
     visit = await asyncio.create_subprocess_exec(
-        str(PLAYWRIGHT),
+        str(playwright / "bin" / "python"),
         str(HOME / "clients" / "docs_page.py"),
         served.admin_url,
-        str(BROWSER),
+        browser,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -10,17 +10,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import aiohttp
 import orjson
 import pytest
 
 from proxy.simulation import llamacpp
+from tests import needs
 
-pytestmark = pytest.mark.skipif(not llamacpp.available(), reason=f"needs the local model: {llamacpp.INSTALL}")
+pytestmark = needs.unless(llamacpp.available(), "the local model")
 
-ROOT = Path(llamacpp.__file__).parents[1]
+ROOT = needs.ROOT
 ASK = {"model": "deepseek-v3", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
 
 
@@ -85,7 +85,7 @@ def test_it_ends_with_its_block_and_can_start_again() -> None:
         assert not is_running(running.pid)
 
 
-@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux to watch a process that is not our child")
+@needs.unless(hasattr(os, "pidfd_open"), "pidfd")
 def test_it_ends_with_a_parent_that_was_killed() -> None:
     program = "from proxy.simulation import llamacpp\nwith llamacpp.start() as it: print(it.pid, flush=True); input()"
     with subprocess.Popen(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator
@@ -13,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 
 from proxy.simulation.wire import Json, Script
 from proxy.telemetry import metrics
-from tests import caller
+from tests import caller, needs
 from tests.conftest import Served, StartServe, StartSimulator
 
 PROMPT = "the-prompt-of-a-caller"
@@ -70,9 +68,9 @@ async def load(served: Served, calls: int = 24) -> None:
 
 
 def promtool(text: str) -> subprocess.CompletedProcess[str]:
-    if shutil.which("promtool") is None:
-        pytest.skip("needs promtool, which comes with Prometheus")
-    return subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [needs.program("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
 
 
 async def test_prometheus_linter_has_nothing_to_say_under_load(simulator: StartSimulator, serve: StartServe) -> None:
@@ -114,8 +112,7 @@ async def test_no_key_prompt_or_answer_is_in_them(simulator: StartSimulator, ser
 @contextlib.asynccontextmanager
 async def prometheus(target: str, directory: Path) -> AsyncIterator[str]:
     """The base URL of a real Prometheus that scrapes one target."""
-    if shutil.which("prometheus") is None:
-        pytest.skip("needs Prometheus")
+    program = needs.program("prometheus")
     config = directory / "prometheus.yml"
     config.write_text(SCRAPE.format(target=target.removeprefix("http://")))
     with socket.socket() as free:
@@ -123,7 +120,7 @@ async def prometheus(target: str, directory: Path) -> AsyncIterator[str]:
         port = free.getsockname()[1]
     with (directory / "prometheus.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            "prometheus",
+            program,
             f"--config.file={config}",
             f"--storage.tsdb.path={directory / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",

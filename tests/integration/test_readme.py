@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 from proxy.commands import exit_codes
 from proxy.simulation.wire import Script
 from proxy.telemetry import metrics
-from tests import caller
+from tests import caller, needs
 
 ROOT = Path(__file__).parents[2]
 # The commands of "Deploy" are tests/deploy/test_readme.py's.
@@ -154,14 +153,13 @@ async def test_the_recipes_of_keys_and_books_go_together(serve: Any, simulator: 
 
 
 async def test_the_curl_call_gets_packets(serve: Any, simulator: Any) -> None:
-    if shutil.which("curl") is None:
-        pytest.skip("needs curl")
+    needs.program("curl")
     upstream = await simulator()
     served = await serve(upstream.url)
     (command,) = [command for command in COMMANDS if command.startswith("curl ")]
     process = await asyncio.create_subprocess_shell(
         command.replace("http://127.0.0.1:8080", served.url),
-        env={"DASHSCOPE_API_KEY": "sk-test", "PATH": "/usr/bin:/bin:/usr/local/bin"},
+        env={"DASHSCOPE_API_KEY": "sk-test", "PATH": os.environ["PATH"]},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
@@ -175,9 +173,7 @@ def test_an_example_is_the_file_that_is_run(name: str) -> None:
 
 
 async def test_the_langchain_snippet_prints_the_answer(serve: Any, simulator: Any) -> None:
-    python = ROOT / ".clients" / "langchain" / "bin" / "python"
-    if not python.exists():
-        pytest.skip("needs LangChain: run tests/integration/prepare")
+    python = needs.client("langchain") / "bin" / "python"
     served = await serve((await simulator()).url)
     (snippet,) = [block for block in PYTHON if "ChatTongyi" in block]
     process = await asyncio.create_subprocess_exec(
@@ -223,9 +219,7 @@ class TestDify:
 
 
 async def test_the_sdk_snippet_prints_text_and_usage(serve: Any, simulator: Any) -> None:
-    python = ROOT / ".clients" / "dashscope-2" / "bin" / "python"
-    if not python.exists():
-        pytest.skip("needs the DashScope SDK: run tests/integration/prepare")
+    python = needs.client("dashscope-2") / "bin" / "python"
     upstream = await simulator()
     served = await serve(upstream.url)
     (snippet,) = [block for block in PYTHON if "Generation" in block]

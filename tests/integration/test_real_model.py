@@ -12,9 +12,9 @@ import pytest
 
 from proxy.downstream import surface
 from proxy.simulation import llamacpp
-from tests import lint
+from tests import lint, needs
 
-pytestmark = pytest.mark.skipif(not llamacpp.available(), reason=f"needs the local model: {llamacpp.INSTALL}")
+pytestmark = needs.unless(llamacpp.available(), "the local model")
 
 BODIES = {
     path.parent.name: json.loads(path.read_text())

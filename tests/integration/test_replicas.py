@@ -16,8 +16,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from proxy.metering import ledger
 from proxy.simulation import simulator
 from tests import caller, load
@@ -25,7 +23,6 @@ from tests.conftest import ROOT, Served
 from tests.integration import test_shared_limits as shared
 from tests.integration.test_books import closes_of, simulated, simulating, tally_of
 
-redis = pytest.importorskip("redis.asyncio", reason="the Redis client is not installed: pip install 'dashseek[redis]'")
 pytestmark = shared.pytestmark
 
 CALLS = 500

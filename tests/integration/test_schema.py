@@ -9,22 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import pytest
 
 from proxy.admission import keyring
 from proxy.protocol import documents
-from tests import caller
+from tests import caller, needs
 from tests.conftest import StartServe, StartSimulator
 
 HOME = Path(__file__).parent
-TOOL = HOME.parents[1] / ".clients" / "schemathesis" / "bin" / "st"
+TOOL = needs.CLIENTS / "schemathesis" / "bin" / "st"
 # It would fill each list up to its bound, again and again; `test_bad_calls` does so once.
 MOST_ITEMS = 64
 MOST_S = 90.0
 # The protocol answers another method with 400, and refuses some valid calls: `declared.py` knows which.
 REPLACED = "positive_data_acceptance,unsupported_method,allow_header_conformance"
 
-needs_tool = pytest.mark.skipif(not TOOL.exists(), reason="needs schemathesis: run tests/integration/prepare")
+needs_tool = needs.unless(needs.is_client("schemathesis"), ".clients/schemathesis")
 
 
 def bounded(schema: Any) -> Any:

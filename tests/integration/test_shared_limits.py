@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,21 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio as redis
 from structlog.testing import capture_logs
 
 from config import sources, values
-from proxy.admission import limits
+from proxy.admission import limits, redis_limiter
 from proxy.admission.memory_limiter import MemoryLimiter
 from proxy.call import gateway
 from proxy.simulation.wire import Script
-from tests import caller
+from tests import caller, needs
 from tests.conftest import StartServe, StartSimulator
 
-redis = pytest.importorskip("redis.asyncio", reason="the Redis client is not installed: pip install 'dashseek[redis]'")
-from proxy.admission import redis_limiter  # noqa: E402 - only where its client is there
-
-BINARY = shutil.which("redis-server")
-pytestmark = pytest.mark.skipif(BINARY is None, reason="redis-server is not installed: apt-get install redis-server")
+BINARY = needs.found("redis-server")
+pytestmark = needs.unless(BINARY, "redis-server")
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 10.0

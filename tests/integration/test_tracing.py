@@ -12,14 +12,13 @@ from typing import Any
 import orjson
 import pytest
 from aiohttp import web
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as collector
+from opentelemetry.proto.trace.v1 import trace_pb2
 
 from proxy.downstream import surface
 from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import ROOT, Served, StartServe, StartSimulator
-
-collector = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
-trace_pb2 = pytest.importorskip("opentelemetry.proto.trace.v1.trace_pb2")
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PROMPT, ANSWER = "the-prompt-of-a-caller", "the-answer-of-a-model"

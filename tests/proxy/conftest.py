@@ -18,6 +18,7 @@ from proxy.call import gateway
 from proxy.metering import journal
 from proxy.server import lifecycle, routes
 from proxy.telemetry import metrics
+from tests import needs
 from translators import tokens
 
 
@@ -65,10 +66,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = ["-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
     names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     out = ["-keyout", str(path / "key.pem"), "-out", str(path / "cert.pem")]
-    try:
-        subprocess.run(["openssl", "req", "-x509", *arguments, *names, *out], check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("needs openssl to make a certificate")
+    openssl = needs.program("openssl")
+    subprocess.run([openssl, "req", "-x509", *arguments, *names, *out], check=True, capture_output=True)
     return path
 
 

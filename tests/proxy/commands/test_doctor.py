@@ -137,7 +137,6 @@ async def test_a_journal_is_looked_at_and_not_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("policy", "verdict"), [("open", "warn"), ("closed", "fail")])
 async def test_a_redis_that_is_away_is_as_grave_as_the_policy_says(policy: str, verdict: str) -> None:
-    pytest.importorskip("redis")
     environ = {"DASHSEEK_REDIS_URL": "redis://:hush@127.0.0.1:1/0", "DASHSEEK_REDIS_POLICY": policy}
     found = await seen(reading("http://127.0.0.1:1", environ=environ))
     assert found["redis"].verdict == verdict

@@ -18,7 +18,7 @@ import pytest
 from config import sources
 from proxy.server import lifecycle, routes
 from proxy.simulation.wire import Script
-from tests import caller
+from tests import caller, needs
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import Running, StartGateway, no_file_left
 from translators import faults
@@ -50,7 +50,7 @@ async def test_an_address_of_version_6_is_shown_as_a_url(gateway_before: StartGa
     try:
         front = await gateway_before("http://127.0.0.1:1", host="::1")
     except OSError:
-        pytest.skip("this machine has no IPv6")
+        needs.lack("IPv6")
     assert front.url.startswith("http://[::1]:")
 
 

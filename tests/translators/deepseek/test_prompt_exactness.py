@@ -19,7 +19,7 @@ import pytest
 from tokenizers import Tokenizer
 
 import proxy.vocabulary
-from tests import corpus
+from tests import corpus, needs
 from translators.dashscope import tongue
 from translators.deepseek import prompt
 from translators.dialogue import Call, Effort, Message, Model, ResponseFormat, Template, Tool, ToolCall
@@ -31,7 +31,7 @@ from translators.terms import agreed
 VOCABULARY = proxy.vocabulary.load()
 ROOT = Path(__file__).parents[3]
 PAIRS = Path(os.environ.get("DASHSEEK_USAGE_PAIRS", ROOT.parent / "shared/data/examples/usage_pairs.jsonl"))
-pytestmark = pytest.mark.skipif(not PAIRS.is_file(), reason="no recorded usage: DASHSEEK_USAGE_PAIRS names no file")
+pytestmark = needs.unless(PAIRS.is_file(), "recorded usage")
 
 MODEL = Model("recorded", "hybrid", 131_072, 131_072, 32_768, 65_536, "v4")
 Count = Callable[[prompt.Prompt], int]
