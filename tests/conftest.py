@@ -1,30 +1,103 @@
-"""What every test may ask for: the vocabulary, an upstream, and the real `dashseek serve` as a process of its own."""
+"""What every test may ask for: the vocabulary, an upstream, and the real `dashseek serve` as a process of its own.
+
+And of a whole run: what was skipped is summed up in its last lines, and tests marked `alone` have the machine to
+themselves while others run side by side.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
 import proxy.vocabulary
 from proxy.simulation.simulator import Simulator
 from proxy.simulation.wire import Json, Script
+from tests import needs
 from translators import tokens
 
-ROOT = Path(__file__).parent.parent
+ROOT = needs.ROOT
+# Whether campaigns are run whole, as `.ci/run campaign` does; a run of all tests takes a sample of each.
+WHOLE = os.environ.get("DASHSEEK_CAMPAIGN") == "1"
+SAMPLE = 20
 READY = re.compile(r"dashseek serving on (http://\S+)")
 ADMIN = re.compile(r'"admin":"(http://[^"]+)"')
 READY_TIMEOUT_S = 20.0
 END_TIMEOUT_S = 5.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("dashseek")
+    group.addoption("--skipped-to", metavar="FILE", help="write there what was skipped, for `pytest @FILE`")
+    group.addoption("--all-there", action="store_true", help="fail if a test lacks what `.ci/run setup` would install")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Side by side (`-n 2 --dist loadfile`) files go in their order: tests that wait come first, and short ones fill up.
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+    if not hasattr(config, "workerinput"):
+        # Inherited by the processes that run tests side by side.
+        os.environ["DASHSEEK_TESTS_LOCK"] = tempfile.mkdtemp(prefix="dashseek-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop("DASHSEEK_TESTS_LOCK"), ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test marked `alone` waits for those that run beside it, and they for it; outside of all time limits."""
+    lock = Path(os.environ["DASHSEEK_TESTS_LOCK"])
+    with (lock / "running").open("a") as running:
+        # Whoever waits holds the door, so that nobody overtakes.
+        with (lock / "door").open("a") as door:
+            fcntl.flock(door, fcntl.LOCK_EX)
+            fcntl.flock(running, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        return (yield)
+
+
+def skipped(config: pytest.Config) -> list[tuple[str, str]]:
+    """The node and the reason of all that a run has skipped."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    reports = reporter.stats.get("skipped", []) if reporter else []
+    return [(report.nodeid, report.longrepr[2].removeprefix("Skipped: ")) for report in reports]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    found = skipped(session.config)
+    if (path := session.config.option.skipped_to) and not hasattr(session.config, "workerinput"):
+        Path(path).write_text("".join(f"{node}\n" for node, _ in found))
+    lacking = [reason for _, reason in found if reason not in map(needs.reason, needs.MACHINE)]
+    if session.config.option.all_there and lacking and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if found := Counter(reason for _, reason in skipped(config)):
+        terminalreporter.section(f"{found.total():,} tests were skipped")
+        for reason, number in found.most_common():
+            what, _, how = reason.removeprefix("needs ").partition(": ")
+            terminalreporter.write_line(f"{number:6,} for want of {what} (to get it: {how})")
+
+
+def campaign(whole: int) -> int:
+    """How much of a campaign to run: one in twenty, or all of it where DASHSEEK_CAMPAIGN is 1 (`.ci/run campaign`)."""
+    return whole if WHOLE else -(-whole // SAMPLE)
 
 
 class StartSimulator(Protocol):

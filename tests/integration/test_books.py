@@ -90,10 +90,10 @@ def simulating() -> Iterator[str]:
             process.terminate()
 
 
-def tally_of(url: str) -> simulator.Tally:
+def tally_of(url: str) -> simulator.Totals:
     """What a simulator says it has done."""
     with urllib.request.urlopen(f"{url}/tally", timeout=10) as answer:
-        tally: simulator.Tally = orjson.loads(answer.read())
+        tally: simulator.Totals = orjson.loads(answer.read())
     return tally
 
 

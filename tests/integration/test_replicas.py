@@ -45,7 +45,7 @@ class Ended:
 
     let_in: list[Json]
     refused: list[str]
-    tally: simulator.Tally
+    tally: simulator.Totals
 
     @property
     def lasted_s(self) -> float:
