@@ -6,18 +6,20 @@ import asyncio
 import contextlib
 import resource
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import pytest
+import structlog
 
 from config import models, sources
 from proxy.call import gateway
 from proxy.metering import journal
 from proxy.server import lifecycle, routes
-from proxy.telemetry import metrics
+from proxy.telemetry import log_writer, logs, metrics
 from tests import needs
 from translators import tokens
 
@@ -57,6 +59,17 @@ class StartGateway(Protocol):
     """`front = await gateway_before(upstream.url, idle_timeout=0.1)`."""
 
     def __call__(self, *targets: str, **chosen: object) -> Awaitable[Running]: ...
+
+
+LOG = sources.load({"upstream": ("http://127.0.0.1:1",), "log_format": "json"}, None, {})
+
+
+@pytest.fixture(autouse=True)
+def log() -> Iterator[None]:
+    """The log as `serve` sets it up; by default structlog draws every traceback with all of its variables."""
+    logs.configure(LOG, log_writer.Unthreaded(sys.stderr.fileno()))
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,10 @@ def test_what_upstream_does_not_do_is_agreed_to_be_done_here() -> None:
     partial = call._replace(messages=(*call.messages, dialogue.Message("assistant", "Once", partial=True)))
     llama = dialects.DIALECTS["llamacpp"]
     assert agreed(request.order(partial, llama), request_id=corpus.REQUEST_ID, own_key=False).prefix == "Once"
+    # Neither where a server repeats a prefix and there is none, nor where there is one and the server repeats nothing.
+    for asked, elsewhere in ((call, llama), (partial, dialect)):
+        order = request.order(asked, elsewhere)
+        assert agreed(order, request_id=corpus.REQUEST_ID, own_key=False).prefix == ""
 
 
 def test_whether_the_prompt_opens_calls_is_agreed() -> None:

@@ -17,6 +17,8 @@ CASES = {
     "a second chain is text": ("<think>a</think>b<think>c</think>", "a", "b<think>c</think>", True),
     "a broken closing tag": ("<think>a</thi b</think>c", "a</thi b", "c", True),
     "nothing behind the chain": ("<think>a</think>\n\n", "a", "", True),
+    "blanks at the head of the answer are its own": ("<think>a</think>\n\n    code", "a", "    code", True),
+    "a tab and a bullet too": ("<think>a</think>\n\t- b", "a", "\t- b", True),
     "line ends inside the answer stay": ("<think>a</think>\nb\n\nc\n", "a", "b\n\nc\n", True),
 }
 

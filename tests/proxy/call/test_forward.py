@@ -332,6 +332,20 @@ async def test_one_failed_leg_ends_the_others(simulator: StartSimulator, gateway
     assert_nothing_is_left(front)
 
 
+async def test_an_answer_that_we_cut_is_not_read_on(
+    simulator: StartSimulator, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Upstream would write on for as long as its connection is waited for, and be paid for it."""
+    monkeypatch.setattr(relay, "LEFTOVER_S", 30)
+    upstream = await simulator(Script(text="one two STOP ", endless=True, gap_s=0.01))
+    front = await gateway_before(upstream.url)
+    stops = [*map(str, range(40)), "STOP"]
+    answer = await caller.stream(front.url, caller.call(incremental_output=True, stop=stops))
+    assert caller.text(answer.body) == "one two "
+    async with asyncio.timeout(5):
+        assert await upstream.calls[0].over() == "aborted"
+
+
 @pytest.mark.parametrize("headers", [caller.SSE, {}], ids=["packets", "reply"])
 async def test_a_chain_over_its_budget_is_one_answer_of_two_upstream_calls(
     simulator: StartSimulator, gateway_before: StartGateway, headers: dict[str, str]

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from proxy.admission import limits
+from proxy.admission.memory_limiter import MemoryLimiter
 from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import StartSimulator
@@ -123,3 +125,68 @@ async def test_what_a_body_names_is_never_asked(simulator: StartSimulator, gatew
         await caller.ask(front.url, body)
     assert upstream.calls
     assert not other.connections
+
+
+class TestReserved:
+    """LIM-1: what a call takes from a limit of tokens is the most it can become, and no more."""
+
+    MOST_PROMPT = 40
+
+    @pytest.mark.parametrize(
+        ("model", "parameters", "most"),
+        [
+            ("deepseek-v3", {}, 16_384),
+            ("deepseek-v3", {"max_tokens": 10}, 10),
+            ("deepseek-v3", {"max_tokens": 10, "n": 3}, 30),
+            ("deepseek-v3.2", {"max_tokens": 10}, 10),
+            ("deepseek-v3.2", {"max_tokens": 10, "enable_thinking": True}, 32_768 + 10),
+            ("deepseek-v3.2", {"max_tokens": 10, "enable_thinking": True, "thinking_budget": 200}, 200 + 10),
+            ("deepseek-r1", {"max_tokens": 10, "thinking_budget": 200}, 200 + 10),
+        ],
+        ids=str,
+    )
+    async def test_it_is_the_prompt_and_the_longest_answer_this_call_may_get(
+        self,
+        simulator: StartSimulator,
+        gateway_before: StartGateway,
+        model: str,
+        parameters: dict[str, object],
+        most: int,
+    ) -> None:
+        upstream = await simulator(Script(first_byte_delay_s=30))
+        front = await gateway_before(upstream.url, limits="tpm=1000000")
+        limiter = front.house.limiter
+        assert isinstance(limiter, MemoryLimiter)
+        # Nothing drains meanwhile.
+        limiter._clock_ms = lambda: 0
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(caller.call(model=model, incremental_output=True, **parameters), caller.SSE))
+            await upstream.call()
+            taken = limiter._meters["all:tpm"].level // limits.PERIODS_MS["tpm"]
+        assert most < taken < most + self.MOST_PROMPT
+
+    async def test_two_short_calls_at_once_fit_where_two_of_the_longest_would_not(
+        self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        upstream = await simulator(Script(first_byte_delay_s=30))
+        front = await gateway_before(upstream.url, limits="tpm=2000")
+        async with caller.dial(front.url) as one, caller.dial(front.url) as other:
+            for line in (one, other):
+                line.send(caller.request(caller.call(max_tokens=10)))
+            async with asyncio.timeout(5):
+                await upstream.call(2)
+
+
+async def test_beside_a_long_prompt_the_answer_is_given_the_room_that_is_left(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    """OUT-8: a prompt that the model takes, though not together with its longest answer."""
+    upstream = await simulator()
+    front = await gateway_before(upstream.url)
+    model = front.house.catalogue.find("deepseek-v3")
+    answer = await caller.ask(front.url, caller.call("a b " * 58_000))
+    assert answer.status == 200
+    prompt_tokens = answer.json["usage"]["input_tokens"]
+    assert model.context_tokens - model.answer_tokens < prompt_tokens < model.input_tokens
+    (seen,) = upstream.calls
+    assert model.context_tokens - prompt_tokens - 10 <= seen.body["max_tokens"] <= model.context_tokens - prompt_tokens

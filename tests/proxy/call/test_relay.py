@@ -89,9 +89,12 @@ async def test_no_frame_is_ever_split_over_two_writes(simulator: StartSimulator,
     async with caller.dial(front.url) as line:
         line.send(caller.request(INCREMENTAL, caller.SSE))
         await line.head()
+        pieces = 0
         while piece := await line.piece():
+            pieces += 1
             assert piece.startswith(b"id:")
             assert piece.endswith(b"\n\n")
+    assert pieces > 20
 
 
 async def test_what_comes_while_usage_is_awaited_can_still_break_off(
@@ -136,6 +139,26 @@ async def test_a_caller_who_reads_no_heartbeat_gets_no_second_one(
         (connection,) = front.process.runner.server.connections
         assert connection.transport is not None
         assert connection.transport.get_write_buffer_size() < 8 << 20
+
+
+async def test_of_a_stream_that_has_ended_no_timer_is_left_that_would_keep_it(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    """Each would come again every heartbeat for ever, and hold the whole call."""
+
+    def packet_sinks() -> list[sinks.PacketSink]:
+        gc.collect()
+        return [one for one in gc.get_objects() if type(one) is sinks.PacketSink]
+
+    # Of other tests, whose loops have ended.
+    before = packet_sinks()
+    front = await gateway_before((await simulator()).url, heartbeat=0.05)
+    for _ in range(3):
+        await caller.stream(front.url, INCREMENTAL)
+    front.ended.clear()
+    async with asyncio.timeout(5):
+        while len(packet_sinks()) > len(before):  # noqa: ASYNC110 - nobody tells of an object that is gone
+            await asyncio.sleep(0.05)
 
 
 async def test_a_caller_who_is_gone_is_told_by_every_write_and_is_no_bug() -> None:

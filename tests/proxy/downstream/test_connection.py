@@ -218,7 +218,29 @@ async def test_a_caller_who_has_left_is_answered_by_nobody(front: Running) -> No
     async with caller.dial(front.url) as line:
         line.send(NOT_HTTP["bare LF"])
         line.vanish()
-    await asyncio.sleep(0.05)
+    # What fails in the loop is told to its handler, and not raised here.
+    wrong: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+    server = front.process.runner.server
+    assert server is not None
+    async with asyncio.timeout(5):
+        while server.connections:  # noqa: ASYNC110 - nothing tells that a connection is gone
+            await asyncio.sleep(0.01)
+    assert wrong == []
+
+
+async def test_little_is_written_for_a_caller_who_does_not_read(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    """MET-3: what the kernel takes is billed; left to itself it takes megabytes, and the caller is noticed late."""
+    upstream = await simulator(Script(text="word " * 2_000, endless=True, deltas_per_write=500))
+    running = await gateway_before(upstream.url, write_timeout=0.3, idle_timeout=60)
+    async with caller.dial(running.url, receive_bytes=4096) as line, asyncio.timeout(20):
+        line.send(caller.request(caller.call(incremental_output=True), caller.SSE))
+        line.stall()
+        exchange, outcome = await running.end_of()
+    assert outcome == "client_stalled"
+    assert exchange.bytes_out < 1 << 20
 
 
 async def test_a_caller_who_reads_nothing_of_a_small_answer_is_cut_by_the_kernel(
@@ -323,4 +345,12 @@ class TestFileLimit:
 
         monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
         monkeypatch.setattr(resource, "setrlimit", refuse)
-        listener.raise_file_limit()
+        with structlog.testing.capture_logs() as lines:
+            listener.raise_file_limit()
+        (line,) = lines
+        assert (line["event"], line["log_level"], line["files"], line["reason"]) == (
+            "file_limit",
+            "warning",
+            256,
+            "ValueError",
+        )

@@ -158,7 +158,7 @@ async def test_a_call_that_is_open_gets_no_more_than_the_drain_for_that(
     simulator: StartSimulator, gateway_before: StartGateway
 ) -> None:
     """Also the first of its connection: it has been brought."""
-    upstream = await simulator(Script(stall_after=1))
+    upstream = await simulator(Script(stall_after=3))
     front = await gateway_before(upstream.url, drain_timeout=0)
     async with caller.dial(front.url) as line:
         line.send(caller.request(caller.call(), caller.SSE))
@@ -167,7 +167,7 @@ async def test_a_call_that_is_open_gets_no_more_than_the_drain_for_that(
         stop()
         async with asyncio.timeout(lifecycle.FIRST_CALLS_S / 2):
             assert b":HTTP_STATUS/503" in (await line.rest())
-    await ending
+            await ending
 
 
 async def test_who_connects_and_says_nothing_holds_nobody_up_for_long(gateway_before: StartGateway) -> None:

@@ -95,7 +95,9 @@ async def test_a_manager_who_is_gone_changes_nothing(serve: StartServe, tmp_path
 
 def test_who_has_no_file_left_says_nothing_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails in the turning ends it, and the manager would kill a process that serves."""
-    with manager(address := str(tmp_path / "manager")):
+    with manager(address := str(tmp_path / "manager")) as heard:
         monkeypatch.setenv("NOTIFY_SOCKET", address)
         with no_file_left():
             systemd.say("WATCHDOG=1")
+        systemd.say("STATUS=with one again")
+        assert heard.recv(64) == b"STATUS=with one again"
