@@ -1,23 +1,19 @@
 """What every test may ask for: the vocabulary, an upstream, and the real `dashseek serve` as a process of its own.
 
-And of a whole run: what was skipped is summed up in its last lines, and tests marked `alone` have the machine to
-themselves while others run side by side.
+And of a whole run: what was skipped is summed up in its last lines.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,8 +26,10 @@ from tests import needs
 from translators import tokens
 
 ROOT = needs.ROOT
-# Whether campaigns are run whole, as `.ci/run campaign` does; a run of all tests takes a sample of each.
-WHOLE = os.environ.get("DASHSEEK_CAMPAIGN") == "1"
+# Whether campaigns are run whole, as `.ci/run campaign` does; a run of all tests takes a sample of each. Under its own
+# name the variable would be a setting to the commands that tests start.
+os.environ.setdefault("TESTS_CAMPAIGN", os.environ.pop("DASHSEEK_CAMPAIGN", ""))
+WHOLE = os.environ["TESTS_CAMPAIGN"] == "1"
 SAMPLE = 20
 READY = re.compile(r"dashseek serving on (http://\S+)")
 ADMIN = re.compile(r'"admin":"(http://[^"]+)"')
@@ -49,26 +47,6 @@ def pytest_configure(config: pytest.Config) -> None:
     # Side by side (`-n 2 --dist loadfile`) files go in their order: tests that wait come first, and short ones fill up.
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
-    if not hasattr(config, "workerinput"):
-        # Inherited by the processes that run tests side by side.
-        os.environ["DASHSEEK_TESTS_LOCK"] = tempfile.mkdtemp(prefix="dashseek-tests-")
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
-        shutil.rmtree(os.environ.pop("DASHSEEK_TESTS_LOCK"), ignore_errors=True)
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """A test marked `alone` waits for those that run beside it, and they for it; outside of all time limits."""
-    lock = Path(os.environ["DASHSEEK_TESTS_LOCK"])
-    with (lock / "running").open("a") as running:
-        # Whoever waits holds the door, so that nobody overtakes.
-        with (lock / "door").open("a") as door:
-            fcntl.flock(door, fcntl.LOCK_EX)
-            fcntl.flock(running, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
-        return (yield)
 
 
 def skipped(config: pytest.Config) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import needs
+from tests import mirrors, needs
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("proxy", "translators", "config")
@@ -40,6 +40,17 @@ def test_every_module_says_in_its_first_line_what_it_is(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_module_is_a_grab_bag(path: Path) -> None:
     assert not {"utils", "helpers", "common", "manager", "base", "data", "misc"} & set(path.stem.split("_"))
+
+
+@pytest.mark.parametrize("path", [*mirrors.sources()], ids=str)
+def test_every_module_is_met_in_a_test_file_at_its_place_or_one_that_is_named(path: Path) -> None:
+    own = ROOT / "tests" / path.parent / f"test_{path.name}"
+    assert (ROOT / mirrors.mirror(path)).is_file(), f"make {own.relative_to(ROOT)}, or name another in tests/mirrors.py"
+    assert str(path) not in mirrors.ELSEWHERE or not own.exists(), f"{path} has a test file of its own now"
+
+
+def test_what_is_met_elsewhere_is_there() -> None:
+    assert {*mirrors.ELSEWHERE} <= {*map(str, mirrors.sources())}
 
 
 @pytest.fixture(scope="module")

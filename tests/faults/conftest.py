@@ -62,8 +62,8 @@ class Stand:
         return [orjson.loads(line) for line in self.served.output.splitlines() if line.startswith("{")]
 
     async def gauges(self) -> Mapping[str, float]:
-        """The metrics; needs the log line that names the admin port."""
-        (admin,) = (line["admin"] for line in self.lines if line["event"] == "serving")
+        """The metrics."""
+        admin = await asyncio.to_thread(lambda: self.served.admin_url)
         answer = await caller.ask(admin, b"", {"Connection": "close"}, path="/metrics", method="GET")
         samples = (line.rpartition(" ") for line in answer.body.decode().splitlines() if not line.startswith("#"))
         return {name: float(value) for name, _, value in samples}

@@ -26,7 +26,7 @@ T = TypeVar("T")
 CANARY: Final = "canary-4b1d"
 KEY: Final = f"sk-{CANARY}"
 
-HANG_S: Final = 10.0
+HANG_S: Final = 30.0
 WORKERS: Final = 128
 BATCH: Final = 25
 # The part of all requests that have their framing mutated, too.

@@ -1,14 +1,12 @@
 """Figures: what storms, crowds and attacks leave behind, in the sizes that are promised.
 
-DASHSEEK_STORM, DASHSEEK_CROWD, DASHSEEK_CALLS and DASHSEEK_FUZZ say other sizes. The long job is a million mutated
-requests: `DASHSEEK_FUZZ=1000000 python -m pytest tests/faults/test_figures.py -k mutated`.
+The long job is a million mutated requests (`.ci/run campaign`), of which every run of the tests sends 50,000.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import resource
 import time
@@ -19,17 +17,18 @@ import pytest
 
 from proxy.simulation.wire import Script
 from tests import caller, needs
+from tests.conftest import campaign
 from tests.faults import fuzz, matrix
 from tests.faults.conftest import CALL, Stage, Stand
 from tests.faults.matrix import row
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(3600)]
 
-STORM = int(os.environ.get("DASHSEEK_STORM", "10000"))
-CROWD = int(os.environ.get("DASHSEEK_CROWD", "2000"))
-CALLS = int(os.environ.get("DASHSEEK_CALLS", "10000"))
-FUZZ = int(os.environ.get("DASHSEEK_FUZZ", "50000"))
-SEED = int(os.environ.get("DASHSEEK_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
+STORM = 10_000
+CROWD = 2_000
+CALLS = 10_000
+FUZZ = campaign(1_000_000)
+SEED = random.SystemRandom().randrange(1, 1 << 32)
 
 WAVE = 100
 STORM_GROWTH_BYTES = 4 << 20
@@ -154,6 +153,7 @@ async def test_calls_that_race_upstreams_keepalive_all_succeed_and_none_is_made_
     )
 
 
+@pytest.mark.campaign
 async def test_mutated_requests_are_answered_in_our_words_in_time_and_without_a_trace(stage: Stage) -> None:
     stand = await stage(*TIMEOUTS, "--log-level", "warning")
     stand.upstream.script = Script(text="a b")

@@ -1,7 +1,6 @@
 """Two sets of books, one journal: over thousands of mixed calls it says what upstream generated and what callers saw.
 
 Real processes, three of them: this one calls, `dashseek serve` meters, `dashseek simulate` generates and keeps count.
-How many calls is `DASHSEEK_BOOKS`.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import os
 import random
 import subprocess
 import sys
@@ -27,7 +25,7 @@ from tests import caller, load
 from tests.conftest import ROOT, Served
 from tests.faults import chaos
 
-CALLS = int(os.environ.get("DASHSEEK_BOOKS", "10000"))
+CALLS = 10_000
 WORKERS = 64
 LEAVERS = 0.4
 SETTLE_S = 20.0

@@ -1,8 +1,7 @@
 """200 random `kill -9` of `serve` under load: totals of what was closed are exact, the rest is named as unknown.
 
 The real command, each time a process of its own; a fork server that has read the code and the vocabulary once starts it
-in milliseconds. Several run side by side on one journal, which is moved away now and then. How many kills is
-`DASHSEEK_KILLS`.
+in milliseconds. Several run side by side on one journal, which is moved away now and then.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from tests import caller, load
 from tests.conftest import READY, ROOT
 from tests.integration.test_books import simulated, simulating
 
-KILLS = int(os.environ.get("DASHSEEK_KILLS", "200"))
+KILLS = 200
 SIDE_BY_SIDE = 4
 WORKERS = 6
 LONGEST_LIFE_S = 0.35

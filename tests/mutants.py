@@ -1,0 +1,307 @@
+"""Would the tests notice? The code changed in one place at a time, each change run against the tests nearest to it.
+
+`python -m tests.mutants` takes what was picked by hand and a sample of all single changes, and shows those that no test
+notices. Not part of a run of all tests: it takes hours. A change that means nothing is named in `SAME`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Final, NamedTuple
+
+from tests.mirrors import ROOT, mirror, sources
+from tests.mutants_picked import PICKED, SAME
+
+SAMPLE: Final = 150
+WANTED: Final = 0.95
+# One test may take so long, and one run of a file's tests so long; a change that hangs is noticed by that.
+TEST_S: Final = 60
+RUN_S: Final = 240
+
+# Who else could notice a change in a wing, nearest first.
+NEIGHBOURS: Final[Mapping[str, tuple[str, ...]]] = {
+    "translators": ("tests/test_golden.py", "tests/translators", "tests/proxy/commands/test_translate.py"),
+    "proxy/admin": ("tests/proxy/admin", "tests/integration/test_docs.py", "tests/integration/test_metrics.py"),
+    "proxy/admission": ("tests/proxy/admission", "tests/proxy/call/test_record.py"),
+    "proxy/call": (
+        *("tests/proxy/call", "tests/proxy/server/test_process.py", "tests/integration/test_departures.py"),
+        *("tests/faults/test_leaving.py", "tests/faults/test_mid_stream.py", "tests/integration/test_stream.py"),
+    ),
+    "proxy/commands": ("tests/proxy/commands", "tests/integration/test_check.py"),
+    "proxy/downstream": (
+        *("tests/proxy/downstream", "tests/proxy/call", "tests/integration/test_surface.py"),
+        *("tests/faults/test_bad_calls.py", "tests/faults/test_leaving.py"),
+    ),
+    "proxy/metering": ("tests/proxy/metering", "tests/proxy/call/test_record.py", "tests/faults/test_disk.py"),
+    "proxy/protocol": ("tests/test_protocol.py", "tests/test_openapi.py"),
+    "proxy/server": (
+        *("tests/proxy/server", "tests/integration/test_serve.py", "tests/integration/test_workers.py"),
+        "tests/faults/test_process.py",
+    ),
+    "proxy/simulation": ("tests/proxy/simulation", "tests/integration/test_stream.py"),
+    "proxy/telemetry": ("tests/proxy/telemetry", "tests/integration/test_metrics.py", "tests/integration/test_logs.py"),
+    "proxy/upstream": ("tests/proxy/upstream", "tests/faults/test_unreachable.py", "tests/faults/test_bad_answers.py"),
+}
+
+
+class Mutant(NamedTuple):
+    """One change.
+
+    source:   the file, from the root
+    line:     where
+    old, new: what stands there, and what would
+    start:    where in the file's text
+    """
+
+    source: str
+    line: int
+    old: str
+    new: str
+    start: int
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}: {_short(self.old)} -> {_short(self.new)}"
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) < 90 else f"{flat[:60]} … {flat[-20:]}"
+
+
+# How an operator is changed.
+SWAPS: Final[Mapping[type[ast.AST], type[ast.AST]]] = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.FloorDiv,
+    ast.FloorDiv: ast.Mult,
+    ast.Div: ast.Mult,
+    ast.Mod: ast.Add,
+    ast.BitOr: ast.BitAnd,
+    ast.BitAnd: ast.BitOr,
+}
+NAMES: Final = {"min": "max", "max": "min", "any": "all", "all": "any"}
+
+
+def changes(node: ast.AST) -> Iterator[ast.AST]:
+    """Every change of one node, as a node that could stand in its place."""
+    yield from _of_value(node) if isinstance(node, ast.expr) else _of_step(node)
+
+
+def _of_value(node: ast.expr) -> Iterator[ast.AST]:
+    match node:
+        case ast.Compare(ops=[only], comparators=[_]) if type(only) in SWAPS:
+            yield _with(node, ops=[SWAPS[type(only)]()])
+        case ast.BoolOp(op=operator) | ast.BinOp(op=operator) if type(operator) in SWAPS:
+            yield _with(node, op=SWAPS[type(operator)]())
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            yield operand
+        case ast.Constant(value=bool() as value):
+            yield ast.Constant(not value)
+        case ast.Constant(value=int() | float() as value):
+            yield ast.Constant(value + 1)
+        case ast.Call(func=ast.Name(id=name)) if name in NAMES:
+            yield _with(node, func=ast.Name(NAMES[name]))
+        case ast.IfExp(test=test):
+            yield _with(node, test=ast.UnaryOp(ast.Not(), test))
+
+
+def _of_step(node: ast.AST) -> Iterator[ast.AST]:
+    match node:
+        case ast.Expr(value=ast.Call() | ast.Await()) | ast.AugAssign() | ast.Raise():
+            yield ast.Pass()
+        case ast.Return(value=ast.expr() as value) if not isinstance(value, ast.Constant):
+            yield ast.Return(ast.Constant(None))
+        case ast.Continue():
+            yield ast.Break()
+        case ast.Break():
+            yield ast.Continue()
+
+
+def _with(node: ast.AST, **fields: object) -> ast.AST:
+    changed = deepcopy(node)
+    for name, value in fields.items():
+        setattr(changed, name, value)
+    return changed
+
+
+def mutants_of(source: Path) -> Iterator[Mutant]:
+    """Every change of one file. What only says things (annotations, log lines, sentences) is left alone."""
+    text = (ROOT / source).read_text()
+    lines = [0]
+    for line in text.splitlines(keepends=True):
+        lines.append(lines[-1] + len(line.encode()))
+    raw = text.encode()
+    for node in _walk(ast.parse(text)):
+        for changed in changes(node):
+            start = lines[node.lineno - 1] + node.col_offset  # type: ignore[attr-defined]
+            old = raw[start : lines[node.end_lineno - 1] + node.end_col_offset].decode()  # type: ignore[attr-defined]
+            new = ast.unparse(ast.fix_missing_locations(changed))
+            yield Mutant(str(source), node.lineno, old, f"({new})" if isinstance(node, ast.expr) else new, start)  # type: ignore[attr-defined]
+
+
+def _walk(node: ast.AST) -> Iterator[ast.AST]:
+    for name, value in ast.iter_fields(node):
+        if name in ("annotation", "returns", "decorator_list", "type_params", "pattern"):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST) and not _only_says(child):
+                yield child
+                yield from _walk(child)
+
+
+def _only_says(node: ast.AST) -> bool:
+    match node:
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id="log")))) | ast.JoinedStr():
+            return True
+        case ast.Assert() | ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            return True
+        # What a constant of the module is set to is tuning; those that must not move are picked by hand.
+        case ast.AnnAssign(annotation=ast.Name(id="Final"), value=ast.Constant() | ast.BinOp()):
+            return True
+    return False
+
+
+def picked() -> Iterator[Mutant]:
+    """What was picked by hand; one that the code does not hold any more has to be picked anew."""
+    for source, old, new in PICKED:
+        text = (ROOT / source).read_text() if (ROOT / source).is_file() else ""
+        if text.count(old) != 1:
+            raise SystemExit(f"tests/mutants_picked.py: {source} does not hold this once: {old}")
+        start = text.index(old)
+        yield Mutant(source, text.count("\n", 0, start) + 1, old, new, len(text[:start].encode()))
+
+
+def sampled(number: int, seed: int) -> list[Mutant]:
+    """So many of all changes, but for those that mean nothing."""
+    every = [one for path in sources() if path.parts[0] != "config" for one in mutants_of(path)]
+    matter = [one for one in every if (one.source, one.old, one.new) not in SAME]
+    return random.Random(seed).sample(matter, min(number, len(matter)))
+
+
+def copy(directory: Path) -> Path:
+    """This checkout once more, as it stands, with the clients of the first."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, directory / name)
+    if (ROOT / ".clients").exists():
+        (directory / ".clients").symlink_to((ROOT / ".clients").resolve())
+    return directory
+
+
+def run(home: Path, tests: str) -> str:
+    """How the tests of a file or folder end in a copy: `ok`, `failed`, `hung`, or `none` where there are none."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--timeout", str(TEST_S), "-p", "no:cacheprovider", tests]
+    env = {**os.environ, "PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    with subprocess.Popen(
+        command, cwd=home, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        try:
+            code = process.wait(RUN_S)
+        except subprocess.TimeoutExpired:
+            code = None
+        # Processes that the tests have started, and that a change has kept from ending.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return "hung" if code is None else {0: "ok", 5: "none"}.get(code, "failed")
+
+
+def nearest(mutant: Mutant) -> list[str]:
+    """The tests that could notice a change: its mirror first."""
+    wing = next((wing for wing in NEIGHBOURS if mutant.source.startswith(f"{wing}/")), "")
+    return [str(mirror(Path(mutant.source))), *NEIGHBOURS.get(wing, ("tests/proxy",))]
+
+
+def noticed_by(home: Path, mutant: Mutant) -> str | None:
+    """Which tests notice a change, made in a copy and taken back; None where none does."""
+    path = home / mutant.source
+    raw = path.read_bytes()
+    end = mutant.start + len(mutant.old.encode())
+    path.write_bytes(raw[: mutant.start] + mutant.new.encode() + raw[end:])
+    try:
+        for tests in dict.fromkeys(nearest(mutant)):
+            if (ended := run(home, tests)) in ("failed", "hung"):
+                return f"{tests}{' (hangs)' if ended == 'hung' else ''}"
+    finally:
+        path.write_bytes(raw)
+    return None
+
+
+def say(line: str) -> None:
+    """A line of the report, at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Run them, say what was not noticed, and whether that is too much."""
+    parser = argparse.ArgumentParser(prog=".ci/run mutants", description=__doc__.split("\n")[0])
+    parser.add_argument("--sample", type=int, default=SAMPLE, help="so many changes beside those picked by hand")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="which ones")
+    parser.add_argument("--only", default="", help="no others than those whose file has this in its name")
+    parser.add_argument("--at-once", type=int, default=1, help="so many side by side; tests that bound time mind that")
+    asked = parser.parse_args()
+    chosen = [one for one in (*picked(), *sampled(asked.sample, asked.seed)) if asked.only in one.source]
+    say(f"{len(chosen)} changes, --seed {asked.seed}")
+    with tempfile.TemporaryDirectory(prefix="dashseek-mutants-") as directory:
+        homes: SimpleQueue[Path] = SimpleQueue()
+        for number in range(asked.at_once):
+            homes.put(copy(Path(directory) / str(number)))
+
+        def judge(mutant: Mutant) -> str | None:
+            home = homes.get()
+            try:
+                found = noticed_by(home, mutant)
+            finally:
+                homes.put(home)
+            say(f"{'noticed' if found else 'MISSED '} {mutant}  {found or ''}")
+            return found
+
+        with ThreadPoolExecutor(asked.at_once) as pool:
+            found = [*pool.map(judge, chosen)]
+    missed = [mutant for mutant, by in zip(chosen, found, strict=True) if by is None]
+    share = 1 - len(missed) / max(1, len(chosen))
+    say(f"\n{len(chosen) - len(missed)} of {len(chosen)} noticed: {share:.0%}, {WANTED:.0%} wanted")
+    for wing, number in Counter(str(Path(mutant.source).parent) for mutant in missed).most_common():
+        say(f"  {number} missed in {wing}")
+    for mutant in missed:
+        say(f"  {mutant}")
+    return share < WANTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

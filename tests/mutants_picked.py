@@ -1,0 +1,54 @@
+"""Changes that once went by unnoticed, which every run of `tests.mutants` makes again; and those that mean nothing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# The file, what stands in it once, and what it is changed to.
+PICKED: Final[tuple[tuple[str, str, str], ...]] = (
+    ("proxy/admission/redis_limiter.py", "        redis.call('ZREMRANGEBYSCORE', key, '-inf', now)\n", ""),
+    ("proxy/admission/redis_limiter.py", "RENEW_EVERY_S: Final = 20.0", "RENEW_EVERY_S: Final = 200.0"),
+    ("proxy/admission/redis_limiter.py", "redis.call('ZADD', key, 'XX', now", "redis.call('ZADD', key, now"),
+    ("proxy/call/prepare.py", "(call.max_tokens or call.model.answer_tokens)", "call.model.answer_tokens"),
+    ("proxy/call/prepare.py", "call.thinking_budget or call.model.chain_tokens", "call.model.chain_tokens"),
+    ("proxy/call/prepare.py", "(_chain(call) if call.thinking else 0)", "0"),
+    (
+        "proxy/call/prompt_count.py",
+        "- model.chain_tokens - model.answer_tokens",
+        "- model.chain_tokens + model.answer_tokens",
+    ),
+    ("proxy/call/prompt_count.py", "if self.tokens is None and self._future is None:", "if self.tokens is None:"),
+    ("proxy/call/prompt_count.py", "await asyncio.shield(self._future)", "await self._future"),
+    (
+        "proxy/downstream/sinks.py",
+        "the frames had been handed over before.\n            self._pipe.hand_over()\n",
+        "the frames had been handed over before.\n",
+    ),
+    (
+        "proxy/downstream/sinks.py",
+        "        if self._beat is not None:\n            self._beat.cancel()\n            self._beat = None\n",
+        "",
+    ),
+    ("translators/pipe.py", "dialect.repeats_prefix and last.partial", "(dialect.repeats_prefix or last.partial)"),
+    ("translators/thinktags.py", r'text.lstrip("\n")', "text.lstrip()"),
+    (
+        "proxy/metering/ledger.py",
+        'min(used["input_tokens"], used["output_tokens"]) < 0',
+        'max(used["input_tokens"], used["output_tokens"]) < 0',
+    ),
+    ("proxy/call/forward.py", "self.pipe.refusal or self.pipe.was_cut(leg) or", "self.pipe.refusal or"),
+    ("proxy/server/supervisor.py", "        os.setpgid(0, 0)\n", ""),
+    ("proxy/server/supervisor.py", "min(2 * place.wait_s, LONGEST_WAIT_S)", "min(place.wait_s, LONGEST_WAIT_S)"),
+    ("proxy/server/supervisor.py", "(OSError, TimeoutError, orjson.JSONDecodeError)", "(OSError, TimeoutError)"),
+    ("proxy/server/supervisor.py", "        shutil.rmtree(self._directory, ignore_errors=True)\n", ""),
+    ("proxy/downstream/connection.py", "UNSENT_BYTES: Final = 128 << 10", "UNSENT_BYTES: Final = 128 << 20"),
+    ("proxy/upstream/client.py", "                self._ejected_until_s.pop(target, None)\n", ""),
+    (
+        "proxy/upstream/client.py",
+        "        data=post.body,\n        headers=headers,\n        allow_redirects=False,",
+        "        data=post.body,\n        headers=headers,\n        allow_redirects=True,",
+    ),
+)
+
+# Changes after which the code does the same, or as well: the file, what stands there, what it is changed to, and why.
+SAME: Final[dict[tuple[str, str, str], str]] = {}
