@@ -246,18 +246,34 @@ def nearest(mutant: Mutant) -> list[str]:
     return [str(mirror(Path(mutant.source))), *NEIGHBOURS.get(wing, ("tests/proxy",))]
 
 
-def noticed_by(home: Path, mutant: Mutant) -> str | None:
-    """Which tests notice a change, made in a copy and taken back; None where none does."""
+@contextlib.contextmanager
+def changed(home: Path, mutant: Mutant) -> Iterator[None]:
+    """A copy with one change, as long as the context lives."""
     path = home / mutant.source
     raw = path.read_bytes()
     end = mutant.start + len(mutant.old.encode())
     path.write_bytes(raw[: mutant.start] + mutant.new.encode() + raw[end:])
     try:
-        for tests in dict.fromkeys(nearest(mutant)):
-            if (ended := run(home, tests)) in ("failed", "hung"):
-                return f"{tests}{' (hangs)' if ended == 'hung' else ''}"
+        yield
     finally:
         path.write_bytes(raw)
+
+
+def noticed_by(home: Path, mutant: Mutant, sound: dict[str, bool]) -> str | None:
+    """Which tests notice a change; None where none does.
+
+    sound: which tests pass where nothing is changed, as far as that is known: others are no witnesses
+    """
+    for tests in dict.fromkeys(nearest(mutant)):
+        with changed(home, mutant):
+            ended = run(home, tests)
+        if ended in ("failed", "hung"):
+            if tests not in sound:
+                sound[tests] = run(home, tests) == "ok"
+                if not sound[tests]:
+                    say(f"not green without any change: {tests}")
+            if sound[tests]:
+                return f"{tests}{' (hangs)' if ended == 'hung' else ''}"
     return None
 
 
@@ -279,13 +295,14 @@ def main() -> int:
     say(f"{len(chosen)} changes, --seed {asked.seed}")
     with tempfile.TemporaryDirectory(prefix="dashseek-mutants-") as directory:
         homes: SimpleQueue[Path] = SimpleQueue()
+        sound: dict[str, bool] = {}
         for number in range(asked.at_once):
             homes.put(copy(Path(directory) / str(number)))
 
         def judge(mutant: Mutant) -> str | None:
             home = homes.get()
             try:
-                found = noticed_by(home, mutant)
+                found = noticed_by(home, mutant, sound)
             finally:
                 homes.put(home)
             say(f"{'noticed' if found else 'MISSED '} {mutant}  {found or ''}")

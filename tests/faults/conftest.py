@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -155,6 +155,14 @@ async def stand(
     directory = tmp_path_factory.mktemp("serve")
     async with Simulator(vocabulary=vocabulary) as upstream, standing(upstream, (), flags, {}, directory) as stand:
         yield stand
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test that failed has left for the upstream to say is not said to the next one."""
+    yield
+    if isinstance(stand := request.node.funcargs.get("stand"), Stand):
+        stand.upstream.scripts.clear()
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -49,3 +49,11 @@ async def pair(
             yield Pair(upstream, served)
         finally:
             await asyncio.to_thread(served.end)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test that failed has left for the upstream to say is not said to the next one."""
+    yield
+    if isinstance(pair := request.node.funcargs.get("pair"), Pair):
+        pair.upstream.scripts.clear()
