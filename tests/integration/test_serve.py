@@ -136,7 +136,7 @@ class TestEnd:
         assert (503, error["code"], error["message"]) == UNAVAILABLE
         assert b"event:error\n:HTTP_STATUS/503\n" in body
         assert await ended(served) == 0
-        assert time.monotonic() - started_s < 2
+        assert time.monotonic() - started_s < 10
         assert await upstream.calls[0].over() == "aborted"
 
     async def test_what_outlives_the_drain_is_told_so(self, simulator: StartSimulator, serve: StartServe) -> None:

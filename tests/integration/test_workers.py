@@ -52,16 +52,21 @@ os.fork = scarce
 
 def children(served: Served) -> list[int]:
     """The processes behind the first one, in the order they were started: the front desk, then the workers."""
-    found = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(served.process.pid)], capture_output=True, text=True, check=True
-    )
-    return [int(pid) for pid in found.stdout.split()]
+    ours = f"\nPPid:\t{served.process.pid}\n"
+    return sorted(pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if ours in status(pid))
+
+
+def status(pid: int) -> str:
+    """What the kernel says of a process; nothing where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return ""
 
 
 def runs(pid: int) -> bool:
     """Whether a process has not ended; whoever inherits an orphan may be slow to take note of its end."""
-    found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return found.stdout.strip()[:1] not in ("", "Z")
+    return "\nState:\t" in status(pid) and "\nState:\tZ" not in status(pid)
 
 
 async def admin(served: Served, path: str) -> tuple[int, str]:
