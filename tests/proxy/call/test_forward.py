@@ -340,10 +340,12 @@ async def test_an_answer_that_we_cut_is_not_read_on(
     upstream = await simulator(Script(text="one two STOP ", endless=True, gap_s=0.01))
     front = await gateway_before(upstream.url)
     stops = [*map(str, range(40)), "STOP"]
-    answer = await caller.stream(front.url, caller.call(incremental_output=True, stop=stops))
-    assert caller.text(answer.body) == "one two "
-    async with asyncio.timeout(5):
-        assert await upstream.calls[0].over() == "aborted"
+    # The connection stays: the end of it would end the call, and with that upstream's.
+    async with caller.dial(front.url) as line:
+        line.send(caller.request(caller.call(incremental_output=True, stop=stops), caller.SSE))
+        assert caller.text((await line.answer()).body) == "one two "
+        async with asyncio.timeout(5):
+            assert await upstream.calls[0].over() == "aborted"
 
 
 @pytest.mark.parametrize("headers", [caller.SSE, {}], ids=["packets", "reply"])
