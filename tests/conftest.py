@@ -33,8 +33,8 @@ WHOLE = os.environ["TESTS_CAMPAIGN"] == "1"
 SAMPLE = 20
 READY = re.compile(r"dashseek serving on (http://\S+)")
 ADMIN = re.compile(r'"admin":"(http://[^"]+)"')
-READY_TIMEOUT_S = 20.0
-END_TIMEOUT_S = 5.0
+READY_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 20.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

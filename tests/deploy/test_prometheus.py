@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -71,9 +72,8 @@ def test_prometheus_parses_every_expression_of_the_board(tmp_path: Path) -> None
 
 async def test_every_name_in_rules_and_board_is_one_the_admin_port_serves(serve: StartServe) -> None:
     served = await serve("http://127.0.0.1:1")
-    admin = re.search(r'"admin":"([^"]+)"', served.output)
-    assert admin
-    scraped = (await caller.ask(admin[1], b"", path="/metrics", method="GET")).body.decode()
+    admin = await asyncio.to_thread(lambda: served.admin_url)
+    scraped = (await caller.ask(admin, b"", path="/metrics", method="GET")).body.decode()
     kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", scraped, re.MULTILINE))
     names = {
         name + end

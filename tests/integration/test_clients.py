@@ -28,7 +28,7 @@ from translators import faults, tokens
 Json = dict[str, Any]
 
 SCRIPTS = Path(__file__).parent / "clients"
-CALLS_TIMEOUT_S = 60.0
+CALLS_TIMEOUT_S = 100.0
 KEY = "sk-right"
 
 
@@ -240,43 +240,56 @@ Sight = dict[tuple[Reader, str], Seen]
 
 
 @pytest.fixture(scope="module")
-def sights() -> dict[str, Sight]:
-    """What has been seen already: clients take seconds to start, so they make all calls of a setting at once."""
+def sights() -> dict[str, Sight | None]:
+    """What has been seen already: clients take seconds to start, so they make all calls of a setting at once.
+
+    None where that failed: the first test has said how, and the others need not wait for it again.
+    """
     return {}
+
+
+def seen_in(sights: dict[str, Sight | None], setting: str) -> Sight:
+    """What has been seen of a setting."""
+    found = sights[setting]
+    assert found is not None, "the clients could not make their calls: see the first of these tests"
+    return found
 
 
 @pytest.fixture
 async def sight(
-    sights: dict[str, Sight], simulator: StartSimulator, serve: StartServe, vocabulary: tokens.Vocabulary
+    sights: dict[str, Sight | None], simulator: StartSimulator, serve: StartServe, vocabulary: tokens.Vocabulary
 ) -> Sight:
     """All calls but the silent ones, before the simulator."""
     if "loud" not in sights:
+        sights["loud"] = None
         upstream = await simulator(deepseek.Script(key=KEY))
         front = await serve(upstream.url)
         sights["loud"] = await see(front.url, {**ANSWERED, **REFUSED, **BROKEN}, upstream, vocabulary)
-    return sights["loud"]
+    return seen_in(sights, "loud")
 
 
 @pytest.fixture
 async def silent_sight(
-    sights: dict[str, Sight], simulator: StartSimulator, serve: StartServe, vocabulary: tokens.Vocabulary
+    sights: dict[str, Sight | None], simulator: StartSimulator, serve: StartServe, vocabulary: tokens.Vocabulary
 ) -> Sight:
     """The calls during which upstream is silent for a while."""
     if "silent" not in sights:
+        sights["silent"] = None
         upstream = await simulator(deepseek.Script(key=KEY))
         front = await serve(upstream.url, env=QUICK_HEARTBEATS)
         sights["silent"] = await see(front.url, SILENCES, upstream, vocabulary)
-    return sights["silent"]
+    return seen_in(sights, "silent")
 
 
 @pytest.fixture
-async def real_sight(sights: dict[str, Sight], serve: StartServe) -> Sight:
+async def real_sight(sights: dict[str, Sight | None], serve: StartServe) -> Sight:
     """A few calls before a real model."""
     if "real" not in sights:
+        sights["real"] = None
         with llamacpp.start() as llama:
             front = await serve(llama.url, "--dialect", "llamacpp")
             sights["real"] = await see(front.url, REAL)
-    return sights["real"]
+    return seen_in(sights, "real")
 
 
 Claim = Callable[[Reader, str, Sight], None]
