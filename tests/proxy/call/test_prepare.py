@@ -163,7 +163,7 @@ class TestReserved:
         async with caller.dial(front.url) as line:
             line.send(caller.request(caller.call(model=model, incremental_output=True, **parameters), caller.SSE))
             await upstream.call()
-            taken = limiter._meters["all:tpm"].level // limits.PERIODS_MS["tpm"]
+            taken = limiter._buckets["all:tpm"].level // limits.PERIODS_MS["tpm"]
         assert most < taken < most + self.MOST_PROMPT
 
     async def test_two_short_calls_at_once_fit_where_two_of_the_longest_would_not(

@@ -271,35 +271,25 @@ async def test_it_is_counted_when_the_call_is_on_its_way(
     assert there == [b"POST"]
 
 
-async def test_what_a_thread_counts_is_not_counted_again_on_the_loop() -> None:
+async def test_what_waits_for_a_thread_is_not_counted_on_the_loop(pool: CountingPool) -> None:
     """Every open stream would halt meanwhile."""
-    released, counted = threading.Event(), Counted()
-
-    def slowly() -> int:
-        released.wait(2)
-        return counted()
-
-    count = await prompt_count.begin(slowly, LONG, ROOMY)
-    count.beside()
-    await asyncio.sleep(0.01)
-    assert counted.threads == []
-    released.set()
+    counted = Counted()
+    async with busy(pool):
+        count = put(pool, counted)
+        count.beside()
+        await asyncio.sleep(0.01)
+        assert counted.threads == []
     assert await count.wait() == 7
     assert len(counted.threads) == 1
+    assert counted.threads != [threading.main_thread()]
 
 
-async def test_who_leaves_takes_the_count_from_nobody_else() -> None:
-    released = threading.Event()
-
-    def slowly() -> int:
-        released.wait(2)
-        return 7
-
-    count = await prompt_count.begin(slowly, LONG, ROOMY)
-    leaver, other = (asyncio.ensure_future(count.wait()) for _ in range(2))
-    await asyncio.sleep(0)
-    leaver.cancel()
-    await asyncio.wait([leaver])
-    released.set()
+async def test_who_leaves_takes_the_count_from_nobody_else(pool: CountingPool) -> None:
+    async with busy(pool):
+        count = put(pool, Counted())
+        leaver, other = (asyncio.ensure_future(count.wait()) for _ in range(2))
+        await asyncio.sleep(0)
+        leaver.cancel()
+        await asyncio.wait([leaver])
     assert await other == 7
     assert leaver.cancelled()
