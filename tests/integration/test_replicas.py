@@ -27,8 +27,6 @@ pytestmark = shared.pytestmark
 
 CALLS = 500
 WORKERS = 48
-# At load a Redis that is well answers late, and the policy lets calls in; here every one is to be counted.
-PATIENT = "import proxy.admission.redis_limiter as it\nit.TIMEOUT_S, it.FIRST_LEASE_MS = 10.0, 20_000\n"
 # `at` is cut to the millisecond, and clocks are read before what they time: of two calls that just touch, as much.
 SLACK_S = 0.003
 # By default a Redis that is slow to answer counts as away after a quarter of a second, and calls go without limits.
@@ -88,8 +86,6 @@ def replicas(path: Path, upstream: str, redis_url: str, *flags: str) -> Iterator
     (path.parent / "sitecustomize.py").write_text(PATIENT)
     env = {"DASHSEEK_REDIS_URL": redis_url, "PYTHONPATH": os.pathsep.join([str(path.parent), str(ROOT)])}
     words = ("--upstream", upstream, "--port", "0", "--journal-file", str(path), "--log-level", "warning", *flags)
-    (path.parent / "sitecustomize.py").write_text(PATIENT)
-    env = {"DASHSEEK_REDIS_URL": redis_url, "PYTHONPATH": os.pathsep.join([str(path.parent), str(ROOT)])}
     with contextlib.ExitStack() as stack:
         both = [Served(words, env, path.parent) for _ in range(2)]
         for served in both:

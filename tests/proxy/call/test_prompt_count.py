@@ -101,6 +101,14 @@ async def test_a_prompt_that_may_be_too_long_is_counted_before_its_call(pool: Co
     assert count.tokens == 7
 
 
+async def test_a_prompt_that_may_leave_too_little_room_is_counted_before_its_call_too(pool: CountingPool) -> None:
+    """OUT-8: the model takes it, though not together with its longest answer."""
+    tight = replace(MODEL, input_tokens=200)
+    count = Count(iter(Counted()), 40, 200)
+    await prompt_count.begin(pool, count, tight)
+    assert count.tokens == 7
+
+
 async def test_a_long_one_is_counted_in_a_thread_and_told_of_when_it_is_known(pool: CountingPool) -> None:
     counted, told = Counted(), asyncio.Event()
     count = Count(iter(counted), LONG, ROOMY.input_tokens)
