@@ -238,9 +238,9 @@ async def test_little_is_written_for_a_caller_who_does_not_read(
     async with caller.dial(running.url, receive_bytes=4096) as line, asyncio.timeout(20):
         line.send(caller.request(caller.call(incremental_output=True), caller.SSE))
         line.stall()
-        exchange, outcome = await running.end_of()
+        record, outcome = await running.end_of()
     assert outcome == "client_stalled"
-    assert exchange.bytes_out < 1 << 20
+    assert record.closing["bytes_out"] < 1 << 20
 
 
 async def test_a_caller_who_reads_nothing_of_a_small_answer_is_cut_by_the_kernel(
