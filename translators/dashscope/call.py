@@ -10,7 +10,7 @@ from itertools import chain
 
 import orjson
 
-from translators import faults
+from translators import faults, surrogates
 from translators.catalogue import Catalogue
 from translators.dashscope import kinds, messages, parameters
 from translators.dashscope.rules import Case
@@ -35,9 +35,9 @@ LONGEST_NAME = 80
 
 
 def read(raw: bytes | bytearray) -> Json:
-    """The JSON object in a request body; anything else is refused (spec REQ-1)."""
+    """The JSON object in a request body; anything else is refused (spec REQ-1), but half a surrogate pair (REQ-10)."""
     try:
-        document = orjson.loads(raw)
+        document = _parsed(raw)
         if raw.count(b"[") + raw.count(b"{") > DEEPEST:
             # Perhaps too deep to be written back, and then it could not go upstream. Most calls need no such trial,
             # which costs a long one as much again as reading it.
@@ -77,6 +77,18 @@ def translate(
         raise faults.Refusal(faults.invalid(PARTIAL_WHILE_THINKING))
     filled = parameters.check(case)
     return Call(model, said, stream, ignored=_ignored(document, source, given), **filled)
+
+
+def _parsed(raw: bytes | bytearray) -> object:
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        # One bad character that a client keeps in its history must not end the conversation for good.
+        document = surrogates.loads(raw)
+        try:
+            return surrogates.mended(document)
+        except RecursionError:
+            raise error from None
 
 
 def _model_name(document: Json) -> str:

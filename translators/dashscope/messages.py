@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import orjson
 
-from translators import faults
+from translators import faults, surrogates
 from translators.dashscope import kinds
 from translators.dialogue import Json, Message, ToolCall
 
@@ -45,6 +45,7 @@ NO_USER = "The input messages do not contain elements with the role of user."
 NO_CONTENT = "The content field is a required field."
 NOT_TEXT = "input content must be a string."
 ORPHAN = 'messages with role "tool" must be a response to a preceeding message with "tool_calls".'
+NOT_JSON = 'The "function.arguments" parameter of the code model must be in JSON format.'
 UNANSWERED = (
     'An assistant message with "tool_calls" must be followed by tool messages responding to each "tool_call_id".'
 )
@@ -165,10 +166,24 @@ def _tool_call(call: Any, path: str) -> ToolCall:
 
 
 def _arguments(arguments: Any, path: str) -> str:
-    # Parsed arguments are taken too: clients that merge a stream by themselves send them back as an object.
+    """The arguments of an earlier call as the text of an object (spec REQ-9).
+
+    Without any they are `{}`: our own answers of older releases, and other services, say nothing for it. An object is
+    taken as it is: clients that merge a stream by themselves send it back parsed. What is no object is refused here,
+    for vLLM, SGLang and llama.cpp refuse it as well, in words that blame themselves.
+    """
     if arguments is None or isinstance(arguments, dict):
         return orjson.dumps(arguments or {}).decode()
-    return kinds.string(arguments, f"{path}.function.arguments")
+    text = kinds.string(arguments, f"{path}.function.arguments")
+    if text.strip() in ("", "null"):
+        return "{}"
+    try:
+        found = surrogates.loads(text.encode())
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        raise faults.Refusal(faults.invalid(NOT_JSON))
+    return text
 
 
 def _word(value: Any) -> str:

@@ -54,6 +54,14 @@ def fault_of(document: Any, **options: Any) -> faults.Fault:
     return refusal.value.fault
 
 
+def test_half_a_surrogate_pair_becomes_the_replacement_character() -> None:
+    """REQ-10: names of fields and of everything a tool says as well."""
+    raw = rb'{"model":"deepseek-v3","input":{"messages":[{"role":"user","content":"Hi \ud83d"}],"\ude00":[1.5]}}'
+    made = call.translate(call.read(raw), CATALOGUE, stream=False, decode=decode)
+    assert made.messages[0].content == "Hi \ufffd"
+    assert made.ignored == ("input.\ufffd",)
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -63,7 +71,8 @@ def fault_of(document: Any, **options: Any) -> faults.Fault:
         pytest.param(b'{"a": NaN}', id="NaN"),
         pytest.param(b'{"a": 1e999}', id="infinity"),
         pytest.param(b'{"a": "\xff"}', id="bad UTF-8"),
-        pytest.param(rb'{"a": "\ud800"}', id="half a surrogate pair"),
+        pytest.param(rb'{"a": "\ud800", "b": 1e999}', id="half a surrogate pair, and infinity"),
+        pytest.param(b'{"a":' * 900 + rb'"\ud800"' + b"}" * 900, id="half a surrogate pair, too deep"),
         pytest.param(b"\xef\xbb\xbf{}", id="a byte order mark"),
         pytest.param(b'{"a":' * 2_000 + b"1" + b"}" * 2_000, id="too deep to read"),
         pytest.param(b'{"a":' * 300 + b"1" + b"}" * 300, id="too deep to send on"),

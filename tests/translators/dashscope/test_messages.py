@@ -32,6 +32,9 @@ def call(id: str | None = None, name: str = "weather", arguments: Any = "{}") ->
     return {"type": "function", "function": function} | ({} if id is None else {"id": id})
 
 
+ONE, TWO, THREE = '{"n":1}', '{"n":2}', '{"n":3}'
+
+
 def calling(*calls: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"role": "assistant", "tool_calls": list(calls), **fields}
 
@@ -205,8 +208,6 @@ def test_an_assistant_with_calls_needs_no_content(fields: dict[str, Any], conten
     ("arguments", "text"),
     [
         ('{"city": "Bonn"}', '{"city": "Bonn"}'),
-        ("", ""),
-        ("{broken", "{broken"),
         (None, "{}"),
         ({}, "{}"),
         ({"city": "Köln", "days": [1, 2]}, '{"city":"Köln","days":[1,2]}'),
@@ -248,51 +249,51 @@ def pairs(said: tuple[Message, ...]) -> dict[str, str | None]:
     ("calls", "results", "paired"),
     [
         pytest.param(
-            [call("a", "f", "1"), call("b", "f", "2")],
+            [call("a", "f", ONE), call("b", "f", TWO)],
             [result("two", tool_call_id="b"), result("one", tool_call_id="a")],
-            {"one": "1", "two": "2"},
+            {"one": ONE, "two": TWO},
             id="by id, in any order",
         ),
         pytest.param(
-            [call("f", "f", "1"), call("g", "g", "2")],
+            [call("f", "f", ONE), call("g", "g", TWO)],
             [result("two", name="g"), result("one", name="f")],
-            {"one": "1", "two": "2"},
+            {"one": ONE, "two": TWO},
             id="Dify: the name is the id is the function",
         ),
         pytest.param(
-            [call("f", "f", "1"), call("f", "f", "2")],
+            [call("f", "f", ONE), call("f", "f", TWO)],
             [result("one", name="f"), result("two", name="f")],
-            {"one": "1", "two": "2"},
+            {"one": ONE, "two": TWO},
             id="Dify: one function twice",
         ),
         pytest.param(
-            [call("x1", "f", "1"), call("x2", "g", "2")],
+            [call("x1", "f", ONE), call("x2", "g", TWO)],
             [result("two", name="g", tool_call_id=""), result("one", name="f", tool_call_id=None)],
-            {"one": "1", "two": "2"},
+            {"one": ONE, "two": TWO},
             id="by name where the id is empty",
         ),
         pytest.param(
-            [call(None, "f", "1"), call("", "g", "2")],
+            [call(None, "f", ONE), call("", "g", TWO)],
             [result("one"), result("two", tool_call_id=7)],
-            {"one": "1", "two": "2"},
+            {"one": ONE, "two": TWO},
             id="by order where there is neither",
         ),
         pytest.param(
-            [call("g", "f", "1"), call("f", "g", "2")],
+            [call("g", "f", ONE), call("f", "g", TWO)],
             [result("two", tool_call_id="f"), result("one", tool_call_id="g")],
-            {"one": "1", "two": "2"},
+            {"one": ONE, "two": TWO},
             id="an id before a name of the same letters",
         ),
         pytest.param(
-            [call("a", "f", "1"), call("b", "f", "2"), call("c", "f", "3")],
+            [call("a", "f", ONE), call("b", "f", TWO), call("c", "f", THREE)],
             [result("two", tool_call_id="b"), result("one", name="f"), result("three")],
-            {"one": "1", "two": "2", "three": "3"},
+            {"one": ONE, "two": TWO, "three": THREE},
             id="a call answered by id is not answered by name again",
         ),
         pytest.param(
-            [call("call_1_1", "f", "1"), call(None, "f", "2")],
+            [call("call_1_1", "f", ONE), call(None, "f", TWO)],
             [result("one", tool_call_id="call_1_1"), result("two")],
-            {"one": "1", "two": "2"},
+            {"one": ONE, "two": TWO},
             id="an id that looks like one of ours",
         ),
     ],
@@ -409,3 +410,27 @@ def test_names_that_nobody_reads_are_told_without_their_values() -> None:
     source = {"messages": [USER | {"mood": "good", "name": "Ann", "seen": None}], "history": [], "prompt": None, "z": 1}
     assert list(messages.ignored(source)) == ["history", "z", "messages.mood"]
     assert list(messages.ignored({"prompt": "a", "history": [], "messages": None, "z": 1})) == ["z"]
+
+
+@pytest.mark.parametrize("arguments", [None, {}, "", " \n", "null", " null "])
+def test_an_earlier_call_without_arguments_goes_up_as_an_empty_object(arguments: Any) -> None:
+    """REQ-9"""
+    made = call("a", arguments=arguments)
+    said = read(USER, calling(made), result("r", tool_call_id="a"))
+    assert said[1].tool_calls[0].arguments == "{}"
+
+
+@pytest.mark.parametrize("arguments", ['{"a": 1}', ' {"a":"\\ud83d"}', '{"城":"杭州"}'])
+def test_the_text_of_an_object_goes_up_as_it_came(arguments: str) -> None:
+    """REQ-9"""
+    made = call("a", arguments=arguments)
+    said = read(USER, calling(made), result("r", tool_call_id="a"))
+    assert said[1].tool_calls[0].arguments == arguments
+
+
+@pytest.mark.parametrize("arguments", ['{"loc', "[1]", '"Beijing"', "7", "Beijing", "{}{}"])
+def test_earlier_arguments_that_are_no_object_are_refused(arguments: str) -> None:
+    """REQ-9: upstreams refuse them as a fault of their own."""
+    made = call("a", arguments=arguments)
+    text = 'The "function.arguments" parameter of the code model must be in JSON format.'
+    assert text_of_refusal({"messages": [USER, calling(made), result("r", tool_call_id="a")]}) == text

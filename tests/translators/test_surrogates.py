@@ -1,0 +1,58 @@
+"""Half a surrogate pair costs its own character and nothing else (spec REQ-10, SSE-10)."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from translators import surrogates
+
+
+@pytest.mark.parametrize(
+    ("raw", "document"),
+    [
+        (rb'{"a":"Hi \ud83d"}', {"a": "Hi \ud83d"}),
+        (rb'["\uDE00!", "\ud83d\ude00"]', ["\ude00!", "😀"]),
+        (rb'{"\ud83d":1}', {"\ud83d": 1}),
+        (b'{"a":1}', {"a": 1}),
+        (rb'["\ud83d", 1.5, 7, 1180591620717411303424]', ["\ud83d", 1.5, 7, 2.0**70]),
+    ],
+)
+def test_a_half_is_read_as_it_stands(raw: bytes, document: object) -> None:
+    assert surrogates.loads(raw) == document
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"{oops",
+        rb'["\ud83d", NaN]',
+        rb'["\ud83d", 1e999]',
+        rb'["\ud83d"',
+        rb'["\ud83d", ' + b"9" * 5_000 + b"]",
+        rb'["\ud83d", ' + b"[" * 100_000 + b"]",
+        b'["\\ud83d", "\xff"]',
+    ],
+    ids=["no JSON", "NaN", "infinity", "cut", "digits", "levels", "bytes"],
+)
+def test_what_is_no_json_beside_it_stays_so(raw: bytes) -> None:
+    with pytest.raises(orjson.JSONDecodeError):
+        surrogates.loads(raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [("a", "a"), ("é😀", "é😀"), ("\ud83d\ude00", "😀"), ("a\ud83d", "a\ufffd"), ("\ude00\ud83d", "\ufffd\ufffd")],
+)
+def test_halves_become_the_replacement_character(text: str, whole: str) -> None:
+    assert surrogates.whole(text) == whole
+    assert surrogates.mended({text: [text, 1, None]}) == {whole: [whole, 1, None]}
+
+
+@given(st.text(st.characters(categories=("Cs", "L", "So"))), st.integers(0, 40))
+def test_a_text_cut_anywhere_is_put_together_again(text: str, at: int) -> None:
+    first, half = surrogates.parted(text[:at])
+    assert first + surrogates.whole(half + text[at:]) == surrogates.whole(text)
+    first.encode()
