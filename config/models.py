@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
@@ -20,11 +21,15 @@ Word = Annotated[str, Field(pattern=r"^[!-~]+$")]
 DEFAULTS: Mapping[str, object] = {
     "enable_thinking": "ignore",
     "strict_thinking": False,
+    "aliases": (),
+    "think_in_content": "auto",
     "upstream": {},
     "templates": {},
 }
 # What an unknown name of `--map` becomes (spec MOD-5).
 PATTERN = "deepseek-v3"
+# A snapshot of a model: `-MMDD`, `-YYMMDD` or `-YYYY-MM-DD` behind its name, as callers' names are read (spec MOD-6).
+DATED = re.compile(r"(.+)-(?:\d{4}|\d{6}|\d{4}-\d{2}-\d{2})", re.ASCII)
 
 
 def _consistent(row: ModelRow) -> ModelRow:
@@ -55,6 +60,8 @@ class ModelRow(TypedDict):
     template: Template
     enable_thinking: Literal["ignore", "refuse"]
     strict_thinking: bool
+    aliases: tuple[Word, ...]
+    think_in_content: Literal["auto", "yes", "no"]
     upstream: Annotated[Mapping[str, Word], AfterValidator(_by_dialect)]
     templates: Annotated[Mapping[str, Template], AfterValidator(_by_dialect)]
 
@@ -85,11 +92,12 @@ def load(chosen: Settings) -> tuple[ModelRow, ...]:
     templates = {**shipped.get("templates", {}), **theirs.get("templates", {})}
     drafts = _drafted([*shipped.get("model", ()), *theirs.get("model", ())], chosen.map)
     rows, complaints = _checked(drafts.values(), str(chosen.models_file))
+    named = {name for row in rows for name in (row["id"], *row["aliases"])} | drafts.keys()
     complaints += [
         f"aliases.{name} ({chosen.origins.get('aliases', 'default')}): stands for a model that is not known"
         + sources.guess(model.lower(), drafts)
         for name, model in chosen.aliases.items()
-        if not {model.lower(), model.lower().rpartition("/")[2]} & drafts.keys()
+        if not {*_names(model.lower())} & named
     ]
     complaints += [
         f"model_limits.{name} ({chosen.origins.get('model_limits', 'default')}): there is no such model"
@@ -99,7 +107,7 @@ def load(chosen: Settings) -> tuple[ModelRow, ...]:
     ]
     if complaints:
         raise SettingsError(complaints)
-    return tuple(_with_templates(row, templates) for row in rows)
+    return tuple(_settled(row, templates, chosen) for row in rows)
 
 
 def _read(path: Path) -> ModelFile:
@@ -123,9 +131,19 @@ def _drafted(rows: Iterable[Mapping[str, Any]], mapped: Mapping[str, str]) -> di
 
 
 def _mapped(name: str, upstream: str, drafts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The row of `name` with one id for every dialect; a vendor's name for a model is a row like the model's."""
-    like = next(drafts[known] for known in (name, name.rpartition("/")[2], PATTERN) if known in drafts)
-    return {**like, "id": name, "upstream": dict.fromkeys(settings.DIALECTS, upstream)}
+    """The row of `name` with one id for every dialect; a vendor's or a dated name is a row like the model's."""
+    known = {alias: draft for draft in drafts.values() for alias in draft.get("aliases", ())} | dict(drafts)
+    like = next(known[other] for other in (*_names(name), PATTERN) if other in known)
+    aliases = like["aliases"] if like["id"] == name else ()
+    return {**like, "id": name, "aliases": aliases, "upstream": dict.fromkeys(settings.DIALECTS, upstream)}
+
+
+def _names(name: str) -> Iterator[str]:
+    """The names a model is looked up by, the first that is known wins (spec MOD-2, MOD-6)."""
+    plain = name.rpartition("/")[2]
+    yield from (name, plain)
+    if dated := DATED.fullmatch(plain):
+        yield dated[1]
 
 
 def _checked(drafts: Iterable[Mapping[str, Any]], origin: str) -> tuple[list[ModelRow], list[str]]:
@@ -146,8 +164,9 @@ def _complaints(error: ValidationError, origin: str) -> list[str]:
     ]
 
 
-def _with_templates(row: ModelRow, templates: Mapping[str, Template]) -> ModelRow:
-    """The row, naming the template of each upstream model that does not render prompts as the row says."""
+def _settled(row: ModelRow, templates: Mapping[str, Template], chosen: Settings) -> ModelRow:
+    """The row under these settings, naming each upstream model that does not render prompts as the row says."""
     served = {dialect: templates[model] for dialect, model in row["upstream"].items() if model in templates}
     differing = {dialect: template for dialect, template in served.items() if template != row["template"]}
-    return {**row, "templates": {**differing, **row["templates"]}}
+    row = {**row, "templates": {**differing, **row["templates"]}}
+    return row if chosen.think_in_content == "auto" else {**row, "think_in_content": chosen.think_in_content}

@@ -47,6 +47,7 @@ JournalPolicy = Literal["refuse", "continue"]
 RedisPolicy = Literal["open", "closed"]
 Tracing = Literal["off", "otlp"]
 CancelPolicy = Literal["abort", "drain"]
+ThinkInContent = Literal["auto", "yes", "no"]
 DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 # Settled by a validator, from the fields before it.
 UNSET: Any = None
@@ -112,6 +113,12 @@ class Settings(BaseModel):
     strict_thinking: bool | None = Field(
         default=None,
         description="Calls that think must ask for SSE and incremental output. Unset: as each model's row says.",
+    )
+
+    think_in_content: Annotated[ThinkInContent, Word] = Field(
+        default="auto",
+        description="Whether the chain of thought comes inside the content. yes: always, and content begins inside it. "
+        "no: never. auto: as each model's row says, which as shipped is where deepseek-r1 opens with <think>.",
     )
 
     keys_file: File | None = Field(
@@ -289,7 +296,7 @@ class Settings(BaseModel):
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Upstream": ("upstream", "upstream_api_key", "upstream_api_key_file", "upstream_ca_file", "dialect"),
-    "Models": ("map", "aliases", "models_file", "model_route", "strict_thinking"),
+    "Models": ("map", "aliases", "models_file", "model_route", "strict_thinking", "think_in_content"),
     "Callers": ("host", "port", "auth", "keys_file", "max_body_bytes", "max_open_bytes", "max_connections"),
     "Limits": ("limits", "key_limits", "model_limits", "redis_url", "redis_policy"),
     "Metering": (

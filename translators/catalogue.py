@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from translators import faults
 from translators.dialogue import Model
+
+# A log line is no place for a caller's essay.
+LONGEST_NAME: Final = 64
+# A snapshot of a model: `-MMDD`, `-YYMMDD` or `-YYYY-MM-DD` behind its name (spec MOD-6).
+_DATED: Final = re.compile(r"(.+)-(?:\d{4}|\d{6}|\d{4}-\d{2}-\d{2})", re.ASCII)
 
 
 class Catalogue:
     """The models on offer, found by every name they go by.
 
-    rows:    the models, each under its `id`
+    rows:    the models, each under its `id` and its own `aliases`
     aliases: further names and the model each stands for; an alias wins over a row of the same name (spec MOD-3)
     raises:  ValueError for an alias of a model that is not among the rows
     """
 
     def __init__(self, rows: Iterable[Model], aliases: Mapping[str, str] = {}) -> None:
-        known = {row.id.lower(): row for row in rows}
+        rows = list(rows)
+        known = {alias.lower(): row for row in rows for alias in row.aliases} | {row.id.lower(): row for row in rows}
         self._models = dict(known)
         for alias, target in aliases.items():
             model = _look_up(known, target)
@@ -35,14 +43,23 @@ class Catalogue:
         return _look_up(self._models, name) is not None
 
     def find(self, name: str) -> Model:
-        """The model a caller means, case and vendor prefix ignored (spec MOD-2); refuses an unknown one."""
+        """The model a caller means, case, vendor prefix and date ignored (spec MOD-2, MOD-6); refuses others."""
         model = _look_up(self._models, name)
         if model is None:
-            raise faults.Refusal(faults.MODEL_UNKNOWN)
+            raise faults.Refusal(faults.MODEL_UNKNOWN, _unknown(name))
         return model
 
 
 def _look_up(models: Mapping[str, Model], name: str) -> Model | None:
-    # The whole name first: a row or an alias may have a slash of its own.
+    # The whole name first: a row or an alias may have a slash or a date of its own.
     name = name.lower()
-    return models.get(name) or models.get(name.rpartition("/")[2])
+    plain = name.rpartition("/")[2]
+    dated = _DATED.fullmatch(plain)
+    return models.get(name) or models.get(plain) or (models.get(dated[1]) if dated else None)
+
+
+def _unknown(name: str) -> str:
+    shown = name[:LONGEST_NAME].encode("unicode_escape").decode()
+    if "-distill" in name.lower():
+        return f"no such model: {shown} (a distilled model has another vocabulary: its tokens cannot be counted here)"
+    return f"no such model: {shown}"

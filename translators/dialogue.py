@@ -16,6 +16,10 @@ Effort = Literal["low", "high", "max"]
 
 Template = Literal["v3", "r1", "v3.1", "v3.2", "v4-preview", "v4", "v4.1"]
 
+# Where the chain of thought is looked for: `auto` in the content of what always thinks, if that opens with the tag;
+# `yes` in the content of every call that thinks, which begins inside the chain; `no` in its own field alone.
+ThinkInContent = Literal["auto", "yes", "no"]
+
 
 class Finish(Enum):
     """Why an answer ended; the value is DashScope's word (spec OUT-2)."""
@@ -38,6 +42,8 @@ class Model:
     template:        how its prompt is rendered, for counting
     enable_thinking: what a model that never thinks does with `enable_thinking: true`
     strict_thinking: whether thinking demands SSE, incremental output and message format (spec PAR-14)
+    aliases:         further names it goes by
+    think_in_content: whether its chain of thought may come inside the content (spec OUT-10)
     upstream:        the id it has upstream, by dialect; a dialect without an entry gets `id`
     templates:       the prompt template of the model that serves it there, by dialect, where it differs
     source:          config/models.toml; Bailian's limits, partner spec
@@ -52,6 +58,8 @@ class Model:
     template: Template
     enable_thinking: Literal["ignore", "refuse"] = "ignore"
     strict_thinking: bool = False
+    aliases: tuple[str, ...] = ()
+    think_in_content: ThinkInContent = "auto"
     upstream: Mapping[str, str] = field(default_factory=dict)
     templates: Mapping[str, Template] = field(default_factory=dict)
 
@@ -108,6 +116,8 @@ class Call(NamedTuple):
     max_tokens: limits the answer alone, never the chain (spec OUT-8)
     thinking:   whether this call thinks, the model's nature considered
     stops:      texts that end the answer, token ids decoded
+    tool_stream: whether a tool call is shown in pieces as they come, else whole (spec SSE-7)
+    asked_model: the model as the caller named it, at most 64 characters, for the log (spec MOD-6)
     ignored:    names of fields that were not understood, for the debug log (spec HTTP-8)
     """
 
@@ -133,6 +143,8 @@ class Call(NamedTuple):
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = "auto"
     parallel_tool_calls: bool = False
+    tool_stream: bool = False
+    asked_model: str = ""
     ignored: tuple[str, ...] = ()
 
 

@@ -180,7 +180,7 @@ def _translate() -> click.Command:
         click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for scripts."),
         click.Option(["--answer"], is_flag=True, help="Read an upstream's answer instead: a stream or a JSON body."),
         click.Option(["--call"], type=click.File("rb"), help="With --answer: the DashScope call it answers."),
-        *(options.flag(name) for name in ("map", "aliases", "models_file", "strict_thinking")),
+        *(options.flag(name) for name in ("map", "aliases", "models_file", "strict_thinking", "think_in_content")),
         options.config(),
     ]
     return click.Command(

@@ -39,7 +39,13 @@ TAKES: Final[Mapping[str, tuple[Words, Words]]] = {
         ("integer, [1, 4]; 1 with tools or thinking", "整数，[1, 4]；有 tools 或思考时只能为 1"),
         ("1", "1"),
     ),
-    "stop": (("str, list[str], list[int], list[list[int]]",) * 2, ("none", "无")),
+    "stop": (
+        (
+            "str, list[str], list[int], list[list[int]]; 512 characters each, 16,384 in all",
+            "str、list[str]、list[int]、list[list[int]]；每个至多 512 字符，合计至多 16,384",
+        ),
+        ("none", "无"),
+    ),
     "logprobs": (("boolean", "布尔"), ("false", "false")),
     "top_logprobs": (("integer, [0, 5]; needs logprobs", "整数，[0, 5]；需 logprobs"), ("none", "无")),
     "response_format": (
@@ -59,6 +65,7 @@ TAKES: Final[Mapping[str, tuple[Words, Words]]] = {
         ("auto", "auto"),
     ),
     "parallel_tool_calls": (("boolean", "布尔"), ("false", "false")),
+    "tool_stream": (("boolean", "布尔"), ("false; true on the partner's route", "false；合作方路由为 true")),
     "enable_search": (("boolean; only false", "布尔；只能为 false"), ("false", "false")),
 }
 
@@ -83,7 +90,6 @@ FACTS: Final[Mapping[str, Words]] = {
     "continuation": ("prefix completion by", "前缀续写方式"),
     "repeats_prefix": ("JSON answer repeats the prefix", "JSON 回答重复前缀"),
     "keeps_reasoning": ("reads reasoning_content of the history", "读取历史中的 reasoning_content"),
-    "think_in_content": ("chain may come inside the content", "思维链可能混在正文里"),
     "counts_close": ("counts `</think>`", "计入 `</think>`"),
     "counts_end": ("counts the end-of-sentence token", "计入句末 token"),
 }

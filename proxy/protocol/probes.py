@@ -100,6 +100,7 @@ REFUSED: Final = (
     Probe("PAR-17", {"tools": [TOOL], "tool_choice": "any"}),
     Probe("PAR-17", {"tools": [TOOL], "tool_choice": TOOL}, "deepseek-r1"),
     Probe("PAR-18", {"parallel_tool_calls": []}),
+    Probe("PAR-20", {"tool_stream": "true"}),
     Probe("PAR-19", {"enable_search": True}),
 )
 

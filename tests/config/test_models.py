@@ -52,6 +52,7 @@ def test_the_shipped_names_are_those_of_the_specification() -> None:
         "deepseek-r1-0528",
         "deepseek-v4-flash",
         "deepseek-v4-pro",
+        "deepseek-v4.1-flash",
     ]
 
 
@@ -66,6 +67,7 @@ def test_the_shipped_names_are_those_of_the_specification() -> None:
         ("deepseek-r1-0528", "always", False, (131_072, 98_304, 32_768, 16_384)),
         ("deepseek-v4-flash", "hybrid", False, (1_048_576, 917_504, 131_072, 393_216)),
         ("deepseek-v4-pro", "hybrid", False, (1_048_576, 917_504, 131_072, 393_216)),
+        ("deepseek-v4.1-flash", "hybrid", False, (1_048_576, 1_000_000, 393_216, 393_216)),
     ],
 )
 def test_limits_and_thinking_are_those_bailian_publishes(
@@ -111,6 +113,27 @@ def test_an_unknown_mapped_name_is_a_new_model_like_v3() -> None:
     table = rows(map=("house-model=smollm2",))
     like = {**table["deepseek-v3"], "id": "house-model", "upstream": dict.fromkeys(settings.DIALECTS, "smollm2")}
     assert table["house-model"] == {**like, "templates": {}}
+
+
+@pytest.mark.parametrize("name", ["deepseek-r1-250120", "vendor/deepseek-r1-2025-05-28", "deepseek-r1-0120"])
+def test_a_mapped_name_with_a_date_is_a_row_like_the_one_before_it(name: str) -> None:
+    """MOD-5, MOD-6."""
+    row = rows(map=(f"{name}=dated",))[name]
+    assert (row["thinking"], row["upstream"]["deepseek"]) == ("always", "dated")
+
+
+def test_a_row_may_have_further_names_which_a_mapped_one_is_like() -> None:
+    """MOD-3, MOD-5: a row of that name then takes it from the other."""
+    table = rows(map=("deepseek-flash=mine",), aliases=("flash=deepseek-flash-1017",))
+    assert table["deepseek-v4.1-flash"]["aliases"] == ("deepseek-flash",)
+    assert (table["deepseek-flash"]["template"], table["deepseek-flash"]["aliases"]) == ("v4.1", ())
+    assert rows(map=("deepseek-v4.1-flash=mine",))["deepseek-v4.1-flash"]["aliases"] == ("deepseek-flash",)
+
+
+def test_where_the_chain_is_looked_for_can_be_said_for_all_rows() -> None:
+    """OUT-10."""
+    assert {row["think_in_content"] for row in rows().values()} == {"auto"}
+    assert {row["think_in_content"] for row in rows(think_in_content="yes").values()} == {"yes"}
 
 
 def test_a_vendors_name_for_a_known_model_is_mapped_as_that_model() -> None:

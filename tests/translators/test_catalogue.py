@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from translators import faults
@@ -29,7 +31,7 @@ def test_case_and_vendor_prefix_are_ignored(name: str, model: Model) -> None:
     assert Catalogue([V3, R1]).find(name) is model
 
 
-@pytest.mark.parametrize("name", ["", "/", "deepseek-v3/", "deepseek-v3-0324", "qwen-turbo", "deepseek-v3 "])
+@pytest.mark.parametrize("name", ["", "/", "deepseek-v3/", "deepseek-v3-032", "qwen-turbo", "deepseek-v3 ", "-0324"])
 def test_an_unknown_model_is_refused(name: str) -> None:
     """MOD-2"""
     with pytest.raises(faults.Refusal) as refusal:
@@ -67,3 +69,45 @@ def test_it_knows_the_names_it_finds() -> None:
     assert set(catalogue.names) == {"deepseek-v3", "deepseek-r1", "my-alias"}
     assert all(catalogue.knows(name) for name in ("MY-ALIAS", "vendor/deepseek-v3"))
     assert not catalogue.knows("nothing")
+
+
+@pytest.mark.parametrize(
+    "name", ["deepseek-v3-0324", "DeepSeek-V3-250324", "vendor/deepseek-v3-2025-03-24", "deepseek-chat-0731"]
+)
+def test_a_dated_name_is_the_model_before_the_date(name: str) -> None:
+    """MOD-6"""
+    assert Catalogue([V3, R1], {"deepseek-chat": "deepseek-v3"}).find(name) is V3
+
+
+def test_a_row_of_a_dated_name_is_found_before_the_rule() -> None:
+    """MOD-6: deepseek-r1-0528."""
+    dated = replace(R1, id="deepseek-r1-0528")
+    assert Catalogue([R1, dated]).find("deepseek-r1-0528") is dated
+
+
+def test_a_row_goes_by_its_own_aliases_unless_another_row_is_named_so() -> None:
+    """MOD-3"""
+    named = replace(R1, aliases=("Thinker", "deepseek-v3"))
+    catalogue = Catalogue([V3, named])
+    assert (catalogue.find("thinker"), catalogue.find("deepseek-v3")) == (named, V3)
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("qwen-flash", "no such model: qwen-flash"),
+        ("\n\u4f60" + "x" * 100, "no such model: \\n\\u4f60" + "x" * 62),
+        (
+            "deepseek-r1-distill-qwen-7b",
+            (
+                "no such model: deepseek-r1-distill-qwen-7b"
+                " (a distilled model has another vocabulary: its tokens cannot be counted here)"
+            ),
+        ),
+    ],
+)
+def test_the_log_is_told_what_was_asked_for(name: str, cause: str) -> None:
+    """The one thing that solves it; bounded, and escaped."""
+    with pytest.raises(faults.Refusal) as refusal:
+        Catalogue([V3]).find(name)
+    assert refusal.value.cause == cause

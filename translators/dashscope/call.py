@@ -1,6 +1,6 @@
 """A DashScope call, bytes and then JSON -> the neutral `Call`, or the Refusal it earns: a request's first translation.
 
-Faults come in the order of the spec: REQ-1, the model (MOD-2), REQ-2 to REQ-6, then the parameters (PAR-1 to PAR-19).
+Faults come in the order of the spec: REQ-1, the model (MOD-2), REQ-2 to REQ-6, then the parameters (PAR-1 to PAR-20).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import chain
 import orjson
 
 from translators import faults, surrogates
-from translators.catalogue import Catalogue
+from translators.catalogue import LONGEST_NAME, Catalogue
 from translators.dashscope import kinds, messages, parameters
 from translators.dashscope.rules import Case
 from translators.dialogue import Call, Json
@@ -31,7 +31,7 @@ PARTIAL_WHILE_THINKING = "Partial mode is not supported when enable_thinking is 
 
 # A log line is no place for a caller's essay.
 MOST_IGNORED = 32
-LONGEST_NAME = 80
+LONGEST_FIELD = 80
 
 
 def read(raw: bytes | bytearray) -> Json:
@@ -75,8 +75,11 @@ def translate(
     # A model that never thinks ignores the flag here as elsewhere; r1 does not (wire.md G).
     if said[-1].partial and model.thinking != "never" and given.get("enable_thinking") is True:
         raise faults.Refusal(faults.invalid(PARTIAL_WHILE_THINKING))
-    filled = parameters.check(case)
-    return Call(model, said, stream, ignored=_ignored(document, source, given), **filled)
+    # The partner's route is another service, which sends calls in pieces (spec PAR-20).
+    filled: Json = {"tool_stream": path_model is not None} | parameters.check(case)
+    return Call(
+        model, said, stream, asked_model=name[:LONGEST_NAME], ignored=_ignored(document, source, given), **filled
+    )
 
 
 def _parsed(raw: bytes | bytearray) -> object:
@@ -123,7 +126,7 @@ def _ignored(document: Json, source: Json, given: Json) -> tuple[str, ...]:
     )
     found: dict[str, None] = {}
     for name in names:
-        found[name[:LONGEST_NAME]] = None
+        found[name[:LONGEST_FIELD]] = None
         if len(found) == MOST_IGNORED:
             break
     return tuple(found)

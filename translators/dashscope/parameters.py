@@ -1,6 +1,6 @@
 """`parameters` of a call -> the fields of `dialogue.Call` they fill: the table of everything a caller may set.
 
-A row is a parameter: adding one is adding a row. The rows stand in the order of the spec (PAR-1 to PAR-19), which is
+A row is a parameter: adding one is adding a row. The rows stand in the order of the spec (PAR-1 to PAR-20), which is
 the order of checking; the first fault is the answer. What is known and left out on purpose has its reason in `DROPPED`.
 """
 
@@ -187,6 +187,14 @@ ROWS: tuple[Row, ...] = (
         "PAR-18",
     ),
     Row(
+        "tool_stream",
+        "tool_stream",
+        kinds.boolean,
+        rules.any_value,
+        "the layout of our packets: a call of a tool in one piece once it is whole, or in pieces as they come",
+        "PAR-20",
+    ),
+    Row(
         "enable_search",
         None,
         kinds.boolean,
@@ -209,7 +217,6 @@ DROPPED: Mapping[str, str] = {
     "translation_options": "for translation models",
     "vl_high_resolution_images": "for models that see",
     "vl_enable_image_hw_output": "for models that see",
-    "tool_stream": "fragments of tool calls are always sent as they come",
     "logit_bias": "DeepSeek has no token biases",
     "reasoning_effort": "thinking is steered by enable_thinking and thinking_budget",
     "preserve_thinking": "the chain of an earlier turn goes upstream wherever the caller keeps it",

@@ -37,8 +37,11 @@ RESULT_FORMAT = 'result_format should be "message" or "text"'
 RESULT_FORMAT_WITH_TOOLS = 'The result_format parameter must be "message" when tools is given'
 THINKING_BUDGET = "The thinking_budget parameter must be a positive integer and not greater than {}"
 TOP_K_OFF_ABOVE = 100
-# Far more than any caller has words to stop at; each is looked for in every delta.
+# Far more than any caller has words to stop at, and than any upstream takes.
 MOST_STOPS = 256
+LONGEST_STOP_CHARS = 512
+ALL_STOPS_CHARS = 16_384
+STOP_TOO_LONG = 'The "stop" parameter is too long.'
 
 
 class Case(NamedTuple):
@@ -152,6 +155,9 @@ def stop(value: Any, case: Case) -> tuple[str, ...]:
         texts = value
     else:
         texts = list(_decoded(_token_ids(value), case.decode))
+    lengths = [len(text) for text in texts]
+    if max(lengths, default=0) > LONGEST_STOP_CHARS or sum(lengths) > ALL_STOPS_CHARS:
+        raise _refused(STOP_TOO_LONG)
     return tuple(dict.fromkeys(text for text in texts if text))
 
 

@@ -59,22 +59,30 @@ def _tool(tool: Any, path: str) -> Tool:
 
 
 def _whole(function: Json) -> Json:
-    """The function with a JSON schema for its parameters, key order kept."""
-    schema = function.get("parameters")
+    """The function with a JSON schema for its parameters, `required` inside of it, key order kept."""
+    schema, required = function.get("parameters"), function.get("required")
     if schema is None:
-        return {key: value for key, value in function.items() if key != "parameters"}
-    if not _is_bare(schema):
+        dropped = {"parameters", "required"}
+        return {key: value for key, value in function.items() if key not in dropped}
+    # Dify sends the properties alone, with `required` beside them; LlamaIndex a whole schema, and `required` so too.
+    whole: Json = {"type": "object", "properties": schema} if _is_bare(schema) else schema
+    if required and isinstance(required, list) and "required" not in whole:
+        whole = {**whole, "required": required}
+    if whole is schema and "required" not in function:
         return function
-    # Dify sends the properties alone, with `required` beside them (wire.md H).
-    wrapped: Json = {"type": "object", "properties": schema}
-    if function.get("required"):
-        wrapped["required"] = function["required"]
-    return {key: wrapped if key == "parameters" else value for key, value in function.items() if key != "required"}
+    return {key: whole if key == "parameters" else value for key, value in function.items() if key != "required"}
 
 
 def _is_bare(schema: Json) -> bool:
-    """Whether these are properties by name rather than a schema: nothing but objects, and none called `properties`."""
-    return "properties" not in schema and all(isinstance(value, dict) for value in schema.values())
+    """Whether these are properties by name rather than a schema.
+
+    Every property is an object, and hardly any keyword of a schema is: one that is no object makes it a schema. Of
+    objects alone, `properties` tells it, if it holds what a schema's does: properties by name again, each an object.
+    """
+    if not all(isinstance(value, dict) for value in schema.values()):
+        return False
+    inner = schema.get("properties")
+    return inner is None or not all(isinstance(value, dict | bool) for value in inner.values())
 
 
 def _chosen_name(value: Any) -> str:

@@ -73,7 +73,6 @@ class Dialect:
     continuation:     how a prefix is completed
     repeats_prefix:   whether the JSON answer to a prefix starts with the prefix again
     keeps_reasoning:  whether `reasoning_content` of the history is understood (spec REQ-7)
-    think_in_content: whether the chain may come as `<think>…</think>` inside the content
     counts_close:     whether `</think>` is part of its `completion_tokens`
     counts_end:       whether the end-of-sentence token is
     """
@@ -99,7 +98,6 @@ class Dialect:
     continuation: Continuation = Continuation()
     repeats_prefix: bool = False
     keeps_reasoning: bool = True
-    think_in_content: bool = False
     counts_close: bool = True
     counts_end: bool = False
 

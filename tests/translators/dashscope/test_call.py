@@ -125,7 +125,7 @@ def test_structural_faults_come_first_and_in_order(document: Json, fault: faults
 def test_parameters_may_be_absent(document: Json) -> None:
     """REQ-1"""
     document = {"model": "DeepSeek-V3", "input": {"messages": [USER]}} | document
-    assert translated(document) == Call(V3, (Message("user", "Hi"),), stream=False)
+    assert translated(document) == Call(V3, (Message("user", "Hi"),), stream=False, asked_model="DeepSeek-V3")
 
 
 @pytest.mark.parametrize("model", ["gpt-5", "", None, 7])
@@ -321,6 +321,7 @@ def test_a_recorded_call_arrives_whole() -> None:
         repetition_penalty=1.1,
         stops=("\n\n",),
         parallel_tool_calls=True,
+        asked_model="qwen-max",
     )
 
 
@@ -412,3 +413,19 @@ def test_a_real_call_with_anything_in_the_place_of_a_value_gives_a_call_or_a_ref
     client: str, path: list[int], by: Any
 ) -> None:
     assert a_call_or_a_refusal(replaced(CLIENTS[client], path, by))
+
+
+@pytest.mark.parametrize(("given", "route", "shown"), [(None, None, False), (None, "x/deepseek-r1", True)])
+def test_calls_of_tools_come_whole_unless_pieces_are_asked_for(
+    given: bool | None, route: str | None, *, shown: bool
+) -> None:
+    """PAR-20: the partner's route sends pieces by default."""
+    assert translated(body(tool_stream=given), path_model=route).tool_stream is shown
+    for said in (True, False):
+        assert translated(body(tool_stream=said), path_model=route).tool_stream is said
+
+
+def test_the_model_is_known_as_it_was_asked_for() -> None:
+    """MOD-6: the log tells a dated name from its row."""
+    made = translated(body(model="Vendor/DeepSeek-V4-Pro-0813"))
+    assert (made.model, made.asked_model) == (V4, "Vendor/DeepSeek-V4-Pro-0813")

@@ -319,3 +319,14 @@ def test_more_stops_than_anyone_has_are_refused_at_once(item: Any) -> None:
     """PAR-9: each is looked for in every delta."""
     text = f"List should have at most {rules.MOST_STOPS} items: parameters.stop"
     assert refused(rules.stop, [item] * (rules.MOST_STOPS + 1), case({})) == faults.invalid(text)
+
+
+@pytest.mark.parametrize("value", ["a" * 513, ["b", "a" * 513], ["a" * 512] * 33, [[1] * 513]])
+def test_stops_longer_than_any_upstream_takes_are_refused(value: Any) -> None:
+    """PAR-9: looking for them has a price."""
+    assert refused(rules.stop, value, case({})) == faults.invalid('The "stop" parameter is too long.')
+
+
+def test_the_longest_stops_are_taken() -> None:
+    """PAR-9"""
+    assert rules.stop(["a" * 512] * 32, case({})) == ("a" * 512,)

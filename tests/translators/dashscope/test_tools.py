@@ -60,6 +60,24 @@ def test_a_tool_without_a_type_is_a_function() -> None:
             id="no properties at all",
         ),
         pytest.param({"name": "f", "parameters": None}, {"name": "f"}, id="null"),
+        pytest.param({"name": "f", "required": ["city"]}, {"name": "f"}, id="required of nothing"),
+        pytest.param(
+            {"name": "f", "parameters": {"properties": {"type": "array", "items": {}}}, "required": ["properties"]},
+            {
+                "name": "f",
+                "parameters": {
+                    "type": "object",
+                    "properties": {"properties": {"type": "array", "items": {}}},
+                    "required": ["properties"],
+                },
+            },
+            id="a property called properties",
+        ),
+        pytest.param(
+            {"name": "f", "parameters": {"city": {"type": "string"}}, "required": "city"},
+            {"name": "f", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
+            id="required that is no list",
+        ),
     ],
 )
 def test_a_bare_property_map_is_wrapped_into_a_schema(function: dict[str, Any], whole: dict[str, Any]) -> None:
@@ -69,7 +87,31 @@ def test_a_bare_property_map_is_wrapped_into_a_schema(function: dict[str, Any], 
     assert list(tool.function) == list(whole)
 
 
-@pytest.mark.parametrize("schema", [SCHEMA, {"properties": {}}, {"type": "object"}, {"$ref": "#/a"}, {"anyOf": []}])
+def test_required_beside_a_whole_schema_moves_into_it() -> None:
+    """PAR-16: LlamaIndex words every tool so."""
+    schema = {key: value for key, value in SCHEMA.items() if key != "required"}
+    (tool,) = tools.read([{"function": {"name": "f", "parameters": schema, "required": ["city"]}}], "parameters.tools")
+    assert tool.function == {"name": "f", "parameters": SCHEMA}
+    assert "required" not in schema
+
+
+def test_a_schema_that_says_what_is_required_is_believed() -> None:
+    """PAR-16: the stray word goes all the same."""
+    (tool,) = tools.read([{"function": {"name": "f", "parameters": SCHEMA, "required": ["day"]}}], "parameters.tools")
+    assert tool.function == {"name": "f", "parameters": SCHEMA}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        SCHEMA,
+        {"properties": {}},
+        {"properties": {"a": {}, "b": True}},
+        {"type": "object"},
+        {"$ref": "#/a"},
+        {"anyOf": []},
+    ],
+)
 def test_a_schema_stays_as_it_is(schema: dict[str, Any]) -> None:
     """PAR-16"""
     (tool,) = tools.read([{"type": "function", "function": {"name": "f", "parameters": schema}}], "parameters.tools")
