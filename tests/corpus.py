@@ -346,8 +346,31 @@ SHAPES: Final[Mapping[str, Shape]] = {
         figures=(9, 2, 0),
     ),
     "I finish twice": Shape(_PLAIN + _STOP + chunk({}, "length") + usage_chunk(figures(9, 2)) + DONE, **_ANSWER),
-    "I text after the finish": Shape(
-        _PLAIN + _STOP + chunk({"content": "!"}) + chunk({"reasoning": "!"}) + _PARIS_HEAD + DONE, **_ANSWER
+    "OUT-3 text after the finish takes it back": Shape(
+        _PLAIN + _STOP + chunk({"content": "!"}) + chunk({"reasoning": "!"}) + chunk({}, "length") + DONE,
+        content="The answer!",
+        finish="length",
+    ),
+    "OUT-3 a call after the finish takes it back": Shape(
+        _PLAIN + _STOP + _whole(0, _PARIS) + _CALLED, **_ANSWER, **_ONE
+    ),
+    "OUT-3 a finish on an empty first chunk": Shape(
+        chunk({"content": "", "reasoning_content": ""}, "stop")
+        + chunk({"reasoning_content": "We think"})
+        + chunk({"content": "The answer"})
+        + chunk({}, "stop", usage=figures(9, 5, 2))
+        + DONE,
+        **_TOLD,
+        figures=(9, 5, 2),
+    ),
+    "OUT-3 text with a finish that is taken back": Shape(
+        chunk({"content": "The"}, "stop") + chunk({"content": " answer"}, "stop") + DONE, **_ANSWER
+    ),
+    "OUT-3 text after our own end is not wanted": Shape(
+        chunk({"content": "The answer is"}) + chunk({"content": " not"}, "stop") + chunk({"content": "!"}) + DONE,
+        content="The answer",
+        finish="length",
+        rules=answer.Rules(answer_limit=2),
     ),
     "I chain after the answer": Shape(_PLAIN + chunk({"reasoning_content": "!"}) + _STOP + DONE, **_ANSWER),
     "I [DONE] without finish": Shape(_PLAIN + DONE, **_ANSWER),
@@ -528,9 +551,16 @@ SHAPES: Final[Mapping[str, Shape]] = {
     ),
     "SSE-7 an id that comes late": Shape(
         fragment(0, '{"city":', name="get_weather") + fragment(0, '"Paris"}', id="c1") + _CALLED,
+        calls=(("c1", "get_weather", '{"city":"Paris"}'),),
+        finish="tool_calls",
+        figures=(9, 48, 0),
+    ),
+    "SSE-7 an id that comes late, in pieces": Shape(
+        fragment(0, '{"city":', name="get_weather") + fragment(0, '"Paris"}', id="c1") + _CALLED,
         calls=(("call_5354a793a1304b36b1dc2610c5f49071_0_0", "get_weather", '{"city":"Paris"}'),),
         finish="tool_calls",
         figures=(9, 48, 0),
+        rules=answer.Rules(parallel_calls=True, calls_in_pieces=True),
     ),
     "SSE-7 a name that comes late": Shape(
         fragment(0, '{"city":', id="c1") + fragment(0, '"Paris"}', name="get_weather") + _whole(1, _ROME) + _CALLED,

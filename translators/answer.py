@@ -64,6 +64,7 @@ class Answer:
                     vocabulary,
                     f"call_{terms.request_id.replace('-', '')}_{index}",
                     LAYOUTS[terms.template].calls,
+                    names=[tool.name for tool in call.tools],
                     opened=terms.calls_opened,
                 ),
                 tally=tally,

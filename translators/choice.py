@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol
 from translators.dialogue import Finish, Json, ToolCall
 from translators.stops import Finder
 from translators.thinktags import Splitter
-from translators.toolcalls import Drafts
+from translators.toolcalls import Draft, Drafts
 from translators.usage import Meter, Said, Tally
 
 
@@ -63,18 +63,22 @@ NEXT: Final = {
 class Rules(NamedTuple):
     """What we do to an answer ourselves, because the upstream of this call does not.
 
-    think_tags:     split `<think>…</think>` off the content
+    think_tags:     split `<think>…</think>` off the content (spec OUT-10)
+    inside_chain:   content begins inside the chain: only `</think>` is looked for
     stops:          end the answer before the first of these texts
     answer_limit:   end the answer at so many tokens (spec OUT-8)
     chain_limit:    end the chain of thought at so many tokens (spec OUT-9)
     parallel_calls: show every tool call, not just the first (spec PAR-18)
+    calls_in_pieces: show a tool call as it comes; else in one piece, once it is whole (spec SSE-7)
     """
 
     think_tags: bool = False
+    inside_chain: bool = False
     stops: tuple[str, ...] = ()
     answer_limit: int | None = None
     chain_limit: int | None = None
     parallel_calls: bool = False
+    calls_in_pieces: bool = False
 
 
 class Writer(Protocol):
@@ -89,6 +93,9 @@ class Writer(Protocol):
     def fragment(self, choice: Choice, position: int, call: ToolCall, *, first: bool) -> None:
         """A piece of the tool call at `position`; `arguments` holds the piece, id and name count only in the first."""
 
+    def progress(self, choice: Choice) -> None:
+        """Nothing new but the usage: what the model writes is held until it is whole (spec SSE-7)."""
+
     def finish(self, choice: Choice) -> None:
         """The end of a choice, with its tail, its calls and its last usage."""
 
@@ -100,13 +107,14 @@ class Choice:
     logprobs:      entries whose text has not left yet
     finish_reason: None until the answer has ended
     cut:           ended by us: upstream is still talking and must be closed
-    chain:         the chain so far, kept where it may have to be gone on with
     over_budget:   the chain has reached its limit: the answer is to be asked for again, behind a closed chain
     """
 
     __slots__ = (
         "_calls",
+        "_chain",
         "_closing",
+        "_ended_from",
         "_finder",
         "_live",
         "_owed_bytes",
@@ -115,7 +123,6 @@ class Choice:
         "_splitter",
         "_tally",
         "_writer",
-        "chain",
         "cut",
         "finish_reason",
         "index",
@@ -143,7 +150,6 @@ class Choice:
         self.tail = ""
         self.logprobs: list[Json] = []
         self.cut = False
-        self.chain = ""
         self.over_budget = False
         self._tally = tally
         self._writer = writer
@@ -151,13 +157,22 @@ class Choice:
         self._calls = calls
         self._live = 0
         self._owed_bytes = 0
-        self._splitter = Splitter() if rules.think_tags else None
+        self._chain: list[str] = []
+        self._ended_from = Phase.START
+        self._splitter = Splitter(inside=rules.inside_chain) if rules.think_tags else None
         self._finder = Finder(rules.stops) if rules.stops else None
         self._plain = self._is_plain()
         self._closing = False
 
     def think(self, *texts: str) -> None:
         """Take pieces of the chain of thought, in order."""
+        if self._splitter is not None and not self._splitter.begun:
+            # It comes on its own after all: what the content begins with is the answer.
+            self._splitter = None
+            self._plain = not self._closing and self._is_plain()
+        self._think(*texts)
+
+    def _think(self, *texts: str) -> None:
         if self.phase is not Phase.THINKING:
             if not self._step(Sight.REASONING):
                 return
@@ -200,9 +215,11 @@ class Choice:
     def finish(self, reason: Finish, reasoning: str = "", text: str = "") -> None:
         """Take the end, and the text that came with it: the chain leaves at once, the answer with the last packet.
 
-        Dify drops a chain it finds in the last packet.
+        Dify drops a chain it finds in the last packet. Until `close` it is upstream's word alone: hosts say `stop` on
+        an empty first chunk and answer all the same, and what follows takes it back (spec OUT-3).
         """
-        if self.phase is Phase.ENDED:
+        more = (reasoning, Sight.REASONING), (text, Sight.CONTENT)
+        if self.phase is Phase.ENDED and not any(said and self._take_back(sight) for said, sight in more):
             return
         self._closing = True
         self._plain = False
@@ -212,15 +229,36 @@ class Choice:
             return
         if text:
             self._filtered(text)
+        if not self.cut:
+            self._ended_from, self.phase = self.phase, Phase.ENDED
+            self.finish_reason = reason
+
+    def close(self) -> None:
+        """Nothing follows the end any more: let out what was held, and count what the model wrote to end."""
+        if self.finish_reason is None or self._ended_from is Phase.ENDED:
+            return
+        self.phase, reason = self._ended_from, self.finish_reason
+        self.finish_reason = None
         self._flush_held()
-        if self.finish_reason is None:
+        if not self.cut:
             self._end(reason)
 
     def resume(self) -> None:
         """Go on behind the chain, which is closed: what comes now is the answer (spec OUT-9)."""
         self.over_budget = self._closing = False
+        self._splitter = None
         self._plain = self._is_plain()
         self._step(Sight.CONTENT)
+
+    @property
+    def chain(self) -> str:
+        """The chain so far, where it may have to be gone on with."""
+        return "".join(self._chain)
+
+    @property
+    def holds_calls(self) -> bool:
+        """Whether the model is writing a call."""
+        return self.phase is Phase.CALLING
 
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """Every call there is to show."""
@@ -244,7 +282,7 @@ class Choice:
         return leaving
 
     def _is_plain(self) -> bool:
-        return not (self._rules.think_tags or self._rules.stops or self._rules.answer_limit)
+        return not (self._splitter or self._rules.stops or self._rules.answer_limit)
 
     def _within_budget(self, text: str, limit: int) -> str:
         """What of a piece of the chain its budget still holds."""
@@ -252,17 +290,30 @@ class Choice:
             return ""
         room = self.meter.chain_fits(text, limit)
         self.over_budget = room < len(text)
-        self.chain += text[:room]
+        self._chain.append(text[:room])
         return text[:room]
 
     def _step(self, sight: Sight) -> bool:
         """Move to the phase that `sight` leads to; False where the caller must not see it."""
+        if self.phase is Phase.ENDED and not self._take_back(sight):
+            return False
         following = NEXT.get((self.phase, sight))
         if following is None:
             return False
         if self.phase in (Phase.START, Phase.THINKING) and sight in (Sight.CONTENT, Sight.CALL):
             self.meter.close_chain()
         self.phase = following
+        return True
+
+    def _take_back(self, sight: Sight) -> bool:
+        """Take back an end that more of the answer follows; False where that would not be shown anyway."""
+        if (self._ended_from, sight) not in NEXT:
+            return False
+        self.phase, self.finish_reason, self._closing = self._ended_from, None, False
+        self._plain = self._is_plain()
+        if self.tail:
+            text, self.tail = self.tail, ""
+            self._writer.content(self, (text,), (self.meter.said,))
         return True
 
     def _filtered(self, text: str) -> None:
@@ -272,7 +323,7 @@ class Choice:
             if self._splitter.opened and self.phase is not Phase.ANSWERING:
                 self.logprobs = spelling(self.logprobs, text)
             if chain:
-                self.think(chain)
+                self._think(chain)
         if text:
             self._answered(text)
 
@@ -306,7 +357,9 @@ class Choice:
         if self._splitter is not None:
             chain, text = self._splitter.eof()
             if chain:
-                self.think(chain)
+                self._think(chain)
+                # Half a tag over the budget is no reason to ask again.
+                self.over_budget = False
             if text:
                 self._answered(text)
         if self._finder is not None and not self.cut:
@@ -318,15 +371,14 @@ class Choice:
             self.meter.close_chain()
         if not (self.cut or reason is Finish.LENGTH):
             self.meter.end()
-        self.phase = Phase.ENDED
+        self.phase = self._ended_from = Phase.ENDED
         self.finish_reason = reason
         if not self._calls.drafts:
             # Clients take the word for a promise of calls: without any it would be an empty one.
             if reason is Finish.TOOL_CALLS:
                 self.finish_reason = Finish.STOP
         else:
-            if not (self.cut or reason is Finish.LENGTH):
-                self._calls.end()
+            self._calls.close(cut=reason is Finish.LENGTH)
             self.meter.markup(self._calls.tokens, self._calls.lead)
             # A call cut off by the limit is no call to make: it keeps `length`, so that nobody runs half its arguments.
             if reason is Finish.STOP or all(draft.is_whole() for draft in self._calls.drafts):
@@ -334,21 +386,28 @@ class Choice:
             self._show_calls(at_end=True)
 
     def _show_calls(self, *, at_end: bool) -> None:
-        """Hand out new pieces in call order: a later call waits until the one before it is whole (spec SSE-7)."""
+        """Hand out calls in their order, each once it is whole, or in pieces: a later one waits (spec SSE-7)."""
         drafts = self._calls.drafts if self._rules.parallel_calls else self._calls.drafts[:1]
         while self._live < len(drafts):
             draft = drafts[self._live]
-            first = draft.shown < 0
-            piece = "".join(draft.arguments[max(draft.shown, 0) :])
-            named = bool(draft.name) or at_end
-            if named and (first or piece):
-                call = ToolCall(self._calls.id_of(self._live), draft.name, piece)
-                self._writer.fragment(self, self._live, call, first=first)
-                draft.shown = len(draft.arguments)
-            if not at_end and (self._live + 1 == len(drafts) or not (named and draft.is_whole())):
+            follows = self._live + 1 < len(drafts)
+            # What may stand for other arguments waits until nothing else can come.
+            ready = at_end or bool(draft.name and (follows or not draft.is_placeholder()))
+            over = at_end or (ready and draft.is_whole())
+            if ready and (over or self._rules.calls_in_pieces):
+                self._show(draft, at_end=at_end)
+            if not over or not (at_end or follows):
                 return
-            draft.closed = True
             self._live += 1
+
+    def _show(self, draft: Draft, *, at_end: bool) -> None:
+        """Hand out what is new of a call, with its id and name where it is the first of it."""
+        first = draft.shown < 0
+        piece = "".join(draft.arguments[max(draft.shown, 0) :])
+        if piece or (first and at_end):
+            call = ToolCall(self._calls.id_of(self._live), draft.name, piece)
+            self._writer.fragment(self, self._live, call, first=first)
+            draft.shown = len(draft.arguments)
 
 
 def spelling(entries: list[Json], text: str) -> list[Json]:

@@ -136,6 +136,18 @@ class Pipe:
         self._readers[leg].done = True
         return self._flow(leg)
 
+    def progress(self) -> bytes:
+        """A packet of usage alone for each choice whose text is held and has grown; no bytes where none has.
+
+        To be asked for now and then while `feed` gives nothing, a second apart at the least: who hangs up while a tool
+        call is held is billed for what was generated of it (spec SSE-7).
+        """
+        if self.state is not State.ENDED:
+            for choice in self.answer.choices:
+                if choice.holds_calls and choice.meter.output > self._frames.made(choice.index):
+                    self._writer.progress(choice)
+        return self._frames_out()
+
     def chain_over_budget(self, leg: int = 0) -> str | None:
         """The chain that has reached its budget, to be gone on with in another upstream call; None if there is none."""
         choice = self.answer.served_by(leg)[0]
@@ -223,6 +235,8 @@ class Pipe:
             return self._frames_out()
         if reader.done and not self._has_ended(leg):
             reader.conclude()
+        for choice in served:
+            choice.close()
         self.answer.reconcile(leg)
         for choice in served:
             self._writer.finish(choice)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from translators.choice import Rules
 from translators.deepseek import prompt
-from translators.dialogue import Template
+from translators.dialogue import Call, Template
 from translators.openai import failures
 from translators.openai.request import Order
 
@@ -47,11 +47,13 @@ def agreed(order: Order, *, request_id: str, own_key: bool, at_s: float = 0.0, e
     template = prompt.template_of(call.model, dialect.name)
     return Terms(
         rules=Rules(
-            think_tags=dialect.think_in_content and call.thinking,
+            think_tags=_looks_for_tags(call),
+            inside_chain=call.model.think_in_content == "yes",
             stops=decided.kept_stops,
             answer_limit=decided.answer_limit,
             chain_limit=decided.chain_limit,
             parallel_calls=call.parallel_tool_calls,
+            calls_in_pieces=call.tool_stream,
         ),
         chain_end=int(dialect.counts_close),
         answer_end=int(dialect.counts_end),
@@ -64,3 +66,11 @@ def agreed(order: Order, *, request_id: str, own_key: bool, at_s: float = 0.0, e
         template=template,
         calls_opened=prompt.opens_calls(call, template),
     )
+
+
+def _looks_for_tags(call: Call) -> bool:
+    """Whether the chain may come inside the content (spec OUT-10); a prefix has its chain behind it."""
+    if not call.thinking or call.messages[-1].partial:
+        return False
+    where = call.model.think_in_content
+    return where == "yes" or (where == "auto" and call.model.thinking == "always")

@@ -1,6 +1,7 @@
 """A chain of thought left inside the content as `<think>…</think>`, split off again wherever the deltas are cut.
 
-Hosts that serve a thinking model without a reasoning parser send it so; which ones is a fact of the dialect.
+Hosts that serve a thinking model without a reasoning parser send it so, often without its opening tag, with which the
+prompt ends; where to look for it is a fact of the model's row or a setting (spec OUT-10).
 """
 
 from __future__ import annotations
@@ -24,34 +25,43 @@ class Side(Enum):
 class Splitter:
     """Turns content into pairs of (chain, answer); either may be empty.
 
+    inside: whether content begins inside the chain, so that only its end is looked for; an opening tag is dropped
     opened: whether the content began with a chain
+    begun:  whether there was anything but blanks
     """
 
-    __slots__ = ("_held", "_side", "opened")
+    __slots__ = ("_held", "_inside", "_side", "_start", "begun", "opened")
 
-    def __init__(self) -> None:
+    def __init__(self, *, inside: bool = False) -> None:
+        self._inside = inside
         self._side = Side.BEFORE
-        self._held = ""
+        self._held: list[str] = []
+        self._start = ""
+        self.begun = False
         self.opened = False
 
     def feed(self, text: str) -> tuple[str, str]:
         """What of the content so far is certainly chain, and what certainly answer."""
         chain = ""
-        text = self._held + text
-        self._held = ""
         if self._side is Side.BEFORE:
-            start = text.lstrip()
-            if OPEN.startswith(start):
-                self._held = text
+            self._held.append(text)
+            self._start += text if self._start else text.lstrip()
+            self.begun = bool(self._start)
+            if OPEN.startswith(self._start):
                 return "", ""
-            self.opened = start.startswith(OPEN)
+            tagged = self._start.startswith(OPEN)
+            self.opened = tagged or self._inside
             self._side = Side.CHAIN if self.opened else Side.ANSWER
-            text = start[len(OPEN) :] if self.opened else text
+            self._held = [self._start[len(OPEN) :] if tagged else "".join(self._held)]
+            self._start = text = ""
+        if self._held:
+            text = "".join(self._held) + text
+            self._held = []
         if self._side is Side.CHAIN:
             chain, tag, text = text.partition(CLOSE)
             if not tag:
                 held = _overlap(chain)
-                self._held = chain[len(chain) - held :]
+                self._held = [chain[len(chain) - held :]]
                 return chain[: len(chain) - held], ""
             self._side = Side.GAP
         if self._side is Side.GAP:
@@ -63,8 +73,9 @@ class Splitter:
 
     def eof(self) -> tuple[str, str]:
         """What was held for a tag that never came whole."""
-        held, self._held = self._held, ""
-        return (held, "") if self._side is Side.CHAIN else ("", held)
+        held, self._held = "".join(self._held), []
+        in_chain = self._side is Side.CHAIN or (self._side is Side.BEFORE and self._inside)
+        return (held, "") if in_chain else ("", held)
 
 
 def _overlap(text: str) -> int:

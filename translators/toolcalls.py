@@ -7,8 +7,13 @@ of one call (deepseek-v4-flash, seen in the field).
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from typing import Final
+
 import orjson
 
+from translators import faults, surrogates
 from translators.deepseek.call_counter import CallCounter, constant
 from translators.deepseek.markup import Markup
 from translators.deepseek.templates import LAYOUTS
@@ -16,37 +21,50 @@ from translators.dialogue import Json, ToolCall
 from translators.tokens import Vocabulary
 
 
+# More calls than these in one answer are a server gone wrong; callers' own turns have the same bound.
+MOST_CALLS: Final = 1_024
+# A name is a word, and its pieces are put together again at every piece.
+LONGEST_NAME: Final = 1_024
+# What opens or closes something, and what can end a string or hide that it does not.
+_STRUCTURE: Final = re.compile(r'["{}\[\]]')
+_IN_STRING: Final = re.compile(r'["\\]')
+# Arguments that may still turn out to be none: nothing is shown of them.
+_NOTHING: Final = ("null", "{}")
+
+
 class Draft:
     """One call as it grows.
 
     arguments: JSON text so far, in pieces
     shown:     how many pieces the caller has seen; -1 before it has seen the call at all
-    closed:    whole, and the caller has seen that: what may still come is blanks
     counter:   what the model has written of it, in tokens
     """
 
-    __slots__ = ("_whole", "arguments", "closed", "counter", "id", "name", "shown")
+    __slots__ = ("_end", "_half", "_markup", "_vocabulary", "_whole", "arguments", "counter", "id", "name", "shown")
 
     def __init__(self, vocabulary: Vocabulary, markup: Markup = LAYOUTS["v4"].calls) -> None:
         self.id = ""
         self.name = ""
         self.arguments: list[str] = []
         self.shown = -1
-        self.closed = False
         self.counter = CallCounter(markup, vocabulary)
+        self._markup = markup
+        self._vocabulary = vocabulary
+        self._end = _End()
+        self._half = ""
         self._whole = False
 
     def add(self, call_id: str, name: str, arguments: str) -> None:
-        """Take one fragment; an id or name that is already known is a repetition, not a continuation."""
+        """Take one fragment; an id that is already known is a repetition, and so is a name, once arguments came."""
         if self.shown < 0:
             self.id = self.id or call_id
-        if name and not self.name:
-            self.name = name
+        if name and not (self.name and self.arguments):
+            if len(self.name) + len(name) > LONGEST_NAME:
+                raise faults.Refusal(faults.UPSTREAM_BROKEN, "upstream sent a function's name without end")
+            self.name += name
             self.counter.name(name)
-        if arguments and not self.closed:
-            self.arguments.append(arguments)
-            self.counter.add(arguments)
-            self._whole = False
+        if arguments:
+            self._extend(arguments)
 
     @property
     def text(self) -> str:
@@ -55,20 +73,68 @@ class Draft:
 
     def is_whole(self) -> bool:
         """Whether the arguments are a complete JSON object: nothing can follow."""
-        # Parsed once per piece, and only where a piece can be the last: arguments may be long, their pieces short.
-        if not self._whole and self.arguments and self.arguments[-1].rstrip()[-1:] in ("}", ""):
-            self._whole = _object(self.text) is not None
         return self._whole
+
+    def is_placeholder(self) -> bool:
+        """Whether what there is of arguments may be none at all, or stand for others that follow."""
+        if len(self.arguments) > len("null"):
+            return False
+        start = self.text.strip()
+        return any(nothing.startswith(start) for nothing in _NOTHING)
+
+    def close(self, *, cut: bool) -> None:
+        """Nothing follows: half a character stays one, and no arguments at all are an empty object, unless cut off."""
+        if self._half:
+            self._half = ""
+            self._extend("\ufffd")
+        if cut:
+            return
+        if self.shown < 0 and self.text.strip() in ("", "null"):
+            self._restart()
+            self._extend("{}")
+        self.counter.end()
+
+    def _extend(self, more: str) -> None:
+        if not (self.arguments or more.strip()):
+            return
+        if self._whole:
+            # Hosts that begin with `{}` and say the arguments later mean the later ones; blanks mean nothing.
+            if self.shown >= 0 or not more.lstrip().startswith("{") or not self.is_placeholder():
+                return
+            self._restart()
+        more, self._half = surrogates.parted(self._half + more)
+        if more:
+            self.arguments.append(more)
+            self.counter.add(more)
+            # Parsed once, where it can be whole: what closes before its end is no object for any parser.
+            self._whole = self._end.seen(more) and _is_object(self.text)
+
+    def _restart(self) -> None:
+        self.arguments, self._end, self._whole = [], _End(), False
+        self.counter = CallCounter(self._markup, self._vocabulary)
+        self.counter.name(self.name)
 
 
 class Drafts:
     """The calls of one choice, in the order they were begun.
 
+    names:  the functions the caller offers: they settle whether a name is whole
     lead:   the text that opens the calls, which may share a token with the answer before it; empty where there is none
     tokens: all tool markup so far beyond that, in tokens
     """
 
-    __slots__ = ("_by_id", "_by_index", "_fallback_id", "_markup", "_opened", "_vocabulary", "drafts", "lead", "tokens")
+    __slots__ = (
+        "_by_id",
+        "_by_index",
+        "_fallback_id",
+        "_markup",
+        "_names",
+        "_opened",
+        "_vocabulary",
+        "drafts",
+        "lead",
+        "tokens",
+    )
 
     def __init__(
         self,
@@ -76,6 +142,7 @@ class Drafts:
         fallback_id: str,
         markup: Markup = LAYOUTS["v4"].calls,
         *,
+        names: Iterable[str] = (),
         opened: bool = False,
     ) -> None:
         """Begin with no call; `opened` where the prompt holds what opens them (a forced `tool_choice`)."""
@@ -84,13 +151,17 @@ class Drafts:
         self._by_id: dict[str, Draft] = {}
         self._fallback_id = fallback_id
         self._markup = markup
+        self._names = frozenset(names)
         self._opened = opened
         self._vocabulary = vocabulary
         self.lead = ""
         self.tokens = 0
 
     def add(self, index: int | None, call_id: str, name: str, arguments: str) -> None:
-        """Take one fragment as upstream sent it; missing fields are empty, a missing index is None."""
+        """Take one fragment as upstream sent it; missing fields are empty, a missing index is None.
+
+        Raises `Refusal` where there are more calls, or longer names, than any answer has.
+        """
         draft = self._find(index, call_id, name)
         if draft is None or ((call_id or name) and arguments.strip() and draft.is_whole()):
             # Some servers give every call the same index, or its function's name for an id.
@@ -100,16 +171,17 @@ class Drafts:
         if call_id:
             self._by_id[call_id] = draft
         before = draft.counter.total
-        draft.add(call_id, name, arguments)
+        draft.add(call_id, self._piece(draft.name, name), arguments)
         self.tokens += draft.counter.total - before
 
-    def end(self) -> None:
-        """The model has ended by itself: every call is over, and so is their block."""
+    def close(self, *, cut: bool) -> None:
+        """Nothing follows: every call is over, and so is their block, unless the last was cut off by a limit."""
         for draft in self.drafts:
             before = draft.counter.total
-            draft.counter.end()
+            draft.close(cut=cut and draft is self.drafts[-1])
             self.tokens += draft.counter.total - before
-        self.tokens += constant(self._markup.close, self._vocabulary)
+        if not cut:
+            self.tokens += constant(self._markup.close, self._vocabulary)
 
     def whole(self) -> tuple[ToolCall, ...]:
         """Every call as it stands."""
@@ -127,13 +199,33 @@ class Drafts:
         known = None if index is None else self._by_index.get(index)
         begins = bool(call_id or name)
         if known is not None:
-            renamed = bool(name and known.name and known.name != name and known.arguments)
-            taken = bool(call_id and known.id) or renamed
+            taken = bool(call_id and known.id) or self._is_another(known, name)
             return None if taken else known
         # The tail of a call under a new index belongs to the call begun last.
         return None if begins or not self.drafts else self.drafts[-1]
 
+    def _is_another(self, known: Draft, name: str) -> bool:
+        """Whether `name`, said at the index of a call that has one, begins another call there."""
+        if not (name and known.name) or name == known.name:
+            return False
+        # Without arguments between them it is the rest of the name, unless both are names of functions.
+        return bool(known.arguments) or (known.name in self._names and name in self._names)
+
+    def _piece(self, known: str, name: str) -> str:
+        """What of a fragment's name is new: nothing of a repetition (spec OUT-5)."""
+        if not known or not name:
+            return name
+        if any(offered.startswith(known + name) for offered in self._names):
+            # "ha" and "ha" of "haha", unless "ha" is a function too: that one has been said again.
+            return "" if name == known and known in self._names else name
+        if known in self._names or name == known:
+            return ""
+        # Said anew at every fragment, a little longer.
+        return name.removeprefix(known) if name in self._names else name
+
     def _begin(self) -> Draft:
+        if len(self.drafts) >= MOST_CALLS:
+            raise faults.Refusal(faults.UPSTREAM_BROKEN, f"upstream sent more than {MOST_CALLS} tool calls")
         if self.drafts:
             self.tokens += constant(self._markup.between, self._vocabulary)
         elif not self._opened:
@@ -146,9 +238,49 @@ class Drafts:
         return draft
 
 
-def _object(text: str) -> Json | None:
+class _End:
+    """Finds the end of a JSON object whose text comes in pieces; looks at every character once."""
+
+    __slots__ = ("_begun", "_depth", "_hidden", "_in_string", "_over")
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._in_string = False
+        self._hidden = False
+        self._begun = False
+        self._over = False
+
+    def seen(self, text: str) -> bool:
+        """Whether the object ends with this piece, and nothing but blanks came behind its end."""
+        if not self._begun:
+            self._begun = True
+            # What is no object has no end.
+            self._over = not text.lstrip().startswith("{")
+        if self._over:
+            return False
+        at = self._unhide(text) if self._hidden else 0
+        while (found := (_IN_STRING if self._in_string else _STRUCTURE).search(text, at)) is not None:
+            mark, at = found[0], found.end()
+            if mark == "\\":
+                self._hidden = True
+                at = self._unhide(text, at)
+            elif mark == '"':
+                self._in_string = not self._in_string
+            else:
+                self._depth += 1 if mark in "{[" else -1
+                if not self._depth:
+                    self._over = True
+                    return not text[at:].strip()
+        return False
+
+    def _unhide(self, text: str, at: int = 0) -> int:
+        """Where to go on behind the character that a backslash hides, which may be in the next piece."""
+        self._hidden = at == len(text)
+        return at + 1
+
+
+def _is_object(text: str) -> bool:
     try:
-        found = orjson.loads(text)
+        return isinstance(surrogates.loads(text.encode()), dict)
     except orjson.JSONDecodeError:
-        return None
-    return found if isinstance(found, dict) else None
+        return False

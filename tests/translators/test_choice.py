@@ -28,6 +28,9 @@ class Heard:
     def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
         self.events.append(("first" if first else "later", position, call.id, call.name, call.arguments))
 
+    def progress(self, choice: answer.Choice) -> None:
+        raise AssertionError("the pipe asks for it, not the choice")
+
     def finish(self, choice: answer.Choice) -> None:
         raise AssertionError("the pipe finishes, not the choice")
 
@@ -57,18 +60,79 @@ def test_a_chain_behind_its_answer_is_not_shown(make: Make, heard: Heard) -> Non
     assert choice.phase is answer.Phase.ANSWERING
 
 
+def end(choice: answer.Choice, reason: Finish) -> None:
+    """As the pipe does it: upstream's word, and nothing that takes it back."""
+    choice.finish(reason)
+    choice.close()
+
+
 def test_nothing_is_shown_after_the_end(make: Make, heard: Heard) -> None:
     """SSE-4: finish twice, text after finish."""
     choice = make()
     choice.say("The")
-    choice.finish(Finish.STOP)
+    end(choice, Finish.STOP)
     choice.finish(Finish.LENGTH, "late", "late")
     choice.think("late")
     choice.say("late")
     choice.fragment(0, "a", "f", "{}")
+    choice.close()
     assert heard.events == [("content", "The")]
     assert choice.finish_reason is Finish.STOP
     assert choice.tool_calls() == ()
+
+
+def test_an_end_that_more_of_the_answer_follows_is_taken_back(make: Make, heard: Heard) -> None:
+    """OUT-3: hosts say `stop` on an empty first chunk."""
+    choice = make()
+    choice.finish(Finish.STOP)
+    choice.think("We")
+    choice.finish(Finish.STOP)
+    choice.say("The")
+    choice.finish(Finish.STOP, "", " answer")
+    choice.say(" is")
+    choice.finish(Finish.STOP)
+    choice.fragment(0, "a", "f", "{}")
+    assert choice.finish_reason is None
+    end(choice, Finish.LENGTH)
+    assert heard.events == [
+        ("reasoning", "We"),
+        ("content", "The"),
+        ("content", " answer"),
+        ("content", " is"),
+        ("first", 0, "a", "f", "{}"),
+    ]
+    assert choice.finish_reason is Finish.TOOL_CALLS
+
+
+@pytest.mark.parametrize("text", ["", "The"])
+def test_a_chain_behind_the_answer_takes_no_end_back(text: str, make: Make, heard: Heard) -> None:
+    """OUT-3, SSE-6: it would not be shown; the answer beside it would."""
+    choice = make()
+    choice.say("Yes")
+    choice.finish(Finish.LENGTH)
+    choice.think("!")
+    assert choice.finish_reason is Finish.LENGTH
+    choice.finish(Finish.STOP, "!", text)
+    choice.close()
+    assert (choice.finish_reason, choice.tail) == (Finish.STOP if text else Finish.LENGTH, text)
+    assert heard.events == [("content", "Yes")]
+
+
+def test_what_was_taken_back_is_counted_once(make: Make) -> None:
+    """USE-2: the end of the chain and of the answer."""
+    whole, twice = make(), make()
+    for choice in (whole, twice):
+        choice.think("We")
+    twice.finish(Finish.STOP)
+    for choice in (whole, twice):
+        choice.think(" think")
+        choice.say("The")
+    twice.finish(Finish.STOP)
+    for choice in (whole, twice):
+        choice.say(" answer")
+        end(choice, Finish.STOP)
+        choice.close()
+    assert whole.meter.said == twice.meter.said == (5, 2)
 
 
 def test_text_that_comes_with_the_finish_leaves_with_it_and_its_chain_before(make: Make, heard: Heard) -> None:
@@ -84,7 +148,7 @@ def test_a_chain_cut_by_the_limit_has_no_closing_tag(make: Make, reason: Finish,
     """USE-2; tokenizer.md §4.3."""
     choice = make()
     choice.think("We think")
-    choice.finish(reason)
+    end(choice, reason)
     assert choice.meter.output == tokens_said
 
 
@@ -135,22 +199,75 @@ def test_a_stop_in_the_text_with_the_finish_is_found(make: Make) -> None:
 
 def test_a_later_call_waits_until_the_one_before_it_is_whole(make: Make, heard: Heard) -> None:
     """SSE-7: in index order, never interleaved."""
-    choice = make()
+    choice = make(calls_in_pieces=True)
     choice.fragment(0, "a", "f", "")
     choice.fragment(1, "b", "g", "{")
-    choice.fragment(0, "", "", "{")
+    choice.fragment(0, "", "", '{"x":')
     choice.fragment(1, "", "", "}")
-    choice.fragment(0, "", "", "}")
+    choice.fragment(0, "", "", "1}")
     choice.fragment(2, "c", "h", "")
-    choice.finish(Finish.STOP)
+    end(choice, Finish.STOP)
     assert heard.events == [
-        ("first", 0, "a", "f", ""),
-        ("later", 0, "a", "f", "{"),
-        ("later", 0, "a", "f", "}"),
+        ("first", 0, "a", "f", '{"x":'),
+        ("later", 0, "a", "f", "1}"),
         ("first", 1, "b", "g", "{}"),
-        ("first", 2, "c", "h", ""),
+        ("first", 2, "c", "h", "{}"),
     ]
     assert choice.finish_reason is Finish.TOOL_CALLS
+
+
+def test_a_call_leaves_in_one_piece_once_it_is_whole(make: Make, heard: Heard) -> None:
+    """SSE-7: clients put fine pieces together wrongly."""
+    choice = make()
+    for name, arguments in (("f", ""), ("", '{"x":'), ("", '"}"'), ("", "}")):
+        assert heard.events == []
+        choice.fragment(0, "a" if name else "", name, arguments)
+    assert heard.events == [("first", 0, "a", "f", '{"x":"}"}')]
+    choice.fragment(0, "", "", "\n")
+    end(choice, Finish.TOOL_CALLS)
+    assert len(heard.events) == 1
+
+
+@pytest.mark.parametrize("pieces", [["{}", '{"x":1}'], ["{", "}", "{", '"x":1}'], ["null"], [" ", "\n"], [""], ["{}"]])
+@pytest.mark.parametrize("in_pieces", [True, False])
+def test_no_arguments_are_an_empty_object_and_others_take_its_place(
+    pieces: list[str], make: Make, heard: Heard, *, in_pieces: bool
+) -> None:
+    """OUT-5: shown when nothing else can come."""
+    choice = make(calls_in_pieces=in_pieces)
+    choice.fragment(0, "a", "f", "")
+    for piece in pieces:
+        choice.fragment(0, "", "", piece)
+    end(choice, Finish.TOOL_CALLS)
+    said = '{"x":1}' if "x" in pieces[-1] else "{}"
+    assert "".join(str(event[-1]) for event in heard.events) == said
+
+
+def test_a_call_cut_off_by_the_limit_is_shown_as_far_as_it_went(make: Make, heard: Heard) -> None:
+    """OUT-5: an empty object would make it a call to make."""
+    choice = make()
+    choice.fragment(0, "a", "f", "")
+    end(choice, Finish.LENGTH)
+    assert heard.events == [("first", 0, "a", "f", "")]
+    assert choice.finish_reason is Finish.LENGTH
+
+
+def test_a_chain_that_comes_on_its_own_leaves_the_content_alone(make: Make, heard: Heard) -> None:
+    """OUT-10: the host splits it off already."""
+    choice = make(think_tags=True, inside_chain=True)
+    choice.say(" ")
+    choice.think("We")
+    choice.say("<think>The")
+    assert heard.events == [("reasoning", "We"), ("content", "<think>The")]
+
+
+def test_the_rest_of_a_chain_over_its_budget_asks_for_no_other_call(make: Make, heard: Heard) -> None:
+    """OUT-9, OUT-10: what was held for a tag ends with the answer."""
+    choice = make(think_tags=True, chain_limit=1)
+    choice.say("<think>We</thi")
+    end(choice, Finish.STOP)
+    assert heard.events == [("reasoning", "We")]
+    assert (choice.over_budget, choice.finish_reason) == (False, Finish.STOP)
 
 
 def test_a_call_is_not_begun_before_its_name_is_known(make: Make, heard: Heard) -> None:
@@ -160,7 +277,7 @@ def test_a_call_is_not_begun_before_its_name_is_known(make: Make, heard: Heard) 
     choice.fragment(1, "b", "g", "{}")
     assert heard.events == []
     choice.fragment(0, "", "f", "")
-    choice.finish(Finish.TOOL_CALLS)
+    end(choice, Finish.TOOL_CALLS)
     assert heard.events == [("first", 0, "a", "f", "{}"), ("first", 1, "b", "g", "{}")]
 
 
@@ -179,7 +296,7 @@ def test_the_finish_says_whether_there_are_calls(name: str, make: Make) -> None:
     choice = make()
     for call_id, function, arguments in calls:
         choice.fragment(0, call_id, function, arguments)
-    choice.finish(reason)
+    end(choice, reason)
     assert choice.finish_reason is expected
 
 
@@ -189,7 +306,7 @@ def test_without_parallel_calls_only_the_first_is_shown(make: Make, heard: Heard
     choice.fragment(0, "a", "f", "{}")
     before = choice.meter.output
     choice.fragment(1, "b", "g", "{}")
-    choice.finish(Finish.TOOL_CALLS)
+    end(choice, Finish.TOOL_CALLS)
     assert heard.events == [("first", 0, "a", "f", "{}")]
     assert [call.id for call in choice.tool_calls()] == ["a"]
     assert choice.meter.output > before
@@ -209,7 +326,7 @@ def test_log_probabilities_leave_with_their_text(make: Make) -> None:
     choice.logprobs = [entry("The"), entry(" answer"), entry("")]
     assert taken(choice, "The an") == ["The", " answer"]
     assert taken(choice, "swer") == []
-    choice.finish(Finish.STOP)
+    end(choice, Finish.STOP)
     assert taken(choice, "") == [""]
 
 
@@ -234,5 +351,5 @@ def test_a_chain_that_was_never_closed_is_let_out_at_the_end(make: Make, heard: 
     """SSE-6."""
     choice = make(think_tags=True)
     choice.say("<think>We</thi")
-    choice.finish(Finish.LENGTH)
+    end(choice, Finish.LENGTH)
     assert heard.events == [("reasoning", "We"), ("reasoning", "</thi")]

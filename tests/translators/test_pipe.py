@@ -320,7 +320,7 @@ class TestSeveralChoices:
     def test_done_with_a_choice_missing_is_an_error(self) -> None:
         """SSE-4: Ark ignores `n`."""
         through = corpus.open_pipe(corpus.ask(n=2, thinking=False))
-        wire = chunk({"content": "Yes"}, "stop") + chunk({"content": "Yes"}) + corpus.DONE
+        wire = chunk({"content": "Yes"}, "stop") + corpus.DONE
         assert corpus.outcome(lambda: corpus.drive(through, wire)) == faults.UPSTREAM_BROKEN
 
 

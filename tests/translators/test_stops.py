@@ -60,3 +60,21 @@ def test_no_more_is_held_than_may_become_a_stop(text: str, texts: list[str]) -> 
     if not finder.hit:
         held = text[len(out) :]
         assert held == "" or any(stop.startswith(held) for stop in texts)
+
+
+@settings(deadline=None)
+@given(st.text("ab", max_size=24), st.lists(st.text("ab", min_size=1, max_size=6), min_size=1, max_size=5))
+def test_the_stop_that_is_whole_first_wins_and_of_two_the_longer(text: str, texts: list[str]) -> None:
+    found = [(end, end - len(stop)) for end in range(len(text) + 1) for stop in texts if text[:end].endswith(stop)]
+    out, hit = fed([text], *texts)
+    assert hit is bool(found)
+    assert "".join(out) == text[: min(found)[1] if found else len(text)]
+
+
+@pytest.mark.timeout(30)
+def test_stops_that_nearly_match_cost_time_linear_in_the_text() -> None:
+    """Each of 32 stops begins at every letter: looked for one by one, that is ten thousand million steps."""
+    texts = ["a" * 500 + chr(0x4E00 + number) for number in range(32)]
+    finder = stops.Finder(texts)
+    assert finder.feed("a" * 1_000_000) == "a" * 999_500
+    assert finder.eof() == "a" * 500

@@ -31,3 +31,32 @@ def test_chain_and_answer_do_not_depend_on_the_deltas(name: str, size: int) -> N
     parts = [splitter.feed(text[at : at + size]) for at in range(0, len(text), size)] + [splitter.eof()]
     assert ("".join(part[0] for part in parts), "".join(part[1] for part in parts)) == (chain, answer)
     assert splitter.opened is opened
+
+
+INSIDE = {
+    "the closing tag alone, for the prompt ends with the other": ("hm\n</think>\n\n42", "hm\n", "42"),
+    "an opening tag all the same": ("<think>\nhm\n</think>\n\n42", "\nhm\n", "42"),
+    "blanks first": (" \nhm</think>42", " \nhm", "42"),
+    "a chain that is never closed": ("hm </thi", "hm </thi", ""),
+    "half an opening tag and no more": ("<thi", "<thi", ""),
+    "a second closing tag is text": ("a</think>b</think>c", "a", "b</think>c"),
+}
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 100], ids="delta={}".format)
+@pytest.mark.parametrize("name", INSIDE)
+def test_content_that_begins_inside_the_chain_is_split_at_its_end(name: str, size: int) -> None:
+    """OUT-10: `yes`."""
+    text, chain, answer = INSIDE[name]
+    splitter = thinktags.Splitter(inside=True)
+    parts = [splitter.feed(text[at : at + size]) for at in range(0, len(text), size)] + [splitter.eof()]
+    assert ("".join(part[0] for part in parts), "".join(part[1] for part in parts)) == (chain, answer)
+
+
+def test_blanks_without_end_cost_no_more_than_their_length() -> None:
+    """They are held for a tag that may follow."""
+    splitter = thinktags.Splitter()
+    for _ in range(200_000):
+        splitter.feed(" ")
+    assert not splitter.begun
+    assert splitter.eof() == ("", " " * 200_000)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
-from translators import dialogue, tokens, toolcalls
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import proxy.vocabulary
+from translators import dialogue, faults, tokens, toolcalls
 from translators.deepseek import prompt
 from translators.deepseek.templates import LAYOUTS
 
@@ -13,7 +18,7 @@ Piece = tuple[int | None, str, str, str]
 
 @pytest.fixture
 def drafts(vocabulary: tokens.Vocabulary) -> toolcalls.Drafts:
-    return toolcalls.Drafts(vocabulary, "call_x")
+    return toolcalls.Drafts(vocabulary, "call_x", names=["get", "get_weather", "haha", "f", "g"])
 
 
 def add(drafts: toolcalls.Drafts, *pieces: Piece) -> list[tuple[str, str, str]]:
@@ -40,7 +45,38 @@ MERGES: dict[str, tuple[list[Piece], list[tuple[str, str, str]]]] = {
     ),
     "the same id again, whole": ([(0, "f", "f", "{}"), (1, "f", "f", "{}")], [("f", "f", "{}"), ("f", "f", "{}")]),
     "a repetition without arguments": ([(0, "a", "f", "{}"), (0, "a", "f", "")], [("a", "f", "{}")]),
-    "a repetition with blanks": ([(0, "a", "f", "{}"), (0, "a", "f", "\n")], [("a", "f", "{}\n")]),
+    "a repetition with blanks": ([(0, "a", "f", "{}"), (0, "a", "f", "\n")], [("a", "f", "{}")]),
+    "a name in pieces": (
+        [(0, "a", "get_", ""), (0, "", "weather", ""), (0, "", "", "{}")],
+        [("a", "get_weather", "{}")],
+    ),
+    "a name in pieces, the id again": ([(0, "a", "get_", ""), (0, "a", "weather", "{}")], [("a", "get_weather", "{}")]),
+    "a name whose pieces are alike": ([(0, "a", "ha", ""), (0, "", "ha", "{}")], [("a", "haha", "{}")]),
+    "a name that another goes on from, said twice": (
+        [(0, "a", "get", ""), (0, "a", "get", "{}")],
+        [("a", "get", "{}")],
+    ),
+    "a name that grows at every fragment": (
+        [(0, "a", "get_", ""), (0, "a", "get_weather", "{}")],
+        [("a", "get_weather", "{}")],
+    ),
+    "a name that is whole, and something behind it": (
+        [(0, "a", "get_weather", ""), (0, "a", "!", "{}")],
+        [("a", "get_weather", "{}")],
+    ),
+    "a name nobody offers, said twice": ([(0, "a", "no", ""), (0, "a", "no", "{}")], [("a", "no", "{}")]),
+    "a name nobody offers, in pieces": ([(0, "a", "no", ""), (0, "a", "body", "{}")], [("a", "nobody", "{}")]),
+    "two names of functions at one index": (
+        [(0, "", "get", ""), (0, "", "haha", "{}")],
+        [("call_x_0", "get", ""), ("call_x_1", "haha", "{}")],
+    ),
+    "a placeholder": ([(0, "a", "f", "{}"), (0, "", "", ' {"x"'), (0, "", "", ":1}")], [("a", "f", ' {"x":1}')]),
+    "something behind the end": ([(0, "a", "f", '{"x":1}'), (0, "", "", '{"y":2}')], [("a", "f", '{"x":1}')]),
+    "half a character and the other": (
+        [(0, "a", "f", '{"x":"\ud83d'), (0, "", "", '\ude00"}')],
+        [("a", "f", '{"x":"😀"}')],
+    ),
+    "half a character alone": ([(0, "a", "f", '{"x":"\ud83d'), (0, "", "", '"}')], [("a", "f", '{"x":"\ufffd"}')]),
 }
 
 
@@ -75,13 +111,79 @@ def test_a_call_is_whole_when_nothing_can_follow(
     assert draft.is_whole() is whole
 
 
-def test_what_follows_a_closed_call_is_dropped(vocabulary: tokens.Vocabulary) -> None:
-    """SSE-7: a later call has been shown, and no stream goes back."""
+def test_what_follows_a_whole_call_that_was_shown_is_dropped(vocabulary: tokens.Vocabulary) -> None:
+    """SSE-7: no stream goes back."""
     draft = toolcalls.Draft(vocabulary)
     draft.add("a", "f", "{}")
-    draft.closed = True
-    draft.add("", "", "\n")
+    draft.shown = 1
+    draft.add("", "", '{"x":1}')
     assert draft.text == "{}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cut", "text"),
+    [("", False, "{}"), ("null", False, "{}"), ("", True, ""), ('{"x', True, '{"x'), ("nul", False, "nul")],
+)
+def test_no_arguments_at_all_are_an_empty_object(
+    arguments: str, text: str, drafts: toolcalls.Drafts, *, cut: bool
+) -> None:
+    """OUT-5: unless the limit cut them off before they began."""
+    add(drafts, (0, "a", "f", arguments))
+    drafts.close(cut=cut)
+    assert [call.arguments for call in drafts.whole()] == [text]
+
+
+def test_of_calls_cut_off_only_the_last_is_no_call(drafts: toolcalls.Drafts) -> None:
+    """OUT-5"""
+    add(drafts, (0, "a", "f", ""), (1, "b", "g", "\ud83d"))
+    drafts.close(cut=True)
+    assert [call.arguments for call in drafts.whole()] == ["{}", "\ufffd"]
+
+
+def test_more_calls_than_any_answer_has_are_as_unreadable_as_a_broken_chunk(drafts: toolcalls.Drafts) -> None:
+    for number in range(1_024):
+        drafts.add(number, f"id{number}", "f", "{}")
+    with pytest.raises(faults.Refusal) as refusal:
+        drafts.add(1_024, "one more", "f", "{}")
+    assert refusal.value.fault == faults.UPSTREAM_BROKEN
+
+
+def test_a_name_without_end_is_unreadable(drafts: toolcalls.Drafts) -> None:
+    drafts.add(0, "a", "x" * 1_024, "")
+    with pytest.raises(faults.Refusal) as refusal:
+        drafts.add(0, "a", "y", "")
+    assert refusal.value.fault == faults.UPSTREAM_BROKEN
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("piece", ["}", "\\", "{}", " "])
+def test_a_call_costs_time_linear_in_its_arguments(piece: str, drafts: toolcalls.Drafts) -> None:
+    """A host that repeats id and name, and fragments that each look like the last."""
+    drafts.add(0, "a", "f", '{"x":"')
+    for _ in range(100_000):
+        drafts.add(0, "a", "f", piece)
+    assert len(drafts.drafts) == 1
+
+
+LEAVES = st.text(max_size=4) | st.integers() | st.booleans() | st.none()
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.dictionaries(st.text(max_size=3), inner, max_size=3) | st.lists(inner, max_size=3)
+)
+
+
+@settings(deadline=None)
+@given(VALUES, st.data())
+def test_an_object_is_whole_with_its_last_character_and_not_before(value: object, data: st.DataObject) -> None:
+    text = json.dumps({"x": value}, ensure_ascii=data.draw(st.booleans()))
+    draft = toolcalls.Draft(proxy.vocabulary.load())
+    at = 0
+    while at < len(text):
+        assert not draft.is_whole()
+        size = data.draw(st.integers(1, len(text) - at))
+        draft.add("", "f", text[at : at + size])
+        at += size
+    assert draft.is_whole()
+    assert draft.text == text
 
 
 def test_an_id_that_was_shown_stays(drafts: toolcalls.Drafts) -> None:
@@ -118,14 +220,14 @@ def test_whole_calls_count_as_the_model_wrote_them(*, opened: bool, vocabulary: 
     lead = tokens.count(drafts.lead, vocabulary)
     close = counted((), vocabulary, opened=True)
     assert drafts.tokens + lead == counted(drafts.whole(), vocabulary, opened=opened) - close
-    drafts.end()
+    drafts.close(cut=False)
     assert drafts.tokens + lead == counted(drafts.whole(), vocabulary, opened=opened)
 
 
 def test_calls_of_older_models_stand_between_special_tokens(vocabulary: tokens.Vocabulary) -> None:
     drafts = toolcalls.Drafts(vocabulary, "call_x", LAYOUTS["v3"].calls)
     add(drafts, (0, "a", "f", '{"a": 1}'), (1, "b", "g", "{}"))
-    drafts.end()
+    drafts.close(cut=False)
     assert drafts.lead == ""
     assert drafts.tokens == prompt.length(prompt.markup(drafts.whole(), "v3"), vocabulary)
 

@@ -178,6 +178,10 @@ class Frames:
         """The frame that ends a stream that failed (spec SSE-3); it has a number, but it is no packet."""
         return ERROR_FRAME % (self.number + 1, fault.status, error(fault, self.shape.request_id))
 
+    def made(self, index: int) -> int:
+        """Tokens of a choice that its newest packet said were generated."""
+        return self.said.get(index, (0, 0, 0))[1]
+
     def take(self) -> bytes:
         """Every frame since the last take: whole frames, one write."""
         out = self._out
@@ -270,6 +274,9 @@ class Incremental:
         fragment = tool_call(position, call, first=first)
         self._frames.packet(choice, self._frames.shape.message("", "", [fragment]))
 
+    def progress(self, choice: answer.Choice) -> None:
+        self._frames.packet(choice, self._frames.shape.message("", ""))
+
     def finish(self, choice: answer.Choice) -> None:
         message = self._frames.shape.message(choice.tail, "")
         self._frames.packet(choice, message, choice.entries_of(choice.tail), finish_of(choice))
@@ -309,6 +316,9 @@ class Cumulative:
 
     def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
         """Held: `finish` shows the calls."""
+
+    def progress(self, choice: answer.Choice) -> None:
+        self._text(choice, choice.meter.said)
 
     def finish(self, choice: answer.Choice) -> None:
         _grow(self._content, choice.index, choice.tail)

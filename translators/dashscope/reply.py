@@ -40,6 +40,9 @@ class Collected:
     def fragment(self, choice: answer.Choice, position: int, call: ToolCall, *, first: bool) -> None:
         """Nothing to keep: the choice has its calls."""
 
+    def progress(self, choice: answer.Choice) -> None:
+        """A reply says its usage once."""
+
     def finish(self, choice: answer.Choice) -> None:
         self.content(choice, (choice.tail,), ())
 
