@@ -346,6 +346,109 @@ SHAPES: Final[Mapping[str, Shape]] = {
         figures=(9, 2, 0),
     ),
     "I finish twice": Shape(_PLAIN + _STOP + chunk({}, "length") + usage_chunk(figures(9, 2)) + DONE, **_ANSWER),
+    "OUT-3 an empty word until the finish": Shape(
+        chunk({"content": "The"}, "") + chunk({"content": " answer"}, "") + chunk({}, "stop") + DONE, **_ANSWER
+    ),
+    "OUT-3 DashScope's own word until the finish": Shape(
+        chunk({"content": "The"}, "null") + chunk({"content": " answer"}, "null") + chunk({}, "stop") + DONE, **_ANSWER
+    ),
+    "OUT-3 an empty word beside calls": Shape(
+        chunk({"tool_calls": [{"index": 0, "id": "c1", "function": {"name": "get_weather", "arguments": ""}}]}, "")
+        + chunk({"tool_calls": [{"index": 0, "function": {"arguments": _PARIS[2]}}]}, "")
+        + _CALLED,
+        **_ONE,
+    ),
+    "SSE-10 events that say nothing": Shape(
+        b'data: {"type":"keepalive","sequence_number":3}\n\ndata:\n\n'
+        + chunk({"content": "The"})
+        + b'data: null\n\ndata: {"choices":null}\n\ndata: {}\n\nevent: ping\ndata: {"type":"ping"}\n\ndata: \n\n'
+        + chunk({"content": " answer"}, "stop")
+        + DONE,
+        **_ANSWER,
+    ),
+    "SSE-10 a pair in two deltas": Shape(
+        rb'data: {"choices":[{"delta":{"content":"Hi \ud83d"}}]}' + b"\n\n"
+        rb'data: {"choices":[{"delta":{"content":"\ude00!"}}]}' + b"\n\n" + _STOP + DONE,
+        content="Hi 😀!",
+    ),
+    "SSE-10 half a pair before plain text": Shape(
+        rb'data: {"choices":[{"delta":{"content":"Hi \uD83D"}}]}' + b"\n\n" + chunk({"content": "!"}) + _STOP + DONE,
+        content="Hi \ufffd!",
+    ),
+    "SSE-10 half a pair of the chain, then the answer": Shape(
+        rb'data: {"choices":[{"delta":{"reasoning":"Hm \ud83d"}}]}' + b"\n\n" + chunk({"content": "Hi"}) + _STOP + DONE,
+        reasoning="Hm \ufffd",
+        content="Hi",
+    ),
+    "SSE-10 a pair of the chain in two deltas": Shape(
+        rb'data: {"choices":[{"delta":{"reasoning":"\ud83d"}}]}' + b"\n\n"
+        rb'data: {"choices":[{"delta":{"reasoning":"\ude00"}}]}'
+        + b"\n\n"
+        + chunk({"reasoning": "!"})
+        + chunk({"content": "Hi"})
+        + _STOP
+        + DONE,
+        reasoning="😀!",
+        content="Hi",
+    ),
+    "SSE-10 half a pair of the chain, then plain deltas of it": Shape(
+        rb'data: {"choices":[{"delta":{"reasoning":"\ud83d"}}]}' + b"\n\n" + chunk({"reasoning": "!"}) + _STOP + DONE,
+        reasoning="\ufffd!",
+    ),
+    "SSE-10 half a pair before the limit": Shape(
+        rb'data: {"choices":[{"delta":{"content":"Hi \ud83d"}}]}' + b"\n\n" + chunk({}, "length") + DONE,
+        content="Hi \ufffd",
+        finish="length",
+    ),
+    "SSE-10 half a pair before [DONE]": Shape(
+        rb'data: {"choices":[{"delta":{"content":"Hi \ud83d"}}]}' + b"\n\n" + DONE, content="Hi \ufffd"
+    ),
+    "SSE-10 half a pair before a call": Shape(
+        rb'data: {"choices":[{"delta":{"content":"Hi \ud83d"}}]}' + b"\n\n" + _whole(0, _PARIS) + _CALLED,
+        content="Hi \ufffd",
+        **_ONE,
+    ),
+    "SSE-10 a pair in two pieces of arguments": Shape(
+        rb'data: {"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c1","function":{"name":"f",'
+        rb'"arguments":"{\"x\":\"\ud83d"}}]}}]}' + b"\n\n"
+        rb'data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"\ude00\"}"}}]}}]}'
+        + b"\n\n"
+        + _CALLED,
+        calls=(("c1", "f", '{"x":"😀"}'),),
+        finish="tool_calls",
+        figures=(9, 48, 0),
+    ),
+    "OUT-5 a name in pieces": Shape(
+        fragment(0, "", name="get_", id="c1") + fragment(0, "", name="weather") + fragment(0, _PARIS[2]) + _CALLED,
+        **_ONE,
+    ),
+    "OUT-5 a name in pieces, in pieces": Shape(
+        fragment(0, "", name="get_", id="c1") + fragment(0, "", name="weather") + fragment(0, _PARIS[2]) + _CALLED,
+        **_ONE,
+        rules=answer.Rules(parallel_calls=True, calls_in_pieces=True),
+    ),
+    "OUT-5 arguments as an object": Shape(
+        fragment(0, {"city": "Paris"}, name="get_weather", id="c1") + _CALLED, **_ONE
+    ),
+    "OUT-5 no arguments": Shape(
+        fragment(0, "", name="f", id="c1") + fragment(0, None) + _CALLED,
+        calls=(("c1", "f", "{}"),),
+        finish="tool_calls",
+        figures=(9, 48, 0),
+    ),
+    "OUT-5 a placeholder": Shape(
+        fragment(0, "{}", name="get_weather", id="c1") + fragment(0, _PARIS[2]) + _CALLED, **_ONE
+    ),
+    "OUT-5 a placeholder, in pieces": Shape(
+        fragment(0, "{}", name="get_weather", id="c1") + fragment(0, _PARIS[2]) + _CALLED,
+        **_ONE,
+        rules=answer.Rules(parallel_calls=True, calls_in_pieces=True),
+    ),
+    "OUT-10 content that begins inside the chain": Shape(
+        b"".join(chunk({"content": text}) for text in ("We", " think</", "think>\n\n", "The answer")) + _STOP + DONE,
+        **_TOLD,
+        rules=answer.Rules(think_tags=True, inside_chain=True),
+    ),
     "OUT-3 text after the finish takes it back": Shape(
         _PLAIN + _STOP + chunk({"content": "!"}) + chunk({"reasoning": "!"}) + chunk({}, "length") + DONE,
         content="The answer!",
@@ -623,7 +726,9 @@ SHAPES: Final[Mapping[str, Shape]] = {
     "SSE-4 [DONE] alone": Shape(_HEAD + DONE, fault=faults.UPSTREAM_BROKEN),
     "ERR-3 a chunk that is not JSON": Shape(_PLAIN + b"data: {oops\n\n", **_ANSWER, fault=faults.UPSTREAM_BROKEN),
     "ERR-3 a chunk that is no object": Shape(_PLAIN + b"data: []\n\n", **_ANSWER, fault=faults.UPSTREAM_BROKEN),
-    "ERR-3 a chunk without choices": Shape(_PLAIN + event({"type": "ping"}), **_ANSWER, fault=faults.UPSTREAM_BROKEN),
+    "ERR-3 a flat failure": Shape(
+        _PLAIN + event({"object": "error", "message": "gone", "code": 500}), **_ANSWER, fault=faults.UPSTREAM_BROKEN
+    ),
     "ERR-3 a choice that is no object": Shape(
         _PLAIN + event({"choices": [1]}), **_ANSWER, fault=faults.UPSTREAM_BROKEN
     ),

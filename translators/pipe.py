@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Final
 
-from translators import faults
+from translators import faults, sse
 from translators.answer import Account, Answer
 from translators.dialogue import Call
 from translators.openai.chunks import Reader
@@ -111,7 +111,12 @@ class Pipe:
             return self.fail(refusal)
 
     def feed_completion(self, raw: bytes, leg: int = 0) -> bytes:
-        """What one upstream call's whole completion becomes; raises `Refusal` where it is none."""
+        """What one upstream call's whole completion becomes; raises `Refusal` where it is none.
+
+        Events under the label of a document are events (spec SSE-10).
+        """
+        if sse.is_stream(raw):
+            return self.feed(raw, leg) + self.eof(leg)
         self._readers[leg].feed_completion(raw, self._terms.prefix)
         return self._flow(leg)
 
@@ -119,9 +124,11 @@ class Pipe:
         """Upstream has closed: the finish if it was seen, else a failure (spec SSE-4)."""
         if leg not in self._open_legs:
             return b""
-        reader = self._readers[leg]
+        reader, decoder = self._readers[leg], self._decoders[leg]
         try:
-            reader.feed(self._decoders[leg].eof())
+            if decoder.is_document:
+                return self.feed_completion(decoder.document(), leg)
+            reader.feed(decoder.eof())
             if not (reader.done or self._has_ended(leg)):
                 raise faults.Refusal(faults.UPSTREAM_BROKEN, f"{faults.CUT} before the answer ended")
             reader.done = True

@@ -10,25 +10,34 @@ from typing import Final
 
 from translators import faults
 
-BOM: Final = b"\xef\xbb\xbf"
+# What may stand before the first thing a body says: blank lines, which keep alive, and a byte-order mark.
+LEADING: Final = b" \t\r\n\xef\xbb\xbf"
+STREAMED: Final = (b"data:", b":", b"event:", b"id:", b"retry:")
 # As numbers: a byte is found in a quarter of the time that one byte's `bytes` takes.
 LF: Final = 0x0A
 CR: Final = 0x0D
 
 
+def is_stream(body: bytes) -> bool:
+    """Whether a body is events by what it begins with, whatever its label says (spec SSE-10)."""
+    return body.lstrip(LEADING).startswith(STREAMED)
+
+
 class Decoder:
     """Collects reads of one upstream stream and hands out the data of each whole event.
 
-    limit: bytes one event may have; a longer one is a `Refusal`, since it would have to be held in memory whole
+    limit:       bytes one event may have; a longer one is a `Refusal`, since it would have to be held in memory whole
+    is_document: whether it began as a JSON document and not as events: it is held until `document`
     """
 
-    __slots__ = ("_after_cr", "_limit", "_pending", "_virgin")
+    __slots__ = ("_after_cr", "_limit", "_pending", "_unread", "is_document")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._pending = bytearray()
         self._after_cr = False
-        self._virgin = True
+        self._unread = True
+        self.is_document = False
 
     def feed(self, wire: bytes) -> list[bytes]:
         """The data of every event that `wire` completes, in order; comments and empty events leave nothing."""
@@ -36,8 +45,18 @@ class Decoder:
             found = wire[5:-2].split(b"\n\ndata:")
             # Whole events of one data line each, as nearly every read of every upstream is: no other line end in it.
             if CR not in wire and True not in [LF in data for data in found]:
-                self._virgin = False
+                self._unread = False
                 return found
+        if self._unread:
+            wire = wire.lstrip(LEADING)
+            if not wire:
+                return []
+            self._unread = False
+            self.is_document = wire.startswith(b"{")
+        if self.is_document:
+            self._pending += wire
+            self._check_limit()
+            return []
         if self._after_cr or CR in wire:
             wire = self._with_line_feeds(wire)
         pending = self._pending
@@ -57,6 +76,10 @@ class Decoder:
         self._check_limit()
         return self._data_of(blocks)
 
+    def document(self) -> bytes:
+        """The whole document, where it is one."""
+        return bytes(self._pending)
+
     def eof(self) -> list[bytes]:
         """The data of an event that lacks only its closing blank line: some servers end without it."""
         block = bytes(self._pending)
@@ -64,9 +87,6 @@ class Decoder:
         return self._data_of([block]) if block else []
 
     def _data_of(self, blocks: list[bytes]) -> list[bytes]:
-        if self._virgin and blocks:
-            self._virgin = False
-            blocks[0] = blocks[0].removeprefix(BOM)
         found = []
         for block in blocks:
             if block.startswith(b"data:") and b"\n" not in block:

@@ -62,3 +62,23 @@ def test_an_event_larger_than_the_limit_is_refused_before_it_is_held(reads: int)
     with pytest.raises(faults.Refusal) as refused:
         list(map(decoder.feed, pieces))
     assert refused.value.fault is faults.UPSTREAM_BROKEN
+
+
+@pytest.mark.parametrize("cut", [1, 7, 4096], ids="cut={}".format)
+@pytest.mark.parametrize("before", [b"", b"\n\n\n", b"\xef\xbb\xbf", b" \r\n"])
+def test_a_body_is_what_its_first_byte_says(before: bytes, cut: int) -> None:
+    """SSE-10: whatever its label; blank lines keep alive."""
+    body = before + b'{"a":"\n\ndata: 1\n\n"}'
+    assert not sse.is_stream(body)
+    decoder = sse.Decoder(1 << 20)
+    assert [event for at in range(0, len(body), cut) for event in decoder.feed(body[at : at + cut])] == []
+    assert decoder.is_document
+    assert decoder.document() == body.removeprefix(before)
+    with pytest.raises(faults.Refusal):
+        decoder.feed(b" " * (1 << 20))
+
+
+@pytest.mark.parametrize("body", [b"data: 1", b"\n: hi", b"event: x", b"\xef\xbb\xbfid: 1", b"retry: 3"])
+def test_events_are_known_by_their_first_field(body: bytes) -> None:
+    """SSE-10"""
+    assert sse.is_stream(body)

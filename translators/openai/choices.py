@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
+
 from translators import choice as answer
-from translators import faults
+from translators import faults, surrogates
 from translators.choice import Choice, Phase
 from translators.dialogue import Finish, Json
 
@@ -22,6 +24,8 @@ FINISHES: Final[Mapping[str, Finish]] = {
     "function_call": Finish.TOOL_CALLS,  # the older name, still sent by some hosts
     "eos": Finish.STOP,  # hosts that pass the engine's own word on
 }
+# How it says that it has not stopped yet: llama.cpp null, SGLang of 2025 an empty word, KoboldCpp DashScope's own.
+NOT_ENDED: Final = (None, "", "null")
 FAILED_FINISHES: Final[Mapping[str, faults.Fault]] = {
     "content_filter": faults.OUTPUT_MODERATED,
     "insufficient_system_resource": faults.OVERLOADED,
@@ -31,8 +35,10 @@ FAILED_FINISHES: Final[Mapping[str, faults.Fault]] = {
 }
 
 
-def finish_of(word: object) -> Finish:
-    """Why the answer ended; raises `Refusal` where it did not end as an answer should."""
+def finish_of(word: object) -> Finish | None:
+    """Why the answer ended, None where it has not; raises `Refusal` where it did not end as an answer should."""
+    if word in NOT_ENDED:
+        return None
     finish = FINISHES.get(word) if isinstance(word, str) else None
     if finish is None:
         known = isinstance(word, str) and word in FAILED_FINISHES
@@ -41,9 +47,14 @@ def finish_of(word: object) -> Finish:
     return finish
 
 
-def has_ended(item: object) -> bool:
-    """Whether an upstream choice says that its answer has ended, and as an answer should."""
+def has_ended(item: object, *, complete: bool = False) -> bool:
+    """Whether an upstream choice says that its answer has ended, and as an answer should.
+
+    complete: whether its framing says that nothing more can come, so that it need not
+    """
     word = item.get("finish_reason") if isinstance(item, dict) else None
+    if word in NOT_ENDED:
+        return complete
     return isinstance(word, str) and word in FINISHES
 
 
@@ -54,6 +65,11 @@ def text_of(value: object) -> str:
     if isinstance(value, str):
         return value
     raise faults.Refusal(faults.UPSTREAM_BROKEN, f"upstream sent a text as {type(value).__name__}")
+
+
+def word_of(value: object) -> str:
+    """A text field that is never continued: half a surrogate pair in it stays alone (spec SSE-10)."""
+    return surrogates.whole(text_of(value))
 
 
 def reasoning_of(part: Mapping[str, Any]) -> str:
@@ -71,9 +87,23 @@ def take_calls(choice: Choice, calls: object) -> None:
         function = call.get("function")
         function = function if isinstance(function, dict) else {}
         index = call.get("index")
-        said = text_of(call.get("id")), text_of(function.get("name")), text_of(function.get("arguments"))
+        said = word_of(call.get("id")), word_of(function.get("name")), _arguments_of(function.get("arguments"))
         if any(said):
             choice.fragment(index if type(index) is int else None, *said)
+
+
+def _arguments_of(value: object) -> str:
+    """The arguments of a call as text, which some hosts send parsed (llama.cpp of spring 2026)."""
+    if not isinstance(value, dict | list):
+        return text_of(value)
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        pass
+    try:
+        return orjson.dumps(surrogates.mended(value)).decode()
+    except (orjson.JSONEncodeError, RecursionError):
+        raise faults.Refusal(faults.UPSTREAM_BROKEN, "upstream sent arguments of too many levels") from None
 
 
 def take_logprobs(choice: Choice, part: Mapping[str, Any], logprobs: object) -> None:
@@ -84,7 +114,7 @@ def take_logprobs(choice: Choice, part: Mapping[str, Any], logprobs: object) -> 
     entries = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not isinstance(entries, list) or part.get("tool_calls"):
         return
-    content = text_of(part.get("content"))
+    content = word_of(part.get("content"))
     # A character of several tokens leaves its first ones with no text at all.
     if content or (choice.phase is Phase.ANSWERING and not reasoning_of(part)):
         found = [_entry(entry) for entry in entries if isinstance(entry, dict)]
@@ -100,7 +130,7 @@ def _entry(entry: Mapping[str, Any]) -> Json:
 
 
 def _token(entry: Mapping[str, Any]) -> Json:
-    token = text_of(entry.get("token"))
+    token = word_of(entry.get("token"))
     raw = entry.get("bytes")
     return {
         "token": token,

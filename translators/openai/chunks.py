@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from translators import faults
+from translators import faults, surrogates
 from translators.choice import Choice, Phase
 from translators.dialogue import Finish
 from translators.openai import choices, failures, figures, stencil
@@ -35,6 +35,8 @@ class Reader:
 
     __slots__ = (
         "_asked",
+        "_halved",
+        "_halves",
         "_in_runs",
         "_logprobs",
         "_served",
@@ -65,6 +67,9 @@ class Reader:
         self._logprobs = logprobs
         self._in_runs = self._asked == 1 and not logprobs
         self._stencil = Stencil()
+        # Once upstream was seen to cut characters in two: the halves that wait, of chain and answer, by choice.
+        self._halved = False
+        self._halves: dict[int, tuple[str, str]] = {}
         self.done = False
         self.over = False
 
@@ -79,8 +84,8 @@ class Reader:
         for data in events:
             text, name = self._stencil.text_in(data), self._stencil.name
             if not text:
-                chunk = _read(data)
-                text, name = stencil.plain(chunk) if self._in_runs else stencil.NOT_PLAIN
+                chunk = self._read(data)
+                text, name = stencil.plain(chunk) if self._in_runs and not self._halved else stencil.NOT_PLAIN
                 if text:
                     self._stencil.cut(data, name)
             if run and (not text or name != run_name):
@@ -96,33 +101,60 @@ class Reader:
         if run:
             self._take_run(run, run_name)
 
+    def _read(self, data: bytes) -> Any:
+        """An event's JSON; its data itself where that is none."""
+        try:
+            return orjson.loads(data)
+        except orjson.JSONDecodeError:
+            pass
+        try:
+            chunk = surrogates.loads(data)
+        except orjson.JSONDecodeError:
+            return data
+        self._halved = True
+        return chunk
+
     def _take_run(self, run: list[str], name: str) -> None:
         choice = self._served[0]
+        if self._halves:
+            reasoning, text = ("", run[0]) if name == stencil.CONTENT else (run[0], "")
+            reasoning, text = self._mended(choice, reasoning, text, last=False)
+            if name == stencil.CONTENT and reasoning:
+                choice.think(reasoning)
+            run[0] = text if name == stencil.CONTENT else reasoning
         (choice.say if name == stencil.CONTENT else choice.think)(*run)
         if choice.cut or choice.over_budget:
             self.over = choice.over_budget or self._has_ended()
 
     def _take_event(self, chunk: Any) -> None:
         if type(chunk) is bytes:
-            if chunk.strip() != DONE:
-                raise _broken("an event that is not JSON")
-            self.done = self.over = True
+            self._take_word(chunk.strip())
+            return
+        if chunk is None:
             return
         if type(chunk) is not dict:
             raise _broken("a chunk that is no object")
+        # An object with none of the three says nothing: relays keep a stream alive so while the model is slow.
         items = chunk.get("choices")
         reported = chunk.get("usage")
-        if "error" in chunk and chunk["error"] is not None:
+        if failures.is_failure(chunk):
             raise self._failure(chunk)
-        if type(items) is not list:
-            if "usage" not in chunk:
-                raise _broken("a chunk without choices")
+        if items is None:
             items = []
+        elif type(items) is not list:
+            raise _broken("choices that are no list")
         if reported is None:
             for item in items:
                 self._take(item)
         else:
             self._take_with_usage(items, reported)
+
+    def _take_word(self, word: bytes) -> None:
+        """An event that is no JSON: the end, or nothing at all."""
+        if word == DONE:
+            self.done = self.over = True
+        elif word:
+            raise _broken("an event that is not JSON")
 
     def feed_completion(self, raw: bytes, prefix: str = "") -> None:
         """Take a whole completion; `prefix` is what a server repeats of the text it was to go on with (llama.cpp).
@@ -131,18 +163,18 @@ class Reader:
         unreadable. Blank lines before the object are DeepSeek's keep-alive.
         """
         try:
-            completion = orjson.loads(raw.strip() or b"null")
+            completion = surrogates.loads(raw.strip() or b"null")
         except orjson.JSONDecodeError:
             raise _broken("a completion that is not JSON") from None
         if type(completion) is not dict:
             raise _broken("a completion that is no object")
-        if completion.get("error") is not None:
+        if failures.is_failure(completion):
             raise self._failure(completion)
         items = completion.get("choices")
         if type(items) is not list or len(items) != len(self._served):
             raise _broken("another number of choices than was asked for")
         told = figures.read(completion.get("usage"))
-        final = all(map(choices.has_ended, items))
+        final = all(choices.has_ended(item, complete=True) for item in items)
         found = None if told is None else self._tally.report(self._upstream, told, final=final)
         # One figure for several choices does not say how long each is.
         made = found if self._asked == 1 else None
@@ -157,7 +189,7 @@ class Reader:
         for choice in self._served:
             if choice.phase is Phase.START:
                 raise _broken("[DONE] and no answer")
-            choice.finish(Finish.STOP)
+            choice.finish(Finish.STOP, *self._mended(choice, "", "", last=True))
 
     def _failure(self, chunk: dict[str, Any]) -> faults.Refusal:
         refusal = failures.of_event(chunk, self._terms)
@@ -182,6 +214,9 @@ class Reader:
         for item in items:
             self._take(item)
         if made:
+            for item in items:
+                # With its figures here, the end of a choice is the end.
+                self._choice(item).close()
             for meter in meters:
                 meter.resume_from(made)
         if told is not None and not partial and self._has_ended():
@@ -194,19 +229,22 @@ class Reader:
             if delta is not None:
                 raise _broken("a delta that is no object")
             delta = {}
-        ended = item.get("finish_reason")
         if self._logprobs:
             choices.take_logprobs(choice, delta, item.get("logprobs"))
-        self._take_all(choice, delta, ended)
+        self._take_all(choice, delta, item)
         if choice.cut or choice.over_budget:
             self.over = choice.over_budget or self._has_ended()
 
-    def _take_all(self, choice: Choice, delta: dict[str, Any], ended: object) -> None:
+    def _take_all(self, choice: Choice, delta: dict[str, Any], item: dict[str, Any]) -> None:
         """A delta of any form: chain before answer, answer before calls, and the end with the text it brought."""
         reasoning = choices.reasoning_of(delta)
         text = choices.text_of(delta.get("content"))
         calls = delta.get("tool_calls")
-        if ended is None or calls:
+        word = item.get("finish_reason")
+        ended = word not in choices.NOT_ENDED
+        if self._halved:
+            reasoning, text = self._mended(choice, reasoning, text, last=bool(calls) or ended)
+        if not ended or calls:
             if reasoning:
                 choice.think(reasoning)
             if text:
@@ -214,8 +252,8 @@ class Reader:
             reasoning = text = ""
         if calls:
             choices.take_calls(choice, calls)
-        if ended is not None:
-            choice.finish(choices.finish_of(ended), reasoning, text)
+        if ended:
+            choice.finish(choices.finish_of(word) or Finish.STOP, reasoning, text)
 
     def _take_whole(self, choice: Choice, item: object, prefix: str, *, told: bool) -> None:
         message = item.get("message") if type(item) is dict else None
@@ -223,14 +261,32 @@ class Reader:
             raise _broken("a choice without a message")
         if self._logprobs:
             choices.take_logprobs(choice, message, item.get("logprobs"))
-        if reasoning := choices.reasoning_of(message):
+        if reasoning := surrogates.whole(choices.reasoning_of(message)):
             choice.think(reasoning)
-        if text := choices.text_of(message.get("content")).removeprefix(prefix):
+        if text := choices.word_of(message.get("content")).removeprefix(prefix):
             (choice.quote if told else choice.say)(text)
         if calls := message.get("tool_calls"):
             choices.take_calls(choice, calls)
         # Behind the text: an answer that ended as none should was generated all the same.
-        choice.finish(choices.finish_of(item.get("finish_reason")))
+        # Its framing says that it is complete, as `[DONE]` says it of a stream.
+        choice.finish(choices.finish_of(item.get("finish_reason")) or Finish.STOP)
+
+    def _mended(self, choice: Choice, reasoning: str, text: str, *, last: bool) -> tuple[str, str]:
+        """Both sides of a delta with the halves of surrogate pairs joined to those that came before.
+
+        A half waits for the next delta of its side, and is U+FFFD once that side is over (spec SSE-10).
+        last: whether both are
+        """
+        chain_half, half = self._halves.pop(choice.index, ("", ""))
+        reasoning, chain_half = surrogates.parted(chain_half + reasoning)
+        text, half = surrogates.parted(half + text)
+        if chain_half and (last or text or half):
+            reasoning, chain_half = reasoning + "\ufffd", ""
+        if half and last:
+            text, half = text + "\ufffd", ""
+        if chain_half or half:
+            self._halves[choice.index] = chain_half, half
+        return reasoning, text
 
     def _choice(self, item: object) -> Choice:
         if type(item) is not dict:
@@ -245,14 +301,6 @@ class Reader:
             if choice.finish_reason is None:
                 return False
         return True
-
-
-def _read(data: bytes) -> Any:
-    """An event's JSON; its data itself where that is none."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return data
 
 
 def _broken(what: str) -> faults.Refusal:

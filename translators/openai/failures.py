@@ -143,10 +143,21 @@ def of_response(status: int, raw: bytes, terms: Terms, retry_after: str | None =
     return faults.Refusal(refusal.fault.after(retry_after), refusal.cause)
 
 
+def is_failure(chunk: Mapping[str, Any]) -> bool:
+    """Whether an event, or the body of a success, is a failure: nested, or flat and without an answer."""
+    if chunk.get("error") is not None:
+        return True
+    flat = chunk.get("object") == "error" or ("code" in chunk and "message" in chunk)
+    return flat and chunk.get("choices") is None and chunk.get("usage") is None
+
+
 def of_event(chunk: Mapping[str, Any], terms: Terms) -> faults.Refusal:
     """What an error object in an open stream, or in the body of a success, means."""
-    error = chunk["error"]
-    parts = error if isinstance(error, dict) else {"message": error}
+    error = chunk.get("error")
+    if error is None:
+        parts: Mapping[str, Any] = chunk
+    else:
+        parts = error if isinstance(error, dict) else {"message": error}
     code = parts.get("code")
     status = code if type(code) is int and code in range(400, 600) else 500
     return _refusal(_failure(status, parts), terms)

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import orjson
 
+from translators.openai.choices import NOT_ENDED
+
 NOT_PLAIN: Final = "", ""
 CONTENT: Final = "content"
 # Where a delta has text; and where it stands in its bytes: of several places the last, as for whoever reads all of it.
@@ -39,7 +41,7 @@ def plain(chunk: Any) -> tuple[str, str]:
         if (
             type(text) is str
             and not delta.get("tool_calls")
-            and item.get("finish_reason") is None
+            and item.get("finish_reason") in NOT_ENDED
             and type(index) is int
             and index == 0
             and chunk.get("usage") is None

@@ -39,8 +39,8 @@ def test_a_regular_end_is_one_of_three(word: str, finish: dialogue.Finish) -> No
         ("abort", faults.UPSTREAM_BROKEN),
         ("error", faults.UPSTREAM_BROKEN),
         ("anything else", faults.UPSTREAM_BROKEN),
-        (None, faults.UPSTREAM_BROKEN),
         (["stop"], faults.UPSTREAM_BROKEN),
+        (0, faults.UPSTREAM_BROKEN),
     ],
 )
 def test_any_other_end_is_an_error_never_a_silent_stop(word: object, fault: faults.Fault) -> None:
@@ -48,6 +48,12 @@ def test_any_other_end_is_an_error_never_a_silent_stop(word: object, fault: faul
     with pytest.raises(faults.Refusal) as refused:
         choices.finish_of(word)
     assert refused.value.fault == fault
+
+
+@pytest.mark.parametrize("word", [None, "", "null"])
+def test_an_answer_that_has_not_ended_says_so_in_several_ways(word: object) -> None:
+    """OUT-3: SGLang of 2025, KoboldCpp."""
+    assert choices.finish_of(word) is None
 
 
 @pytest.mark.parametrize(
@@ -133,3 +139,36 @@ def test_calls_of_another_shape_end_the_answer(calls: object, choice: answer.Cho
     with pytest.raises(faults.Refusal) as refused:
         choices.take_calls(choice, calls)
     assert refused.value.fault == faults.UPSTREAM_BROKEN
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"location": "杭州"}, '{"location":"杭州"}'),
+        ({}, "{}"),
+        ({"a": "\ud83d"}, '{"a":"\ufffd"}'),
+        ([1], "[1]"),
+    ],
+)
+def test_parsed_arguments_are_written_out(arguments: object, text: str, choice: answer.Choice) -> None:
+    """OUT-5: llama.cpp of spring 2026."""
+    choices.take_calls(choice, [{"index": 0, "id": "a", "function": {"name": "f", "arguments": arguments}}])
+    assert [call.arguments for call in choice.tool_calls()] == [text]
+
+
+def test_arguments_too_deep_to_be_written_end_the_answer(choice: answer.Choice) -> None:
+    """ERR-3."""
+    deep: object = "\ud83d"
+    for _ in range(500):
+        deep = [deep]
+    with pytest.raises(faults.Refusal) as refused:
+        choices.take_calls(choice, [{"index": 0, "id": "a", "function": {"name": "f", "arguments": deep}}])
+    assert refused.value.fault == faults.UPSTREAM_BROKEN
+
+
+def test_half_a_character_in_a_token_or_a_name_is_replaced(choice: answer.Choice) -> None:
+    """SSE-10: these are never continued."""
+    choices.take_logprobs(choice, {"content": "\ud83d"}, {"content": [entry("\ud83d")]})
+    choices.take_calls(choice, [{"index": 0, "id": "\ude00", "function": {"name": "f\ud83d", "arguments": "{}"}}])
+    assert kept(choice) == ["\ufffd"]
+    assert [(call.id, call.name) for call in choice.tool_calls()] == [("\ufffd", "f\ufffd")]

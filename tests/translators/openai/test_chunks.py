@@ -9,6 +9,7 @@ from tests import corpus
 from tests.corpus import chunk, figures, usage_chunk
 from translators import choice as answer
 from translators import faults, usage
+from translators.dialogue import Finish
 from translators.openai import chunks, failures
 
 
@@ -79,14 +80,13 @@ def test_log_probabilities_are_read_only_where_they_were_asked_for(*, logprobs: 
 UNREADABLE = {
     "not JSON": b"{oops",
     "no object": b"[]",
-    "no choices, no usage": b"{}",
     "choices that are no list": b'{"choices":{}}',
     "a choice that is no object": b'{"choices":[1]}',
     "a choice that is no object, with usage": b'{"choices":[1],"usage":{"completion_tokens":1}}',
     "an index that is no number": b'{"choices":[{"index":"0"}]}',
     "an index below zero": b'{"choices":[{"index":-1}]}',
     "a delta that is no object": b'{"choices":[{"delta":"x"}]}',
-    "half a surrogate pair": rb'{"choices":[{"delta":{"content":"\ud83d"}}]}',
+    "half a surrogate pair, and no JSON": rb'{"choices":[{"delta":{"content":"\ud83d"}}]',
 }
 
 
@@ -101,7 +101,19 @@ def test_what_cannot_be_read_ends_the_stream(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b'{"choices":null,"usage":null}', b'{"usage":{}}', b'{"choices":[{}]}', b'{"error":null,"choices":[]}']
+    "raw",
+    [
+        b"",
+        b" ",
+        b"null",
+        b"{}",
+        b'{"type":"keepalive","sequence_number":3}',
+        b'{"choices":null}',
+        b'{"choices":null,"usage":null}',
+        b'{"usage":{}}',
+        b'{"choices":[{}]}',
+        b'{"error":null,"choices":[]}',
+    ],
 )
 def test_what_says_nothing_is_read_as_nothing(raw: bytes) -> None:
     """SSE-10."""
@@ -140,3 +152,22 @@ def test_a_completion_may_hold_calls_and_no_text() -> None:
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     read.feed_completion(completion(content=None, reasoning=None, tool_calls=[call], refusal=None))
     assert [call.name for call in choice.tool_calls()] == ["f"]
+
+
+@pytest.mark.parametrize("word", ["null", '""', '"null"', "..."])
+def test_a_complete_body_without_a_finish_reason_has_stopped(word: str) -> None:
+    """OUT-3: its framing says that it is complete."""
+    read, (choice,), _ = reader()
+    said = "" if word == "..." else f',"finish_reason":{word}'
+    read.feed_completion(b'{"choices":[{"message":{"content":"Hi \\ud83d"}%b}]}' % said.encode())
+    choice.close()
+    assert choice.finish_reason is Finish.STOP
+
+
+@pytest.mark.parametrize("raw", [b'{"object":"error","message":"x"}', b'{"code":50508,"message":"x","data":null}'])
+def test_a_flat_failure_in_a_success_is_no_silence(raw: bytes) -> None:
+    """ERR-3."""
+    for take in (lambda read: read.feed([raw]), lambda read: read.feed_completion(raw)):
+        with pytest.raises(faults.Refusal) as refused:
+            take(reader()[0])
+        assert refused.value.fault == faults.UPSTREAM_BROKEN
