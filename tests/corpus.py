@@ -691,8 +691,8 @@ SHAPES: Final[Mapping[str, Shape]] = {
         _whole(0, _PARIS) + _whole(1, _ROME) + _CALLED, **_ONE, rules=answer.Rules(parallel_calls=False)
     ),
     "D.4 vLLM, an error first": Shape(
-        event({"error": {"message": "bad regex", "type": "BadRequestError", "param": None, "code": 400}}) + DONE,
-        fault=faults.invalid("bad regex"),
+        event({"error": {"message": "bad top_p", "type": "BadRequestError", "param": None, "code": 400}}) + DONE,
+        fault=faults.invalid("bad top_p"),
     ),
     "D.4 vLLM, an error later": Shape(
         _PLAIN + event({"error": {"message": "EngineCore encountered an issue", "code": 500}}) + DONE,

@@ -61,5 +61,7 @@ def _look_up(models: Mapping[str, Model], name: str) -> Model | None:
 def _unknown(name: str) -> str:
     shown = name[:LONGEST_NAME].encode("unicode_escape").decode()
     if "-distill" in name.lower():
-        return f"no such model: {shown} (a distilled model has another vocabulary: its tokens cannot be counted here)"
-    return f"no such model: {shown}"
+        return (
+            f"there is no model {shown} (a distilled one has another vocabulary, whose tokens cannot be counted here)"
+        )
+    return f"there is no model {shown}"

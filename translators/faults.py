@@ -93,11 +93,16 @@ OVERLOADED = Fault(
 )
 UNAVAILABLE = Fault(503, "ModelUnavailable", "Model is unavailable, please try again later.", "upstream")
 ACCOUNT_OVERDUE = replace(UNAVAILABLE, blame="operator")
+UPSTREAM_PATH_UNKNOWN = replace(UNAVAILABLE, blame="operator")
 
 
 def invalid(text: str) -> Fault:
     """A refused parameter or message, in the algorithm layer's words (spec REQ-8)."""
     return Fault(400, "InvalidParameter", PARAMETER_PREFIX + text)
+
+
+# In the algorithm layer's words too, for it is the caller who can mend it; what upstream said is not for him to read.
+PARAMETER_REFUSED = invalid("The upstream refused a parameter of this call.")
 
 
 def wrong_method(method: str) -> Fault:

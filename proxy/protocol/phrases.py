@@ -140,6 +140,14 @@ TRIGGERS: Final[Mapping[str, Words]] = {
         "upstream 402 or overdue, on the operator's key; the journal cannot be written",
         "运营方的密钥在上游欠费（402）；用量日志无法写入",
     ),
+    "UPSTREAM_PATH_UNKNOWN": (
+        "upstream 404 that names no model: the base URL is wrong",
+        "上游 404 且未提及模型：基础 URL 有误",
+    ),
+    "PARAMETER_REFUSED": (
+        "upstream 400 or 422 in words that are not for the caller",
+        "上游 400 或 422，其措辞不宜转给调用方",
+    ),
     "invalid": ("a message or parameter breaks its rule; upstream 400 or 422", "消息或参数违反规则；上游 400 或 422"),
     "wrong_method": ("a known path, another method", "路径正确，方法不对"),
     "no_thinking": (

@@ -95,13 +95,13 @@ def test_a_row_goes_by_its_own_aliases_unless_another_row_is_named_so() -> None:
 @pytest.mark.parametrize(
     ("name", "cause"),
     [
-        ("qwen-flash", "no such model: qwen-flash"),
-        ("\n\u4f60" + "x" * 100, "no such model: \\n\\u4f60" + "x" * 62),
+        ("qwen-flash", "there is no model qwen-flash"),
+        ("\n\u4f60" + "x" * 100, "there is no model \\n\\u4f60" + "x" * 62),
         (
             "deepseek-r1-distill-qwen-7b",
             (
-                "no such model: deepseek-r1-distill-qwen-7b"
-                " (a distilled model has another vocabulary: its tokens cannot be counted here)"
+                "there is no model deepseek-r1-distill-qwen-7b"
+                " (a distilled one has another vocabulary, whose tokens cannot be counted here)"
             ),
         ),
     ],

@@ -7,13 +7,13 @@ upstream.md D; spec ERR-1…ERR-3.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import orjson
 
-from translators import faults
+from translators import faults, surrogates
 
 # Longer failure bodies are pages for people; their first part tells as much.
 BODY_LIMIT: Final = 64 * 1024
@@ -41,10 +41,12 @@ class Terms(NamedTuple):
 
     input_limit: the model's longest prompt in tokens, for the fault that names it
     own_key:     whether the upstream key is the operator's, so that the caller is not to blame for it
+    known:       keys and hosts of this call, none of which may leave in upstream's words
     """
 
     input_limit: int
     own_key: bool
+    known: tuple[str, ...] = ()
 
 
 Verdict = Callable[[Failure, Terms], faults.Fault]
@@ -56,12 +58,14 @@ class Row:
 
     fault:   or what makes it of the failure and the call's terms
     own_key: the fault where the key is ours, if the caller is then not to blame
+    cause:   what the operator is told in place of upstream's words
     """
 
     statuses: Collection[int]
     words: str | None
     fault: faults.Fault | Verdict
     own_key: faults.Fault | None = None
+    cause: str = ""
 
     def matches(self, failure: Failure) -> bool:
         """Whether this is the failure the row speaks of."""
@@ -76,10 +80,13 @@ def _too_long(failure: Failure, terms: Terms) -> faults.Fault:
     return faults.input_length(min(upstream_limit or terms.input_limit, terms.input_limit))
 
 
-def _parameter(failure: Failure, _terms: Terms) -> faults.Fault:
-    """Upstream's own sentence about a parameter, cleaned; the plain text where nothing readable is left."""
-    sentence = _clean(failure.text)
-    return faults.invalid(sentence) if sentence else faults.BODY_INVALID
+def _parameter(failure: Failure, terms: Terms) -> faults.Fault:
+    """Upstream's own sentence where it is about a parameter and in plain words; else that there was one."""
+    sentence = _freed(failure.text, terms.known)
+    words = sentence.split()
+    if UNREADABLE.search(sentence) or not (FIELD.search(sentence) and all(map(PLAIN.fullmatch, words))):
+        return faults.PARAMETER_REFUSED
+    return faults.invalid(" ".join(words)[:SENTENCE_LIMIT].strip(" ,;:"))
 
 
 CONTEXT: Final = (
@@ -108,7 +115,13 @@ ROWS: Final = (
     Row([401], None, faults.BAD_KEY, faults.UPSTREAM_KEY_REFUSED),
     Row([402], None, faults.ARREARAGE, faults.ACCOUNT_OVERDUE),
     Row([403], None, faults.ACCESS_DENIED),
-    Row([404], None, faults.MODEL_NOT_FOUND),
+    Row([404], r"(?<!/)model", faults.MODEL_NOT_FOUND),
+    Row(
+        [404],
+        None,
+        faults.UPSTREAM_PATH_UNKNOWN,
+        cause="upstream answered 404 and named no model (is the base URL right? /chat/completions is added to it)",
+    ),
     Row([408, 504], None, faults.TIMED_OUT),
     Row([413], None, faults.BODY_TOO_LARGE),
     Row([429], r"token|quota|\btpm\b|\bbalance\b", faults.QUOTA_EXCEEDED),
@@ -122,14 +135,52 @@ ROWS: Final = (
 SECRETS: Final = (
     (r"\bhttps?://\S+|\S+@\S+|\blocalhost(?::\d+)?", ""),
     (r"\b(?:[\w-]+\.)+(?:com|cn|net|org|io|ai|local|internal|svc)\b\S*", ""),
-    (r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b", ""),
+    (r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b|(?<![\w:])[\da-f]{0,4}(?::[\da-f]{0,4}){2,}:?\w*", ""),
+    (r"\b[a-z]:\\\S*", ""),
     (r"\b(?:sk|ak|key)-[\w*-]{8,}|[\w-]*\*{2,}[\w-]*|\b[\w-]{32,}\b", ""),
+    (r"\bbearer\s+\S+|\b(?=\w*\d)(?=\w*[a-z])\w{16,}\b|\b(?:org|proj)-\w+", ""),
     (r"(?:/[\w.-]+){2,}", ""),
     (r"\(?\b(?:request|trace)[ _-]?id:?\s*[\w-]*\)?", ""),
     (r"\b(?:deepseek|siliconflow|volc\w*|vllm|sglang|llama\.cpp)\b(?!-)", "the model service"),
 )
 # A page or a stack trace: nothing in it is for the caller.
 UNREADABLE: Final = re.compile(r"<[a-z!/]|traceback", re.IGNORECASE)
+PAGE: Final = re.compile(r"<[a-z!/]", re.IGNORECASE)
+
+# What a caller may read of a refused parameter: a sentence that names a field of the body, in plain words: with
+# no capitals and digits mixed as in keys, and no dots, colons and slashes inside as in hosts, addresses and paths.
+_FIELDS: Final = (
+    "max_tokens|max_completion_tokens|temperature|top_p|top_k|n|seed|stop|logprobs|top_logprobs|presence_penalty"
+    "|frequency_penalty|repetition_penalty|repeat_penalty|response_format|json_schema|json_object|schema|tools?"
+    "|tool_choice|tool_calls|tool_call_id|parallel_tool_calls|functions?|parameters|arguments|messages|role|content"
+    "|reasoning_content|reasoning_effort|thinking|thinking_budget|thinking_token_budget|enable_thinking|stream"
+    "|stream_options|prefix"
+)
+FIELD: Final = re.compile(rf"\b(?:{_FIELDS})\b")
+_NUMBER: Final = r"[-+]?\d{1,10}(?:\.\d{1,6})?"
+PLAIN: Final = re.compile(
+    r"""["'`(\[{<]*"""
+    rf"(?:[A-Z]?[a-z]{{1,16}}(?:['-][a-z]{{1,16}})*|[A-Z]{{1,8}}|{_NUMBER}"
+    rf"|(?:{_FIELDS})(?:\[\d{{1,4}}\])?(?:\.(?:{_FIELDS})(?:\[\d{{1,4}}\])?){{0,4}}(?:=(?:{_NUMBER}|[a-z]{{1,16}}))?"
+    r"|[a-z]{1,16}(?:_[a-z]{1,16}){1,4})?"
+    r"""["'`)\]}>,.:;!?=]*"""
+)
+
+# The class of a failure inside a success, by the words of its type and code, letters alone: the first that is met.
+# DeepSeek says `invalid_request_error` for a code whatever the type is.
+CLASSES: Final = (
+    ("ratelimit|toomanyrequests|insufficientquota", 429),
+    ("unavailable|overloaded|busy", 503),
+    ("authentication", 401),
+    ("timeout|timedout", 504),
+    ("invalidrequest|badrequest", 400),
+)
+LONGEST_WAIT_S: Final = 86_400
+HTTP_DATE: Final = re.compile(
+    r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d (?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4}"
+    r" \d\d:\d\d:\d\d GMT",
+    re.ASCII,
+)
 
 
 def of_response(status: int, raw: bytes, terms: Terms, retry_after: str | None = None) -> faults.Refusal:
@@ -138,9 +189,17 @@ def of_response(status: int, raw: bytes, terms: Terms, retry_after: str | None =
     raw: the first `BODY_LIMIT` bytes of its body: JSON of any known shape, plain text, HTML
     """
     refusal = _refusal(_read(status, raw), terms)
-    if retry_after is None or refusal.fault.status not in RETRIED:
+    if refusal.fault.status not in RETRIED:
         return refusal
-    return faults.Refusal(refusal.fault.after(retry_after), refusal.cause)
+    return faults.Refusal(refusal.fault.after(_wait(retry_after)), refusal.cause)
+
+
+def _wait(said: str | None) -> str | None:
+    """A `Retry-After` that means what it says: seconds up to a day, or a date; nothing for anything else."""
+    said = (said or "").strip()
+    if re.fullmatch(r"\d{1,5}", said, re.ASCII) and int(said) <= LONGEST_WAIT_S:
+        return said
+    return said if HTTP_DATE.fullmatch(said) else None
 
 
 def is_failure(chunk: Mapping[str, Any]) -> bool:
@@ -158,9 +217,18 @@ def of_event(chunk: Mapping[str, Any], terms: Terms) -> faults.Refusal:
         parts: Mapping[str, Any] = chunk
     else:
         parts = error if isinstance(error, dict) else {"message": error}
+    return _refusal(_failure(_status_of(parts), parts), terms)
+
+
+def _status_of(parts: Mapping[str, Any]) -> int:
+    """The HTTP status that a failure inside a success would have had; 500 where nothing tells."""
     code = parts.get("code")
-    status = code if type(code) is int and code in range(400, 600) else 500
-    return _refusal(_failure(status, parts), terms)
+    if isinstance(code, str) and re.fullmatch(r"\d{3}", code.strip(), re.ASCII):
+        code = int(code)
+    if type(code) is int and code in range(400, 600):
+        return code
+    words = re.sub(r"[^a-z]", "", f"{parts.get('type', '')} {code}"[:BODY_LIMIT].lower())
+    return next((status for pattern, status in CLASSES if re.search(pattern, words)), 500)
 
 
 def _refusal(failure: Failure, terms: Terms) -> faults.Refusal:
@@ -168,17 +236,17 @@ def _refusal(failure: Failure, terms: Terms) -> faults.Refusal:
     fault = row.own_key if terms.own_key and row.own_key else row.fault
     return faults.Refusal(
         fault if isinstance(fault, faults.Fault) else fault(failure, terms),
-        f"upstream failed with {failure.status}: {_clean(failure.text)}",
+        row.cause or f"upstream failed with {failure.status}: {_clean(_freed(failure.text, terms.known))}",
     )
 
 
 def _read(status: int, raw: bytes) -> Failure:
     """The four JSON shapes (nested, flat, `detail`, `code/message/data`), plain text and pages."""
     try:
-        document = orjson.loads(raw)
+        document = surrogates.loads(raw)
     except orjson.JSONDecodeError:
         text = raw.decode("utf-8", "replace")
-        return Failure(status, text.lower()[:BODY_LIMIT], text)
+        return Failure(status, "" if PAGE.search(text) else text.lower()[:BODY_LIMIT], text)
     if not isinstance(document, dict):
         return Failure(status, str(document).lower()[:BODY_LIMIT], "")
     error = document.get("error")
@@ -191,9 +259,17 @@ def _read(status: int, raw: bytes) -> Failure:
 
 def _failure(status: int, parts: Mapping[str, Any]) -> Failure:
     text = parts.get("message") or parts.get("detail") or ""
-    text = text if isinstance(text, str) else ""
+    text = surrogates.whole(text) if isinstance(text, str) else ""
     words = " ".join(str(parts.get(name, "")) for name in ("type", "code")) + " " + text
     return Failure(status, words.lower()[:BODY_LIMIT], text)
+
+
+def _freed(text: str, known: Sequence[str]) -> str:
+    """The text without the very strings that must not leave, whatever they look like; as much as is read of it."""
+    text = text[: SENTENCE_LIMIT * 4]
+    for secret in sorted(filter(None, known), key=len, reverse=True):
+        text = re.sub(re.escape(secret), "", text, flags=re.IGNORECASE)
+    return text
 
 
 def _clean(text: str) -> str:

@@ -76,7 +76,7 @@ SAID: dict[str, tuple[int, bytes, faults.Fault]] = {
     "D.1 DeepSeek, no key, plain text": (401, b"Authentication Fails (governor)", faults.BAD_KEY),
     "D.1 DeepSeek, balance": (402, nested("Insufficient Balance", "unknown_error"), faults.ARREARAGE),
     "D.1 DeepSeek, a payment without words": (402, b"", faults.ARREARAGE),
-    "D.1 DeepSeek, path": (404, b"", faults.MODEL_NOT_FOUND),
+    "D.1 DeepSeek, path": (404, b"", faults.UPSTREAM_PATH_UNKNOWN),
     "D.1 DeepSeek, rate": (429, nested("Rate limit reached for requests"), faults.RATE_LIMITED),
     "D.1 DeepSeek, concurrency by balance": (429, nested(CONCURRENCY), faults.QUOTA_EXCEEDED),
     "D.1 DeepSeek, 500": (500, nested("Internal error"), faults.UPSTREAM_BROKEN),
@@ -92,9 +92,12 @@ SAID: dict[str, tuple[int, bytes, faults.Fault]] = {
         nested("max_tokens=2000 cannot be greater than max_model_len=1024.", "BadRequestError", 400),
         TOO_LONG,
     ),
-    "D.2 vLLM, path": (404, b'{"detail":"Not Found"}', faults.MODEL_NOT_FOUND),
+    "D.2 vLLM, path": (404, b'{"detail":"Not Found"}', faults.UPSTREAM_PATH_UNKNOWN),
+    "D.2 a path that says models": (404, b"Cannot POST /v1/models/chat/completions", faults.UPSTREAM_PATH_UNKNOWN),
+    "D.2 a page about models": (404, b"<html>our model cars: not found</html>", faults.UPSTREAM_PATH_UNKNOWN),
+    "D.2 Ark, model": (404, nested("…", "NotFound", "InvalidEndpointOrModel.NotFound"), faults.MODEL_NOT_FOUND),
     "D.2 vLLM, method": (405, b'{"detail":"Method Not Allowed"}', faults.UPSTREAM_BROKEN),
-    "D.2 FastAPI, a list of details": (422, b'{"detail":[{"loc":["body"]}]}', faults.BODY_INVALID),
+    "D.2 FastAPI, a list of details": (422, b'{"detail":[{"loc":["body"]}]}', faults.PARAMETER_REFUSED),
     "D.2 SGLang, context": (
         400,
         flat("The input (9 tokens) is longer than the model's context length (8 tokens).", "BadRequestError", 400),
@@ -122,7 +125,7 @@ SAID: dict[str, tuple[int, bytes, faults.Fault]] = {
     "D.2 SiliconFlow, a model": (
         400,
         siliconflow(20012, "Model does not exist. Please check it carefully."),
-        faults.invalid("Model does not exist. Please check it carefully."),
+        faults.PARAMETER_REFUSED,
     ),
     "D.2 SiliconFlow, balance": (
         403,
@@ -149,8 +152,8 @@ SAID: dict[str, tuple[int, bytes, faults.Fault]] = {
     "D.3 overloaded": (529, b"", faults.OVERLOADED),
     "D.3 a load balancer's page": (502, b"<html><body>502 Bad Gateway</body></html>", faults.UPSTREAM_BROKEN),
     "D.3 a load balancer's page, refusing": (403, b"<html>the load balancer says no</html>", faults.ACCESS_DENIED),
-    "D.3 a page for a bad request": (400, b"<html>Bad Request</html>", faults.BODY_INVALID),
-    "D.3 JSON that is no object": (400, b'["no"]', faults.BODY_INVALID),
+    "D.3 a page for a bad request": (400, b"<html>Bad Request</html>", faults.PARAMETER_REFUSED),
+    "D.3 JSON that is no object": (400, b'["no"]', faults.PARAMETER_REFUSED),
     "D.3 a redirect": (302, b"", faults.UPSTREAM_BROKEN),
     "D.4 an engine that died": (500, nested("EngineCore encountered an issue."), faults.INFERENCE),
     "D.4 a device out of memory": (500, nested("CUDA error: out of memory"), faults.INFERENCE),
@@ -195,8 +198,36 @@ def test_retry_after_is_passed_on_where_it_helps(status: int, passed: str | None
     assert failures.of_response(status, b"", PASSED_ON).fault.retry_after is None
 
 
+DATE = "Sat, 28 Nov 2026 13:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("said", "passed"),
+    [
+        *((good, good.strip()) for good in ("0", "86400", " 30 ", DATE)),
+        *((bad, None) for bad in ("86401", "-5", "1e9", "abc", "1.5", "", "٣", "9" * 40, DATE + "x", "Sat, 28 Nov")),
+    ],
+)
+def test_a_retry_after_means_what_it_says_or_is_not_passed_on(said: str, passed: str | None) -> None:
+    """ERR-3: seconds up to a day, or a date."""
+    assert failures.of_response(429, b"", PASSED_ON, said).fault.retry_after == passed
+
+
 EVENTS: dict[str, tuple[object, faults.Fault]] = {
-    "vLLM, a status": ({"message": "bad regex", "code": 400}, faults.invalid("bad regex")),
+    "vLLM, a status": ({"message": "bad top_p", "code": 400}, faults.invalid("bad top_p")),
+    "a number as text": ({"message": "no", "code": "429"}, faults.RATE_LIMITED),
+    "words for a rate": ({"code": "rate_limit_exceeded"}, faults.RATE_LIMITED),
+    "words for a rate, as a type": ({"type": "rate_limit_error"}, faults.RATE_LIMITED),
+    "words for a quota": ({"type": "insufficient_quota"}, faults.QUOTA_EXCEEDED),
+    "DeepSeek, busy": (
+        {"message": BUSY, "type": "service_unavailable_error", "code": "service_unavailable_error"},
+        faults.OVERLOADED,
+    ),
+    "words for a load": ({"type": "ServerOverloaded"}, faults.OVERLOADED),
+    "words for a key": ({"type": "authentication_error", "code": "invalid_request_error"}, faults.BAD_KEY),
+    "words for a bad call": ({"type": "invalid_request_error"}, faults.PARAMETER_REFUSED),
+    "words for a wait": ({"type": "timeout_error"}, faults.TIMED_OUT),
+    "a code of another service, and a word": ({"code": 20012, "type": "BadRequestError"}, faults.PARAMETER_REFUSED),
     "vLLM, the engine": ({"message": "EngineCore encountered an issue", "code": 500}, faults.INFERENCE),
     "a code that is no status": ({"message": "no", "code": 20012}, faults.UPSTREAM_BROKEN),
     "a code in words": ({"message": "no", "code": "server_error"}, faults.UPSTREAM_BROKEN),
@@ -212,6 +243,8 @@ def test_an_error_inside_a_success_is_read_like_one_outside(name: str) -> None:
     """D.4: HTTP 200, then the error."""
     error, fault = EVENTS[name]
     assert failures.of_event({"error": error}, PASSED_ON).fault == fault
+    if isinstance(error, dict):
+        assert failures.of_event(error, PASSED_ON).fault == fault
 
 
 CLEANED = {
@@ -231,6 +264,11 @@ CLEANED = {
     "a comparison is no page": ("n must be < 4", "n must be < 4"),
     "a page": ("<html>no</html>", ""),
     "a stack trace": ("Traceback (most recent call last): x", ""),
+    "an address of the newer kind": ("to fe80::1:8000 refused", "to refused"),
+    "a bearer": ("with Bearer abc123def at all", "with at all"),
+    "a key by its mixture": ("AKIAIOSFODNN7EXAMPLE is bad", "is bad"),
+    "an organization": ("of org-AbC here", "of here"),
+    "a path of Windows": (r"at C:\Users\a now", "at now"),
 }
 
 
@@ -240,5 +278,63 @@ def test_no_key_host_path_or_id_leaves(name: str) -> None:
     said, left = CLEANED[name]
     left = "the model service and the model service say no to deepseek-v3" if left is None else left
     refusal = failures.of_response(400, nested(said), PASSED_ON)
-    assert refusal.fault == (faults.invalid(left) if left else faults.BODY_INVALID)
     assert refusal.cause == f"upstream failed with 400: {left}"
+    assert refusal.fault in (faults.PARAMETER_REFUSED, faults.invalid(left))
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Invalid max_tokens value, the valid range of max_tokens is [1, 393216]",
+        "Invalid n value (currently only n = 1 is supported)",
+        "Failed to deserialize the JSON body into the target type: messages[0]: missing field `content`",
+        "messages[12].tool_calls[0].function.arguments: expected a string",
+        "n must be < 4",
+        "top_p=1.5 is not in (0.0, 1.0]",
+        "'tools' is too long; the seed isn't a number",
+        "Thinking mode does not support this tool_choice",
+    ],
+)
+def test_a_sentence_about_a_field_in_plain_words_is_for_the_caller(sentence: str) -> None:
+    """ERR-3: field, range, type."""
+    assert failures.of_response(400, nested(sentence), PASSED_ON).fault == faults.invalid(sentence)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "bad regex",
+        "cannot reach fe80::1:8000 with Bearer abc123def and AKIAIOSFODNN7EXAMPLE for n",
+        r"temperature: no such file C:\Users\a",
+        "organization org-AbC123 has no right to tools",
+        "Received Model Group=deepseek",
+        'max_tokens: File "", line 5, in f2',
+        "stop: connection to llm.internal refused",
+        "the tools of /srv/app are bad",
+        "seed: key sk-0123456789abcdef",
+        "<b>n</b>",
+        "messages: Traceback (most recent call last)",
+        "n \ud83d",
+    ],
+)
+def test_any_other_sentence_is_not(sentence: str) -> None:
+    """ERR-2, ERR-3: the list of what may pass is the short one."""
+    raw = (
+        b'{"error":{"message":"%b"}}'
+        % sentence.replace("\\", "\\\\").replace('"', r"\"").replace("\ud83d", r"\ud83d").encode()
+    )
+    assert failures.of_response(400, raw, PASSED_ON).fault == faults.PARAMETER_REFUSED
+
+
+def test_what_is_known_to_be_a_secret_leaves_whatever_it_looks_like() -> None:
+    """ERR-3: plain words as keys and hosts are still keys and hosts."""
+    terms = PASSED_ON._replace(known=("secret", "", "Gateway"))
+    refusal = failures.of_response(400, nested("the seed of SECRET at gateway is bad"), terms)
+    assert refusal.fault == faults.invalid("the seed of at is bad")
+    assert refusal.cause == "upstream failed with 400: the seed of at is bad"
+
+
+def test_a_path_that_is_wrong_is_told_to_the_operator_in_our_words() -> None:
+    """ERR table: what upstream says of it helps nobody."""
+    refusal = failures.of_response(404, b'{"detail":"Not Found"}', PASSED_ON)
+    assert refusal.cause.startswith("upstream answered 404 and named no model (is the base URL right?")
