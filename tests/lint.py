@@ -133,12 +133,13 @@ class _Linter:
         if not isinstance(message, dict) or message.get("role") != "assistant":
             yield "OUT-1 no message of the assistant"
             return
+        before = seen.output_tokens
         yield from _usage(usage, seen, last=seen.finished)
-        yield from self._message(message, seen)
+        yield from self._message(message, seen, grown=seen.output_tokens > before)
         if finish == "tool_calls" and not (seen.calls or message.get("tool_calls")):
             yield "OUT-2 finish_reason tool_calls without calls"
 
-    def _message(self, message: Json, seen: Seen) -> Iterator[str]:
+    def _message(self, message: Json, seen: Seen, *, grown: bool) -> Iterator[str]:
         content, reasoning = message.get("content"), message.get("reasoning_content", "")
         if not isinstance(content, str) or not isinstance(reasoning, str):
             yield "OUT-1 content or reasoning_content is no string"
@@ -152,7 +153,8 @@ class _Linter:
         elif self._incremental:
             if reasoning and (seen.content or content):
                 yield "SSE-6 reasoning after or beside content"
-            if not (content or reasoning or message.get("tool_calls") or seen.finished):
+            # While a call is held its usage alone may go on (spec SSE-7).
+            if not (content or reasoning or message.get("tool_calls") or seen.finished or grown):
                 yield "SSE-10 a packet that says nothing"
             seen.content += content
             seen.reasoning += reasoning

@@ -129,7 +129,10 @@ PLANTED = {
         + packet(4, finish="tool_calls"),
         True,
     ),
-    "SSE-10 a packet that says nothing": (packet(1, content="") + END, True),
+    "SSE-10 a packet that says nothing": (
+        packet(1, usage={"input_tokens": 5, "output_tokens": 2, "total_tokens": 7}) + packet(2, content="") + END,
+        True,
+    ),
     "SSE-11 a heartbeat that ends an event": (packet(1) + b":heartbeat\n\n" + END, True),
     "HTTP-6 request_id is no UUID": (packet(1, request_id=None) + END, True),
     "HTTP-6 request_id changes": (packet(1, request_id=REQUEST_ID.replace("5", "6")) + END, True),

@@ -167,7 +167,7 @@ def test_text_that_looks_like_a_mark_is_text(text: str) -> None:
 
 @pytest.mark.parametrize("incremental", [True, False])
 def test_log_probabilities_stand_beside_the_text_they_are_of(*, incremental: bool) -> None:
-    """OUT-6: in every packet, also where there are none; a chain has none."""
+    """OUT-6: in every packet, also where there are none; a chain has none. All of them in the last snapshot alone."""
     entries = [{"token": token, "bytes": list(token.encode()), "logprob": -1.0, "top_logprobs": []} for token in "ab"]
     wire = chunk({"reasoning": "We"}, logprobs={"content": [entries[0]]})
     wire += b"".join(chunk({"content": one["token"]}, logprobs={"content": [one]}) for one in entries)
@@ -176,7 +176,20 @@ def test_log_probabilities_stand_beside_the_text_they_are_of(*, incremental: boo
     assert lint.check(out, incremental=incremental) == []
     shown = [corpus.choice_of(packet)["logprobs"]["content"] for packet in corpus.packets(out)]
     first, second = entries
-    assert shown == ([[], [first], [second], []] if incremental else [[], [first], entries, entries])
+    assert shown == ([[], [first], [second], []] if incremental else [[], [first], [second], entries])
+
+
+def test_snapshots_with_log_probabilities_are_linear_in_them() -> None:
+    """SSE-5, OUT-6: repeated in each packet, they would be ten times the text."""
+    tops = [{"token": "x" * 8, "logprob": -1.0}] * 5
+    wire = b"".join(
+        chunk({"content": "a"}, logprobs={"content": [{"token": "a", "logprob": -1.0, "top_logprobs": tops}]})
+        for _ in range(400)
+    )
+    through = corpus.open_pipe(corpus.ask(logprobs=True, incremental=False))
+    out = corpus.drive(through, wire + chunk({}, "stop") + corpus.DONE)
+    assert len(out) < 400 * 4_000
+    assert len(corpus.choice_of(corpus.packets(out)[-1])["logprobs"]["content"]) == 400
 
 
 def test_nothing_to_take_is_no_bytes() -> None:
