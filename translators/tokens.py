@@ -136,11 +136,14 @@ class Counter:
 
         Counts nothing. Where even the first character does not fit it is 0 (spec OUT-8, OUT-9).
         """
-        most = self.total + _LONGEST_CHARACTER_BYTES * len(delta) + _LONGEST_TOKEN_BYTES
-        if most <= limit:
+        if len(delta) <= self._room(limit):
             return len(delta)
         fitting, here = 0, self.fork()
-        for start in range(0, len(delta), _STRIDE_CHARS):
+        # What cannot be too much whatever it is needs no second look: a fork costs as much as an open piece is long.
+        while fitting < len(delta) and (sure := here._room(limit)) >= _STRIDE_CHARS:  # noqa: SLF001
+            here.add(delta[fitting : fitting + sure])
+            fitting = min(fitting + sure, len(delta))
+        for start in range(fitting, len(delta), _STRIDE_CHARS):
             if here.total > limit + _LONGEST_TOKEN_BYTES:
                 break
             stride = delta[start : start + _STRIDE_CHARS]
@@ -153,6 +156,10 @@ class Counter:
                         fitting = length
             here = there
         return fitting
+
+    def _room(self, limit: int) -> int:
+        """How many characters can be added whatever they are, and the total stays within `limit` tokens."""
+        return (limit - self.total - _LONGEST_TOKEN_BYTES) // _LONGEST_CHARACTER_BYTES
 
     def fork(self) -> Counter:
         """Another counter of the same text, to go its own way."""

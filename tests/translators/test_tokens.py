@@ -325,3 +325,12 @@ def test_totals_on_the_way_end_with_the_count_and_fall_little(text: str, vocabul
 def test_a_total_comes_every_few_milliseconds(vocabulary: tokens.Vocabulary) -> None:
     """USE-8: a caller that shares its thread takes a breath between them."""
     assert len([*tokens.totals("a b " * 100_000, vocabulary)]) > 40
+
+
+@pytest.mark.timeout(60)
+def test_what_fits_of_one_delta_without_borders_costs_time_linear_in_it(vocabulary: tokens.Vocabulary) -> None:
+    """OUT-8: a fork for every few characters copied all tokens of the piece, three minutes for 4 MB."""
+    counter = tokens.Counter(vocabulary)
+    length = counter.fits("a" * 2_000_000, 200_000)
+    assert counter.add("a" * length) <= 200_000
+    assert counter.add("a" * 128) > 200_000 - 128
