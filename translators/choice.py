@@ -94,7 +94,7 @@ class Writer(Protocol):
         """A piece of the tool call at `position`; `arguments` holds the piece, id and name count only in the first."""
 
     def progress(self, choice: Choice) -> None:
-        """Nothing new but the usage: what the model writes is held until it is whole (spec SSE-7)."""
+        """Nothing new but the usage, where it has grown: what the model writes is held until whole (spec SSE-7)."""
 
     def finish(self, choice: Choice) -> None:
         """The end of a choice, with its tail, its calls and its last usage."""

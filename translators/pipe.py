@@ -151,7 +151,7 @@ class Pipe:
         """
         if self.state is not State.ENDED:
             for choice in self.answer.choices:
-                if choice.holds_calls and choice.meter.output > self._frames.made(choice.index):
+                if choice.holds_calls:
                     self._writer.progress(choice)
         return self._frames_out()
 

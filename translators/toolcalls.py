@@ -17,9 +17,8 @@ from translators import faults, surrogates
 from translators.deepseek.call_counter import CallCounter, constant
 from translators.deepseek.markup import Markup
 from translators.deepseek.templates import LAYOUTS
-from translators.dialogue import Json, ToolCall
+from translators.dialogue import ToolCall
 from translators.tokens import Vocabulary
-
 
 # More calls than these in one answer are a server gone wrong; callers' own turns have the same bound.
 MOST_CALLS: Final = 1_024

@@ -130,8 +130,9 @@ def test_while_a_call_is_held_its_usage_goes_on(fields: dict[str, bool]) -> None
         assert message["content"] == ("" if fields["incremental"] else "Let me see")
         assert through.progress() == b""
         through.hand_over()
-        assert through.delivered is not None
-        assert through.delivered.output == seen[-1]
+        delivered = through.account().delivered
+        assert delivered is not None
+        assert delivered.output == seen[-1]
     assert seen == sorted(set(seen))
     through.feed(fragment(0, "}") + chunk({}, "tool_calls") + corpus.DONE)
     assert through.progress() == b""

@@ -178,9 +178,9 @@ class Frames:
         """The frame that ends a stream that failed (spec SSE-3); it has a number, but it is no packet."""
         return ERROR_FRAME % (self.number + 1, fault.status, error(fault, self.shape.request_id))
 
-    def made(self, index: int) -> int:
-        """Tokens of a choice that its newest packet said were generated."""
-        return self.said.get(index, (0, 0, 0))[1]
+    def is_behind(self, choice: answer.Choice) -> bool:
+        """Whether more was generated of a choice than its newest packet said."""
+        return choice.meter.output > self._said.get(choice.index, (0, 0, 0))[1]
 
     def take(self) -> bytes:
         """Every frame since the last take: whole frames, one write."""
@@ -275,7 +275,8 @@ class Incremental:
         self._frames.packet(choice, self._frames.shape.message("", "", [fragment]))
 
     def progress(self, choice: answer.Choice) -> None:
-        self._frames.packet(choice, self._frames.shape.message("", ""))
+        if self._frames.is_behind(choice):
+            self._frames.packet(choice, self._frames.shape.message("", ""))
 
     def finish(self, choice: answer.Choice) -> None:
         message = self._frames.shape.message(choice.tail, "")
@@ -317,7 +318,8 @@ class Cumulative:
         """Held: `finish` shows the calls."""
 
     def progress(self, choice: answer.Choice) -> None:
-        self._text(choice, choice.meter.said)
+        if self._frames.is_behind(choice):
+            self._text(choice, choice.meter.said)
 
     def finish(self, choice: answer.Choice) -> None:
         _grow(self._content, choice.index, choice.tail)
