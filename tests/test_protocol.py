@@ -41,13 +41,13 @@ FENCE = re.compile(r"^```\w+\n.*?^```$", re.DOTALL | re.MULTILINE)
 # The rules that are the protocol, by the last number of each room.
 LAST = {
     "HTTP": 11,
-    "REQ": 8,
-    "PAR": 19,
-    "OUT": 9,
+    "REQ": 10,
+    "PAR": 20,
+    "OUT": 10,
     "SSE": 11,
     "USE": 7,
     "ERR": 6,
-    "MOD": 5,
+    "MOD": 6,
     "MET": 6,
     "LIM": 1,
     "KEY": 1,

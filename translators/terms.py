@@ -40,8 +40,19 @@ class Terms(NamedTuple):
     calls_opened: bool = False
 
 
-def agreed(order: Order, *, request_id: str, own_key: bool, at_s: float = 0.0, event_limit: int = 16 << 20) -> Terms:
-    """The terms of an answer to `order`: what upstream does not do, we do."""
+def agreed(
+    order: Order,
+    *,
+    request_id: str,
+    own_key: bool,
+    known: tuple[str, ...] = (),
+    at_s: float = 0.0,
+    event_limit: int = 16 << 20,
+) -> Terms:
+    """The terms of an answer to `order`: what upstream does not do, we do.
+
+    known: keys and hosts of the call, none of which may come back in upstream's words (spec ERR-3)
+    """
     call, decided = order.call, order.plan
     dialect, last = decided.dialect, call.messages[-1]
     template = prompt.template_of(call.model, dialect.name)
@@ -58,7 +69,7 @@ def agreed(order: Order, *, request_id: str, own_key: bool, at_s: float = 0.0, e
         chain_end=int(dialect.counts_close),
         answer_end=int(dialect.counts_end),
         legs=decided.legs,
-        failures=failures.Terms(call.model.input_tokens, own_key),
+        failures=failures.Terms(call.model.input_tokens, own_key, known),
         request_id=request_id,
         at_s=at_s,
         event_limit=event_limit,

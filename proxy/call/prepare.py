@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from time import monotonic
 from typing import Final
+from urllib.parse import urlsplit
 
 import orjson
 import structlog
@@ -139,6 +140,7 @@ async def _prepared(
         order,
         request_id=exchange.request_id,
         own_key=caller.own_key,
+        known=_unsaid(gateway, caller),
         at_s=exchange.at_s,
         event_limit=int(gateway.settings.max_event_bytes),
     )
@@ -158,6 +160,13 @@ async def _prepared(
 
     first = post(order.body(count.tokens))
     return Forwarding(gateway, request, exchange, pipe, terms, first, resumed, count, kind, call.stream, timeouts)
+
+
+def _unsaid(gateway: Gateway, caller: Admission) -> tuple[str, ...]:
+    """The key and the hosts of a call's own way, which may not come back in upstream's words (spec ERR-3)."""
+    places = map(urlsplit, gateway.settings.upstream)
+    hosts = (host for place in places for host in (place.netloc, place.hostname))
+    return tuple(filter(None, (caller.upstream_key, *hosts)))
 
 
 async def _let_in(gateway: Gateway, exchange: Exchange, call: Call) -> None:

@@ -50,7 +50,9 @@ async def pump(
         if pipe.awaits_usage(leg):
             if frames := await _last_words(response, pipe, leg, usage_s):
                 await write(sink, frames, timeouts)
-            return
+            # What came may be more of the answer, which takes its end back (spec OUT-3).
+            timeouts.enter(Timeout.TOKEN)
+            continue
         await response.pour(take)
         if full:
             full = False
