@@ -375,6 +375,26 @@ SHAPES: Final[Mapping[str, Shape]] = {
         rb'data: {"choices":[{"delta":{"content":"Hi \uD83D"}}]}' + b"\n\n" + chunk({"content": "!"}) + _STOP + DONE,
         content="Hi \ufffd!",
     ),
+    "SSE-10 half a pair between deltas that are alike": Shape(
+        chunk({"content": "a"})
+        + chunk({"content": "b"})
+        + rb'data: {"choices":[{"delta":{"content":"\ud83d"}}]}'
+        + b"\n\n"
+        + chunk({"content": "c"})
+        + _STOP
+        + DONE,
+        content="ab\ufffdc",
+    ),
+    "SSE-10 half a pair between deltas of the chain that are alike": Shape(
+        chunk({"reasoning": "a"})
+        + chunk({"reasoning": "b"})
+        + rb'data: {"choices":[{"delta":{"reasoning":"\ud83d"}}]}'
+        + b"\n\n"
+        + chunk({"reasoning": "c"})
+        + _STOP
+        + DONE,
+        reasoning="ab\ufffdc",
+    ),
     "SSE-10 half a pair of the chain, then the answer": Shape(
         rb'data: {"choices":[{"delta":{"reasoning":"Hm \ud83d"}}]}' + b"\n\n" + chunk({"content": "Hi"}) + _STOP + DONE,
         reasoning="Hm \ufffd",

@@ -261,6 +261,14 @@ def test_a_chain_that_comes_on_its_own_leaves_the_content_alone(make: Make, hear
     assert heard.events == [("reasoning", "We"), ("content", "<think>The")]
 
 
+def test_text_held_for_a_tag_is_cut_at_the_limit_like_any_other(make: Make) -> None:
+    """OUT-8, OUT-10."""
+    choice = make(think_tags=True, answer_limit=1)
+    choice.say("<thi")
+    end(choice, Finish.STOP)
+    assert (choice.tail, choice.finish_reason, choice.cut) == ("<th", Finish.LENGTH, True)
+
+
 def test_the_rest_of_a_chain_over_its_budget_asks_for_no_other_call(make: Make, heard: Heard) -> None:
     """OUT-9, OUT-10: what was held for a tag ends with the answer."""
     choice = make(think_tags=True, chain_limit=1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from tests import corpus
 from translators import dialogue
 from translators.openai import dialects, request
@@ -36,3 +38,35 @@ def test_whether_the_prompt_opens_calls_is_agreed() -> None:
         )
         terms = agreed(order, request_id=corpus.REQUEST_ID, own_key=False)
         assert (terms.template, terms.calls_opened) == (template, opened)
+
+
+@pytest.mark.parametrize(
+    ("model", "where", "thinking", "rules"),
+    [
+        (corpus.ALWAYS, "auto", True, (True, False)),
+        (corpus.HYBRID, "auto", True, (False, False)),
+        (corpus.HYBRID, "yes", True, (True, True)),
+        (corpus.HYBRID, "yes", False, (False, True)),
+        (corpus.ALWAYS, "no", True, (False, False)),
+    ],
+)
+def test_where_the_chain_is_looked_for_is_the_rows_word_and_the_calls_nature(
+    model: dialogue.Model, where: dialogue.ThinkInContent, rules: tuple[bool, bool], *, thinking: bool
+) -> None:
+    """OUT-10: and a prefix has its chain behind it."""
+    call = corpus.ask(replace(model, think_in_content=where), thinking=thinking)
+    dialect = dialects.DIALECTS["openai"]
+    for asked, split in (
+        (call, rules[0]),
+        (call._replace(messages=(*call.messages, dialogue.Message("assistant", "Once", partial=True))), False),
+    ):
+        terms = agreed(request.order(asked, dialect), request_id=corpus.REQUEST_ID, own_key=False)
+        assert (terms.rules.think_tags, terms.rules.inside_chain) == (split, rules[1])
+
+
+def test_what_a_call_may_not_hear_of_its_own_way_is_agreed() -> None:
+    """ERR-3."""
+    order = request.order(corpus.ask(tool_stream=True), dialects.DIALECTS["vllm"])
+    terms = agreed(order, request_id=corpus.REQUEST_ID, own_key=False, known=("a-host",))
+    assert terms.failures.known == ("a-host",)
+    assert terms.rules.calls_in_pieces

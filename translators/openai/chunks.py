@@ -117,11 +117,10 @@ class Reader:
     def _take_run(self, run: list[str], name: str) -> None:
         choice = self._served[0]
         if self._halves:
-            reasoning, text = ("", run[0]) if name == stencil.CONTENT else (run[0], "")
-            reasoning, text = self._mended(choice, reasoning, text, last=False)
-            if name == stencil.CONTENT and reasoning:
-                choice.think(reasoning)
-            run[0] = text if name == stencil.CONTENT else reasoning
+            # Only a delta like earlier ones of its side comes here, so nothing is owed to the other.
+            is_answer = name == stencil.CONTENT
+            reasoning, text = ("", run[0]) if is_answer else (run[0], "")
+            run[0] = self._mended(choice, reasoning, text, last=False)[is_answer]
         (choice.say if name == stencil.CONTENT else choice.think)(*run)
         if choice.cut or choice.over_budget:
             self.over = choice.over_budget or self._has_ended()
