@@ -118,7 +118,7 @@ class TestSse2:
             (401, (401, "InvalidApiKey")),
             (402, (400, "Arrearage")),
             (403, (403, "AccessDenied")),
-            (404, (404, "ModelNotFound")),
+            (404, (503, "ModelUnavailable")),
             (429, (429, "Throttling.RateQuota")),
             (500, (500, "InternalError")),
             (502, (500, "InternalError")),
