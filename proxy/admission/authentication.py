@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+from multidict import MultiMapping
 
 from config.settings import Settings
 from proxy.admission.keyring import Key, Keyring
 from translators import faults
+
+AUTHORIZATION: Final = "Authorization"
+API_KEY: Final = "x-api-key"
+KEY_HEADERS: Final = (AUTHORIZATION, API_KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +33,14 @@ class Admission:
     known: Key | None = None
 
 
-def admit(headers: Mapping[str, str], settings: Settings, keyring: Keyring | None = None) -> Admission:
+def admit(headers: MultiMapping[str], settings: Settings, keyring: Keyring | None = None) -> Admission:
     """Let a caller in, or refuse with DashScope's own 401.
 
     keyring: the keys that are let in, for `auth = keys`
     """
+    if any(len(headers.getall(name, ())) > 1 for name in KEY_HEADERS):
+        # A checker before us may have read the other one (spec HTTP-14).
+        raise faults.Refusal(faults.BAD_KEY, "a key header came twice")
     key = key_in(headers)
     if not key and settings.auth != "none":
         raise faults.Refusal(faults.NO_KEY)
@@ -45,9 +54,9 @@ def admit(headers: Mapping[str, str], settings: Settings, keyring: Keyring | Non
     return Admission(fingerprint, own.get_secret_value() if own else None, own_key=True, known=known)
 
 
-def key_in(headers: Mapping[str, str]) -> str:
+def key_in(headers: MultiMapping[str]) -> str:
     """The key a caller sent, by either header; empty where there is none."""
-    scheme, _, credentials = headers.get("Authorization", "").strip().partition(" ")
+    scheme, _, credentials = headers.get(AUTHORIZATION, "").strip().partition(" ")
     if scheme.lower() == "bearer":
         return credentials.strip()
-    return headers.get("x-api-key", "").strip()
+    return headers.get(API_KEY, "").strip()

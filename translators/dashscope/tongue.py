@@ -30,6 +30,7 @@ __all__ = (
     "writer",
 )
 
+SSE_HEADER: Final = "x-dashscope-sse"
 STREAM_HEADERS: Final[Mapping[str, str]] = {
     "Content-Type": "text/event-stream;charset=UTF-8",
     "Cache-Control": "no-cache",
@@ -51,10 +52,11 @@ def check(headers: Mapping[str, str]) -> None:
 
 
 def wants_stream(headers: Mapping[str, str], document: Json) -> bool:  # noqa: ARG001 - another tongue looks there
-    """Whether the headers ask for SSE; an explicit `disable` wins over all (spec HTTP-5)."""
-    explicit = headers.get("X-DashScope-SSE", "").strip().lower()
-    if explicit in ("enable", "disable"):
-        return explicit == "enable"
+    """Whether the headers ask for SSE; an explicit `disable` wins over all (spec HTTP-5, HTTP-14)."""
+    # Where a header came twice, `get` would tell the first line alone.
+    explicit = {value.strip().lower() for name, value in headers.items() if name.lower() == SSE_HEADER}
+    if not explicit.isdisjoint(("enable", "disable")):
+        return "disable" not in explicit
     named = headers.get("Accept", "") + "," + headers.get("Content-Type", "")
     return "text/event-stream" in named.lower()
 

@@ -49,6 +49,21 @@ def test_no_key_or_an_empty_one_is_refused(headers: dict[str, str], auth: str) -
     assert refusal.value.fault == faults.NO_KEY
 
 
+@pytest.mark.parametrize("name", ["Authorization", "x-api-key"])
+@pytest.mark.parametrize("auth", ["passthrough", "any", "none"])
+def test_two_lines_of_one_key_header_are_refused_whatever_they_say(name: str, auth: str) -> None:
+    """Spec HTTP-14: a checker before us may have read the other one."""
+    headers = CIMultiDict([(name, f"Bearer {KEY}"), (name.upper(), f"Bearer {KEY}")])
+    with pytest.raises(faults.Refusal) as refusal:
+        authentication.admit(headers, chosen(auth=auth))
+    assert refusal.value.fault == faults.BAD_KEY
+
+
+def test_one_line_of_each_are_two_headers() -> None:
+    headers = CIMultiDict({"Authorization": f"Bearer {KEY}", "x-api-key": "another"})
+    assert authentication.admit(headers, chosen()).upstream_key == KEY
+
+
 def test_passthrough_sends_the_callers_key_on_and_leaves_the_blame_with_it() -> None:
     let_in = authentication.admit(CIMultiDict({"x-api-key": KEY}), chosen())
     assert let_in.upstream_key == KEY

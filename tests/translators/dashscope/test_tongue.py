@@ -33,6 +33,23 @@ def test_sse_is_selected_by_any_of_three_headers_and_disable_wins(headers: dict[
 
 
 @pytest.mark.parametrize(
+    ("lines", "streams"),
+    [
+        (["enable", "disable"], False),
+        (["disable", "enable"], False),
+        (["Enable ", "DISABLE"], False),
+        (["enable", "enable"], True),
+        (["maybe", "enable"], True),
+        (["maybe", "no"], False),
+    ],
+)
+def test_of_two_lines_disable_wins(lines: list[str], streams: bool) -> None:
+    """Spec HTTP-14."""
+    headers = CIMultiDict(zip(("X-DashScope-SSE", "x-dashscope-sse"), lines, strict=True))
+    assert tongue.wants_stream(headers, {}) is streams
+
+
+@pytest.mark.parametrize(
     ("headers", "fault"),
     [
         ({"X-DashScope-Async": "enable"}, faults.NO_ASYNC),
