@@ -33,7 +33,7 @@ PICKED: Final[tuple[tuple[str, str, str], ...]] = (
     ("translators/thinktags.py", r'text.lstrip("\n")', "text.lstrip()"),
     ("proxy/metering/totals.py", "or min(read) < 0:", "or max(read) < 0:"),
     ("proxy/call/forward.py", "self.pipe.refusal or self.pipe.was_cut(leg) or", "self.pipe.refusal or"),
-    ("proxy/server/supervisor.py", "        os.setpgid(0, 0)\n", ""),
+    ("proxy/server/supervisor.py", "os.setpgid(0, 0)", "pass"),
     ("proxy/server/supervisor.py", "min(2 * child.wait_s, LONGEST_WAIT_S)", "min(child.wait_s, LONGEST_WAIT_S)"),
     ("proxy/server/board.py", "(OSError, TimeoutError, orjson.JSONDecodeError)", "(OSError, TimeoutError)"),
     ("proxy/server/supervisor.py", "        shutil.rmtree(self._directory, ignore_errors=True)\n", ""),

@@ -204,23 +204,6 @@ async def test_a_signal_is_one_signal_while_a_worker_is_being_forked(
     assert '"cutting"' not in served.output
 
 
-async def test_ctrl_c_reaches_the_first_process_alone_and_open_streams_end_whole(
-    serve: StartServe, simulator: StartSimulator
-) -> None:
-    """OPS-2: a terminal sends it to a whole group, and a second signal cuts."""
-    upstream = await simulator(Script(gap_s=0.1))
-    served = await serve(upstream.url, "--workers", "2", *ADMIN)
-    streams = [asyncio.create_task(caller.stream(served.url, STREAM)) for _ in range(4)]
-    await upstream.call(4)
-    group = os.getpgid(served.process.pid)
-    for pid in [served.process.pid, *children(served)]:
-        if os.getpgid(pid) == group:
-            os.kill(pid, signal.SIGINT)
-    for answer in await asyncio.gather(*streams):
-        assert lint.check(answer.body) == []
-    assert await asyncio.to_thread(served.process.wait, 10) == 0
-
-
 async def test_nothing_of_it_is_left_on_the_disk(serve: StartServe, tmp_path: Path) -> None:
     (home := tmp_path / "tmp").mkdir()
     served = await serve("http://127.0.0.1:1", "--workers", "2", *ADMIN, env={"TMPDIR": str(home)})
