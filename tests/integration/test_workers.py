@@ -204,14 +204,6 @@ async def test_a_signal_is_one_signal_while_a_worker_is_being_forked(
     assert '"cutting"' not in served.output
 
 
-async def test_nothing_of_it_is_left_on_the_disk(serve: StartServe, tmp_path: Path) -> None:
-    (home := tmp_path / "tmp").mkdir()
-    served = await serve("http://127.0.0.1:1", "--workers", "2", *ADMIN, env={"TMPDIR": str(home)})
-    assert [*home.iterdir()]
-    assert await asyncio.to_thread(served.end) == 0
-    assert [*home.iterdir()] == []
-
-
 async def test_a_second_signal_cuts_all_of_them_with_an_error_frame(
     serve: StartServe, simulator: StartSimulator
 ) -> None:
