@@ -62,7 +62,7 @@ def _form(name: str, field: FieldInfo) -> str:
     if name in settings.TABLES:
         key, _, value = title.partition("=")
         return f'{{"{key}" = "{value}"}}'
-    if name == "upstream":
+    if field.default == ():
         return f'["{title}"]'
     return title if title in {"BYTES", "PORT", "NUMBER"} else f'"{title}"' if title else "true|false"
 

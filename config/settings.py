@@ -19,11 +19,13 @@ from config.values import (
     Bytes,
     Certificates,
     File,
+    HostNames,
     Key,
     Limits,
     LimitTable,
     NewFile,
     Number,
+    Origins,
     Port,
     RedisUrl,
     Route,
@@ -69,7 +71,7 @@ class Settings(BaseModel):
 
     A later field may look at earlier ones (`auth` at the key, `host` at `auth`), so the order is part of the meaning.
     origins: where each setting was said: a flag, a variable, `file:line`, or "default"
-    source:  spec ERR-5, HTTP-2, KEY-1, LIM-1, MET-1, MET-5, MOD-3, MOD-5, OPS-1, OPS-2, PAR-14, SSE-8, SSE-11
+    source:  spec ERR-5, HTTP-2, HTTP-15, KEY-1, LIM-1, MET-1, MET-5, MOD-3, MOD-5, OPS-1, OPS-2, PAR-14, SSE-8, SSE-11
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
@@ -136,6 +138,18 @@ class Settings(BaseModel):
     )
     admin_port: Port = Field(
         default=UNSET, description="Port of health and metrics. Unset: the port after the one above."
+    )
+    cors_origin: Origins = Field(
+        default=(),
+        title="ORIGIN",
+        description="Origin of web pages that may call and read the answers, such as https://chat.example.com. "
+        "With auth any or none, pages of other origins are refused.",
+    )
+    trusted_host: HostNames = Field(
+        default=(),
+        title="NAME",
+        description="Name that pages of our own, and whoever asks an admin port on loopback, may find us by, beside "
+        "addresses and localhost.",
     )
 
     limits: Limits | None = Field(
@@ -297,7 +311,17 @@ class Settings(BaseModel):
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Upstream": ("upstream", "upstream_api_key", "upstream_api_key_file", "upstream_ca_file", "dialect"),
     "Models": ("map", "aliases", "models_file", "model_route", "strict_thinking", "think_in_content"),
-    "Callers": ("host", "port", "auth", "keys_file", "max_body_bytes", "max_open_bytes", "max_connections"),
+    "Callers": (
+        "host",
+        "port",
+        "auth",
+        "keys_file",
+        "cors_origin",
+        "trusted_host",
+        "max_body_bytes",
+        "max_open_bytes",
+        "max_connections",
+    ),
     "Limits": ("limits", "key_limits", "model_limits", "redis_url", "redis_policy"),
     "Metering": (
         "journal_file",

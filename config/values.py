@@ -170,6 +170,20 @@ def base_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def origin(text: str) -> str:
+    """Where a page of the web comes from, as browsers say it: `https://chat.example.com`, in lower case."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+", text) or set("/?#@*,") & set(text.partition("://")[2]):
+        raise ValueError("must be an origin, such as https://chat.example.com: no path, no *")
+    return text.lower()
+
+
+def host_name(text: str) -> str:
+    """A name that a request may be addressed to, in lower case, without a port."""
+    if not re.fullmatch(r"(?!-)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", text):
+        raise ValueError("must be the name of a host: no scheme, no port, no *")
+    return text.lower()
+
+
 def route(text: str | None) -> str | None:
     """A path with one `{model}` in it; None, said as `off`, is no such route."""
     if text is None or text == "off":
@@ -230,6 +244,8 @@ Number = Annotated[int, BeforeValidator(number), Field(gt=0, title="NUMBER")]
 Limits = Annotated[Limit, BeforeValidator(limit), Field(title="LIMIT")]
 Word = BeforeValidator(word)
 Urls = Annotated[tuple[Annotated[str, AfterValidator(base_url)], ...], BeforeValidator(items)]
+Origins = Annotated[tuple[Annotated[str, AfterValidator(origin)], ...], BeforeValidator(items)]
+HostNames = Annotated[tuple[Annotated[str, AfterValidator(host_name)], ...], BeforeValidator(items)]
 Table = Annotated[dict[str, Annotated[str, Field(min_length=1)]], BeforeValidator(table)]
 LimitTable = Annotated[dict[str, Limits], BeforeValidator(table)]
 Route = Annotated[str | None, AfterValidator(route)]

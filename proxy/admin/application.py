@@ -6,17 +6,25 @@ not asked: a dead upstream must not take every replica out of service. Source: s
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from aiohttp import hdrs, web
 
+from config.settings import Settings
 from proxy.admin import docs
 from proxy.call.gateway import Gateway
+from proxy.downstream import browsers, surface
 from proxy.downstream.phase import Lifecycle, Phase
+from proxy.downstream.strays import Hints, Strays
 from proxy.telemetry import metrics, series
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.series import Reading
+from translators.dashscope import tongue
+
+HEALTH: Final = ("/healthz", "/readyz")
+HINTS: Final[Hints] = ((re.compile("/api/|/v1/|.*/models/"), "a call: the data port takes it"),)
 
 
 class State(Protocol):
@@ -52,7 +60,7 @@ class Process:
         return [self.measured.read()]
 
 
-def application(state: State) -> web.Application:
+def application(state: State, settings: Settings) -> web.Application:
     """The admin application beside one gateway, or beside several."""
 
     async def ready(_: web.Request) -> web.StreamResponse:
@@ -65,10 +73,18 @@ def application(state: State) -> web.Application:
         return web.Response(body=text, headers={hdrs.CONTENT_TYPE: content_type})
 
     app = web.Application()
+    surface.guard(
+        app,
+        # The only one who reads a failure here is the docs page, whose calls are DashScope's.
+        tongue=tongue,
+        browsers=browsers.at_admin(settings),
+        strays=Strays("admin", HINTS),
+        health=HEALTH,
+    )
     app.router.add_get("/healthz", alive)
     app.router.add_get("/readyz", ready)
     app.router.add_get("/metrics", scraped)
-    docs.add_to(app)
+    docs.add_to(app, body_timeout_s=settings.body_timeout)
     return app
 
 

@@ -16,7 +16,6 @@ import base64
 import functools
 import hashlib
 import html
-import ipaddress
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,7 +30,10 @@ from aiohttp import hdrs, web
 import translators
 from config import settings
 from proxy.admin import diagram
-from proxy.downstream import surface
+from proxy.downstream import browsers, surface
+from proxy.downstream.body import OpenBodies
+from proxy.downstream.request import Request
+from proxy.downstream.sinks import CallerGone
 from translators import faults
 from translators.dashscope import tongue
 
@@ -60,8 +62,12 @@ NAME: Final = re.compile(r"<code>([^<\s]{1,28})</code>")
 SLOT: Final = re.compile(r"\{\{(\w+)\}\}")
 
 CALLER: Final = web.AppKey("caller", aiohttp.ClientSession)
+CALLS: Final = web.AppKey("calls", asyncio.Semaphore)
+BODY_TIMEOUT_S: Final = web.AppKey("body_timeout_s", float)
+# A call of the page holds a file towards the data port, too: so many at a time, out of those spared.
+MOST_CALLS: Final = 8
 SENT: Final = (hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE, "X-DashScope-SSE")
-RETURNED: Final = (hdrs.CONTENT_TYPE, hdrs.CACHE_CONTROL, hdrs.RETRY_AFTER, "X-Request-Id")
+RETURNED: Final = (hdrs.CONTENT_TYPE, hdrs.CACHE_CONTROL, hdrs.RETRY_AFTER)
 HEADERS: Final[Mapping[str, str]] = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -82,8 +88,13 @@ class Page:
     policy: str
 
 
-def add_to(app: web.Application) -> None:
-    """Let an admin application show the page, the OpenAPI document, and let the page make calls."""
+def add_to(app: web.Application, *, body_timeout_s: float) -> None:
+    """Let an admin application show the page, the OpenAPI document, and let the page make calls.
+
+    body_timeout_s: for the body of a call, from the page
+    """
+    app[BODY_TIMEOUT_S] = body_timeout_s
+    app[CALLS] = asyncio.Semaphore(MOST_CALLS)
     app.router.add_get("/docs", _show)
     app.router.add_get("/openapi.json", _describe)
     app.router.add_post("/docs/try", _try)
@@ -184,7 +195,10 @@ async def _describe(_: web.Request) -> web.StreamResponse:
 
 
 async def _calling(app: web.Application) -> AsyncIterator[None]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None), auto_decompress=False) as session:
+    # Its own limit would let them wait in a queue that nobody sees.
+    connector = aiohttp.TCPConnector(limit=0)
+    waits = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(connector=connector, timeout=waits, auto_decompress=False) as session:
         app[CALLER] = session
         yield
 
@@ -196,15 +210,10 @@ def from_this_page(request: web.Request) -> bool:
     it was loaded, and be of our origin (DNS rebinding). `Origin` must be that of the page, which a form or a script of
     another site cannot say; and JSON is no type that a browser sends across origins without asking first.
     """
-    try:
-        host = urlsplit(f"//{request.host}").hostname or ""
-        origin = urlsplit(request.headers.get(hdrs.ORIGIN, "")).netloc
-    except ValueError:  # half an address of version 6
-        return False
     return (
-        (host == "localhost" or _is_address(host))
-        and origin == request.host
-        and request.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
+        browsers.is_own_name(request.host)
+        and browsers.is_origin_of(request.headers.get(hdrs.ORIGIN, ""), request.host)
+        and request.headers.get(browsers.SEC_FETCH_SITE, "same-origin") == "same-origin"
         and request.content_type == "application/json"
     )
 
@@ -218,41 +227,41 @@ def may_reach(served: str, remote: str | None) -> bool:
     return not settings.is_loopback(urlsplit(served).hostname or "") or settings.is_loopback(remote or "")
 
 
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
 async def _try(request: web.Request) -> web.StreamResponse:
     """Hand a call of the page on to the data port, and its answer back as it comes."""
-    if not (from_this_page(request) and may_reach(request.app[surface.SERVED], request.remote)):
-        return _refused(request, faults.ACCESS_DENIED)
-    headers = {name: request.headers[name] for name in SENT if name in request.headers}
-    response = None
+    app, call = request.app, Request(request, tongue)
+    if not (from_this_page(request) and may_reach(app[surface.SERVED], request.remote)):
+        raise faults.Refusal(faults.ACCESS_DENIED)
+    if app[CALLS].locked():
+        raise faults.Refusal(faults.OVERLOADED)
+    async with app[CALLS]:
+        body = await _body(call, request.client_max_size, app[BODY_TIMEOUT_S])
+        # The data port keeps it: both answers have the same.
+        headers = {"X-Request-Id": call.id} | {name: call.headers[name] for name in SENT if name in call.headers}
+        response = None
+        try:
+            async with app[CALLER].post(
+                app[surface.SERVED] + surface.GENERATION, data=body, headers=headers, allow_redirects=False
+            ) as answer:
+                back = {name: answer.headers[name] for name in RETURNED if name in answer.headers}
+                response = web.StreamResponse(status=answer.status, headers=back)
+                await response.prepare(request)
+                async for piece in answer.content.iter_any():
+                    await response.write(piece)
+                await response.write_eof()
+                return response
+        except aiohttp.ClientError:
+            if response is not None:
+                call.hang_up()  # what is out stays as it is, and breaks off
+            raise faults.Refusal(faults.UNAVAILABLE) from None
+
+
+async def _body(call: Request, most_bytes: int, timeout_s: float) -> bytes:
     try:
-        async with request.app[CALLER].post(
-            request.app[surface.SERVED] + surface.GENERATION,
-            data=await request.read(),
-            headers=headers,
-            allow_redirects=False,
-        ) as answer:
-            back = {name: answer.headers[name] for name in RETURNED if name in answer.headers}
-            response = web.StreamResponse(status=answer.status, headers=back)
-            await response.prepare(request)
-            async for piece in answer.content.iter_any():
-                await response.write(piece)
-            await response.write_eof()
-            return response
-    except aiohttp.ClientError:
-        if response is not None:
-            raise  # what is out stays as it is, and breaks off
-        return _refused(request, faults.UNAVAILABLE)
-
-
-def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
-    answer = surface.refused(fault, surface.request_id(request), tongue.failure)
-    answer.headers["X-Request-Id"] = surface.request_id(request)
-    return answer
+        async with asyncio.timeout(timeout_s):
+            with OpenBodies(2 * most_bytes).hold() as held:  # its own, as packed and as unpacked
+                return bytes(await call.body(held))
+    except TimeoutError:
+        raise faults.Refusal(faults.BODY_INVALID, "body_timeout fired") from None
+    except CallerGone:
+        call.hang_up()

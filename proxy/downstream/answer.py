@@ -14,7 +14,7 @@ from typing import Final
 
 from aiohttp import HttpVersion11, hdrs, web
 
-from proxy.downstream.surface import VIA, is_last, request_id
+from proxy.downstream.surface import BROWSERS, VIA, is_last, request_id
 
 JSON: Final = "Content-Type: application/json\r\n"
 CHUNKED: Final = "Transfer-Encoding: chunked\r\n"
@@ -54,8 +54,9 @@ def head(request: web.Request, lines: str, timing: str | None) -> tuple[bytes, b
     said = "HTTP/1.1 200 OK\r\n" if modern else "HTTP/1.0 200 OK\r\n"
     connection = "" if kept is modern else "Connection: keep-alive\r\n" if kept else "Connection: close\r\n"
     timed = "" if timing is None else f"Server-Timing: {timing}\r\n"
+    shared = fields(request.app[BROWSERS].shared(request))
     wire = (
         f"{said}{lines}{CHUNKED if chunked else ''}{connection}X-Request-Id: {request_id(request)}\r\n"
-        f"Via: {VIA}\r\n{timed}Date: {_date(int(time.time()))}\r\n\r\n"
+        f"Via: {VIA}\r\n{timed}{shared}Date: {_date(int(time.time()))}\r\n\r\n"
     )
     return wire.encode("ascii"), kept, chunked

@@ -1,7 +1,8 @@
-"""A connection into requests fit for a handler; what is none is answered here, in DashScope's shape.
+"""A connection into requests fit for a handler; what is none is answered here, in the shape of its port.
 
 aiohttp's own server has no clock on the head of a request, echoes what it cannot parse, and is lenient about framing
-that a proxy before us may read in another way. Source: spec ERR-5, ERR-6, HTTP-6; reliability.md 1.4, 1.5.
+that a proxy before us may read in another way. Both ports are served by this one class: a guard of one is a guard of
+the other. Source: spec ERR-5, ERR-6, HTTP-6; reliability.md 1.4, 1.5.
 """
 
 from __future__ import annotations
@@ -9,16 +10,16 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, NoReturn
 
 import structlog
 from aiohttp import hdrs, http_exceptions, web
 
-from config.settings import Settings
 from proxy.downstream.answer import Sent
+from proxy.downstream.strays import TLS_HELLO, TLS_HINT, Flood, Strays
 from proxy.downstream.surface import VIA, Failure, Misframed, new_request_id, refused, request_id
 from translators import faults
 
@@ -34,13 +35,13 @@ UNSENT_BYTES: Final = 128 << 10
 KEEPALIVE_IDLE: Final = 2
 KEEPALIVE_PROBES: Final = 6
 
-# Of what is not HTTP, or finds no room, one line in so many seconds is logged, or a scanner fills the disk.
-LINE_EVERY_S: Final = 10.0
-
-# Beyond the cap so many are told so at a time; who comes beyond these is cut without a word.
-REFUSED_AT_ONCE: Final = 16
+# Beyond the cap so many are heard at a time, the newest of them: a question for health is answered, all else is told
+# that there is no room.
+RESERVE: Final = 16
 # After an answer that did not wait for all of its request, what is still coming is let go by for so long.
 LINGER_S: Final = 1.0
+
+HEAD_END: Final = b"\r\n\r\n"
 
 
 @functools.cache
@@ -59,110 +60,165 @@ class Answered(ConnectionError):  # noqa: N818 - named for what happened
     """The answer is out, past aiohttp: it takes this for a caller who left, ends the connection and says nothing."""
 
 
-class Flood:
-    """The log of what strangers can cause at will: the first, and then one line for many.
+@dataclass(slots=True)
+class Room:
+    """So many connections as may be open, and what becomes of the next one: the one longest idle makes way for it.
 
-    event: what they cause
+    most: how many may be open
+    idle: who brings no request now, whether silent from the start, with half a head, or kept; longest idle first
     """
 
-    def __init__(self, event: str) -> None:
-        self._event = event
-        self._loop = asyncio.get_running_loop()
-        self._quiet_until_s = 0.0
-        self._unsaid = 0
-
-    def note(self, reason: str, request_id: str) -> None:
-        """Take one; `reason` holds nothing of what was sent."""
-        self._unsaid += 1
-        now_s = self._loop.time()
-        if now_s >= self._quiet_until_s:
-            log.warning(self._event, reason=reason, request_id=request_id, count=self._unsaid)
-            self._unsaid, self._quiet_until_s = 0, now_s + LINE_EVERY_S
-
-
-@dataclass(slots=True)
-class ConnectionCount:
-    """How many connections of callers are open, of how many that may be."""
-
     most: int
-    flood: Flood
     open: int = 0
+    idle: dict[Connection, None] = field(default_factory=dict)
+
+    def take_in(self, new: Connection) -> bool:
+        """Let one in; False where all of them have a request under way."""
+        if self.open >= self.most and not self._clear():
+            return False
+        self.open += 1
+        self.idle[new] = None
+        return True
+
+    def leave(self, gone: Connection) -> None:
+        """Be told that one has left."""
+        self.open -= 1
+        self.idle.pop(gone, None)
+
+    def _clear(self) -> bool:
+        longest = next((one for one in self.idle if one.awaits_head), None)
+        if longest is not None:
+            longest.make_way()
+        return longest is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What all connections of one port share.
+
+    failure:          shape of a failure, where there is no request to ask
+    seats:            who may bring requests
+    reserve:          who came when no seat was to be had
+    health:           how the only requests begin that are answered in the reserve
+    strays:           is told of a TLS hello
+    malformed:        is told of what is no request
+    no_room:          is told of who found no room
+    header_timeout_s: for a head, from its first byte to its last; for silence at the start, too
+    keepalive_s:      between two requests
+    socket_options:   of TCP, see `kernels_clock`
+    """
+
+    failure: Failure
+    seats: Room
+    reserve: Room
+    health: tuple[bytes, ...]
+    strays: Strays
+    malformed: Flood
+    no_room: Flood
+    header_timeout_s: float
+    keepalive_s: float
+    socket_options: Mapping[int, int]
 
 
 class Connection(web.RequestHandler):
-    """One connection of a caller: aiohttp's, with a clock on every head, a cap on their number, and answers of ours."""
+    """One connection: aiohttp's, with a clock on every head, a place among others, and answers of ours.
+
+    Of aiohttp's private parts two are read, by `awaits_head` and `has_request` alone: nothing public tells them.
+    """
 
     __slots__ = (
         "_begun",
-        "_beyond",
         "_clock",
-        "_count",
-        "_failure",
-        "_header_timeout_s",
-        "_kernels_clock",
-        "_malformed",
+        "_door",
+        "_head_bytes",
+        "_last_bytes",
+        "_received_bytes",
+        "_room",
+        "_runs_ahead",
+        "_says_tls",
         "has_answered",
     )
 
-    def __init__(
-        self, server: web.Server, malformed: Flood, count: ConnectionCount, settings: Settings, failure: Failure
-    ) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(self, server: web.Server, door: Door) -> None:
         super().__init__(
             server,
-            loop=loop,
-            keepalive_timeout=settings.keepalive_timeout,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=door.keepalive_s,
             lingering_time=LINGER_S,
             # A body is inflated by who wants it (`downstream.body`), once its key was looked at.
             auto_decompress=False,
         )
-        self._malformed = malformed
-        self._count = count
-        self._failure = failure
-        self._beyond = False
+        self._door = door
+        self._room: Room | None = None
         self.has_answered = False
-        self._header_timeout_s = settings.header_timeout
-        self._kernels_clock = kernels_clock(settings.write_timeout)
+        self._says_tls = False
         self._clock: asyncio.TimerHandle | None = None
+        # Whether bytes of a head have come, or of what is sent away.
         self._begun = False
+        # Since it was last known to be at rest: what came, the last of it, and where its first head ended.
+        self._received_bytes = 0
+        self._last_bytes = b""
+        self._head_bytes = 0
+        # Whether it has ever sent a request ahead of the answer before: what waits behind one is then not known.
+        self._runs_ahead = False
+
+    @property
+    def awaits_head(self) -> bool:
+        """Whether no whole head is there that was not answered."""
+        waiter = self._waiter
+        return waiter is not None and not waiter.done()
+
+    @property
+    def has_request(self) -> bool:
+        """Whether a handler is at work."""
+        return self._current_request is not None
 
     @property
     def owes_a_call(self) -> bool:
         """Whether it was let in and has brought no call yet."""
-        return not self.has_answered and self._current_request is None
+        return not self.has_answered and not self.has_request
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A connection that says nothing at all has as long as one that says half."""
         super().connection_made(transport)
-        self._count.open += 1
-        self._beyond = self._count.open > self._count.most
-        if self._count.open > self._count.most + REFUSED_AT_ONCE:
+        rooms = (self._door.seats, self._door.reserve)
+        self._room = next((room for room in rooms if room.take_in(self)), None)
+        if self._room is None:
             self.force_close()
             return
-        for option, value in self._kernels_clock.items():
+        for option, value in self._door.socket_options.items():
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, option, value)
-        self._clock = self._loop.call_later(self._header_timeout_s, self.force_close)
+        self._start_clock(self._too_silent)
 
     def data_received(self, data: bytes) -> None:
-        """Time a head from its first byte to its last; of who came beyond the cap, nothing is read."""
-        if self._beyond:
+        """Time a head from its first byte to its last; of who found no seat, nothing is read but a health probe."""
+        if self._room is self._door.reserve and not self._may_speak(data):
             self._send_away()
             return
+        self._measure(data)
         super().data_received(data)
-        if self._waiter is None or self._waiter.done():
+        if not self.awaits_head:
             self._stop_clock()
+            if self._room is not None:
+                self._room.idle.pop(self, None)
         elif data and not self._begun:
             self._stop_clock()
             self._begun = True
             # It is idle no more: aiohttp would close it without a word, in the middle of a head that came late.
             self.keep_alive(True)
-            self._clock = self._loop.call_later(self._header_timeout_s, self._too_late)
+            self._start_clock(self._too_late)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nothing is waited for any more."""
-        self._count.open -= 1
+        self._leave_room()
         self._stop_clock()
         super().connection_lost(exc)
+
+    def make_way(self) -> None:
+        """End an idle connection for a new one, which may count on its place at once."""
+        self._door.no_room.note(reason="longest_idle_closed", request_id="")
+        self._leave_room()
+        self.force_close()
 
     def handle_error(
         self,
@@ -174,8 +230,12 @@ class Connection(web.RequestHandler):
         """Answer what aiohttp could not parse, or a bug outside of any handler; the connection ends with it."""
         known_as = request_id(request)
         if isinstance(exc, http_exceptions.HttpProcessingError) or _is_odd_expect(exc, request):
-            # aiohttp's own messages repeat what was sent.
-            self._malformed.note(exc.message if isinstance(exc, Misframed) else type(exc).__name__, known_as)
+            if self._says_tls:
+                self._door.strays.note("", "", faults.BODY_INVALID.status, known_as, TLS_HINT)
+            else:
+                # aiohttp's own messages repeat what was sent.
+                reason = exc.message if isinstance(exc, Misframed) else type(exc).__name__
+                self._door.malformed.note(reason=reason, request_id=known_as)
             self._answer(faults.BODY_INVALID, known_as)
         elif not isinstance(exc, Answered):
             log.error("bug", request_id=known_as, error=type(exc).__name__, exc_info=exc)
@@ -188,33 +248,96 @@ class Connection(web.RequestHandler):
         """Say in our words what aiohttp refuses before any handler: an `Expect` it does not know."""
         if isinstance(resp, Sent):
             self.has_answered = True
+            self._rest(request)
             return resp, False
         if isinstance(resp, web.HTTPException):
-            resp = refused(faults.BODY_INVALID, request_id(request), self._failure)
+            resp = refused(faults.BODY_INVALID, request_id(request), self._door.failure)
+            resp.force_close()
+        if self._room is self._door.reserve:
             resp.force_close()
         self.has_answered = True
-        return await super().finish_response(request, resp, start_time)
+        finished = await super().finish_response(request, resp, start_time)
+        self._rest(request)
+        return finished
+
+    def _may_speak(self, data: bytes) -> bool:
+        """Whether who found no seat is listened to: a probe, or who finds one now."""
+        if self._received_bytes:
+            return True
+        if self._begun:
+            return False
+        if data.startswith(self._door.health):
+            return True
+        if not self._door.seats.take_in(self):
+            return False
+        self._door.reserve.leave(self)
+        self._room = self._door.seats
+        return True
+
+    def _measure(self, data: bytes) -> None:
+        """Note where a head ends, and what came last."""
+        if self._runs_ahead:
+            return
+        if not self._received_bytes:
+            # Empty lines before a request are none of it, and are taken (RFC 9112 2.2).
+            data = data.lstrip(b"\r\n")
+            self._says_tls = not self.has_answered and data.startswith(TLS_HELLO)
+        if not self._head_bytes:
+            seen = self._last_bytes + data if self._last_bytes else data
+            if (end := seen.find(HEAD_END)) >= 0:
+                self._head_bytes = self._received_bytes - len(self._last_bytes) + end + len(HEAD_END)
+        self._received_bytes += len(data)
+        self._last_bytes = (self._last_bytes + data[-len(HEAD_END) :])[-len(HEAD_END) :]
+
+    def _rest(self, request: web.BaseRequest) -> None:
+        """Wait for the next request; what has come of it already, in the segment of the one before, has its clock."""
+        if self._room is None or not self.connected:
+            return
+        self._room.idle.pop(self, None)
+        self._room.idle[self] = None
+        self._stop_clock()
+        if not self._runs_ahead and self._has_ended_with(request):
+            self._received_bytes, self._last_bytes, self._head_bytes = 0, b"", 0
+            return
+        # Half a head; or whole ones, and then it is stopped. Where that has happened before, what waits is not known,
+        # and the end comes without a word: nobody may take one for the answer to what they send next.
+        self._begun = not self._runs_ahead
+        self._start_clock(self._too_late if self._begun else self._too_silent)
+        self._runs_ahead = True
+
+    def _has_ended_with(self, request: web.BaseRequest) -> bool:
+        """Whether nothing came behind a request: a head ends by its empty line, and so do chunks."""
+        if hdrs.TRANSFER_ENCODING in request.headers:
+            return self._last_bytes == HEAD_END
+        behind = self._received_bytes - self._head_bytes - (request.content_length or 0)
+        # Some send an empty line behind a body, which is nothing (RFC 9112 2.2).
+        return not behind or (0 < behind < len(HEAD_END) and not self._last_bytes[-behind:].strip(b"\r\n"))
 
     def _send_away(self) -> None:
         """Answer without reading, and let what is still coming go by for a moment: an end at once would reset it."""
         if not self._begun:
+            self._stop_clock()
             self._begun = True
             known_as = new_request_id()
-            self._count.flood.note("max_connections", known_as)
+            self._door.no_room.note(reason="max_connections", request_id=known_as)
             self._answer(faults.OVERLOADED, known_as)
-            if self._clock is not None:
-                self._clock.cancel()
-            self._clock = self._loop.call_later(LINGER_S, self.force_close)
+            self._clock = asyncio.get_running_loop().call_later(LINGER_S, self.force_close)
+
+    def _too_silent(self) -> None:
+        if self.awaits_head:
+            self.force_close()
 
     def _too_late(self) -> None:
+        if not self.awaits_head:
+            return
         known_as = new_request_id()
-        self._malformed.note("header_timeout", known_as)
+        self._door.malformed.note(reason="header_timeout", request_id=known_as)
         self._answer(faults.TIMED_OUT, known_as)
         self.force_close()
 
     def _answer(self, fault: faults.Fault, known_as: str) -> None:
         """Write an answer past aiohttp's: there is no request that a response could belong to."""
-        body = self._failure(fault, known_as)
+        body = self._door.failure(fault, known_as)
         head = (
             f"HTTP/1.1 {fault.status} {HTTPStatus(fault.status).phrase}",
             "Content-Type: application/json",
@@ -225,6 +348,15 @@ class Connection(web.RequestHandler):
         )
         if self.transport is not None:
             self.transport.write("\r\n".join((*head, "", "")).encode("ascii") + body)
+
+    def _leave_room(self) -> None:
+        """Give the place back, once."""
+        if self._room is not None:
+            self._room.leave(self)
+            self._room = None
+
+    def _start_clock(self, end: Callable[[], None]) -> None:
+        self._clock = asyncio.get_running_loop().call_later(self._door.header_timeout_s, end)
 
     def _stop_clock(self) -> None:
         self._begun = False

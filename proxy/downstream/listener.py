@@ -1,4 +1,4 @@
-"""A port that callers connect to: how many may, out of how many open files, and who waits."""
+"""A port that is listened on: how many may connect, out of how many open files, and who waits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import errno
 import functools
 import resource
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any, Final
@@ -14,15 +15,19 @@ import structlog
 from aiohttp import http_parser, web
 
 from config.settings import Settings
-from proxy.downstream.connection import Connection, ConnectionCount, Flood
-from proxy.downstream.surface import Failure
+from proxy.downstream import surface
+from proxy.downstream.connection import RESERVE, Connection, Door, Room, kernels_clock
+from proxy.downstream.strays import Flood
 
 log = structlog.get_logger()
 
-# A caller's connection and that of its upstream call, out of what is left by the listener, the log, the journal, who
-# is told that there is no room, and who was accepted but not counted yet.
+# A caller's connection and that of its upstream call, out of what is left by the admin port, the listeners, the log,
+# the journal, who is told that there is no room, and who was accepted but not counted yet.
 FDS_PER_CALL: Final = 2
-SPARE_FDS: Final = 64
+SPARE_FDS: Final = 80
+# Connections of the admin port, at most a quarter of all files: whoever fills it takes none from callers.
+ADMIN_CONNECTIONS: Final = 64
+ADMIN_SHARE: Final = 4
 # Connections that wait to be accepted, in the kernel: they cost us no file.
 BACKLOG: Final = 1_024
 # asyncio accepts as many at one go as its own `backlog` says, before a single one of them can be counted.
@@ -53,40 +58,62 @@ def raise_file_limit() -> None:
         log.info("file_limit", files=hard, before=soft)
 
 
-async def listen(connections: Callable[[], Connection], settings: Settings) -> asyncio.Server:
+async def listen(
+    connections: Callable[[], Connection], address: tuple[str, int] | socket.socket, *, shared: bool = False
+) -> asyncio.Server:
     """Take connections, each as one of these; raises `OSError` where the address is not to be had.
 
     Where a file is missing to accept one (another part of the process has taken more than we left it), asyncio waits a
     second, and the caller with it, in the kernel's queue.
+
+    address: host and port, or a socket that is bound already
+    shared:  whether others of our processes listen there too
     """
     loop = asyncio.get_running_loop()
-    no_files = Flood("accept_failed")
+    no_files = Flood("accept_failed", "any")
 
     def told(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
-            no_files.note(errno.errorcode[error.errno], "")
+            no_files.note(reason=errno.errorcode[error.errno], request_id="")
         else:
             loop.default_exception_handler(context)
 
     loop.set_exception_handler(told)
-    listener = await loop.create_server(
-        connections,
-        settings.host,
-        settings.port,
-        backlog=ACCEPTED_AT_ONCE,
-        reuse_port=settings.workers > 1 or None,
-    )
+    if isinstance(address, socket.socket):
+        listener = await loop.create_server(connections, sock=address, backlog=ACCEPTED_AT_ONCE)
+    else:
+        host, port = address
+        listener = await loop.create_server(
+            connections, host, port, backlog=ACCEPTED_AT_ONCE, reuse_port=shared or None
+        )
     for listening in listener.sockets:
         with listening.dup() as same:
             same.listen(BACKLOG)
     return listener
 
 
-def connections(server: web.Server, settings: Settings, failure: Failure) -> Callable[[], Connection]:
-    """What `loop.create_server` asks for every connection it accepts."""
-    count = ConnectionCount(most_connections(settings.max_connections), Flood("no_room"))
-    return functools.partial(Connection, server, Flood("malformed"), count, settings, failure)
+def connections(
+    app: web.Application, server: web.Server, settings: Settings, *, port: str, most: int
+) -> Callable[[], Connection]:
+    """What `loop.create_server` asks for every connection it accepts, before an application that `surface.guard` made.
+
+    port: its name in the log
+    most: how many may be open, the reserve apart
+    """
+    door = Door(
+        failure=app[surface.PORT_TONGUE].failure,
+        seats=Room(most),
+        reserve=Room(RESERVE),
+        health=tuple(f"GET {path} ".encode("ascii") for path in app[surface.HEALTH]),
+        strays=app[surface.STRAYS],
+        malformed=Flood("malformed", port),
+        no_room=Flood("no_room", port),
+        header_timeout_s=settings.header_timeout,
+        keepalive_s=settings.keepalive_timeout,
+        socket_options=kernels_clock(settings.write_timeout),
+    )
+    return functools.partial(Connection, server, door)
 
 
 def most_connections(asked_for: int | None) -> int:
@@ -98,9 +125,21 @@ def most_connections(asked_for: int | None) -> int:
     return fitting(soft, asked_for)
 
 
+def admin_connections() -> int:
+    """How many connections of the admin port may be open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _of_admin(soft)
+
+
 def fitting(files: int, asked_for: int | None) -> int:
     """How many connections of callers so many open files have room for, or fewer if so chosen."""
     if files == resource.RLIM_INFINITY:
         return asked_for or sys.maxsize
-    room = max(1, (files - SPARE_FDS) // FDS_PER_CALL)
+    room = max(1, (files - _of_admin(files) - SPARE_FDS) // FDS_PER_CALL)
     return min(asked_for or room, room)
+
+
+def _of_admin(files: int) -> int:
+    return (
+        ADMIN_CONNECTIONS if files == resource.RLIM_INFINITY else max(1, min(ADMIN_CONNECTIONS, files // ADMIN_SHARE))
+    )

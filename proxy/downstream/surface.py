@@ -1,37 +1,59 @@
-"""What every request passes and every answer carries, on both ports: its id, its framing, and a failure's shape."""
+"""What every request passes and every answer carries, on both ports: its id, its framing, and a failure's shape.
+
+`guard` puts all of it before an application's routes: a guard of one port is a guard of the other.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
 import aiohttp
 from aiohttp import hdrs, http_exceptions, web
 
-from proxy.downstream.phase import LIFECYCLE, Phase
+from proxy.downstream.browsers import Browsers
+from proxy.downstream.phase import LIFECYCLE, Lifecycle, Phase
+from proxy.downstream.strays import Stray, Strays
 from translators import faults
+from translators.tongue import Tongue
 
 # A fault and a request id -> the body of the answer that tells it, in the tongue of whoever is told.
 Failure = Callable[[faults.Fault, str], bytes]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 GENERATION: Final = "/api/v1/services/aigc/text-generation/generation"
 
 UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
+# Which tongue a request's route speaks; failures are told in it.
+TONGUE: Final[web.RequestKey[Tongue]] = web.RequestKey("tongue")
 # In the admin application: the base URL of the data port.
 SERVED: Final = web.AppKey("served", str)
+# Of an application: the tongue that tells a failure where no route has said another, what websites may do there, who is
+# told of strays, and the paths by which a platform asks whether it is well.
+PORT_TONGUE: Final[web.AppKey[Tongue]] = web.AppKey("tongue")
+BROWSERS: Final = web.AppKey("browsers", Browsers)
+STRAYS: Final = web.AppKey("strays", Strays)
+HEALTH: Final[web.AppKey[tuple[str, ...]]] = web.AppKey("health")
 # On answers alone: some upstreams behave differently when they see a proxy before them.
 VIA: Final = "1.1 dashseek"
 # What no caller of ours needs, and what a proxy before us may frame differently than we do (request smuggling).
+CHUNKED: Final = ["chunked"]
 FRAMING: Final[tuple[tuple[str, Callable[[web.Request], bool]], ...]] = (
     ("HTTP version", lambda request: request.version not in (aiohttp.HttpVersion10, aiohttp.HttpVersion11)),
     (
         "Transfer-Encoding on HTTP/1.0",
         lambda request: request.version == aiohttp.HttpVersion10 and hdrs.TRANSFER_ENCODING in request.headers,
+    ),
+    (
+        "Transfer-Encoding",
+        lambda request: (
+            [coding.lower() for coding in request.headers.getall(hdrs.TRANSFER_ENCODING, CHUNKED)] != CHUNKED
+        ),
     ),
     ("not origin-form", lambda request: not request.raw_path.startswith("/")),
 )
@@ -39,6 +61,51 @@ FRAMING: Final[tuple[tuple[str, Callable[[web.Request], bool]], ...]] = (
 
 class Misframed(http_exceptions.BadHttpMessage):
     """A request that aiohttp takes and we do not."""
+
+
+def guard(app: web.Application, *, tongue: Tongue, browsers: Browsers, strays: Strays, health: tuple[str, ...]) -> None:
+    """Put everything of this module before an application's routes, and behind its answers.
+
+    tongue:   tells a failure where a route has not said another
+    browsers: what websites may do
+    strays:   is told of what is no call
+    health:   paths that are answered where no other connection is
+    """
+    app[PORT_TONGUE], app[BROWSERS], app[STRAYS], app[HEALTH] = tongue, browsers, strays, health
+    app[LIFECYCLE] = Lifecycle()
+    app.middlewares.append(shaped)
+    app.on_response_prepare.append(last_look)
+
+
+@web.middleware
+async def shaped(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let in what is framed well and no website's doing, and tell every failure in its tongue (spec HTTP-4, ERR-1)."""
+    check_framing(request)
+    app = request.app
+    try:
+        if (answer := app[BROWSERS].preflight(request)) is not None:
+            return answer
+        app[BROWSERS].check(request)
+        return await handler(request)
+    except faults.Refusal as refusal:
+        # Its traceback holds the frames of the call, which hold the refusal: only a collection would free them.
+        refusal.__traceback__ = None
+        return _refused(request, refusal.fault)
+    except Stray as found:
+        stray = found
+    except web.HTTPRequestEntityTooLarge:
+        return _refused(request, faults.BODY_TOO_LARGE)
+    except web.HTTPMethodNotAllowed as wrong:
+        stray = Stray(faults.wrong_method(request.method), f"takes {', '.join(sorted(wrong.allowed_methods))}")
+    except web.HTTPException:
+        stray = Stray(faults.NOT_FOUND)
+    app[STRAYS].note(request.method, request.raw_path, stray.fault.status, request_id(request), stray.hint)
+    return _refused(request, stray.fault)
+
+
+def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
+    tongue = request.get(TONGUE) or request.app[PORT_TONGUE]
+    return refused(fault, request_id(request), tongue.failure, tongue.failure_headers(fault))
 
 
 def request_id(request: web.BaseRequest) -> str:
@@ -72,6 +139,7 @@ async def last_look(request: web.Request, answer: web.StreamResponse) -> None:
     answer.headers["X-Request-Id"] = request_id(request)
     answer.headers[hdrs.VIA] = VIA
     answer.headers.popall(hdrs.SERVER, None)
+    answer.headers.update(request.app[BROWSERS].shared(request))
     if is_last(request):
         answer.force_close()
         answer.headers[hdrs.CONNECTION] = "close"

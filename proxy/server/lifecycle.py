@@ -16,13 +16,10 @@ from aiohttp import web
 
 from config.settings import Settings
 from proxy.call.timeouts import OpenCalls, Timeout
-from proxy.downstream import surface
+from proxy.downstream import listener, surface
 from proxy.downstream.connection import Connection
-from proxy.downstream.listener import connections as connections_of
-from proxy.downstream.listener import listen
 from proxy.downstream.phase import LIFECYCLE, Phase
 from proxy.server import signals, systemd
-from proxy.server.routes import FAILURE
 
 log = structlog.get_logger()
 
@@ -35,20 +32,44 @@ FIRST_CALLS_S = 2.0
 
 
 @dataclass(slots=True)
-class Running:
-    """A server that listens.
+class Port:
+    """A port that is listened on.
 
-    url, admin_url: where, the port as the system gave it; no admin port, no URL
+    url: where, the port as the system gave it
     """
 
     url: str
-    admin_url: str | None
     runner: web.AppRunner
-    admin: web.AppRunner | None
     listener: asyncio.Server
     connections: Callable[[], Connection]
+
+    async def close(self) -> None:
+        """End everything that is open there."""
+        self.listener.close()
+        await self.runner.cleanup()
+
+
+@dataclass(slots=True)
+class Running:
+    """A server that listens.
+
+    calls, admin: its ports; None where others answer the platform
+    """
+
+    calls: Port
+    admin: Port | None
     drain_delay_s: float
     drain_timeout_s: float
+
+    @property
+    def url(self) -> str:
+        """Base URL of the data port."""
+        return self.calls.url
+
+    @property
+    def admin_url(self) -> str | None:
+        """Base URL of the admin port."""
+        return self.admin.url if self.admin else None
 
     async def until_told_to_stop(self, open_calls: OpenCalls, announce: Callable[[], None] = lambda: None) -> None:
         """Serve until a first signal, then drain; a second signal cuts at once.
@@ -86,86 +107,95 @@ class Running:
         await self._clean_up()
 
     def _enter(self, phase: Phase) -> None:
-        self.runner.app[LIFECYCLE].phase = phase
+        self.calls.runner.app[LIFECYCLE].phase = phase
 
     def _all_have_called(self) -> bool:
         """Whether everybody who has connected has asked: a busy proxy before us connects now and asks later."""
-        server = self.runner.server
+        server = self.calls.runner.server
         return server is None or not any(isinstance(one, Connection) and one.owes_a_call for one in server.connections)
 
     async def _clean_up(self) -> None:
-        await self.runner.cleanup()
+        await self.calls.close()
         if self.admin is not None:
-            await self.admin.cleanup()
+            await self.admin.close()
 
     async def _close(self) -> None:
         """Take no new connection, and no second call on one that is there."""
         loop = asyncio.get_running_loop()
-        listening = self.listener.sockets
+        listening = self.calls.listener.sockets
         for one in listening:
             loop.remove_reader(one.fileno())
         # asyncio drops who it has accepted and not yet served when the listener closes, and the kernel resets who has
         # connected and was not accepted: the former get their turn of the loop, the latter are taken here.
         await asyncio.sleep(0)
         last = [connection for one in listening for connection in _waiting(one.fileno())]
-        self.listener.close()
+        self.calls.listener.close()
         self._enter(Phase.LEAVING)
         for connection in last:
-            await loop.connect_accepted_socket(self.connections, connection)
+            await loop.connect_accepted_socket(self.calls.connections, connection)
 
 
 async def start(app: web.Application, settings: Settings, admin: web.Application | None = None) -> Running:
     """Listen, for calls and for the platform's questions; raises `OSError` where an address is not to be had."""
+    most = listener.most_connections(settings.max_connections)
+    address = settings.host, settings.port
+    shared = settings.workers > 1
+    calls = await _open(app, settings, "calls", most, address, shutdown_s=LAST_FRAMES_S, shared=shared)
+    beside: Port | None = None
+    if admin is not None:
+        admin[surface.SERVED] = calls.url
+        try:
+            beside = await _open_admin(admin, settings, (settings.admin_host, settings.admin_port))
+        except OSError:
+            await calls.close()
+            raise
+    return Running(calls, beside, settings.drain_delay, settings.drain_timeout)
+
+
+async def answer(
+    app: web.Application, settings: Settings, listening: socket.socket, announce: Callable[[], None]
+) -> None:
+    """Serve the platform's questions alone, on a socket that is bound already, until a signal."""
+    told = _Signals()
+    try:
+        port = await _open_admin(app, settings, listening)
+        announce()
+        await told.first.wait()
+        await port.close()
+    finally:
+        told.forget()
+
+
+async def _open_admin(app: web.Application, settings: Settings, address: tuple[str, int] | socket.socket) -> Port:
+    return await _open(app, settings, "admin", listener.admin_connections(), address, shutdown_s=0)
+
+
+async def _open(
+    app: web.Application,
+    settings: Settings,
+    name: str,
+    most: int,
+    address: tuple[str, int] | socket.socket,
+    *,
+    shutdown_s: float,
+    shared: bool = False,
+) -> Port:
     runner = web.AppRunner(
         app,
         # aiohttp's default would let an upstream generate for a caller who has left.
         handler_cancellation=True,
         access_log=None,
-        shutdown_timeout=LAST_FRAMES_S,
+        shutdown_timeout=shutdown_s,
     )
     await runner.setup()
     assert runner.server is not None  # noqa: S101 - for the type checker: it was just set up
-    connections = connections_of(runner.server, settings, FAILURE)
+    connections = listener.connections(app, runner.server, settings, port=name, most=most)
     try:
-        listener = await listen(connections, settings)
+        listening = await listener.listen(connections, address, shared=shared)
     except OSError:
         await runner.cleanup()
         raise
-    aside: web.AppRunner | None = None
-    try:
-        if admin is not None:
-            admin[surface.SERVED] = url(listener.sockets[0].getsockname())
-            aside = web.AppRunner(admin, handler_cancellation=True, access_log=None, shutdown_timeout=0)
-            await aside.setup()
-            await web.TCPSite(aside, settings.admin_host, settings.admin_port).start()
-    except OSError:
-        listener.close()
-        await runner.cleanup()
-        raise
-    return Running(
-        url(listener.sockets[0].getsockname()),
-        url(aside.addresses[0]) if aside else None,
-        runner,
-        aside,
-        listener,
-        connections,
-        settings.drain_delay,
-        settings.drain_timeout,
-    )
-
-
-async def answer(app: web.Application, listening: socket.socket, announce: Callable[[], None]) -> None:
-    """Serve the platform's questions alone, on a socket that listens already, until a signal."""
-    told = _Signals()
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0)
-    await runner.setup()
-    try:
-        await web.SockSite(runner, listening).start()
-        announce()
-        await told.first.wait()
-    finally:
-        await runner.cleanup()
-        told.forget()
+    return Port(url(listening.sockets[0].getsockname()), runner, listening, connections)
 
 
 def _waiting(listening_fd: int) -> Iterator[socket.socket]:

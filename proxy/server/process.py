@@ -90,7 +90,7 @@ def _run(settings: Settings, work: Callable[[Lines, Lines], Coroutine[Any, Any, 
 async def _serve(settings: Settings, rows: Collection[ModelRow], stdout: Lines, stderr: Lines) -> None:
     """One process that does everything."""
     async with _house(settings, rows, stderr) as (gateway, calls, state):
-        running = await lifecycle.start(calls, settings, admin.application(state))
+        running = await lifecycle.start(calls, settings, admin.application(state, settings))
 
         def announce() -> None:
             _log_start(settings, running.url, running.admin_url)
@@ -116,10 +116,10 @@ async def _work(settings: Settings, rows: Collection[ModelRow], slot: WorkerSlot
 async def _answer(settings: Settings, slot: WorkerSlot) -> None:
     """The admin process of several."""
     growing = frozenset(row.name for row in metrics.ROWS if row.kind != "gauge")
-    app = admin.application(WorkerReports(slot.sockets, slot.heartbeats, growing))
+    app = admin.application(WorkerReports(slot.sockets, slot.heartbeats, growing), settings)
     app[surface.SERVED] = lifecycle.url((settings.host, slot.port))
     with slot.held():
-        await lifecycle.answer(app, slot.admin, slot.say_ready)
+        await lifecycle.answer(app, settings, slot.admin, slot.say_ready)
 
 
 @asynccontextmanager
@@ -128,7 +128,7 @@ async def _house(
 ) -> AsyncIterator[tuple[Gateway, web.Application, Process]]:
     async with open_gateway(settings, rows) as gateway, metrics.opened(gateway.gauges(), stderr) as measured:
         _keep()
-        calls = application(gateway, measured.keep)
+        calls = application(gateway, measured.keep, measured.keep_stray)
         yield gateway, calls, Process(gateway, calls[LIFECYCLE], measured)
 
 

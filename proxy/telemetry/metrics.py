@@ -103,9 +103,16 @@ LAG: Final = Row(
     (),
     SHORT_S,
 )
+STRAYS: Final = Row(
+    "dashseek_stray_requests_total",
+    "counter",
+    "Requests to the data port that were no call: no such path, another method, a website's, a TLS hello; none of them "
+    "is in the rows above.",
+    ("status",),
+)
 COUNTED: Final = (
     *(DURATION, FIRST_TOKEN, PER_TOKEN, REQUESTS, TOKENS, DELIVERED, CANCELLED, RECORDS),
-    *(ATTEMPTS, REJECTIONS, DRIFT, OVERHEAD, LAG),
+    *(ATTEMPTS, REJECTIONS, DRIFT, OVERHEAD, LAG, STRAYS),
 )
 
 
@@ -181,6 +188,10 @@ class Metrics:
             counted.add(ATTEMPTS, (attempt["target"], known, "true" if retry else "false"))
         self._keep_tokens(model, closing)
         self._keep_times(model, record)
+
+    def keep_stray(self, status: int) -> None:
+        """Publish one request that was no call."""
+        self._tally.add(STRAYS, (str(status),))
 
     def lag(self, late_s: float) -> None:
         """Publish how late a timer fired."""

@@ -51,6 +51,8 @@ MISFRAMED = [
     pytest.param(POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", id="two CL"),
     pytest.param(POST + b"Content-Length: +2\r\n\r\n{}", id="signed CL"),
     pytest.param(POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", id="TE unknown"),
+    pytest.param(POST + b"Transfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n", id="TE of two"),
+    pytest.param(POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", id="TE of gzip"),
     pytest.param(POST.replace(b"1.1", b"1.0") + CHUNKED + b"0\r\n\r\n", id="TE on 1.0"),
     pytest.param(POST.replace(b"1.1", b"2.0") + b"Content-Length: 2\r\n\r\n{}", id="version"),
     pytest.param(POST.replace(b"POST ", b"POST http://evil") + b"Content-Length: 2\r\n\r\n{}", id="absolute form"),
@@ -122,6 +124,16 @@ async def test_f19_a_call_without_a_usable_key_is_refused(stand: Stand, key: str
         answer = await stand.ask(CALL, {"Authorization": key, **named})
         assert answer.fault[:2] == (401, "InvalidApiKey")
     assert b"abc" not in answer.body
+
+
+@pytest.mark.parametrize("name", ["Authorization", "x-api-key"])
+async def test_two_lines_of_one_key_header_are_one_too_many(stand: Stand, name: str) -> None:
+    """Spec HTTP-14: a checker before us may have read the other."""
+    wire = caller.request(CALL, {"Authorization": "", name: "Bearer one"})
+    first = f"{name}: Bearer one\r\n".encode()
+    async with caller.dial(stand.url) as line:
+        line.send(wire.replace(first, first + f"{name.lower()}: Bearer two\r\n".encode()))
+        assert (await line.answer()).fault == (401, "InvalidApiKey", "Invalid API-key provided.")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ import pytest
 import structlog
 
 from config import models, sources
+from proxy.admin import application as admin
 from proxy.call import gateway
+from proxy.downstream.phase import LIFECYCLE
 from proxy.metering import journal
 from proxy.server import lifecycle, routes
 from proxy.telemetry import log_writer, logs, metrics
@@ -41,6 +43,12 @@ class Running:
     def url(self) -> str:
         """Its base URL."""
         return self.process.url
+
+    @property
+    def admin_url(self) -> str:
+        """That of its admin port."""
+        assert self.process.admin_url is not None
+        return self.process.admin_url
 
     def keep(self, record: journal.Record) -> None:
         """Be told of a call that has ended."""
@@ -100,7 +108,9 @@ async def gateway_before(vocabulary: tokens.Vocabulary) -> AsyncIterator[StartGa
                 measured.keep(record)
                 running.keep(record)
 
-            process = await lifecycle.start(routes.application(house, keep), said)
+            calls = routes.application(house, keep, measured.keep_stray)
+            desk = admin.application(admin.Process(house, calls[LIFECYCLE], measured), said)
+            process = await lifecycle.start(calls, said, desk)
             running = Running(house, process, measured, ended)
             stack.push_async_callback(process.stop)
             return running

@@ -13,7 +13,8 @@ import pytest
 from aiohttp import web
 
 from proxy.call import relay
-from proxy.downstream import sinks
+from proxy.downstream import sinks, surface
+from proxy.downstream.browsers import Browsers, nothing
 from proxy.downstream.phase import LIFECYCLE, Lifecycle
 from proxy.simulation.wire import Script
 from tests import caller, lint
@@ -136,8 +137,8 @@ async def test_a_caller_who_reads_no_heartbeat_gets_no_second_one(
         await line.head()
         line.stall()
         await asyncio.sleep(0.4)
-        assert front.process.runner.server is not None
-        (connection,) = front.process.runner.server.connections
+        assert front.process.calls.runner.server is not None
+        (connection,) = front.process.calls.runner.server.connections
         assert connection.transport is not None
         assert connection.transport.get_write_buffer_size() < 8 << 20
 
@@ -183,6 +184,7 @@ async def test_a_caller_who_is_gone_is_told_by_every_write_and_is_no_bug() -> No
 
     app = web.Application()
     app[LIFECYCLE] = Lifecycle()
+    app[surface.BROWSERS] = Browsers(nothing)
     app.router.add_get("/", handler)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
     await runner.setup()

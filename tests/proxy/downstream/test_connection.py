@@ -1,17 +1,23 @@
-"""Claims about a connection before any handler: framing, clocks, answers to what is no request (spec ERR-5, ERR-6)."""
+"""Claims about a connection before any handler: framing, clocks, rooms, answers to what is no request.
+
+They hold for both ports, which are served by one class. Source: spec ERR-5, ERR-6, HTTP-14.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import sys
 import uuid
+from collections.abc import AsyncIterator
 
 import pytest
 import structlog.testing
 
 from proxy.downstream import connection as entrance
 from proxy.downstream import listener
+from proxy.server import lifecycle
 from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import StartSimulator
@@ -34,6 +40,12 @@ async def front(gateway_before: StartGateway) -> Running:
     return await gateway_before("http://127.0.0.1:1", header_timeout=0.3)
 
 
+@pytest.fixture(params=["calls", "admin"])
+def door(request: pytest.FixtureRequest, front: Running) -> str:
+    """The URL of each of its ports: a guard of one is a guard of the other."""
+    return front.url if request.param == "calls" else front.admin_url
+
+
 NOT_HTTP = {
     "not HTTP at all": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + CANARY.encode(),
     "no such method": f"{CANARY} / HTTP/1.1\r\n\r\n".encode(),
@@ -49,6 +61,11 @@ NOT_HTTP = {
     "two lengths": post(f"Content-Length: 2\r\nContent-Length: 3\r\nX-A: {CANARY}\r\n", b"{}"),
     "a length and chunks": post("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", b"2\r\n{}\r\n0\r\n\r\n"),
     "a length that is no number": post("Content-Length: +2\r\n", b"{}"),
+    "identity before chunks": post("Transfer-Encoding: identity, chunked\r\n", b"2\r\n{}\r\n0\r\n\r\n"),
+    "gzip before chunks": post("Transfer-Encoding: gzip, chunked\r\n", b"2\r\n{}\r\n0\r\n\r\n"),
+    "identity and chunks in two lines": post(
+        "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n", b"2\r\n{}\r\n0\r\n\r\n"
+    ),
     "another transfer encoding": post(f"Transfer-Encoding: x{CANARY}\r\n", b"{}"),
     "chunks in HTTP/1.0": f"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\nX: {CANARY}\r\n\r\n0\r\n\r\n".encode(),
     "absolute-form": f"GET http://{CANARY}/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(),
@@ -56,15 +73,16 @@ NOT_HTTP = {
     "CONNECT": f"CONNECT {CANARY}:443 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(),
     "a chunk size that is none": post(f"Transfer-Encoding: chunked\r\nX-A: {CANARY}\r\n", b"ZZ\r\n{}\r\n0\r\n\r\n"),
     "a chunk size beyond all numbers": post("Transfer-Encoding: chunked\r\n", b"fffffffffffffffff\r\n{}\r\n"),
+    "a request in a TLS hello": b"\x16\x03\x01" + HEALTHY,
     "an expectation nobody knows": post(f"Expect: {CANARY}\r\nContent-Length: 2\r\n", b"{}"),
     "an expectation that is no text": post("Expect: x\r\nContent-Length: 2\r\n", b"{}").replace(b"t: x", b"t: \xff"),
 }
 
 
 @pytest.mark.parametrize("wire", NOT_HTTP.values(), ids=NOT_HTTP.keys())
-async def test_what_is_no_request_gets_one_answer_of_ours_and_the_end(front: Running, wire: bytes) -> None:
+async def test_what_is_no_request_gets_one_answer_of_ours_and_the_end(door: str, wire: bytes) -> None:
     """Whatever stands behind it on the connection is not taken for a request, and nothing of it is repeated."""
-    async with caller.dial(front.url) as line:
+    async with caller.dial(door) as line:
         line.send(wire + HEALTHY)
         answer = await line.answer()
         assert answer.fault == MALFORMED
@@ -88,7 +106,7 @@ async def test_a_flood_of_what_is_no_request_is_one_line_for_many(front: Running
 async def test_the_line_that_comes_later_counts_those_that_were_not_said(
     front: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.downstream.connection.LINE_EVERY_S", 0.2)
+    monkeypatch.setattr("proxy.downstream.strays.LINE_EVERY_S", 0.2)
     with structlog.testing.capture_logs() as lines:
         for pause_s in (0, 0, 0.3, 0):
             await asyncio.sleep(pause_s)
@@ -101,22 +119,22 @@ async def test_the_line_that_comes_later_counts_those_that_were_not_said(
 class TestHeaderTimeout:
     """For a head to come in, from its first byte to its last."""
 
-    async def test_half_a_head_is_answered_and_closed(self, front: Running) -> None:
-        async with caller.dial(front.url) as line, asyncio.timeout(2):
+    async def test_half_a_head_is_answered_and_closed(self, door: str) -> None:
+        async with caller.dial(door) as line, asyncio.timeout(2):
             line.send(b"POST / HTTP/1.1\r\nHost: loc")
             assert (await line.answer()).fault == (500, "RequestTimeOut", faults.TIMED_OUT.message)
             assert await line.eof() == b""
 
-    async def test_a_head_that_trickles_does_not_re_arm_it(self, front: Running) -> None:
-        async with caller.dial(front.url) as line, asyncio.timeout(2):
+    async def test_a_head_that_trickles_does_not_re_arm_it(self, door: str) -> None:
+        async with caller.dial(door) as line, asyncio.timeout(2):
             answer = asyncio.ensure_future(line.answer())
             while not answer.done():
                 line.send(b"P")
                 await asyncio.sleep(0.02)
             assert (await answer).status in (400, 500)
 
-    async def test_a_connection_that_says_nothing_is_closed_without_a_word(self, front: Running) -> None:
-        async with caller.dial(front.url) as line, asyncio.timeout(2):
+    async def test_a_connection_that_says_nothing_is_closed_without_a_word(self, door: str) -> None:
+        async with caller.dial(door) as line, asyncio.timeout(2):
             assert await line.eof() == b""
 
     async def test_a_slow_head_in_time_is_served(self, front: Running) -> None:
@@ -146,9 +164,86 @@ class TestHeaderTimeout:
             line.send(wire[-10:])
             assert (await line.answer()).fault[1] == "ModelUnavailable"
 
-    async def test_an_idle_connection_is_kept_for_the_next_call(self, front: Running) -> None:
-        """That is `keepalive_timeout`'s to end."""
+    async def test_half_a_head_behind_a_request_in_its_segment_has_no_longer(self, door: str) -> None:
+        """Its first byte came before the answer did; `keepalive_timeout` is 75 s here."""
+        async with caller.dial(door) as line, asyncio.timeout(2):
+            line.send(HEALTHY + HEALTHY[:20])
+            assert (await line.answer()).status == 200
+            assert (await line.answer()).fault == (500, "RequestTimeOut", faults.TIMED_OUT.message)
+            assert await line.eof() == b""
+
+    @pytest.mark.parametrize("framing", ["Content-Length: 2", "Transfer-Encoding: chunked"])
+    @pytest.mark.parametrize("cut", [1, 30, 70])
+    async def test_so_has_half_a_head_behind_a_body_however_it_is_cut(
+        self, front: Running, framing: str, cut: int
+    ) -> None:
+        body = b"{}" if "Length" in framing else b"2\r\n{}\r\n0\r\n\r\n"
+        wire = post(f"{framing}\r\n", body)
+        async with caller.dial(front.url) as line, asyncio.timeout(2):
+            line.send(wire[:-cut])
+            await asyncio.sleep(0.05)
+            line.send(wire[-cut:] + HEALTHY[:30])
+            assert (await line.answer()).status == 400
+            assert (await line.answer()).fault[1] == "RequestTimeOut"
+            assert await line.eof() == b""
+
+    async def test_half_a_head_behind_many_requests_ends_without_a_word(self, front: Running) -> None:
+        """Where a request has come ahead before, what waits is not known: it could be taken for the next one."""
+        async with caller.dial(front.url) as line, asyncio.timeout(2):
+            line.send(HEALTHY * 3 + HEALTHY[:20])
+            for _ in range(3):
+                assert (await line.answer()).status == 200
+            assert await line.eof() == b""
+
+    async def test_half_a_head_that_is_made_whole_in_time_is_served(self, front: Running) -> None:
         async with caller.dial(front.url) as line:
+            for _ in range(2):
+                line.send(HEALTHY + HEALTHY[:20])
+                assert (await line.answer()).status == 200
+                await asyncio.sleep(0.1)
+                line.send(HEALTHY[20:])
+                assert (await line.answer()).status == 200
+
+    @pytest.mark.parametrize(
+        "wire",
+        [
+            HEALTHY,
+            b"\r\n" + HEALTHY,
+            HEALTHY + b"\r\n",
+            post("Content-Length: 4\r\n", b"\r\n\r\n"),
+            post("Content-Length: 2\r\n", b"{}\r\n"),
+            post("Transfer-Encoding: chunked\r\n", b"2\r\n{}\r\n0\r\n\r\n"),
+            post("Transfer-Encoding: chunked\r\n", b"1;a=b\r\n{\r\n1\r\n}\r\n0\r\nX-T: 1\r\n\r\n"),
+        ],
+    )
+    async def test_a_request_that_came_alone_leaves_its_connection_to_the_longer_clock(
+        self, front: Running, wire: bytes
+    ) -> None:
+        async def keep(cut: int) -> None:
+            async with caller.dial(front.url) as line:
+                line.send(wire[:cut])
+                await asyncio.sleep(0.02)
+                line.send(wire[cut:])
+                await line.answer()
+                await asyncio.sleep(0.4)
+                line.send(HEALTHY)
+                assert (await line.answer()).status == 200
+
+        await asyncio.gather(*(keep(cut) for cut in (0, 1, 3, 40, len(wire) - 5)))
+
+    async def test_it_does_not_count_while_a_request_that_came_ahead_is_served(
+        self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        upstream = await simulator(Script(text="hi", first_byte_delay_s=0.4))
+        front = await gateway_before(upstream.url, header_timeout=0.2)
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(caller.call()) * 3)
+            for _ in range(3):
+                assert (await line.answer()).status == 200
+
+    async def test_an_idle_connection_is_kept_for_the_next_call(self, door: str) -> None:
+        """That is `keepalive_timeout`'s to end."""
+        async with caller.dial(door) as line:
             for _ in range(2):
                 line.send(HEALTHY)
                 assert (await line.answer()).status == 200
@@ -250,7 +345,7 @@ async def test_a_caller_who_reads_nothing_of_a_small_answer_is_cut_by_the_kernel
     monkeypatch.setattr("proxy.downstream.connection.KERNEL_GRACE_S", 0.2)
     answer = Script(text="word " * 2_000, deltas_per_write=500)
     running = await gateway_before((await simulator(answer)).url, write_timeout=0.3, keepalive_timeout=60)
-    server = running.process.runner.server
+    server = running.process.calls.runner.server
     assert server is not None
     async with caller.dial(running.url, receive_bytes=4096) as line, asyncio.timeout(10):
         line.send(caller.request(caller.call(), {"X-DashScope-SSE": "disable"}))
@@ -274,33 +369,137 @@ async def test_a_head_that_begins_late_has_its_own_time_and_its_own_answer(gatew
         assert (await line.answer()).fault[1] == "RequestTimeOut"
 
 
+@contextlib.asynccontextmanager
+async def busy(front: Running, number: int = 1) -> AsyncIterator[None]:
+    """So many callers whose answers are awaited."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(number):
+            line = await stack.enter_async_context(caller.dial(front.url))
+            line.send(caller.request(caller.call(), caller.SSE))
+            await line.head()
+        yield
+
+
 class TestRoom:
     """A cap on connections, below the limit of open files (reliability.md 1.3)."""
 
-    async def test_beyond_the_cap_it_is_503_and_the_end_whatever_was_sent(self, gateway_before: StartGateway) -> None:
-        front = await gateway_before("http://127.0.0.1:1", max_connections=1)
-        async with caller.dial(front.url) as first:
-            first.send(HEALTHY)
-            assert (await first.answer()).status == 200
-            async with caller.dial(front.url) as second:
-                second.send(post("Content-Length: 100000\r\n", b"a" * 50_000))
-                answer = await second.answer()
-                second.send(b"a" * 50_000)
-                assert answer.fault == (503, "ModelServingError", faults.OVERLOADED.message)
-                assert answer.headers["Connection"] == "close"
-                assert await second.eof() == b""
-            first.send(HEALTHY)
-            assert (await first.answer()).status == 200
+    @pytest.fixture
+    async def small(self, simulator: StartSimulator, gateway_before: StartGateway) -> Running:
+        """Two callers and no more, before an upstream that does not end by itself."""
+        upstream = await simulator(Script(endless=True, gap_s=0.05))
+        return await gateway_before(upstream.url, max_connections=2, header_timeout=30)
 
-    async def test_who_comes_beyond_those_being_told_is_cut_without_a_word(
+    async def test_beyond_the_cap_it_is_503_and_the_end_whatever_was_sent(self, small: Running) -> None:
+        async with busy(small, 2), caller.dial(small.url) as line:
+            line.send(post("Content-Length: 100000\r\n", b"a" * 50_000))
+            answer = await line.answer()
+            line.send(b"a" * 50_000)
+            assert answer.fault == (503, "ModelServingError", faults.OVERLOADED.message)
+            assert answer.headers["Connection"] == "close"
+            assert await line.eof() == b""
+
+    async def test_health_is_answered_beyond_the_cap_and_nothing_behind_it(self, small: Running) -> None:
+        async with busy(small, 2), caller.dial(small.url) as line:
+            line.send(HEALTHY + caller.request(caller.call()))
+            answer = await line.answer()
+            assert (answer.status, answer.headers["Connection"]) == (200, "close")
+            assert await line.eof() == b""
+
+    async def test_who_sends_nothing_keeps_no_probe_from_its_answer(self, small: Running) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(busy(small, 2))
+            for _ in range(3 * entrance.RESERVE):
+                silent = await stack.enter_async_context(caller.dial(small.url))
+                silent.send(HEALTHY[:12])
+            line = await stack.enter_async_context(caller.dial(small.url))
+            line.send(HEALTHY)
+            assert (await line.answer()).status == 200
+
+    async def test_who_came_beyond_the_cap_and_finds_a_seat_now_is_served(self, small: Running) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            crowd = await stack.enter_async_context(contextlib.AsyncExitStack())
+            await crowd.enter_async_context(busy(small, 2))
+            line = await stack.enter_async_context(caller.dial(small.url))
+            await asyncio.sleep(0.05)
+            await crowd.aclose()
+            await asyncio.sleep(0.1)
+            line.send(caller.request(caller.call(), caller.SSE))
+            assert (await line.head()).status == 200
+
+    async def test_the_connection_that_has_been_idle_longest_makes_way(self, small: Running) -> None:
+        async with caller.dial(small.url) as first, caller.dial(small.url) as second:
+            for line in (first, second, first):
+                line.send(HEALTHY)
+                assert (await line.answer()).status == 200
+            async with caller.dial(small.url) as third:
+                third.send(HEALTHY)
+                assert (await third.answer()).status == 200
+                assert await second.eof() == b""
+                first.send(HEALTHY)
+                assert (await first.answer()).status == 200
+
+    @pytest.mark.parametrize("said", [b"", HEALTHY[:20]], ids=["silent from the start", "half a head"])
+    async def test_so_does_one_that_has_brought_no_request_yet(self, small: Running, said: bytes) -> None:
+        async with busy(small), caller.dial(small.url) as idle:
+            idle.send(said)
+            await asyncio.sleep(0.05)
+            async with caller.dial(small.url) as line:
+                line.send(caller.request(caller.call(), caller.SSE))
+                assert (await line.head()).status == 200
+                assert await idle.eof() == b""
+
+    async def test_a_call_never_makes_way(self, small: Running) -> None:
+        async with caller.dial(small.url) as line:
+            line.send(caller.request(caller.call(), caller.SSE))
+            await line.head()
+            for _ in range(20):
+                async with caller.dial(small.url) as other:
+                    other.send(HEALTHY)
+                    assert (await other.answer()).status == 200
+            assert await line.piece()
+
+    async def test_strangers_who_come_back_each_minute_hold_up_nobody(self, small: Running) -> None:
+        """`GET /healthz` on connections that are kept filled the cap before."""
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(10):
+                line = await stack.enter_async_context(caller.dial(small.url))
+                line.send(HEALTHY)
+                assert (await line.answer()).status == 200
+            called = await stack.enter_async_context(caller.dial(small.url))
+            called.send(caller.request(caller.call(), caller.SSE))
+            assert (await called.head()).status == 200
+
+    async def test_the_admin_port_has_a_cap_and_a_reserve_of_its_own(
         self, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(entrance, "REFUSED_AT_ONCE", 0)
-        front = await gateway_before("http://127.0.0.1:1", max_connections=1)
-        async with caller.dial(front.url) as first, caller.dial(front.url) as second:
-            assert await second.eof() == b""
-            first.send(HEALTHY)
-            assert (await first.answer()).status == 200
+        monkeypatch.setattr(listener, "ADMIN_CONNECTIONS", 4)
+        front = await gateway_before("http://127.0.0.1:1", header_timeout=30)
+        async with contextlib.AsyncExitStack() as stack:
+            silent = [await stack.enter_async_context(caller.dial(front.admin_url)) for _ in range(20)]
+            line = await stack.enter_async_context(caller.dial(front.admin_url))
+            line.send(HEALTHY.replace(b"/healthz", b"/readyz"))
+            assert (await line.answer()).status == 200
+            async with asyncio.timeout(2):
+                assert [await one.eof() for one in silent[:17]] == [b""] * 17
+            assert len(_connections(front.process.admin)) == 4
+
+    async def test_nothing_is_left_of_a_connection_that_made_way(self, small: Running) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(50):
+                line = await stack.enter_async_context(caller.dial(small.url))
+                line.send(HEALTHY)
+        await asyncio.sleep(0.2)
+        assert _connections(small.process.calls) == []
+        door = small.process.calls.connections.args[1]  # type: ignore[attr-defined]
+        assert (door.seats.open, door.seats.idle, door.reserve.open, door.reserve.idle) == (0, {}, 0, {})
+
+    async def test_who_comes_beyond_those_being_told_is_cut_without_a_word(
+        self, small: Running, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where all of the reserve is at work, which takes a probe a moment."""
+        monkeypatch.setattr(small.process.calls.connections.args[1].reserve, "most", 0)  # type: ignore[attr-defined]
+        async with busy(small, 2), caller.dial(small.url) as line:
+            assert await line.eof() == b""
 
     async def test_a_connection_that_ended_makes_room(self, gateway_before: StartGateway) -> None:
         front = await gateway_before("http://127.0.0.1:1", max_connections=1)
@@ -313,9 +512,11 @@ class TestRoom:
     @pytest.mark.parametrize(
         ("soft", "asked_for", "most"),
         [
-            (1024, None, 480),
+            (1024, None, 440),
             (1024, 100, 100),
-            (1024, 5_000, 480),
+            (1024, 5_000, 440),
+            (256, None, 56),
+            (128, None, 8),
             (20, None, 1),
             (resource.RLIM_INFINITY, None, sys.maxsize),
             (resource.RLIM_INFINITY, 100, 100),
@@ -326,6 +527,12 @@ class TestRoom:
     ) -> None:
         monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
         assert listener.most_connections(asked_for) == most
+
+
+def _connections(port: lifecycle.Port | None) -> list[object]:
+    assert port is not None
+    assert port.runner.server is not None
+    return [*port.runner.server.connections]
 
 
 class TestFileLimit:
@@ -354,3 +561,20 @@ class TestFileLimit:
             256,
             "ValueError",
         )
+
+
+async def test_of_aiohttps_private_parts_two_are_read_and_say_what_is_thought(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    """Where one is gone or means another thing, an idle connection is taken for one at work, or the other way round."""
+    upstream = await simulator(Script(endless=True, gap_s=0.05))
+    front = await gateway_before(upstream.url)
+    async with caller.dial(front.url) as line:
+        line.send(HEALTHY)
+        await line.answer()
+        (connection,) = _connections(front.process.calls)
+        assert isinstance(connection, entrance.Connection)
+        assert (connection.awaits_head, connection.has_request) == (True, False)
+        line.send(caller.request(caller.call(), caller.SSE))
+        await line.head()
+        assert (connection.awaits_head, connection.has_request) == (False, True)

@@ -132,8 +132,15 @@ def logged() -> Iterator[tuple[str, set[str]]]:
                     yield event, {field.arg for field in fields if field.arg}
                 case ast.Call(ast.Attribute(ast.Name("log")), [ast.Constant(str(event)), *_], fields):
                     yield event, {field.arg for field in fields if field.arg}
-                case ast.Call(ast.Name("Flood"), [ast.Constant(str(event))], _):
-                    yield event, {"reason", "request_id", "count"}
+                case ast.Call(ast.Name("Flood"), [ast.Constant("stray"), *_], _):
+                    yield "stray", {"port", "count"}
+                case ast.Call(ast.Attribute(ast.Attribute(ast.Name("self"), "_flood"), "note"), [], fields):
+                    yield "stray", {field.arg for field in fields if field.arg}
+                case ast.Call(ast.Name("Flood"), [ast.Constant(str(event)), *_], _):
+                    yield event, {"port", "reason", "request_id", "count"}
+                case ast.Call(ast.Attribute(attr="note"), [], fields):
+                    # Of every other flood.
+                    assert {field.arg for field in fields} == {"reason", "request_id"}
 
 
 def test_every_line_says_only_what_is_listed_and_nothing_is_listed_in_vain() -> None:
@@ -142,7 +149,9 @@ def test_every_line_says_only_what_is_listed_and_nothing_is_listed_in_vain() -> 
     for event, fields in logged():
         found[event] = found.get(event, set()) | fields
     # These it has from the journal, or from the processors.
-    found["call"] |= {*journal.Opening.__annotations__, *journal.Closing.__annotations__, "trace_id"} - {"at"}
+    found["call"] |= {*journal.Opening.__annotations__, *journal.Closing.__annotations__, "trace_id", "asked_model"} - {
+        "at"
+    }
     found["bug"] = found["bug"] - {"exc_info"} | {"traceback"}
     assert found == {event: {*fields} for event, fields in logs.LINES.items()}
 

@@ -1,0 +1,120 @@
+"""Claims about requests that are no call: a line with a hint, and a count (spec HTTP-13)."""
+
+from __future__ import annotations
+
+import pytest
+import structlog.testing
+
+from proxy.downstream import strays, surface
+from proxy.downstream.strays import escaped
+from tests import caller
+from tests.proxy.conftest import Running, StartGateway
+
+SERVICES = "/api/v1/services/aigc/text-generation/generation"
+
+
+@pytest.fixture
+async def front(gateway_before: StartGateway) -> Running:
+    return await gateway_before("http://127.0.0.1:1")
+
+
+PATHS = {
+    "/services/aigc/text-generation/generation": "/api/v1 is missing",
+    "/api/v1/api/v1/services/aigc/text-generation/generation": "/api/v1 is there twice",
+    f"{SERVICES}/": "trailing slash",
+    f"/{SERVICES}": "doubled",
+    "/api/v1//services/aigc/text-generation/generation": "doubled",
+    "/compatible-mode/v1/chat/completions": "OpenAI",
+    "/v1/chat/completions": "OpenAI",
+    "/v1/models": "OpenAI",
+    "/api/v1/chat/completions": "OpenAI",
+    "/v1/responses": "OpenAI",
+    "/metrics": "admin port",
+    "/api/v1/services/embeddings/text-embedding/text-embedding": "only text",
+    "/api/v1/services/aigc/multimodal-generation/generation": "only text",
+    "/favicon.ico": None,
+}
+
+
+async def test_a_request_that_no_route_takes_leaves_a_line_that_says_what_was_meant(
+    front: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front.process.calls.runner.app[surface.STRAYS]._flood, "_most", len(PATHS))
+    with structlog.testing.capture_logs() as lines:
+        answers = [await caller.ask(front.url, caller.call(), path=f"{path}?api_key=canary") for path in PATHS]
+    assert [(line["event"], line["method"], line["path"]) for line in lines] == [
+        ("stray", "POST", path) for path in PATHS
+    ]
+    told = [(answer.status, answer.json["request_id"]) for answer in answers]
+    assert [(line["status"], line["request_id"]) for line in lines] == told
+    assert {status for status, _ in told} == {400, 404}
+    wrong = [
+        line for line, hint in zip(lines, PATHS.values(), strict=True) if (hint or "None") not in str(line["hint"])
+    ]
+    assert wrong == []
+    assert "canary" not in str(lines)
+
+
+async def test_so_does_another_method(front: Running) -> None:
+    with structlog.testing.capture_logs() as lines:
+        await caller.ask(front.url, b"", method="GET")
+    assert [(line["event"], line["status"], line["hint"]) for line in lines] == [("stray", 400, "takes POST")]
+
+
+async def test_so_does_a_call_that_came_to_the_admin_port(front: Running) -> None:
+    with structlog.testing.capture_logs() as lines:
+        assert (await caller.ask(front.admin_url, caller.call())).fault[:2] == (404, "NotFound")
+    (line,) = lines
+    assert (line["port"], line["hint"]) == ("admin", "a call: the data port takes it")
+
+
+async def test_so_does_a_tls_hello_on_the_plain_port(front: Running) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with caller.dial(front.url) as line:
+            line.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32))
+            assert (await line.answer()).status == 400
+    (said,) = lines
+    assert (said["event"], said["status"], said["path"]) == ("stray", 400, "")
+    assert "TLS" in said["hint"]
+
+
+async def test_a_path_is_cut_and_escaped(front: Running) -> None:
+    with structlog.testing.capture_logs() as lines:
+        await caller.ask(front.url, caller.call(), path="/" + "a%0A" * 100)
+    (line,) = lines
+    assert line["path"] == ("/" + "a%0A" * 100)[:128]
+    assert escaped("a\x1b[31m\n\u4f60\udcff", 64) == "a\\x1b[31m\\x0a\\u4f60\\udcff"
+
+
+async def test_the_first_ten_of_a_minute_are_said_and_the_rest_counted(
+    front: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flood = front.process.calls.runner.app[surface.STRAYS]._flood
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(25):
+            await caller.ask(front.url, caller.call(), path="/nowhere")
+        monkeypatch.setattr(flood, "_ends_s", 0.0)
+        await caller.ask(front.url, caller.call(), path="/nowhere")
+    assert [line["count"] for line in lines] == [1] * 10 + [16]
+
+
+async def test_each_is_counted_by_its_status(front: Running) -> None:
+    for path, method in (("/nowhere", "POST"), ("/nowhere", "GET"), (caller.GENERATION, "GET")):
+        await caller.ask(front.url, b"", path=path, method=method)
+    answer = await caller.ask(front.admin_url, b"", path="/metrics", method="GET")
+    told = [line for line in answer.body.decode().splitlines() if line.startswith("dashseek_stray_requests_total{")]
+    assert sorted(told) == [
+        'dashseek_stray_requests_total{status="400"} 1.0',
+        'dashseek_stray_requests_total{status="404"} 2.0',
+    ]
+
+
+async def test_a_call_that_fails_is_none(front: Running) -> None:
+    with structlog.testing.capture_logs() as lines:
+        await caller.ask(front.url, caller.call(model="gpt-4"))
+        await caller.ask(front.url, caller.call(), {"Authorization": ""})
+    assert {line["event"] for line in lines} == {"call"}
+
+
+def test_the_rates_are_those_of_the_rule() -> None:
+    assert (strays.STRAY_LINES, strays.STRAY_WINDOW_S, strays.PATH_CHARS) == (10, 60.0, 128)
