@@ -83,6 +83,7 @@ class Exchange:
     books:      where it is written down
     at_s:       wall clock, when it was received
     caller:     who was let in; None before
+    asked_model: as the caller named it, cut and escaped; None where no name was read
     call:       what was asked for; None before it was read
     pipe:       the way of its answer; None before it is ready to go
     attempts:   the tries upstream, in order
@@ -98,6 +99,7 @@ class Exchange:
     books: Books = field(default_factory=Books)
     at_s: float = field(default_factory=time.time)
     caller: Admission | None = None
+    asked_model: str | None = None
     call: Call | None = None
     pipe: Pipe | None = None
     attempts: list[Attempt] = field(default_factory=list)
@@ -106,6 +108,16 @@ class Exchange:
     refusal: faults.Refusal | None = None
     expired: Timeout | None = None
     unheard: Callable[[], None] | None = None
+
+    @property
+    def cause(self) -> str | None:
+        """Why it failed, in our own words: never a caller's but a bounded name, never upstream's (spec MET-4)."""
+        if self.refusal is None:
+            return None
+        # Behind a colon come upstream's own words, and some upstreams repeat the prompt in theirs (FastAPI's 422).
+        cause = self.refusal.cause.partition(": ")[0]
+        # Before upstream was asked, what the caller reads is ours, too: it names the parameter, or the rule.
+        return cause or ("" if self.attempts else self.refusal.fault.message)
 
     def leave(self) -> bool:
         """The caller has left; whether the call goes on all the same."""

@@ -27,6 +27,7 @@ from proxy.call.prompt_count import Count
 from proxy.call.timeouts import CallTimeouts, Expired, Timeout
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import Response
+from proxy.downstream.strays import escaped
 from proxy.metering import journal
 from proxy.metering.journal import Opening
 from proxy.telemetry import trace_context
@@ -40,6 +41,9 @@ from translators.pipe import Pipe
 from translators.terms import agreed
 
 log = structlog.get_logger()
+
+# Of a model's name in the log, which a caller can invent.
+ASKED_MODEL_CHARS = 64
 
 # A body that is checked, parsed and read in less time than a delta takes on its way.
 LARGE_BYTES: Final = 256 << 10
@@ -79,6 +83,9 @@ async def _ready(
     # What was sent is let go of as soon as it is read, and what nobody reads of it.
     del body
     await _give_way(is_large)
+    asked_model = request.path_model or document.get("model")
+    if isinstance(asked_model, str):
+        exchange.asked_model = escaped(asked_model, ASKED_MODEL_CHARS)
     exchange.call = call = _read(gateway, request, document)
     del document
     await _give_way(is_large)

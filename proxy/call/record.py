@@ -129,8 +129,8 @@ def _record(exchange: Exchange, end: End) -> Record:
         read_s=_between_s(times.received_s, times.read_s),
         translate_s=_between_s(times.read_s, times.sent_s),
         fault=refusal.fault if refusal else None,
-        # Behind a colon come upstream's own words, and some upstreams repeat the prompt in theirs (FastAPI's 422).
-        cause=refusal.cause.partition(": ")[0] if refusal else None,
+        asked_model=exchange.asked_model,
+        cause=exchange.cause,
         trace_id=exchange.books.trace.id if exchange.books.trace else None,
     )
 
@@ -196,7 +196,7 @@ def _log(record: Record, opening: bytes | None, closing: bytes) -> None:
     if opening is not None and record.trace_id is None and logs.say_call(level, opening, closing, record.cause):
         return
     known: dict[str, object] = (
-        {"request_id": record.request_id, "key_id": record.key_id}
+        {"request_id": record.request_id, "key_id": record.key_id, "asked_model": record.asked_model}
         if record.opening is None
         else {name: said for name, said in record.opening.items() if name != "at"}
     )

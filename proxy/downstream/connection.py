@@ -166,6 +166,9 @@ class Connection(web.RequestHandler):
     def awaits_head(self) -> bool:
         """Whether no whole head is there that was not answered."""
         waiter = self._waiter
+        if waiter is None and not self.has_answered:
+            # uvloop may read before aiohttp's own task has had its first turn.
+            return not self._head_bytes
         return waiter is not None and not waiter.done()
 
     @property

@@ -179,6 +179,7 @@ class Record:
     closing:        how it ended
     key_id:         as in `Opening`, which a call that was refused early has not
     model:          what it asked for, as the model table names it; None where it was refused unread
+    asked_model:    the same as its caller named it, cut and escaped; None where no name was read
     stream:         whether it asked for packets
     finish_reasons: of its choices that ended by themselves or by us, in order
     limited:        whether it was over a limit of ours
@@ -195,6 +196,7 @@ class Record:
     closing: Closing
     key_id: str | None
     model: str | None
+    asked_model: str | None
     stream: bool
     finish_reasons: tuple[str, ...]
     limited: bool

@@ -35,7 +35,7 @@ LINES: Final[Mapping[str, tuple[str, ...]]] = {
     "call": (
         *("request_id", "model", "upstream_model", "key_id", "key_name", "stream", "thinking", "outcome", "status"),
         *("code", "usage", "generated", "basis", "drift_tokens", "packets", "bytes_out", "attempts", "t", "cause"),
-        "trace_id",
+        *("trace_id", "asked_model"),
     ),
     "ignored": ("request_id", "fields"),
     "bug": ("request_id", "error", "traceback"),

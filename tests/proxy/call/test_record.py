@@ -240,6 +240,39 @@ async def test_a_call_that_was_not_let_in_has_no_more_to_say(gateway_before: Sta
 
 
 @pytest.mark.parametrize(
+    ("body", "headers", "cause", "model"),
+    [
+        (caller.call(model="qwen-flash"), {}, "Model not exist.", "qwen-flash"),
+        (caller.call(model="a\n\u4f60" + "b" * 100), {}, "Model not exist.", "a\\x0a\\u4f60" + "b" * 61),
+        (caller.call(top_p=2), {}, "InvalidParameter: Range of top_p", "deepseek-v3"),
+        (caller.call(), {"Authorization": "sk-canary"}, "No API-key provided.", None),
+        (b"[]", {}, "not an object", None),
+    ],
+)
+async def test_the_line_of_a_refusal_says_our_own_sentence_and_the_model_that_was_asked_for(
+    gateway_before: StartGateway, body: caller.Json | bytes, headers: dict[str, str], cause: str, model: str | None
+) -> None:
+    front = await gateway_before("http://127.0.0.1:1")
+    with structlog.testing.capture_logs() as lines:
+        await caller.ask(front.url, body, headers)
+        await front.end_of()
+    (line,) = [line for line in lines if line["event"] == "call"]
+    assert cause in line["cause"]
+    assert line["asked_model"] == model
+    assert "canary" not in str(line)
+
+
+async def test_upstreams_sentence_is_not_said(simulator: StartSimulator, gateway_before: StartGateway) -> None:
+    """It may repeat the prompt (MET-4)."""
+    said = Script(status=400, error_text="Invalid max_tokens canary")
+    front = await gateway_before((await simulator(said)).url)
+    with structlog.testing.capture_logs() as lines:
+        assert (await caller.ask(front.url, caller.call())).status == 400
+        await front.end_of()
+    assert "canary" not in str(lines)
+
+
+@pytest.mark.parametrize(
     ("fault", "level"),
     [
         (faults.NO_KEY, "info"),
