@@ -148,6 +148,12 @@ class Line:
         assert isinstance(transport, asyncio.ReadTransport)
         transport.pause_reading()
 
+    def go_on(self) -> None:
+        """Read again."""
+        transport = self._writer.transport
+        assert isinstance(transport, asyncio.ReadTransport)
+        transport.resume_reading()
+
 
 @contextlib.asynccontextmanager
 async def dial(url: str, *, receive_bytes: int | None = None) -> AsyncIterator[Line]:

@@ -9,8 +9,9 @@ from typing import Final
 from translators import faults
 from translators.dialogue import Model
 
-# A log line is no place for a caller's essay.
+# A log line is no place for a caller's essay: so many characters of a name are kept for it.
 LONGEST_NAME: Final = 64
+DISTILLED: Final = "a distilled model has another vocabulary, whose tokens cannot be counted here"
 # A snapshot of a model: `-MMDD`, `-YYMMDD` or `-YYYY-MM-DD` behind its name (spec MOD-6).
 _DATED: Final = re.compile(r"(.+)-(?:\d{4}|\d{6}|\d{4}-\d{2}-\d{2})", re.ASCII)
 
@@ -46,7 +47,7 @@ class Catalogue:
         """The model a caller means, case, vendor prefix and date ignored (spec MOD-2, MOD-6); refuses others."""
         model = _look_up(self._models, name)
         if model is None:
-            raise faults.Refusal(faults.MODEL_UNKNOWN, _unknown(name))
+            raise faults.Refusal(faults.MODEL_UNKNOWN, _hint(name))
         return model
 
 
@@ -58,10 +59,6 @@ def _look_up(models: Mapping[str, Model], name: str) -> Model | None:
     return models.get(name) or models.get(plain) or (models.get(dated[1]) if dated else None)
 
 
-def _unknown(name: str) -> str:
-    shown = name[:LONGEST_NAME].encode("unicode_escape").decode()
-    if "-distill" in name.lower():
-        return (
-            f"there is no model {shown} (a distilled one has another vocabulary, whose tokens cannot be counted here)"
-        )
-    return f"there is no model {shown}"
+def _hint(name: str) -> str:
+    """What the operator is told beside the name, which the line of the call says itself."""
+    return DISTILLED if "-distill" in name.lower() else ""

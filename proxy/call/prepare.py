@@ -91,6 +91,9 @@ async def _ready(
     await _give_way(is_large)
     if caller.known is not None:
         caller.known.check_model(call.model.id)
+    if exchange.asked_model != call.model.id:
+        # An alias, another case, a vendor's prefix or a date behind the name (spec MOD-6).
+        log.debug("model", request_id=exchange.request_id, asked_model=exchange.asked_model, model=call.model.id)
     if call.ignored:
         log.debug("ignored", request_id=exchange.request_id, fields=call.ignored)
     return await _prepared(gateway, request, exchange, call, caller, timeouts=timeouts, ends=ends)

@@ -6,11 +6,15 @@ It moves bytes and knows no field. Source: spec SSE-2, SSE-8, SSE-10, SSE-11, ER
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 
 from proxy.call.timeouts import CallTimeouts, Timeout
 from proxy.downstream.sinks import Sink
 from proxy.upstream.response import Broken, Response
 from translators.pipe import Pipe
+
+# While a call of a tool is held until it is whole, its growing usage is told at most so often (spec SSE-7).
+PROGRESS_S = 1.0
 
 # After the finish, upstream's closing bytes are waited for so long that its connection can be used again.
 LEFTOVER_S = 0.25
@@ -33,9 +37,10 @@ async def pump(
     """
     progress = 0
     full = False
+    told_s = monotonic()
 
     def take(wire: bytes) -> bool:
-        nonlocal progress, full
+        nonlocal progress, full, told_s
         if frames := pipe.feed(wire, leg):
             full = sink.pass_on(frames)
             timeouts.enter(Timeout.TOKEN)
@@ -44,6 +49,9 @@ async def pump(
             progress = grown
             timeouts.enter(Timeout.TOKEN)
             sink.hold()
+            if monotonic() - told_s >= PROGRESS_S and (frames := pipe.progress()):
+                told_s = monotonic()
+                full = sink.pass_on(frames)
         return full or pipe.wants_no_more(leg)
 
     while pipe.is_open(leg):

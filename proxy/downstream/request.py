@@ -102,8 +102,8 @@ class Request:
 
         at_once: what is written and not yet sent is dropped
         """
+        if self._sink is not None:
+            self._sink.settle()
         if at_once and self._web.transport is not None:
-            if self._sink is not None:
-                self._sink.settle()
             self._web.transport.abort()
         raise asyncio.CancelledError from None

@@ -56,8 +56,9 @@ class Sink(Protocol):
 class PacketSink:
     """The caller's stream: its head is held until there is something to say, or until it has been held too long.
 
-    Frames go straight into the transport, under aiohttp's flow control. What the kernel has not taken yet is not
-    handed over: a mark of the pipe waits for it (spec MET-3).
+    Frames go straight to the kernel, and what it does not take into the transport, under aiohttp's flow control: more
+    is passed on once all of that has left. What lies there when a connection is torn down was not handed over; of
+    frames that were written together, all were if a byte of them was (spec MET-3): whoever leaves has never read more.
 
     first_s, last_s: time on the monotonic clock of the first and the newest packet, None before there is one
     bytes:           of frames, heartbeats apart
@@ -104,6 +105,8 @@ class PacketSink:
         self._heartbeat_s = heartbeat_s
         self._loop = asyncio.get_running_loop()
         self._transport = transport
+        # One read of upstream's at most lies here, and the end of it is told (`drained`).
+        transport.set_write_buffer_limits(high=0)
         self._file: int = transport.get_extra_info("socket").fileno()
         self._beat: asyncio.TimerHandle | None = self._loop.call_later(hold_s, self._breathe)
         self._quiet_at = 0
@@ -129,7 +132,9 @@ class PacketSink:
         if self.first_s is None:
             self.first_s = self.last_s
         if self._marks or self._transport.get_write_buffer_size():
-            return self._held_back()
+            self._marks.append((self._written - len(wire), self._pipe.mark()))
+            self.settle()
+            return True
         self._pipe.hand_over()
         return False
 
@@ -152,9 +157,9 @@ class PacketSink:
         self._pipe.hand_over()
 
     def settle(self) -> None:
-        """What has left our own write buffer was handed over."""
+        """What has left our own write buffer was handed over, what was begun with it."""
         left = self._written - self._transport.get_write_buffer_size()
-        while self._marks and self._marks[0][0] <= left:
+        while self._marks and self._marks[0][0] < left:
             self._pipe.hand_over_to(self._marks.popleft()[1])
 
     def stop(self) -> None:
@@ -187,12 +192,6 @@ class PacketSink:
     def _write(self, wire: bytes) -> None:
         _send(self._transport, self._file, wire)
         self._written += len(wire)
-
-    def _held_back(self) -> bool:
-        """The kernel has not taken all of it; whether so much lies here that the caller must be waited for."""
-        self._marks.append((self._written, self._pipe.mark()))
-        self.settle()
-        return self._request.protocol.writing_paused
 
     def _breathe(self) -> None:
         """Show that we are alive: the head, or a heartbeat once it is out.

@@ -37,6 +37,7 @@ LINES: Final[Mapping[str, tuple[str, ...]]] = {
         *("code", "usage", "generated", "basis", "drift_tokens", "packets", "bytes_out", "attempts", "t", "cause"),
         *("trace_id", "asked_model"),
     ),
+    "model": ("request_id", "asked_model", "model"),
     "ignored": ("request_id", "fields"),
     "bug": ("request_id", "error", "traceback"),
     "stray": ("port", "method", "path", "status", "request_id", "hint", "count"),

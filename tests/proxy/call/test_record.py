@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -302,3 +303,24 @@ def test_a_bug_and_a_caller_who_does_not_read_have_words_of_their_own() -> None:
     exchange = Exchange("r", Times(0.0))
     assert record.outcome_of(exchange, None, record.End.BUG) is journal.Outcome.INTERNAL_ERROR
     assert record.outcome_of(exchange, None, record.End.STALLED) is journal.Outcome.CLIENT_STALLED
+
+
+async def test_who_reads_slowly_and_leaves_is_billed_for_all_that_it_has_read(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
+) -> None:
+    """MET-3: frames that found no room at once are handed over when the kernel has taken them."""
+    path = tmp_path / "calls.jsonl"
+    script = Script(text="word " * 1_500, deltas_per_write=1_000, stall_after=1_400)
+    _, front = await recorded(simulator, gateway_before, path, script)
+    async with caller.dial(front.url, receive_bytes=4096) as line:
+        line.send(caller.request(caller.call(incremental_output=True), caller.SSE))
+        await line.head()
+        line.stall()
+        await asyncio.sleep(0.1)
+        line.go_on()
+        body = await line.until(b"\nid:1390\n")
+        await asyncio.sleep(0.1)
+        line.leave()
+        await front.end_of()
+    closed = lines_of(path)[-1]
+    assert closed["usage"]["output_tokens"] >= caller.packets(body)[-1]["usage"]["output_tokens"]
