@@ -41,7 +41,7 @@ FENCE = re.compile(r"^```\w+\n.*?^```$", re.DOTALL | re.MULTILINE)
 # The rules that are the protocol, by the last number of each room.
 LAST = {
     "HTTP": 15,
-    "REQ": 10,
+    "REQ": 11,
     "PAR": 20,
     "OUT": 10,
     "SSE": 11,

@@ -316,7 +316,7 @@ async def test_a_caller_who_has_left_is_answered_by_nobody(front: Running) -> No
     # What fails in the loop is told to its handler, and not raised here.
     wrong: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
-    server = front.process.runner.server
+    server = front.process.calls.runner.server
     assert server is not None
     async with asyncio.timeout(5):
         while server.connections:  # noqa: ASYNC110 - nothing tells that a connection is gone
