@@ -6,7 +6,7 @@ cannot be cancelled half-way. Source: spec MET-1, MET-3, MET-4.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from time import monotonic
 from typing import Final
@@ -17,13 +17,13 @@ from structlog.processors import NAME_TO_LEVEL
 from proxy.call.exchange import Exchange
 from proxy.call.timeouts import EXPIRIES
 from proxy.metering import journal
-from proxy.metering.journal import Closing, Journal, Outcome, Record, Times, render
+from proxy.metering.journal import Closing, Journal, Outcome, Record, Times, UpstreamCall, render
 from proxy.telemetry import logs
 from proxy.telemetry.logs import Level
 from proxy.upstream.response import Result
 from translators import dialogue, faults
 from translators.answer import Account
-from translators.usage import Basis
+from translators.usage import Basis, Spent
 
 log = structlog.get_logger()
 
@@ -146,6 +146,7 @@ def _closing(exchange: Exchange, account: Account | None, outcome: Outcome) -> C
         "usage": _said(exchange, account.delivered if account else None),
         "generated": _said(exchange, generated),
         "basis": basis,
+        "calls": [] if account is None or basis == "none" else list(map(_upstream_call, account.spent)),
         "drift_tokens": account.drift if account else None,
         "packets": account.packets if account else 0,
         "bytes_out": exchange.bytes_out,
@@ -166,7 +167,33 @@ def _generated(exchange: Exchange, account: Account | None, outcome: Outcome) ->
         outcome = _failed(exchange, exchange.refusal)
     if outcome in IDLE and not account.generated.output:
         return None, "none"
-    return account.generated, account.basis
+    return _sum(account.spent), account.basis
+
+
+def _sum(calls: Sequence[Spent]) -> dialogue.Usage:
+    """What all upstream calls of one call have used: each has a prompt of its own."""
+    if len(calls) == 1:
+        (one,) = calls
+        return dialogue.Usage(one.prompt, one.completion, one.reasoning, one.cached)
+    cached = [one.cached for one in calls if one.cached is not None]
+    chains = [one.reasoning for one in calls if one.reasoning is not None]
+    return dialogue.Usage(
+        sum(one.prompt for one in calls),
+        sum(one.completion for one in calls),
+        sum(chains) if chains else None,
+        sum(cached) if cached else None,
+    )
+
+
+def _upstream_call(spent: Spent) -> UpstreamCall:
+    return {
+        "prompt": spent.prompt,
+        "cached": spent.cached,
+        "completion": spent.completion,
+        "reasoning": spent.reasoning,
+        "basis": spent.basis,
+        "end": None if None in spent.end else ",".join(filter(None, spent.end)),
+    }
 
 
 def _said(exchange: Exchange, used: dialogue.Usage | None) -> journal.Usage:

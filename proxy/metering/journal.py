@@ -108,6 +108,25 @@ class Usage(TypedDict):
     prompt_tokens_details: NotRequired[PromptDetails]
 
 
+class UpstreamCall(TypedDict):
+    """What one upstream call has used, as far as is known (spec MET-3).
+
+    prompt:     tokens of its prompt
+    cached:     those read from a cache; None where upstream did not tell
+    completion: tokens it generated
+    reasoning:  those of its chain of thought; None where the call does not think
+    basis:      whose figures these are
+    end:        how its choices ended, with commas between; None where one of them had not
+    """
+
+    prompt: int
+    cached: int | None
+    completion: int
+    reasoning: int | None
+    basis: Basis
+    end: str | None
+
+
 class Times(TypedDict):
     """When things happened, in milliseconds since `at`; None where they did not."""
 
@@ -147,8 +166,9 @@ class Closing(TypedDict):
     status:       HTTP status sent, or the number in the error frame; 499 where the caller had left
     code:         DashScope's code that was sent; None where there was no error
     usage:        what the last packet handed to the caller's socket said, or the reply: what the caller is billed for
-    generated:    the last figure known of what upstream produced
-    basis:        where `generated` is from
+    generated:    the last figure known of what upstream read and produced: the sum of its calls
+    basis:        where `generated` is from, at its weakest
+    calls:        what each upstream call has used, in the order they were begun; of several each has a prompt
     drift_tokens: upstream's prompt tokens less our own count; None where upstream told nothing
     packets:      packets handed to the caller's socket; a reply is one
     bytes_out:    bytes of the body handed to it
@@ -163,6 +183,7 @@ class Closing(TypedDict):
     usage: Usage
     generated: Usage
     basis: Basis
+    calls: list[UpstreamCall]
     drift_tokens: int | None
     packets: int
     bytes_out: int

@@ -258,6 +258,10 @@ RECORDED: Final[Mapping[str, Words]] = {
     "usage": ("what the last packet handed over said: what is billed", "最后交付的数据包所示：计费依据"),
     "generated": ("what upstream produced, as far as is known", "上游实际生成的（已知部分）"),
     "basis": ("whose figure `generated` is", "`generated` 由谁给出"),
+    "calls": (
+        "each upstream call: prompt, cached, completion, reasoning, basis, end",
+        "每次上游调用：prompt、cached、completion、reasoning、basis、end",
+    ),
     "drift_tokens": ("upstream's prompt tokens less ours, or null", "上游与本端输入 token 之差，或 null"),
     "packets": ("packets handed over; a reply is one", "已交付的数据包数；JSON 回答算一个"),
     "bytes_out": ("bytes of the body handed over", "已交付的响应体字节数"),

@@ -176,7 +176,7 @@ async def test_a_folded_reply_that_fails_midway_was_generated_and_not_delivered(
 async def test_two_choices_are_one_record(
     simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
 ) -> None:
-    """I8, OUT-7: input once, outputs summed, two attempts."""
+    """I8, OUT-7, MET-3: the caller's prompt once, outputs summed; upstream has read it twice."""
     path = tmp_path / "calls.jsonl"
     _, front = await recorded(simulator, gateway_before, path)
     answer = await caller.stream(front.url, caller.call(n=2, incremental_output=True))
@@ -186,7 +186,10 @@ async def test_two_choices_are_one_record(
         packet for packet in caller.packets(answer.body) if packet["output"]["choices"][0]["finish_reason"] != "null"
     ]
     assert closed["usage"]["output_tokens"] == sum(packet["usage"]["output_tokens"] for packet in ends)
-    assert closed["usage"] == closed["generated"]
+    usage, generated, calls = closed["usage"], closed["generated"], closed["calls"]
+    assert generated["output_tokens"] == usage["output_tokens"] == sum(one["completion"] for one in calls)
+    assert generated["input_tokens"] == 2 * usage["input_tokens"] == sum(one["prompt"] for one in calls)
+    assert [(one["basis"], one["end"]) for one in calls] == [("upstream_final", "stop")] * 2
     assert len(closed["attempts"]) == 2
 
 
@@ -243,8 +246,8 @@ async def test_a_call_that_was_not_let_in_has_no_more_to_say(gateway_before: Sta
 @pytest.mark.parametrize(
     ("body", "headers", "cause", "model"),
     [
-        (caller.call(model="qwen-flash"), {}, "there is no model ", "qwen-flash"),
-        (caller.call(model="a\n\u4f60" + "b" * 100), {}, "there is no model ", "a\\x0a\\u4f60" + "b" * 61),
+        (caller.call(model="qwen-flash"), {}, "Model not exist.", "qwen-flash"),
+        (caller.call(model="a\n\u4f60" + "b" * 100), {}, "Model not exist.", "a\\x0a\\u4f60" + "b" * 61),
         (caller.call(top_p=2), {}, "InvalidParameter: Range of top_p", "deepseek-v3"),
         (caller.call(), {"Authorization": "sk-canary"}, "No API-key provided.", None),
         (b"[]", {}, "not an object", None),

@@ -43,6 +43,7 @@ def closing(outcome: journal.Outcome = journal.Outcome.OK, **said: Any) -> journ
         "usage": used,
         "generated": used,
         "basis": "upstream_final",
+        "calls": [],
         "drift_tokens": 0,
         "packets": 5,
         "bytes_out": 600,
