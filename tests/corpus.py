@@ -17,6 +17,7 @@ from translators import dialogue, faults, pipe
 from translators.dashscope import tongue
 from translators.openai import failures
 from translators.terms import Terms
+from translators.tongue import Tongue
 
 Json = dict[str, Any]
 
@@ -84,8 +85,10 @@ def ask(model: dialogue.Model = HYBRID, **fields: Any) -> dialogue.Call:
     return dialogue.Call(model=model, messages=(dialogue.Message("user", "hi"),), **given)
 
 
-def open_pipe(call: dialogue.Call, rules: answer.Rules | None = None, **terms: Any) -> pipe.Pipe:
-    """A pipe for it, whose prompt is counted."""
+def open_pipe(
+    call: dialogue.Call, rules: answer.Rules | None = None, *, spoken: Tongue = tongue, **terms: Any
+) -> pipe.Pipe:
+    """A pipe for it, whose prompt is counted; its caller speaks DashScope unless said otherwise."""
     given: Json = {
         "rules": rules or answer.Rules(parallel_calls=True),
         "chain_end": 1,
@@ -93,7 +96,7 @@ def open_pipe(call: dialogue.Call, rules: answer.Rules | None = None, **terms: A
         "failures": failures.Terms(INPUT_LIMIT, own_key=False),
         "request_id": REQUEST_ID,
     } | terms
-    through = pipe.Pipe(call, Terms(**given), proxy.vocabulary.load(), tongue)
+    through = pipe.Pipe(call, Terms(**given), proxy.vocabulary.load(), spoken)
     through.count_prompt(PROMPT_TOKENS, 0)
     return through
 

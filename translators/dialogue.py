@@ -118,6 +118,8 @@ class Call(NamedTuple):
     stops:      texts that end the answer, token ids decoded
     tool_stream: whether a tool call is shown in pieces as they come, else whole (spec SSE-7)
     asked_model: the model as the caller named it, at most 64 characters, for the log (spec MOD-6)
+    form:       how its answer is to be laid out, beside `stream` and `incremental`; the tongue's own, which alone looks
+                into it
     ignored:    names of fields that were not understood, for the debug log (spec HTTP-8)
     """
 
@@ -145,6 +147,7 @@ class Call(NamedTuple):
     parallel_tool_calls: bool = False
     tool_stream: bool = False
     asked_model: str = ""
+    form: Any = None
     ignored: tuple[str, ...] = ()
 
 

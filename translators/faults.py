@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 Blame = Literal["caller", "operator", "upstream", "proxy"]
+# Kinds of `InvalidParameter` that another tongue tells apart by their codes; one that is unnamed has none there.
+Kind = Literal["invalid_type", "invalid_value", "unnamed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,7 @@ class Fault:
     message:     the exact text
     blame:       who can mend it
     retry_after: seconds or an HTTP date, as upstream or a limit of ours said; sent as `Retry-After`
+    kind:        where a tongue has words for it; None: the code says it all
     source:      partner spec, error page; spec ERR-1, ERR-2
     """
 
@@ -25,6 +28,7 @@ class Fault:
     message: str
     blame: Blame = "caller"
     retry_after: str | None = None
+    kind: Kind | None = None
 
     def after(self, retry_after: str | None) -> Fault:
         """The same fault, naming when a retry may succeed."""
@@ -96,9 +100,9 @@ ACCOUNT_OVERDUE = replace(UNAVAILABLE, blame="operator")
 UPSTREAM_PATH_UNKNOWN = replace(UNAVAILABLE, blame="operator")
 
 
-def invalid(text: str) -> Fault:
+def invalid(text: str, kind: Kind | None = None) -> Fault:
     """A refused parameter or message, in the algorithm layer's words (spec REQ-8)."""
-    return Fault(400, "InvalidParameter", PARAMETER_PREFIX + text)
+    return Fault(400, "InvalidParameter", PARAMETER_PREFIX + text, kind=kind)
 
 
 # In the algorithm layer's words too, for it is the caller who can mend it; what upstream said is not for him to read.

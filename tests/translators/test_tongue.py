@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from translators.compatible import tongue as compatible
 from translators.dashscope import tongue as dashscope
 from translators.tongue import Tongue
 
 # mypy holds each of them to the signatures.
-TONGUES: dict[str, Tongue] = {"dashscope": dashscope}
+TONGUES: dict[str, Tongue] = {"dashscope": dashscope, "openai": compatible}
 
 
 @pytest.mark.parametrize("name", TONGUES)
 def test_a_tongue_has_every_name_and_offers_no_other(name: str) -> None:
-    names = {name for name in vars(Tongue) if not name.startswith("_")}
-    assert names == set(dashscope.__all__)
+    names = {one for one in vars(Tongue) if not one.startswith("_")}
+    assert names == set(TONGUES[name].__all__)  # type: ignore[attr-defined]

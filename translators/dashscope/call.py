@@ -5,7 +5,7 @@ Faults come in the order of the spec: REQ-1, the model (MOD-2), REQ-2 to REQ-6, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 
 import orjson
@@ -72,9 +72,7 @@ def translate(
     given = _parameters(document)
     said = messages.read(source)
     case = Case(model, said, given, stream, strict_thinking, decode)
-    # A model that never thinks ignores the flag here as elsewhere; r1 does not (wire.md G).
-    if said[-1].partial and model.thinking != "never" and given.get("enable_thinking") is True:
-        raise faults.Refusal(faults.invalid(PARTIAL_WHILE_THINKING))
+    check_partial(case)
     # The partner's route is another service, which sends calls in pieces (spec PAR-20).
     filled: Json = {"tool_stream": path_model is not None} | parameters.check(case)
     return Call(
@@ -92,6 +90,26 @@ def _parsed(raw: bytes | bytearray) -> object:
             return surrogates.mended(document)
         except RecursionError:
             raise error from None
+
+
+def check_partial(case: Case) -> None:
+    """Refuse an answer that is to be gone on with by a model asked to think (spec REQ-6).
+
+    A model that never thinks ignores the flag here as elsewhere; r1 does not (wire.md G).
+    """
+    thinks = case.model.thinking != "never" and case.given.get("enable_thinking") is True
+    if thinks and case.messages[-1].partial:
+        raise faults.Refusal(faults.invalid(PARTIAL_WHILE_THINKING))
+
+
+def shortened(names: Iterable[str]) -> tuple[str, ...]:
+    """Names that nobody read, never their values: each once, few and short (spec HTTP-8)."""
+    found: dict[str, None] = {}
+    for name in names:
+        found[name[:LONGEST_FIELD]] = None
+        if len(found) == MOST_IGNORED:
+            break
+    return tuple(found)
 
 
 def _model_name(document: Json) -> str:
@@ -118,15 +136,10 @@ def _parameters(document: Json) -> Json:
 
 
 def _ignored(document: Json, source: Json, given: Json) -> tuple[str, ...]:
-    """Names that nobody read, never their values: dotted, each once, few and short (spec HTTP-8)."""
+    """Names that nobody read, dotted."""
     names = chain(
         kinds.unread(document, READ_FIELDS),
         (f"input.{name}" for name in messages.ignored(source)),
         (f"parameters.{name}" for name in parameters.ignored(given)),
     )
-    found: dict[str, None] = {}
-    for name in names:
-        found[name[:LONGEST_FIELD]] = None
-        if len(found) == MOST_IGNORED:
-            break
-    return tuple(found)
+    return shortened(names)

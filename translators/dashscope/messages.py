@@ -6,8 +6,8 @@ The rules are checked in the order of spec REQ-2 to REQ-5; the first fault is th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -51,14 +51,49 @@ UNANSWERED = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """What differs between the tongues in which a conversation is told turn by turn.
+
+    roles:         ours for theirs
+    partial:       what says, by true, that the last assistant turn is to be gone on with
+    place:         how a refusal names a turn, by its number
+    wrong_role:    the fault of any other word for a role, in the turn of this number
+    wrong_content: the fault of a content that is neither a text nor a list, in the turn of this number
+    """
+
+    roles: Mapping[str, Role]
+    partial: tuple[str, ...]
+    place: Callable[[int], str]
+    wrong_role: Callable[[Any, int], faults.Fault]
+    wrong_content: Callable[[Any, int], faults.Fault]
+
+    def goes_on(self, turn: Json) -> bool:
+        """Whether this turn, the last, is to be gone on with."""
+        return any(turn.get(name) is True for name in self.partial)
+
+
+MANNER = Manner(
+    ROLES,
+    partial=("partial",),
+    place="input.messages.{}".format,
+    wrong_role=lambda _, __: faults.invalid(WRONG_ROLE),
+    wrong_content=lambda _, __: faults.invalid(NOT_TEXT),
+)
+
+
 def read(source: Json) -> tuple[Message, ...]:
-    """The conversation in `input`; afterwards every tool message has the id of a call right before it.
+    """The conversation in `input`.
 
     source: the `input` object of a document that `call.read` has read
     """
-    turns = _turns(source)
-    roles = _roles(turns)
-    said = [_message(turn, role, index) for index, (turn, role) in enumerate(zip(turns, roles, strict=True))]
+    return converse(_turns(source), MANNER)
+
+
+def converse(turns: Sequence[Json], manner: Manner) -> tuple[Message, ...]:
+    """The conversation these turns make; afterwards every tool message has the id of a call right before it."""
+    roles = _roles(turns, manner)
+    said = [_message(turn, role, index, manner) for index, (turn, role) in enumerate(zip(turns, roles, strict=True))]
     if roles[-1] == "assistant":
         # The assistant's turn comes last only to be continued (spec REQ-3).
         said[-1] = said[-1]._replace(partial=True)
@@ -102,36 +137,36 @@ def _history(history: Any) -> Iterator[Json]:
                 yield {"role": role, "content": exchange[name]}
 
 
-def _roles(turns: Sequence[Json]) -> list[Role]:
+def _roles(turns: Sequence[Json], manner: Manner) -> list[Role]:
     """Every turn's role, ours for theirs (spec REQ-3)."""
-    roles = [_role(turn.get("role")) for turn in turns]
-    if roles[-1] == "system" or (roles[-1] == "assistant" and turns[-1].get("partial") is not True):
+    roles = [_role(turn.get("role"), index, manner) for index, turn in enumerate(turns)]
+    if roles[-1] == "system" or (roles[-1] == "assistant" and not manner.goes_on(turns[-1])):
         raise faults.Refusal(faults.invalid(WRONG_ROLE))
     if "user" not in roles:
         raise faults.Refusal(faults.invalid(NO_USER))
     return roles
 
 
-def _role(word: Any) -> Role:
-    if not isinstance(word, str) or word not in ROLES:
-        raise faults.Refusal(faults.invalid(WRONG_ROLE))
-    return ROLES[word]
+def _role(word: Any, index: int, manner: Manner) -> Role:
+    if not isinstance(word, str) or word not in manner.roles:
+        raise faults.Refusal(manner.wrong_role(word, index))
+    return manner.roles[word]
 
 
-def _message(turn: Json, role: Role, index: int) -> Message:
+def _message(turn: Json, role: Role, index: int, manner: Manner) -> Message:
     """One turn, checked by itself; which call a tool turn answers is not known yet."""
     if role != "assistant":
-        return Message(role, _content(turn))
+        return Message(role, _content(turn, index, manner))
     listed = turn.get("tool_calls")
-    calls = _tool_calls(listed, f"input.messages.{index}.tool_calls") if listed is not None else ()
-    content = None if calls and turn.get("content") is None else _content(turn)
+    calls = _tool_calls(listed, f"{manner.place(index)}.tool_calls") if listed is not None else ()
+    content = None if calls and turn.get("content") is None else _content(turn, index, manner)
     reasoning = turn.get("reasoning_content")
     if reasoning is not None:
-        kinds.string(reasoning, f"input.messages.{index}.reasoning_content")
+        kinds.string(reasoning, f"{manner.place(index)}.reasoning_content")
     return Message(role, content, reasoning=reasoning, tool_calls=calls)
 
 
-def _content(turn: Json) -> str:
+def _content(turn: Json, index: int, manner: Manner) -> str:
     """The text of a turn, its parts joined (spec REQ-4)."""
     content = turn.get("content")
     if isinstance(content, str):
@@ -139,7 +174,7 @@ def _content(turn: Json) -> str:
     if content is None:
         raise faults.Refusal(faults.invalid(NO_CONTENT))
     if not isinstance(content, list):
-        raise faults.Refusal(faults.invalid(NOT_TEXT))
+        raise faults.Refusal(manner.wrong_content(content, index))
     return "".join(map(_text, content))
 
 

@@ -96,6 +96,19 @@ class Shape:
         """A packet or a reply: these three members, nothing else (spec OUT-1)."""
         return {"output": {"choices": choices}, "usage": shown_usage, "request_id": self.request_id}
 
+    def of(self, choice: answer.Choice, content: str, reasoning: str, logprobs: Sequence[Json]) -> shapes.Choice:
+        """See `reply.Layout`."""
+        calls = [tool_call(position, call) for position, call in enumerate(choice.tool_calls())]
+        return self.choice(choice.index, self.message(content, reasoning, calls), finish_of(choice), logprobs)
+
+    def reply(self, choices: list[shapes.Choice], used: dialogue.Usage) -> Answer:
+        """See `reply.Layout`."""
+        return self.whole(choices, self.usage(used))
+
+    def error(self, fault: faults.Fault) -> bytes:
+        """See `reply.Layout`."""
+        return error(fault, self.request_id)
+
 
 def tool_call(position: int, call: dialogue.ToolCall, *, first: bool = True) -> shapes.ToolCall:
     """One member of `tool_calls`; a later fragment has an empty id and no name (spec OUT-5, SSE-7)."""

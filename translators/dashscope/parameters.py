@@ -7,7 +7,7 @@ the order of checking; the first fault is the answer. What is known and left out
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from translators.dashscope import kinds, rules
@@ -223,29 +223,44 @@ DROPPED: Mapping[str, str] = {
 }
 
 
-# Most calls give two or three parameters: only their rows are looked at.
-_PLACES: Mapping[str, int] = {name: place for place, row in enumerate(ROWS) for name in (row.theirs, *row.aliases)}
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All that the callers of one tongue may set.
+
+    rows:   in the order of checking
+    root:   what a refusal names before a parameter
+    places: where each spelling's row stands: most calls give two or three, and only their rows are looked at
+    """
+
+    rows: tuple[Row, ...]
+    root: str
+    places: Mapping[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        places = {name: place for place, row in enumerate(self.rows) for name in (row.theirs, *row.aliases)}
+        object.__setattr__(self, "places", places)
+
+    def check(self, case: Case) -> Json:
+        """The fields of `dialogue.Call` that the given parameters fill; what is not given is not filled."""
+        # Thinking is a matter of the model too: it is settled without the flag.
+        filled: Json = {"thinking": case.thinks}
+        for row, name in self._asked(case.given):
+            value = row.rule(row.kind(case.given[name], self.root + name), case)
+            if row.ours is not None:
+                filled[row.ours] = value
+        return filled
+
+    def ignored(self, given: Json) -> Iterable[str]:
+        """Names that no row reads: dropped, unknown, or set aside for another spelling (spec HTTP-8)."""
+        return kinds.unread(given, {name for _, name in self._asked(given)})
+
+    def _asked(self, given: Json) -> Iterator[tuple[Row, str]]:
+        """The rows that are given something, in their order, each with the name that counts."""
+        for place in sorted({self.places[name] for name in given if name in self.places}):
+            row = self.rows[place]
+            if (name := row.spelling(given)) is not None:
+                yield row, name
 
 
-def check(case: Case) -> Json:
-    """The fields of `dialogue.Call` that the given parameters fill; what is not given is not filled."""
-    # Thinking is a matter of the model too: it is settled without the flag.
-    filled: Json = {"thinking": case.thinks}
-    for row, name in _asked(case.given):
-        value = row.rule(row.kind(case.given[name], f"parameters.{name}"), case)
-        if row.ours is not None:
-            filled[row.ours] = value
-    return filled
-
-
-def ignored(given: Json) -> Iterable[str]:
-    """Names that no row reads: dropped, unknown, or set aside for another spelling (spec HTTP-8)."""
-    return kinds.unread(given, {name for _, name in _asked(given)})
-
-
-def _asked(given: Json) -> Iterator[tuple[Row, str]]:
-    """The rows that are given something, in their order, each with the name that counts."""
-    for place in sorted({_PLACES[name] for name in given if name in _PLACES}):
-        row = ROWS[place]
-        if (name := row.spelling(given)) is not None:
-            yield row, name
+PARAMETERS = Table(ROWS, "parameters.")
+check, ignored = PARAMETERS.check, PARAMETERS.ignored

@@ -1,27 +1,45 @@
-"""Whole choices into the one JSON reply of a call that does not stream (spec OUT-1, OUT-7)."""
+"""Whole choices into the one JSON reply of a call that does not stream, in any tongue's layout (spec OUT-1, OUT-7)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import orjson
 
 from translators import choice as answer
 from translators import faults
-from translators.dashscope import packets, shapes
-from translators.dashscope.packets import Shape
-from translators.dialogue import Json, ToolCall, Usage
+from translators.dialogue import Call, Json, ToolCall, Usage
 from translators.tongue import Handed
 from translators.usage import Said
+
+
+class Layout(Protocol):
+    """What a reply looks like.
+
+    thinks: whether messages carry a chain of thought
+    """
+
+    call: Call
+    thinks: bool
+
+    def of(self, choice: answer.Choice, content: str, reasoning: str, logprobs: Sequence[Json]) -> Any:
+        """One member of `choices`, which has ended."""
+
+    def reply(self, choices: list[Any], used: Usage) -> Any:
+        """All of it."""
+
+    def error(self, fault: faults.Fault) -> bytes:
+        """What there is in place of it."""
 
 
 class Collected:
     """A writer that keeps the pieces of each choice until the reply is made."""
 
-    __slots__ = ("_content", "_handed", "_logprobs", "_reasoning", "_shape", "_used")
+    __slots__ = ("_content", "_handed", "_layout", "_logprobs", "_reasoning", "_used")
 
-    def __init__(self, shape: Shape) -> None:
-        self._shape = shape
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
         self._used: Usage | None = None
         self._handed = Handed(0, None)
         self._content: dict[int, list[str]] = {}
@@ -29,12 +47,12 @@ class Collected:
         self._logprobs: dict[int, list[Json]] = {}
 
     def reasoning(self, choice: answer.Choice, texts: Sequence[str], _: Sequence[Said]) -> None:
-        self._shape.thinks = True
+        self._layout.thinks = True
         self._reasoning.setdefault(choice.index, []).extend(texts)
 
     def content(self, choice: answer.Choice, texts: Sequence[str], _: Sequence[Said]) -> None:
         self._content.setdefault(choice.index, []).extend(texts)
-        if self._shape.call.logprobs:
+        if self._layout.call.logprobs:
             self._logprobs.setdefault(choice.index, []).extend(choice.entries_of("".join(texts)))
 
     def fragment(self, choice: answer.Choice, position: int, call: ToolCall, *, first: bool) -> None:
@@ -52,13 +70,12 @@ class Collected:
 
     def whole(self, choices: Sequence[answer.Choice], used: Usage) -> bytes:
         """The reply: every choice in order, one usage for all of them."""
-        shape = self._shape
         self._used = used
-        return orjson.dumps(shape.whole([self._choice(choice) for choice in choices], shape.usage(used)))
+        return orjson.dumps(self._layout.reply([self._choice(choice) for choice in choices], used))
 
     def error(self, fault: faults.Fault) -> bytes:
         """What there is in place of the reply."""
-        return packets.error(fault, self._shape.request_id)
+        return self._layout.error(fault)
 
     def hand_over(self) -> None:
         """See `tongue.Writer`."""
@@ -76,10 +93,7 @@ class Collected:
         """See `tongue.Writer`."""
         return self._handed
 
-    def _choice(self, choice: answer.Choice) -> shapes.Choice:
-        calls = [packets.tool_call(position, call) for position, call in enumerate(choice.tool_calls())]
+    def _choice(self, choice: answer.Choice) -> Any:
         content = "".join(self._content.get(choice.index, ()))
         reasoning = "".join(self._reasoning.get(choice.index, ()))
-        message = self._shape.message(content, reasoning, calls)
-        logprobs = self._logprobs.get(choice.index, ())
-        return self._shape.choice(choice.index, message, packets.finish_of(choice), logprobs)
+        return self._layout.of(choice, content, reasoning, self._logprobs.get(choice.index, ()))

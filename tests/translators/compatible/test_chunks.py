@@ -1,0 +1,222 @@
+"""Chunks and completions byte for byte, and what the books are told of them (spec COM-12 to COM-26, COM-31)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import corpus
+from tests.corpus import chunk, figures, fragment, usage_chunk
+from translators import choice as answer
+from translators import dialogue, faults, pipe
+from translators.compatible import chunks, tongue
+from translators.compatible.call import Form
+from translators.dashscope import tongue as dashscope
+from translators.dialogue import Json
+
+AT_S = 1_795_872_537.9
+
+
+def ask(model: dialogue.Model = corpus.NEVER, form: Form | None = None, **fields: Any) -> dialogue.Call:
+    return corpus.ask(model, form=form or Form(model.id), **fields)
+
+
+def opened(call: dialogue.Call, rules: answer.Rules | None = None, **terms: Any) -> pipe.Pipe:
+    return corpus.open_pipe(call, rules, spoken=tongue, at_s=AT_S, **terms)
+
+
+def events(stream: bytes) -> list[Json]:
+    """The JSON of every event; `[DONE]` is none."""
+    blocks = [block for block in stream.split(b"\n\n") if block]
+    assert all(block.startswith(b"data: ") and b"\n" not in block for block in blocks)
+    return [orjson.loads(block[6:]) for block in blocks if block != b"data: [DONE]"]
+
+
+def test_an_event_is_exactly_this() -> None:
+    """COM-15 to COM-17: one space, compact, raw UTF-8; the first chunk leaves with the next."""
+    assert opened(ask()).feed(chunk({"content": "你好"})).decode() == (
+        'data: {"choices":[{"delta":{"content":"","role":"assistant"},"finish_reason":null,"index":0,"logprobs":null}],'
+        '"object":"chat.completion.chunk","usage":null,"created":1795872537,"system_fingerprint":null,'
+        f'"model":"deepseek-v3","id":"chatcmpl-{corpus.REQUEST_ID}"}}\n\n'
+        'data: {"choices":[{"delta":{"content":"你好"},"finish_reason":null,"index":0,"logprobs":null}],'
+        '"object":"chat.completion.chunk","usage":null,"created":1795872537,"system_fingerprint":null,'
+        f'"model":"deepseek-v3","id":"chatcmpl-{corpus.REQUEST_ID}"}}\n\n'
+    )
+
+
+@settings(deadline=None)  # the machine may be busy, and the vocabulary is loaded once
+@given(
+    st.lists(st.text(min_size=1), min_size=1),
+    st.sampled_from([corpus.NEVER, corpus.HYBRID]),
+    st.sampled_from(["deepseek-v3", '"%b\\/deepseek-v3', chunks.MARK + "/deepseek-v3"]),
+    st.booleans(),
+)
+def test_spliced_chunks_are_what_serialising_them_whole_would_give(
+    texts: list[str],
+    model: dialogue.Model,
+    name: str,
+    running: bool,
+) -> None:
+    """COM-18, COM-34: whatever the text and the model's name."""
+    through = opened(ask(model, Form(name, running, running)))
+    reasoning = "".join(texts) if model is corpus.HYBRID else ""
+    stream = b"".join(through.feed(chunk({"reasoning_content": text})) for text in texts if reasoning)
+    stream += b"".join(through.feed(chunk({"content": text})) for text in texts)
+    shown = events(stream)
+    deltas = [event["choices"][0]["delta"] for event in shown]
+    assert "".join(delta["content"] or "" for delta in deltas) == "".join(texts)
+    assert "".join(delta.get("reasoning_content") or "" for delta in deltas) == reasoning
+    assert {event["model"] for event in shown} == {name}
+    assert all(orjson.dumps(event) == block[6:] for event, block in zip(shown, stream.split(b"\n\n"), strict=False))
+
+
+def test_a_chain_that_nobody_expected_is_shown_all_the_same() -> None:
+    """COM-13, COM-14, COM-18: from its first chunk on, and counted."""
+    wire = chunk({"content": ""}) + chunk({"reasoning": "We"}) + chunk({"content": "The"}) + chunk({}, "stop")
+    out = corpus.drive(opened(ask(form=Form("x", usage=True)), chain_end=0), wire + corpus.DONE)
+    assert [event["choices"][0]["delta"] for event in events(out)[:-1]] == [
+        {"content": None, "role": "assistant", "reasoning_content": ""},
+        {"content": None, "reasoning_content": "We"},
+        {"content": "The", "reasoning_content": None},
+        {"content": "", "reasoning_content": None},
+    ]
+    assert events(out)[-1]["usage"]["completion_tokens_details"] == {"reasoning_tokens": 1}
+    reply = orjson.loads(corpus.drive(opened(ask(stream=False), chain_end=0), wire))
+    assert reply["choices"][0]["message"] == {"content": "The", "reasoning_content": "We", "role": "assistant"}
+
+
+def test_a_chain_behind_another_choices_text_renews_what_was_made() -> None:
+    """COM-18 with n = 2: forms made without a side for the chain are gone."""
+    through = opened(ask(n=2))
+    deltas = [
+        event["choices"][0]["delta"]
+        for wire in (chunk({"content": "a"}), chunk({"reasoning": "b"}, index=1), chunk({"content": "c"}))
+        for event in events(through.feed(wire))
+    ]
+    assert deltas[1] == {"content": "a"}
+    assert deltas[-1] == {"content": "c", "reasoning_content": None}
+
+
+def test_an_answer_without_a_word_still_begins_and_ends() -> None:
+    """COM-17, COM-20."""
+    shown = events(corpus.drive(opened(ask()), chunk({}, "stop") + corpus.DONE))
+    assert [event["choices"][0]["delta"] for event in shown] == [{"content": "", "role": "assistant"}, {"content": ""}]
+    assert [event["choices"][0]["finish_reason"] for event in shown] == [None, "stop"]
+
+
+def test_text_that_is_held_until_the_end_leaves_before_it() -> None:
+    """COM-20: a stop that never came whole."""
+    call = ask(stops=("answer",))
+    wire = chunk({"content": "The ans"}) + chunk({}, "stop") + corpus.DONE
+    shown = events(corpus.drive(opened(call, answer.Rules(stops=call.stops)), wire))
+    assert [event["choices"][0]["delta"]["content"] for event in shown] == ["", "The ", "ans", ""]
+    assert [event["choices"][0]["finish_reason"] for event in shown] == [None, None, None, "stop"]
+
+
+def test_log_probabilities_that_belong_to_no_text_leave_with_the_end() -> None:
+    """COM-23, OUT-6; where none was asked for, none is shown."""
+    entry = {"token": "", "bytes": [], "logprob": -1.0, "top_logprobs": []}
+    wire = chunk({"content": "a"}, logprobs={"content": [{"token": "a", "logprob": -0.5}]})
+    wire += chunk({"content": ""}, "stop", logprobs={"content": [entry]}) + corpus.DONE
+    shown = [event["choices"][0]["logprobs"] for event in events(corpus.drive(opened(ask(logprobs=True)), wire))]
+    assert [found and [one["token"] for one in found["content"]] for found in shown] == [None, ["a"], [""]]
+    shown = [event["choices"][0]["logprobs"] for event in events(corpus.drive(opened(ask()), wire))]
+    assert shown == [None, None, None]
+
+
+def test_cached_tokens_are_told_where_upstream_tells() -> None:
+    """COM-14."""
+    wire = chunk({"content": "a"}) + chunk({}, "stop") + usage_chunk(figures(9, 1, prompt_cache_hit_tokens=4))
+    out = events(corpus.drive(opened(ask(form=Form("x", usage=True))), wire + corpus.DONE))
+    assert out[-1]["choices"] == []
+    assert out[-1]["usage"] == {
+        "prompt_tokens": 9,
+        "completion_tokens": 1,
+        "total_tokens": 10,
+        "prompt_tokens_details": {"cached_tokens": 4},
+    }
+
+
+def test_usage_on_every_chunk_never_falls() -> None:
+    """COM-22."""
+    wire = b"".join(chunk({"content": text}) for text in ("The", " ans", "wer", " is", " 42"))
+    wire += fragment(0, '{"a"', id="c", name="f") + fragment(0, ":1}") + chunk({}, "tool_calls")
+    through = opened(ask(form=Form("x", usage=True, running_usage=True)))
+    told = [event["usage"]["completion_tokens"] for event in events(corpus.drive(through, wire + corpus.DONE))]
+    assert told == sorted(told)
+    assert told[0] == 0
+    assert told[1] > 0
+
+
+class TestBooks:
+    """COM-31: the books are told what a usage chunk would say, whether or not the caller asked for one."""
+
+    WIRE = (
+        *(chunk({"reasoning_content": text}) for text in ("We ", "think", " a lot.")),
+        *(chunk({"content": text}) for text in ("你", "好", "，世界")),
+        fragment(0, '{"city"', id="c1", name="get_weather"),
+        fragment(0, ':"Par'),
+        fragment(0, 'is"}'),
+        chunk({}, "tool_calls"),
+        usage_chunk(figures(70, 40, 9, prompt_cache_hit_tokens=64)),
+        corpus.DONE,
+    )
+
+    @pytest.mark.parametrize("form", [Form("x"), Form("x", usage=True), Form("x", True, True)])
+    @pytest.mark.parametrize("left_after", range(len(WIRE) + 1))
+    def test_whoever_leaves_at_the_same_place_is_told_the_same(self, left_after: int, form: Form) -> None:
+        accounts = []
+        native = corpus.open_pipe(corpus.ask(corpus.HYBRID), spoken=dashscope)
+        for through in (native, opened(ask(corpus.HYBRID, form))):
+            for wire in self.WIRE[:left_after]:
+                if through.feed(wire):
+                    through.hand_over()
+            found = through.account()
+            accounts.append((found.delivered, found.generated, found.basis, found.drift, found.finish_reasons))
+        assert accounts[0] == accounts[1]
+
+    def test_what_lies_in_our_own_buffer_was_not_handed_over(self) -> None:
+        through = opened(ask())
+        through.feed(chunk({"content": "a"}))
+        mark = through.mark()
+        through.feed(chunk({"content": " b c d"}))
+        through.hand_over_to(mark)
+        found = through.account()
+        assert found.packets == 2
+        assert found.delivered == dialogue.Usage(corpus.PROMPT_TOKENS, 1)
+
+    def test_a_caller_who_was_handed_nothing_was_told_nothing(self) -> None:
+        assert opened(ask()).account().delivered is None
+
+    def test_a_reply_is_one(self) -> None:
+        through = opened(ask(stream=False))
+        corpus.drive(through, chunk({"content": "a"}) + chunk({}, "stop") + corpus.DONE)
+        through.hand_over()
+        assert through.account().packets == 1
+        assert through.account().delivered == dialogue.Usage(corpus.PROMPT_TOKENS, 1)
+
+
+def test_a_fault_before_the_first_chunk_is_raised_and_after_it_is_an_event_without_done() -> None:
+    """COM-26."""
+    through = opened(ask())
+    with pytest.raises(faults.Refusal):
+        through.fail(faults.Refusal(faults.TIMED_OUT))
+    through.feed(chunk({"content": "a"}))
+    assert through.fail(faults.Refusal(faults.TIMED_OUT)) == (
+        b'data: {"error":{"message":"Request timed out, please try again later.","type":"RequestTimeOut","param":null,'
+        b'"code":"RequestTimeOut"},"id":"chatcmpl-%b","request_id":"%b"}\n\n'
+        % (corpus.REQUEST_ID.encode(), corpus.REQUEST_ID.encode())
+    )
+
+
+def test_a_failed_reply_is_the_failure() -> None:
+    layout = chunks.Layout(ask(), pipe.Tally(), "r", 1)
+    assert layout.error(faults.TIMED_OUT) == tongue.failure(faults.TIMED_OUT, "r")
+
+
+def test_nothing_to_take_is_no_bytes() -> None:
+    assert opened(ask()).feed(b": keep-alive\n\n") == b""

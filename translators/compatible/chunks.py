@@ -1,0 +1,320 @@
+"""What a choice says into chunks of the compatible surface, each one whole SSE event; and the layout of a completion.
+
+A plain text chunk is the hot path: all of it but the text is the same for one side of one choice, made once a stream,
+and the text is laid between. Usage is told at the end alone, and only where it is asked for: clients add up all they
+see. Source: spec COM-12 to COM-23.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from translators import choice as answer
+from translators import dialogue, faults
+from translators.compatible import shapes
+from translators.compatible.call import Form
+from translators.compatible.failures import failure
+from translators.compatible.shapes import Chunk, Completion, Delta
+from translators.dialogue import Call, Json
+from translators.tongue import Handed
+from translators.usage import Said, Tally
+
+# One space: as recorded, and as every client of the OpenAI protocol has seen it.
+FRAME: Final = b"data: %b\n\n"
+DONE: Final = b"data: [DONE]\n\n"
+
+# Stands for the text in a chunk that is made once; no name or id of ours can hold it.
+MARK: Final = "\0text"
+
+CONTENT: Final = "content"
+REASONING: Final = "reasoning_content"
+# What stands beside a text, by whether the call thinks and which side it is of; a null is the side that is silent.
+DELTAS: Final[Mapping[tuple[bool, str], Delta]] = {
+    (False, CONTENT): {"content": MARK},
+    (True, CONTENT): {"content": MARK, "reasoning_content": None},
+    (True, REASONING): {"content": None, "reasoning_content": MARK},
+}
+FIRST: Final[Mapping[bool, Delta]] = {
+    False: {"content": "", "role": "assistant"},
+    True: {"content": None, "role": "assistant", "reasoning_content": ""},
+}
+LAST: Final[Mapping[bool, Delta]] = {False: {"content": ""}, True: {"content": "", "reasoning_content": None}}
+
+# How many chunks; what each choice's newest said, or would have, of input, output and reasoning; of the cache; of all.
+Told = tuple[int, Mapping[int, tuple[int, int, int]], int | None, dialogue.Usage | None]
+
+
+class Layout:
+    """What the chunks and the completion of one call have in common.
+
+    thinks: whether messages carry `reasoning_content`: where the call thinks, or once a chain was seen all the same
+    form:   how the call wants its answer
+    """
+
+    __slots__ = ("_created_s", "_id", "call", "form", "request_id", "tally", "thinks")
+
+    def __init__(self, call: Call, tally: Tally, request_id: str, created_s: int) -> None:
+        self._created_s = created_s
+        self._id = f"chatcmpl-{request_id}"
+        self.call = call
+        self.form: Form = call.form
+        self.request_id = request_id
+        self.tally = tally
+        self.thinks = call.thinking
+
+    def usage(self, used: dialogue.Usage) -> shapes.Usage:
+        """The `usage` object (spec COM-14)."""
+        shown: shapes.Usage = {
+            "prompt_tokens": used.input,
+            "completion_tokens": used.output,
+            "total_tokens": used.total,
+        }
+        if used.reasoning is not None:
+            shown["completion_tokens_details"] = {"reasoning_tokens": used.reasoning}
+        if used.cached is not None:
+            shown["prompt_tokens_details"] = {"cached_tokens": used.cached}
+        return shown
+
+    def chunk(self, choices: list[shapes.ChunkChoice], usage: shapes.Usage | None) -> bytes:
+        """One event (spec COM-15, COM-16)."""
+        shown: Chunk = {
+            "choices": choices,
+            "object": "chat.completion.chunk",
+            "usage": usage,
+            "created": self._created_s,
+            "system_fingerprint": None,
+            "model": self.form.model,
+            "id": self._id,
+        }
+        return FRAME % orjson.dumps(shown)
+
+    def of(self, choice: answer.Choice, content: str, reasoning: str, logprobs: Sequence[Json]) -> shapes.Choice:
+        """See `reply.Layout`."""
+        message: shapes.Message
+        if self.thinks:
+            message = {"content": content, "reasoning_content": reasoning, "role": "assistant"}
+        else:
+            message = {"content": content, "role": "assistant"}
+        if calls := choice.tool_calls():
+            message["tool_calls"] = [_whole_call(position, call) for position, call in enumerate(calls)]
+        return {
+            "message": message,
+            "finish_reason": _finish(choice),
+            "index": choice.index,
+            "logprobs": {"content": list(logprobs)} if self.call.logprobs else None,
+        }
+
+    def reply(self, choices: list[shapes.Choice], used: dialogue.Usage) -> Completion:
+        """See `reply.Layout`."""
+        return {
+            "choices": choices,
+            "object": "chat.completion",
+            "usage": self.usage(used),
+            "created": self._created_s,
+            "system_fingerprint": None,
+            "model": self.form.model,
+            "id": self._id,
+        }
+
+    def error(self, fault: faults.Fault) -> bytes:
+        """See `reply.Layout`."""
+        return failure(fault, self.request_id)
+
+
+class Chunks:
+    """Lays out a stream and collects its events until the pipe hands them on."""
+
+    __slots__ = ("_begun", "_cached", "_forms", "_handed", "_layout", "_made", "_out", "_running", "_said", "_used")
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._running = layout.form.running_usage
+        self._out: list[bytes] = []
+        self._made = 0
+        # Choices that have had their first chunk; what stands before and behind a text of a choice and a side.
+        self._begun: set[int] = set()
+        self._forms: dict[tuple[int, str], list[bytes]] = {}
+        # What the newest chunk of each choice said, or would have said, of input, output and reasoning tokens.
+        self._said: dict[int, tuple[int, int, int]] = {}
+        self._cached: int | None = None
+        # Of the whole answer, once it is over.
+        self._used: dialogue.Usage | None = None
+        self._handed: Told = (0, {}, None, None)
+
+    def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
+        if not self._layout.thinks:
+            # A chain came where none was expected: from now on chunks have a side for it.
+            self._layout.thinks = True
+            self._forms.clear()
+        self._text(choice, REASONING, texts, said)
+
+    def content(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
+        if self._layout.call.logprobs:
+            self._spell(choice, "".join(texts))
+        else:
+            self._text(choice, CONTENT, texts, said)
+
+    def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
+        piece = _first_piece(position, call) if first else _later_piece(position, call)
+        self._chunk(choice, {"content": None, "tool_calls": [piece]})
+
+    def finish(self, choice: answer.Choice) -> None:
+        # Text that came with the end leaves before it (spec COM-20).
+        if choice.tail:
+            self._spell(choice, choice.tail)
+        last = LAST[self._layout.thinks]
+        self._chunk(choice, last, entries=choice.entries_of(""), finish=_finish(choice))
+
+    def take(self) -> bytes:
+        """Every event since the last take: whole events, one write."""
+        out = self._out
+        if not out:
+            return b""
+        self._out = []
+        return b"".join(out)
+
+    def whole(self, _: Sequence[answer.Choice], used: dialogue.Usage) -> bytes:
+        """The last events: usage where it is asked for, and the word that the answer is whole (spec COM-15, COM-21)."""
+        self._used = used
+        if self._layout.form.usage:
+            self._made += 1
+            self._out.append(self._layout.chunk([], self._layout.usage(used)))
+        self._out.append(DONE)
+        return self.take()
+
+    def error(self, fault: faults.Fault) -> bytes:
+        """The event that ends a stream that failed; nothing says that it is whole (spec COM-26)."""
+        return FRAME % self._layout.error(fault)
+
+    def hand_over(self) -> None:
+        """See `tongue.Writer`."""
+        self._handed = self.mark()
+
+    def mark(self) -> Told:
+        """See `tongue.Writer`."""
+        return self._made, self._said.copy(), self._cached, self._used
+
+    def hand_over_to(self, mark: Told) -> None:
+        """See `tongue.Writer`."""
+        self._handed = mark
+
+    def handed(self) -> Handed:
+        """See `tongue.Writer`; what a usage chunk behind the last event would have said, asked for or not (COM-31)."""
+        made, said, cached, used = self._handed
+        if used is not None or not said:
+            return Handed(made, used)
+        return Handed(made, self._sum(said, cached))
+
+    def _text(self, choice: answer.Choice, side: str, texts: Sequence[str], said: Sequence[Said]) -> None:
+        """The hot path: chunks of text."""
+        tally, index = self._layout.tally, choice.index
+        if index not in self._begun:
+            self._begin(choice)
+        if self._running:
+            self._counted(choice, side, texts, said)
+            return
+        before, behind = self._forms.get((index, side)) or self._form_of(index, side)
+        out = self._out
+        for text in texts:
+            out += (before, orjson.dumps(text), behind)
+        self._made += len(texts)
+        made, chain = said[-1]
+        self._said[index] = tally.input, made, min(chain, made)
+        self._cached = tally.cached
+
+    def _counted(self, choice: answer.Choice, side: str, texts: Sequence[str], said: Sequence[Said]) -> None:
+        """Chunks of text that each say the usage so far (spec COM-22)."""
+        tally = self._layout.tally
+        for text, (made, chain) in zip(texts, said, strict=True):
+            self._said[choice.index] = tally.input, made, min(chain, made)
+            self._cached = tally.cached
+            self._add(choice.index, self._delta(side, text))
+
+    def _spell(self, choice: answer.Choice, text: str) -> None:
+        """A chunk of text with what is known of its tokens."""
+        self._chunk(choice, self._delta(CONTENT, text), entries=choice.entries_of(text))
+
+    def _chunk(
+        self,
+        choice: answer.Choice,
+        delta: Delta,
+        entries: Sequence[Json] = (),
+        finish: shapes.Finish | None = None,
+    ) -> None:
+        """Any other chunk of a choice."""
+        if choice.index not in self._begun:
+            self._begin(choice)
+        tally = self._layout.tally
+        used = tally.of(choice.meter)
+        self._said[choice.index] = used.input, used.output, used.reasoning or 0
+        self._cached = used.cached
+        self._add(choice.index, delta, entries, finish)
+
+    def _begin(self, choice: answer.Choice) -> None:
+        """The chunk of its own a choice begins with (spec COM-17)."""
+        self._begun.add(choice.index)
+        self._cached = self._layout.tally.cached
+        self._add(choice.index, FIRST[self._layout.thinks])
+
+    def _add(self, index: int, delta: Delta, entries: Sequence[Json] = (), finish: shapes.Finish | None = None) -> None:
+        shown: shapes.ChunkChoice = {
+            "delta": delta,
+            "finish_reason": finish,
+            "index": index,
+            "logprobs": {"content": list(entries)} if entries and self._layout.call.logprobs else None,
+        }
+        usage = None
+        if self._running:
+            usage = self._layout.usage(self._sum(self._said, self._cached))
+        self._made += 1
+        self._out.append(self._layout.chunk([shown], usage))
+
+    def _sum(self, said: Mapping[int, tuple[int, int, int]], cached: int | None) -> dialogue.Usage:
+        tally, newest = self._layout.tally, said.values()
+        chain = sum(one[2] for one in newest) if tally.counts_chain else None
+        prompt = max((one[0] for one in newest), default=tally.input)
+        return dialogue.Usage(prompt, sum(one[1] for one in newest), chain, cached)
+
+    def _delta(self, side: str, text: str) -> Delta:
+        delta: Any = {**DELTAS[self._layout.thinks, side], side: text}
+        shown: Delta = delta
+        return shown
+
+    def _form_of(self, index: int, side: str) -> list[bytes]:
+        """A chunk of this side of a choice, made once: what stands before the text, and behind."""
+        shown: shapes.ChunkChoice = {
+            "delta": DELTAS[self._layout.thinks, side],
+            "finish_reason": None,
+            "index": index,
+            "logprobs": None,
+        }
+        self._forms[index, side] = form = self._layout.chunk([shown], None).split(orjson.dumps(MARK))
+        return form
+
+
+def _finish(choice: answer.Choice) -> Any:
+    """The word a choice ended with; None until it has."""
+    return None if choice.finish_reason is None else choice.finish_reason.value
+
+
+def _whole_call(position: int, call: dialogue.ToolCall) -> shapes.ToolCall:
+    return {
+        "function": {"arguments": call.arguments, "name": call.name},
+        "id": call.id,
+        "index": position,
+        "type": "function",
+    }
+
+
+def _first_piece(position: int, call: dialogue.ToolCall) -> Any:
+    """The first fragment of a call (spec COM-19)."""
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"index": position, "id": call.id, "type": "function", "function": function}
+
+
+def _later_piece(position: int, call: dialogue.ToolCall) -> Any:
+    """A later one. An empty id: clients join all they get of it."""
+    return {"index": position, "id": "", "type": "function", "function": {"arguments": call.arguments}}
