@@ -65,12 +65,16 @@ class Writer(choice.Writer, Protocol):
 class Tongue(Protocol):
     """The names a tongue's module has.
 
+    API:            its name in the books
     STREAM_HEADERS: of the head of a stream
     HEARTBEAT:      what shows in a silent stream that we are alive; no client may take it for an event (spec SSE-11)
     """
 
     @property
-    def STREAM_HEADERS(self) -> Mapping[str, str]: ...  # noqa: N802 - a module's constant
+    def API(self) -> str: ...  # noqa: N802 - a module's constant
+
+    @property
+    def STREAM_HEADERS(self) -> Mapping[str, str]: ...  # noqa: N802
 
     @property
     def HEARTBEAT(self) -> bytes: ...  # noqa: N802

@@ -82,6 +82,7 @@ class Exchange:
     times:      when its steps happened
     books:      where it is written down
     at_s:       wall clock, when it was received
+    api:        the tongue its caller speaks, by its name in the books
     caller:     who was let in; None before
     asked_model: as the caller named it, cut and escaped; None where no name was read
     call:       what was asked for; None before it was read
@@ -98,6 +99,7 @@ class Exchange:
     times: Times
     books: Books = field(default_factory=Books)
     at_s: float = field(default_factory=time.time)
+    api: str = ""
     caller: Admission | None = None
     asked_model: str | None = None
     call: Call | None = None

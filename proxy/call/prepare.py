@@ -226,6 +226,7 @@ def _opening(exchange: Exchange, call: Call, caller: Admission, upstream_model: 
     return {
         "at": journal.timestamp(exchange.at_s),
         "request_id": exchange.request_id,
+        "api": exchange.api,
         "model": call.model.id,
         "upstream_model": upstream_model,
         "key_id": caller.fingerprint,

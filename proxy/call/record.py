@@ -118,6 +118,7 @@ def _record(exchange: Exchange, end: End) -> Record:
     call, times, refusal = exchange.call, exchange.times, exchange.refusal
     return Record(
         request_id=exchange.request_id,
+        api=exchange.api,
         opening=exchange.books.opening,
         closing=_closing(exchange, account, outcome),
         key_id=exchange.caller.fingerprint if exchange.caller else None,

@@ -141,6 +141,7 @@ class Opening(TypedDict):
 
     at:             when it was received: UTC, RFC 3339, to the millisecond
     request_id:     the caller's, and not unique where the caller chooses it
+    api:            the tongue it came in: `dashscope`, or `openai` on the compatible surface
     model:          as the model table names it
     upstream_model: the id it has upstream
     key_id:         the first twelve digits of the key's SHA-256; None where there is no key
@@ -151,6 +152,7 @@ class Opening(TypedDict):
 
     at: str
     request_id: str
+    api: str
     model: str
     upstream_model: str
     key_id: str | None
@@ -196,6 +198,7 @@ class Record:
     """One call that has ended, as all who keep it tell it: the journal, the log, the metrics, the spans.
 
     request_id:     the caller's
+    api:            as in `Opening`
     opening:        what was known when it was admitted; None where it was refused before
     closing:        how it ended
     key_id:         as in `Opening`, which a call that was refused early has not
@@ -213,6 +216,7 @@ class Record:
     """
 
     request_id: str
+    api: str
     opening: Opening | None
     closing: Closing
     key_id: str | None

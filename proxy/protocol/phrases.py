@@ -246,6 +246,7 @@ OUTCOMES: Final[Mapping[str, Words]] = {
 RECORDED: Final[Mapping[str, Words]] = {
     "at": ("when the call came: UTC, to the millisecond", "收到调用的时间：UTC，精确到毫秒"),
     "request_id": ("as its caller read it", "调用方读到的 request_id"),
+    "api": ("the tongue it came in: `dashscope`, or `openai`", "调用所用的协议：`dashscope` 或 `openai`"),
     "model": ("the row of the model table", "模型表中的行"),
     "upstream_model": ("its id upstream", "上游的模型 id"),
     "key_id": ("the beginning of the key's SHA-256, or null", "密钥 SHA-256 的开头，或 null"),

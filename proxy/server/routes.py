@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from proxy.admin import application as admin
 from proxy.call import handler
@@ -17,11 +17,15 @@ from proxy.downstream.request import Request
 from proxy.downstream.strays import Hints, Stray, Strays
 from proxy.downstream.surface import GENERATION, Handler
 from translators import faults
+from translators.compatible import tongue as compatible
 from translators.dashscope import tongue as dashscope
 from translators.tongue import Tongue
 
 MULTIMODAL: Final = "/api/v1/services/aigc/multimodal-generation/generation"
 HEALTH: Final = "/healthz"
+# The compatible surface, under the path that the service has and the one that many clients put behind a host.
+COMPATIBLE: Final = ("/compatible-mode/v1", "/v1")
+COMPLETIONS: Final = "/chat/completions"
 
 REQUEST: Final = web.RequestKey("request", Request)
 
@@ -64,6 +68,8 @@ def application(
     app.router.add_post(GENERATION, generation)
     app.router.add_post(MULTIMODAL, _wrong_endpoint)
     app.router.add_get(HEALTH, admin.alive)
+    for root in COMPATIBLE:
+        _add_compatible(app.router, root, gateway, keep)
     if settings.model_route:
         app.router.add_post(_pattern(settings.model_route), generation)
     return app
@@ -78,6 +84,24 @@ def _spoken(tongue: Tongue, gateway: Gateway, keep: Keep) -> Handler:
         return await handler.serve(gateway, call, keep)  # type: ignore[return-value] # `Sent`: see `Connection`
 
     return generate
+
+
+def _add_compatible(router: web.UrlDispatcher, root: str, gateway: Gateway, keep: Keep) -> None:
+    """All below one path speaks the compatible surface's tongue, also to say that there is nothing (spec COM-30)."""
+    calls = router.add_resource(root + COMPLETIONS)
+    calls.add_route(hdrs.METH_POST, _spoken(compatible, gateway, keep))
+    calls.add_route(hdrs.METH_ANY, _wrong_method)
+    router.add_route(hdrs.METH_ANY, root + "{rest:(/.*)?}", _nowhere)
+
+
+async def _wrong_method(request: web.Request) -> web.StreamResponse:
+    request[REQUEST] = Request(request, compatible)
+    raise faults.Refusal(faults.wrong_method(request.method))
+
+
+async def _nowhere(request: web.Request) -> web.StreamResponse:
+    request[REQUEST] = Request(request, compatible)
+    raise faults.Refusal(faults.NOT_FOUND)
 
 
 async def _say_times(request: web.Request, answer: web.StreamResponse) -> None:

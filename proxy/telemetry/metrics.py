@@ -52,9 +52,9 @@ PER_TOKEN: Final = Row(
 REQUESTS: Final = Row(
     "dashseek_requests_total",
     "counter",
-    "Calls that have ended; mode is sse or json (also where a call was refused unread); code is ok, DashScope's, or "
-    "none where the caller had left (status 499).",
-    ("model", "mode", "status", "code", "outcome"),
+    "Calls that have ended; api is the tongue they came in, dashscope or openai; mode is sse or json (also where a call "
+    "was refused unread); code is ok, DashScope's, or none where the caller had left (status 499).",
+    ("api", "model", "mode", "status", "code", "outcome"),
 )
 TOKENS: Final = Row(
     "dashseek_tokens_total",
@@ -168,6 +168,7 @@ class Metrics:
         counted.add(
             REQUESTS,
             (
+                record.api,
                 model,
                 "sse" if record.stream else "json",
                 str(closing["status"]),

@@ -83,7 +83,7 @@ class TestHttp4:
             caller.GENERATION.replace("generation/generation", "generation/../generation"),
             "/api/v1",
             "/healthz/",
-            "/compatible-mode/v1/chat/completions",
+            "/compatible-mode",
             "/partner/models/",
             "/partner/models/deepseek-v3/",
             "/partner/models//deepseek-v3",

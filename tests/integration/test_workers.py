@@ -105,7 +105,8 @@ async def test_calls_spread_over_the_workers_and_add_up_in_one_journal_and_one_s
     shares = {str(line["call"]).rpartition("-")[0] for line in closed(tmp_path / "calls.jsonl")}
     assert len(shares) == 2, shares
     _, scraped = await admin(served, "/metrics")
-    ok = 'dashseek_requests_total{code="ok",mode="json",model="deepseek-v3",outcome="ok",status="200"} 40.0'
+    labels = 'api="dashscope",code="ok",mode="json",model="deepseek-v3",outcome="ok",status="200"'
+    ok = f"dashseek_requests_total{{{labels}}} 40.0"
     assert ok in scraped
     assert await admin(served, "/readyz") == (200, '{"ready": true, "reasons": []}')
 

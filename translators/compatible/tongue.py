@@ -6,6 +6,8 @@ stream and what shows in a silent one. Source: spec COM-2, COM-5, COM-12, COM-24
 
 from __future__ import annotations
 
+from typing import Final
+
 from translators.compatible.call import translate, wants_stream
 from translators.compatible.chunks import Chunks, Layout
 from translators.compatible.failures import failure, failure_headers
@@ -17,6 +19,7 @@ from translators.tongue import Writer
 from translators.usage import Tally
 
 __all__ = (
+    "API",
     "HEARTBEAT",
     "STREAM_HEADERS",
     "check",
@@ -27,6 +30,8 @@ __all__ = (
     "wants_stream",
     "writer",
 )
+
+API: Final = "openai"
 
 
 def writer(call: Call, tally: Tally, *, request_id: str, at_s: float) -> Writer:

@@ -19,6 +19,7 @@ from translators.tongue import Writer
 from translators.usage import Tally
 
 __all__ = (
+    "API",
     "HEARTBEAT",
     "STREAM_HEADERS",
     "check",
@@ -30,7 +31,9 @@ __all__ = (
     "writer",
 )
 
+API: Final = "dashscope"
 SSE_HEADER: Final = "x-dashscope-sse"
+
 STREAM_HEADERS: Final[Mapping[str, str]] = {
     "Content-Type": "text/event-stream;charset=UTF-8",
     "Cache-Control": "no-cache",

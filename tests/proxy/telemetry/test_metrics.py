@@ -45,7 +45,7 @@ async def test_an_answered_call_is_counted_once_everywhere(
     answer = await caller.stream(running.url, caller.call("Hi", "deepseek-v3.2", **THINKING))
     await running.end_of()
     used = caller.packets(answer.body)[-1]["usage"]
-    assert values(measured, metrics.REQUESTS) == {("deepseek-v3.2", "sse", "200", "ok", "ok"): 1}
+    assert values(measured, metrics.REQUESTS) == {("dashscope", "deepseek-v3.2", "sse", "200", "ok", "ok"): 1}
     assert values(measured, metrics.DURATION) == {("deepseek-v3.2", "chat", ""): 1}
     assert values(measured, metrics.FIRST_TOKEN) == {("deepseek-v3.2", "chat"): 1}
     assert values(measured, metrics.PER_TOKEN) == {("deepseek-v3.2", "chat"): 1}
@@ -71,7 +71,7 @@ async def test_a_reply_has_no_time_to_first_token(simulator: StartSimulator, gat
     measured = running.metrics
     await caller.ask(running.url, caller.call())
     await running.end_of()
-    assert values(measured, metrics.REQUESTS) == {("deepseek-v3", "json", "200", "ok", "ok"): 1}
+    assert values(measured, metrics.REQUESTS) == {("dashscope", "deepseek-v3", "json", "200", "ok", "ok"): 1}
     assert values(measured, metrics.FIRST_TOKEN) == {}
 
 
@@ -81,7 +81,8 @@ async def test_a_model_that_a_caller_invents_is_other(gateway_before: StartGatew
     measured = running.metrics
     await caller.ask(running.url, caller.call(model=model))
     await running.end_of()
-    assert values(measured, metrics.REQUESTS) == {("other", "json", "400", "InvalidParameter", "rejected"): 1}
+    rejected = ("dashscope", "other", "json", "400", "InvalidParameter", "rejected")
+    assert values(measured, metrics.REQUESTS) == {rejected: 1}
     assert values(measured, metrics.RECORDS) == {}
 
 
@@ -92,7 +93,7 @@ async def test_an_alias_is_counted_as_the_model_it_stands_for(
     measured = running.metrics
     await caller.ask(running.url, caller.call(model="Vendor/QWEN-turbo"))
     await running.end_of()
-    ((model, *_),) = values(measured, metrics.REQUESTS)
+    ((_, model, *_),) = values(measured, metrics.REQUESTS)
     assert model == "deepseek-v3"
 
 
