@@ -52,7 +52,7 @@ PER_TOKEN: Final = Row(
 REQUESTS: Final = Row(
     "dashseek_requests_total",
     "counter",
-    "Calls that have ended; api is the tongue they came in, dashscope or openai; mode is sse or json (also where a call "
+    "Calls that have ended; api is the tongue they came in, dashscope or openai; mode is sse or json (also where one "
     "was refused unread); code is ok, DashScope's, or none where the caller had left (status 499).",
     ("api", "model", "mode", "status", "code", "outcome"),
 )
