@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from proxy.admin import application as admin
-from proxy.call import handler
+from proxy.call import handler, lookups
 from proxy.call.gateway import Gateway
 from proxy.call.handler import Keep
 from proxy.downstream import browsers, surface
@@ -17,7 +17,11 @@ from proxy.downstream.request import Request
 from proxy.downstream.strays import Hints, Stray, Strays
 from proxy.downstream.surface import GENERATION, Handler
 from translators import faults
+from translators.compatible import call as compatible_call
+from translators.compatible import listing as compatible_listing
 from translators.compatible import tongue as compatible
+from translators.dashscope import call as dashscope_call
+from translators.dashscope import listing as dashscope_listing
 from translators.dashscope import tongue as dashscope
 from translators.tongue import Tongue
 
@@ -26,6 +30,10 @@ HEALTH: Final = "/healthz"
 # The compatible surface, under the path that the service has and the one that many clients put behind a host.
 COMPATIBLE: Final = ("/compatible-mode/v1", "/v1")
 COMPLETIONS: Final = "/chat/completions"
+MODELS: Final = "/models"
+# What the native surface has beside the calls.
+NATIVE_MODELS: Final = "/api/v1/models"
+TOKENIZER: Final = "/api/v1/tokenizer"
 
 REQUEST: Final = web.RequestKey("request", Request)
 
@@ -68,6 +76,7 @@ def application(
     app.router.add_post(GENERATION, generation)
     app.router.add_post(MULTIMODAL, _wrong_endpoint)
     app.router.add_get(HEALTH, admin.alive)
+    _add_lookups(app.router, gateway)
     for root in COMPATIBLE:
         _add_compatible(app.router, root, gateway, keep)
     if settings.model_route:
@@ -91,7 +100,55 @@ def _add_compatible(router: web.UrlDispatcher, root: str, gateway: Gateway, keep
     calls = router.add_resource(root + COMPLETIONS)
     calls.add_route(hdrs.METH_POST, _spoken(compatible, gateway, keep))
     calls.add_route(hdrs.METH_ANY, _wrong_method)
+    for path, list_models in ((MODELS, _listed(gateway)), (MODELS + "/{id:.+}", _described(gateway))):
+        models = router.add_resource(root + path)
+        models.add_route(hdrs.METH_GET, list_models)
+        models.add_route(hdrs.METH_ANY, _wrong_method)
     router.add_route(hdrs.METH_ANY, root + "{rest:(/.*)?}", _nowhere)
+
+
+def _add_lookups(router: web.UrlDispatcher, gateway: Gateway) -> None:
+    """What callers of the native surface ask beside their calls (spec HTTP-12)."""
+
+    async def models(request: web.Request) -> web.StreamResponse:
+        request[REQUEST] = call = Request(request, dashscope)
+        names = await lookups.models(gateway, call, request.query.get("model"))
+        return _json(dashscope_listing.models(names, request.query, call.id))
+
+    async def tokens(request: web.Request) -> web.StreamResponse:
+        request[REQUEST] = call = Request(request, dashscope)
+        found = await lookups.tokens(gateway, call, dashscope_call.prompted)
+        return _json(dashscope_listing.tokens(*found, call.id))
+
+    router.add_get(NATIVE_MODELS, models, allow_head=False)
+    router.add_post(TOKENIZER, tokens)
+
+
+def _listed(gateway: Gateway) -> Handler:
+    """The models, as the compatible surface lists them (spec COM-29)."""
+
+    async def models(request: web.Request) -> web.StreamResponse:
+        request[REQUEST] = call = Request(request, compatible)
+        return _json(compatible_listing.models(await lookups.models(gateway, call)))
+
+    return models
+
+
+def _described(gateway: Gateway) -> Handler:
+    """One of them."""
+
+    async def model(request: web.Request) -> web.StreamResponse:
+        request[REQUEST] = call = Request(request, compatible)
+        name = request.match_info["id"]
+        if not await lookups.models(gateway, call, name):
+            raise faults.Refusal(compatible_call.unknown_model(name))
+        return _json(compatible_listing.model(name))
+
+    return model
+
+
+def _json(body: bytes) -> web.Response:
+    return web.Response(body=body, content_type="application/json")
 
 
 async def _wrong_method(request: web.Request) -> web.StreamResponse:

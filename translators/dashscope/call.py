@@ -92,6 +92,13 @@ def _parsed(raw: bytes | bytearray) -> object:
             raise error from None
 
 
+def prompted(document: Json, catalogue: Catalogue) -> Call:
+    """The call whose prompt a document holds, to be counted: no parameter is looked at (spec HTTP-12)."""
+    name, source = _model_name(document), _input(document)
+    model = catalogue.find(name)
+    return Call(model, messages.read(source), stream=False, thinking=model.thinking == "always")
+
+
 def check_partial(case: Case) -> None:
     """Refuse an answer that is to be gone on with by a model asked to think (spec REQ-6).
 

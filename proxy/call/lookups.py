@@ -1,0 +1,117 @@
+"""What callers ask beside their calls: which models they may call, and how long a prompt is (spec HTTP-12, COM-29).
+
+No upstream is asked and no journal line is written; the key is that of a call, and so is the allowance of `rpm`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from proxy.admission import authentication, limits
+from proxy.admission.authentication import Admission
+from proxy.admission.limits import Refused, Scope
+from proxy.call.gateway import Gateway
+from proxy.call.prompt_count import INLINE_CHARS, Count, begin
+from proxy.call.timeouts import EXPIRIES, Expired, Timeout
+from proxy.downstream.request import Request
+from proxy.downstream.sinks import CallerGone
+from translators import breadth, faults
+from translators.catalogue import Catalogue
+from translators.deepseek import prompt
+from translators.dialogue import Call, Json
+from translators.openai import request as upstream_request
+
+# As a call that comes while the process leaves.
+LEAVING_RETRY_S: Final = "1"
+
+# A document into the call whose prompt it holds; raises `Refusal`.
+Prompted = Callable[[Json, Catalogue], Call]
+
+
+class Tokens(NamedTuple):
+    """What a prompt is made of.
+
+    ids:   of the text that its user said last
+    texts: what each of these stands for
+    input: how many the whole prompt has, as the model's chat template renders it
+    """
+
+    ids: Sequence[int]
+    texts: Sequence[str]
+    input: int
+
+
+async def models(gateway: Gateway, request: Request, name: str | None = None) -> list[str]:
+    """The names of the models that the caller may call; of one alone where it is asked for, none if there is no such.
+
+    name: in any spelling a call may use
+    """
+    caller = await _admitted(gateway, request)
+    found = gateway.catalogue.names if name is None else (name,) if gateway.catalogue.knows(name) else ()
+    allowed = None if caller.known is None else caller.known.models
+    return [one for one in found if allowed is None or gateway.catalogue.find(one).id in allowed]
+
+
+async def tokens(gateway: Gateway, request: Request, prompted: Prompted) -> Tokens:
+    """The tokens of a prompt, by our own vocabulary."""
+    caller = await _admitted(gateway, request)
+    request.tongue.check(request.headers)
+    received_s = asyncio.get_running_loop().time()
+    with ExitStack() as ends:
+        try:
+            async with gateway.timed(Timeout.BODY, received_s) as clock:
+                body = await request.body(ends.enter_context(gateway.open_bodies.hold()))
+                clock.enter(Timeout.FIRST_TOKEN)
+                breadth.check(body)
+                call = prompted(request.tongue.read(body), gateway.catalogue)
+                if caller.known is not None:
+                    caller.known.check_model(call.model.id)
+                return await _counted(gateway, call, ends)
+        except Expired as expired:
+            raise faults.Refusal(EXPIRIES[expired.wait].fault or faults.TIMED_OUT) from None
+        except CallerGone:
+            request.hang_up()
+
+
+async def _admitted(gateway: Gateway, request: Request) -> Admission:
+    """Let a caller in, and count it as one more of the minute."""
+    if request.is_late:
+        raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
+    caller = authentication.admit(request.headers, gateway.settings, gateway.keyring)
+    own = caller.known.limits if caller.known else None
+    scopes = limits.scopes(gateway.settings, "", caller.fingerprint, own)
+    taken_from = [
+        Scope(scope.name, replace(scope.limit, concurrency=None, tpm=None)) for scope in scopes if scope.limit.rpm
+    ]
+    if taken_from:
+        got = await gateway.limiter.reserve(taken_from, 0)
+        if isinstance(got, Refused):
+            raise faults.Refusal(got.fault, "over a limit")
+        got.settle(0)
+    return caller
+
+
+async def _counted(gateway: Gateway, call: Call, ends: ExitStack) -> Tokens:
+    order, model = upstream_request.order(call, gateway.dialect), call.model
+    count = Count(
+        prompt.totals(order.prompt, gateway.vocabulary), sum(map(len, order.prompt.texts)), model.input_tokens
+    )
+    ends.callback(count.drop)
+    await begin(gateway.counting, count, model)
+    length = await count.wait()
+    if length > model.input_tokens:
+        raise faults.Refusal(faults.input_length(model.input_tokens))
+    text = next(said.content or "" for said in reversed(call.messages) if said.role == "user")
+    if len(text) > INLINE_CHARS:
+        return await asyncio.to_thread(_tokens, gateway, text, length)
+    return _tokens(gateway, text, length)
+
+
+def _tokens(gateway: Gateway, text: str, length: int) -> Tokens:
+    vocabulary = gateway.vocabulary
+    ids = vocabulary.encode(text)
+    return Tokens(ids, [vocabulary.decode_bytes([one]).decode("utf-8", "replace") for one in ids], length)
