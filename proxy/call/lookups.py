@@ -60,10 +60,10 @@ async def tokens(gateway: Gateway, request: Request, prompted: Prompted) -> Toke
     """The tokens of a prompt, by our own vocabulary."""
     caller = await _admitted(gateway, request)
     request.tongue.check(request.headers)
-    received_s = asyncio.get_running_loop().time()
+    received_s = gateway.loop.time()
     with ExitStack() as ends:
         try:
-            async with gateway.timed(Timeout.BODY, received_s) as clock:
+            with gateway.timed(Timeout.BODY, received_s) as clock:
                 body = await request.body(ends.enter_context(gateway.open_bodies.hold()))
                 clock.enter(Timeout.FIRST_TOKEN)
                 breadth.check(body)
