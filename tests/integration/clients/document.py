@@ -3,7 +3,9 @@
     .clients/NAME/bin/python SCRIPT http://HOST:PORT/api/v1 < CALLS
 
 CALLS:    {NAME: {"api": one of the script's, "arguments": as `Generation.call` takes them}}
-document: {NAME: {"packets": […], "failure": null or {"kind", "text"}}}; packets in DashScope's form, a reply being one
+document: {NAME: {"packets": […], "failure": null or {"kind", "text"}}}; packets in DashScope's form, a reply being one,
+          or what the scripts of the compatible surface say (`answer`); a failure has a "code" and a "status" where the
+          client tells them
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ Json = dict[str, Any]
 Api = Callable[[Json], AsyncIterator[Json]]
 
 BASE_URL = sys.argv[1]
+# Of an exception, what the OpenAI SDK calls so.
+TOLD: Mapping[str, str] = {"code": "code", "status": "status_code"}
 
 
 class Failed(Exception):  # noqa: N818 - a state of the response
@@ -26,6 +30,15 @@ class Failed(Exception):  # noqa: N818 - a state of the response
 
     def __init__(self, response: Json) -> None:
         super().__init__(*(response[name] for name in ("status_code", "code", "message", "request_id")))
+
+
+def answer() -> Json:
+    """What a user has seen of an answer on the compatible surface: filled as it comes.
+
+    calls: name and arguments of each
+    usage: prompt and completion
+    """
+    return {"text": "", "reasoning": "", "calls": [], "finish": None, "usage": None}
 
 
 def write(apis: Mapping[str, Api]) -> None:
@@ -45,5 +58,6 @@ async def _see_one(answer: AsyncIterator[Json]) -> Json:
         async for packet in answer:
             packets.append(packet)  # noqa: PERF401 - those before a failure are kept
     except Exception as error:  # noqa: BLE001 - whatever a client raises is what its user sees
-        return {"packets": packets, "failure": {"kind": type(error).__name__, "text": str(error)}}
+        told = {name: getattr(error, of) for name, of in TOLD.items() if getattr(error, of, None) is not None}
+        return {"packets": packets, "failure": {"kind": type(error).__name__, "text": str(error), **told}}
     return {"packets": packets, "failure": None}
