@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -9,7 +10,7 @@ import openapi_spec_validator
 import orjson
 import pytest
 
-from proxy.protocol import documents, openapi, probes, tables
+from proxy.protocol import compatible, documents, openapi, probes, tables
 from tests.test_protocol import CALLS, EXAMPLES, SHIPPED
 from translators import faults
 from translators.dashscope import parameters
@@ -90,6 +91,32 @@ def test_its_examples_of_calls_keep_its_schema() -> None:
     content = DOCUMENT["paths"]["/api/v1/services/aigc/text-generation/generation"]["post"]["requestBody"]["content"]
     for example in content["application/json"]["examples"].values():
         assert faults_of("Call", example["value"]) == []
+
+
+GOLDEN = sorted((Path(__file__).parent / "golden" / "compatible").iterdir())
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case.name)
+def test_the_written_streams_of_the_compatible_surface_keep_the_schema(case: Path) -> None:
+    """COM-13 to COM-26, COM-33."""
+    assert faults_of("CompatibleCall", orjson.loads((case / "call.json").read_bytes())) == []
+    events = [line[6:] for line in (case / "chunks.sse").read_text().split("\n") if line.startswith("data: {")]
+    for event in map(orjson.loads, events):
+        assert faults_of("CompatibleFailure" if "error" in event else "CompatibleChunk", event) == []
+    reply = orjson.loads((case / "reply.json").read_bytes())
+    assert faults_of("CompatibleFailure" if "error" in reply else "CompatibleCompletion", reply) == []
+
+
+@pytest.mark.parametrize(("rule", "given"), compatible.REFUSED)
+def test_what_the_compatible_surface_refuses_breaks_its_schema_or_is_declared(rule: str, given: dict[str, Any]) -> None:
+    fault = compatible._refusal(given, SHIPPED)
+    text = fault.message.removeprefix(faults.PARAMETER_PREFIX)
+    assert bool(faults_of("CompatibleCall", given)) or text in CROSS_FIELD, rule
+
+
+def test_a_probe_that_is_not_refused_is_a_mistake_of_ours() -> None:
+    with pytest.raises(ValueError, match="was not refused"):
+        compatible._refusal({"model": "deepseek-v3", "messages": [{"role": "user", "content": "hi"}]}, SHIPPED)
 
 
 def test_a_field_without_a_line_in_its_docstring_is_an_error() -> None:

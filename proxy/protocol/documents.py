@@ -15,7 +15,7 @@ from typing import Final
 import click
 import orjson
 
-from proxy.protocol import openapi
+from proxy.protocol import compatible, openapi
 from proxy.protocol.phrases import Language
 from proxy.protocol.tables import README_TABLES, TABLES, Sources, shipped
 from translators import faults
@@ -34,7 +34,7 @@ BLOCK: Final = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", 
 
 def fill(document: str, language: Language, sources: Sources) -> str:
     """The document with every generated block written anew; KeyError for a mark that names no table."""
-    known = {**TABLES, **README_TABLES}
+    known = {**TABLES, **compatible.TABLES, **README_TABLES}
     return BLOCK.sub(lambda found: f"{found[1]}{known[found[2]](language, sources)}\n{found[3]}", document)
 
 
@@ -64,7 +64,8 @@ def described(document: str, sources: Sources) -> str:
     """The OpenAPI document, with streams that stand in the protocol document, where a test runs them."""
     answers = dict(ANSWER.findall(document))
     streams = {name: f"{answers[number]}\n\n" for name, number in STREAMS.items()}
-    return orjson.dumps(openapi.document(sources.rows, streams), option=orjson.OPT_INDENT_2).decode() + "\n"
+    whole = compatible.described(openapi.document(sources.rows, streams), sources)
+    return orjson.dumps(whole, option=orjson.OPT_INDENT_2).decode() + "\n"
 
 
 @click.command()

@@ -22,6 +22,11 @@ class Language(IntEnum):
 
 Words = tuple[str, str]
 
+# The same of a parameter that is otherwise on the compatible surface.
+TAKES_HERE: Final[Mapping[str, tuple[Words, Words]]] = {
+    "seed": (("integer, [0, 2³¹−1]", "整数，[0, 2³¹−1]"), ("none", "无")),
+}
+
 # Type and range, and the value without the parameter; a test holds each range to the refusal of what is outside of it.
 TAKES: Final[Mapping[str, tuple[Words, Words]]] = {
     "temperature": (("number, [0, 2)", "数值，[0, 2)"), ("the upstream's", "上游的默认值")),
