@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from time import monotonic
 from typing import Final, NamedTuple
 
 from proxy.admission import authentication, limits
@@ -60,7 +61,7 @@ async def tokens(gateway: Gateway, request: Request, prompted: Prompted) -> Toke
     """The tokens of a prompt, by our own vocabulary."""
     caller = await _admitted(gateway, request)
     request.tongue.check(request.headers)
-    received_s = gateway.loop.time()
+    received_s = monotonic()
     with ExitStack() as ends:
         try:
             with gateway.timed(Timeout.BODY, received_s) as clock:

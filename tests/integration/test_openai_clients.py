@@ -17,11 +17,11 @@ import pytest
 
 from proxy.simulation.deepseek import Script
 from proxy.simulation.simulator import Simulator
+from tests import needs
 from tests.conftest import StartServe, StartSimulator
 
 Json = dict[str, Any]
 
-ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "clients"
 COMPATIBLE = "/compatible-mode/v1"
 KEY = "sk-right"
@@ -133,16 +133,12 @@ READERS = (
 Sight = dict[tuple[str, str], Json]
 
 
-def is_prepared(client: str) -> bool:
-    return (ROOT / ".clients" / client / "stamp").is_file()
-
-
-def needs(client: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(not is_prepared(client), reason=f"needs .clients/{client}: run tests/integration/prepare")
+def needing(client: str) -> pytest.MarkDecorator:
+    return needs.unless(needs.is_client(client), f".clients/{client}")
 
 
 EVERY = pytest.mark.parametrize(
-    "reader", [pytest.param(reader, marks=needs(reader.client)) for reader in READERS], ids=str
+    "reader", [pytest.param(reader, marks=needing(reader.client)) for reader in READERS], ids=str
 )
 
 
@@ -155,7 +151,7 @@ def arguments_of(switches: Json, **arguments: Any) -> Json:
 
 async def run(url: str, client: str, script: str, calls: Json) -> Json:
     """The document that a client's script prints."""
-    home = ROOT / ".clients" / client
+    home = needs.CLIENTS / client
     process = await asyncio.create_subprocess_exec(
         "node" if script.endswith(".mjs") else home / "bin" / "python",
         SCRIPTS / script,
@@ -188,7 +184,7 @@ async def sight(sights: dict[str, Sight], simulator: StartSimulator, serve: Star
         front = await serve((await simulator(Script(key=KEY))).url)
         calls: dict[tuple[str, str], Json] = defaultdict(dict)
         for reader in READERS:
-            if is_prepared(reader.client):
+            if needs.is_client(reader.client):
                 for name in reader.cases:
                     case = CASES[name]
                     asked = {"api": reader.api, "arguments": arguments_of(case.switches, **case.arguments)}
@@ -261,7 +257,7 @@ async def ask(front: Any, reader: Reader, **arguments: Any) -> Json:
     return seen
 
 
-RETRIERS = [pytest.param(reader, marks=needs(reader.client), id=str(reader)) for reader in (READERS[0], READERS[4])]
+RETRIERS = [pytest.param(reader, marks=needing(reader.client), id=str(reader)) for reader in (READERS[0], READERS[4])]
 
 
 @pytest.mark.parametrize("reader", RETRIERS)
@@ -287,7 +283,7 @@ async def test_one_that_the_operator_must_mend_is_not(
     assert len(upstream.calls) == 1
 
 
-@needs("openai")
+@needing("openai")
 async def test_who_closes_a_stream_stops_the_upstream(simulator: StartSimulator, serve: StartServe) -> None:
     """MET-5, COM-11."""
     upstream: Simulator = await simulator(Script(text="a b c", endless=True, gap_s=0.02))
@@ -322,7 +318,7 @@ async def test_a_tool_loop_comes_to_its_end(reader: Reader, simulator: StartSimu
     assert seen["packets"][0]["finish"] == "stop"
 
 
-@needs("dashscope-2")
+@needing("dashscope-2")
 async def test_the_sdk_lists_models_and_counts_tokens(simulator: StartSimulator, serve: StartServe) -> None:
     """HTTP-12, with both generations of its client."""
     upstream: Simulator = await simulator()
