@@ -348,6 +348,10 @@ def _asked_of(rows: Sequence[Model]) -> dict[str, Json]:
     given["seed"] = {**given["seed"], "maximum": parameters.LARGEST_SEED}
     turns = {name: _turn(name, rows) for name in ("Turn", "AssistantTurn", "CallingTurn")}
     switch = {"type": ["boolean", "null"]}
+    options = {
+        "type": ["object", "null"],
+        "properties": {"include_usage": switch, "continuous_usage_stats": switch},
+    }
     call = {
         "type": "object",
         "properties": {
@@ -362,15 +366,13 @@ def _asked_of(rows: Sequence[Model]) -> dict[str, Json]:
                 "contains": {"properties": {"role": {"const": "user"}}},
             },
             "stream": {"description": "Answer with a stream (COM-2).", **switch},
-            "stream_options": {
-                "description": "Nothing without `stream` (COM-21, COM-22).",
-                "type": ["object", "null"],
-                "properties": {"include_usage": switch, "continuous_usage_stats": switch},
-            },
+            "stream_options": {"description": "What a stream tells of tokens; nothing without `stream` (COM-21)."},
             "max_completion_tokens": given["max_tokens"],
             **given,
         },
         "required": ["model", "messages"],
+        "if": {"properties": {"stream": {"const": True}}, "required": ["stream"]},
+        "then": {"properties": {"stream_options": options}},
     }
     models = {"type": "array", "items": {"type": "object", "required": ["model", "provider"]}}
     page = {"total": {"type": "integer"}, "page_no": {"type": "integer"}, "page_size": {"type": "integer"}}
