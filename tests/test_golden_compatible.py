@@ -31,7 +31,7 @@ def asked(case: Path) -> dialogue.Call:
 
 
 def opened(given: dialogue.Call) -> pipe.Pipe:
-    rules = answer.Rules(stops=given.stops, parallel_calls=given.parallel_tool_calls)
+    rules = answer.Rules(stops=given.stops, parallel_calls=given.parallel_tool_calls, calls_in_pieces=given.tool_stream)
     return corpus.open_pipe(given, rules, spoken=tongue, at_s=AT_S)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from translators import faults
-from translators.catalogue import Catalogue
+from translators.catalogue import LONGEST_NAME, Catalogue
 from translators.compatible.parameters import TABLE, typed
 from translators.dashscope import kinds, messages
 from translators.dashscope.call import check_partial, shortened
@@ -106,7 +106,17 @@ def translate(
     check_partial(case)
     filled = TABLE.check(case)
     form = _form(name, document, stream=stream)
-    return Call(model, said, stream, form=form, ignored=shortened(_ignored(document)), **filled)
+    return Call(
+        model,
+        said,
+        stream,
+        # One fragment a chunk, as they come: clients of this protocol join them (spec COM-19).
+        tool_stream=True,
+        asked_model=name[:LONGEST_NAME],
+        form=form,
+        ignored=shortened(_ignored(document)),
+        **filled,
+    )
 
 
 def find(catalogue: Catalogue, name: Any) -> Model:

@@ -161,6 +161,11 @@ class Chunks:
         piece = _first_piece(position, call) if first else _later_piece(position, call)
         self._chunk(choice, {"content": None, "tool_calls": [piece]})
 
+    def progress(self, choice: answer.Choice) -> None:
+        """Usage alone, where every chunk tells it: no other chunk has anything to say (spec COM-18, COM-22)."""
+        if self._running:
+            self._chunk(choice, LAST[self._layout.thinks])
+
     def finish(self, choice: answer.Choice) -> None:
         # Text that came with the end leaves before it (spec COM-20).
         if choice.tail:

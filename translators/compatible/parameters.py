@@ -21,6 +21,7 @@ Kind = Callable[[Any, str], Any]
 NATIVE_ALONE: Final[Mapping[str, str]] = {
     "result_format": "a choice has a message, always",
     "incremental_output": "a chunk says what is new, always",
+    "tool_stream": "a tool call comes in pieces, always",
 }
 
 LARGEST_SEED: Final = 2**31 - 1

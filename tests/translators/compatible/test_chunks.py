@@ -19,6 +19,8 @@ from translators.dashscope import tongue as dashscope
 from translators.dialogue import Json
 
 AT_S = 1_795_872_537.9
+# As this tongue's calls have them.
+RULES = answer.Rules(parallel_calls=True, calls_in_pieces=True)
 
 
 def ask(model: dialogue.Model = corpus.NEVER, form: Form | None = None, **fields: Any) -> dialogue.Call:
@@ -26,7 +28,7 @@ def ask(model: dialogue.Model = corpus.NEVER, form: Form | None = None, **fields
 
 
 def opened(call: dialogue.Call, rules: answer.Rules | None = None, **terms: Any) -> pipe.Pipe:
-    return corpus.open_pipe(call, rules, spoken=tongue, at_s=AT_S, **terms)
+    return corpus.open_pipe(call, rules or RULES, spoken=tongue, at_s=AT_S, **terms)
 
 
 def events(stream: bytes) -> list[Json]:
@@ -152,6 +154,17 @@ def test_usage_on_every_chunk_never_falls() -> None:
     assert told[1] > 0
 
 
+@pytest.mark.parametrize(("running", "chunks_said"), [(True, 2), (False, 0)])
+def test_a_call_that_waits_for_another_is_told_by_its_usage_alone(*, running: bool, chunks_said: int) -> None:
+    """COM-18, COM-22: where every chunk tells usage there is one to be told; else there is nothing to say."""
+    through = opened(ask(form=Form("x", running, running)))
+    through.feed(fragment(0, '{"a', id="c", name="f"))
+    through.feed(fragment(1, '{"city":"a rather long name of one"}', id="d", name="g"))
+    shown = events(through.progress() + through.progress())
+    assert len(shown) == chunks_said
+    assert all(event["choices"][0]["delta"] == {"content": ""} for event in shown)
+
+
 class TestBooks:
     """COM-31: the books are told what a usage chunk would say, whether or not the caller asked for one."""
 
@@ -170,7 +183,7 @@ class TestBooks:
     @pytest.mark.parametrize("left_after", range(len(WIRE) + 1))
     def test_whoever_leaves_at_the_same_place_is_told_the_same(self, left_after: int, form: Form) -> None:
         accounts = []
-        native = corpus.open_pipe(corpus.ask(corpus.HYBRID), spoken=dashscope)
+        native = corpus.open_pipe(corpus.ask(corpus.HYBRID), RULES, spoken=dashscope)
         for through in (native, opened(ask(corpus.HYBRID, form))):
             for wire in self.WIRE[:left_after]:
                 if through.feed(wire):
