@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from translators.compatible import call as compatible_calls
+from translators.compatible import parameters as compatible_parameters
+from translators.compatible import tongue as compatible
 from translators.dashscope import call as calls
 from translators.dashscope import parameters
 from translators.dashscope.parameters import Row
@@ -17,6 +20,7 @@ from translators.openai.fields import Action, FieldMapping
 
 UNKNOWN: Final = "unknown here, and ignored as the service does"
 UNSAID: Final = "the default"
+SHAPES: Final = "the layout of our answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +38,15 @@ class Line:
     why: str
 
 
-def of(document: Json, call: Call, crossed: Sequence[FieldMapping]) -> list[Line]:
+def of(document: Json, call: Call, crossed: Sequence[FieldMapping], api: str) -> list[Line]:
     """The trail of a call that was not refused.
 
-    document: what the caller sent, as `call.read` returned it
+    api:      the tongue it is in, by its name in the books
+    document: what the caller sent, as that tongue's `read` returned it
     crossed:  what `openai.request.Order.fields` said of the call
     """
     by_field = {crossing.ours: crossing for crossing in crossed}
-    lines = [*_said(document, call, by_field)]
+    lines = [*(_said_compatibly if api == compatible.API else _said)(document, call, by_field)]
     told = {crossing.ours for line in lines for crossing in crossed if line.field and line.theirs == crossing.theirs}
     lines += [
         Line("", "added", crossing.theirs, crossing.why or UNSAID)
@@ -64,6 +69,21 @@ def _said(document: Json, call: Call, by_field: dict[str, FieldMapping]) -> Iter
             yield _parameter(f"parameters.{name}", row, by_field.get(row.ours or ""))
     for name in call.ignored:
         yield Line(name, "dropped", "", _reason(name))
+
+
+def _said_compatibly(document: Json, call: Call, by_field: dict[str, FieldMapping]) -> Iterator[Line]:
+    """The same where everything stands at the top level."""
+    yield _crossed("model", by_field["model"])
+    yield _crossed("messages", by_field["messages"])
+    for row in compatible_parameters.TABLE.rows:
+        if (name := row.spelling(document)) is not None:
+            yield _parameter(name, row, by_field.get(row.ours or ""))
+    for name in sorted(compatible_calls.SWITCHES & document.keys()):
+        yield _crossed(name, by_field["thinking"])
+    for name in sorted(compatible_calls.SHAPING & document.keys()):
+        yield Line(name, "kept", "", SHAPES)
+    for name in call.ignored:
+        yield Line(name, "dropped", "", compatible_parameters.DROPPED.get(name, UNKNOWN))
 
 
 def _crossed(field: str, crossing: FieldMapping) -> Line:

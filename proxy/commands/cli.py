@@ -163,8 +163,8 @@ def _translate() -> click.Command:
         from config import sources
         from proxy.commands import translate
 
-        as_json = bool(rest.pop("as_json"))
-        translator = translate.build(_settled(lambda: sources.load(rest, config, os.environ)))
+        as_json, api = bool(rest.pop("as_json")), str(rest.pop("api"))
+        translator = translate.build(_settled(lambda: sources.load(rest, config, os.environ)), api)
         given = sys.stdin.buffer.read()
         if answer:
             asked = call.read() if call else None
@@ -173,13 +173,20 @@ def _translate() -> click.Command:
 
     params: list[click.Parameter] = [
         options.flag("dialect"),
+        click.Option(
+            ["--api"],
+            type=click.Choice(["dashscope", "openai"]),
+            default="dashscope",
+            show_default=True,
+            help="The protocol of the call: DashScope's own, or that of its compatible surface.",
+        ),
         click.Option(["--model"], metavar="NAME", help="Take this model instead of the call's."),
         click.Option(
             ["--sse/--no-sse"], default=None, help="Whether the call asks for SSE, which its headers would say."
         ),
         click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for scripts."),
         click.Option(["--answer"], is_flag=True, help="Read an upstream's answer instead: a stream or a JSON body."),
-        click.Option(["--call"], type=click.File("rb"), help="With --answer: the DashScope call it answers."),
+        click.Option(["--call"], type=click.File("rb"), help="With --answer: the call it answers."),
         *(options.flag(name) for name in ("map", "aliases", "models_file", "strict_thinking", "think_in_content")),
         options.config(),
     ]

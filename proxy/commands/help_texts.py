@@ -48,14 +48,15 @@ Examples:
   dashseek serve --upstream http://127.0.0.1:8090
 """
 
-TRANSLATE = """Read a DashScope call from standard input and show the upstream call it becomes,
-with one line for every field: kept, renamed, clamped, dropped, emulated or added,
-and why. Nothing is sent anywhere. Exit code 1 if the call would be refused.
+TRANSLATE = """Read a call from standard input and show the upstream call it becomes, with
+one line for every field: kept, renamed, clamped, dropped, emulated or added, and
+why. Nothing is sent anywhere. Exit code 1 if the call would be refused.
 
 \b
 Examples:
   dashseek translate < call.json
   dashseek translate --dialect vllm --sse --json < call.json
+  dashseek translate --api openai < chat.json
   dashseek translate --answer --call call.json < recorded.sse
 """
 

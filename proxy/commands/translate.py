@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +14,8 @@ from config.settings import Settings
 from proxy import vocabulary
 from translators import explain, faults
 from translators.catalogue import Catalogue
-from translators.dashscope import tongue
+from translators.compatible import tongue as compatible
+from translators.dashscope import tongue as dashscope
 from translators.deepseek import prompt
 from translators.dialogue import Call, Json, Model
 from translators.openai import dialects, request
@@ -21,12 +23,16 @@ from translators.openai.dialects import Dialect
 from translators.pipe import Pipe
 from translators.terms import agreed
 from translators.tokens import Vocabulary
+from translators.tongue import Tongue
 
-# An answer without its call is read as the answer to this one.
+TONGUES: Final[Mapping[str, Tongue]] = {one.API: one for one in (dashscope, compatible)}
+# An answer without its call is read as the answer to this one, which either tongue reads.
 PLAIN_CALL: Final[Json] = {
     "model": "deepseek-v3",
     "input": {"messages": [{"role": "user", "content": ""}]},
     "parameters": {"incremental_output": True},
+    "messages": [{"role": "user", "content": ""}],
+    "stream_options": {"include_usage": True},
 }
 REQUEST_ID: Final = "00000000-0000-4000-8000-000000000000"
 REFUSED: Final = 1
@@ -34,11 +40,15 @@ REFUSED: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Translator:
-    """The tables a translation needs."""
+    """The tables a translation needs.
+
+    tongue: of the callers whose calls are read
+    """
 
     settings: Settings
     catalogue: Catalogue
     vocabulary: Vocabulary
+    tongue: Tongue
 
     @property
     def dialect(self) -> Dialect:
@@ -47,7 +57,7 @@ class Translator:
 
     def read(self, document: Json, *, stream: bool, model: str | None) -> Call:
         """The call a document makes; raises `Refusal`."""
-        return tongue.translate(
+        return self.tongue.translate(
             document,
             self.catalogue,
             stream=stream,
@@ -57,22 +67,26 @@ class Translator:
         )
 
 
-def build(chosen: Settings) -> Translator:
+def build(chosen: Settings, api: str) -> Translator:
     """The translator an operator's settings make, the same as `serve` would use."""
     rows = (Model(**row) for row in tables.load(chosen))
-    return Translator(chosen, Catalogue(rows, chosen.aliases), vocabulary.load())
+    return Translator(chosen, Catalogue(rows, chosen.aliases), vocabulary.load(), TONGUES[api])
 
 
 def of_call(raw: bytes, translator: Translator, *, stream: bool, model: str | None, as_json: bool) -> int:
-    """Show the upstream call of a DashScope call, and one line for every field; returns the exit code."""
+    """Show the upstream call of a caller's call, and one line for every field; returns the exit code.
+
+    stream: whether its headers ask for SSE; on the compatible surface the body says so itself
+    """
+    tongue = translator.tongue
     try:
         document = tongue.read(raw)
-        call = translator.read(document, stream=stream, model=model)
+        call = translator.read(document, stream=stream or tongue.wants_stream({}, document), model=model)
     except faults.Refusal as refusal:
-        return _show_refusal(refusal.fault, as_json=as_json)
+        return _show_refusal(refusal.fault, tongue, as_json=as_json)
     order = request.order(call, translator.dialect)
     body = order.body()
-    lines = explain.of(document, call, order.fields())
+    lines = explain.of(document, call, order.fields(), tongue.API)
     input_tokens = prompt.length(order.prompt, translator.vocabulary)
     if as_json:
         fields = [
@@ -99,6 +113,7 @@ def of_answer(
 
     stream: whether the call asked for SSE; None: as upstream answered
     """
+    tongue = translator.tongue
     whole = raw.lstrip()[:1] == b"{"
     try:
         document = PLAIN_CALL if call_raw is None else tongue.read(call_raw)
@@ -109,12 +124,12 @@ def of_answer(
         pipe.count_prompt(prompt.length(order.prompt, translator.vocabulary), 0)
         out = pipe.feed_completion(raw) if whole else pipe.feed(raw) + pipe.eof()
     except faults.Refusal as refusal:
-        return _show_refusal(refusal.fault, as_json=True)
+        return _show_refusal(refusal.fault, tongue, as_json=True)
     click.echo(out, nl=not call.stream)
     return 0
 
 
-def _show_refusal(fault: faults.Fault, *, as_json: bool) -> int:
+def _show_refusal(fault: faults.Fault, tongue: Tongue, *, as_json: bool) -> int:
     if as_json:
         _print({"refused": fault.status, **orjson.loads(tongue.failure(fault, REQUEST_ID))})
     else:

@@ -21,7 +21,8 @@ from translators.dashscope.rules import LONGEST_ECHO, Case
 from translators.dialogue import Call, Json, Model
 
 # Read here; the rest is the table's.
-READ_FIELDS: Final = frozenset({"model", "messages", "stream", "stream_options"})
+SHAPING: Final = frozenset({"stream", "stream_options"})
+READ_FIELDS: Final = frozenset({"model", "messages"}) | SHAPING
 # What says whether to think, beside `enable_thinking` (spec COM-9).
 SWITCHES: Final = frozenset({"thinking", "chat_template_kwargs", "reasoning_effort"})
 READ_IN_MESSAGES: Final = messages.READ_FIELDS | {"prefix"}

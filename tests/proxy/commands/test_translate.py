@@ -131,3 +131,45 @@ def test_an_answer_that_is_a_failure_is_shown_as_the_callers_error() -> None:
 
 def test_wrong_settings_exit_with_2() -> None:
     assert run(b"{}", "--dialect", "klingon").exit_code == 2
+
+
+CHAT: dict[str, Any] = {
+    "model": "deepseek-v3.2",
+    "messages": [{"role": "developer", "content": "x"}, {"role": "user", "content": "hi", "mood": "good"}],
+    "stream": True,
+    "stream_options": {"include_usage": True},
+    "thinking": {"type": "enabled"},
+    "max_completion_tokens": 100,
+    "user": "u",
+    "zzz": 1,
+}
+
+
+class TestCompatible:
+    """COM-33: the second surface, by its own tables."""
+
+    def test_every_field_has_one_line(self) -> None:
+        told = explained(CHAT, "--api", "openai")
+        assert actions(told) == {
+            "model": "renamed",
+            "messages": "kept",
+            "max_completion_tokens": "emulated",
+            "thinking": "renamed",
+            "stream": "kept",
+            "stream_options": "kept",
+            "messages.mood": "dropped",
+            "user": "dropped",
+            "zzz": "dropped",
+        }
+        assert told["body"]["thinking"] == {"type": "enabled"}
+
+    def test_an_answer_becomes_chunks_or_a_completion(self) -> None:
+        stream = run(STREAM, "--api", "openai", "--answer")
+        assert stream.output.startswith('data: {"choices":[{"delta":{"content":"","role":"assistant"}')
+        assert stream.output.endswith("data: [DONE]\n\n")
+        assert orjson.loads(run(COMPLETION, "--api", "openai", "--answer").output)["object"] == "chat.completion"
+
+    def test_a_refusal_is_in_its_words(self) -> None:
+        result = run(orjson.dumps({**CHAT, "model": "gpt-4o"}), "--api", "openai", "--json")
+        assert result.exit_code == 1
+        assert orjson.loads(result.output)["error"]["code"] == "model_not_found"
