@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import resource
 import socket
 import sys
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import structlog
 from aiohttp import http_parser, web
@@ -30,8 +31,10 @@ ADMIN_CONNECTIONS: Final = 64
 ADMIN_SHARE: Final = 4
 # Connections that wait to be accepted, in the kernel: they cost us no file.
 BACKLOG: Final = 1_024
-# asyncio accepts as many at one go as its own `backlog` says, before a single one of them can be counted.
+# So many are accepted at one go: none of them can be counted before the loop has had its turn.
 ACCEPTED_AT_ONCE: Final = 8
+# Without a file to accept with, so long until it is tried again.
+NO_FILE_S: Final = 1.0
 OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
 
 
@@ -58,39 +61,106 @@ def raise_file_limit() -> None:
         log.info("file_limit", files=hard, before=soft)
 
 
+class Listener:
+    """Sockets that take connections, each as one of ours.
+
+    It accepts by itself: uvloop's server would cut whom it has no file for, and asyncio's takes as many at one go as
+    wait. Without a file to accept with, a caller waits in the kernel's queue until there is one.
+
+    sockets:     bound, and listened on
+    connections: makes one for each that is taken
+    """
+
+    def __init__(self, sockets: Sequence[socket.socket], connections: Callable[[], Connection]) -> None:
+        self.sockets = sockets
+        self.connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._no_files = Flood("accept_failed", "any")
+        self._beginning: set[asyncio.Task[object]] = set()
+        self._pauses: set[asyncio.TimerHandle] = set()
+        for one in sockets:
+            one.setblocking(False)
+            one.listen(BACKLOG)
+            self._loop.add_reader(one, self._accept, one)
+
+    async def drain(self) -> None:
+        """Take no more but those who have connected already: the kernel resets whom nobody has taken."""
+        self._stop()
+        for one in self.sockets:
+            with contextlib.suppress(OSError):
+                while True:
+                    self._begin(one.accept()[0])
+        self.close()
+        if self._beginning:
+            await asyncio.wait(self._beginning)
+
+    def close(self) -> None:
+        """Take no more. Idempotent."""
+        self._stop()
+        for one in self.sockets:
+            one.close()
+
+    def _stop(self) -> None:
+        for pause in self._pauses:
+            pause.cancel()
+        self._pauses.clear()
+        for one in self.sockets:
+            if one.fileno() >= 0:
+                self._loop.remove_reader(one)
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                taken, _ = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in OUT_OF_FILES:
+                    raise
+                self._no_files.note(reason=errno.errorcode[error.errno], request_id="")
+                self._loop.remove_reader(listening)
+                self._pauses.add(self._loop.call_later(NO_FILE_S, self._go_on, listening))
+                return
+            self._begin(taken)
+
+    def _go_on(self, listening: socket.socket) -> None:
+        self._pauses.clear()
+        self._loop.add_reader(listening, self._accept, listening)
+
+    def _begin(self, taken: socket.socket) -> None:
+        taken.setblocking(False)
+        task = self._loop.create_task(self._loop.connect_accepted_socket(self.connections, taken))
+        self._beginning.add(task)
+        task.add_done_callback(self._beginning.discard)
+
+
 async def listen(
     connections: Callable[[], Connection], address: tuple[str, int] | socket.socket, *, shared: bool = False
-) -> asyncio.Server:
+) -> Listener:
     """Take connections, each as one of these; raises `OSError` where the address is not to be had.
-
-    Where a file is missing to accept one (another part of the process has taken more than we left it), asyncio waits a
-    second, and the caller with it, in the kernel's queue.
 
     address: host and port, or a socket that is bound already
     shared:  whether others of our processes listen there too
     """
-    loop = asyncio.get_running_loop()
-    no_files = Flood("accept_failed", "any")
-
-    def told(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
-            no_files.note(reason=errno.errorcode[error.errno], request_id="")
-        else:
-            loop.default_exception_handler(context)
-
-    loop.set_exception_handler(told)
     if isinstance(address, socket.socket):
-        listener = await loop.create_server(connections, sock=address, backlog=ACCEPTED_AT_ONCE)
-    else:
-        host, port = address
-        listener = await loop.create_server(
-            connections, host, port, backlog=ACCEPTED_AT_ONCE, reuse_port=shared or None
-        )
-    for listening in listener.sockets:
-        with listening.dup() as same:
-            same.listen(BACKLOG)
-    return listener
+        return Listener([address], connections)
+    host, port = address
+    ask = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    found = await asyncio.get_running_loop().run_in_executor(None, ask)
+    with contextlib.ExitStack() as stack:
+        sockets = []
+        for family, kind, protocol, _, where in dict.fromkeys(found):
+            bound = stack.enter_context(socket.socket(family, kind, protocol))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                # Beside an address of its own for IPv4.
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.bind(where)
+            sockets.append(bound)
+        stack.pop_all()
+    return Listener(sockets, connections)
 
 
 def connections(

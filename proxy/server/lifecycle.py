@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from config.settings import Settings
 from proxy.call.timeouts import OpenCalls, Timeout
 from proxy.downstream import listener, surface
 from proxy.downstream.connection import Connection
+from proxy.downstream.listener import Listener
 from proxy.downstream.phase import LIFECYCLE, Phase
 from proxy.server import signals, systemd
 
@@ -40,8 +40,7 @@ class Port:
 
     url: str
     runner: web.AppRunner
-    listener: asyncio.Server
-    connections: Callable[[], Connection]
+    listener: Listener
 
     async def close(self) -> None:
         """End everything that is open there."""
@@ -121,18 +120,8 @@ class Running:
 
     async def _close(self) -> None:
         """Take no new connection, and no second call on one that is there."""
-        loop = asyncio.get_running_loop()
-        listening = self.calls.listener.sockets
-        for one in listening:
-            loop.remove_reader(one.fileno())
-        # asyncio drops who it has accepted and not yet served when the listener closes, and the kernel resets who has
-        # connected and was not accepted: the former get their turn of the loop, the latter are taken here.
-        await asyncio.sleep(0)
-        last = [connection for one in listening for connection in _waiting(one.fileno())]
-        self.calls.listener.close()
         self._enter(Phase.LEAVING)
-        for connection in last:
-            await loop.connect_accepted_socket(self.calls.connections, connection)
+        await self.calls.listener.drain()
 
 
 async def start(app: web.Application, settings: Settings, admin: web.Application | None = None) -> Running:
@@ -195,17 +184,7 @@ async def _open(
     except OSError:
         await runner.cleanup()
         raise
-    return Port(url(listening.sockets[0].getsockname()), runner, listening, connections)
-
-
-def _waiting(listening_fd: int) -> Iterator[socket.socket]:
-    """The connections that the kernel has made and nobody has taken, as far as there are files for them."""
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(listening_fd)) as listening:
-        listening.setblocking(False)
-        while True:
-            connection, _ = listening.accept()
-            connection.setblocking(False)
-            yield connection
+    return Port(url(listening.sockets[0].getsockname()), runner, listening)
 
 
 def url(address: Any) -> str:

@@ -25,6 +25,9 @@ ADDRESSES_S: Final = 30.0
 NEXT_ADDRESS_S: Final = 0.25
 
 
+Address = tuple[int, int, int, str, tuple[str, int]]
+
+
 class Place(NamedTuple):
     """Where a base URL leads."""
 
@@ -56,7 +59,7 @@ class Pool:
         self._idle: dict[Place, list[Line]] = {}
         self._acquired: set[Line] = set()
         self._places: dict[Line, Place] = {}
-        self._addresses: dict[Place, tuple[float, list[tuple[int, int, int, str, tuple[str, int]]]]] = {}
+        self._addresses: dict[Place, tuple[float, list[Address]]] = {}
         self._sweep: asyncio.TimerHandle | None = None
 
     @property
@@ -127,10 +130,11 @@ class Pool:
             line.peek_at(plain)
         return line
 
-    async def _resolved(self, place: Place) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+    async def _resolved(self, place: Place) -> list[Address]:
         until_s, addresses = self._addresses.get(place, (0.0, []))
         if until_s <= monotonic():
-            addresses = await self._loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)  # type: ignore[assignment]
+            # In a thread on both loops: uvloop has a resolver of its own.
+            addresses = await self._loop.run_in_executor(None, _look_up, place)
             self._addresses[place] = monotonic() + ADDRESSES_S, addresses
         return addresses
 
@@ -156,6 +160,10 @@ class Pool:
                 line.abort()
         if left := [line.idle_s for line in waiting if line.idle_s > old_s]:
             self._sweep = self._loop.call_later(min(left) - old_s, self._close_old)
+
+
+def _look_up(place: Place) -> list[Address]:
+    return socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)  # type: ignore[return-value]
 
 
 def place_of(url: str) -> Place:

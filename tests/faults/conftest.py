@@ -138,7 +138,11 @@ async def standing(
         # In a thread: the upstream lives in this loop.
         await asyncio.to_thread(served.wait_until_ready)
         stand = Stand(upstream, served)
-        stand.idle_fds = stand.fds
+        # uvloop keeps a file of its own from its first connection on.
+        await caller.ask(stand.url, b"", {"Connection": "close"}, path="/healthz", method="GET")
+        while stand.idle_fds != stand.fds:
+            stand.idle_fds = stand.fds
+            await asyncio.sleep(0.05)
         yield stand
     finally:
         # How it ends when it is asked to is rows 61 to 63; here it is only to be gone.

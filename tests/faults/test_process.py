@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import resource
 import socket
@@ -182,7 +183,10 @@ async def test_without_a_file_to_accept_with_callers_wait_and_the_process_rests(
     stand = await stage("--log-level", "warning")
     process = stand.served.process
     most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (stand.fds, most[1]))
+    # The limit is one of numbers: the lowest that is free is the first that is not to be had.
+    held = {int(name) for name in os.listdir(f"/proc/{process.pid}/fd")}
+    lowest_free = next(number for number in itertools.count() if number not in held)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (lowest_free, most[1]))
     busy_s = _cpu_s(process.pid)
     asked = [asyncio.create_task(stand.ask()) for _ in range(20)]
     await asyncio.sleep(2.5)

@@ -490,14 +490,14 @@ class TestRoom:
                 line.send(HEALTHY)
         await asyncio.sleep(0.2)
         assert _connections(small.process.calls) == []
-        door = small.process.calls.connections.args[1]  # type: ignore[attr-defined]
+        door = small.process.calls.listener.connections.args[1]  # type: ignore[attr-defined]
         assert (door.seats.open, door.seats.idle, door.reserve.open, door.reserve.idle) == (0, {}, 0, {})
 
     async def test_who_comes_beyond_those_being_told_is_cut_without_a_word(
         self, small: Running, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Where all of the reserve is at work, which takes a probe a moment."""
-        monkeypatch.setattr(small.process.calls.connections.args[1].reserve, "most", 0)  # type: ignore[attr-defined]
+        monkeypatch.setattr(small.process.calls.listener.connections.args[1].reserve, "most", 0)  # type: ignore[attr-defined]
         async with busy(small, 2), caller.dial(small.url) as line:
             assert await line.eof() == b""
 

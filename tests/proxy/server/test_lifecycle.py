@@ -41,7 +41,7 @@ async def test_a_port_in_use_is_an_error_and_leaves_nothing(gateway_before: Star
     front = await gateway_before("http://127.0.0.1:1")
     port = int(front.url.rpartition(":")[2])
     chosen = sources.load({"upstream": ("http://127.0.0.1:1",), "port": port}, None, {})
-    with pytest.raises(OSError, match="address already in use") as error:
+    with pytest.raises(OSError, match="Address already in use") as error:
         await lifecycle.start(routes.application(front.house), chosen)
     assert error.value.errno == errno.EADDRINUSE
 
