@@ -34,11 +34,12 @@ TONGUE: Final[web.RequestKey[Tongue]] = web.RequestKey("tongue")
 # In the admin application: the base URL of the data port.
 SERVED: Final = web.AppKey("served", str)
 # Of an application: the tongue that tells a failure where no route has said another, what websites may do there, who is
-# told of strays, and the paths by which a platform asks whether it is well.
+# told of strays, the paths by which a platform asks whether it is well, and tongues by the beginnings of paths.
 PORT_TONGUE: Final[web.AppKey[Tongue]] = web.AppKey("tongue")
 BROWSERS: Final = web.AppKey("browsers", Browsers)
 STRAYS: Final = web.AppKey("strays", Strays)
 HEALTH: Final[web.AppKey[tuple[str, ...]]] = web.AppKey("health")
+PATH_TONGUES: Final[web.AppKey[Mapping[str, Tongue]]] = web.AppKey("path_tongues")
 # On answers alone: some upstreams behave differently when they see a proxy before them.
 VIA: Final = "1.1 dashseek"
 # What no caller of ours needs, and what a proxy before us may frame differently than we do (request smuggling).
@@ -63,15 +64,25 @@ class Misframed(http_exceptions.BadHttpMessage):
     """A request that aiohttp takes and we do not."""
 
 
-def guard(app: web.Application, *, tongue: Tongue, browsers: Browsers, strays: Strays, health: tuple[str, ...]) -> None:
+def guard(
+    app: web.Application,
+    *,
+    tongue: Tongue,
+    below: Mapping[str, Tongue] = MappingProxyType({}),
+    browsers: Browsers,
+    strays: Strays,
+    health: tuple[str, ...],
+) -> None:
     """Put everything of this module before an application's routes, and behind its answers.
 
-    tongue:   tells a failure where a route has not said another
+    tongue:   tells a failure where nothing says another
+    below:    what tells it on every path below these, each with a slash at its end, whether there is a route or not
     browsers: what websites may do
     strays:   is told of what is no call
     health:   paths that are answered where no other connection is
     """
     app[PORT_TONGUE], app[BROWSERS], app[STRAYS], app[HEALTH] = tongue, browsers, strays, health
+    app[PATH_TONGUES] = below
     app[LIFECYCLE] = Lifecycle()
     app.middlewares.append(shaped)
     app.on_response_prepare.append(last_look)
@@ -104,7 +115,8 @@ async def shaped(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
-    tongue = request.get(TONGUE) or request.app[PORT_TONGUE]
+    below = (tongue for path, tongue in request.app[PATH_TONGUES].items() if f"{request.path}/".startswith(path))
+    tongue = request.get(TONGUE) or next(below, request.app[PORT_TONGUE])
     return refused(fault, request_id(request), tongue.failure, tongue.failure_headers(fault))
 
 

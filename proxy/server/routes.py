@@ -45,7 +45,7 @@ HINTS: Final[Hints] = tuple(
         (r"(/api/v1){2,}/", "/api/v1 is there twice"),
         (
             r"/compatible-mode\b|(/api)?/v1$|.*/(chat/)?completions$|(/api)?(/v1)?/(models|responses|embeddings)$",
-            "an OpenAI path: callers here speak DashScope's native protocol",
+            "an OpenAI path: chat completions and models are served, below /compatible-mode/v1 and /v1",
         ),
         (r"/(readyz|metrics|docs|openapi\.json)\b", "the admin port's"),
         (rf"/api/v1/services/(?!{re.escape(GENERATION.removeprefix('/api/v1/services/'))})", "only text is served"),
@@ -67,6 +67,7 @@ def application(
     surface.guard(
         app,
         tongue=dashscope,
+        below={f"{root}/": compatible for root in COMPATIBLE},
         browsers=browsers.at_calls(settings),
         strays=Strays("calls", HINTS, stray),
         health=(HEALTH,),
@@ -96,27 +97,25 @@ def _spoken(tongue: Tongue, gateway: Gateway, keep: Keep) -> Handler:
 
 
 def _add_compatible(router: web.UrlDispatcher, root: str, gateway: Gateway, keep: Keep) -> None:
-    """All below one path speaks the compatible surface's tongue, also to say that there is nothing (spec COM-30)."""
-    calls = router.add_resource(root + COMPLETIONS)
-    calls.add_route(hdrs.METH_POST, _spoken(compatible, gateway, keep))
-    calls.add_route(hdrs.METH_ANY, _wrong_method)
-    for path, list_models in ((MODELS, _listed(gateway)), (MODELS + "/{id:.+}", _described(gateway))):
-        models = router.add_resource(root + path)
-        models.add_route(hdrs.METH_GET, list_models)
-        models.add_route(hdrs.METH_ANY, _wrong_method)
-    router.add_route(hdrs.METH_ANY, root + "{rest:(/.*)?}", _nowhere)
+    """What is served below one path in the compatible surface's tongue (spec COM-1, COM-29)."""
+    router.add_post(root + COMPLETIONS, _spoken(compatible, gateway, keep))
+    router.add_get(root + MODELS, _listed(gateway), allow_head=False)
+    model = router.add_resource(root + MODELS + "/{id:.+}")
+    model.add_route(hdrs.METH_GET, _described(gateway))
+    # Or the route with a model in its path would take it.
+    model.add_route(hdrs.METH_ANY, _wrong_method)
 
 
 def _add_lookups(router: web.UrlDispatcher, gateway: Gateway) -> None:
     """What callers of the native surface ask beside their calls (spec HTTP-12)."""
 
     async def models(request: web.Request) -> web.StreamResponse:
-        request[REQUEST] = call = Request(request, dashscope)
+        call = Request(request, dashscope)
         names = await lookups.models(gateway, call, request.query.get("model"))
         return _json(dashscope_listing.models(names, request.query, call.id))
 
     async def tokens(request: web.Request) -> web.StreamResponse:
-        request[REQUEST] = call = Request(request, dashscope)
+        call = Request(request, dashscope)
         found = await lookups.tokens(gateway, call, dashscope_call.prompted)
         return _json(dashscope_listing.tokens(*found, call.id))
 
@@ -128,7 +127,7 @@ def _listed(gateway: Gateway) -> Handler:
     """The models, as the compatible surface lists them (spec COM-29)."""
 
     async def models(request: web.Request) -> web.StreamResponse:
-        request[REQUEST] = call = Request(request, compatible)
+        call = Request(request, compatible)
         return _json(compatible_listing.models(await lookups.models(gateway, call)))
 
     return models
@@ -138,7 +137,7 @@ def _described(gateway: Gateway) -> Handler:
     """One of them."""
 
     async def model(request: web.Request) -> web.StreamResponse:
-        request[REQUEST] = call = Request(request, compatible)
+        call = Request(request, compatible)
         name = request.match_info["id"]
         if not await lookups.models(gateway, call, name):
             raise faults.Refusal(compatible_call.unknown_model(name))
@@ -152,13 +151,7 @@ def _json(body: bytes) -> web.Response:
 
 
 async def _wrong_method(request: web.Request) -> web.StreamResponse:
-    request[REQUEST] = Request(request, compatible)
-    raise faults.Refusal(faults.wrong_method(request.method))
-
-
-async def _nowhere(request: web.Request) -> web.StreamResponse:
-    request[REQUEST] = Request(request, compatible)
-    raise faults.Refusal(faults.NOT_FOUND)
+    raise Stray(faults.wrong_method(request.method), "takes GET")
 
 
 async def _say_times(request: web.Request, answer: web.StreamResponse) -> None:

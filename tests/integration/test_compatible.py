@@ -561,6 +561,46 @@ async def test_com27_a_call_that_the_operator_must_mend_is_not_sent_again(
     assert answer.headers["x-should-retry"] == "false"
 
 
+@pytest.mark.asyncio(loop_scope="function")
+async def test_com28_a_page_of_a_named_origin_may_call_and_read(simulator: StartSimulator, serve: StartServe) -> None:
+    """Preflights without a key, whatever headers they ask for; answers, errors and streams; no other origin."""
+    origin = "https://chat.example.com"
+    served = await serve((await simulator()).url, "--cors-origin", origin)
+    asked = {
+        "Origin": origin,
+        "Authorization": "",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization, content-type, x-stainless-lang, x-stainless-retry-count",
+    }
+    for path in (CHAT, SHORT, MODELS):
+        async with caller.dial(served.url) as line:
+            line.send(caller.request(b"", asked, path=path, method="OPTIONS"))
+            answer = await line.answer(bodiless=True)
+        assert answer.status == 204
+        assert answer.headers["access-control-allow-origin"] == origin
+        assert answer.headers["access-control-allow-headers"] == asked["Access-Control-Request-Headers"]
+        assert {"GET", "POST"} <= set(answer.headers["access-control-allow-methods"].split(", "))
+        assert "access-control-allow-credentials" not in answer.headers
+    for body in (chat(), stream(), chat(model="gpt-4o")):
+        answer = await ask(served, body, {"Origin": origin})
+        assert answer.headers["access-control-allow-origin"] == origin
+        shown = answer.headers["access-control-expose-headers"].lower()
+        assert "x-request-id" in shown
+        assert "retry-after" in shown
+        assert answer.headers["vary"] == "Origin"
+        other = await ask(served, body, {"Origin": "https://evil.example.com"})
+        assert "access-control-allow-origin" not in other.headers
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_com28_http15_any_page_is_refused_in_this_tongue_where_any_key_will_do(
+    simulator: StartSimulator, serve: StartServe
+) -> None:
+    served = await serve((await simulator()).url, "--auth", "any", env={"DASHSEEK_UPSTREAM_API_KEY": "sk-ours"})
+    answer = await ask(served, chat(), {"Origin": "https://evil.example.com"})
+    assert fault(answer) == (403, "access_denied", "access_denied", "Access denied.")
+
+
 KEYS = """
 [[key]]
 name = "few"
