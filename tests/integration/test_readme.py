@@ -186,6 +186,20 @@ async def test_the_langchain_snippet_prints_the_answer(serve: Any, simulator: An
     assert (process.returncode, out.decode()) == (0, "You said: 你是谁？"), err.decode()
 
 
+async def test_the_openai_snippet_prints_the_answer(serve: Any, simulator: Any) -> None:
+    python = needs.client("openai") / "bin" / "python"
+    served = await serve((await simulator()).url)
+    (snippet,) = [block for block in PYTHON if "import OpenAI" in block]
+    process = await asyncio.create_subprocess_exec(
+        *(str(python), "-c", snippet.replace("http://127.0.0.1:8080", served.url)),
+        env={"OPENAI_API_KEY": "sk-test"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert (process.returncode, out.decode()) == (0, "You said: 你是谁？"), err.decode()
+
+
 class TestDify:
     """What its plugin does to check a credential, and what each row of the table answers to."""
 
