@@ -17,7 +17,7 @@ import orjson
 import pytest
 
 from proxy.simulation.wire import Script
-from tests import caller
+from tests import caller, needs
 from tests.conftest import Served, StartServe, StartSimulator
 from tests.integration.conftest import Pair
 
@@ -631,3 +631,32 @@ async def test_com29_a_key_sees_the_models_it_may_call(
     assert (await ask(served, body, headers, path="/api/v1/tokenizer")).fault[0] == 403
     wrong = await ask(served, b"", {"Authorization": "Bearer many"}, path=MODELS, method="GET")
     assert fault(wrong)[2] == "invalid_api_key"
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_com28_a_page_in_a_real_browser_can_call_exactly_where_its_origin_is_named(
+    simulator: StartSimulator, serve: StartServe
+) -> None:
+    """The page is of another origin: that of an admin port."""
+    browser, playwright = needs.program("chromium"), needs.client("playwright")
+    upstream = await simulator(Script(text="Hello, page."))
+    page = await serve(upstream.url)
+    origin = page.admin_url.rstrip("/")
+    named = await serve(upstream.url, "--cors-origin", origin)
+    unnamed = await serve(upstream.url)
+    visit = await asyncio.create_subprocess_exec(
+        str(playwright / "bin" / "python"),
+        str(Path(__file__).parent / "clients" / "other_origin.py"),
+        *(browser, f"{origin}/healthz", named.url, unnamed.url),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(visit.communicate(), 90)
+    assert visit.returncode == 0, err.decode()
+    may, may_not = orjson.loads(out)
+    assert may["status"] == 200
+    assert uuid.UUID(may["id"])
+    assert may["body"].endswith("data: [DONE]\n\n")
+    assert may_not == {"error": "TypeError"}
+    # A browser that was not told that it may has not sent the call.
+    assert len(upstream.calls) == 1

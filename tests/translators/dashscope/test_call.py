@@ -429,3 +429,9 @@ def test_the_model_is_known_as_it_was_asked_for() -> None:
     """MOD-6: the log tells a dated name from its row."""
     made = translated(body(model="Vendor/DeepSeek-V4-Pro-0813"))
     assert (made.model, made.asked_model) == (V4, "Vendor/DeepSeek-V4-Pro-0813")
+
+
+def test_a_prompt_is_read_without_its_parameters() -> None:
+    """HTTP-12."""
+    document = body(model="deepseek-r1", temperature=99)
+    assert call.prompted(document, CATALOGUE) == Call(R1, (Message("user", "Hi"),), stream=False, thinking=True)
