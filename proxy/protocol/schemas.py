@@ -112,6 +112,7 @@ CROSS_FIELD: Final[tuple[tuple[str, str], ...]] = (
     ("REQ-5", messages.ORPHAN),
     ("REQ-5", messages.UNANSWERED),
     ("REQ-6", call.PARTIAL_WHILE_THINKING),
+    ("REQ-9", messages.NOT_JSON),
     ("PAR-8", rules.N_WITH_TOOLS),
     ("PAR-8", rules.N_WITH_THINKING),
     ("PAR-9", rules.STOP_KINDS),
