@@ -236,6 +236,44 @@ def _doctor() -> click.Command:
     )
 
 
+def _conform() -> click.Command:
+    def run(url: str | None, api: str, *, listed: bool, **asked: Any) -> int:  # noqa: ARG001 - one API so far
+        from proxy.commands import conform
+
+        only, model = asked["only"], asked["model"]
+        reports = {name: asked.pop(name) for name in ("as_json", "junit", "html")}
+        try:
+            if listed:
+                return conform.show_list(conform.target_of(model, asked["route"], counted=False), only)
+            key = os.environ.get(conform.KEY_VARIABLE, "")
+            if url is None or not key:
+                raise WrongSetting(
+                    "say whom to examine: URL" if url is None else f"say a key in {conform.KEY_VARIABLE}"
+                )
+            return conform.run(conform.Examined(url, key=key, **asked), **reports)
+        except (conform.UnknownChoiceError, ValueError) as error:
+            raise WrongSetting(str(error)) from None
+
+    path = click.Path(dir_okay=False, writable=True, path_type=Path)
+    params: list[click.Parameter] = [
+        click.Argument(["url"], metavar="URL", required=False),
+        click.Option(["--model"], metavar="NAME", default="deepseek-v3", show_default=True, help="Ask for this model."),
+        click.Option(["--route"], metavar="PATH", help="Ask this path of the host, such as a partner's."),
+        click.Option(["--api"], type=click.Choice(["dashscope"]), default="dashscope", help="What it is to speak."),
+        click.Option(["--only"], multiple=True, metavar="WORD", help="A group, rule or check; repeatable."),
+        click.Option(["listed", "--list"], is_flag=True, help="List the checks and end."),
+        click.Option(["--budget"], type=click.IntRange(0), metavar="TOKENS", help="Spend at most so many tokens."),
+        click.Option(
+            ["timeout_s", "--timeout"], type=float, default=60, show_default=True, help="Seconds for one request."
+        ),
+        click.Option(["counted", "--count/--no-count"], default=True, help="Hold usage against our own count."),
+        click.Option(["as_json", "--json"], is_flag=True, help="Print JSON, for scripts."),
+        click.Option(["--junit"], type=path, metavar="FILE", help="Write JUnit XML, for CI."),
+        click.Option(["--html"], type=path, metavar="FILE", help="Write a page to hand over."),
+    ]
+    return _command("conform", run, params, help_texts.CONFORM)
+
+
 def _completion() -> click.Command:
     from click import shell_completion
 
@@ -411,6 +449,7 @@ COMMANDS: Mapping[str, Entry] = {
     "simulate": Entry("Be a DeepSeek-shaped upstream, faults on demand.", _simulate),
     "check": Entry("Judge settings as serve would; --online makes a call.", _check),
     "doctor": Entry("Examine this machine and the way to the upstream.", _doctor),
+    "conform": Entry("Is a gateway DashScope? Ask it, and say what is not.", _conform),
     "translate": Entry("See what would become of a call, offline.", _translate),
     "usage": Entry("Add up, check or watch usage journals.", _usage),
     "keys": Entry("Make entries for the file of callers' keys.", _keys),

@@ -157,6 +157,21 @@ Examples:
   dashseek doctor --config dashseek.toml
 """
 
+CONFORM = """Ask a gateway, anybody's, what DashScope's callers ask, and say where it differs.
+URL is the base an SDK is given, ending in /api/v1; the key is read from
+DASHSCOPE_API_KEY and is in no report. Says first what it will cost. Exit code 1 if
+a rule that must hold is broken, or if Ctrl-C ended it early.
+
+\b
+Examples:
+  DASHSCOPE_API_KEY=sk-... dashseek conform \\
+      https://dashscope.aliyuncs.com/api/v1 --model deepseek-v3.2
+  dashseek conform http://127.0.0.1:8080/api/v1 --only usage --only SSE-1
+  dashseek conform http://127.0.0.1:8080/api/v1 --junit conform.xml \\
+      --html conform.html --budget 20000
+  dashseek conform --list --model deepseek-r1
+"""
+
 COMPLETION = """Print what makes a shell complete commands and flags; bash needs 4.4 or newer.
 
 \b

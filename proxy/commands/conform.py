@@ -1,0 +1,364 @@
+"""A gateway's URL -> whether it is DashScope: makes the requests of `proxy.protocol.conformance`, tells the findings.
+
+Plain HTTP against any gateway; nothing of ours runs behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+import aiohttp
+import click
+import orjson
+from multidict import CIMultiDict
+from yarl import URL
+
+from proxy import vocabulary
+from proxy.commands import conform_reports
+from proxy.commands.conform_reports import Report, Result
+from proxy.commands.exit_codes import Exit
+from proxy.protocol import asks, conformance, tables
+from proxy.protocol.asks import Ask, Target
+from proxy.protocol.conformance import Check, Finding, Verdict
+from proxy.protocol.judgements import REJECTED, Came
+from translators import tokens
+from translators.dashscope import call as calls
+from translators.deepseek import prompt
+from translators.dialogue import Json
+
+KEY_VARIABLE: Final = "DASHSCOPE_API_KEY"
+WRONG_KEY: Final = "sk-of-nobody-for-dashseek-conform"
+# What may be asked again where a model's answer showed nothing.
+TRIES: Final = 3
+# The longest wait for a gateway that is too busy, in seconds; then its answer stands.
+LONGEST_RETRY_S: Final = 20.0
+SHOWN_BYTES: Final = 300
+FRAGMENT: Final = 1 << 16
+
+
+class UnknownChoiceError(Exception):
+    """A word of `--only` that names no group, rule or check."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What is to be examined, and how.
+
+    url:       the SDK's base, such as `https://dashscope.aliyuncs.com/api/v1`
+    route:     the path that is asked for answers, from the host on; the service's own where it is None
+    only:      groups, rules or names of checks; all where there are none
+    budget:    tokens that may be spent
+    timeout_s: for one request, from connecting to its end
+    counted:   whether the model has DeepSeek's vocabulary, and can be held against our count
+    """
+
+    url: str
+    model: str
+    key: str
+    route: str | None = None
+    only: tuple[str, ...] = ()
+    budget: int | None = None
+    timeout_s: float = 60.0
+    counted: bool = True
+
+
+def target_of(model: str, route: str | None, *, counted: bool) -> Target:
+    """What we know of a model: its row and its count, where it is DeepSeek's."""
+    catalogue = tables.shipped().catalogue
+    if not catalogue.knows(model):
+        return Target(model, routed="/models/" in (route or ""))
+    row, words = catalogue.find(model), vocabulary.load()
+
+    def rendered(document: Json) -> int:
+        asked = calls.translate(document, catalogue, stream=False, decode=bytes)
+        return prompt.length(prompt.parts(asked, row.template), words)
+
+    return Target(
+        model,
+        row,
+        (lambda text: tokens.count(text, words)) if counted else None,
+        rendered if counted else None,
+        routed="/models/" in (route or ""),
+    )
+
+
+def rows_of(target: Target, only: Sequence[str]) -> tuple[Check, ...]:
+    """The checks to make; UnknownChoiceError for a word that names none."""
+    try:
+        return conformance.selected(conformance.checks(target), only)
+    except KeyError as unknown:
+        raise UnknownChoiceError(f"--only {unknown.args[0]}: no group, rule or check has that name (--list)") from None
+
+
+def show_list(target: Target, only: Sequence[str]) -> int:
+    """Print the checks, and of the rules that have none the reason."""
+    conform_reports.show_list(rows_of(target, only))
+    return Exit.OK
+
+
+def run(examined: Examined, *, as_json: bool = False, junit: Path | None = None, html: Path | None = None) -> int:
+    """Examine, report; 0 where every must is kept, 1 where one is broken or it was left off, 4 where nobody answers."""
+    target = target_of(examined.model, examined.route, counted=examined.counted)
+    rows = rows_of(target, examined.only)
+    made = conformance.asked(rows).values()
+    click.echo(
+        f"{len(rows)} checks of {conform_reports.bare(examined.url)}: {len(made)} calls, "
+        f"about {sum(ask.tokens for ask in made):,} tokens",
+        err=True,
+    )
+    report = asyncio.run(examine(examined, target, rows, _progress(len(rows))))
+    if report is None:
+        click.echo("nobody answers there", err=True)
+        return Exit.UPSTREAM_REFUSED
+    if as_json:
+        click.echo(orjson.dumps(conform_reports.as_json(report), option=orjson.OPT_INDENT_2))
+    else:
+        conform_reports.show(report)
+    if junit:
+        junit.write_bytes(conform_reports.as_junit(report))
+    if html:
+        html.write_text(conform_reports.as_html(report), "utf-8")
+    return Exit.OK if report.conforms else Exit.NO
+
+
+def _progress(total: int) -> Callable[[int, Check], None]:
+    """Shows what is being looked at: one line rewritten on a terminal, else a line for each group."""
+    groups: list[str] = []
+
+    def tell(number: int, check: Check) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r\033[K{number}/{total} {check.group}: {check.name}", nl=False, err=True)
+            if number == total:
+                click.echo("\r\033[K", nl=False, err=True)
+        elif check.group not in groups:
+            groups.append(check.group)
+            click.echo(f"{number}/{total} {check.group}", err=True)
+
+    return tell
+
+
+async def examine(
+    examined: Examined, target: Target, rows: Sequence[Check], progress: Callable[[int, Check], None]
+) -> Report | None:
+    """Make the requests and judge them; what is known where SIGINT ends it; None where the first one met nobody."""
+    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, stopped.set)
+    began, results = datetime.now(UTC), []
+    try:
+        async with AsyncExitStack() as stack:
+            examiner = _Examiner(examined, target, await stack.enter_async_context(_session()))
+            stopping = asyncio.create_task(stopped.wait())
+            stack.callback(stopping.cancel)
+            for number, check in enumerate(rows, 1):
+                progress(number, check)
+                work = asyncio.create_task(examiner.result(check))
+                await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
+                if not work.done():
+                    work.cancel()
+                    await asyncio.wait((work,))
+                    break
+                results.append(work.result())
+                if examiner.alone:
+                    return None
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+    left = [Result(check, Finding(Verdict.NOT_SHOWN, "left off")) for check in rows[len(results) :]]
+    url = conform_reports.bare(examined.url)
+    return Report(
+        url, examined.route, examined.model, began, examiner.made, examiner.spent, (*results, *left), not left
+    )
+
+
+def _session(**how: Any) -> aiohttp.ClientSession:
+    traced = aiohttp.TraceConfig()
+
+    async def reused(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+        if (note := context.trace_request_ctx) is not None:
+            note["reused"] = True
+
+    traced.on_connection_reuseconn.append(reused)
+    # Bytes as they come, and no header that nobody asked for.
+    return aiohttp.ClientSession(
+        auto_decompress=False,
+        skip_auto_headers=("Accept-Encoding", "Accept", "Content-Type"),
+        trace_configs=[traced],
+        trust_env=True,
+        **how,
+    )
+
+
+@dataclass(slots=True)
+class _Examiner:
+    """Who asks: each request once, unless chance spoiled it.
+
+    made, spent: requests and tokens so far
+    alone:       whether the first request met nobody
+    """
+
+    examined: Examined
+    target: Target
+    session: aiohttp.ClientSession
+    made: int = 0
+    spent: int = 0
+    alone: bool = False
+    came: dict[str, Came] = field(default_factory=dict)
+
+    async def result(self, check: Check) -> Result:
+        """Ask what a check asks, and judge it; again where chance showed nothing."""
+        for attempt in range(TRIES if check.chance else 1):
+            if attempt:
+                for ask in check.asks:
+                    self.came.pop(ask.name, None)
+            for ask in check.asks:
+                if ask.name not in self.came and not self._affordable(ask):
+                    return Result(check, Finding(Verdict.NOT_SHOWN, "not asked: the budget is spent"))
+                if ask.name not in self.came:
+                    self.came[ask.name] = await self._ask(ask)
+            came = [self.came[ask.name] for ask in check.asks]
+            finding = conformance.judge(check, came, self.target)
+            if finding.verdict is not Verdict.NOT_SHOWN:
+                break
+        return Result(
+            check,
+            Finding(finding.verdict, self._redacted(finding.evidence)),
+            tuple(self._redacted(_told(ask, self._path(ask))) for ask in check.asks),
+            tuple(self._redacted(_shown(answer)) for answer in came),
+        )
+
+    def _affordable(self, ask: Ask) -> bool:
+        budget = self.examined.budget
+        return budget is None or not ask.tokens or self.spent + ask.tokens <= budget
+
+    async def _ask(self, ask: Ask) -> Came:
+        came = await self._made(ask)
+        wait_s = _retry_s(came)
+        if came.status in REJECTED and wait_s <= LONGEST_RETRY_S:
+            await asyncio.sleep(wait_s)
+            came = await self._made(ask)
+        if not came.status and came.failed and came.reused:
+            # It was the connection that had gone, as any may while it is idle.
+            async with _session() as fresh:
+                came = await self._made(ask, fresh)
+        self.spent += _total(came, ask)
+        return came
+
+    async def _made(self, ask: Ask, session: aiohttp.ClientSession | None = None) -> Came:
+        self.made += 1
+        began, note = time.monotonic(), {"reused": False}
+        pieces: list[bytes] = []
+        head: tuple[int, Mapping[str, str]] = (0, {})
+        failed = ""
+        try:
+            async with AsyncExitStack() as stack:
+                session = session or self.session
+                if ask.manner in ("fresh", "http10"):
+                    how = {"version": aiohttp.HttpVersion10} if ask.manner == "http10" else {}
+                    session = await stack.enter_async_context(_session(**how))
+                got = await stack.enter_async_context(self._request(session, ask, note))
+                head = got.status, {name.lower(): value for name, value in got.headers.items()}
+                async for piece in _pieces(got):
+                    pieces.append(piece)
+                    if ask.manner == "hang_up":
+                        got.close()
+                        break
+        except aiohttp.ClientConnectorError as error:
+            self.alone = self.made == 1
+            failed = f"no connection: {error.strerror}"
+        except TimeoutError:
+            failed = f"not whole after {self.examined.timeout_s:g} s"
+        except (aiohttp.ClientError, ValueError) as error:
+            failed = f"{type(error).__name__}: {error}"
+        return Came(*head, tuple(pieces), failed, note["reused"], time.monotonic() - began)
+
+    def _request(self, session: aiohttp.ClientSession, ask: Ask, note: dict[str, bool]) -> Any:
+        key = WRONG_KEY if ask.manner == "wrong_key" else self.examined.key
+        headers = CIMultiDict(
+            {"Content-Type": "application/json"}, **({"X-DashScope-SSE": "enable"} if ask.stream else {})
+        )
+        if ask.manner == "x_api_key":
+            headers["X-Api-Key"] = key
+        elif ask.manner != "no_key":
+            headers["Authorization"] = f"Bearer {key}"
+        body = ask.call if isinstance(ask.call, bytes | None) else orjson.dumps(ask.call)
+        if ask.manner == "gzip" and body is not None:
+            body, headers["Content-Encoding"] = gzip.compress(body), "gzip"
+        headers.update(ask.headers)
+        return session.request(
+            ask.method,
+            URL(self._path(ask), encoded=True),
+            data=body,
+            headers=headers,
+            expect100=ask.manner == "expect",
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=self.examined.timeout_s),
+            trace_request_ctx=note,
+        )
+
+    def _path(self, ask: Ask) -> str:
+        base = self.examined.url.rstrip("/")
+        if ask.path or self.examined.route is None:
+            return base + (ask.path or asks.GENERATION)
+        return str(URL(base).origin()) + self.examined.route
+
+    def _redacted(self, text: str) -> str:
+        return text.replace(self.examined.key, "‹key›") if self.examined.key else text
+
+
+async def _pieces(got: aiohttp.ClientResponse) -> Any:
+    """The body by chunks of HTTP; what has none comes in one."""
+    held = b""
+    async for data, whole in got.content.iter_chunks():
+        held += data
+        if whole and held:
+            yield held
+            held = b""
+    if held:
+        yield held
+
+
+def _retry_s(came: Came) -> float:
+    said = came.headers.get("retry-after", "1")
+    return float(said) if said.isdigit() else 1.0
+
+
+def _total(came: Came, ask: Ask) -> int:
+    """What an answer says it cost, by the last figure in it; what it may have cost where it says nothing."""
+    if came.status != 200:  # noqa: PLR2004 - the number says it
+        return 0
+    for line in reversed(came.body.split(b"\n")):
+        try:
+            usage = orjson.loads(line.removeprefix(b"data:"))["usage"]
+            return int(usage["total_tokens"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return ask.tokens
+
+
+def _told(ask: Ask, url: str) -> str:
+    """A request in a line, without its key."""
+    body = b"" if ask.call is None else ask.call if isinstance(ask.call, bytes) else orjson.dumps(ask.call)
+    said = {**({"X-DashScope-SSE": "enable"} if ask.stream else {}), **ask.headers}
+    headers = "".join(f" {name}: {value};" for name, value in said.items())
+    manner = "" if ask.manner == "plain" else f" ({ask.manner.replace('_', ' ')})"
+    return f"{ask.method} {URL(url).path}{manner}{headers} {body.decode()}".rstrip()
+
+
+def _shown(came: Came) -> str:
+    """What came, cut to what matters: the status, then the beginning, and the end of what is long."""
+    if not came.status:
+        return came.failed
+    text = came.body.decode("utf-8", "replace")
+    if len(text) > 2 * SHOWN_BYTES:
+        text = f"{text[:SHOWN_BYTES]}\n…\n{text[-SHOWN_BYTES:]}"
+    return f"{came.status} {came.headers.get('content-type', '')} {came.failed}\n{text}"

@@ -1,0 +1,260 @@
+"""What `dashseek conform` found -> a table for people, JSON and JUnit for scripts, a page to hand over."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from xml.etree import ElementTree as Xml
+
+import click
+from yarl import URL
+
+from proxy.commands import tables
+from proxy.protocol import claims
+from proxy.protocol.conformance import Check, Finding, Verdict
+from proxy.telemetry import installed
+from translators.dialogue import Json
+
+COLOURS: Final = {Verdict.FAILED: "red", Verdict.NOT_SHOWN: "yellow", Verdict.PASSED: "green"}
+# What XML cannot say.
+CONTROLS: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+LINE: Final = 110
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One check, what it found, and what was asked and came, cut and without the key."""
+
+    check: Check
+    finding: Finding
+    asked: tuple[str, ...] = ()
+    came: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that was found.
+
+    calls, tokens: what it took
+    complete:      whether it was not left off
+    """
+
+    url: str
+    route: str | None
+    model: str
+    began: datetime
+    calls: int
+    tokens: int
+    results: tuple[Result, ...]
+    complete: bool
+
+    @property
+    def conforms(self) -> bool:
+        """Whether every check was looked at, and no must is broken."""
+        return self.complete and not any(
+            result.finding.verdict is Verdict.FAILED and result.check.weight == "must" for result in self.results
+        )
+
+    @property
+    def sorted(self) -> list[Result]:
+        """Failures first, what weighs most among them; then what was not shown."""
+        order = {"must": 0, "should": 1, "note": 2}
+        return sorted(self.results, key=lambda it: ([*Verdict].index(it.finding.verdict), order[it.check.weight]))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many checks ended how."""
+        found = Counter(result.finding.verdict for result in self.results)
+        return {verdict.value.replace(" ", "_"): found[verdict] for verdict in Verdict}
+
+
+def bare(url: str) -> str:
+    """The URL without what may be secret in it."""
+    return str(URL(url).with_user(None).with_query(None).with_fragment(None))
+
+
+def show_list(rows: Iterable[Check]) -> None:
+    """The checks in a table, then the rules without one and why."""
+    tables.show(
+        ("group", "rule", "weight", "check", "claim"),
+        [(row.group, row.rule, row.weight, row.name, row.claim) for row in rows],
+        5,
+    )
+    click.echo("\nnot checked:")
+    for rule, why in claims.UNCHECKED.items():
+        click.echo(f"{rule:8} {why}")
+
+
+def show(report: Report) -> None:
+    """A line for each check that failed or showed nothing, and how many passed in each group."""
+    for result in report.sorted:
+        check, verdict = result.check, result.finding.verdict
+        if verdict is not Verdict.PASSED:
+            evidence = " ".join(result.finding.evidence.split())
+            click.echo(
+                click.style(f"{verdict.value:9}", fg=COLOURS[verdict])
+                + f" {check.weight:6} {check.rule:7} {check.name}: {evidence[:LINE]}"
+            )
+    passed = Counter(result.check.group for result in report.results if result.finding.verdict is Verdict.PASSED)
+    total = Counter(result.check.group for result in report.results)
+    for group, number in total.items():
+        click.echo(f"{click.style('passed', fg='green')}    {passed[group]} of {number} {group}")
+    click.echo(summary(report))
+
+
+def summary(report: Report) -> str:
+    """One line: whom, when, by what, with which result."""
+    counts = report.counts
+    verdict = "conforms" if report.conforms else "does not conform" if report.complete else "left off"
+    return (
+        f"{report.url} ({report.model}) {verdict}: {counts['passed']} passed, {counts['failed']} failed, "
+        f"{counts['not_shown']} not shown; {report.calls} calls, {report.tokens:,} tokens, "
+        f"{report.began:%Y-%m-%d %H:%M} UTC, {version()}"
+    )
+
+
+def version() -> str:
+    """Ours, by which a report can be repeated."""
+    return f"{installed.DISTRIBUTION} {installed.version_of(installed.DISTRIBUTION)}"
+
+
+def as_json(report: Report) -> Json:
+    """All of it, failures first."""
+    return {
+        "target": report.url,
+        "route": report.route,
+        "model": report.model,
+        "checker": version(),
+        "began": report.began.isoformat(timespec="seconds"),
+        "calls": report.calls,
+        "tokens": report.tokens,
+        "complete": report.complete,
+        "conforms": report.conforms,
+        **report.counts,
+        "checks": [_row(result) for result in report.sorted],
+    }
+
+
+def _row(result: Result) -> Json:
+    check = result.check
+    english, chinese = claims.sentence(check.rule)
+    return {
+        "name": check.name,
+        "group": check.group,
+        "rule": check.rule,
+        "weight": check.weight,
+        "verdict": result.finding.verdict.value,
+        "claim": check.claim,
+        "evidence": result.finding.evidence,
+        "why": check.why,
+        "specification": {"en": english, "zh": chinese},
+        "asked": list(result.asked),
+        "came": list(result.came),
+    }
+
+
+def as_junit(report: Report) -> bytes:
+    """A suite for each group; a broken should or note is told in the output of a case that passes."""
+    root = Xml.Element("testsuites", name=f"dashseek conform {report.model}", tests=str(len(report.results)))
+    for group in dict.fromkeys(result.check.group for result in report.results):
+        results = [result for result in report.results if result.check.group == group]
+        broken = [result for result in results if _fails(result)]
+        skipped = [result for result in results if result.finding.verdict is Verdict.NOT_SHOWN]
+        suite = Xml.SubElement(
+            root,
+            "testsuite",
+            name=group,
+            tests=str(len(results)),
+            failures=str(len(broken)),
+            skipped=str(len(skipped)),
+            errors="0",
+            timestamp=report.began.isoformat(timespec="seconds"),
+        )
+        for result in results:
+            _case(suite, result)
+    document: bytes = Xml.tostring(root, "utf-8", xml_declaration=True)
+    return document
+
+
+def _fails(result: Result) -> bool:
+    return result.finding.verdict is Verdict.FAILED and result.check.weight == "must"
+
+
+def _case(suite: Xml.Element, result: Result) -> None:
+    check, evidence = result.check, CONTROLS.sub("�", result.finding.evidence)
+    case = Xml.SubElement(
+        suite, "testcase", classname=f"{check.group}.{check.rule}", name=f"{check.name}: {check.claim}"
+    )
+    details = CONTROLS.sub("�", "\n".join((check.why, *result.asked, *result.came)))
+    if _fails(result):
+        Xml.SubElement(case, "failure", message=evidence).text = details
+    elif result.finding.verdict is Verdict.FAILED:
+        Xml.SubElement(case, "system-out").text = f"{check.weight}: {evidence}\n{details}"
+    elif result.finding.verdict is Verdict.NOT_SHOWN:
+        Xml.SubElement(case, "skipped", message=evidence)
+
+
+PAGE: Final = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }}
+pre {{ background: #8881; overflow: auto; padding: .5rem; white-space: pre-wrap; overflow-wrap: anywhere }}
+summary {{ cursor: pointer }} .failed {{ color: #b00 }} .not {{ color: #960 }} .passed {{ color: #070 }}
+#zh:checked ~ main .en, #en:checked ~ main .zh {{ display: none }}
+table {{ border-collapse: collapse }} td, th {{ padding: .1rem 1rem .1rem 0; text-align: left }}
+@media print {{ input, label {{ display: none }} }}
+</style></head><body>
+<input type="radio" name="language" id="en" checked><label for="en">English</label>
+<input type="radio" name="language" id="zh"><label for="zh">中文</label>
+<main><h1>{title}</h1>{facts}{results}</main></body></html>
+"""
+FACTS: Final = (("target", "目标"), ("model", "模型"), ("date", "日期"), ("checker", "检查工具"), ("result", "结果"))
+VERDICTS: Final = {Verdict.FAILED: "未通过", Verdict.NOT_SHOWN: "未体现", Verdict.PASSED: "通过"}
+WEIGHTS: Final = {"must": "必须", "should": "应当", "note": "备注"}
+
+
+def as_html(report: Report) -> str:
+    """One page that loads nothing, to be printed or handed over: facts, then each check with its evidence folded."""
+    counts = report.counts
+    result = f"{counts['passed']} ✓ {counts['failed']} ✗ {counts['not_shown']} ?"
+    given = (
+        report.url + (report.route or ""),
+        report.model,
+        f"{report.began:%Y-%m-%d %H:%M} UTC",
+        version(),
+        f"{result}; {report.calls} calls, {report.tokens} tokens",
+    )
+    rows = "".join(
+        f"<tr><th>{_both(*names)}</th><td>{html.escape(value)}</td></tr>"
+        for names, value in zip(FACTS, given, strict=True)
+    )
+    return PAGE.format(
+        title=html.escape(f"dashseek conform: {report.model}"),
+        facts=f"<table>{rows}</table>",
+        results="".join(map(_folded, report.sorted)),
+    )
+
+
+def _both(english: str, chinese: str) -> str:
+    return f'<span class="en">{html.escape(english)}</span><span class="zh">{html.escape(chinese)}</span>'
+
+
+def _folded(result: Result) -> str:
+    check, verdict = result.check, result.finding.verdict
+    evidence = "\n\n".join(_paired(result.asked, result.came))
+    return (
+        f'<details><summary><b class="{verdict.value.split()[0]}">{_both(verdict.value, VERDICTS[verdict])}</b> '
+        f"{_both(check.weight, WEIGHTS[check.weight])} {html.escape(f'{check.rule} {check.name}: {check.claim}')}"
+        f"</summary><p>{html.escape(result.finding.evidence)}</p><p>{_both(*claims.sentence(check.rule))}</p>"
+        f"<p>{html.escape(check.why)}</p><pre>{html.escape(evidence)}</pre></details>"
+    )
+
+
+def _paired(asked: Sequence[str], came: Sequence[str]) -> list[str]:
+    return [f"> {question}\n< {answer}" for question, answer in zip(asked, came, strict=False)]

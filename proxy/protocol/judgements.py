@@ -1,0 +1,572 @@
+"""What a gateway answered -> a complaint, "" where the rule is kept, or `NotShown`: the judges of the checks, pure.
+
+An answer of another shape than a judge reads makes it raise KeyError, TypeError, ValueError and their like, which
+`proxy.protocol.conformance` takes for a broken rule.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final
+
+import orjson
+
+from proxy.protocol import asks, lint
+from proxy.protocol.asks import Target
+from translators import faults
+from translators.dialogue import Json
+
+# Beyond what a model's own end token and a cut at a token border explain, a count is another count.
+ANSWER_TOLERANCE: Final = (2, 0.02)
+RUNNING_TOLERANCE: Final = (4, 0.1)
+# A template may have moved by as much as is learned of it (spec USE-5).
+PROMPT_TOLERANCE: Final = (128, 0.0)
+REJECTED: Final = (429, 503)
+
+# The codes of the service's own error page (partner specification, error codes) that a text call can earn.
+CODES: Final = frozenset(
+    {
+        *(value.code for value in vars(faults).values() if isinstance(value, faults.Fault)),
+        *(
+            "InvalidURL",
+            "InvalidParameter.DataInspection",
+            "BadRequest.IllegalInput",
+            "BadRequest.UnsupportedFileFormat",
+        ),
+        *("BadRequest.InputDownloadFailed", "BadRequestException", "BadRequest.ResourceNotExist", "BadRequest"),
+        *("InvalidParameter.NotSupportEnableThinking", "APIConnectionError", "Model.AccessDenied", "App.AccessDenied"),
+        *("Workspace.AccessDenied", "AccessDenied.Unpurchased", "AllocationQuota.FreeTierOnly", "WorkSpaceNotFound"),
+        *("Conflict", "Throttling", "CommodityNotPurchased", "PrepaidBillOverdue", "PostpaidBillOverdue"),
+        *("InternalError.Timeout", "SystemError", "ModelServiceFailed", "Throttling.User", "NotFound"),
+    }
+)
+
+OK: Final = 200
+ERROR: Final = 400
+ABSENT: Final = 404
+_NUMBER: Final = re.compile(r"\d+")
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class NotShown(Exception):  # noqa: N818 - it is no error: the answer gave nothing to judge by
+    """Why nothing can be said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """What one request brought.
+
+    status:  0 where no head came
+    headers: by their names in lower case
+    pieces:  the body, by the chunks of HTTP it came in
+    failed:  what kept it from coming whole; "" where it did
+    reused:  whether an earlier request had used the connection
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    pieces: tuple[bytes, ...] = ()
+    failed: str = ""
+    reused: bool = False
+    seconds: float = 0.0
+
+    @property
+    def body(self) -> bytes:
+        """The pieces in one."""
+        return b"".join(self.pieces)
+
+
+# A complaint, or "" where the rule is kept; NotShown where the answers do not say.
+Judge = Callable[[Sequence[Came], Target], str]
+
+
+def _answered(came: Came) -> Came:
+    """An answer of status 200 that came whole; NotShown where the gateway had no time for us."""
+    if came.status in REJECTED:
+        raise NotShown(f"answered {came.status}: {_cut(came.body)}")
+    if came.failed:
+        raise ValueError(came.failed)
+    if came.status != OK:
+        raise ValueError(f"answered {came.status}: {_cut(came.body)}")
+    return came
+
+
+def _cut(body: bytes, size: int = 160) -> str:
+    text = body.decode("utf-8", "replace")
+    return text if len(text) <= size else f"{text[:size]}…"
+
+
+def _document(came: Came) -> Json:
+    document = orjson.loads(came.body)
+    if not isinstance(document, dict):
+        raise TypeError(f"no object: {_cut(came.body)}")
+    return document
+
+
+def _choice(came: Came) -> Json:
+    choice: Json = _document(_answered(came))["output"]["choices"][0]
+    return choice
+
+
+def _streamed(came: Came) -> bytes:
+    """The body of a stream; what ended by its time or was refused is no stream."""
+    if not _answered(came).headers.get("content-type", "").startswith("text/event-stream"):
+        raise ValueError(f"no stream but {came.headers.get('content-type')}: {_cut(came.body)}")
+    return came.body
+
+
+def _packets(came: Came) -> list[Json]:
+    """The packets of a stream, without an error frame, read as tolerantly as the most tolerant client does."""
+    lines = (line for line in _streamed(came).split(b"\n") if line.startswith(b"data:"))
+    documents = (_parsed(line.removeprefix(b"data:")) for line in lines)
+    found = [document for document in documents if isinstance(document, dict) and "output" in document]
+    if not found:
+        raise ValueError(f"no packets: {_cut(came.body)}")
+    return found
+
+
+def _parsed(text: bytes) -> object:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _said(packets: Iterable[Json], side: str = "content") -> Iterator[str]:
+    """What each packet of an incremental stream adds to one side of its first choice."""
+    for packet in packets:
+        message = packet["output"]["choices"][0]["message"]
+        yield message.get(side) or ""
+
+
+def _calls(message: Json) -> list[Json]:
+    """The whole calls of a message, each looked at."""
+    calls: list[Json] = message.get("tool_calls") or []
+    for call in calls:
+        if not (call["id"] and call["type"] == "function" and type(call["index"]) is int):
+            raise ValueError(f"a call without id, index or type: {call}")
+        if not isinstance(orjson.loads(call["function"]["arguments"]), dict):
+            raise ValueError(f"arguments that are no JSON object: {call['function']['arguments']}")
+    return calls
+
+
+def _within(said: int, true: int, tolerance: tuple[int, float]) -> bool:
+    return abs(said - true) <= max(tolerance[0], tolerance[1] * true)
+
+
+def status(came: Sequence[Came], _: Target) -> str:
+    _answered(came[-1])
+    return ""
+
+
+def whole(came: Sequence[Came], _: Target) -> str:
+    document = _document(_answered(came[0]))
+    if set(document) != {"output", "usage", "request_id"}:
+        return f"the keys {sorted(document)}"
+    choice = document["output"]["choices"][0]
+    message = choice["message"]
+    if message["role"] != "assistant" or not isinstance(message["content"], str):
+        return f"a message {message}"
+    return "" if type(choice["index"]) is int else "no index"
+
+
+def ended(came: Sequence[Came], _: Target) -> str:
+    finish = _choice(came[0])["finish_reason"]
+    return "" if finish in ("stop", "length") else f"finish_reason {finish!r}"
+
+
+def identified(came: Sequence[Came], _: Target) -> str:
+    found = [_document(answer).get("request_id") for answer in came]
+    return next((f"request_id {one!r}" for one in found if not isinstance(one, str) or not _UUID.fullmatch(one)), "")
+
+
+def identified_in_header(came: Sequence[Came], _: Target) -> str:
+    for answer in came:
+        if answer.headers.get("x-request-id") != _document(answer).get("request_id"):
+            return f"x-request-id {answer.headers.get('x-request-id')!r}, request_id in the body another"
+    return ""
+
+
+def kept(came: Sequence[Came], _: Target) -> str:
+    found = _document(_answered(came[0]))["request_id"]
+    return "" if found == asks.KEPT_ID else f"asked with {asks.KEPT_ID}, answered with {found}"
+
+
+def header(name: str, pattern: str) -> Judge:
+    """A header of such a value, blanks and case aside; one that is not there is empty."""
+    fits = re.compile(pattern, re.DOTALL)
+
+    def judged(came: Sequence[Came], _: Target) -> str:
+        value = _answered(came[0]).headers.get(name, "")
+        return "" if fits.fullmatch(value.replace(" ", "").lower()) else f"{name}: {value or 'absent'}"
+
+    return judged
+
+
+def is_stream(came: Sequence[Came], _: Target) -> str:
+    _streamed(came[0])
+    return ""
+
+
+def is_json(came: Sequence[Came], _: Target) -> str:
+    _document(_answered(came[0]))
+    return ""
+
+
+def refused_as(fault: faults.Fault) -> Judge:
+    """A refusal of that status and code."""
+
+    def judged(came: Sequence[Came], _: Target) -> str:
+        code = _refusal(came[0]).get("code")
+        due = f"{fault.status} {fault.code} is due"
+        return "" if (came[0].status, code) == (fault.status, fault.code) else f"{due}: {_told(came[0])}"
+
+    return judged
+
+
+def worded_as(fault: faults.Fault, *, known: bool) -> Judge:
+    """A refusal in those words. known: whether the model's limits are, which stand in some."""
+
+    def judged(came: Sequence[Came], _: Target) -> str:
+        if came[0].status == OK:
+            raise NotShown("not refused")
+        due, found = fault.message, str(_refusal(came[0]).get("message"))
+        same = due == found if known else _NUMBER.sub("N", due) == _NUMBER.sub("N", found)
+        return "" if same else f"{due!r} is due: {found!r}"
+
+    return judged
+
+
+def _refusal(came: Came) -> Json:
+    if came.status in REJECTED:
+        raise NotShown(f"answered {came.status}: {_cut(came.body)}")
+    if came.failed:
+        raise ValueError(came.failed)
+    return _document(came)
+
+
+def _told(came: Came) -> str:
+    return f"{came.status} {_cut(came.body)}"
+
+
+def locked(came: Sequence[Came], _: Target) -> str:
+    if came[0].status == OK:
+        raise NotShown("this gateway lets any key in")
+    return refused_as(faults.BAD_KEY)(came, _)
+
+
+def error_shape(came: Sequence[Came], _: Target) -> str:
+    for answer in came:
+        if answer.status < ERROR:
+            raise NotShown("not refused")
+        told = _document(answer)
+        if set(told) != set(lint.ERROR_KEYS) or not all(isinstance(value, str) for value in told.values()):
+            return f"an error with the keys {list(told)}"
+    return ""
+
+
+def error_codes(came: Sequence[Came], _: Target) -> str:
+    codes = {str(_document(answer).get("code")) for answer in came if answer.status >= ERROR}
+    if not codes:
+        raise NotShown("not refused")
+    return "" if codes <= CODES else f"codes of another service: {sorted(codes - CODES)}"
+
+
+def true_status(came: Sequence[Came], _: Target) -> str:
+    """An SSE call refused before its first packet has the status of the JSON call, and JSON."""
+    plain, streamed = came
+    if plain.status == OK:
+        raise NotShown("not refused")
+    if streamed.status != plain.status or "json" not in streamed.headers.get("content-type", ""):
+        return f"{streamed.status} {streamed.headers.get('content-type')} where the JSON call has {plain.status}"
+    return ""
+
+
+def clean(rule: str, *modes: bool) -> Judge:
+    """No complaint of the linter under that rule; modes: which of the streams are incremental."""
+
+    def judged(came: Sequence[Came], _: Target) -> str:
+        shown, found = False, []
+        for answer, incremental in zip(came, modes, strict=True):
+            try:
+                body = _streamed(answer)
+            except NotShown:
+                continue
+            shown = True
+            found += [said for said in lint.check(body, incremental=incremental) if said.split(" ", 1)[0] == rule]
+        if not shown:
+            raise NotShown("no stream came")
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        return f"{found[0]}{more}" if found else ""
+
+    return judged
+
+
+def whole_frames(came: Sequence[Came], _: Target) -> str:
+    for answer in came:
+        _streamed(answer)
+        for piece in answer.pieces:
+            if not piece.endswith(b"\n\n"):
+                return f"a chunk that ends inside a frame: …{_cut(piece[-60:])!r}"
+    return ""
+
+
+def several(came: Sequence[Came], _: Target) -> str:
+    packets = _packets(came[0])
+    spoken = [said for said in _said(packets) if said]
+    if sum(map(len, spoken)) < 8:  # noqa: PLR2004 - a word or two may come at once
+        raise NotShown("the answer was too short")
+    return "" if len(spoken) > 1 else "the whole text in one packet"
+
+
+def grows(came: Sequence[Came], _: Target) -> str:
+    """Cumulative packets each hold the text so far; the last one all of it."""
+    texts = list(_said(_packets(came[0])))
+    if len(set(texts)) < 2:  # noqa: PLR2004
+        raise NotShown("one packet alone")
+    wrong = next((at for at, (one, other) in enumerate(pairwise(texts), 2) if not other.startswith(one)), 0)
+    return f"packet {wrong} does not begin with the text of the one before it" if wrong else ""
+
+
+def _figures(document: Json) -> tuple[int, int, int]:
+    """Input, output and total."""
+    given, generated, total = (document["usage"][name] for name in lint.FIGURES)
+    if not type(given) is type(generated) is type(total) is int:
+        raise TypeError(f"usage {document['usage']}")
+    return given, generated, total
+
+
+def on_every(came: Sequence[Came], _: Target) -> str:
+    for answer in came:
+        for number, packet in enumerate(_packets(answer), 1):
+            usage = packet.get("usage")
+            if not isinstance(usage, dict) or any(type(usage.get(name)) is not int for name in lint.FIGURES):
+                return f"packet {number} has the usage {usage}"
+    return ""
+
+
+def from_the_first(came: Sequence[Came], _: Target) -> str:
+    packets = _packets(came[0])
+    first, last = _figures(packets[0])[0], _figures(packets[-1])[0]
+    return "" if first > 0 and _within(first, last, (16, 0.2)) else f"input_tokens {first} at first, {last} at last"
+
+
+def on_the_way(came: Sequence[Came], _: Target) -> str:
+    """Output grows with the text: whoever hangs up is billed by the last packet he saw."""
+    packets, text = _packets(came[0]), ""
+    if len(packets) < 3:  # noqa: PLR2004
+        raise NotShown("fewer than three packets")
+    final = _figures(packets[-1])[1]
+    whole = "".join(_said(packets))
+    for number, (packet, said) in enumerate(zip(packets[:-1], _said(packets), strict=False), 1):
+        text += said
+        output = _figures(packet)[1]
+        if text and output <= 0:
+            return f"packet {number} shows text and output_tokens {output}"
+        # As much of the tokens as of the text, by half: tokens differ in length.
+        if output < final * len(text) / max(len(whole), 1) / 2 - 2:
+            return f"packet {number} shows {len(text)} of {len(whole)} characters and {output} of {final} tokens"
+    return ""
+
+
+def _written(packets: Iterable[Json], count: Callable[[str], int]) -> Iterator[int]:
+    """Tokens of the chain and the text up to each packet of an incremental stream, and the one that ends a chain."""
+    chain = text = ""
+    for packet in packets:
+        (thought,), (said,) = _said([packet], "reasoning_content"), _said([packet])
+        chain, text = chain + thought, text + said
+        yield count(chain) + count(text) + bool(chain and text)
+
+
+def counted(came: Sequence[Came], target: Target) -> str:
+    """The last packet's output is that of the text."""
+    if target.count is None:
+        raise NotShown("there is no vocabulary to count by")
+    packets = _packets(came[0])
+    *_, ours = _written(packets, target.count)
+    theirs = _figures(packets[-1])[1]
+    return "" if _within(theirs, ours, ANSWER_TOLERANCE) else f"output_tokens {theirs}, by our count {ours}"
+
+
+def running(came: Sequence[Came], target: Target) -> str:
+    """Every packet's output is that of the text so far."""
+    if target.count is None:
+        raise NotShown("there is no vocabulary to count by")
+    packets = _packets(came[0])
+    for number, (packet, ours) in enumerate(zip(packets, _written(packets, target.count), strict=True), 1):
+        theirs = _figures(packet)[1]
+        if not _within(theirs, ours, RUNNING_TOLERANCE):
+            return f"packet {number}: output_tokens {theirs}, by our count {ours}"
+    return ""
+
+
+def prompt_counted(came: Sequence[Came], target: Target) -> str:
+    if target.prompt is None:
+        raise NotShown("there is no template to render by")
+    ours, theirs = target.prompt(asks.call(target)), _figures(_document(_answered(came[0])))[0]
+    return "" if _within(theirs, ours, PROMPT_TOLERANCE) else f"input_tokens {theirs}, by our count {ours}"
+
+
+def sums(came: Sequence[Came], _: Target) -> str:
+    for answer in came:
+        given, generated, total = _figures(_document(_answered(answer)))
+        if given <= 0 or generated <= 0 or total != given + generated:
+            return f"{given} + {generated} = {total}"
+    return ""
+
+
+def details(came: Sequence[Came], target: Target) -> str:
+    last = _packets(came[0])[-1]["usage"]
+    details = last.get("output_tokens_details")
+    if not isinstance(details, dict) or type(details.get("reasoning_tokens")) is not int:
+        return f"no reasoning_tokens in {last}"
+    if target.thinks == "always" and "text_tokens" in details:
+        return "text_tokens on a model that always thinks"
+    if target.thinks == "hybrid" and "text_tokens" not in details:
+        return "no text_tokens beside reasoning_tokens"
+    return "" if details["reasoning_tokens"] > 0 else "reasoning_tokens 0 where a chain came"
+
+
+def thought(came: Sequence[Came], _: Target) -> str:
+    return "" if any(_said(_packets(came[0]), "reasoning_content")) else "no reasoning_content in any packet"
+
+
+def did_not_think(came: Sequence[Came], _: Target) -> str:
+    return "reasoning_content though thinking is off" if any(_said(_packets(came[0]), "reasoning_content")) else ""
+
+
+def called(came: Sequence[Came], _: Target) -> str:
+    choice = _choice(came[0])
+    calls = _calls(choice["message"])
+    if not calls and choice["finish_reason"] == "length":
+        raise NotShown("the answer was cut at its limit")
+    if not calls:
+        return f"no call: {choice['message']}"
+    if choice["finish_reason"] != "tool_calls":
+        return f"finish_reason {choice['finish_reason']!r} beside calls"
+    name = calls[0]["function"]["name"]
+    return "" if name == asks.TOOL["function"]["name"] else f"a call of {name!r}, which was not offered"
+
+
+def maybe_called(came: Sequence[Came], target: Target) -> str:
+    if not _choice(came[0])["message"].get("tool_calls"):
+        raise NotShown("the model chose to call nothing")
+    return called(came, target)
+
+
+def called_nothing(came: Sequence[Came], _: Target) -> str:
+    message = _choice(came[0])["message"]
+    return f"calls though none is asked for: {message['tool_calls']}" if "tool_calls" in message else ""
+
+
+def called_once(came: Sequence[Came], _: Target) -> str:
+    calls = _calls(_choice(came[0])["message"])
+    if not calls:
+        raise NotShown("the model chose to call nothing")
+    return "" if len(calls) == 1 else f"{len(calls)} calls though parallel_tool_calls is not set"
+
+
+def called_both(came: Sequence[Came], _: Target) -> str:
+    calls = _calls(_choice(came[0])["message"])
+    if len(calls) < 2:  # noqa: PLR2004
+        raise NotShown(f"the model made {len(calls)} calls")
+    indices = [call["index"] for call in calls]
+    return "" if indices == list(range(len(calls))) else f"indices {indices}"
+
+
+def stopped(came: Sequence[Came], _: Target) -> str:
+    choice = _choice(came[0])
+    text = choice["message"]["content"]
+    if "gamma" in text:
+        return f"the stop is in the text: {text!r}"
+    if "beta" not in text:
+        raise NotShown(f"the model did not come near the stop: {_cut(text.encode())!r}")
+    return "" if choice["finish_reason"] == "stop" else f"finish_reason {choice['finish_reason']!r}"
+
+
+def cut_off(came: Sequence[Came], target: Target) -> str:
+    choice = _choice(came[0])
+    text, output = choice["message"]["content"], _figures(_document(came[0]))[1]
+    if choice["finish_reason"] != "length":
+        return f"finish_reason {choice['finish_reason']!r} after {output} of 3 tokens"
+    ours = target.count(text) if target.count else 0
+    return f"{ours} tokens of text at max_tokens 3" if ours > 3 + 1 else ""
+
+
+def two(came: Sequence[Came], _: Target) -> str:
+    document = _document(_answered(came[0]))
+    indices = sorted(choice["index"] for choice in document["output"]["choices"])
+    if indices != [0, 1]:
+        return f"choices {indices}"
+    single = _figures(_document(_answered(came[1])))[0]
+    given = _figures(document)[0]
+    return "" if _within(given, single, (4, 0.1)) else f"input_tokens {given} for two, {single} for one"
+
+
+def two_streamed(came: Sequence[Came], target: Target) -> str:
+    packets = _packets(came[0])
+    counts = Counter(choice["index"] for packet in packets for choice in packet["output"]["choices"])
+    if set(counts) != {0, 1}:
+        return f"choices {sorted(counts)}"
+    return clean("OUT-7", True)(came[:1], target)
+
+
+def log_probabilities(came: Sequence[Came], _: Target) -> str:
+    choice = _choice(came[0])
+    if "logprobs" not in choice:
+        return "no logprobs beside the message"
+    for entry in choice["logprobs"]["content"]:
+        if not {"token", "bytes", "logprob", "top_logprobs"} <= set(entry):
+            return f"an entry with {sorted(entry)}"
+        if len(entry["top_logprobs"]) > 2 or type(entry["logprob"]) not in (int, float):  # noqa: PLR2004
+            return f"an entry {_cut(orjson.dumps(entry))}"
+    return ""
+
+
+def json_object(came: Sequence[Came], _: Target) -> str:
+    choice = _choice(came[0])
+    if choice["finish_reason"] == "length":
+        raise NotShown("the answer was cut at its limit")
+    text = choice["message"]["content"]
+    return "" if isinstance(_parsed(text.encode()), dict) else f"no JSON object: {_cut(text.encode())!r}"
+
+
+def new_text_only(came: Sequence[Came], _: Target) -> str:
+    content = _choice(came[0])["message"]["content"]
+    return f"begins with what was given: {content!r}" if content.startswith("Hello") else ""
+
+
+def reused(came: Sequence[Came], _: Target) -> str:
+    _answered(came[0])
+    _answered(came[1])
+    return "" if came[1].reused else "the second call needed a connection of its own"
+
+
+def unharmed(came: Sequence[Came], _: Target) -> str:
+    left, after = came
+    if left.status != OK:
+        raise NotShown(f"the stream to leave was answered {left.status}")
+    _answered(after)
+    return ""
+
+
+def _offered(came: Came) -> Came:
+    """The answer of a route that a gateway need not have."""
+    if came.status == ABSENT:
+        raise NotShown("there is no such route")
+    return _answered(came)
+
+
+def models(came: Sequence[Came], _: Target) -> str:
+    listed = _document(_offered(came[0]))["output"]["models"]
+    return "" if listed and all("model" in row for row in listed) else f"models {_cut(orjson.dumps(listed))}"
+
+
+def tokens(came: Sequence[Came], _: Target) -> str:
+    document = _document(_offered(came[0]))
+    ids = document["output"]["token_ids"]
+    return "" if ids and type(document["usage"]["input_tokens"]) is int else "no token_ids"
