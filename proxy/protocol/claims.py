@@ -70,6 +70,7 @@ UNCHECKED: Final[Mapping[str, str]] = {
     "HTTP-14": "framing that a plain client cannot send",
     "HTTP-15": "a door for browsers that a gateway need not have",
     "REQ-7": "what goes to the model's server, which a caller does not see",
+    "REQ-8": "no check of its own: the prefix is part of each text of the group texts",
     "REQ-10": "what goes to the model's server, which a caller does not see",
     "REQ-9": "a history of our own making; answers to a broken one differ between versions of the service",
     "REQ-11": "a limit of memory: to show it costs what it forbids",

@@ -1,7 +1,7 @@
 """What a gateway answered -> a complaint, "" where the rule is kept, or `NotShown`: the judges of the checks, pure.
 
-An answer of another shape than a judge reads makes it raise KeyError, TypeError, ValueError and their like, which
-`proxy.protocol.conformance` takes for a broken rule.
+An answer of another shape than a judge reads makes it raise `Breach`, or KeyError, TypeError, ValueError and their
+like: `proxy.protocol.conformance` takes all of them for a broken rule.
 """
 
 from __future__ import annotations
@@ -52,6 +52,10 @@ _NUMBER: Final = re.compile(r"\d+")
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
+class Breach(Exception):  # noqa: N818 - a rule is broken, by somebody else's program
+    """What came instead of an answer that could be judged."""
+
+
 class NotShown(Exception):  # noqa: N818 - it is no error: the answer gave nothing to judge by
     """Why nothing can be said."""
 
@@ -89,9 +93,9 @@ def _answered(came: Came) -> Came:
     if came.status in REJECTED:
         raise NotShown(f"answered {came.status}: {_cut(came.body)}")
     if came.failed:
-        raise ValueError(came.failed)
+        raise Breach(came.failed)
     if came.status != OK:
-        raise ValueError(f"answered {came.status}: {_cut(came.body)}")
+        raise Breach(f"answered {came.status}: {_cut(came.body)}")
     return came
 
 
@@ -115,7 +119,7 @@ def _choice(came: Came) -> Json:
 def _streamed(came: Came) -> bytes:
     """The body of a stream; what ended by its time or was refused is no stream."""
     if not _answered(came).headers.get("content-type", "").startswith("text/event-stream"):
-        raise ValueError(f"no stream but {came.headers.get('content-type')}: {_cut(came.body)}")
+        raise Breach(f"no stream but {came.headers.get('content-type')}: {_cut(came.body)}")
     return came.body
 
 
@@ -125,7 +129,7 @@ def _packets(came: Came) -> list[Json]:
     documents = (_parsed(line.removeprefix(b"data:")) for line in lines)
     found = [document for document in documents if isinstance(document, dict) and "output" in document]
     if not found:
-        raise ValueError(f"no packets: {_cut(came.body)}")
+        raise Breach(f"no packets: {_cut(came.body)}")
     return found
 
 
@@ -148,9 +152,9 @@ def _calls(message: Json) -> list[Json]:
     calls: list[Json] = message.get("tool_calls") or []
     for call in calls:
         if not (call["id"] and call["type"] == "function" and type(call["index"]) is int):
-            raise ValueError(f"a call without id, index or type: {call}")
+            raise Breach(f"a call without id, index or type: {call}")
         if not isinstance(orjson.loads(call["function"]["arguments"]), dict):
-            raise ValueError(f"arguments that are no JSON object: {call['function']['arguments']}")
+            raise Breach(f"arguments that are no JSON object: {call['function']['arguments']}")
     return calls
 
 
@@ -221,9 +225,20 @@ def refused_as(fault: faults.Fault) -> Judge:
     """A refusal of that status and code."""
 
     def judged(came: Sequence[Came], _: Target) -> str:
-        code = _refusal(came[0]).get("code")
+        code = _refusal(came[-1]).get("code")
         due = f"{fault.status} {fault.code} is due"
-        return "" if (came[0].status, code) == (fault.status, fault.code) else f"{due}: {_told(came[0])}"
+        return "" if (came[-1].status, code) == (fault.status, fault.code) else f"{due}: {_told(came[-1])}"
+
+    return judged
+
+
+def among_answers(judge: Judge) -> Judge:
+    """A judge of a refusal, heard only where a good call, the first of those made, is answered."""
+
+    def judged(came: Sequence[Came], target: Target) -> str:
+        if came[0].status != OK:
+            raise NotShown(f"a good call is answered {came[0].status} as well")
+        return judge(came[1:], target)
 
     return judged
 
@@ -245,7 +260,7 @@ def _refusal(came: Came) -> Json:
     if came.status in REJECTED:
         raise NotShown(f"answered {came.status}: {_cut(came.body)}")
     if came.failed:
-        raise ValueError(came.failed)
+        raise Breach(came.failed)
     return _document(came)
 
 

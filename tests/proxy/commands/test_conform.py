@@ -1,0 +1,574 @@
+"""The checker is checked: nothing is found in what is right, and every check finds the gateway that breaks its rule."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import orjson
+import pytest
+import pytest_asyncio
+
+from proxy.commands import conform
+from proxy.commands.conform_reports import Report
+from proxy.protocol import claims, conformance
+from proxy.protocol.conformance import Verdict
+from proxy.simulation.simulator import Simulator
+from proxy.simulation.wire import Script
+from tests.conftest import ROOT, Served
+from tests.gateways import (
+    Answer,
+    Answering,
+    Gateway,
+    Json,
+    Mutant,
+    Request,
+    each,
+    errors,
+    frames,
+    given,
+    header,
+    refusing,
+    replies,
+    without,
+)
+from translators import tokens
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+KEY: Final = "sk-the-examiners-own"
+MODELS: Final = ("deepseek-v3", "deepseek-v3.1", "deepseek-v3.2", "deepseek-r1", "deepseek-v4-flash")
+ROUTE: Final = "/partner/models/deepseek-v3.2"
+CALL: Final = {
+    "index": 0,
+    "id": "c",
+    "type": "function",
+    "function": {"name": "get_current_weather", "arguments": "{}"},
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(vocabulary: tokens.Vocabulary, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+    """The real `serve` before a simulator that wants a key, and the server of mutants before both."""
+    async with Simulator(Script(key=KEY), vocabulary=vocabulary) as upstream:
+        served = Served(("--upstream", upstream.url, "--port", "0"), {}, tmp_path_factory.mktemp("serve"))
+        try:
+            await asyncio.to_thread(served.wait_until_ready)
+            async with Gateway(served.url) as gateway:
+                yield gateway
+        finally:
+            await asyncio.to_thread(served.end)
+
+
+async def examined(url: str, *only: str, model: str = "deepseek-v3.2", **how: Any) -> Report:
+    asked = conform.Examined(f"{url}/api/v1", model, KEY, only=only, timeout_s=10, **how)
+    target = conform.target_of(model, asked.route, counted=True)
+    report = await conform.examine(asked, target, conform.rows_of(target, only), lambda _, __: None)
+    assert report is not None
+    return report
+
+
+def found(report: Report, verdict: Verdict) -> dict[str, str]:
+    return {it.check.name: it.finding.evidence for it in report.results if it.finding.verdict is verdict}
+
+
+# How a rule is broken
+
+
+def message(change: Callable[[Json], object]) -> Answering:
+    """Change the message of the first choice of every reply."""
+    return replies(lambda document, _: _none(change(document["output"]["choices"][0]["message"])))
+
+
+def choice(change: Callable[[Json], object], **where: Any) -> Answering:
+    return replies(lambda document, _: _none(change(document["output"]["choices"][0])), **where)
+
+
+def packet(change: Callable[[Json, int, int], object]) -> Answering:
+    return each(lambda document, number, total: _kept(document, change(document, number, total)))
+
+
+def usage(change: Callable[[Json, int, int], object]) -> Answering:
+    return packet(lambda document, number, total: change(document["usage"], number, total))
+
+
+def said(change: Callable[[Json, int, int], object]) -> Answering:
+    return packet(lambda document, number, total: change(document["output"]["choices"][0], number, total))
+
+
+def _none(_: object) -> None:
+    return None
+
+
+def _kept(document: Json, _: object) -> Json:
+    return document
+
+
+def text_of(frame: bytes, old: bytes, new: bytes) -> bytes:
+    return frame.replace(old, new)
+
+
+def every(old: bytes, new: bytes) -> Answering:
+    return frames(lambda listed: [frame.replace(old, new) for frame in listed])
+
+
+def escaped(listed: list[bytes]) -> list[bytes]:
+    out = []
+    for frame in listed:
+        head, _, data = frame.partition(b"data:")
+        out.append(head + b"data:" + json.dumps(json.loads(data), separators=(",", ":")).encode())
+    return out
+
+
+def in_thirds(_: Request, answer: Answer) -> Answer:
+    if not answer.streams:
+        return answer
+    third = len(answer.body) // 3
+    return replace(answer, pieces=(answer.body[:third], answer.body[third : 2 * third], answer.body[2 * third :]))
+
+
+def all_at_once(listed: list[bytes]) -> list[bytes]:
+    """Only the last packet, with the whole text."""
+    documents = [orjson.loads(frame.partition(b"data:")[2]) for frame in listed]
+    whole = "".join(document["output"]["choices"][0]["message"]["content"] for document in documents)
+    documents[-1]["output"]["choices"][0]["message"]["content"] = whole
+    return [b"id:1\nevent:result\n:HTTP_STATUS/200\ndata:" + orjson.dumps(documents[-1])]
+
+
+def early(listed: list[bytes]) -> list[bytes]:
+    """A call in a packet of its own before the end."""
+    head, _, data = listed[0].partition(b"data:")
+    document = orjson.loads(data)
+    document["output"]["choices"][0]["message"]["tool_calls"] = [CALL]
+    document["output"]["choices"][0]["finish_reason"] = "null"
+    return [head + b"data:" + orjson.dumps(document), *listed]
+
+
+def failing(code: bytes, status: bytes, *, goes_on: bool = False) -> Answering:
+    """Streams that break off with an error frame of our own making."""
+
+    def changed(listed: list[bytes]) -> list[bytes]:
+        wrong = b"id:2\nevent:error\n:HTTP_STATUS/%b\ndata:{%b}" % (status, code)
+        return [listed[0], wrong, *(listed[2:] if goes_on else [])]
+
+    return frames(changed)
+
+
+WHOLE_ERROR: Final = b'"code":"InternalError","message":"m","request_id":"7574ee8f-38a3-4b1e-9280-11c33ab46e50"'
+
+
+def sse_for(when: Callable[[Request], bool], *, stream: bool) -> Callable[[Request], Request]:
+    """Forward some calls so that `serve` answers with a stream, or with a document."""
+
+    def asking(request: Request) -> Request:
+        if not when(request):
+            return request
+        return replace(
+            request,
+            headers={
+                **{k: v for k, v in request.headers.items() if k.lower() not in ("x-dashscope-sse", "accept")},
+                "X-DashScope-SSE": "enable" if stream else "disable",
+            },
+        )
+
+    return asking
+
+
+def forwarded(change: Callable[[Json], Json], when: Callable[[Request], bool] = lambda _: True):
+    def asking(request: Request) -> Request:
+        return replace(request, body=orjson.dumps(change(request.document))) if when(request) else request
+
+    return asking
+
+
+def on(path: str, document: Json) -> Answering:
+    """Answer a path that `serve` need not have."""
+
+    def answering(request: Request, answer: Answer) -> Answer:
+        if not request.path.endswith(path):
+            return answer
+        return Answer(200, {"Content-Type": "application/json"}, (orjson.dumps(document),))
+
+    return answering
+
+
+def has(*names: str) -> Callable[[Request], bool]:
+    return lambda request: any(name in request.parameters for name in names)
+
+
+def wants(name: str, value: object) -> Callable[[Request], bool]:
+    return lambda request: name in request.parameters and request.parameters[name] == value
+
+
+def carries(name: str, value: str = "") -> Callable[[Request], bool]:
+    return lambda request: value in {k.lower(): v for k, v in request.headers.items()}.get(name.lower(), "\0")
+
+
+def as_stream_of(text: bytes) -> Answering:
+    def answering(request: Request, answer: Answer) -> Answer:
+        wrong = answer.status == 400 and carries("x-dashscope-sse", "enable")(request)
+        return Answer(200, {"Content-Type": "text/event-stream"}, (text,)) if wrong else answer
+
+    return answering
+
+
+def two_calls(*indices: int) -> Answering:
+    """Two calls where one was made."""
+
+    def change(choice: Json) -> None:
+        if "tool_calls" in choice["message"]:
+            choice["message"]["tool_calls"] = [{**CALL, "index": index, "id": f"c{index}"} for index in indices]
+
+    return choice(change)
+
+
+def tools(change: Callable[[Json], object]) -> Answering:
+    """Change every streamed call."""
+
+    def changed(packet: Json, *_: int) -> None:
+        for call in packet["output"]["choices"][0]["message"].get("tool_calls", ()):
+            change(call)
+
+    return packet(changed)
+
+
+def gzipped(_: Request, answer: Answer) -> Answer:
+    if not answer.streams:
+        return answer
+    return replace(answer, headers={**answer.headers, "Content-Encoding": "gzip"}, pieces=(gzip.compress(answer.body),))
+
+
+def chained(*steps: Answering) -> Answering:
+    def answering(request: Request, answer: Answer) -> Answer:
+        for step in steps:
+            answer = step(request, answer)
+        return answer
+
+    return answering
+
+
+class Poisoned:
+    """A gateway whose pool is spoiled by whoever hangs up: the call after a stream fails."""
+
+    def __init__(self) -> None:
+        self.spoiled = False
+
+    def __call__(self, request: Request, answer: Answer) -> Answer:
+        if answer.streams:
+            self.spoiled = True
+            return answer
+        return refusing(lambda _: self.spoiled, 500)(request, answer)
+
+
+M = Mutant
+UPPER: Final = "7574EE8F-38A3-4B1E-9280-11C33AB46E50"
+MUTANTS: Final[dict[str, Mutant]] = {
+    # surface
+    "every call is refused": M("endpoint", answering=refusing(lambda _: True)),
+    "a field of its own beside output": M("reply-shape", answering=replies(lambda d, _: {**d, "code": ""})),
+    "status_code in the body": M("reply-shape", answering=replies(lambda d, _: {**d, "status_code": 200})),
+    "content null": M("reply-shape", answering=message(lambda m: m.update(content=None))),
+    "a choice without index": M("reply-shape", answering=choice(lambda c: c.pop("index"))),
+    "no role": M("reply-shape", answering=message(lambda m: m.pop("role"))),
+    "a reply that never ended": M("reply-finish", answering=choice(lambda c: c.update(finish_reason="null"))),
+    "eos for stop": M("reply-finish", answering=choice(lambda c: c.update(finish_reason="eos"))),
+    "an id in capitals": M("request-id", answering=replies(lambda d, _: {**d, "request_id": UPPER})),
+    "errors without an id": M("request-id", answering=errors(lambda d: d.pop("request_id") and d)),
+    "another id in the header": M("request-id-header", answering=header("x-request-id", "x", stream=False)),
+    "an id of its own always": M("request-id-kept", asking=without("x-request-id")),
+    "JSON as text/plain": M("json-type", answering=header("content-type", "text/plain", stream=False)),
+    "a stream as JSON": M("stream-type", answering=header("content-type", "application/json", stream=True)),
+    "a stream without charset": M("stream-charset", answering=header("content-type", "text/event-stream", stream=True)),
+    "a stream that may be cached": M("stream-cache", answering=header("cache-control", None, stream=True)),
+    "a stream that may be buffered": M("stream-buffering", answering=header("x-accel-buffering", None, stream=True)),
+    "no call gateway": M("call-gateway", answering=header("x-dashscope-call-gateway", None, stream=True)),
+    "Accept is not heard": M("sse-accept", asking=sse_for(carries("accept", "event-stream"), stream=False)),
+    "Content-Type is not heard": M(
+        "sse-content-type", asking=sse_for(carries("content-type", "event-stream"), stream=False)
+    ),
+    "Enable is not enable": M("sse-case", asking=sse_for(carries("x-dashscope-sse", "Enable"), stream=False)),
+    "disable is not heard": M("sse-disable", asking=sse_for(carries("x-dashscope-sse", "disable"), stream=True)),
+    "stream in the body is heard": M("sse-body", asking=sse_for(lambda r: "stream" in r.document, stream=True)),
+    "404 by HTML": M(
+        "unknown-path", answering=lambda r, a: Answer(404, {}, (b"<h1>no</h1>",)) if a.status == 404 else a
+    ),
+    "405 for a wrong method": M("wrong-method", answering=refusing(lambda r: r.method == "GET", 405)),
+    "404 for the multimodal route": M("multimodal", answering=refusing(lambda r: "multimodal" in r.path, 404)),
+    "async is not heard": M("async", asking=without("x-dashscope-async")),
+    "encryption is not heard": M("encrypted", asking=without("x-dashscope-encryptionkey")),
+    "unknown headers are refused": M("ignored", answering=refusing(carries("x-unknown"))),
+    "unknown parameters are refused": M("ignored", answering=refusing(has("kwargs"))),
+    "streams in gzip": M("stream-plain", answering=gzipped),
+    "bodies in gzip are not read": M("gzip", answering=refusing(carries("content-encoding"))),
+    "an empty list of models": M("models", answering=on("/models", {"output": {"models": []}, "request_id": ""})),
+    "a tokenizer without ids": M("tokenizer", answering=on("/tokenizer", {"output": {"token_ids": []}})),
+    # keys
+    "403 without a key": M("no-key", answering=lambda r, a: replace(a, status=403) if a.status == 401 else a),
+    "404 for a bad key": M("wrong-key", answering=lambda r, a: replace(a, status=404) if a.status == 401 else a),
+    "another code for a bad key": M("wrong-key", answering=errors(lambda d: d.update(code="Unauthorized"))),
+    "x-api-key is not read": M("x-api-key", asking=without("x-api-key")),
+    # connections
+    "a connection for each call": M("keep-alive", answering=header("Connection", "close", stream=False)),
+    "Expect is not understood": M("expect", expects=False),
+    "a pool spoiled by who hangs up": M("hang-up", answering=Poisoned()),
+    # frames
+    "a space behind id": M("frame", answering=every(b"id:", b"id: ")),
+    "a space behind event": M("frame", answering=every(b"event:", b"event: ")),
+    "a space behind data": M("frame", answering=every(b"\ndata:", b"\ndata: ")),
+    "no id": M("frame", answering=frames(lambda f: [re.sub(rb"^id:\d+\n", b"", one) for one in f])),
+    "ids from 0": M("frame", answering=frames(lambda f: [re.sub(rb"^id:1\n", b"id:0\n", one) for one in f])),
+    "a gap in the ids": M("frame", answering=frames(lambda f: f[:1] + f[2:])),
+    "no event": M("frame", answering=every(b"event:result\n", b"")),
+    "no status": M("frame", answering=every(b":HTTP_STATUS/200\n", b"")),
+    "CRLF": M("frame", answering=every(b"\n", b"\r\n")),
+    "[DONE] at the end": M("frame", answering=frames(lambda f: [*f, b"data:[DONE]"])),
+    "escapes for characters": M("frame", answering=frames(escaped)),
+    "two lines of data": M("frame", answering=every(b"data:", b"data:\ndata:")),
+    "a stream that ends in a frame": M(
+        "frame", answering=lambda r, a: replace(a, pieces=(a.body[:-1],)) if a.streams else a
+    ),
+    "a stream in three writes": M("whole-frames", answering=in_thirds),
+    "an error frame of status 200": M("error-frame", answering=failing(WHOLE_ERROR, b"200")),
+    "an error frame without code": M("error-frame", answering=failing(b'"message":"m","request_id":"r"', b"500")),
+    "more after an error": M("error-frame", answering=failing(WHOLE_ERROR, b"500", goes_on=True)),
+    "a stream that just ends": M("one-end", answering=frames(lambda f: f[:-1])),
+    "an end told twice": M("one-end", answering=frames(lambda f: [*f, f[-1]])),
+    "text after the end": M("one-end", answering=frames(lambda f: [*f, f[1]])),
+    "a finish in every packet": M("one-end", answering=said(lambda c, *_: c.update(finish_reason="stop"))),
+    "an empty stream": M("one-end", answering=frames(lambda _: [])),
+    "empty packets": M("no-empty-packets", answering=said(lambda c, n, _: n == 1 and c["message"].update(content=""))),
+    "a heartbeat that is an event": M("heartbeats", answering=frames(lambda f: [b":heartbeat", *f])),
+    "the packet in a wrapper": M("packet-shape", answering=each(lambda d, *_: {"data": d, **d})),
+    "reasoning null": M("packet-shape", answering=said(lambda c, *_: c["message"].update(reasoning_content=None))),
+    "an id for each packet": M(
+        "packet-id", answering=packet(lambda d, n, _: d.update(request_id=f"7574ee8f-38a3-4b1e-9280-{n:012}"))
+    ),
+    "null for the string": M("finish-word", answering=said(lambda c, n, t: n < t - 1 and c.update(finish_reason=None))),
+    "end_turn for stop": M("finish-word", answering=said(lambda c, n, t: n == t - 1 and c.update(finish_reason="end"))),
+    "all of the text at once": M("incremental", answering=frames(all_at_once)),
+    "deltas without incremental_output": M(
+        "cumulative",
+        asking=forwarded(
+            lambda d: {**d, "parameters": {**d["parameters"], "incremental_output": True}},
+            lambda r: carries("x-dashscope-sse")(r) and not has("incremental_output")(r),
+        ),
+    ),
+    "deltas, again": M(
+        "cumulative-whole",
+        asking=forwarded(
+            lambda d: {**d, "parameters": {**d["parameters"], "incremental_output": True}},
+            lambda r: carries("x-dashscope-sse")(r) and not has("incremental_output")(r),
+        ),
+    ),
+    # usage
+    "usage in the last packet alone": M(
+        "usage-every-packet", answering=packet(lambda d, n, t: n < t - 1 and d.update(usage=None))
+    ),
+    "no total": M("usage-every-packet", answering=usage(lambda u, *_: u.pop("total_tokens"))),
+    "no input at first": M("usage-first", answering=usage(lambda u, n, _: n == 0 and u.update(input_tokens=0))),
+    "input guessed at first": M("usage-first", answering=usage(lambda u, n, _: n == 0 and u.update(input_tokens=90))),
+    "output 0 until the end": M(
+        "usage-running", answering=usage(lambda u, n, t: n < t - 1 and u.update(output_tokens=0))
+    ),
+    "output 1 until the end": M(
+        "usage-running", answering=usage(lambda u, n, t: n < t - 1 and u.update(output_tokens=1))
+    ),
+    "output that falls": M("usage-falls", answering=usage(lambda u, n, _: n == 1 and u.update(output_tokens=99))),
+    "a wrong sum": M("usage-sum", answering=usage(lambda u, *_: u.update(total_tokens=u["total_tokens"] + 1))),
+    "more reasoning than output": M(
+        "usage-sum", answering=usage(lambda u, *_: u.update(output_tokens_details={"reasoning_tokens": 10_000}))
+    ),
+    "a wrong sum of a reply": M("usage-reply", answering=replies(lambda d, _: d["usage"].update(total_tokens=1))),
+    "a reply without usage": M("usage-reply", answering=replies(lambda d, _: d.pop("usage") and d)),
+    "words for tokens": M(
+        "usage-exact", answering=usage(lambda u, *_: u.update(output_tokens=u["output_tokens"] // 2))
+    ),
+    "a packet a token": M("usage-exact-running", answering=usage(lambda u, n, _: u.update(output_tokens=6 * n))),
+    "characters for tokens": M("usage-prompt", answering=replies(lambda d, _: d["usage"].update(input_tokens=400))),
+    # tools
+    "calls in spite of none": M("no-tool", answering=message(lambda m: m.update(tool_calls=[CALL]))),
+    "arguments as an object": M(
+        "auto-tool", answering=message(lambda m: [c["function"].update(arguments={}) for c in m.get("tool_calls", ())])
+    ),
+    "no JSON in the arguments": M(
+        "auto-tool", answering=message(lambda m: [c["function"].update(arguments="{") for c in m.get("tool_calls", ())])
+    ),
+    "no type": M("auto-tool", answering=message(lambda m: [c.pop("type") for c in m.get("tool_calls", ())])),
+    "stop beside calls": M(
+        "auto-tool", answering=choice(lambda c: "tool_calls" in c["message"] and c.update(finish_reason="stop"))
+    ),
+    "two calls for one": M("one-tool", answering=two_calls(0, 1)),
+    "two calls of one index": M("parallel-tools", answering=two_calls(0, 0)),
+    "fragments without an id": M("tool-stream", answering=tools(lambda call: call.update(id=""))),
+    "fragments out of order": M("tool-stream", answering=tools(lambda call: call.update(index=1))),
+    "cumulative calls without a name": M("tool-cumulative", answering=tools(lambda c: c["function"].pop("name"))),
+    "half of a call": M("tool-cumulative", answering=frames(early)),
+    "a streamed call without type": M("tool-stream-shape", answering=tools(lambda call: call.pop("type"))),
+    "an empty list of calls": M("tool-stream-shape", answering=said(lambda c, *_: c["message"].update(tool_calls=[]))),
+    "no answer to results": M("tool-loop", answering=refusing(lambda r: b'"tool_call_id"' in r.body)),
+    "the named tool is not called": M("named-tool", asking=given(tool_choice="none")),
+    "another tool is called": M(
+        "named-tool",
+        answering=message(lambda m: [c["function"].update(name="f") for c in m.get("tool_calls", ())]),
+    ),
+    "required is not heard": M("required-tool", asking=given(tool_choice="none")),
+    # answers
+    "max_tokens is not heard": M("length", asking=given(max_tokens=64)),
+    "stop for length": M(
+        "length", answering=choice(lambda c: c.update(finish_reason="stop"), where=wants("max_tokens", 3))
+    ),
+    "stops are not heard": M("stop", asking=given(stop=None)),
+    "the stop is shown": M(
+        "stop", answering=choice(lambda c: c["message"].update(content="alpha beta gamma"), where=has("stop"))
+    ),
+    "no log probabilities": M("logprobs", asking=given(logprobs=None, top_logprobs=None)),
+    "log probabilities of OpenAI's old form": M(
+        "logprobs", answering=choice(lambda c: c.update(logprobs={"tokens": []}), where=has("logprobs"))
+    ),
+    "JSON in a fence": M(
+        "json",
+        answering=choice(lambda c: c["message"].update(content="```json\n{}\n```"), where=has("response_format")),
+    ),
+    "a schema is not heard": M(
+        "schema", answering=choice(lambda c: c["message"].update(content="Yes."), where=has("response_format"))
+    ),
+    "one of two": M("n", answering=replies(lambda d, _: d["output"].update(choices=d["output"]["choices"][:1]))),
+    "the prompt counted twice": M(
+        "n", answering=replies(lambda d, _: d["usage"].update(input_tokens=44), where=has("n"))
+    ),
+    "one of two in a stream": M(
+        "n-stream", answering=each(lambda d, *_: d if d["output"]["choices"][0]["index"] == 0 else None)
+    ),
+    "two in a packet": M(
+        "n-stream", answering=packet(lambda d, *_: d["output"]["choices"].extend(d["output"]["choices"]))
+    ),
+    # prompts
+    "prompts are not read": M("prompt", answering=refusing(lambda r: b'"prompt"' in r.body)),
+    "prompts answered as text": M("prompt", answering=replies(lambda d, _: d.update(output={"text": "a"}))),
+    "history is not read": M("history", answering=refusing(lambda r: b'"history"' in r.body)),
+    "lists are not read": M("parts", answering=refusing(lambda r: b'"text"' in r.body)),
+    "the beginning is repeated": M(
+        "prefix",
+        answering=choice(lambda c: c["message"].update(content="Hello!"), where=lambda r: b'"partial"' in r.body),
+    ),
+    # errors
+    "an error inside an error": M("error-shape", answering=errors(lambda d: {"error": d})),
+    "a number for a code": M("error-shape", answering=errors(lambda d: d.update(code=400))),
+    "codes of another service": M("error-codes", answering=errors(lambda d: d.update(code="invalid_request_error"))),
+    "422 for no JSON": M("body-invalid", answering=lambda r, a: replace(a, status=422) if a.status == 400 else a),
+    "an error with status 200": M("body-invalid", answering=errors(lambda _: None, 200)),
+    "errors as a stream": M("error-status", answering=as_stream_of(b"event:error\n\n")),
+    # models, thinking
+    "vendors are not understood": M("model-name", answering=refusing(lambda r: b"vendor/" in r.body)),
+    "the body's model wins": M("route-model", answering=refusing(lambda r: b"no-such-model" in r.body), route=ROUTE),
+    "no chain is shown": M("thinks", answering=said(lambda c, *_: c["message"].pop("reasoning_content", 0))),
+    "reasoning after content": M(
+        "thinking-order", answering=said(lambda c, n, t: n == t - 1 and c["message"].update(reasoning_content="x"))
+    ),
+    "spaces in thinking frames": M("thinking-frames", answering=every(b"data:", b"data: ")),
+    "no reasoning_tokens": M("thinking-details", answering=usage(lambda u, *_: u.pop("output_tokens_details", 0))),
+    "no text_tokens on a hybrid": M(
+        "thinking-details", answering=usage(lambda u, *_: u.get("output_tokens_details", {}).pop("text_tokens", 0))
+    ),
+    "text_tokens on r1": M(
+        "thinking-details",
+        answering=usage(lambda u, *_: u["output_tokens_details"].update(text_tokens=1)),
+        model="deepseek-r1",
+    ),
+    "it thinks though it shall not": M(
+        "thinks-not", answering=said(lambda c, n, _: n == 0 and c["message"].update(reasoning_content="hm"))
+    ),
+    # ranges, off by one
+    "temperature 2 is taken": M("PAR-1-refuses-1", asking=given(temperature=1.9)),
+    "temperature 1.99 is refused": M("PAR-1-takes-2", answering=refusing(wants("temperature", 1.99))),
+    "top_p 0 is taken": M("PAR-2-refuses-1", asking=given(top_p=0.1)),
+    "top_p 1 is refused": M("PAR-2-takes-1", answering=refusing(wants("top_p", 1))),
+    "n 5 is taken": M("PAR-8-refuses-1", asking=given(n=1)),
+    "top_logprobs 6 is taken": M("PAR-10-refuses-2", asking=given(top_logprobs=5)),
+    "the largest seed is refused": M("PAR-4-takes-2", answering=refusing(wants("seed", 2**63 - 1))),
+}
+# Broken for all of their kind by one gateway each.
+KINDS: Final = {
+    "nothing is refused": (
+        re.compile(r".*-refuses-\d+"),
+        lambda request, answer: Answer(200, answer.headers, (b"{}",)) if answer.status == 400 else answer,
+    ),
+    "refusals in other words": (
+        re.compile(r".*-refuses-\d+-text"),
+        errors(lambda document: document.update(message="no")),
+    ),
+    "every call is refused": (re.compile(r".*-takes-\d+"), refusing(lambda _: True)),
+}
+
+
+# Claims
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_nothing_is_found_in_what_is_right(gateway: Gateway, model: str) -> None:
+    report = await examined(gateway.upstream, model=model)
+    assert found(report, Verdict.FAILED) == {}
+    # What a single call, and routes that are not there, cannot show.
+    assert found(report, Verdict.NOT_SHOWN).keys() <= {"parallel-tools", "models", "tokenizer"}
+    assert report.conforms
+
+
+async def test_nothing_is_found_on_a_partners_route_nor_behind_a_gateway_that_changes_nothing(gateway: Gateway) -> None:
+    gateway.mutant = Mutant("")
+    for report in (await examined(gateway.upstream, route=ROUTE), await examined(gateway.url)):
+        assert found(report, Verdict.FAILED) == {}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+async def test_a_broken_gateway_is_found_by_its_check(gateway: Gateway, name: str) -> None:
+    gateway.mutant = mutant = MUTANTS[name]
+    report = await examined(gateway.url, mutant.caught, model=mutant.model, route=mutant.route)
+    assert list(found(report, Verdict.FAILED)) == [mutant.caught], report.results
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_every_check_of_a_kind_finds_what_breaks_all_of_it(gateway: Gateway, name: str) -> None:
+    pattern, answering = KINDS[name]
+    gateway.mutant = Mutant("", answering=answering)
+    for model in ("deepseek-v3", "deepseek-v3.2", "deepseek-r1"):
+        due = {row.name for row in rows(model) if pattern.fullmatch(row.name)}
+        assert due
+        assert due == found(await examined(gateway.url, *due, model=model), Verdict.FAILED).keys()
+
+
+def rows(model: str, route: str | None = None) -> tuple[conformance.Check, ...]:
+    return conformance.checks(conform.target_of(model, route, counted=True))
+
+
+async def test_no_check_cannot_fail() -> None:
+    caught = {mutant.caught for mutant in MUTANTS.values()}
+    names = {row.name for model in MODELS for row in rows(model, ROUTE)}
+    left = {name for name in names - caught if not any(kind.fullmatch(name) for kind, _ in KINDS.values())}
+    assert left == {"http-1.0"}, "and that one is below"
+
+
+async def test_a_gateway_without_http_1_0_is_found() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1")
+    async with server:
+        host, port = server.sockets[0].getsockname()
+        report = await examined(f"http://{host}:{port}", "http-1.0")
+    assert "http-1.0" in found(report, Verdict.FAILED)
+
+
+async def test_every_rule_has_a_check_or_a_reason() -> None:
+    """The rules of the protocol document that a caller can meet."""
+    text = (ROOT / "translators" / "PROTOCOL.md").read_text("utf-8")
+    numbered = set(re.findall(r"\b(?:HTTP|REQ|PAR|MOD|OUT|SSE|USE|ERR)-\d+", text))
+    checked = {row.rule for model in MODELS for row in rows(model, ROUTE)}
+    assert numbered - checked - claims.UNCHECKED.keys() == set()
+    assert checked & claims.UNCHECKED.keys() == set()
