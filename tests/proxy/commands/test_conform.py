@@ -140,6 +140,14 @@ def all_at_once(listed: list[bytes]) -> list[bytes]:
     return [b"id:1\nevent:result\n:HTTP_STATUS/200\ndata:" + orjson.dumps(documents[-1])]
 
 
+def idle(listed: list[bytes]) -> list[bytes]:
+    """A packet without text, twice."""
+    head, _, data = listed[0].partition(b"data:")
+    document = orjson.loads(data)
+    document["output"]["choices"][0]["message"]["content"] = ""
+    return [listed[0], head + b"data:" + orjson.dumps(document), *listed[1:]]
+
+
 def early(listed: list[bytes]) -> list[bytes]:
     """A call in a packet of its own before the end."""
     head, _, data = listed[0].partition(b"data:")
@@ -341,7 +349,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "text after the end": M("one-end", answering=frames(lambda f: [*f, f[1]])),
     "a finish in every packet": M("one-end", answering=said(lambda c, *_: c.update(finish_reason="stop"))),
     "an empty stream": M("one-end", answering=frames(lambda _: [])),
-    "empty packets": M("no-empty-packets", answering=said(lambda c, n, _: n == 1 and c["message"].update(content=""))),
+    "empty packets": M("no-empty-packets", answering=frames(idle)),
     "a heartbeat that is an event": M("heartbeats", answering=frames(lambda f: [b":heartbeat", *f])),
     "the packet in a wrapper": M("packet-shape", answering=each(lambda d, *_: {"data": d, **d})),
     "reasoning null": M("packet-shape", answering=said(lambda c, *_: c["message"].update(reasoning_content=None))),
