@@ -171,10 +171,11 @@ def without(name: str) -> Asking:
 
 def refusing(when: Callable[[Request], bool], status: int = 400) -> Answering:
     """Refuse some calls."""
+    headers = {"Content-Type": "application/json", "Retry-After": "0"}
     body = b'{"code":"InvalidParameter","message":"m","request_id":"7574ee8f-38a3-4b1e-9280-11c33ab46e50"}'
 
     def answering(request: Request, answer: Answer) -> Answer:
-        return Answer(status, {"Content-Type": "application/json"}, (body,)) if when(request) else answer
+        return Answer(status, headers, (body,)) if when(request) else answer
 
     return answering
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests import lint
 
@@ -176,3 +180,25 @@ def test_a_planted_breach_is_found_and_named_by_its_rule(complaint: str) -> None
     stream, incremental = PLANTED[complaint]
     found = lint.check(stream, incremental=incremental)
     assert any(said.startswith(complaint.strip()) for said in found), found
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(max_size=3)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner))
+
+
+@given(st.data())
+def test_no_stream_makes_it_raise(data: st.DataObject) -> None:
+    """It reads streams of anybody: whatever stands where something else is due is a complaint."""
+    document = orjson.loads(packet(1, calls=[call()]).partition(b"data:")[2])
+    document["usage"]["output_tokens_details"] = {"reasoning_tokens": 1, "text_tokens": 1}
+    place: Any = document
+    while isinstance(place, dict | list) and place:
+        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+        if data.draw(st.booleans()) or not isinstance(place[key], dict | list):
+            place[key] = data.draw(VALUES)
+            break
+        place = place[key]
+    frame = b"id:1\nevent:result\n:HTTP_STATUS/200\ndata:%b\n\n"
+    stream = frame % orjson.dumps(document)
+    for incremental in (None, False, True):
+        lint.check(stream + END, incremental=incremental)

@@ -306,7 +306,7 @@ class _Examiner:
         )
 
     def _path(self, ask: Ask) -> str:
-        base = self.examined.url.rstrip("/")
+        base = conform_reports.bare(self.examined.url).rstrip("/")
         if ask.path or self.examined.route is None:
             return base + (ask.path or asks.GENERATION)
         return str(URL(base).origin()) + self.examined.route

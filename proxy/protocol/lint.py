@@ -16,7 +16,7 @@ import orjson
 Json = dict[str, Any]
 
 FRAME = re.compile(
-    rb"(?P<heartbeats>(?::heartbeat\n)*)id:(?P<id>\d+)\nevent:(?P<event>result|error)\n"
+    rb"(?P<heartbeats>(?::heartbeat\n)*)id:(?P<id>\d{1,18})\nevent:(?P<event>result|error)\n"
     rb":HTTP_STATUS/(?P<status>\d{3})\ndata:(?P<data>[^\n]+)"
 )
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
+import os
 import re
+import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
+from xml.etree import ElementTree
 
 import orjson
 import pytest
@@ -580,3 +586,151 @@ async def test_every_rule_has_a_check_or_a_reason() -> None:
     checked = {row.rule for model in MODELS for row in rows(model, ROUTE)}
     assert numbered - checked - claims.UNCHECKED.keys() == set()
     assert checked & claims.UNCHECKED.keys() == set()
+
+
+# The command
+
+
+async def command(*arguments: str, key: str = KEY) -> tuple[int, str, str]:
+    """Run it as a process: its exit code, standard output and standard error."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "proxy", "conform", *arguments),
+        cwd=ROOT,
+        env={**os.environ, "DASHSCOPE_API_KEY": key},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+def echoing(request: Request, answer: Answer) -> Answer:
+    """A gateway that tells the key it was given."""
+    told = orjson.dumps({"code": "X", "message": request.headers.get("Authorization", ""), "request_id": ""})
+    return Answer(400, {"Content-Type": "application/json"}, (told,))
+
+
+async def test_it_says_first_what_it_will_cost_and_ends_with_0(gateway: Gateway) -> None:
+    code, out, err = await command(f"{gateway.upstream}/api/v1", "--only", "frames")
+    assert code == 0, out
+    assert re.match(r"\d+ checks of http://\S+/api/v1: 3 calls, about \d+ tokens\n", err)
+    assert "(deepseek-v3) conforms: 12 passed, 0 failed, 0 not shown; 3 calls" in out
+    assert "\033" not in out + err
+
+
+async def test_what_is_broken_comes_first_and_the_end_is_1(gateway: Gateway) -> None:
+    gateway.mutant = MUTANTS["[DONE] at the end"]
+    code, out, _ = await command(f"{gateway.url}/api/v1", "--only", "frames", "--only", "usage")
+    assert code == 1
+    assert out.startswith("failed    must   SSE-1   frame: SSE-1 [DONE] (and ")
+    assert "does not conform" in out
+
+
+async def test_a_broken_should_is_told_and_is_no_failure_of_the_whole(gateway: Gateway, tmp_path: Path) -> None:
+    gateway.mutant = MUTANTS["a stream that may be buffered"]
+    junit = tmp_path / "conform.xml"
+    code, out, _ = await command(f"{gateway.url}/api/v1", "--only", "stream-buffering", "--junit", str(junit))
+    assert (code, out.split()[:2]) == (0, ["failed", "should"])
+    (case,) = ElementTree.parse(junit).getroot().iter("testcase")
+    assert case.find("failure") is None
+    assert "should: x-accel-buffering: absent" in case.findtext("system-out", "")
+
+
+async def test_reports_tell_all_of_it_load_nothing_and_hold_no_key(gateway: Gateway, tmp_path: Path) -> None:
+    gateway.mutant = Mutant("", answering=echoing)
+    junit, page = tmp_path / "conform.xml", tmp_path / "conform.html"
+    url = gateway.url.replace("//", f"//user:{KEY}@")
+    code, out, err = await command(
+        f"{url}/api/v1", "--only", "surface", "--json", "--junit", str(junit), "--html", str(page)
+    )
+    assert code == 1
+    told = orjson.loads(out)
+    first = told["checks"][0]
+    assert (told["target"], told["complete"], told["conforms"]) == (f"{gateway.url}/api/v1", True, False)
+    assert told["failed"] + told["passed"] + told["not_shown"] == len(told["checks"])
+    assert first["weight"] == "must"
+    assert "‹key›" in first["came"][0]
+    assert set(first["specification"]) == {"en", "zh"}
+    suite = ElementTree.parse(junit).getroot().find("testsuite")
+    assert suite is not None
+    assert int(suite.attrib["failures"]) == len(list(suite.iter("failure"))) > 0
+    shown = page.read_text("utf-8")
+    assert not re.search(r"<script|src=|href=|@import|url\(", shown)
+    for text in (out, err, junit.read_text("utf-8"), shown):
+        assert KEY not in text
+
+
+async def test_what_cannot_be_asked_is_told_by_its_own_exit_code() -> None:
+    code, _, err = await command("http://127.0.0.1:1/api/v1", "--only", "endpoint")
+    assert (code, err.splitlines()[-1]) == (4, "nobody answers there")
+    code, _, err = await command("http://127.0.0.1:1/api/v1", key="")
+    assert code == 2
+    assert "DASHSCOPE_API_KEY" in err
+    code, _, err = await command("http://127.0.0.1:1/api/v1", "--only", "nothing")
+    assert code == 2
+    assert "--only nothing" in err
+    code, _, err = await command()
+    assert code == 2
+    assert "URL" in err
+
+
+async def test_the_list_names_every_check_and_every_rule_without_one() -> None:
+    code, out, _ = await command("--list", "--model", "deepseek-r1", key="")
+    assert code == 0
+    for row in rows("deepseek-r1"):
+        assert row.name in out
+    for rule in claims.UNCHECKED:
+        assert rule in out
+
+
+async def test_no_more_is_spent_than_the_budget(gateway: Gateway) -> None:
+    report = await examined(gateway.upstream, budget=200)
+    assert report.tokens <= 200
+    assert "not asked: the budget is spent" in found(report, Verdict.NOT_SHOWN).values()
+    # What costs nothing is asked all the same.
+    assert "no-key" not in found(report, Verdict.NOT_SHOWN)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def silent() -> AsyncIterator[str]:
+    """Somebody who takes every call and says nothing."""
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(wait, "127.0.0.1") as server:
+        host, port = server.sockets[0].getsockname()
+        yield f"http://{host}:{port}"
+
+
+async def test_who_says_nothing_is_left_after_the_time(silent: str) -> None:
+    code, out, _ = await command(f"{silent}/api/v1", "--only", "endpoint", "--timeout", "0.2")
+    assert code == 1
+    assert "endpoint: not whole after 0.2 s" in out
+
+
+async def test_ctrl_c_ends_with_what_is_known(gateway: Gateway, silent: str) -> None:
+    del gateway
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "proxy", "conform", f"{silent}/api/v1"),
+        cwd=ROOT,
+        env={**os.environ, "DASHSCOPE_API_KEY": KEY},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    await process.stderr.readuntil(b"surface\n")
+    process.send_signal(signal.SIGINT)
+    out, err = await process.communicate()
+    assert (process.returncode, err) == (1, b"")
+    assert b"left off: 0 passed, 0 failed" in out
+
+
+async def test_a_gateway_too_busy_to_answer_is_not_blamed(gateway: Gateway) -> None:
+    gateway.mutant = Mutant("", answering=refusing(lambda _: True, 429))
+    report = await examined(gateway.url, "frames", "PAR-1", "json")
+    assert found(report, Verdict.FAILED) == {}
+    assert not found(report, Verdict.PASSED)
