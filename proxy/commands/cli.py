@@ -237,14 +237,16 @@ def _doctor() -> click.Command:
 
 
 def _conform() -> click.Command:
-    def run(url: str | None, api: str, *, listed: bool, **asked: Any) -> int:  # noqa: ARG001 - one API so far
+    def run(url: str | None, *, listed: bool, **asked: Any) -> int:
         from proxy.commands import conform
 
         only, model = asked["only"], asked["model"]
         reports = {name: asked.pop(name) for name in ("as_json", "junit", "html")}
         try:
             if listed:
-                return conform.show_list(conform.target_of(model, asked["route"], counted=False), only)
+                return conform.show_list(
+                    conform.target_of(model, asked["route"], counted=False, api=asked["api"]), only
+                )
             key = os.environ.get(conform.KEY_VARIABLE, "")
             if url is None or not key:
                 raise WrongSetting(
@@ -259,7 +261,9 @@ def _conform() -> click.Command:
         click.Argument(["url"], metavar="URL", required=False),
         click.Option(["--model"], metavar="NAME", default="deepseek-v3", show_default=True, help="Ask for this model."),
         click.Option(["--route"], metavar="PATH", help="Ask this path of the host, such as a partner's."),
-        click.Option(["--api"], type=click.Choice(["dashscope"]), default="dashscope", help="What it is to speak."),
+        click.Option(
+            ["--api"], type=click.Choice(["dashscope", "openai"]), default="dashscope", help="What it is to speak."
+        ),
         click.Option(["--only"], multiple=True, metavar="WORD", help="A group, rule or check; repeatable."),
         click.Option(["listed", "--list"], is_flag=True, help="List the checks and end."),
         click.Option(["--budget"], type=click.IntRange(0), metavar="TOKENS", help="Spend at most so many tokens."),

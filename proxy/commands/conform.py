@@ -29,7 +29,7 @@ from proxy.commands import conform_reports
 from proxy.commands.conform_reports import Report, Result
 from proxy.commands.exit_codes import Exit
 from proxy.protocol import asks, conformance, tables
-from proxy.protocol.asks import Ask, Target
+from proxy.protocol.asks import Api, Ask, Target
 from proxy.protocol.conformance import Check, Finding, Verdict
 from proxy.protocol.judgements import REJECTED, Came
 from translators import tokens
@@ -60,6 +60,7 @@ class Examined:
     only:      groups, rules or names of checks; all where there are none
     budget:    tokens that may be spent
     timeout_s: for one request, from connecting to its end
+    api:       what the gateway is to speak; `url` is the base of that tongue's SDKs
     counted:   whether the model has DeepSeek's vocabulary, and can be held against our count
     """
 
@@ -71,13 +72,14 @@ class Examined:
     budget: int | None = None
     timeout_s: float = 60.0
     counted: bool = True
+    api: Api = "dashscope"
 
 
-def target_of(model: str, route: str | None, *, counted: bool) -> Target:
+def target_of(model: str, route: str | None, *, counted: bool, api: Api = "dashscope") -> Target:
     """What we know of a model: its row and its count, where it is DeepSeek's."""
     catalogue = tables.shipped().catalogue
     if not catalogue.knows(model):
-        return Target(model, routed="/models/" in (route or ""))
+        return Target(model, routed="/models/" in (route or ""), api=api)
     row, words = catalogue.find(model), vocabulary.load()
 
     def rendered(document: Json) -> int:
@@ -90,6 +92,7 @@ def target_of(model: str, route: str | None, *, counted: bool) -> Target:
         (lambda text: tokens.count(text, words)) if counted else None,
         rendered if counted else None,
         routed="/models/" in (route or ""),
+        api=api,
     )
 
 
@@ -109,7 +112,7 @@ def show_list(target: Target, only: Sequence[str]) -> int:
 
 def run(examined: Examined, *, as_json: bool = False, junit: Path | None = None, html: Path | None = None) -> int:
     """Examine, report; 0 where every must is kept, 1 where one is broken or it was left off, 4 where nobody answers."""
-    target = target_of(examined.model, examined.route, counted=examined.counted)
+    target = target_of(examined.model, examined.route, counted=examined.counted, api=examined.api)
     rows = rows_of(target, examined.only)
     made = conformance.asked(rows).values()
     click.echo(

@@ -10,6 +10,7 @@ import orjson
 
 from translators.dialogue import Json, Model
 
+Api = Literal["dashscope", "openai"]
 Manner = Literal["plain", "fresh", "http10", "expect", "hang_up", "no_key", "wrong_key", "x_api_key", "gzip"]
 
 GENERATION: Final = "/services/aigc/text-generation/generation"
@@ -62,6 +63,7 @@ class Target:
     count:  text in tokens, exactly; None where nothing can be counted
     prompt: a call's prompt in tokens, as the model's template renders it
     routed: whether the route asked names the model in its path
+    api:    what it is to speak: DashScope's own protocol, or its OpenAI-compatible surface
     """
 
     model: str
@@ -69,6 +71,7 @@ class Target:
     count: Callable[[str], int] | None = None
     prompt: Callable[[Json], int] | None = None
     routed: bool = False
+    api: Api = "dashscope"
 
     @property
     def thinks(self) -> str:

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 import orjson
 
-from proxy.protocol import asks, claims, judgements, probes, tables
+from proxy.protocol import asks, claims, compatible_checks, judgements, probes, tables
 from proxy.protocol.asks import Ask, Target
 from proxy.protocol.judgements import Breach, Came, Judge, NotShown
 from proxy.protocol.probes import Probe
@@ -232,7 +232,9 @@ _PLAIN: Final[tuple[Row, ...]] = (
 )
 _ROUTED: Final[tuple[Row, ...]] = (("route-model", "models", "HTTP-2", "must", ("by path",), judgements.status),)
 
-_CHANCE: Final = frozenset({"auto-tool", "one-tool", "parallel-tools", "stop", "json", "schema", "incremental"})
+_CHANCE: Final = frozenset(
+    ("auto-tool", "one-tool", "parallel-tools", "stop", "json", "schema", "incremental", "tool", "tool-stream")
+)
 
 LONGEST_CLAIM: Final = 60
 # Values at the inner edges of a range, types that are read as another, and aliases: to be taken, each by a call.
@@ -267,6 +269,8 @@ TAKEN: Final[tuple[tuple[str, Json], ...]] = (
 
 def checks(target: Target) -> tuple[Check, ...]:
     """The rows that apply to a target, groups together, cheap and general ones first."""
+    if target.api == "openai":
+        return _compatible(target)
     known = asks.asks(target)
     rows = [*_ROWS, *(_ROUTED if target.routed else ())]
     rows += _THINKING if target.thinks != "never" else ()
@@ -279,6 +283,14 @@ def checks(target: Target) -> tuple[Check, ...]:
         for name, group, rule, weight, names, judged in rows
     ]
     return (*laid, *_edges(target), *_refusals(target, known["reply"]))
+
+
+def _compatible(target: Target) -> tuple[Check, ...]:
+    known = compatible_checks.requests(target)
+    return tuple(
+        Check(name, group, rule, weight, claim, why, tuple(known[ask] for ask in names), judged, name in _CHANCE)
+        for name, group, rule, weight, claim, why, names, judged in compatible_checks.rows(target)
+    )
 
 
 def selected(rows: Sequence[Check], only: Collection[str]) -> tuple[Check, ...]:

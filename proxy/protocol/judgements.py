@@ -91,52 +91,52 @@ class Came:
 Judge = Callable[[Sequence[Came], Target], str]
 
 
-def _answered(came: Came) -> Came:
+def answered(came: Came) -> Came:
     """An answer of status 200 that came whole; NotShown where the gateway had no time for us."""
     if came.status in REJECTED:
-        raise NotShown(f"answered {came.status}: {_cut(came.body)}")
+        raise NotShown(f"answered {came.status}: {cut(came.body)}")
     if came.failed:
         raise Breach(came.failed)
     if came.status != OK:
-        raise Breach(f"answered {came.status}: {_cut(came.body)}")
+        raise Breach(f"answered {came.status}: {cut(came.body)}")
     return came
 
 
-def _cut(body: bytes, size: int = 160) -> str:
+def cut(body: bytes, size: int = 160) -> str:
     text = body.decode("utf-8", "replace")
     return text if len(text) <= size else f"{text[:size]}…"
 
 
-def _document(came: Came) -> Json:
+def read(came: Came) -> Json:
     document = orjson.loads(came.body)
     if not isinstance(document, dict):
-        raise TypeError(f"no object: {_cut(came.body)}")
+        raise TypeError(f"no object: {cut(came.body)}")
     return document
 
 
 def _choice(came: Came) -> Json:
-    choice: Json = _document(_answered(came))["output"]["choices"][0]
+    choice: Json = read(answered(came))["output"]["choices"][0]
     return choice
 
 
-def _streamed(came: Came) -> bytes:
+def streamed(came: Came) -> bytes:
     """The body of a stream; what ended by its time or was refused is no stream."""
-    if not _answered(came).headers.get("content-type", "").startswith("text/event-stream"):
-        raise Breach(f"no stream but {came.headers.get('content-type')}: {_cut(came.body)}")
+    if not answered(came).headers.get("content-type", "").startswith("text/event-stream"):
+        raise Breach(f"no stream but {came.headers.get('content-type')}: {cut(came.body)}")
     return came.body
 
 
 def _packets(came: Came) -> list[Json]:
     """The packets of a stream, without an error frame, read as tolerantly as the most tolerant client does."""
-    lines = (line for line in _streamed(came).split(b"\n") if line.startswith(b"data:"))
-    documents = (_parsed(line.removeprefix(b"data:")) for line in lines)
+    lines = (line for line in streamed(came).split(b"\n") if line.startswith(b"data:"))
+    documents = (parsed(line.removeprefix(b"data:")) for line in lines)
     found = [document for document in documents if isinstance(document, dict) and "output" in document]
     if not found:
-        raise Breach(f"no packets: {_cut(came.body)}")
+        raise Breach(f"no packets: {cut(came.body)}")
     return found
 
 
-def _parsed(text: bytes) -> object:
+def parsed(text: bytes) -> object:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -150,7 +150,7 @@ def _said(packets: Iterable[Json], side: str = "content") -> Iterator[str]:
         yield message.get(side) or ""
 
 
-def _calls(message: Json) -> list[Json]:
+def calls_of(message: Json) -> list[Json]:
     """The whole calls of a message, each looked at."""
     calls: list[Json] = message.get("tool_calls") or []
     for call in calls:
@@ -161,17 +161,17 @@ def _calls(message: Json) -> list[Json]:
     return calls
 
 
-def _within(said: int, true: int, tolerance: tuple[int, float]) -> bool:
+def within(said: int, true: int, tolerance: tuple[int, float]) -> bool:
     return abs(said - true) <= max(tolerance[0], tolerance[1] * true)
 
 
 def status(came: Sequence[Came], _: Target) -> str:
-    _answered(came[-1])
+    answered(came[-1])
     return ""
 
 
 def whole(came: Sequence[Came], _: Target) -> str:
-    document = _document(_answered(came[0]))
+    document = read(answered(came[0]))
     if set(document) != {"output", "usage", "request_id"}:
         return f"the keys {sorted(document)}"
     choice = document["output"]["choices"][0]
@@ -187,19 +187,19 @@ def ended(came: Sequence[Came], _: Target) -> str:
 
 
 def identified(came: Sequence[Came], _: Target) -> str:
-    found = [_document(answer).get("request_id") for answer in came]
+    found = [read(answer).get("request_id") for answer in came]
     return next((f"request_id {one!r}" for one in found if not isinstance(one, str) or not _UUID.fullmatch(one)), "")
 
 
 def identified_in_header(came: Sequence[Came], _: Target) -> str:
     for answer in came:
-        if answer.headers.get("x-request-id") != _document(answer).get("request_id"):
+        if answer.headers.get("x-request-id") != read(answer).get("request_id"):
             return f"x-request-id {answer.headers.get('x-request-id')!r}, request_id in the body another"
     return ""
 
 
 def kept(came: Sequence[Came], _: Target) -> str:
-    found = _document(_answered(came[0]))["request_id"]
+    found = read(answered(came[0]))["request_id"]
     return "" if found == asks.KEPT_ID else f"asked with {asks.KEPT_ID}, answered with {found}"
 
 
@@ -208,19 +208,19 @@ def header(name: str, pattern: str) -> Judge:
     fits = re.compile(pattern, re.DOTALL)
 
     def judged(came: Sequence[Came], _: Target) -> str:
-        value = _answered(came[0]).headers.get(name, "")
+        value = answered(came[0]).headers.get(name, "")
         return "" if fits.fullmatch(value.replace(" ", "").lower()) else f"{name}: {value or 'absent'}"
 
     return judged
 
 
 def is_stream(came: Sequence[Came], _: Target) -> str:
-    _streamed(came[0])
+    streamed(came[0])
     return ""
 
 
 def is_json(came: Sequence[Came], _: Target) -> str:
-    _document(_answered(came[0]))
+    read(answered(came[0]))
     return ""
 
 
@@ -230,7 +230,7 @@ def refused_as(fault: faults.Fault) -> Judge:
     def judged(came: Sequence[Came], _: Target) -> str:
         code = _refusal(came[-1]).get("code")
         due = f"{fault.status} {fault.code} is due"
-        return "" if (came[-1].status, code) == (fault.status, fault.code) else f"{due}: {_told(came[-1])}"
+        return "" if (came[-1].status, code) == (fault.status, fault.code) else f"{due}: {told(came[-1])}"
 
     return judged
 
@@ -261,14 +261,14 @@ def worded_as(fault: faults.Fault, *, known: bool) -> Judge:
 
 def _refusal(came: Came) -> Json:
     if came.status in REJECTED:
-        raise NotShown(f"answered {came.status}: {_cut(came.body)}")
+        raise NotShown(f"answered {came.status}: {cut(came.body)}")
     if came.failed:
         raise Breach(came.failed)
-    return _document(came)
+    return read(came)
 
 
-def _told(came: Came) -> str:
-    return f"{came.status} {_cut(came.body)}"
+def told(came: Came) -> str:
+    return f"{came.status} {cut(came.body)}"
 
 
 def locked(came: Sequence[Came], _: Target) -> str:
@@ -281,14 +281,14 @@ def error_shape(came: Sequence[Came], _: Target) -> str:
     for answer in came:
         if answer.status < ERROR:
             raise NotShown("not refused")
-        told = _document(answer)
+        told = read(answer)
         if set(told) != set(lint.ERROR_KEYS) or not all(isinstance(value, str) for value in told.values()):
             return f"an error with the keys {list(told)}"
     return ""
 
 
 def error_codes(came: Sequence[Came], _: Target) -> str:
-    codes = {str(_document(answer).get("code")) for answer in came if answer.status >= ERROR}
+    codes = {str(read(answer).get("code")) for answer in came if answer.status >= ERROR}
     if not codes:
         raise NotShown("not refused")
     return "" if codes <= CODES else f"codes of another service: {sorted(codes - CODES)}"
@@ -311,7 +311,7 @@ def clean(rule: str, *modes: bool) -> Judge:
         shown, found = False, []
         for answer, incremental in zip(came, modes, strict=True):
             try:
-                body = _streamed(answer)
+                body = streamed(answer)
             except NotShown:
                 continue
             shown = True
@@ -326,10 +326,10 @@ def clean(rule: str, *modes: bool) -> Judge:
 
 def whole_frames(came: Sequence[Came], _: Target) -> str:
     for answer in came:
-        _streamed(answer)
+        streamed(answer)
         for piece in answer.pieces:
             if not piece.endswith(b"\n\n"):
-                return f"a chunk that ends inside a frame: …{_cut(piece[-60:])!r}"
+                return f"a chunk that ends inside a frame: …{cut(piece[-60:])!r}"
     return ""
 
 
@@ -370,7 +370,7 @@ def on_every(came: Sequence[Came], _: Target) -> str:
 def from_the_first(came: Sequence[Came], target: Target) -> str:
     packets = _packets(came[0])
     first, last = _figures(packets[0])[0], _figures(packets[-1])[0]
-    near = _within(first, last, FIRST_TOLERANCE if target.count else OTHER_TOLERANCE)
+    near = within(first, last, FIRST_TOLERANCE if target.count else OTHER_TOLERANCE)
     return "" if first > 0 and near else f"input_tokens {first} at first, {last} at last"
 
 
@@ -408,7 +408,7 @@ def counted(came: Sequence[Came], target: Target) -> str:
     packets = _packets(came[0])
     *_, ours = _written(packets, target.count)
     theirs = _figures(packets[-1])[1]
-    return "" if _within(theirs, ours, ANSWER_TOLERANCE) else f"output_tokens {theirs}, by our count {ours}"
+    return "" if within(theirs, ours, ANSWER_TOLERANCE) else f"output_tokens {theirs}, by our count {ours}"
 
 
 def running(came: Sequence[Came], target: Target) -> str:
@@ -418,7 +418,7 @@ def running(came: Sequence[Came], target: Target) -> str:
     packets = _packets(came[0])
     for number, (packet, ours) in enumerate(zip(packets, _written(packets, target.count), strict=True), 1):
         theirs = _figures(packet)[1]
-        if not _within(theirs, ours, RUNNING_TOLERANCE):
+        if not within(theirs, ours, RUNNING_TOLERANCE):
             return f"packet {number}: output_tokens {theirs}, by our count {ours}"
     return ""
 
@@ -426,13 +426,13 @@ def running(came: Sequence[Came], target: Target) -> str:
 def prompt_counted(came: Sequence[Came], target: Target) -> str:
     if target.prompt is None:
         raise NotShown("there is no template to render by")
-    ours, theirs = target.prompt(asks.call(target)), _figures(_document(_answered(came[0])))[0]
-    return "" if _within(theirs, ours, PROMPT_TOLERANCE) else f"input_tokens {theirs}, by our count {ours}"
+    ours, theirs = target.prompt(asks.call(target)), _figures(read(answered(came[0])))[0]
+    return "" if within(theirs, ours, PROMPT_TOLERANCE) else f"input_tokens {theirs}, by our count {ours}"
 
 
 def sums(came: Sequence[Came], _: Target) -> str:
     for answer in came:
-        given, generated, total = _figures(_document(_answered(answer)))
+        given, generated, total = _figures(read(answered(answer)))
         if given <= 0 or generated <= 0 or total != given + generated:
             return f"{given} + {generated} = {total}"
     return ""
@@ -460,7 +460,7 @@ def did_not_think(came: Sequence[Came], _: Target) -> str:
 
 def called(came: Sequence[Came], _: Target) -> str:
     choice = _choice(came[0])
-    calls = _calls(choice["message"])
+    calls = calls_of(choice["message"])
     if not calls and choice["finish_reason"] == "length":
         raise NotShown("the answer was cut at its limit")
     if not calls:
@@ -483,14 +483,14 @@ def called_nothing(came: Sequence[Came], _: Target) -> str:
 
 
 def called_once(came: Sequence[Came], _: Target) -> str:
-    calls = _calls(_choice(came[0])["message"])
+    calls = calls_of(_choice(came[0])["message"])
     if not calls:
         raise NotShown("the model chose to call nothing")
     return "" if len(calls) == 1 else f"{len(calls)} calls though parallel_tool_calls is not set"
 
 
 def called_both(came: Sequence[Came], _: Target) -> str:
-    calls = _calls(_choice(came[0])["message"])
+    calls = calls_of(_choice(came[0])["message"])
     if len(calls) < 2:  # noqa: PLR2004
         raise NotShown(f"the model made {len(calls)} calls")
     indices = [call["index"] for call in calls]
@@ -503,13 +503,13 @@ def stopped(came: Sequence[Came], _: Target) -> str:
     if "gamma" in text:
         return f"the stop is in the text: {text!r}"
     if "beta" not in text:
-        raise NotShown(f"the model did not come near the stop: {_cut(text.encode())!r}")
+        raise NotShown(f"the model did not come near the stop: {cut(text.encode())!r}")
     return "" if choice["finish_reason"] == "stop" else f"finish_reason {choice['finish_reason']!r}"
 
 
 def cut_off(came: Sequence[Came], target: Target) -> str:
     choice = _choice(came[0])
-    text, output = choice["message"]["content"], _figures(_document(came[0]))[1]
+    text, output = choice["message"]["content"], _figures(read(came[0]))[1]
     if choice["finish_reason"] != "length":
         return f"finish_reason {choice['finish_reason']!r} after {output} of 3 tokens"
     ours = target.count(text) if target.count else 0
@@ -517,13 +517,13 @@ def cut_off(came: Sequence[Came], target: Target) -> str:
 
 
 def two(came: Sequence[Came], _: Target) -> str:
-    document = _document(_answered(came[0]))
+    document = read(answered(came[0]))
     indices = sorted(choice["index"] for choice in document["output"]["choices"])
     if indices != [0, 1]:
         return f"choices {indices}"
-    single = _figures(_document(_answered(came[1])))[0]
+    single = _figures(read(answered(came[1])))[0]
     given = _figures(document)[0]
-    return "" if _within(given, single, (4, 0.1)) else f"input_tokens {given} for two, {single} for one"
+    return "" if within(given, single, (4, 0.1)) else f"input_tokens {given} for two, {single} for one"
 
 
 def two_streamed(came: Sequence[Came], target: Target) -> str:
@@ -542,7 +542,7 @@ def log_probabilities(came: Sequence[Came], _: Target) -> str:
         if not {"token", "bytes", "logprob", "top_logprobs"} <= set(entry):
             return f"an entry with {sorted(entry)}"
         if len(entry["top_logprobs"]) > 2 or type(entry["logprob"]) not in (int, float):  # noqa: PLR2004
-            return f"an entry {_cut(orjson.dumps(entry))}"
+            return f"an entry {cut(orjson.dumps(entry))}"
     return ""
 
 
@@ -551,7 +551,7 @@ def json_object(came: Sequence[Came], _: Target) -> str:
     if choice["finish_reason"] == "length":
         raise NotShown("the answer was cut at its limit")
     text = choice["message"]["content"]
-    return "" if isinstance(_parsed(text.encode()), dict) else f"no JSON object: {_cut(text.encode())!r}"
+    return "" if isinstance(parsed(text.encode()), dict) else f"no JSON object: {cut(text.encode())!r}"
 
 
 def new_text_only(came: Sequence[Came], _: Target) -> str:
@@ -560,8 +560,8 @@ def new_text_only(came: Sequence[Came], _: Target) -> str:
 
 
 def reused(came: Sequence[Came], _: Target) -> str:
-    _answered(came[0])
-    _answered(came[1])
+    answered(came[0])
+    answered(came[1])
     return "" if came[1].reused else "the second call needed a connection of its own"
 
 
@@ -569,7 +569,7 @@ def unharmed(came: Sequence[Came], _: Target) -> str:
     left, after = came
     if left.status != OK:
         raise NotShown(f"the stream to leave was answered {left.status}")
-    _answered(after)
+    answered(after)
     return ""
 
 
@@ -577,15 +577,15 @@ def _offered(came: Came) -> Came:
     """The answer of a route that a gateway need not have."""
     if came.status == ABSENT:
         raise NotShown("there is no such route")
-    return _answered(came)
+    return answered(came)
 
 
 def models(came: Sequence[Came], _: Target) -> str:
-    listed = _document(_offered(came[0]))["output"]["models"]
-    return "" if listed and all("model" in row for row in listed) else f"models {_cut(orjson.dumps(listed))}"
+    listed = read(_offered(came[0]))["output"]["models"]
+    return "" if listed and all("model" in row for row in listed) else f"models {cut(orjson.dumps(listed))}"
 
 
 def tokens(came: Sequence[Came], _: Target) -> str:
-    document = _document(_offered(came[0]))
+    document = read(_offered(came[0]))
     ids = document["output"]["token_ids"]
     return "" if ids and type(document["usage"]["input_tokens"]) is int else "no token_ids"
