@@ -19,6 +19,7 @@ from config.models import ModelRow
 from config.settings import Settings
 from proxy.admission import keyring
 from proxy.call.gateway import catalogue_of, open_gateway
+from proxy.commands import doctor
 from proxy.commands.exit_codes import Exit
 from proxy.downstream import surface
 from proxy.metering.journal import Record
@@ -80,7 +81,11 @@ def online(chosen: Settings, rows: Sequence[ModelRow], environ: Mapping[str, str
     alone = chosen.model_copy(update={**ALONE, "auth": _auth(chosen)})
     model = model or next(iter(chosen.map), MODEL)
     with contextlib.closing(logs.configure(alone)):
-        return _told(asyncio.run(_call(alone, rows, environ.get(KEY_VARIABLE, ANY_KEY), model)))
+        record = asyncio.run(_call(alone, rows, environ.get(KEY_VARIABLE, ANY_KEY), model))
+    code = _told(record)
+    if code == Exit.UPSTREAM_REFUSED:
+        asyncio.run(_examine(alone, environ))
+    return code
 
 
 def needs_key(chosen: Settings, environ: Mapping[str, str]) -> bool:
@@ -105,6 +110,13 @@ async def _call(chosen: Settings, rows: Sequence[ModelRow], key: str, model: str
         async with session.post(running.url + surface.GENERATION, json=call, headers=headers) as answer:
             await answer.read()
         return await ended.get()
+
+
+async def _examine(chosen: Settings, environ: Mapping[str, str]) -> None:
+    """Say what the doctor finds wrong with the upstream that has failed."""
+    async for finding in doctor.of_upstreams(chosen, environ):
+        if finding.verdict != "ok":
+            click.echo(f"{finding.what:9} {finding.found}\n          -> {finding.to_do}")
 
 
 def _told(record: Record) -> int:

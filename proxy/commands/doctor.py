@@ -29,6 +29,8 @@ from proxy.downstream import listener
 from proxy.server import event_loop
 from proxy.telemetry import installed
 from proxy.upstream import client as upstream
+from proxy.upstream.client import Upstream
+from proxy.upstream.reasons import SPEAKS_TLS, Reason, reason_of
 from proxy.upstream.response import UpstreamFailure
 from proxy.vocabulary import VocabularyError
 
@@ -39,7 +41,12 @@ FEW_BYTES: Final = 1 << 30
 SOON_DAYS: Final = 14
 OLDEST: Final = (3, 11)
 PROXIES: Final = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+OK: Final = 200
+BAD_REQUEST: Final = 400
+NOT_FOUND: Final = 404
 KEY_REFUSED: Final = (401, 403)
+# What a base URL that is right says to who has no key.
+KEY_ASKED: Final = (OK, *KEY_REFUSED)
 PORTS: Final = {"https": 443, "http": 80}
 
 
@@ -95,9 +102,8 @@ async def findings(read: Callable[[], Settings], environ: Mapping[str, str]) -> 
         yield finding
     async for finding in _redis(chosen):
         yield finding
-    for target in chosen.upstream:
-        async for finding in _upstream(chosen, target, environ):
-            yield finding
+    async for finding in of_upstreams(chosen, environ):
+        yield finding
 
 
 def _python() -> Finding:
@@ -210,15 +216,17 @@ async def _redis(chosen: Settings) -> AsyncIterator[Finding]:
         await client.aclose()
 
 
-async def _upstream(chosen: Settings, target: str, environ: Mapping[str, str]) -> AsyncIterator[Finding]:
-    """Name, connection, key; what stands on one that failed is not examined."""
-    place = urlsplit(target)
-    for examination in (_name, _connection):
-        finding = await examination(chosen, place)
-        yield finding
-        if finding.verdict == "fail":
-            return
-    yield await _key(chosen, target, environ)
+async def of_upstreams(chosen: Settings, environ: Mapping[str, str]) -> AsyncIterator[Finding]:
+    """Name, connection, path and key of each upstream; what stands on one that failed is not examined."""
+    for target in chosen.upstream:
+        place = urlsplit(target)
+        for examination in (_name, _connection):
+            finding = await examination(chosen, place)
+            yield finding
+            if finding.verdict == "fail":
+                break
+        else:
+            yield await _key(chosen, target, environ)
 
 
 async def _name(_: Settings, place: SplitResult) -> Finding:
@@ -228,7 +236,7 @@ async def _name(_: Settings, place: SplitResult) -> Finding:
     try:
         found = {address[0] for *_, address in await loop.getaddrinfo(host, place.port, type=socket.SOCK_STREAM)}
     except OSError as error:
-        return _refused("name", f"{host}: {error.strerror}", "check --upstream, and the DNS of this machine")
+        return _unreached("name", host, reason_of(error))
     took_ms = (loop.time() - started_s) * 1e3
     return Finding("ok", "name", f"{host} has {len(found)} address{'es'[: 2 * (len(found) > 1)]}, in {took_ms:.0f} ms")
 
@@ -239,12 +247,8 @@ async def _connection(chosen: Settings, place: SplitResult) -> Finding:
     try:
         async with asyncio.timeout(chosen.connect_timeout):
             _, writer = await asyncio.open_connection(place.hostname, port, ssl=context)
-    except ssl.SSLCertVerificationError as error:
-        to_do = "if the upstream has a CA of its own, name it with --upstream-ca-file"
-        return _refused("connection", f"certificate: {error.verify_message}", to_do)
     except (OSError, TimeoutError) as error:
-        found = os.strerror(error.errno) if error.errno else f"nobody within {chosen.connect_timeout:g} s"
-        return _refused("connection", f"{place.hostname}:{port}: {found}", "is it up, and does a firewall let us out?")
+        return _unreached("connection", f"{place.hostname}:{port}", reason_of(error))
     secured = writer.get_extra_info("ssl_object")
     writer.transport.abort()
     if secured is None:
@@ -270,21 +274,56 @@ def _secured(place: SplitResult, secured: ssl.SSLObject) -> Finding:
 
 
 async def _key(chosen: Settings, target: str, environ: Mapping[str, str]) -> Finding:
+    """Whether the base URL is one, and its key is taken: a list of models costs nothing."""
     own = chosen.upstream_api_key
     key = own.get_secret_value() if own else environ.get("DASHSCOPE_API_KEY")
-    if key is None and chosen.auth == "passthrough":
-        return Finding("ok", "key", "callers bring theirs; to try one, say it in DASHSCOPE_API_KEY")
     try:
         async with asyncio.timeout(2 * chosen.connect_timeout), upstream.opened(chosen) as asked:
             status = await asked.lists(target, key)
+            if status == NOT_FOUND and await _answers_below(asked, target, key):
+                found = f"nobody answers to {target}/models, but to {target}/v1/models"
+                return _refused("key", found, f"say --upstream {target}/v1")
     except (UpstreamFailure, TimeoutError) as error:
-        return _refused("key", f"GET {target}/models: {type(error).__name__}", "does this port speak HTTP?")
+        reason = SPEAKS_TLS if await _speaks_tls(chosen, target) else Reason(str(error), "does this port speak HTTP?")
+        return _unreached("key", f"GET {target}/models", reason)
     found = f"GET {target}/models: {status}"
+    if status == BAD_REQUEST and await _speaks_tls(chosen, target):
+        return _unreached("key", found, SPEAKS_TLS)
+    if key is None and chosen.auth == "passthrough" and status in KEY_ASKED:
+        return Finding("ok", "key", f"{found}; callers bring theirs; to try one, say it in DASHSCOPE_API_KEY")
     if status in KEY_REFUSED:
         return _refused("key", f"{found}, refused", "check DASHSEEK_UPSTREAM_API_KEY, or the file that holds it")
-    if status != 200:  # noqa: PLR2004 - HTTP's own number
+    if status == NOT_FOUND:
+        to_do = "is it the base URL that /chat/completions is added to? Try it: dashseek check --online"
+        return Finding("warn", "key", f"{found}; there is no list of models", to_do)
+    if status != OK:
         return Finding("warn", "key", f"{found}, which says nothing", "try it: dashseek check --online")
     return Finding("ok", "key", f"{found}, taken")
+
+
+async def _answers_below(asked: Upstream, target: str, key: str | None) -> bool:
+    """Whether what is not at the base URL is at `/v1` below it, where most servers have it."""
+    return await asked.lists(f"{target}/v1", key) in (OK, *KEY_REFUSED)
+
+
+async def _speaks_tls(chosen: Settings, target: str) -> bool:
+    """Whether a port that was asked in plain HTTP would rather be asked over TLS."""
+    place = urlsplit(target)
+    if place.scheme != "http":
+        return False
+    try:
+        async with asyncio.timeout(chosen.connect_timeout):
+            _, writer = await asyncio.open_connection(place.hostname, place.port or PORTS["http"], ssl=True)
+    except ssl.SSLCertVerificationError:
+        return True
+    except (OSError, TimeoutError):
+        return False
+    writer.transport.abort()
+    return True
+
+
+def _unreached(what: str, where: str, reason: Reason) -> Finding:
+    return _refused(what, f"{where}: {reason.found}", reason.to_do)
 
 
 def _refused(what: str, found: str, to_do: str) -> Finding:

@@ -17,6 +17,7 @@ from typing import Final, cast
 
 import httptools
 
+from proxy.upstream.reasons import SPEAKS_TLS, is_tls
 from proxy.upstream.response import READ_BYTES, Broken
 
 # A head that is longer is none: the parser itself knows no limit.
@@ -233,7 +234,9 @@ class Line(asyncio.BufferedProtocol):
         except httptools.HttpParserUpgrade:
             self._fail("an upgrade nobody asked for")
         except httptools.HttpParserError as error:
-            self._fail(f"no HTTP: {type(error).__name__}")
+            is_first = self.stage is Stage.ASKED and self._head_bytes == size
+            tls = is_first and is_tls(bytes(_READ[:size]))
+            self._fail(str(SPEAKS_TLS) if tls else f"no HTTP, {type(error).__name__}")
         if self.stage is Stage.ASKED and self._head_bytes > HEAD_BYTES:
             self._fail(f"a head of more than {HEAD_BYTES} bytes")
         if self._body:

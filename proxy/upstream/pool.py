@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import aiohappyeyeballs
 
 from proxy.upstream.line import Line, Stage
+from proxy.upstream.reasons import reason_of
 from proxy.upstream.response import Slow, Unreachable
 
 PORTS: Final = {"http": 80, "https": 443}
@@ -90,14 +91,9 @@ class Pool:
                 line = await self._connected(place)
         except TimeoutError:
             raise Slow(f"no connection in {self._connect_s:g} s") from None
-        except socket.gaierror:
-            raise Unreachable("the name leads nowhere") from None
-        except ssl.SSLCertVerificationError as error:
-            raise Unreachable(f"Certificate not believed: {error.verify_message}") from None
-        except (OSError, ssl.SSLError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:
             # happy eyeballs raises `RuntimeError` where no address could be tried at all.
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-            raise Unreachable(reason) from None
+            raise Unreachable(str(reason_of(error))) from None
         self._places[line] = place
         self._acquired.add(line)
         return line

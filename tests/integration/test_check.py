@@ -115,6 +115,13 @@ class TestCheck:
         assert ended.returncode == 4
         assert f"failed    {said}" in ended.stdout
 
+    async def test_online_says_what_the_doctor_finds_wrong_with_an_upstream_that_failed(self) -> None:
+        ended = await dashseek("check", "--online", "--upstream", "http://127.0.0.1:1", env=CALLERS_KEY)
+        assert ended.returncode == 4
+        assert "nobody listens on that port" in ended.stdout
+        assert "-> is it up" in ended.stdout
+        assert "Error" not in ended.stdout
+
     async def test_online_needs_a_key_that_callers_would_bring(self) -> None:
         ended = await dashseek("check", "--online", "--upstream", "http://127.0.0.1:1")
         assert ended.returncode == 2

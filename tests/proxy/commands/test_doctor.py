@@ -21,7 +21,9 @@ OWN = {"DASHSEEK_UPSTREAM_API_KEY": KEY}
 
 
 @contextlib.asynccontextmanager
-async def upstream(key: str = KEY, certificate: Path | None = None, status: int = 200) -> AsyncIterator[str]:
+async def upstream(
+    key: str = KEY, certificate: Path | None = None, status: int = 200, path: str = "/models"
+) -> AsyncIterator[str]:
     """A host that lists its models to who has the key."""
 
     async def models(asked: web.Request) -> web.Response:
@@ -32,7 +34,7 @@ async def upstream(key: str = KEY, certificate: Path | None = None, status: int 
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
     app = web.Application()
-    app.router.add_get("/models", models)
+    app.router.add_get(path, models)
     runner = web.AppRunner(app)
     await runner.setup()
     try:
@@ -74,6 +76,22 @@ async def test_a_host_without_a_list_of_models_says_nothing_of_the_key() -> None
         found = await seen(reading(target, environ=OWN))
     assert found["key"].verdict == "warn"
     assert "check --online" in found["key"].to_do
+
+
+@pytest.mark.parametrize("environ", [{}, OWN, {"DASHSEEK_UPSTREAM_API_KEY": "sk-wrong"}])
+async def test_a_forgotten_v1_is_told_with_a_key_and_without(environ: Mapping[str, str]) -> None:
+    """What nobody answers at the base URL is looked for below it: vLLM, SGLang have it there alone."""
+    async with upstream(path="/v1/models") as target:
+        found = await seen(reading(target, environ=environ))
+    assert (found["key"].verdict, found["key"].code) == ("fail", exit_codes.Exit.UPSTREAM_REFUSED)
+    assert found["key"].to_do == f"say --upstream {target}/v1"
+
+
+async def test_a_server_without_any_list_of_models_is_no_proof_of_an_upstream() -> None:
+    async with upstream(path="/index.html") as target:
+        found = await seen(reading(target))
+    assert found["key"].verdict == "warn"
+    assert "/chat/completions" in found["key"].to_do
 
 
 async def test_a_callers_key_can_be_tried() -> None:
