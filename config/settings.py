@@ -214,7 +214,7 @@ class Settings(BaseModel):
 
     loop: Annotated[Loop, Word] = Field(
         default="auto",
-        description="What turns the event loop. auto: uvloop where it is installed (pip install 'dashseek[fast]'), "
+        description="What turns the event loop. auto: uvloop where it is installed (pip install '.[fast]'), "
         "else asyncio.",
     )
     workers: Number = Field(

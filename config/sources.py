@@ -38,6 +38,9 @@ WORDINGS: Mapping[str, str] = {
     "extra_forbidden": "there is no such field",
     "path_not_file": "is not a file",
     "path_type": "must be a path",
+    "float_parsing": "must be a number of seconds, such as 90, 500ms or 5m",
+    "float_type": "must be a number of seconds, such as 90, 500ms or 5m",
+    "int_parsing": "must be a whole number",
     "byte_size": "must be a number of bytes, such as 16777216 or 16MiB",
     "byte_size_unit": "must be a number of bytes, such as 16777216 or 16MiB",
 }
@@ -67,13 +70,13 @@ def load(
 
     flags:       by setting; None and () are flags that were not given
     config_file: path of a TOML file; else `DASHSEEK_CONFIG` names it
-    environ:     the process's variables; an empty one counts as unset
+    environ:     the process's variables; an empty one counts as unset, but for a secret, where it is a mistake
     needs:       settings this command cannot do without
     errors:      SettingsError, with all complaints at once; alone that of a file which is not TOML
     """
     path = config_file or environ.get(CONFIG_VARIABLE)
     said = [*(_file(path) if path else ()), *_environment(environ), *_flags(flags)]
-    misplaced = [_misplaced(saying) for saying in said]
+    misplaced = [_misplaced(saying) or _empty(saying) for saying in said]
     chosen, origins = _settle(saying for saying, complaint in zip(said, misplaced, strict=True) if not complaint)
     complaints = [*filter(None, misplaced), *(_missing(name) for name in needs if not chosen.get(name))]
     try:
@@ -107,8 +110,9 @@ def _lines(text: str) -> dict[str, int]:
 def _environment(environ: Mapping[str, str]) -> Iterator[Saying]:
     for variable, text in sorted(environ.items()):
         ours = variable.startswith(PREFIX) and variable != CONFIG_VARIABLE
-        if ours and text and not SERVICE_LINK.fullmatch(f"{variable}={text}"):
-            yield Saying(variable.removeprefix(PREFIX).lower(), text, variable)
+        named = variable.removeprefix(PREFIX).lower()
+        if ours and (text or named in SECRETS) and not SERVICE_LINK.fullmatch(f"{variable}={text}"):
+            yield Saying(named, text, variable)
 
 
 def _flags(flags: Mapping[str, object]) -> Iterator[Saying]:
@@ -123,6 +127,13 @@ def _misplaced(saying: Saying) -> str | None:
     if saying.name in NAMES:
         return None
     return f"{saying.name} ({saying.origin}): there is no such setting{guess(saying.name, NAMES)}"
+
+
+def _empty(saying: Saying) -> str | None:
+    """A secret that leads nowhere must not turn "ours pays" into "theirs does" without a word."""
+    if saying.name not in SECRETS or saying.value:
+        return None
+    return f"{saying.name} ({saying.origin}): is empty: say the secret, or leave the variable out"
 
 
 def guess(word: str, words: Iterable[str]) -> str:

@@ -34,6 +34,9 @@ class Limit:
     tpm: int | None = None
 
 
+WORD = re.compile(r"[a-z_]{1,20}")
+DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|min|h)", re.IGNORECASE)
+UNITS_S: Mapping[str, float] = {"ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600}
 LIMITS = tuple(field.name for field in fields(Limit))
 
 
@@ -42,6 +45,13 @@ def number(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")
     return value
+
+
+def seconds(value: object) -> object:
+    """Seconds, as a number or with a unit as sizes have one: `90`, `500ms`, `60s`, `5m`, `1h`."""
+    if isinstance(value, str) and (found := DURATION.fullmatch(value.strip())):
+        return float(found[1]) * UNITS_S[found[2].lower()]
+    return number(value)
 
 
 def word(value: object) -> object:
@@ -58,7 +68,7 @@ def items(value: object) -> list[object]:
             return [part.strip() for part in value.split(",") if part.strip()]
         case list() | tuple():
             return [part for item in value for part in (items(item) if isinstance(item, str) else [item])]
-    raise ValueError("must be a list")
+    raise ValueError('must be text or a list of texts, such as ["https://api.deepseek.com"]')
 
 
 def table(value: object) -> dict[str, object]:
@@ -89,20 +99,24 @@ def limit(value: object) -> object:
         case str():
             return limit(dict(pair(part) for part in re.split(r"[\s,]+", value.strip())))
         case Mapping():
-            said = {str(name).lower(): _count(amount) for name, amount in value.items()}
-            if not said or said.keys() - set(LIMITS):
-                raise ValueError(f"must name one or more of {', '.join(LIMITS)}")
-            return Limit(**said)
+            amounts = {str(name).lower(): amount for name, amount in value.items()}
+            unknown = sorted(amounts.keys() - {*LIMITS})
+            if not amounts or unknown:
+                # A word is named; what is none may be a value that got into the wrong place.
+                words = ", ".join(filter(WORD.fullmatch, unknown))
+                wrong = f"there is no limit {words}: " if words else ""
+                raise ValueError(f"{wrong}must name one or more of {', '.join(LIMITS)}")
+            return Limit(**{name: _count(name, amount) for name, amount in amounts.items()})
     return value
 
 
-def _count(amount: object) -> int:
+def _count(name: str, amount: object) -> int:
     try:
         count = int(str(amount))
     except ValueError:  # whose text repeats it
         count = 0
     if count < 1:
-        raise ValueError("must be limits of a whole number, 1 or more")
+        raise ValueError(f"{name} must be a whole number, 1 or more, such as {name}=60")
     return count
 
 
@@ -230,8 +244,8 @@ def key_of(path: Path) -> SecretStr:
         raise ValueError("must be printable ASCII without spaces") from error
 
 
-Seconds = Annotated[float, BeforeValidator(number), Field(gt=0, allow_inf_nan=False, title="SECONDS")]
-SecondsOrZero = Annotated[float, BeforeValidator(number), Field(ge=0, allow_inf_nan=False, title="SECONDS")]
+Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=False, title="SECONDS")]
+SecondsOrZero = Annotated[float, BeforeValidator(seconds), Field(ge=0, allow_inf_nan=False, title="SECONDS")]
 Bytes = Annotated[ByteSize, BeforeValidator(number), Field(gt=0, title="BYTES")]
 Port = Annotated[int, BeforeValidator(number), Field(ge=0, le=65535, title="PORT")]
 File = Annotated[FilePath, AfterValidator(readable)]

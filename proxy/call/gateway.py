@@ -164,4 +164,4 @@ def _spans(settings: Settings) -> AbstractContextManager[Spans]:
 def _without(settings: Settings, setting: str, needed: str, extra: str) -> SettingsError:
     """What an operator is told who asked for something whose extra is not installed."""
     origin = settings.origins.get(setting, "default")
-    return SettingsError([f"{setting} ({origin}): needs {needed}: pip install 'dashseek[{extra}]'"])
+    return SettingsError([f"{setting} ({origin}): needs {needed}: pip install '.[{extra}]'"])

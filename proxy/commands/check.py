@@ -16,15 +16,17 @@ import click
 
 from config import settings
 from config.models import ModelRow
-from config.settings import Settings
+from config.settings import Settings, SettingsError
 from proxy.admission import keyring
 from proxy.call.gateway import catalogue_of, open_gateway
-from proxy.commands import doctor
+from proxy.commands import doctor, files, known_models
 from proxy.commands.exit_codes import Exit
 from proxy.downstream import surface
 from proxy.metering.journal import Record
 from proxy.server import lifecycle, routes
 from proxy.telemetry import logs
+from proxy.upstream.response import Result
+from translators import faults
 
 # The variable callers of DashScope keep their key in; for the call of --online, where the key is the caller's.
 KEY_VARIABLE: Final = "DASHSCOPE_API_KEY"
@@ -42,6 +44,13 @@ ALONE: Final[Mapping[str, Any]] = {
     "model_limits": {},
     "log_level": "critical",
     "tracing": "off",
+}
+# Who may call, by `auth`.
+CALLERS: Final[Mapping[str, str]] = {
+    "passthrough": "whoever has a key of the upstream's",
+    "any": "whoever brings any key at all",
+    "none": "whoever reaches the port",
+    "keys": "those whose key is in the keys file",
 }
 
 
@@ -61,18 +70,28 @@ def offline(chosen: Settings, rows: Sequence[ModelRow]) -> int:
 
     rows: the models on offer
     """
+    if wrong := files.complaints(chosen):
+        raise SettingsError(wrong)
     catalogue = catalogue_of(chosen, rows)
-    known = (
-        f"{len(keyring.read(chosen.keys_file, catalogue))} of {chosen.keys_file}"
-        if chosen.keys_file
-        else "no keys of ours"
-    )
+    callers = CALLERS[chosen.auth]
+    if chosen.keys_file:
+        callers += f": {len(keyring.read(chosen.keys_file, catalogue))} of {chosen.keys_file}"
     said = sum(origin != "default" for origin in chosen.origins.values())
     click.echo(f"ok        {said} settings said, {len(settings.NAMES) - said} left at their defaults")
     click.echo(f"upstream  {', '.join(chosen.upstream)}, dialect {chosen.dialect}")
-    click.echo(f"callers   {chosen.host}:{chosen.port}, auth {chosen.auth}, {known}")
+    click.echo(f"callers   {callers} (auth {chosen.auth}); on {chosen.host}:{chosen.port}")
+    click.echo(f"pays      {_payer(chosen)}")
     click.echo(f"models    {', '.join(row['id'] for row in rows)}")
     return Exit.OK
+
+
+def _payer(chosen: Settings) -> str:
+    """Whose key goes upstream."""
+    if chosen.upstream_api_key is not None:
+        return f"the upstream key of {chosen.origins['upstream_api_key']}, for all of them"
+    if chosen.auth == "passthrough":
+        return "each caller: the key they bring goes upstream"
+    return "nobody: no key goes upstream"
 
 
 def online(chosen: Settings, rows: Sequence[ModelRow], environ: Mapping[str, str], model: str | None) -> int:
@@ -83,7 +102,10 @@ def online(chosen: Settings, rows: Sequence[ModelRow], environ: Mapping[str, str
     with contextlib.closing(logs.configure(alone)):
         record = asyncio.run(_call(alone, rows, environ.get(KEY_VARIABLE, ANY_KEY), model))
     code = _told(record)
-    if code == Exit.UPSTREAM_REFUSED:
+    if record.fault == faults.MODEL_UNKNOWN:
+        click.echo(f"          -> {known_models.hint(model, catalogue_of(chosen, rows).names)}")
+    # What could not be reached has said so; what has answered may be the wrong place.
+    if any(attempt["result"] != Result.UNREACHABLE.value for attempt in record.closing["attempts"]) and code != Exit.OK:
         asyncio.run(_examine(alone, environ))
     return code
 

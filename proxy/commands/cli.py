@@ -8,12 +8,14 @@ rest cannot.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import platform
+import re
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -48,13 +50,15 @@ class PortInUse(click.ClickException):
     exit_code = Exit.PORT_IN_USE
 
 
-# What the system may say to an address we want to listen on; whatever else it says is no mistake of the operator.
-LISTENING: Mapping[int | None, click.ClickException] = {
-    errno.EADDRINUSE: PortInUse("the port is in use: stop who has it, or say another with --port"),
-    errno.EACCES: WrongSetting("this user may not listen on that port: say one above 1023 with --port"),
-    errno.EADDRNOTAVAIL: WrongSetting("this machine does not have that address: say another with --host"),
-    socket.EAI_NONAME: WrongSetting("no address has that name: say another with --host"),
+# What the system may say to an address we want to listen on, and what mends it, by host flag and port flag; whatever
+# else it says is no mistake of the operator.
+LISTENING: Mapping[int | None, tuple[type[click.ClickException], str]] = {
+    errno.EADDRINUSE: (PortInUse, "{where} is in use: stop who has it, or say another with {port}"),
+    errno.EACCES: (WrongSetting, "this user may not listen on {where}: say one above 1023 with {port}"),
+    errno.EADDRNOTAVAIL: (WrongSetting, "this machine does not have the address of {where}: say another with {host}"),
+    socket.EAI_NONAME: (WrongSetting, "no address has the name of {where}: say another with {host}"),
 }
+ADDRESS = re.compile(r"\('([^']*)', (\d+)")
 
 
 class Commands(click.Group):
@@ -65,9 +69,25 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """The command, built."""
+        """The command, built; `WrongSetting` where the code it needs is not ours."""
         entry = COMMANDS.get(cmd_name)
-        return entry.build() if entry else None
+        if entry is None:
+            return None
+        if cmd_name != "version" and (complaint := installed.shadow_complaint()) is not None:
+            raise WrongSetting(complaint)
+        return entry.build()
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """What is typed, with a guess where it is no command."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            close = difflib.get_close_matches(args[0], [*COMMANDS], 1)
+            if not close:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {close[0]}?", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The table, without building what is in it."""
@@ -103,9 +123,12 @@ def _serve() -> click.Command:
     def run(config: str | None, **flags: object) -> None:
         chosen, rows = _settle(flags, config)
         _inspect_installation()
+        from proxy.commands import files
         from proxy.server import process
 
-        _end_with(lambda: process.serve(chosen, rows))
+        if wrong := files.complaints(chosen):
+            raise _wrong(wrong)
+        _end_with(lambda: process.serve(chosen, rows), chosen)
 
     params: list[click.Parameter] = [*(options.flag(name) for name in settings.FLAGS), options.config()]
     return Sectioned("serve", callback=run, params=params, help=help_texts.SERVE, context_settings=dict(CONTEXT))
@@ -124,7 +147,11 @@ def _settled(read: Callable[[], Settled]) -> Settled:
     try:
         return read()
     except SettingsError as error:
-        raise WrongSetting("\n  ".join(["wrong settings", *error.lines])) from None
+        raise _wrong(error.lines) from None
+
+
+def _wrong(lines: Sequence[str]) -> WrongSetting:
+    return WrongSetting("\n  ".join(["wrong settings", *lines]))
 
 
 def _demo() -> click.Command:
@@ -425,7 +452,7 @@ def _inspect_installation() -> None:
             raise WrongSetting(complaint)
 
 
-def _end_with(work: Callable[[], int]) -> None:
+def _end_with(work: Callable[[], int], chosen: Settings | None = None) -> None:
     from proxy import vocabulary
 
     try:
@@ -434,9 +461,24 @@ def _end_with(work: Callable[[], int]) -> None:
         raise WrongSetting(str(error)) from error
     except OSError as error:
         if error.errno in LISTENING:
-            raise LISTENING[error.errno] from error
+            raise _unheard(error, chosen) from error
         raise
     click.get_current_context().exit(code)
+
+
+def _unheard(error: OSError, chosen: Settings | None) -> click.ClickException:
+    """What an operator is told of an address that is not to be had: which it is, and the flag that says another.
+
+    asyncio puts the address into the text, and nowhere else.
+    """
+    kind, sentence = LISTENING[error.errno]
+    found = ADDRESS.search(str(error))
+    port = int(found[2]) if found else None
+    prefix = "admin-" if chosen is not None and port is not None and port == chosen.admin_port else ""
+    where = f"port {port} of {found[1]}" if found else "that port"
+    if prefix:
+        where = f"the admin port, {port} of {found[1] if found else ''},"
+    return kind(sentence.format(where=where, host=f"--{prefix}host", port=f"--{prefix}port"))
 
 
 @dataclass(frozen=True, slots=True)

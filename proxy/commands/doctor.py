@@ -6,13 +6,13 @@ Each examination stands alone: one that fails leaves the others to be made. Noth
 from __future__ import annotations
 
 import asyncio
-import os
 import platform
 import resource
 import shutil
 import socket
 import ssl
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ import click
 
 from config.settings import Settings, SettingsError
 from proxy import vocabulary
+from proxy.commands import files
 from proxy.commands.exit_codes import Exit
 from proxy.downstream import listener
 from proxy.server import event_loop
@@ -98,7 +99,7 @@ async def findings(read: Callable[[], Settings], environ: Mapping[str, str]) -> 
     yield Finding("ok", "settings", f"upstream {', '.join(chosen.upstream)}, dialect {chosen.dialect}")
     yield _loop(chosen)
     yield _files(chosen)
-    for finding in (*_port(chosen), *_journal(chosen)):
+    for finding in (*_port(chosen), *_journal(chosen), *_sockets(chosen)):
         yield finding
     async for finding in _redis(chosen):
         yield finding
@@ -119,7 +120,7 @@ def _loop(settings: Settings) -> Finding:
     if name == "uvloop":
         return Finding("ok", "event loop", f"uvloop {installed.version_of('uvloop')}")
     chosen = "asyncio, as chosen" if settings.loop == "asyncio" else "asyncio"
-    return Finding("ok", "event loop", f"{chosen}; pip install 'dashseek[fast]' brings uvloop")
+    return Finding("ok", "event loop", f"{chosen}; pip install '.[fast]' brings uvloop")
 
 
 def _parser() -> Finding:
@@ -180,16 +181,24 @@ def _journal(chosen: Settings) -> Iterator[Finding]:
     path = chosen.journal_file
     if path is None:
         return
+    if (wrong := files.journal(path)) is not None:
+        yield Finding("fail", "journal", f"{path}", wrong)
+        return
     free = shutil.disk_usage(path.parent).free
-    # A file that is not there yet is not to be made by somebody who only looks.
-    fine = os.access(path if path.exists() else path.parent, os.W_OK)
     found = f"{path}, {free >> 20} MiB free"
-    if not fine:
-        yield Finding("fail", "journal", f"{path} cannot be written", "let this user write it, or make room")
-    elif free < FEW_BYTES:
+    if free < FEW_BYTES:
         yield Finding("warn", "journal", found, "make room, or say --journal-max-bytes and remove old files")
     else:
         yield Finding("ok", "journal", found)
+
+
+def _sockets(chosen: Settings) -> Iterator[Finding]:
+    if chosen.workers == 1:
+        return
+    if (wrong := files.sockets(chosen.workers)) is not None:
+        yield Finding("fail", "workers", f"{chosen.workers}", wrong)
+    else:
+        yield Finding("ok", "workers", f"{chosen.workers}, their sockets in {tempfile.gettempdir()}")
 
 
 async def _redis(chosen: Settings) -> AsyncIterator[Finding]:
@@ -199,7 +208,7 @@ async def _redis(chosen: Settings) -> AsyncIterator[Finding]:
         from redis import asyncio as redis  # noqa: PLC0415 - an extra that most do not need
         from redis import exceptions  # noqa: PLC0415
     except ModuleNotFoundError:
-        yield Finding("fail", "redis", "there is no client", "pip install 'dashseek[redis]'")
+        yield Finding("fail", "redis", "there is no client", "pip install '.[redis]'")
         return
     client = redis.Redis.from_url(
         chosen.redis_url.get_secret_value(), socket_connect_timeout=chosen.connect_timeout, socket_timeout=2

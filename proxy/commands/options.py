@@ -21,6 +21,18 @@ KINDS: Mapping[Any, click.ParamType[Any]] = {Path: click.Path(exists=True, dir_o
 class Sectioned(click.Command):
     """A command that takes the settings, shown in their sections instead of as one list of forty flags."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """The flags; whoever types a secret is told where it belongs."""
+        from config import settings
+
+        for name in settings.SECRETS:
+            typed = "--" + name.replace("_", "-")
+            if any(word == typed or word.startswith(f"{typed}=") for word in args):
+                text = f"{typed}: a flag is in every list of processes: say it in {settings.VARIABLES[name]}"
+                file = settings.FLAGS.get(f"{name}_file")
+                raise click.UsageError(text + (f", or in a file that {file} names" if file else ""), ctx)
+        return super().parse_args(ctx, args)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The sections of `config.settings`, then the flags that are no settings."""
         from config import settings

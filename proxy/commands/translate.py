@@ -12,6 +12,7 @@ import orjson
 from config import models as tables
 from config.settings import Settings
 from proxy import vocabulary
+from proxy.commands import known_models
 from translators import explain, faults
 from translators.catalogue import Catalogue
 from translators.compatible import tongue as compatible
@@ -81,9 +82,12 @@ def of_call(raw: bytes, translator: Translator, *, stream: bool, model: str | No
     tongue = translator.tongue
     try:
         document = tongue.read(raw)
+        asked = str(model or document.get("model", ""))
         call = translator.read(document, stream=stream or tongue.wants_stream({}, document), model=model)
     except faults.Refusal as refusal:
-        return _show_refusal(refusal.fault, tongue, as_json=as_json)
+        unknown = refusal.fault == faults.MODEL_UNKNOWN
+        hint = known_models.hint(asked, translator.catalogue.names) if unknown else None
+        return _show_refusal(refusal.fault, tongue, as_json=as_json, hint=hint)
     order = request.order(call, translator.dialect)
     body = order.body()
     lines = explain.of(document, call, order.fields(), tongue.API)
@@ -129,11 +133,14 @@ def of_answer(
     return 0
 
 
-def _show_refusal(fault: faults.Fault, tongue: Tongue, *, as_json: bool) -> int:
+def _show_refusal(fault: faults.Fault, tongue: Tongue, *, as_json: bool, hint: str | None = None) -> int:
     if as_json:
-        _print({"refused": fault.status, **orjson.loads(tongue.failure(fault, REQUEST_ID))})
+        told = {"hint": hint} if hint else {}
+        _print({"refused": fault.status, **orjson.loads(tongue.failure(fault, REQUEST_ID)), **told})
     else:
         click.echo(f"refused  {fault.status} {fault.code}: {fault.message}")
+        if hint:
+            click.echo(f"         {hint}")
     return REFUSED
 
 

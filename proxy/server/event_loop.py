@@ -24,7 +24,7 @@ def name_of(settings: Settings) -> Name:
         if settings.loop == "auto":
             return "asyncio"
         origin = settings.origins.get("loop", "default")
-        raise SettingsError([f"loop ({origin}): uvloop is not installed: pip install 'dashseek[fast]'"]) from None
+        raise SettingsError([f"loop ({origin}): uvloop is not installed: pip install '.[fast]'"]) from None
     return "uvloop"
 
 

@@ -398,7 +398,8 @@ def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
         if shared:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind(address)
-    except OSError:
+    except OSError as error:
         bound.close()
-        raise
+        # As asyncio words it: who reads it is told which address it is.
+        raise OSError(error.errno, f"cannot listen on {(host, port)}: {error.strerror}") from None
     return bound

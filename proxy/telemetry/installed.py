@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import metadata
+from importlib import metadata, util
+from pathlib import Path
 from typing import Final
+
+import proxy
 
 DISTRIBUTION: Final = "dashseek"
 ROOMS: Final = ("proxy", "translators", "config")
@@ -19,6 +22,24 @@ def room_complaint() -> str | None:
         f"a package of ours is also installed by {', '.join(others)}: "
         "give dashseek an environment of its own (pipx, a venv or an image)"
     )
+
+
+def shadow_complaint() -> str | None:
+    """Which package of ours Python would take from elsewhere, and what to do; None where all stand side by side.
+
+    A folder `config` of one's own on the path comes before ours, from wheel and checkout alike.
+    """
+    home = Path(proxy.__file__).parents[1]
+    for room in ROOMS:
+        spec = util.find_spec(room)
+        places = [*(spec.submodule_search_locations or ())] if spec else []
+        if not places or Path(places[0]).resolve() != (home / room).resolve():
+            where = f"is taken from {places[0]}" if places else "is missing"
+            return (
+                f"our package `{room}` {where}, and not from {home}: start dashseek elsewhere or without PYTHONPATH, "
+                "and give it an environment of its own (pipx, uv tool, a venv or an image)"
+            )
+    return None
 
 
 def version_of(distribution: str) -> str:

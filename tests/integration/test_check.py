@@ -41,7 +41,7 @@ class TestCheck:
         file.write_text('upstream = ["http://a"]\n\nidle_timeout = "soon"\ndialect = "vlm"\nheartbeet = 3\n')
         ended = await dashseek("check", "--config", str(file))
         assert ended.returncode == 2
-        assert f"idle_timeout ({file}:3): must be a valid number" in ended.stderr
+        assert f"idle_timeout ({file}:3): must be a number of seconds, such as 90, 500ms or 5m" in ended.stderr
         assert f"dialect ({file}:4): must be 'deepseek', 'vllm'" in ended.stderr
         assert "did you mean vllm?" in ended.stderr
         assert f"heartbeet ({file}:5): there is no such setting; did you mean heartbeat?" in ended.stderr
@@ -115,12 +115,44 @@ class TestCheck:
         assert ended.returncode == 4
         assert f"failed    {said}" in ended.stdout
 
-    async def test_online_says_what_the_doctor_finds_wrong_with_an_upstream_that_failed(self) -> None:
+    async def test_online_says_why_an_upstream_was_not_reached(self) -> None:
         ended = await dashseek("check", "--online", "--upstream", "http://127.0.0.1:1", env=CALLERS_KEY)
         assert ended.returncode == 4
         assert "nobody listens on that port" in ended.stdout
-        assert "-> is it up" in ended.stdout
+        assert "is it up" in ended.stdout
         assert "Error" not in ended.stdout
+
+    async def test_online_says_what_the_doctor_finds_wrong_with_an_upstream_that_answers_so(
+        self, simulator: StartSimulator
+    ) -> None:
+        upstream = await simulator()
+        ended = await dashseek("check", "--online", "--upstream", f"{upstream.url}/elsewhere", env=CALLERS_KEY)
+        assert ended.returncode == 4
+        assert f"-> say --upstream {upstream.url}/elsewhere/v1" not in ended.stdout
+        assert "-> is it the base URL that /chat/completions is added to?" in ended.stdout
+
+    async def test_an_unknown_model_is_answered_with_those_there_are(self, simulator: StartSimulator) -> None:
+        flags = ("--upstream", (await simulator()).url, "--model", "deepseek-v33")
+        ended = await dashseek("check", "--online", *flags, env=CALLERS_KEY)
+        assert "-> known: deepseek-v3, " in ended.stdout
+        assert "; did you mean deepseek-v3" in ended.stdout
+
+    @pytest.mark.parametrize(
+        ("flags", "env", "callers", "pays"),
+        [
+            ((), {}, "whoever has a key of the upstream's (auth passthrough)", "each caller: "),
+            ((), {"DASHSEEK_UPSTREAM_API_KEY": "sk-ours"}, "whoever brings any key", "the upstream key of DASHSEEK_"),
+            (("--auth", "none"), {}, "whoever reaches the port", "nobody: "),
+        ],
+        ids=["passthrough", "ours", "none"],
+    )
+    async def test_who_calls_and_who_pays_are_two_lines(
+        self, flags: tuple[str, ...], env: Mapping[str, str], callers: str, pays: str
+    ) -> None:
+        ended = await dashseek("check", "--upstream", "http://a", *flags, env=env)
+        assert f"callers   {callers}" in ended.stdout
+        assert f"pays      {pays}" in ended.stdout
+        assert "sk-ours" not in ended.stdout
 
     async def test_online_needs_a_key_that_callers_would_bring(self) -> None:
         ended = await dashseek("check", "--online", "--upstream", "http://127.0.0.1:1")

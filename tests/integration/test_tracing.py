@@ -221,4 +221,4 @@ def test_without_the_extra_it_is_a_sentence_with_exit_code_2() -> None:
         [sys.executable, "-c", hidden, *flags], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
     )
     assert run.returncode == 2
-    assert "tracing (--tracing): needs OpenTelemetry: pip install 'dashseek[otel]'" in run.stderr
+    assert "tracing (--tracing): needs OpenTelemetry: pip install '.[otel]'" in run.stderr

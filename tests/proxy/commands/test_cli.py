@@ -255,7 +255,7 @@ def test_a_taken_port_is_code_3_and_a_sentence(room: Callable[..., Any]) -> None
     ended = run(*UPSTREAM)
     assert (ended.exit_code, ended.stderr) == (
         3,
-        "Error: the port is in use: stop who has it, or say another with --port\n",
+        f"Error: port {port} of 127.0.0.1 is in use: stop who has it, or say another with --port\n",
     )
 
 

@@ -21,7 +21,7 @@ def without(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_where_uvloop_is_installed_it_turns() -> None:
-    uvloop = pytest.importorskip("uvloop", reason="needs uvloop: pip install 'dashseek[fast]'")
+    uvloop = pytest.importorskip("uvloop", reason="needs uvloop: pip install '.[fast]'")
     for one in (chosen(), chosen("uvloop")):
         assert event_loop.name_of(one) == "uvloop"
         loop = event_loop.factory(one)()
