@@ -47,7 +47,8 @@ class Stage:
 
     @property
     def env(self) -> dict[str, str]:
-        return dict(pair.split("=", 1) for line in self.said("ENV") for pair in shlex.split(line))
+        lines = [*self.said("ARG"), *self.said("ENV")]
+        return dict(pair.split("=", 1) for line in lines for pair in shlex.split(line) if "=" in pair)
 
 
 def stages() -> list[Stage]:
@@ -109,7 +110,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for line in build.said("RUN"):
         done = subprocess.run(
             sandbox(mounts, "/bin/sh", "-c", line),
-            env={**env, "HOME": "/tmp", "PATH": f"{sys.base_prefix}/bin:/usr/bin:/bin"},
+            env={**env, **build.env, "HOME": "/tmp", "PATH": f"{sys.base_prefix}/bin:/usr/bin:/bin"},
             capture_output=True,
             text=True,
             check=False,

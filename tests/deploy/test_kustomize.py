@@ -118,7 +118,10 @@ def test_the_container_may_do_nothing_but_serve(overlay: str) -> None:
     assert allowed["capabilities"] == {"drop": ["ALL"]}
     assert allowed["seccompProfile"] == {"type": "RuntimeDefault"}
     assert "cpu" not in container["resources"]["limits"]
-    assert all(mount["readOnly"] for mount in container["volumeMounts"])
+    # Nothing is written but sockets, in memory.
+    (written,) = [mount for mount in container["volumeMounts"] if not mount.get("readOnly")]
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == written["name"]]
+    assert (written["mountPath"], volume["emptyDir"]["medium"]) == ("/tmp", "Memory")
 
 
 def test_what_selects_its_pods_selects_them() -> None:
@@ -143,6 +146,8 @@ def test_nothing_leaves_for_the_cluster_or_for_the_clouds_own_addresses() -> Non
     policy = documents(built("ingress"))["NetworkPolicy"]["spec"]
     names, upstream = policy["egress"]
     assert {port["port"] for port in names["ports"]} == {53}
+    # NodeLocal DNSCache, which is asked where a cluster has it.
+    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in names["to"]
     (block,) = upstream["to"]
     assert {"10.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"} <= set(block["ipBlock"]["except"])
     assert upstream["ports"] == [{"port": 443, "protocol": "TCP"}]
@@ -159,12 +164,71 @@ def test_the_sidecar_is_a_native_one_on_the_pods_loopback(tmp_path: Path) -> Non
     assert base == f"http://127.0.0.1:{chosen.port}/api/v1"
 
 
-def test_keys_come_from_one_secret(tmp_path: Path) -> None:
+def with_components(tmp_path: Path, *names: str) -> dict[str, Json]:
+    """The ingress overlay with these components, as an operator's own overlay would have it."""
     shutil.copytree(OVERLAYS.parent, tmp_path / "kustomize")
     mine = tmp_path / "kustomize" / "mine"
     mine.mkdir()
-    (mine / "kustomization.yaml").write_text("resources: [../overlays/ingress]\ncomponents: [../components/keys]\n")
-    kinds = documents(built(mine))
+    components = ", ".join(f"../components/{name}" for name in names)
+    (mine / "kustomization.yaml").write_text(
+        f"namespace: dashseek\nresources: [../overlays/ingress]\ncomponents: [{components}]\n"
+    )
+    return documents(built(mine))
+
+
+def test_the_books_outlive_their_pod_and_each_pod_has_its_own(tmp_path: Path) -> None:
+    kinds = with_components(tmp_path, "journal")
+    pod = pod_of(kinds["Deployment"])
+    container = gateway_of(pod)
+    variables = {one["name"]: one for one in container["env"]}
+    (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "journal"]
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "journal"]
+    claim = kinds["PersistentVolumeClaim"]
+    assert Path(variables[settings.VARIABLES["journal_file"]]["value"]).parent == Path(mount["mountPath"])
+    assert settings.VARIABLES["journal_max_bytes"] in variables
+    assert mount["subPathExpr"] == "$(POD_NAME)"
+    assert variables["POD_NAME"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    file = tmp_path / "objects.yaml"
+    file.write_text(yaml.safe_dump_all([kinds["Deployment"], claim]))
+    passes("kubernetes-validate", "--strict", file)
+
+
+def test_keda_scales_by_the_same_measure_and_alone(tmp_path: Path) -> None:
+    scaler = documents(built("ingress"))["HorizontalPodAutoscaler"]["spec"]
+    kinds = with_components(tmp_path, "keda")
+    assert "HorizontalPodAutoscaler" not in kinds
+    scaled = kinds["ScaledObject"]["spec"]
+    (metric,), (trigger,) = scaler["metrics"], scaled["triggers"]
+    assert scaled["scaleTargetRef"]["name"] == kinds["Deployment"]["metadata"]["name"]
+    assert (scaled["minReplicaCount"], scaled["maxReplicaCount"]) == (scaler["minReplicas"], scaler["maxReplicas"])
+    assert scaled["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == scaler["behavior"]
+    assert metric["pods"]["metric"]["name"] in trigger["metadata"]["query"]
+    assert trigger["metadata"]["threshold"] == metric["pods"]["target"]["averageValue"]
+
+
+def test_the_adapter_serves_what_the_autoscaler_asks_for() -> None:
+    scaler = documents(built("ingress"))["HorizontalPodAutoscaler"]["spec"]
+    (rule,) = yaml.safe_load((DEPLOY / "prometheus" / "adapter.yaml").read_text())["rules"]
+    assert rule["seriesQuery"].startswith(scaler["metrics"][0]["pods"]["metric"]["name"] + "{")
+
+
+def test_the_operator_scrapes_the_job_that_the_rules_go_by(tmp_path: Path) -> None:
+    kinds = with_components(tmp_path, "prometheus-operator")
+    template = kinds["Deployment"]["spec"]["template"]
+    monitor = kinds["PodMonitor"]["spec"]
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    assert monitor["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert template["metadata"]["labels"][monitor["jobLabel"]] == "dashseek"
+    assert endpoint["port"] in {port["name"] for port in gateway_of(pod_of(kinds["Deployment"]))["ports"]}
+    assert not [name for name in template["metadata"]["annotations"] if name.startswith("prometheus.io/")]
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "rules.yaml").read_text())
+    assert kinds["PrometheusRule"]["spec"] == rules
+
+
+def test_keys_come_from_one_secret(tmp_path: Path) -> None:
+    kinds = with_components(tmp_path, "keys")
     pod = pod_of(kinds["Deployment"])
     variables = {one["name"]: one["value"] for one in gateway_of(pod)["env"]}
     (keys,) = [volume for volume in pod["volumes"] if "secret" in volume]
