@@ -18,7 +18,7 @@ from typing import Final
 
 from proxy.admission import limits
 from proxy.metering.journal import Closing, Outcome, Record
-from proxy.telemetry import installed
+from proxy.telemetry import installed, process_figures
 from proxy.telemetry.log_writer import Lines
 from proxy.telemetry.series import Counters, Labels, Reading, Row
 
@@ -131,7 +131,7 @@ JOURNAL_WRITABLE: Final = Row(
 BUILD: Final = Row("dashseek_build_info", "gauge", "What runs; always 1.", ("version", "python"), across=max)
 READ: Final = (IN_FLIGHT, STREAMS, CONNECTIONS, TASKS, JOURNAL_LINES, JOURNAL_DROPPED, JOURNAL_WRITABLE, BUILD)
 LOG_DROPPED: Final = Row("dashseek_log_lines_dropped_total", "counter", "Log lines that nobody will ever read.")
-ROWS: Final = (*COUNTED, *READ, LOG_DROPPED)
+ROWS: Final = (*COUNTED, *READ, LOG_DROPPED, *process_figures.ROWS)
 
 # A look at something: its value now, by its labels.
 Gauge = Callable[[], Mapping[Labels, float]]
@@ -156,7 +156,7 @@ class Metrics:
     __slots__ = ("_gauges", "_log", "_tally")
 
     def __init__(self, gauges: Mapping[Row, Gauge], log: Lines | None = None) -> None:
-        self._gauges: Mapping[Row, Gauge] = {**gauges, TASKS: _tasks, BUILD: _build}
+        self._gauges: Mapping[Row, Gauge] = {**gauges, TASKS: _tasks, BUILD: _build, **process_figures.looks()}
         self._log = log
         self._tally = Counters(COUNTED)
 
@@ -200,7 +200,7 @@ class Metrics:
 
     def read(self) -> Reading:
         """Everything as it is now, as plain data."""
-        now = {row.name: {at: [value] for at, value in self._gauges[row]().items()} for row in READ}
+        now = {row.name: {at: [value] for at, value in look().items()} for row, look in self._gauges.items()}
         dropped = float(self._log.dropped) if self._log else 0.0
         return self._tally.read() | now | {LOG_DROPPED.name: {(): [dropped]}}
 

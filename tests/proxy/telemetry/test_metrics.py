@@ -214,7 +214,7 @@ def test_names_are_what_prometheus_users_expect() -> None:
     names = [row.name for row in metrics.ROWS]
     assert len(names) == len(set(names))
     for row in metrics.ROWS:
-        assert re.fullmatch(r"(dashseek|gen_ai_server)_[a-z_]+", row.name)
+        assert re.fullmatch(r"(dashseek|gen_ai_server|process)_[a-z_]+", row.name)
         assert row.name.endswith("_total") == (row.kind == "counter")
         assert bool(row.buckets) == (row.kind == "histogram")
         assert list(row.buckets) == sorted(set(row.buckets))
