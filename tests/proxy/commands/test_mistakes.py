@@ -109,7 +109,7 @@ MISTAKES: Mapping[str, Mistake] = {
     "nothing to translate": Mistake(("translate",), ("body invalid",), code=1),
     "a model nobody knows": Mistake(
         ("translate",),
-        ("Model not exist.", "known: deepseek-v3, ", "did you mean deepseek-v3?"),
+        ("Model not exist.", "known: ", ", deepseek-v3, ", "did you mean deepseek-v3?"),
         given='{"model":"deepsek-v3","input":{"prompt":"hi"}}',
         code=1,
     ),
