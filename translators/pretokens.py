@@ -1,7 +1,9 @@
 """Text to pre-tokens: the exact DeepSeek pre-tokenizer as one table, and the borders that no later text can move.
 
 No token reaches over the border of two pre-tokens. `PATTERN` is compiled by the vocabulary's own engine alone, so that
-one Unicode version counts; `cut` finds the last border that is sure in a text that still grows (tokenizer.md §2, §5.1).
+one Unicode version counts; `cut` finds the last border that is sure in a text that still grows.
+
+Source: SOURCES#pre-tokenizer, #safe-cuts.
 """
 
 from __future__ import annotations

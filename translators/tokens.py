@@ -2,7 +2,7 @@
 
 The vocabulary comes from outside. `Counter` settles what no later text can tokenize anew and encodes only the short
 tail behind it each time; a pre-token that does not end is kept as tokens, of which the last few are merged again
-(tokenizer.md §5).
+(SOURCES#running-count).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Counter:
     """The number of tokens of a text that grows: after every `add` what encoding all of it anew would give.
 
     total:  tokens so far; falls where a delta completes a word that is one token
-    source: spec USE-2; tokenizer.md §5.2
+    source: spec USE-2; SOURCES#running-count
     """
 
     __slots__ = ("_base", "_encode", "_length", "_open", "_room_chars", "_seen_chars", "_tail", "_vocabulary", "total")
@@ -260,7 +260,7 @@ class _Piece:
         """Take `lent` off the end and put `more` there; returns how many tokens that adds.
 
         Merges again only as many of the last tokens as it takes: tokens are the encoding of a piece if and only if each
-        neighbouring two are the encoding of theirs (tokenizer.md §5.2).
+        neighbouring two are the encoding of theirs (SOURCES#running-count).
         """
         size = len(self.tokens)
         # A token has at least one byte: one more than `lent` has bytes outlives the loss.

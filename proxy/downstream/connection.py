@@ -2,7 +2,7 @@
 
 aiohttp's own server has no clock on the head of a request, echoes what it cannot parse, and is lenient about framing
 that a proxy before us may read in another way. Both ports are served by this one class: a guard of one is a guard of
-the other. Source: spec ERR-5, ERR-6, HTTP-6; reliability.md 1.4, 1.5.
+the other. Source: spec ERR-5, ERR-6, HTTP-6; SOURCES#missing-timeouts, #http-parsers.
 """
 
 from __future__ import annotations

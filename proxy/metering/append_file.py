@@ -3,7 +3,7 @@
 One `write` per line on an `O_APPEND` descriptor: the kernel never interleaves such writes. A full disk, a lost machine
 or a kill between two pages can cut one short; whoever opens the file next, or finds its own line cut, begins with a
 line end. A process that does not know writes on right behind the torn piece, which the ledger recognises.
-Source: issue 6; reliability.md 5, row 67.
+Source: SOURCES#usage-record, #fault-matrix row 67.
 """
 
 from __future__ import annotations

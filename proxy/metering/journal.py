@@ -2,7 +2,7 @@
 
 The `open` line is there before the upstream is called, so that a call which a crash cuts off is unknown, never missing.
 Everything here is synchronous: a `finally` that closes an entry cannot be cancelled half-way.
-Source: spec MET-1…MET-4; reliability.md 5.
+Source: spec MET-1…MET-4; SOURCES#usage-record.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class Closing(TypedDict):
     bytes_out:    bytes of the body handed to it
     attempts:     tries upstream; empty where it was never asked
     t:            times
-    source:       spec MET-3; reliability.md 5
+    source:       spec MET-3; SOURCES#usage-record
     """
 
     outcome: str

@@ -61,7 +61,7 @@ class Script:
     keepalive_timeout_s: close a connection that has been idle for so long
     replay:              a file, or bytes, to send verbatim as the body
     replay_content_type: the content type of that body
-    source:              upstream.md A.1, B, D; reliability.md 7
+    source:              SOURCES#deepseek-request, #deepseek-stream, #deepseek-errors, #fault-simulation
     """
 
     text: str | None = None
@@ -168,7 +168,7 @@ def compose(body: Json, script: Script, scale: Scale) -> Answer:
     left: float = body.get("max_tokens") or math.inf
 
     reasoning = None if chain is None else _within(left, scale.split(chain), scale)
-    # Leaving the chain takes a token that no delta shows (tokenizer.md 4.3).
+    # Leaving the chain takes a token that no delta shows (SOURCES#recorded-completions).
     left -= 0 if reasoning is None else scale.count("".join(reasoning)) + 1
     cut = left < 0 or (reasoning is not None and "".join(reasoning) != chain)
     content = () if cut else _within(left, scale.split(text), scale)
@@ -342,7 +342,7 @@ def _finish(script: Script, natural: str) -> str | None:
 
 
 def _markup(calls: Iterable[tuple[str, str]]) -> str:
-    """Tool calls as the model writes them, for counting (upstream.md B.6)."""
+    """Tool calls as the model writes them, for counting (SOURCES#tool-markup)."""
     blocks = []
     for name, arguments in calls:
         try:
@@ -360,7 +360,7 @@ def _markup(calls: Iterable[tuple[str, str]]) -> str:
 
 
 def _prompt_tokens(body: Json, scale: Scale) -> int:
-    """The prompt by the V4 template: one token a mark, the texts between them (tokenizer.md 4.1)."""
+    """The prompt by the V4 template: one token a mark, the texts between them (SOURCES#chat-templates)."""
     with_tools = bool(body.get("tools"))
     system = "\n\n".join(_text(message) for message in body["messages"] if message["role"] == "system")
     functions = "\n".join(orjson.dumps(tool["function"]).decode() for tool in body.get("tools") or ())

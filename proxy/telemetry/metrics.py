@@ -1,7 +1,9 @@
 """Calls that have ended, and the state of the process, into metrics; published once a call, never for a chunk.
 
 Names and buckets of `gen_ai_*` are OpenTelemetry's for servers; ours are longer where a chain of thought runs for
-minutes. No label holds what a caller can invent: a model that is not in the table is `other`. Source: ecosystem.md 4.1.
+minutes. No label holds what a caller can invent: a model that is not in the table is `other`.
+
+Source: SOURCES#metric-names.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A call into two spans, ours and under it that of the upstream call: names and numbers, never a key or a text.
 
 Where they go is said by OpenTelemetry's own variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, …). They
-leave in a thread; what a collector does not take is lost, and no call waits for it. Source: ecosystem.md 4.2.
+leave in a thread; what a collector does not take is lost, and no call waits for it. Source: SOURCES#genai-spans.
 """
 
 from __future__ import annotations

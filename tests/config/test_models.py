@@ -73,7 +73,7 @@ def test_the_shipped_names_are_those_of_the_specification() -> None:
 def test_limits_and_thinking_are_those_bailian_publishes(
     name: str, thinking: str, strict: bool, limits: tuple[int, ...]
 ) -> None:
-    """upstream.md F.1; PAR-14. Limits: context, input, chain, answer."""
+    """SOURCES#model-limits; PAR-14. Limits: context, input, chain, answer."""
     row = rows()[name]
     assert (row["thinking"], row["strict_thinking"]) == (thinking, strict)
     assert (row["context_tokens"], row["input_tokens"], row["chain_tokens"], row["answer_tokens"]) == limits
@@ -85,14 +85,14 @@ def test_a_model_that_never_thinks_ignores_the_wish_as_shipped() -> None:
 
 
 def test_no_retired_name_goes_upstream() -> None:
-    """upstream.md 0: api.deepseek.com has switched these off."""
+    """SOURCES#deepseek-models: api.deepseek.com has switched these off."""
     sent = {model for row in rows().values() for model in row["upstream"].values()}
     assert not sent & {"deepseek-chat", "deepseek-reasoner"}
     assert {row["upstream"]["deepseek"] for row in rows().values()} == {"deepseek-flash", "deepseek-v4-pro"}
 
 
 def test_the_template_counted_with_is_that_of_the_model_which_serves() -> None:
-    """upstream.md 0: deepseek-flash is V4.1, whatever the caller calls it."""
+    """SOURCES#deepseek-models: deepseek-flash is V4.1, whatever the caller calls it."""
     shipped = rows()
     assert shipped["deepseek-v3.2"]["templates"] == {"deepseek": "v4.1"}
     assert shipped["deepseek-v4-pro"]["templates"] == {}

@@ -44,7 +44,7 @@ def toml(tmp_path: Path) -> Path:
 
 
 def test_nothing_said_is_a_loopback_proxy_that_passes_keys_through() -> None:
-    """Issue 2: defaults; KEY-1; OPS-1."""
+    """Defaults; KEY-1; OPS-1."""
     chosen = load()
     assert (chosen.host, chosen.port, chosen.admin_host, chosen.admin_port) == ("127.0.0.1", 8080, "127.0.0.1", 8081)
     assert (chosen.auth, chosen.dialect, chosen.upstream) == ("passthrough", "deepseek", ())

@@ -1,7 +1,7 @@
 """A TCP connection into one that goes wrong on the way: delayed, sliced, reset, silent or refused, as a test says.
 
 It stands before the scriptable upstream and does what that cannot: it breaks the line, not the answer.
-Source: reliability.md 7.
+Source: SOURCES#fault-simulation.
 """
 
 from __future__ import annotations

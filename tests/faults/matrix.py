@@ -1,6 +1,6 @@
 """The tests of this directory into MATRIX.md: one row for each fault, with what the caller saw and what was freed.
 
-`python -m tests.faults.matrix` writes it. The rows are those of reliability.md 6; the claim is the test's own name.
+`python -m tests.faults.matrix` writes it. The rows are those of SOURCES#fault-matrix; the claim is the test's own name.
 """
 
 from __future__ import annotations

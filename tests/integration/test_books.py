@@ -108,7 +108,7 @@ def output(used: Json) -> int:
 
 @pytest.mark.timeout(600)
 async def test_the_journal_says_what_upstream_generated_and_what_callers_saw(tmp_path: Path) -> None:
-    """Issue 6: mixed calls with random cancels, upstream read on (`drain`); MET-1, MET-3, MET-5."""
+    """Mixed calls with random cancels, upstream read on (`drain`); MET-1, MET-3, MET-5."""
     path = tmp_path / "calls.jsonl"
     dice = random.Random(6)
     calls = [mixed(dice) for _ in range(CALLS)]

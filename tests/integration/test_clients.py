@@ -84,7 +84,7 @@ FORMS: Mapping[str, Json] = {
     "deltas": {"stream": True, "incremental_output": True},
     # What a stream is where nobody says anything (spec PAR-13).
     "snapshots": {"stream": True},
-    # Where it is said, newer SDKs ask for deltas instead and put them together themselves (wire.md D).
+    # Where it is said, newer SDKs ask for deltas instead and put them together themselves (SOURCES#sdk-merging).
     "merged": {"stream": True, "incremental_output": False},
 }
 KINDS: Mapping[str, Case] = {

@@ -48,7 +48,7 @@ async def test_a_json_call_has_text_and_usage(llama: llamacpp.Local) -> None:
 
 
 async def test_a_stream_has_deltas_then_usage_in_a_chunk_of_its_own(llama: llamacpp.Local) -> None:
-    """upstream.md B.4."""
+    """SOURCES#llamacpp-stream."""
     body = {**ASK, "stream": True, "stream_options": {"include_usage": True}}
     async with aiohttp.ClientSession() as session, session.post(f"{llama.url}/chat/completions", json=body) as answer:
         stream = (await answer.read()).decode()
@@ -61,7 +61,7 @@ async def test_a_stream_has_deltas_then_usage_in_a_chunk_of_its_own(llama: llama
 
 
 async def test_a_caller_who_hangs_up_frees_the_slot(llama: llamacpp.Local) -> None:
-    """upstream.md E; spec MET-5."""
+    """SOURCES#cancelled-upstream; spec MET-5."""
     endless = {**ASK, "stream": True, "max_tokens": 100_000, "ignore_eos": True}
     async with aiohttp.ClientSession() as session:
         async with session.post(f"{llama.url}/chat/completions", json=endless) as answer:

@@ -1,4 +1,4 @@
-"""Two `dashseek serve` on one Redis, under load: what they let in together never exceeds the limit (LIM-1, issue 6).
+"""Two `dashseek serve` on one Redis, under load: what they let in together never exceeds the limit (LIM-1).
 
 Measured twice: by the journals, and by the simulator, which sees how many calls are open at a time.
 """

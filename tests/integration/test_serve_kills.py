@@ -112,7 +112,7 @@ async def _many_lives(path: Path) -> list[load.Heard]:
 
 @pytest.mark.timeout(600)
 def test_random_kills_leave_exact_totals_and_name_every_call_that_was_cut_off(tmp_path: Path) -> None:
-    """Issue 6; MET-1, MET-2; row 64."""
+    """MET-1, MET-2; SOURCES#fault-matrix row 64."""
     multiprocessing.set_forkserver_preload([__name__])
     heard = asyncio.run(_many_lives(tmp_path / "calls.jsonl"))
 

@@ -171,7 +171,7 @@ async def let_in(limiter: limits.Limiter, scopes: list[limits.Scope], tokens: in
 
 @pytest.mark.usefixtures("patience")
 async def test_two_limiters_on_one_redis_never_let_in_more_than_one_would(client: Any, url: str) -> None:
-    """LIM-1; issue 6."""
+    """LIM-1."""
     scopes = [scope(tpm=1_000, concurrency=80, rpm=500)]
     async with redis_limiter.opened(url, "closed") as first, redis_limiter.opened(url, "closed") as second:
         decisions = await asyncio.gather(
@@ -190,7 +190,7 @@ async def test_a_thousand_calls_at_once_are_all_counted(client: Any, url: str) -
 
 
 async def test_replicas_in_processes_of_their_own_share_every_limit(client: Any, url: str) -> None:
-    """Issue 6: with several processes on one Redis the sum of admitted calls never exceeds the limit."""
+    """LIM-1: with several processes on one Redis the sum of admitted calls never exceeds the limit."""
     command = (sys.executable, "-c", REPLICA, url)
     replicas = [await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(3)]
     outputs = [(await replica.communicate())[0] for replica in replicas]
@@ -400,7 +400,7 @@ async def test_a_server_that_has_lost_its_scripts_gets_them_again(
 async def test_while_redis_is_away_the_policy_counts_and_is_logged_once(
     policy: redis_limiter.Policy, port: int, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Issue 6: stated policy, logged and counted; and limits are back when Redis is."""
+    """LIM-1: a stated policy, logged and counted; and limits are back when Redis is."""
     monkeypatch.setattr(redis_limiter, "LOOK_EVERY_S", 0.05)
     one = [scope("all", rpm=1)]
     with capture_logs() as logged:

@@ -139,7 +139,7 @@ class TestSse2:
     async def test_an_error_event_in_the_body_of_a_success(
         self, pair: Pair, after: int, status: int, code: str
     ) -> None:
-        """vLLM answers 200 and then says what is wrong (upstream.md D.4)."""
+        """vLLM answers 200 and then says what is wrong (SOURCES#errors-in-a-stream)."""
         answer = await stream(pair, said(error_event_after=after, error_event_status=status))
         assert answer.fault[:2] == (status, code)
 
@@ -208,7 +208,7 @@ class TestSse3And4:
         assert last((await stream(pair, said(no_done=True))).body)["output"]["choices"][0]["finish_reason"] == "stop"
 
     async def test_done_without_a_finish_ends_a_stream_that_said_something(self, pair: Pair) -> None:
-        """upstream.md I: the finish is made up only where [DONE] was seen."""
+        """SOURCES#stream-pitfalls: the finish is made up only where [DONE] was seen."""
         body = (await stream(pair, said(finish_reason="-"))).body
         assert last(body)["output"]["choices"][0]["finish_reason"] == "stop"
         body = (await stream(pair, said(finish_reason="-", no_done=True))).body

@@ -90,7 +90,7 @@ def test_an_id_that_is_no_token_is_a_key_error(token: int) -> None:
 
 
 def test_every_id_of_the_vocabulary_has_bytes() -> None:
-    """tokenizer.md §2: 128,000 of them, without a hole."""
+    """SOURCES#pre-tokenizer: 128,000 of them, without a hole."""
     assert all(vocabulary.load().decode_bytes([token]) for token in range(128_000))
 
 
@@ -109,5 +109,5 @@ def test_every_id_of_the_vocabulary_has_bytes() -> None:
     ids=ascii,
 )
 def test_the_first_pre_token_is_measured_in_characters(text: str, length: int) -> None:
-    """tokenizer.md §2."""
+    """SOURCES#pre-tokenizer."""
     assert vocabulary.load().first_piece(text) == length

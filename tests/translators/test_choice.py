@@ -145,7 +145,7 @@ def test_text_that_comes_with_the_finish_leaves_with_it_and_its_chain_before(mak
 
 @pytest.mark.parametrize(("reason", "tokens_said"), [(Finish.LENGTH, 2), (Finish.STOP, 3)])
 def test_a_chain_cut_by_the_limit_has_no_closing_tag(make: Make, reason: Finish, tokens_said: int) -> None:
-    """USE-2; tokenizer.md §4.3."""
+    """USE-2; SOURCES#recorded-completions."""
     choice = make()
     choice.think("We think")
     end(choice, reason)

@@ -1,4 +1,4 @@
-"""A chain left inside the content is split off, however its tags are cut (spec SSE-6; upstream.md I)."""
+"""A chain left inside the content is split off, however its tags are cut (spec SSE-6; SOURCES#stream-pitfalls)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Fragments become whole calls, their tokens those the model wrote (spec SSE-7, USE-2; tokenizer.md §4.3)."""
+"""Fragments become whole calls, their tokens those the model wrote.
+
+Source: spec SSE-7, USE-2; SOURCES#recorded-completions.
+"""
 
 from __future__ import annotations
 

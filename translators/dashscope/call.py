@@ -102,7 +102,7 @@ def prompted(document: Json, catalogue: Catalogue) -> Call:
 def check_partial(case: Case) -> None:
     """Refuse an answer that is to be gone on with by a model asked to think (spec REQ-6).
 
-    A model that never thinks ignores the flag here as elsewhere; r1 does not (wire.md G).
+    A model that never thinks ignores the flag here as elsewhere; r1 does not (SOURCES#r1-thinking-flag).
     """
     thinks = case.model.thinking != "never" and case.given.get("enable_thinking") is True
     if thinks and case.messages[-1].partial:

@@ -237,7 +237,7 @@ def _paired(turns: Sequence[Json], said: Sequence[Message]) -> Iterator[Message]
             continue
         calls = _told_apart(said[head].tool_calls, head)
         yield said[head]._replace(tool_calls=calls)
-        # Dify leaves the id out and puts it, or the function's name, into `name` (wire.md H).
+        # Dify leaves the id out and puts it, or the function's name, into `name` (SOURCES#dify-tools).
         keys = (_word(turn.get("tool_call_id")) or _word(turn.get("name")) for turn in turns[head + 1 : end])
         answered = _answered(said[head].tool_calls, keys)
         for message, position in zip(said[head + 1 : end], answered, strict=True):
@@ -247,7 +247,8 @@ def _paired(turns: Sequence[Json], said: Sequence[Message]) -> Iterator[Message]
 def _told_apart(calls: tuple[ToolCall, ...], head: int) -> tuple[ToolCall, ...]:
     """The calls of one message under ids of their own: the caller's, or all new where those leave any two alike.
 
-    Dify's ids are function names, twice the same for two calls of one function; others have none at all (wire.md H).
+    Dify's ids are function names, twice the same for two calls of one function; others have none at all
+    (SOURCES#dify-tools).
     """
     ids = {call.id for call in calls}
     if len(ids) == len(calls) and "" not in ids:

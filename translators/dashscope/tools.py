@@ -64,7 +64,8 @@ def _whole(function: Json) -> Json:
     if schema is None:
         dropped = {"parameters", "required"}
         return {key: value for key, value in function.items() if key not in dropped}
-    # Dify sends the properties alone, with `required` beside them; LlamaIndex a whole schema, and `required` so too.
+    # Dify sends the properties alone, with `required` beside them (SOURCES#dify-tools); LlamaIndex a whole schema, and
+    # `required` so too.
     whole: Json = {"type": "object", "properties": schema} if _is_bare(schema) else schema
     if required and isinstance(required, list) and "required" not in whole:
         whole = {**whole, "required": required}

@@ -129,7 +129,7 @@ V31_TOOLS = Tools(
         "- For multiple tool calls, chain them directly without separators or spaces\n"
     ),
 )
-# Published with V3.2; one recorded prompt, 339 = 339 tokens (tokenizer.md 4.2).
+# Published with V3.2; one recorded prompt, 339 = 339 tokens (SOURCES#recorded-prompts).
 V32_TOOLS = Tools(
     lead="""\
 ## Tools

@@ -1,7 +1,7 @@
 """Tool calls -> what a DeepSeek model writes for them: special tokens, and the texts between them.
 
 A special token is one token wherever a server puts it; the same letters in anybody's text are plain text
-(tokenizer.md 2). So a rendering is a list of pieces, never one string.
+(SOURCES#special-tokens-in-text). So a rendering is a list of pieces, never one string.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Markup:
 
 
 def dsml(block: str, gap: str = "", no_arguments: str = "") -> Markup:
-    """Markup of V3.2 and later, argument by argument (tokenizer.md 4.3; `deepseek-recipe` 0.2.0).
+    """Markup of V3.2 and later, argument by argument (SOURCES#recorded-completions; `deepseek-recipe` 0.2.0).
 
     block:        the name of the element that holds the calls
     gap:          what follows the DSML token in every tag

@@ -1,7 +1,7 @@
 """`Call` -> the prompt as the model sees it, in pieces to be counted; nothing here is ever sent.
 
 Tokens of a prompt are its special tokens plus those of each text between them, so counts are additive and a cache
-keyed by text is exact (tokenizer.md 4.1). A server's template moves without notice: `offset_key` names what
+keyed by text is exact (SOURCES#chat-templates). A server's template moves without notice: `offset_key` names what
 moves together, and the difference is learned (spec USE-5).
 """
 
@@ -27,7 +27,7 @@ class Prompt(NamedTuple):
     specials: special tokens, one each
     texts:    what stands between them, to be encoded as plain text whatever it spells
     fixed:    those parts of the texts that are the template's own words, whoever calls
-    source:   spec USE-1; tokenizer.md 4.1
+    source:   spec USE-1; SOURCES#chat-templates
     """
 
     specials: int
@@ -73,10 +73,11 @@ def overhead(rendered_prompt: Prompt, vocabulary: Vocabulary) -> int:
 
 
 def markup(calls: Sequence[ToolCall], template: Template, *, after: str = "", opened: bool = False) -> Prompt:
-    """Take apart what the model wrote for `calls`: its completion tokens beyond the chain (tokenizer.md 4.3).
+    """Take apart what the model wrote for `calls`: its completion tokens beyond the chain.
 
     after:  the answer before them, or its end, for the two are encoded together
     opened: whether a forced `tool_choice` had put the opening into the prompt
+    source: SOURCES#recorded-completions
     """
     row = layout(template)
     return _counted([after, *row.calls.write(calls, opened=opened and row.opens_forced)])

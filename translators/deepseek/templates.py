@@ -1,7 +1,7 @@
 """How each DeepSeek generation lays a conversation out before the model sees it: one row of facts per template.
 
-Published with the models and confirmed by recorded token counts (tokenizer.md 4.1, 4.2); V4 and V4.1 as the vendor's
-renderer writes them (`deepseek-recipe` 0.2.0).
+Published with the models and confirmed by recorded token counts; V4 and V4.1 as the vendor's renderer writes them
+(`deepseek-recipe` 0.2.0). Source: SOURCES#chat-templates, #recorded-prompts.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ _V4_RESULTS = Results(each=("<tool_result>", "</tool_result>"))
 _FENCED_CALLS = ("function<｜tool▁sep｜>", "\n```json\n", "\n```")
 
 LAYOUTS: Mapping[Template, Layout] = {
-    # Also what R1 had at first, and has at Bailian: the model itself writes `<think>` (tokenizer.md 4.4).
+    # Also what R1 had at first, and has at Bailian: the model itself writes `<think>` (SOURCES#bailian-r1).
     "v3": Layout(
         opening=_V3_OPENING,
         keeps="never",

@@ -1,7 +1,8 @@
 """How the upstreams differ: one row of facts per OpenAI-style server, read by those who write its bodies.
 
 Sources are cited per field: DeepSeek API guide; `deepseek-recipe` 0.2.0, the vendor's own request conversion;
-vLLM 0.32 and llama.cpp b11549, captured; SGLang 0.5.23, read; SiliconFlow and Ark, documentation (upstream.md A).
+vLLM 0.32 and llama.cpp b11549, captured; SGLang 0.5.23, read; SiliconFlow and Ark, documentation.
+Source: SOURCES#deepseek-request, #engine-request, #host-request.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Literal, get_args
 
 from translators.dialogue import Effort, Json, Template
 
-# A budget that no upstream can hold is said as an effort: up to so many tokens, this much (upstream.md G).
+# A budget that no upstream can hold is said as an effort: up to so many tokens, this much (SOURCES#thinking-budget).
 EFFORT_STEPS: tuple[tuple[int, Effort], ...] = ((1_024, "low"), (16_384, "high"))
 # Templates of V4 and later.
 V4 = frozenset[Template]({"v4-preview", "v4", "v4.1"})

@@ -1,7 +1,7 @@
 """What upstream says when it fails into the fault the caller reads: one table, every body shape, nothing raw.
 
 Source: upstream error bodies as recorded and captured (DeepSeek, vLLM, SGLang, llama.cpp, SiliconFlow, Ark);
-upstream.md D; spec ERR-1…ERR-3.
+SOURCES#deepseek-errors, #engine-errors; spec ERR-1…ERR-3.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The turns of a `Call` -> the `messages` of an upstream body, and what has to be said in them that has no field.
 
-Source: spec REQ-6, REQ-7, PAR-11, OUT-9; upstream.md A.1, A.2.
+Source: spec REQ-6, REQ-7, PAR-11, OUT-9; SOURCES#deepseek-request, #engine-request.
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ async def test_a_file_written_in_place_whose_time_and_size_are_put_back_is_read(
 
 
 async def test_opened_keys_are_kept_fresh(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Issue 6: hot re-read."""
+    """KEY-1: re-read while it serves."""
     monkeypatch.setattr(keyring, "LOOK_EVERY_S", 0.001)
     write(path, row())
     async with keyring.opened(path, MODELS) as held:

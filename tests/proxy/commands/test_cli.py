@@ -134,7 +134,7 @@ def test_help_needs_none_of_the_rooms() -> None:
 
 
 def test_the_module_is_the_same_program() -> None:
-    """Issue 2: `python -m proxy` does the same."""
+    """`python -m proxy` does the same."""
     assert process("-m", "proxy", "--help").stdout == run("--help").output
     assert process("-m", "proxy", "--version").stdout == run("version").output
 
@@ -295,7 +295,7 @@ def test_no_command_runs_where_another_distribution_claims_a_room(
 
 
 def test_no_command_runs_on_the_slow_parser(room: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """ecosystem.md 7: it reads malformed calls differently."""
+    """SOURCES#http-parsers: it reads malformed calls differently."""
     room("commands.demo", "run")
     monkeypatch.setattr(http_parser, "HttpRequestParser", http_parser.HttpRequestParserPy)
     ended = run("demo")

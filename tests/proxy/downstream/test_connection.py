@@ -381,7 +381,7 @@ async def busy(front: Running, number: int = 1) -> AsyncIterator[None]:
 
 
 class TestRoom:
-    """A cap on connections, below the limit of open files (reliability.md 1.3)."""
+    """A cap on connections, below the limit of open files (SOURCES#open-files)."""
 
     @pytest.fixture
     async def small(self, simulator: StartSimulator, gateway_before: StartGateway) -> Running:

@@ -102,7 +102,7 @@ def test_a_disk_that_fills_in_the_middle_of_a_line_is_told_and_the_next_line_is_
 
 
 def test_writers_in_four_processes_lose_and_mix_nothing_while_they_rotate(path: Path, clock: Clock) -> None:
-    """Issue 6: one write per line, safe for several processes; rotation safe with several writers."""
+    """SOURCES#usage-record: one write per line, safe for several processes; rotation safe with several writers."""
     count = 1_500
     writers = [
         subprocess.Popen([sys.executable, "-c", WRITER, name, str(count), str(path)], cwd=Path(__file__).parents[3])

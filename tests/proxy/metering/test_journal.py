@@ -237,7 +237,7 @@ async def test_a_disk_that_fails_to_sync_is_logged_and_serving_goes_on(
 
 
 async def test_a_disk_that_never_answers_does_not_keep_the_process(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Issue 6: a bounded flush at shutdown; every line has been written by then."""
+    """MET-1: a bounded flush at shutdown; every line has been written by then."""
     answers = threading.Event()
     monkeypatch.setattr(journal, "LAST_SYNC_S", 0.1)
     monkeypatch.setattr(os, "fdatasync", lambda _: answers.wait(10))
@@ -258,7 +258,7 @@ async def test_none_is_asked_for_by_default() -> None:
 
 
 async def test_a_file_that_cannot_be_written_is_a_wrong_setting(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Issue 6: told at the start, with the setting's name."""
+    """OPS-1: told at the start, with the setting's name."""
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(settings.SettingsError, match=r"^journal_file \(--journal-file\): cannot be written"):
         async with journal.opened(sources.load({"journal_file": str(path)}, None, {})):

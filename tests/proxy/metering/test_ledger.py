@@ -237,7 +237,7 @@ def test_calls_whose_name_is_no_running_number_are_told_apart_all_the_same(path:
     ],
 )
 def test_verify_finds_a_broken_rule_in_its_line(path: Path, rule: str, said: Json) -> None:
-    """MET-6; reliability.md 5."""
+    """MET-6; SOURCES#usage-record."""
     assert broken(path, opened("0"), closed("0"), opened("1"), closed("1", **said)) == [(4, rule)]
 
 

@@ -76,7 +76,7 @@ def message(body: Json, script: Script, scale: Scale) -> Json:
     ],
 )
 def test_what_deepseek_refuses_is_refused_in_its_words(change: Json, text: str) -> None:
-    """upstream.md A.1."""
+    """SOURCES#deepseek-request."""
     assert text in (refusals.fault(ASK | change, beta=False) or "")
 
 
@@ -97,7 +97,7 @@ def test_what_deepseek_takes_is_taken(change: Json) -> None:
 
 
 def test_a_prompt_without_room_for_its_answer_is_told_both_lengths(scale: Scale) -> None:
-    """upstream.md D.1: the text from which proxies read the limit."""
+    """SOURCES#deepseek-errors: the text from which proxies read the limit."""
     body, script = {**PLAIN, "max_tokens": 100}, Script(context_tokens=104)
     answer = deepseek.compose(body, script, scale)
     assert "maximum context length is 104 tokens. However, you requested 105 tokens (5 in the messages" in str(
@@ -187,7 +187,7 @@ def test_the_value_of_every_kind_of_schema_fits_it() -> None:
 def test_max_tokens_counts_the_chain_and_its_end(
     max_tokens: int, reasoning: str, content: str, completion_tokens: int
 ) -> None:
-    """upstream.md F.3; tokenizer.md 4.3."""
+    """SOURCES#answer-limit, #recorded-completions."""
     answer = deepseek.compose({**ASK, "max_tokens": max_tokens}, Script(reasoning="a b", text="c d"), Scale(None))
     assert ("".join(answer.reasoning or ()), "".join(answer.content)) == (reasoning, content)
     assert answer.usage["completion_tokens"] == completion_tokens
@@ -242,7 +242,7 @@ def test_logprobs_come_for_the_chain_and_the_text_apart(scale: Scale) -> None:
 def test_a_prompt_is_its_texts_and_the_marks_of_the_v4_template(
     messages: list[tuple[str, str]], marks: int, scale: Scale
 ) -> None:
-    """tokenizer.md 4.1: bos, User and Assistant, think or its end; an old turn also its end of sentence."""
+    """SOURCES#chat-templates: bos, User and Assistant, think or its end; an old turn also its end of sentence."""
     body = {**PLAIN, "messages": [{"role": role, "content": content} for role, content in messages]}
     answer = deepseek.compose(body, Script(), scale)
     assert answer.usage["prompt_tokens"] == len(messages) * scale.count("Hello") + marks

@@ -68,7 +68,7 @@ async def raw(upstream: Simulator, body: Json) -> bytes:
 
 
 async def test_a_stream_names_the_role_then_thinks_then_speaks_then_tells_its_usage(simulator: Start) -> None:
-    """upstream.md B.1: thinking is on unless switched off, and usage rides in the finish chunk."""
+    """SOURCES#deepseek-stream: thinking is on unless switched off, and usage rides in the finish chunk."""
     upstream = await simulator(Script(reasoning="Hello.", text="Yes."))
     _, stream = await ask(upstream, {**STREAM, "thinking": {"type": "enabled"}})
     *chunks, done = events(stream)
@@ -102,7 +102,7 @@ async def test_a_json_answer_has_the_text_and_the_usage(simulator: Start, vocabu
     ("placement", "with_usage"), [("finish", [5]), ("own", [6]), ("every", [0, 1, 2, 3, 4, 5]), ("never", [])]
 )
 async def test_usage_comes_where_the_script_puts_it(simulator: Start, placement: Any, with_usage: list[int]) -> None:
-    """upstream.md B.5."""
+    """SOURCES#usage-placement."""
     upstream = await simulator(Script(usage=placement))
     _, stream = await ask(upstream, STREAM)
     chunks = events(stream)[:-1]
@@ -140,7 +140,7 @@ async def test_a_switch_that_is_wrong_or_not_the_callers_is_named(simulator: Sta
 
 
 async def test_keep_alives_are_comments_in_a_stream_and_blank_lines_before_json(simulator: Start) -> None:
-    """upstream.md B.1."""
+    """SOURCES#deepseek-stream."""
     upstream = await simulator(Script(first_byte_delay_s=0.05, keep_alive_s=0.02))
     _, stream = await ask(upstream, STREAM)
     assert stream.startswith(b": keep-alive\n\n: keep-alive\n\ndata: {")
@@ -168,7 +168,7 @@ async def test_a_gap_lies_between_writes(simulator: Start) -> None:
 @pytest.mark.parametrize("cut_by", ["fin", "rst"])
 @pytest.mark.parametrize("body", [STREAM, ASK], ids=["stream", "json"])
 async def test_a_cut_breaks_the_body_off(simulator: Start, cut_by: Any, body: Json) -> None:
-    """reliability.md rows 45, 46: FIN leaves the chunked body without its end, RST is an error of the socket."""
+    """SOURCES#fault-matrix rows 45, 46: FIN leaves the chunked body without its end, RST is an error of the socket."""
     upstream = await simulator(Script(cut_after=1, cut_by=cut_by))
     lost = aiohttp.ClientPayloadError if cut_by == "fin" else aiohttp.ClientOSError
     with pytest.raises((lost, aiohttp.ClientPayloadError)):
@@ -229,7 +229,7 @@ async def test_an_endless_answer_ends_with_its_caller(simulator: Start) -> None:
 async def test_an_error_has_the_shape_of_its_kind_of_upstream(
     simulator: Start, shape: Any, content_type: str, body: Json | None
 ) -> None:
-    """upstream.md D.1, D.2."""
+    """SOURCES#deepseek-errors, #engine-errors."""
     upstream = await simulator(Script(status=402, error_text="no", error_shape=shape, retry_after="7"))
     async with aiohttp.ClientSession() as session, session.post(f"{upstream.url}/chat/completions", json=ASK) as answer:
         assert (answer.status, answer.content_type, answer.headers["Retry-After"]) == (402, content_type, "7")
@@ -241,7 +241,7 @@ async def test_an_error_has_the_shape_of_its_kind_of_upstream(
 
 
 async def test_an_error_event_may_be_the_first_event_of_a_200(simulator: Start) -> None:
-    """upstream.md D.4, vLLM."""
+    """SOURCES#errors-in-a-stream, vLLM."""
     upstream = await simulator(Script(error_event_after=0, error_event_status=400, error_text="bad schema"))
     status, stream = await ask(upstream, STREAM)
     assert status == 200
@@ -327,7 +327,7 @@ async def test_only_the_right_key_is_let_in(
 
 
 async def test_an_idle_connection_is_closed_by_its_limit_and_kept_without_one(simulator: Start) -> None:
-    """reliability.md row 27."""
+    """SOURCES#fault-matrix row 27."""
     upstream = await simulator(Script(keepalive_timeout_s=0.05))
     url = f"{upstream.url}/chat/completions"
     async with aiohttp.ClientSession() as session:
@@ -342,7 +342,7 @@ async def test_an_idle_connection_is_closed_by_its_limit_and_kept_without_one(si
 
 
 async def test_a_caller_who_reuses_a_connection_at_the_moment_it_closes_fails(simulator: Start) -> None:
-    """reliability.md row 27: what a proxy has to survive, reproduced every time."""
+    """SOURCES#fault-matrix row 27: what a proxy has to survive, reproduced every time."""
     upstream = await simulator(Script(keepalive_timeout_s=0.01))
     async with aiohttp.ClientSession() as session:
         async with session.post(f"{upstream.url}/chat/completions", json=ASK) as answer:

@@ -207,7 +207,7 @@ class TestTheOneRetry:
         assert len(simulated.calls) == 5
 
     async def test_an_upstream_that_closes_idle_connections_costs_no_call(self, simulator: StartSimulator) -> None:
-        """reliability.md 1.3: without the retry one call of a hundred fails. No call is served twice."""
+        """SOURCES#reused-connections: without the retry one call of a hundred fails. No call is served twice."""
         calls, lanes = 2_000, 20
         simulated = await simulator(Script(text="hi", keepalive_timeout_s=0.05))
         async with before(simulated.url) as upstreams:

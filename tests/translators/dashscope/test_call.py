@@ -293,12 +293,12 @@ CLIENTS = {
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_what_real_clients_send_is_accepted(client: str) -> None:
-    """wire.md H"""
+    """SOURCES#client-requests"""
     assert isinstance(translated(CLIENTS[client]), Call)
 
 
 def test_difys_tools_arrive_whole() -> None:
-    """wire.md H: the schema is wrapped, the result finds its call, the alias its model."""
+    """SOURCES#dify-tools: the schema is wrapped, the result finds its call, the alias its model."""
     made = translated(CLIENTS["Dify"])
     assert made.model is V3
     assert made.tools == (Tool("get_weather", {"name": "get_weather", "parameters": SCHEMA}),)
@@ -307,7 +307,7 @@ def test_difys_tools_arrive_whole() -> None:
 
 
 def test_a_recorded_call_arrives_whole() -> None:
-    """wire.md 0, REC"""
+    """SOURCES#recorded-call"""
     assert translated(CLIENTS[".NET"], stream=True) == Call(
         V3,
         (Message("user", "Hi"),),
@@ -326,7 +326,7 @@ def test_a_recorded_call_arrives_whole() -> None:
 
 
 def test_langchains_orphaned_result_is_refused_as_the_service_would() -> None:
-    """wire.md H"""
+    """SOURCES#langchain-tools"""
     document = body(USER, {"role": "assistant", "content": ""}, {"role": "tool", "content": "a", "tool_call_id": "b"})
     text = 'messages with role "tool" must be a response to a preceeding message with "tool_calls".'
     assert fault_of(document) == faults.invalid(text)

@@ -328,7 +328,7 @@ def test_ids_that_tell_calls_apart_are_kept_and_others_are_all_made_anew() -> No
     [
         pytest.param([result("a", tool_call_id="a"), USER], ORPHAN, id="nothing before it"),
         pytest.param([USER, result("a", tool_call_id="a")], ORPHAN, id="no call before it"),
-        # LangChain drops calls built as its own objects and leaves their results (wire.md H).
+        # LangChain drops calls built as its own objects and leaves their results (SOURCES#langchain-tools).
         pytest.param([USER, {"role": "assistant", "content": ""}, result("a")], ORPHAN, id="LangChain"),
         pytest.param([USER, calling(call("a")), result("a", tool_call_id="b")], ORPHAN, id="another id"),
         pytest.param([USER, calling(call("a")), result("a", name="other")], ORPHAN, id="another name"),

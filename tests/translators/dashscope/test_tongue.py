@@ -65,7 +65,7 @@ def test_what_no_upstream_can_do_is_refused(headers: dict[str, str], fault: faul
 
 
 def test_async_disabled_is_what_dashscope4j_says_with_every_call() -> None:
-    """wire.md A."""
+    """SOURCES#sse-selection."""
     tongue.check(CIMultiDict({"X-DashScope-Async": "disable"}))
 
 

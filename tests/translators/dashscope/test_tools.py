@@ -81,7 +81,7 @@ def test_a_tool_without_a_type_is_a_function() -> None:
     ],
 )
 def test_a_bare_property_map_is_wrapped_into_a_schema(function: dict[str, Any], whole: dict[str, Any]) -> None:
-    """PAR-16, wire.md H"""
+    """PAR-16, SOURCES#dify-tools"""
     (tool,) = tools.read([{"type": "function", "function": function}], "parameters.tools")
     assert tool.function == whole
     assert list(tool.function) == list(whole)
@@ -172,7 +172,7 @@ def test_a_choice_is_a_word_or_a_given_tool(value: Any, thinks: bool, choice: An
 @pytest.mark.parametrize(
     ("value", "thinks", "text"),
     [
-        # LangChain sends the bare name; the service refuses it as well (wire.md H).
+        # LangChain sends the bare name; the service refuses it as well (SOURCES#langchain-tools).
         ("weather", False, WRONG_CHOICE),
         ("", False, WRONG_CHOICE),
         ("any", False, WRONG_CHOICE),

@@ -1,4 +1,7 @@
-"""A call told as JSON, in whatever pieces, counts what the model wrote for it (spec USE-7; tokenizer.md 4.3)."""
+"""A call told as JSON, in whatever pieces, counts what the model wrote for it.
+
+Source: spec USE-7; SOURCES#recorded-completions.
+"""
 
 from __future__ import annotations
 

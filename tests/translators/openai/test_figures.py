@@ -1,4 +1,7 @@
-"""Usage objects of every upstream become figures; what is no figure is not said (spec USE-3, USE-4; upstream.md C)."""
+"""Usage objects of every upstream become figures; what is no figure is not said.
+
+Source: spec USE-3, USE-4; SOURCES#usage-fields.
+"""
 
 from __future__ import annotations
 
