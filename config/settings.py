@@ -261,7 +261,7 @@ class Settings(BaseModel):
     @field_validator("auth", mode="before")
     @classmethod
     def _by_the_key(cls, auth: object, info: ValidationInfo) -> object:
-        """Our own key is not for everyone to find out about: with one, callers must at least bring something."""
+        """The default: `keys` with a keys file, `any` with an upstream key of ours, else `passthrough`."""
         if auth is not None:
             return auth
         if info.data.get("keys_file"):

@@ -44,7 +44,7 @@ class VocabularyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DeepSeek:
-    """The vocabulary of every DeepSeek model since V3; two of its doors are tiktoken's own, for speed."""
+    """The vocabulary of every DeepSeek model since V3; two of its methods are tiktoken's own, for speed."""
 
     encode: Callable[[str], list[int]]
     length: Callable[[str], int]

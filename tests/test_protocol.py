@@ -38,7 +38,7 @@ SHIPPED = tables.shipped()
 
 BLOCK = re.compile(r"<!-- example: (\S+) (\w+) ?(\S*) -->\n```\w+\n(.*?)\n```", re.DOTALL)
 FENCE = re.compile(r"^```\w+\n.*?^```$", re.DOTALL | re.MULTILINE)
-# What is served, and behind it the list of all rules, which names what is coming, too.
+# What the sections say, and behind them the list of all rules.
 SERVED, _, LISTED = ENGLISH.partition("\n## 13. ")
 RULES = re.findall(r"^\| ([A-Z]+-\d+) \|", LISTED, re.MULTILINE)
 FAMILY = "|".join(sorted({rule.partition("-")[0] for rule in RULES}))

@@ -86,7 +86,7 @@ class Answer:
         return self.choices if self._legs == 1 else self.choices[leg : leg + 1]
 
     def reconcile(self, leg: int) -> None:
-        """Say the last word of the choices: upstream's figure of the whole answer, else our own count (spec USE-3).
+        """Settle the last packets' figures: upstream's for the whole answer, else our own count (spec USE-3).
 
         An answer cut by us keeps our count.
         """

@@ -31,7 +31,7 @@ class Phase(Enum):
 
 
 class Sight(Enum):
-    """What upstream shows."""
+    """What kind of piece upstream has sent."""
 
     __hash__ = object.__hash__  # in C; an `Enum` hashes its name, in Python
 
@@ -234,7 +234,7 @@ class Choice:
             self.finish_reason = reason
 
     def close(self) -> None:
-        """Nothing follows the end any more: let out what was held, and count what the model wrote to end."""
+        """Close the choice: hand out what was held, and count what the model wrote to end."""
         if self.finish_reason is None or self._ended_from is Phase.ENDED:
             return
         self.phase, reason = self._ended_from, self.finish_reason
@@ -244,7 +244,7 @@ class Choice:
             self._end(reason)
 
     def resume(self) -> None:
-        """Go on behind the chain, which is closed: what comes now is the answer (spec OUT-9)."""
+        """Continue with the answer of a second upstream call, behind the closed chain (spec OUT-9)."""
         self.over_budget = self._closing = False
         self._splitter = None
         self._plain = self._is_plain()

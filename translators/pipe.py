@@ -121,7 +121,7 @@ class Pipe:
         return self._flow(leg)
 
     def eof(self, leg: int = 0) -> bytes:
-        """Upstream has closed: the finish if it was seen, else a failure (spec SSE-4)."""
+        """End of upstream's stream: the finish if it was seen, else a failure (spec SSE-4)."""
         if leg not in self._open_legs:
             return b""
         reader, decoder = self._readers[leg], self._decoders[leg]
@@ -137,7 +137,7 @@ class Pipe:
             return self.fail(refusal)
 
     def release(self, leg: int = 0) -> bytes:
-        """Upstream was given its time to report usage and has not: finish with our own count (spec SSE-8)."""
+        """Finish with our own count: `usage_timeout` has passed without upstream's usage (spec SSE-8)."""
         if leg not in self._open_legs:
             return b""
         self._readers[leg].done = True
@@ -197,7 +197,7 @@ class Pipe:
         )
 
     def open(self) -> None:
-        """The shell has sent the head on its own: from now on a failure is an error frame (spec SSE-11)."""
+        """Note that the head is out: from now on a failure is an error frame (spec SSE-11)."""
         self.state = NEXT[self.state, Event.PACKET]
 
     def is_open(self, leg: int = 0) -> bool:

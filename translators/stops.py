@@ -56,7 +56,7 @@ class Finder:
         return whole_text[:safe]
 
     def eof(self) -> str:
-        """What was held for a stop that never came whole."""
+        """The text held back for a stop that never came whole."""
         held, self._held = self._held, ""
         return held
 

@@ -72,7 +72,7 @@ class Splitter:
         return chain, text
 
     def eof(self) -> tuple[str, str]:
-        """What was held for a tag that never came whole."""
+        """The text held back for a tag that never came whole."""
         held, self._held = "".join(self._held), []
         in_chain = self._side is Side.CHAIN or (self._side is Side.BEFORE and self._inside)
         return (held, "") if in_chain else ("", held)

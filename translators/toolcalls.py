@@ -174,7 +174,7 @@ class Drafts:
         self.tokens += draft.counter.total - before
 
     def close(self, *, cut: bool) -> None:
-        """Nothing follows: every call is over, and so is their block, unless the last was cut off by a limit."""
+        """End every call and their block, unless the last was cut off by a limit."""
         for draft in self.drafts:
             before = draft.counter.total
             draft.close(cut=cut and draft is self.drafts[-1])

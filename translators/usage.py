@@ -23,7 +23,8 @@ BASES: Final[tuple[Basis, ...]] = ("none", "counted", "upstream_last", "upstream
 PLAUSIBLE_DIFFERENCE: Final = 128
 # Differences that are remembered of one kind of call: the commonest of so many is believed.
 REMEMBERED: Final = 5
-# Stands for our count while upstream's own figure does: whatever we count is below it.
+# Our count while a packet says upstream's own running figure: below any count, so that the larger of the two is always
+# upstream's.
 _REPORTED: Final = -(1 << 62)
 # Where no window is known, any whole number is a figure.
 _NO_WINDOW: Final = 1 << 62
@@ -99,7 +100,7 @@ class Meter:
         self._raise_to(self.counted + self._offset)
 
     def end(self) -> None:
-        """The answer has ended by itself, not by a limit and not by us."""
+        """Count what a model writes to end: the answer has ended by itself, by no limit and not by us."""
         self._base += self._answer_end
         self._raise_to(self.counted + self._offset)
 
@@ -124,7 +125,7 @@ class Meter:
 
     @property
     def said(self) -> Said:
-        """What a packet would say now."""
+        """The figures of a packet that left now."""
         return self.output, self.reasoning
 
     @property
@@ -151,11 +152,11 @@ class Meter:
         self._offset = reported - self.counted
 
     def correct(self, output: int) -> None:
-        """Upstream's last word; it may be below what was said (spec USE-3)."""
+        """Take upstream's last figure, which may be below an earlier packet's (spec USE-3)."""
         self.output = output
 
     def conclude(self) -> None:
-        """The text is complete and upstream has no word on it: the last packet says the exact count."""
+        """Take the exact count for the last packet: the text is complete and upstream has reported nothing."""
         self.output = self.exact
 
     @property

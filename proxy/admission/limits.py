@@ -1,4 +1,4 @@
-"""Limits into decisions: what a call needs is taken from everyone's, its key's and its model's allowance, or from none.
+"""Limits into decisions, all or nothing: a call fits everyone's, its key's and its model's allowance, or is refused.
 
 Each limit is a meter that a call fills and time drains, at an even pace; whole numbers all through, so that a refund is
 exact. `memory_limiter` keeps them in this process, `redis_limiter` in a Redis. Source: spec LIM-1.
@@ -66,13 +66,13 @@ class Reservation(Protocol):
     """What one call has taken. It ends in one of three ways, the first of which counts; none blocks or raises."""
 
     def settle(self, tokens_used: int) -> None:
-        """The call has ended: these are the tokens it was worth."""
+        """End the call at the tokens it used."""
 
     def refund(self) -> None:
-        """The call has failed: it was worth no tokens. It was a call all the same."""
+        """End a failed call: its tokens are given back, its place in calls a minute is not."""
 
     def release(self) -> None:
-        """The call has ended and nobody knows what it was worth: it was worth what was reserved."""
+        """End a call of unknown use at what was reserved."""
 
 
 class Joined:
@@ -106,10 +106,10 @@ class Joined:
 
 
 class Limiter(Protocol):
-    """Lets calls in."""
+    """Decides which calls are let in, by limits."""
 
     async def reserve(self, scopes: Sequence[Scope], tokens: int, held: int | None = None) -> Reservation | Refused:
-        """Take one call of so many tokens from all scopes, or from none.
+        """Reserve one call of so many tokens in all scopes, or, where one has no room, in none.
 
         tokens: the most it can be: its prompt and the longest answer it may get
         held:   what the same call has taken before: these tokens come on top of it, and it is not one call more
@@ -146,12 +146,12 @@ def demands(taken_from: Iterable[Scope], tokens: int, held: int | None = None) -
 
 
 def refused(demand: Demand, wait_ms: int) -> Refused:
-    """The refusal of a call that one meter has no room for until so long from now."""
+    """The refusal of a call that is over one meter's limit, with the time after which it fits."""
     return Refused(FAULTS[demand.kind].after(str(max(1, math.ceil(wait_ms / 1_000)))))
 
 
 def returned(demand: Demand, tokens_used: int | None) -> int:
-    """What the end of a call adds to a meter; most often less than nothing.
+    """What the end of a call adds to a meter: negative where it used less than it reserved.
 
     tokens_used: None where nobody knows
     """
@@ -161,7 +161,7 @@ def returned(demand: Demand, tokens_used: int | None) -> int:
 
 
 class Taken:
-    """A reservation: it tells its limiter once how it ended.
+    """A reservation that reports its end to its limiter, once.
 
     give_back: takes what was taken, and the tokens used where they are known
     """

@@ -1,4 +1,4 @@
-"""The limits of several processes into one Redis: the meters of `limits`, one round trip a decision, atomic by script.
+"""The limits of several processes in one Redis: the meters of `limits`, one round trip a decision, atomic by script.
 
 Redis's clock counts, not the processes'. An open call holds a lease that its process renews, so that the calls of a
 process that has died are over when their leases are. A reservation whose answer was not awaited is undone as soon as
@@ -173,7 +173,7 @@ class NotAskedError(RedisError):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a reservation ended, until Redis has heard of it.
+    """The end of a reservation, kept until Redis has confirmed it.
 
     how:     `settled`, or `undone` where nobody has heard whether it was made
     changes: what that adds to each meter
@@ -186,7 +186,7 @@ class End:
 
 
 class Unchecked:
-    """The reservation of a call that was let in while nobody could count: there is nothing to give back."""
+    """The reservation of a call let in while Redis was away: nothing was counted, so nothing is given back."""
 
     def settle(self, tokens_used: int) -> None:
         """See `limits.Reservation`."""
@@ -280,7 +280,7 @@ class RedisLimiter:
 
     @asynccontextmanager
     async def kept_up(self) -> AsyncIterator[None]:
-        """Keep up as long as the context lives, then tell what is left to tell, within `FAREWELL_S`."""
+        """Confirm and renew leases while the context lives, then report the last ends, within `FAREWELL_S`."""
         keeping_up = asyncio.create_task(self._keep_up())
         try:
             yield
@@ -295,7 +295,7 @@ class RedisLimiter:
                     await self._leave()
 
     async def _leave(self) -> None:
-        """Tell what is left to tell; waits for a Redis that does not listen."""
+        """Report the ends that Redis has not confirmed, waiting for it where it is away."""
         await self.settled()
         while self._untold:
             if not self._resting or await self._is_back():
@@ -303,7 +303,7 @@ class RedisLimiter:
             await asyncio.sleep(LOOK_EVERY_S / 3)
 
     def _give_up(self, name: str, asked: Sequence[Demand], error: BaseException) -> None:
-        """Undo a reservation that nobody has heard of: Redis may have made it, or may yet make it."""
+        """Undo a reservation whose answer was not awaited: Redis may have made it, or may yet make it."""
         if not isinstance(error, NotAskedError):
             changes = tuple((demand, -demand.cost) for demand in asked)
             self._untold[name] = End("undone", changes, _now_s() + LEASE_MS / 1e3)
@@ -317,7 +317,7 @@ class RedisLimiter:
             self._end(name, asked, 0)
 
     def _end(self, name: str, asked: Sequence[Demand], tokens_used: int | None) -> None:
-        """Settle in a task of its own: whoever ends a call may be a `finally` that is being cancelled."""
+        """Settle in a task of its own, for the caller may be a `finally` of a task that is being cancelled."""
         self._open.pop(name, None)
         self._unconfirmed.discard(name)
         changes = tuple((demand, limits.returned(demand, tokens_used)) for demand in asked)

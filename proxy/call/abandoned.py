@@ -38,7 +38,7 @@ class AbandonedCalls:
             raise
 
     async def end(self) -> None:
-        """End what a drain has left over, its record written."""
+        """End the abandoned calls that a drain has left, each with its record."""
         for task in self._calls:
             task.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
@@ -57,7 +57,7 @@ async def opened() -> AsyncIterator[AbandonedCalls]:
 class AbandonedSink:
     """A sink whose caller may leave while upstream is read on: what comes then is counted, and goes nowhere.
 
-    Both bounds count from then on: the watch ends the call after `cancel_drain_timeout`, a `Refusal` after so many
+    Both bounds count from then on: a time-out ends the call after `cancel_drain_timeout`, a `Refusal` after so many
     tokens. Source: spec MET-5.
     """
 
@@ -99,13 +99,13 @@ class AbandonedSink:
                 self.leave()
 
     def hold(self) -> None:
-        """Tokens have come: enough is enough, unless they are the last."""
+        """Take note of new tokens; beyond `cancel_drain_tokens` the call ends, unless these are its last."""
         over = self.left and self._pipe.answer.used().output > self._most
         if over and self._pipe.state is not State.ENDED:
             raise faults.Refusal(faults.TIMED_OUT, "cancel_drain_tokens reached")
 
     async def close(self) -> None:
-        """End what the caller gets, while there is a caller."""
+        """End the caller's answer, while there is a caller."""
         if not self.left:
             try:
                 await self._sink.close()

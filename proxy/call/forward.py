@@ -34,7 +34,7 @@ class Forwarding:
     post:    its upstream call
     resumed: the upstream call that goes on after a chain of thought that has reached its budget
     timeouts: the waits of the call
-    kind:    the kind of prompt it has, for what is learned of its length
+    kind:    key of the learned difference between upstream's prompt count and ours (spec USE-5)
     streams: whether its answer is packets, else one reply
     """
 

@@ -131,7 +131,7 @@ async def open_gateway(settings: Settings, rows: Iterable[ModelRow]) -> AsyncIte
             open_bodies=OpenBodies(int(settings.max_open_bytes)),
             counting=stack.enter_context(CountingPool()),
             spans=stack.enter_context(_spans(settings)) if settings.tracing == "otlp" else None,
-            # Entered last, so that it ends first: what a call stands on outlives it.
+            # Entered last, so that it is left first: abandoned calls end before the pools and files that they use.
             abandoned_calls=await stack.enter_async_context(abandoned.opened()),
         )
 

@@ -1,4 +1,4 @@
-"""The door: one call in, its packets or its reply out, in reading order.
+"""A request into a call that is ready to go: read, checked, let in, counted, translated, in that order.
 
 Key and headers, body, call, prompt, upstream body; then the passage. A `Refusal` that leaves here is answered with its
 own status.
@@ -100,7 +100,7 @@ async def _ready(
 
 
 async def _give_way(is_large: bool) -> None:
-    """Let other calls go on between the parts of the work on a large one, none of which can be interrupted."""
+    """Yield to the event loop between the parts of the work on a large call, none of which can be interrupted."""
     if is_large:
         # Not 0: what has come meanwhile takes the loop a few turns to be read, woken for and written.
         await asyncio.sleep(PAUSE_S)
@@ -173,7 +173,7 @@ async def _prepared(
 
 
 def _unsaid(gateway: Gateway, caller: Admission) -> tuple[str, ...]:
-    """The key and the hosts of a call's own way, which may not come back in upstream's words (spec ERR-3)."""
+    """The strings cut out of upstream's sentences for this call: its keys and the targets' hosts (spec ERR-3)."""
     places = map(urlsplit, gateway.settings.upstream)
     hosts = (host for place in places for host in (place.netloc, place.hostname))
     return tuple(filter(None, (caller.upstream_key, *hosts)))

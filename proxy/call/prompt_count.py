@@ -104,7 +104,7 @@ class CountingPool:
                 self._threads[-1].start()
 
     def drop(self, job: _Job) -> None:
-        """Nobody wants it any more: what waits is let go of at once, what is being counted at the next look."""
+        """Stop a job whose call has ended: at once if it waits, after the piece it is at if a thread has it."""
         with self._changed:
             self._end(job)
 
@@ -152,7 +152,7 @@ class CountingPool:
             job.tell(total, error)
 
     def _gives_way(self, job: _Job) -> bool:
-        """Whether it is to go on later, or not at all."""
+        """Whether a job stops here: a shorter one waits, or its call has ended."""
         with self._changed:
             if self._closed:
                 self._end(job)
@@ -184,7 +184,7 @@ class Count:
         self._future: asyncio.Future[int] | None = None
 
     def tell(self, tell: Callable[[int], None]) -> None:
-        """Whom to tell of it: at once where it is known, else as soon as it is."""
+        """Call `tell` with the length: at once where it is known, else as soon as it is."""
         self._tell = tell
         if self.tokens is not None:
             tell(self.tokens)
@@ -208,7 +208,7 @@ class Count:
         self._future = self._loop.create_future()
 
     def beside(self) -> None:
-        """Count it once the loop has done what is before it, such as writing the request that is about to be sent."""
+        """Schedule the count on the loop, behind what is ready there: the upstream request is written first."""
         if self.tokens is None and self._future is None:
             # A timer that is due comes behind all that is ready; `call_soon` would come before the request's bytes.
             self._loop.call_later(0, self.now)
@@ -218,14 +218,14 @@ class Count:
         return self.now() if self._future is None else await asyncio.shield(self._future)
 
     def drop(self) -> None:
-        """The call has ended: nobody wants to know any more."""
+        """Stop counting: the call has ended."""
         self._tell, self._totals = None, iter(())
         if self._pool is not None and self._job is not None:
             self._pool.drop(self._job)
             self._job = None
 
     def _counted(self, total: int, error: BaseException | None) -> None:
-        """In the thread: tell the loop, unless that is over."""
+        """Hand the total from the thread to the loop, unless the loop is closed."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._done, total, error)
 

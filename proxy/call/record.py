@@ -31,7 +31,7 @@ CLIENT_GONE_STATUS: Final = 499  # nginx's word for it; in records alone, never 
 
 
 class End(Enum):
-    """How the door saw a call end; the rest is in the exchange."""
+    """How the handler saw a call end; the rest is in the exchange."""
 
     DONE = auto()
     LEFT = auto()

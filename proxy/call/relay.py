@@ -79,7 +79,7 @@ async def write(sink: Sink, frames: bytes, timeouts: CallTimeouts) -> None:
 
 
 async def _last_words(response: Response, pipe: Pipe, leg: int, usage_s: float) -> bytes:
-    """The answer is complete: wait a little for its usage, then finish with or without it (spec SSE-8)."""
+    """Wait `usage_timeout` for the usage of a complete answer, then finish with or without it (spec SSE-8)."""
     try:
         async with asyncio.timeout(usage_s):
             while pipe.awaits_usage(leg):

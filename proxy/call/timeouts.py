@@ -98,22 +98,22 @@ class OpenCalls:
         return iter(self._waiting)
 
     def add(self, timeouts: CallTimeouts) -> None:
-        """A call begins to wait."""
+        """Add the waits of a call that begins."""
         self._waiting.add(timeouts)
         if self._handle is None:
             self._handle = self._loop.call_later(self._tick_s, self._tick)
 
     def discard(self, timeouts: CallTimeouts) -> None:
-        """It waits no more."""
+        """Take out the waits of a call that has ended."""
         self._waiting.discard(timeouts)
 
     def expire(self, timeout: Timeout) -> None:
-        """End every call that is open, as if it had waited too long for this."""
+        """End every open call by this time-out."""
         for timeouts in tuple(self._waiting):
             timeouts.expire(timeout)
 
     def close(self) -> None:
-        """Nobody waits any more."""
+        """Stop the timer."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -156,25 +156,25 @@ class CallTimeouts:
         self.enter(wait)
 
     def enter(self, wait: Timeout) -> None:
-        """From now on the call waits for this."""
+        """Begin a wait: until the next one the call is limited by this time-out."""
         self.wait = wait
         self._since = monotonic()
 
     def end_within(self, wait: Timeout) -> None:
-        """From now on the whole call may last no longer than this, whatever it waits for; once it is over, nothing."""
+        """Limit the rest of the whole call by this time-out, whatever it waits for; nothing where it has ended."""
         due = monotonic() + self._open.limits_s[wait]
         if due < self._deadline and self._task is not None:
             self._deadline, self._deadline_of = due, wait
 
     def expire(self, wait: Timeout) -> None:
-        """End the call now, as if this wait had lasted too long; the first word counts."""
+        """End the call now by this time-out; the first one counts."""
         if self._expired is None:
             self._expired = wait
             if self._task is not None:
                 self._task.cancel()
 
     def look(self, now_s: float) -> None:
-        """End the call if it has waited too long."""
+        """End the call if its wait has lasted longer than its limit."""
         if now_s >= self._deadline:
             self.expire(self._deadline_of)
         elif now_s >= self._since + self._open.limits_s[self.wait]:

@@ -1,4 +1,4 @@
-"""A command line, into one call of the room that does the work: serve, demo, translate, usage and the others.
+"""A command line, into one call of the module that does the work: serve, demo, translate, usage and the others.
 
 A command is built, and what it needs is imported, once it is named: help comes at once, and `version` works where the
 rest cannot.

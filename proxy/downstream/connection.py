@@ -26,19 +26,23 @@ from translators import faults
 log = structlog.get_logger()
 
 
-# What the kernel has taken over nobody else waits for: a caller who vanished without a word, or stopped reading at the
-# very end. It cuts later than the watch of the call, which knows what it cuts.
+# TCP_USER_TIMEOUT fires so many seconds after `write_timeout`: our own time-out, which knows what it cuts, comes first.
+# The kernel's is for bytes that it has taken over: their caller vanished without a word, or stopped reading at the very
+# end, after its call had ended here.
 KERNEL_GRACE_S: Final = 5.0
-# The kernel would keep megabytes for a caller who does not read, and call them written: billed, and noticed late.
+# TCP_NOTSENT_LOWAT, in bytes. Without it the kernel takes megabytes for a caller who does not read, and calls them
+# written: they would be billed, and the stall noticed late.
 UNSENT_BYTES: Final = 128 << 10
-# Where nothing is sent (a reply that is awaited) it asks whether the caller is there, so often in a write_timeout.
+# Divisors of `write_timeout` for TCP keep-alive, which asks whether the caller is there while nothing is sent (a reply
+# that is awaited): the first probe after half of it, then one every sixth.
 KEEPALIVE_IDLE: Final = 2
 KEEPALIVE_PROBES: Final = 6
 
-# Beyond the cap so many are heard at a time, the newest of them: a question for health is answered, all else is told
-# that there is no room.
+# Connections beyond the cap that are read from at one time, the newest of them: a health probe is answered, every other
+# request reads 503.
 RESERVE: Final = 16
-# After an answer that did not wait for all of its request, what is still coming is let go by for so long.
+# Seconds for which the rest of a request is read and dropped after an answer that did not wait for it: to close at once
+# would reset the connection, and the answer with it.
 LINGER_S: Final = 1.0
 
 HEAD_END: Final = b"\r\n\r\n"
@@ -46,7 +50,7 @@ HEAD_END: Final = b"\r\n\r\n"
 
 @functools.cache
 def kernels_clock(write_timeout_s: float) -> Mapping[int, int]:
-    """TCP options, for a caller who does not read or is not there any more; where the system has them (Linux has)."""
+    """TCP options that end the connection of a caller who does not read or is gone; only those the system has."""
     wanted = {
         "TCP_NOTSENT_LOWAT": UNSENT_BYTES,
         "TCP_USER_TIMEOUT": int((write_timeout_s + KERNEL_GRACE_S) * 1000),
@@ -81,7 +85,7 @@ class Room:
         return True
 
     def leave(self, gone: Connection) -> None:
-        """Be told that one has left."""
+        """Take note that one has left."""
         self.open -= 1
         self.idle.pop(gone, None)
 

@@ -44,12 +44,12 @@ class Request:
 
     @property
     def method(self) -> str:
-        """Of HTTP."""
+        """The method of the request."""
         return self._web.method
 
     @property
     def path(self) -> str:
-        """Without its query."""
+        """The path, without its query."""
         return self._web.path
 
     @property
@@ -60,7 +60,7 @@ class Request:
 
     @property
     def is_late(self) -> bool:
-        """Whether the process leaves without this call; but a connection that it took still brings its first one.
+        """Whether the call came too late: the process is leaving, and this is not the first one of its connection.
 
         An ingress has no other way to learn of the end than that it cannot connect any more.
         """

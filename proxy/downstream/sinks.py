@@ -44,13 +44,13 @@ class Sink(Protocol):
         """Tokens have come that are not shown yet."""
 
     async def close(self) -> None:
-        """No more will come. Raises `CallerGone`."""
+        """End the answer. Raises `CallerGone`."""
 
     def settle(self) -> None:
         """The connection is about to be cut: what still lies in our own write buffer was not handed over (MET-3)."""
 
     def stop(self) -> None:
-        """No heartbeat any more."""
+        """Stop the heartbeat."""
 
 
 class PacketSink:
@@ -157,13 +157,13 @@ class PacketSink:
         self._pipe.hand_over()
 
     def settle(self) -> None:
-        """What has left our own write buffer was handed over, what was begun with it."""
+        """Take what has left our own write buffer as handed over (MET-3), what was begun with it."""
         left = self._written - self._transport.get_write_buffer_size()
         while self._marks and self._marks[0][0] < left:
             self._pipe.hand_over_to(self._marks.popleft()[1])
 
     def stop(self) -> None:
-        """No heartbeat any more."""
+        """Stop the heartbeat."""
         if self._beat is not None:
             self._beat.cancel()
             self._beat = None
@@ -194,7 +194,7 @@ class PacketSink:
         self._written += len(wire)
 
     def _breathe(self) -> None:
-        """Show that we are alive: the head, or a heartbeat once it is out.
+        """Send what tells caller and ingress that the call lives: the head, or a heartbeat once that is out.
 
         A stream that has spoken since needs no other sign of life; nor does a caller who has not read the last one.
         """

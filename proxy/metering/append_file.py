@@ -92,7 +92,7 @@ class LineFile:
                 self._force(self._descriptor)
 
     def close(self) -> None:
-        """Sync a last time and let go; raises `OSError`."""
+        """Sync a last time and close; raises `OSError`."""
         if self._descriptor is not None:
             self._retired.append(self._descriptor)
             self._descriptor = None

@@ -272,7 +272,7 @@ class Journal:
     def __init__(self, file: LineFile | None, policy: Policy) -> None:
         self._file = file
         self._policy = policy
-        # A request id is the caller's to choose, and may come twice: in the books a call has a name of its own.
+        # The call id in the journal is made here: a request id may be chosen by its caller, and may come twice.
         self._process = os.urandom(6).hex()
         self._numbers = itertools.count(1)
         self._failing = False
@@ -295,7 +295,7 @@ class Journal:
         return self._file is None or self._policy == "continue" or self._file.writable()
 
     def note(self, event: Literal["open", "close"], call: str | None, *facts: bytes) -> bool:
-        """Write one line; whether it is in the file, or there is none.
+        """Write one line; True if it is in the file, or if no file was asked for.
 
         call:  its name in the books; None where it has none
         facts: JSON objects, whose members follow each other
@@ -319,7 +319,7 @@ class Journal:
         return True
 
     def close(self) -> None:
-        """Force the last lines to the disk and let go of the file."""
+        """Force the last lines to the disk and close the file."""
         if self._file is not None:
             try:
                 self._file.close()

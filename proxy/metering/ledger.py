@@ -153,7 +153,7 @@ class _Calls:
 
 @dataclass(slots=True)
 class _Repeated:
-    """Lines in a row that had all been read before: a copied piece is one fault, not a thousand."""
+    """A run of lines that were all read before: a copied piece is reported once, not line by line."""
 
     path: Path
     line: int

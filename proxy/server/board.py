@@ -1,4 +1,4 @@
-"""What each worker says of itself: that it turns, to all; its readiness and figures, to the admin process (OPS-1)."""
+"""The state of each worker: its heartbeat in shared memory, its readiness and figures for the admin process (OPS-1)."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Heartbeats:
         self._at_s = memoryview(mmap.mmap(-1, 8 * children)).cast("d")
 
     def beat(self, number: int) -> None:
-        """This child's loop turns."""
+        """Note the time: this child's event loop runs."""
         self._at_s[number] = time.monotonic()
 
     def forget(self, number: int) -> None:
-        """This child does not serve; nor does it hang."""
+        """Clear this child's time: it does not serve, and is not taken to hang."""
         self._at_s[number] = 0.0
 
     def last_s(self, number: int) -> float:
@@ -85,7 +85,7 @@ async def serve_report(path: Path, report: Callable[[], Report]) -> AsyncIterato
 
 @dataclass(frozen=True, slots=True)
 class WorkerReports:
-    """What the workers say of themselves, asked anew each time.
+    """The reports of the workers, asked for anew each time.
 
     What only grows must not shrink with a worker that is gone: whoever scrapes a smaller sum takes it for counted anew
     from zero, and counts what is left of it twice.
@@ -111,7 +111,7 @@ class WorkerReports:
         return [*found] if reports else [*found, "no worker serves"]
 
     async def readings(self) -> list[Reading]:
-        """What each has measured, and what those had who are gone."""
+        """The metrics of each worker, those of ended ones included."""
         return [*await asyncio.gather(*map(self._reading, self.sockets)), self._gone]
 
     async def _reading(self, number: int) -> Reading:
@@ -138,7 +138,7 @@ def _received(report: Report) -> Reading:
 
 
 async def _ask(path: Path) -> Report | None:
-    """What one worker says; None while there is none, or none that answers."""
+    """The report of one worker; None where none is there or none answers."""
     try:
         async with asyncio.timeout(ASK_S):
             reader, writer = await asyncio.open_unix_connection(path)

@@ -1,4 +1,4 @@
-"""Which event loop turns: uvloop where it is installed, else asyncio's own.
+"""The event loop the process runs on: uvloop where it is installed, else asyncio's own.
 
 uvloop takes a tenth to a quarter of what a paced delta costs, and nothing of a small call (`tests/bench/README.md`).
 """

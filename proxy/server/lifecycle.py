@@ -23,7 +23,7 @@ from proxy.server import signals, systemd
 
 log = structlog.get_logger()
 
-# After the calls that are left were told to end, so long for their last frames to leave.
+# Seconds for the last frames of the calls that a drain has ended to leave.
 LAST_FRAMES_S = 1.0
 # After the last connection was taken: so long for calls that are on their way on connections that are kept, and so long
 # at most for the first call of each that has brought none.
@@ -76,19 +76,19 @@ class Running:
         open_calls: what a drain waits for
         announce:   says that we serve, to who may send a signal as soon as it hears that
         """
-        told = _Signals()
+        stop = _Signals()
         turning = asyncio.create_task(systemd.turning())
         try:
             announce()
-            await told.first.wait()
+            await stop.first.wait()
             systemd.say("STOPPING=1")
             self._enter(Phase.DRAINING)
             log.info("draining", open_calls=len(open_calls))
-            await _either(told.second, asyncio.sleep(self.drain_delay_s))
+            await _either(stop.second, asyncio.sleep(self.drain_delay_s))
             await self._close()
-            await _either(told.second, asyncio.sleep(LATECOMERS_S))
-            await _either(told.second, _until(self._all_have_called, FIRST_CALLS_S))
-            await _either(told.second, _until(lambda: not open_calls, self.drain_timeout_s))
+            await _either(stop.second, asyncio.sleep(LATECOMERS_S))
+            await _either(stop.second, _until(self._all_have_called, FIRST_CALLS_S))
+            await _either(stop.second, _until(lambda: not open_calls, self.drain_timeout_s))
             self._enter(Phase.CUTTING)
             if open_calls:
                 log.warning("cutting", open_calls=len(open_calls))
@@ -98,10 +98,10 @@ class Running:
             log.info("stopped")
         finally:
             turning.cancel()
-            told.forget()
+            stop.forget()
 
     async def stop(self) -> None:
-        """Stop at once; nothing is open."""
+        """Stop at once; for when no call is open."""
         await self._close()
         await self._clean_up()
 
@@ -109,7 +109,7 @@ class Running:
         self.calls.runner.app[LIFECYCLE].phase = phase
 
     def _all_have_called(self) -> bool:
-        """Whether everybody who has connected has asked: a busy proxy before us connects now and asks later."""
+        """Whether every open connection has brought a request: a busy proxy before us connects first and asks later."""
         server = self.calls.runner.server
         return server is None or not any(isinstance(one, Connection) and one.owes_a_call for one in server.connections)
 
@@ -145,14 +145,14 @@ async def answer(
     app: web.Application, settings: Settings, listening: socket.socket, announce: Callable[[], None]
 ) -> None:
     """Serve the platform's questions alone, on a socket that is bound already, until a signal."""
-    told = _Signals()
+    stop = _Signals()
     try:
         port = await _open_admin(app, settings, listening)
         announce()
-        await told.first.wait()
+        await stop.first.wait()
         await port.close()
     finally:
-        told.forget()
+        stop.forget()
 
 
 async def _open_admin(app: web.Application, settings: Settings, address: tuple[str, int] | socket.socket) -> Port:
@@ -215,7 +215,7 @@ class _Signals:
         signals.deliver()
 
     def forget(self) -> None:
-        """Let signals do what they did before, but for ending a process that ends already."""
+        """Restore the signal handlers of before, except those that would end a process that is ending."""
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, self._before)
         for number in self._before:
             self._loop.remove_signal_handler(number)
@@ -229,9 +229,9 @@ class _Signals:
         log.warning("hung_up")
 
 
-async def _either(told: asyncio.Event, wait: Coroutine[Any, Any, None]) -> None:
+async def _either(stop: asyncio.Event, wait: Coroutine[Any, Any, None]) -> None:
     """Wait for one of the two."""
-    tasks = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(wait)]
+    tasks = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(wait)]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()

@@ -90,7 +90,7 @@ def _run(settings: Settings, work: Callable[[Lines, Lines], Coroutine[Any, Any, 
 
 async def _serve(settings: Settings, rows: Collection[ModelRow], stdout: Lines, stderr: Lines) -> None:
     """One process that does everything."""
-    async with _house(settings, rows, stderr) as (gateway, calls, state):
+    async with _open_process(settings, rows, stderr) as (gateway, calls, state):
         running = await lifecycle.start(calls, settings, admin.application(state, settings))
 
         def announce() -> None:
@@ -103,7 +103,7 @@ async def _serve(settings: Settings, rows: Collection[ModelRow], stdout: Lines, 
 
 async def _work(settings: Settings, rows: Collection[ModelRow], slot: WorkerSlot, stderr: Lines) -> None:
     """One of several that serve a port."""
-    async with _house(settings, rows, stderr) as (gateway, calls, state):
+    async with _open_process(settings, rows, stderr) as (gateway, calls, state):
 
         def report() -> Report:
             return {"process": os.getpid(), "reasons": state.said(), "reading": board.sent(state.measured.read())}
@@ -124,7 +124,7 @@ async def _answer(settings: Settings, slot: WorkerSlot) -> None:
 
 
 @asynccontextmanager
-async def _house(
+async def _open_process(
     settings: Settings, rows: Collection[ModelRow], stderr: Lines
 ) -> AsyncIterator[tuple[Gateway, web.Application, Process]]:
     async with open_gateway(settings, rows) as gateway, metrics.opened(gateway.gauges(), stderr) as measured:

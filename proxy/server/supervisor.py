@@ -87,7 +87,7 @@ class WorkerSlot:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Show that the loop turns, and drain when the first process is gone, as if told to: nobody else could tell."""
+        """Send heartbeats, and drain when the first process is gone, for nobody else could ask for it."""
         loop = asyncio.get_running_loop()
 
         def be_alone() -> None:
@@ -113,7 +113,7 @@ class WorkerSlot:
 
 @dataclass(slots=True)
 class _Child:
-    """One child, or the place of one that is to come.
+    """The slot of one child, whether it runs or is to be started.
 
     due_s:      when the next one may start
     wait_s:     how long that one waits if this one dies young
@@ -147,7 +147,7 @@ def supervise(settings: Settings, serve: Callable[[WorkerSlot], int], announce: 
 
 
 class _Supervisor:
-    """The first process's view of the others."""
+    """The children of the first process: started, watched, replaced, ended."""
 
     def __init__(self, settings: Settings) -> None:
         self._owner = os.getpid()
@@ -252,7 +252,7 @@ class _Supervisor:
                 self._hear(signal.Signals(number))
 
     def close(self) -> None:
-        """Give back what the first process holds; in a child nothing happens."""
+        """Close the sockets and files of the first process; nothing in a child."""
         if os.getpid() != self._owner:
             return
         self._forget_signals()
@@ -285,7 +285,7 @@ class _Supervisor:
         self._dismiss_admin()
 
     def _end_who_hangs(self) -> None:
-        """Kill whose loop does not turn, who does not begin to serve, and who has not left in time."""
+        """Kill each child whose event loop hangs, which does not begin to serve, or has not ended in time."""
         now_s = time.monotonic()
         if now_s - self._looked_s > FROZEN_S:
             self._awake_since_s = now_s
@@ -301,7 +301,7 @@ class _Supervisor:
                 self._kill(child)
 
     def _silent_s(self, child: _Child, now_s: float) -> float:
-        """How long nothing was heard of a child; of one that has stopped serving nothing is expected."""
+        """Seconds since a child's last heartbeat; 0 for one that has stopped serving."""
         beat_s = self._heartbeats.last_s(child.number)
         if child.has_served and not beat_s:
             return 0.0
@@ -309,7 +309,7 @@ class _Supervisor:
         return now_s - max(beat_s, child.started_s, self._awake_since_s)
 
     def _all_answer(self) -> bool:
-        """Whether the service manager may take all for well: every child turns; one that has left is not missed."""
+        """Whether the watchdog is to be told that all is well: every child's loop runs, or has ended as we leave."""
         if not self._announced:
             return True
         return all(
@@ -363,7 +363,7 @@ class _Supervisor:
                     os.kill(child.pid, number)
 
     def _forget_signals(self) -> None:
-        """In a child, and at the end: here a signal has nothing more to say, there it has not been heard yet."""
+        """Drop the first process's signal handlers: in a child, which has its own, and when all is over."""
         signal.set_wakeup_fd(self._waker)
         if os.getpid() == self._owner:
             signals.restore(self._handlers)

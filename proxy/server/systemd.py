@@ -1,4 +1,4 @@
-"""The life of the process, in datagrams to the service manager: ready, stopping, still turning.
+"""The state of the process in datagrams to the service manager: ready, stopping, watchdog.
 
 systemd names a socket to the services of `Type=notify`; where none is named, nothing is said. Source: sd_notify(3).
 """
@@ -23,18 +23,18 @@ def say(state: str) -> None:
 
 
 def watchdog_s() -> float | None:
-    """How often to say that we still turn, in seconds: twice as often as asked (`WatchdogSec=`); None: not at all."""
+    """Seconds between two keep-alives, half of `WatchdogSec=`; None where no watchdog was asked for."""
     every_us = int(os.environ.get("WATCHDOG_USEC") or 0)
     return every_us / 2e6 if every_us else None
 
 
 def turn() -> None:
-    """Say that we still turn."""
+    """Send the watchdog's keep-alive (`WATCHDOG=1`)."""
     say("WATCHDOG=1")
 
 
 async def turning() -> None:
-    """Say so from the event loop, until cancelled."""
+    """Send it from the event loop, until cancelled."""
     every_s = watchdog_s()
     while every_s is not None:
         turn()

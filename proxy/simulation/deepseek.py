@@ -440,7 +440,7 @@ def _logprobs(body: Json, reasoning: Sequence[str], content: Sequence[str]) -> J
 
 
 def _logprob(body: Json, piece: str) -> Json:
-    """A made-up certainty: the piece first, then letters in order, each less likely by one."""
+    """A made-up log probability: the piece first, then letters in order, each less likely by one."""
     rivals = [piece, *(chr(ord("a") + rank) for rank in range(20))][: body.get("top_logprobs") or 0]
     tops = [
         {"token": rival, "logprob": -0.25 - rank, "bytes": list(rival.encode())} for rank, rival in enumerate(rivals)

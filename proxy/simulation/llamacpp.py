@@ -108,7 +108,7 @@ def start(port: int = 0, *, verbose: bool = False, ready_timeout_s: float = READ
         log = None if verbose else stack.enter_context(tempfile.TemporaryFile())
         child = stack.enter_context(
             subprocess.Popen(  # noqa: S603 - our own file, a number and a flag
-                # By path and with -P: neither the working directory nor this room can shadow what the engine imports.
+                # By path and with -P: neither working directory nor this package can shadow what the engine imports.
                 [sys.executable, "-P", __file__, str(port), str(int(verbose))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -62,7 +62,7 @@ class Seen:
         return self.ended
 
     def end(self, how: Ending) -> None:
-        """Note how it ended; the first word counts."""
+        """Note how it ended; the first note counts."""
         if self.ended == "open":
             self.ended, self.ended_s = how, time.monotonic()
             self._over.set()

@@ -1,1 +1,1 @@
-"""What is told of the process and its calls: log lines, metrics, traces."""
+"""Log lines, metrics and traces of the process and its calls."""

@@ -45,7 +45,7 @@ class Lines(Protocol):
         """Write what waits."""
 
     def close(self) -> None:
-        """No more will come."""
+        """Write what waits, and close."""
 
 
 class LogWriter:
@@ -71,7 +71,7 @@ class LogWriter:
 
     @property
     def dropped(self) -> int:
-        """Lines that nobody will ever read, since the start."""
+        """How many lines were dropped since the start."""
         return self._no_room + self._failed
 
     def write(self, line: str) -> None:

@@ -130,7 +130,7 @@ def say_call(level: Level, opening: bytes, closing: bytes, cause: str | None) ->
 
 
 class Threshold:
-    """Lets lines pass that are severe enough now.
+    """The log level, which a signal may change while the process runs.
 
     level: the word for it, as the setting says it
     """
@@ -141,7 +141,7 @@ class Threshold:
         self._least = NAME_TO_LEVEL[level]
 
     def move(self, level: str) -> None:
-        """From now on this is severe enough. Safe in a signal's handler: a loop that runs says so, once it is its turn.
+        """Set the level. Safe in a signal handler: the line about it is written by the event loop, later.
 
         The handler may have interrupted somebody who is writing a line, and who has the lock for it.
         """
@@ -150,7 +150,7 @@ class Threshold:
             asyncio.get_running_loop().call_soon_threadsafe(lambda: log.warning("log_level", now=level))
 
     def lets_pass(self, level: Level) -> bool:
-        """Whether a line of this level is said now."""
+        """Whether a line of this level is written now."""
         return NAME_TO_LEVEL[level] >= self._least
 
     def __call__(self, _: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

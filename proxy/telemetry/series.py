@@ -40,7 +40,7 @@ class Row:
 
     @property
     def zero(self) -> list[float]:
-        """A series of which nothing is known yet."""
+        """A series at zero."""
         return [0.0] * (len(self.buckets) + 2 if self.kind == "histogram" else 1)
 
 
@@ -57,7 +57,7 @@ class Counters:
         self._of(row, labels)[0] += amount
 
     def observe(self, row: Row, value: float, labels: Labels = ()) -> None:
-        """Take one value into a histogram."""
+        """Add one value to a histogram."""
         series = self._of(row, labels)
         series[bisect_left(row.buckets, value)] += 1
         series[-1] += value

@@ -36,7 +36,7 @@ SERVER_ERROR: Final = 500
 
 
 class Traced(Protocol):
-    """What is told of a request."""
+    """What spans say of a request."""
 
     @property
     def method(self) -> str: ...
@@ -92,20 +92,20 @@ class Trace:
         return headers
 
     def end(self, record: Record) -> None:
-        """Both spans have ended: say how."""
+        """End both spans, with their status and figures."""
         closing = record.closing
         if self._client is not None:
             _end(self._client, closing, _of_upstream(record), failed=closing["outcome"] != "ok")
-        told: dict[str, AttributeValue] = {
+        attributes: dict[str, AttributeValue] = {
             "dashseek.request_id": record.request_id,
             "dashseek.outcome": closing["outcome"],
         }
         if closing["code"] is not None:
-            told["dashseek.code"] = closing["code"]
+            attributes["dashseek.code"] = closing["code"]
         # Who has left was sent no status; 499 is a word of records alone.
         if not closing["outcome"].startswith("client_"):
-            told["http.response.status_code"] = closing["status"]
-        _end(self._server, closing, told, failed=closing["status"] >= SERVER_ERROR)
+            attributes["http.response.status_code"] = closing["status"]
+        _end(self._server, closing, attributes, failed=closing["status"] >= SERVER_ERROR)
 
 
 class Spans:
@@ -156,29 +156,29 @@ class _Said(logging.Handler):
 
 def _of_upstream(record: Record) -> dict[str, AttributeValue]:
     closing = record.closing
-    told: dict[str, AttributeValue] = {}
+    attributes: dict[str, AttributeValue] = {}
     if closing["attempts"]:
         place = urlsplit(closing["attempts"][-1]["target"])
-        told["server.address"] = place.hostname or ""
-        told["server.port"] = place.port or (443 if place.scheme == "https" else 80)
+        attributes["server.address"] = place.hostname or ""
+        attributes["server.port"] = place.port or (443 if place.scheme == "https" else 80)
     if record.finish_reasons:
-        told["gen_ai.response.finish_reasons"] = record.finish_reasons
+        attributes["gen_ai.response.finish_reasons"] = record.finish_reasons
     sent_ms, first_ms = closing["t"]["upstream_sent"], closing["t"]["first_packet"]
     if sent_ms is not None and first_ms is not None:
-        told["gen_ai.response.time_to_first_chunk"] = (first_ms - sent_ms) / 1e3
+        attributes["gen_ai.response.time_to_first_chunk"] = (first_ms - sent_ms) / 1e3
     if closing["basis"] != "none":
         used = closing["generated"]
-        told["gen_ai.usage.input_tokens"] = used["input_tokens"]
-        told["gen_ai.usage.output_tokens"] = used["output_tokens"]
+        attributes["gen_ai.usage.input_tokens"] = used["input_tokens"]
+        attributes["gen_ai.usage.output_tokens"] = used["output_tokens"]
         if "output_tokens_details" in used:
-            told["gen_ai.usage.reasoning.output_tokens"] = used["output_tokens_details"]["reasoning_tokens"]
+            attributes["gen_ai.usage.reasoning.output_tokens"] = used["output_tokens_details"]["reasoning_tokens"]
         if "prompt_tokens_details" in used:
-            told["gen_ai.usage.cache_read.input_tokens"] = used["prompt_tokens_details"]["cached_tokens"]
-    return told
+            attributes["gen_ai.usage.cache_read.input_tokens"] = used["prompt_tokens_details"]["cached_tokens"]
+    return attributes
 
 
-def _end(span: trace.Span, closing: Closing, told: Mapping[str, AttributeValue], *, failed: bool) -> None:
-    span.set_attributes(told)
+def _end(span: trace.Span, closing: Closing, attributes: Mapping[str, AttributeValue], *, failed: bool) -> None:
+    span.set_attributes(attributes)
     if closing["outcome"] != "ok":
         span.set_attribute("error.type", closing["outcome"])
     if failed:

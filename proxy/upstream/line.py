@@ -374,7 +374,7 @@ class Line(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def _fail(self, detail: str) -> None:
-        """The answer cannot be had, or not the rest of it."""
+        """End the answer as failed; what came of it is still read."""
         if self._failure is None:
             self._failure = Broken(detail)
         self._lose(detail)
@@ -387,7 +387,7 @@ class Line(asyncio.BufferedProtocol):
                 self._failure = Broken(detail)
             self.stage = Stage.LOST
             self._part(self)
-            # The parser knows us, and we it: only a collection would free a ring.
+            # Parser and connection refer to each other: only the garbage collector would free that cycle.
             self._loop.call_soon(self._let_go)
 
     def _let_go(self) -> None:
@@ -397,7 +397,7 @@ class Line(asyncio.BufferedProtocol):
             del self._parser
 
     def _raise_failure(self) -> None:
-        """Once what came before it was taken, say why there is no more."""
+        """Raise the failure, once all that came before it was read."""
         if self._held:
             return
         if self._failure is not None:

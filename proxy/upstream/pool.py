@@ -99,7 +99,7 @@ class Pool:
         return line
 
     def forget_addresses(self, place: Place) -> None:
-        """Ask anew where its name leads: it may have moved."""
+        """Drop the addresses of this host, so that the next connection resolves its name again."""
         self._addresses.pop(place, None)
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ class Pool:
         return addresses
 
     def _part(self, line: Line) -> None:
-        """A connection is idle again, or lost."""
+        """Take back a connection that is idle, or forget one that is lost."""
         self._acquired.discard(line)
         if line.stage is Stage.IDLE:
             self._idle.setdefault(self._places[line], []).append(line)

@@ -50,7 +50,7 @@ class UpstreamFailure(Exception):  # noqa: N818 - its kinds are named for what h
         self.detail = detail
 
     def refusal(self) -> faults.Refusal:
-        """What the caller and the log are told of it."""
+        """The refusal this failure becomes, with the cause for the log."""
         return faults.Refusal(self.fault, f"{self.words} ({self.detail})")
 
 

@@ -36,7 +36,7 @@ class Attempt:
         return self.result.value if self.status is None else str(self.status)
 
     def answered(self, status: int) -> None:
-        """A head has come."""
+        """Note the status of the answer."""
         self.result, self.status = Result.ANSWERED, status
 
 
@@ -60,11 +60,11 @@ class Targets:
         return order[0], order[1 % len(order)]
 
     def eject(self, target: str) -> None:
-        """Try it last for a while."""
+        """Put a target last for `EJECTED_S` seconds."""
         self._ejected_until_s[target] = self._now_s() + EJECTED_S
 
     def restore(self, target: str) -> None:
-        """It has answered: it has its place again."""
+        """Give a target that has answered its place again."""
         self._ejected_until_s.pop(target, None)
 
 

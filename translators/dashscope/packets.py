@@ -26,7 +26,8 @@ UNFINISHED: Final[Finish] = "null"  # the string: clients compare it as one (spe
 FRAME: Final = b"id:%d\nevent:result\n:HTTP_STATUS/200\ndata:%b\n\n"
 ERROR_FRAME: Final = b"id:%d\nevent:error\n:HTTP_STATUS/%d\ndata:%b\n\n"
 
-# Stand-ins that mark where the hot path splices; no id, name or number of ours can equal them.
+# Placeholders in a packet that is serialised once per stream: the hot path replaces them by a delta's text and figures.
+# No id, name or number of ours can equal one.
 CONTENT_MARK: Final = "\0content"
 REASONING_MARK: Final = "\0reasoning"
 FIGURE_MARKS: Final = {"output": -1, "total": -2, "reasoning": -3, "text": -4}

@@ -50,7 +50,7 @@ class Order(NamedTuple):
     call:           as the caller makes it
     plan:           who does what of it; its `call` is the one that upstream sees
     prompt:         what upstream will make of its turns, to be counted (spec USE-1)
-    offset_key:     the kind of prompt it is, for what is learned of its length (spec USE-5)
+    offset_key:     key of the learned difference between upstream's prompt count and ours (spec USE-5)
     """
 
     call: Call
