@@ -34,7 +34,7 @@ async def serve(gateway: Gateway, request: Request, keep: Keep) -> Response:
     if request.is_late:
         raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
     exchange = Exchange(request.id, Times(monotonic()), api=request.tongue.API)
-    request.timing = exchange.timing
+    request.say_times(exchange.timing)
     if gateway.spans is not None:
         exchange.books.trace = gateway.spans.begin(request, exchange.at_s)
     call = _served(gateway, request, exchange, keep)

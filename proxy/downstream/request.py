@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from aiohttp import web
 from multidict import CIMultiDictProxy
@@ -20,6 +20,8 @@ from proxy.downstream.surface import request_id
 from translators.pipe import Pipe
 from translators.tongue import Tongue
 
+TIMING: Final[web.RequestKey[Callable[[], str]]] = web.RequestKey("timing")
+
 
 class Request:
     """One call as it came.
@@ -28,10 +30,9 @@ class Request:
     id:         its request id (spec HTTP-6)
     headers:    as the caller sent them, names in any case
     path_model: the model that the route's path names; None where it names none
-    timing:     what the head of its answer says of times (`Server-Timing`); None where nothing is to be said
     """
 
-    __slots__ = ("_sink", "_web", "headers", "id", "path_model", "timing", "tongue")
+    __slots__ = ("_sink", "_timing", "_web", "headers", "id", "path_model", "tongue")
 
     def __init__(self, request: web.Request, tongue: Tongue) -> None:
         self._web = request
@@ -40,7 +41,14 @@ class Request:
         self.id = request_id(request)
         self.headers: CIMultiDictProxy[str] = request.headers
         self.path_model: str | None = request.match_info.get("model")
-        self.timing: Callable[[], str] | None = None
+        self._timing: Callable[[], str] | None = None
+
+    def say_times(self, timing: Callable[[], str]) -> None:
+        """What the head of its answer says of times (`Server-Timing`), whoever answers.
+
+        aiohttp's request knows no more of us than this: a ring of the two would wait for a collection.
+        """
+        self._timing = self._web[TIMING] = timing
 
     @property
     def method(self) -> str:
@@ -83,13 +91,13 @@ class Request:
     def packets(self, pipe: Pipe, *, hold_s: float, heartbeat_s: float) -> PacketSink:
         """Where the packets of its answer go."""
         self._sink = sink = PacketSink(
-            self._web, self._transport(), self.tongue, pipe, self.timing, hold_s=hold_s, heartbeat_s=heartbeat_s
+            self._web, self._transport(), self.tongue, pipe, self._timing, hold_s=hold_s, heartbeat_s=heartbeat_s
         )
         return sink
 
     def reply(self, pipe: Pipe) -> ReplySink:
         """Where the one reply goes."""
-        self._sink = sink = ReplySink(self._web, self._transport(), pipe, self.timing)
+        self._sink = sink = ReplySink(self._web, self._transport(), pipe, self._timing)
         return sink
 
     def _transport(self) -> asyncio.Transport:

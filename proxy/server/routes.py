@@ -13,7 +13,7 @@ from proxy.call import handler, lookups
 from proxy.call.gateway import Gateway
 from proxy.call.handler import Keep
 from proxy.downstream import browsers, surface
-from proxy.downstream.request import Request
+from proxy.downstream.request import TIMING, Request
 from proxy.downstream.strays import Hints, Stray, Strays
 from proxy.downstream.surface import GENERATION, Handler
 from translators import faults
@@ -35,7 +35,6 @@ MODELS: Final = "/models"
 NATIVE_MODELS: Final = "/api/v1/models"
 TOKENIZER: Final = "/api/v1/tokenizer"
 
-REQUEST: Final = web.RequestKey("request", Request)
 
 # What the paths look like that no route takes -> what was meant (spec HTTP-13).
 HINTS: Final[Hints] = tuple(
@@ -90,8 +89,7 @@ def _spoken(tongue: Tongue, gateway: Gateway, keep: Keep) -> Handler:
 
     async def generate(request: web.Request) -> web.StreamResponse:
         request[surface.TONGUE] = tongue
-        request[REQUEST] = call = Request(request, tongue)
-        return await handler.serve(gateway, call, keep)  # type: ignore[return-value] # `Sent`: see `Connection`
+        return await handler.serve(gateway, Request(request, tongue), keep)  # type: ignore[return-value] # `Sent`: see `Connection`
 
     return generate
 
@@ -155,7 +153,7 @@ async def _wrong_method(request: web.Request) -> web.StreamResponse:
 
 
 async def _say_times(request: web.Request, answer: web.StreamResponse) -> None:
-    if REQUEST in request and (timing := request[REQUEST].timing) is not None:
+    if (timing := request.get(TIMING)) is not None:
         answer.headers["Server-Timing"] = timing()
 
 
