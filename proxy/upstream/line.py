@@ -20,7 +20,8 @@ import httptools
 from proxy.upstream.reasons import SPEAKS_TLS, is_tls
 from proxy.upstream.response import READ_BYTES, Broken
 
-# A head that is longer is none: the parser itself knows no limit.
+# A head that is longer is none, nor is what stands between two pieces of a body (trailers, extensions of chunks): the
+# parser itself knows no limit.
 HEAD_BYTES: Final = 64 << 10
 # What has come while nobody takes it; beyond this the socket is not read (spec SSE-10).
 HELD_BYTES: Final = READ_BYTES
@@ -63,11 +64,12 @@ class Line(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
+        "_bare_bytes",
         "_body",
+        "_coding",
         "_delimited",
         "_failure",
         "_has_parser",
-        "_head_bytes",
         "_held",
         "_held_bytes",
         "_inflater",
@@ -125,7 +127,8 @@ class Line(asyncio.BufferedProtocol):
         self._body: list[bytes] = []
         self._held: list[bytes] = []
         self._held_bytes = 0
-        self._head_bytes = 0
+        self._bare_bytes = 0
+        self._coding = b""
         self._is_interim = False
         self._is_reading = True
         self._delimited = False
@@ -152,6 +155,11 @@ class Line(asyncio.BufferedProtocol):
 
         `take` runs inside the turn of the loop in which the bytes came. Raises `Broken`, and whatever `take` raises.
         """
+        if self._inflater is not None:
+            while piece := await self.read():
+                if take(piece):
+                    return
+            return
         self._take = take
         self._flow()
         while self._take is not None and self.stage is Stage.BODY and self._failure is None:
@@ -169,9 +177,12 @@ class Line(asyncio.BufferedProtocol):
 
     async def read(self) -> bytes:
         """What has come, at most `READ_BYTES` of it, waiting for the first of them; b"" at the end. Raises `Broken`."""
+        if self._inflater is not None:
+            # A few bytes may become many pieces: others have their turn between them.
+            await asyncio.sleep(0)
         while not (piece := self._next()):
             self._raise_failure()
-            if self.stage is not Stage.BODY:
+            if self.stage is not Stage.BODY or self._is_unpacked():
                 return b""
             self._read_on()
             await self._wait()
@@ -179,7 +190,7 @@ class Line(asyncio.BufferedProtocol):
 
     def at_end(self) -> bool:
         """Whether the body has come in whole and was read."""
-        return self.stage is Stage.WHOLE and not self._held
+        return (self.stage is Stage.WHOLE or self._is_unpacked()) and not self._held
 
     def close(self) -> None:
         """Let go: it serves again if its answer was read to the end, and is closed if not. Idempotent."""
@@ -227,18 +238,13 @@ class Line(asyncio.BufferedProtocol):
             self.abort()
             return
         self.is_silent = False
-        if self.stage is Stage.ASKED:
-            self._head_bytes += size
+        self._bare_bytes += size
         try:
             self._parser.feed_data(_READ[:size])
-        except httptools.HttpParserUpgrade:
-            self._fail("an upgrade nobody asked for")
-        except httptools.HttpParserError as error:
-            is_first = self.stage is Stage.ASKED and self._head_bytes == size
-            tls = is_first and is_tls(bytes(_READ[:size]))
-            self._fail(str(SPEAKS_TLS) if tls else f"no HTTP, {type(error).__name__}")
-        if self.stage is Stage.ASKED and self._head_bytes > HEAD_BYTES:
-            self._fail(f"a head of more than {HEAD_BYTES} bytes")
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._unparsed(size, error)
+        if self._bare_bytes > HEAD_BYTES and self.stage is not Stage.WHOLE:
+            self._fail(f"more than {HEAD_BYTES} bytes of a head, or between two pieces of a body")
         if self._body:
             self._hold(self._body[0] if len(self._body) == 1 else b"".join(self._body))
             self._body.clear()
@@ -285,7 +291,7 @@ class Line(asyncio.BufferedProtocol):
             case b"content-length" | b"transfer-encoding":
                 self._delimited = True
             case b"content-encoding":
-                self._encoded(value.strip().lower())
+                self._coding = value.strip().lower()
 
     def on_headers_complete(self) -> None:
         if self.stage is not Stage.ASKED:
@@ -297,30 +303,55 @@ class Line(asyncio.BufferedProtocol):
         if self.status in _BODILESS:
             self._delimited = True
         self.stage = Stage.BODY
+        self._bare_bytes = 0
+        if self._coding not in (b"", b"identity"):
+            self._encoded(self._coding)
 
     def on_body(self, body: bytes) -> None:
         if self.stage is Stage.BODY:
+            self._bare_bytes = 0
             self._body.append(body)
 
     def on_message_complete(self) -> None:
         if self._is_interim:
+            # What it said of itself is not said of the answer.
             self._is_interim = self._delimited = False
+            self.content_type, self.retry_after, self._coding = "", None, b""
         elif self.stage is Stage.BODY:
             self.stage = Stage.WHOLE
             self._keeps_alive = self._parser.should_keep_alive() and self._failure is None
 
     # Parts
 
+    def _is_unpacked(self) -> bool:
+        """Whether a packed body has come to its end, whatever follows it."""
+        return self._inflater is not None and self._inflater.eof
+
+    def _unparsed(self, size: int, error: Exception) -> None:
+        """The parser has stopped in what was read."""
+        if self.stage is Stage.WHOLE:
+            # Behind a whole answer, whatever it is: the next call has another connection.
+            self._keeps_alive = False
+        elif isinstance(error, httptools.HttpParserUpgrade):
+            self._fail("an upgrade nobody asked for")
+        else:
+            is_first = self.stage is Stage.ASKED and self._bare_bytes == size
+            tls = is_first and is_tls(bytes(_READ[:size]))
+            self._fail(str(SPEAKS_TLS) if tls else f"no HTTP, {type(error).__name__}")
+
     def _encoded(self, coding: bytes) -> None:
         """Identity was asked for. What is gzip all the same is inflated piece by piece; anything else is unreadable."""
         if coding in (b"gzip", b"x-gzip"):
             self._inflater = zlib.decompressobj(_GZIP)
-        elif coding not in (b"", b"identity"):
+        else:
             self._fail("a content coding nobody asked for")
 
     def _hold(self, wire: bytes) -> None:
         """Take what has come of the body: to the taker at once, or kept until somebody wants it."""
-        if self._take is not None and not self._held and self._inflater is None:
+        if self._is_unpacked():
+            self._keeps_alive = False  # bytes behind the end of what was packed
+            return
+        if self._take is not None and not self._held:
             try:
                 if self._take(wire):
                     self._take = None
@@ -356,7 +387,10 @@ class Line(asyncio.BufferedProtocol):
                 self._held.clear()
                 self._fail("a body that is no gzip")
                 return b""
-            if rest := self._inflater.unconsumed_tail:
+            if self._inflater.eof:
+                self._held.clear()
+                self._held_bytes = 0
+            elif rest := self._inflater.unconsumed_tail:
                 self._held_bytes += len(rest) - len(wire)
                 self._held[0] = rest
             else:

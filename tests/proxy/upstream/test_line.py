@@ -1,0 +1,173 @@
+"""Claims about one connection to an upstream: which framing is taken, what ends it, and what it may cost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import zlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from config import sources
+from proxy.upstream import client
+from proxy.upstream.response import Broken, Response
+
+POST = client.Post("/chat/completions", b"{}", None)
+OK = b"HTTP/1.1 200 OK\r\n"
+JSON = OK + b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@contextlib.asynccontextmanager
+async def answering(*answers: bytes, ends: bool = False) -> AsyncIterator[tuple[client.Upstream, list[int]]]:
+    """An upstream that answers each request with the next of these bytes, and the requests each connection brought."""
+    waiting, seen = list(answers), []
+    talking: set[asyncio.Task[None]] = set()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(0)
+        number = len(seen) - 1
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                await reader.readuntil(b"\r\n\r\n{}")
+                seen[number] += 1
+                writer.write(waiting.pop(0))
+                await writer.drain()
+                if ends:
+                    break
+        writer.close()
+
+    def converses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talking.add(asyncio.ensure_future(converse(reader, writer)))
+
+    server = await asyncio.start_server(converses, "127.0.0.1", 0)
+    async with server:
+        target = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with client.opened(sources.load({"upstream": (target,)}, None, {})) as upstreams:
+            yield upstreams, seen
+    await asyncio.gather(*talking)
+
+
+async def whole(response: Response) -> bytes:
+    body = b""
+    while piece := await response.read():
+        body += piece
+    return body
+
+
+async def asked(upstreams: client.Upstream) -> tuple[int, str | None, bytes]:
+    with contextlib.closing(await upstreams.post(POST, [])) as response:
+        return response.status, response.retry_after, await whole(response)
+
+
+@pytest.mark.parametrize("surplus", [b"x", b"\0", JSON, b"\r\n" * 3])
+@pytest.mark.parametrize("answer", [JSON, JSON.replace(b"Content-Type", b"Connection: close\r\nContent-Type")])
+async def test_what_follows_a_whole_answer_is_nobodys_and_ends_the_connection(answer: bytes, surplus: bytes) -> None:
+    async with answering(answer + surplus, JSON) as (upstreams, seen):
+        assert (await asked(upstreams))[2] == b"{}"
+        assert (await asked(upstreams))[2] == b"{}"
+    assert sum(seen) == 2
+    if surplus.strip():
+        assert seen == [1, 1]
+
+
+@pytest.mark.parametrize("field", [b"Content-Encoding: br", b"Content-Encoding: gzip", b"Retry-After: 77"])
+async def test_what_an_interim_answer_says_of_itself_is_not_said_of_the_answer(field: bytes) -> None:
+    interim = b"HTTP/1.1 103 Early Hints\r\n" + field + b"\r\n\r\n"
+    async with answering(interim * 3 + JSON) as (upstreams, _):
+        assert await asked(upstreams) == (200, None, b"{}")
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"x-gzip", b"GZIP"])
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_a_gzip_nobody_asked_for_is_inflated(coding: bytes, chunked: bool) -> None:
+    plain = b"data: {}\n\n" * 50_000
+    packed = gzip.compress(plain)
+    head = OK + b"Content-Encoding: " + coding + b"\r\n"
+    answer = (
+        head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(packed), packed)
+        if chunked
+        else head + b"Content-Length: %d\r\n\r\n%b" % (len(packed), packed)
+    )
+    async with answering(answer, JSON) as (upstreams, seen):
+        assert (await asked(upstreams))[2] == plain
+        await asked(upstreams)
+    assert seen == [2]
+
+
+async def test_what_little_becomes_much_gives_others_their_turn() -> None:
+    packed = gzip.compress(b": x\n\n" * 2_000_000)
+    head = OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    async with answering(head + packed) as (upstreams, _):
+        turns, pieces = 0, 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        def take(_: bytes) -> bool:
+            nonlocal pieces
+            pieces += 1
+            return False
+
+        beside = asyncio.create_task(others())
+        with contextlib.closing(await upstreams.post(POST, [])) as response:
+            before = turns
+            await response.pour(take)
+        assert turns - before >= pieces > 200
+        beside.cancel()
+
+
+@pytest.mark.parametrize("behind", [b"", b"junk" * 50_000], ids=["nothing", "junk"])
+async def test_the_end_of_what_was_packed_is_the_end_of_the_answer(behind: bytes) -> None:
+    answer = OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"whole") + behind
+    async with answering(answer, ends=not behind) as (upstreams, _), asyncio.timeout(5):
+        assert (await asked(upstreams))[2] == b"whole"
+
+
+@pytest.mark.parametrize(
+    "body", [gzip.compress(b"cut" * 99)[:-9], b"plain", zlib.compress(b"deflate")], ids=["cut", "plain", "deflate"]
+)
+async def test_what_is_no_whole_gzip_is_broken(body: bytes) -> None:
+    head = OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    async with answering(head + body) as (upstreams, _):
+        with pytest.raises(Broken):
+            await asked(upstreams)
+
+
+ENDLESS = {
+    "a coding nobody asked for": OK + b"Content-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",
+    "a head without end": OK + b"X-Filler: " + b"a" * 200_000,
+    "heads without end": OK + b"X-Filler: a\r\n" * 20_000,
+    "interim answers without end": b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" * 5_000,
+    "trailers without end": OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n" + b"X-Filler: a\r\n" * 20_000,
+    "a trailer without end": OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Filler: " + b"a" * 200_000,
+    "an extension without end": OK + b"Transfer-Encoding: chunked\r\n\r\n2;" + b"a" * 200_000,
+    "two lengths": OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "no HTTP": b"SSH-2.0-OpenSSH\r\n",
+    "an upgrade": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
+    "an end before the length": OK + b"Content-Length: 9\r\n\r\n{}",
+}
+
+
+@pytest.mark.parametrize("wire", ENDLESS.values(), ids=ENDLESS)
+async def test_what_has_no_end_or_no_sense_is_broken(wire: bytes) -> None:
+    async with answering(wire, ends=True) as (upstreams, _), asyncio.timeout(5):
+        with pytest.raises(Broken):
+            await asked(upstreams)
+
+
+async def test_a_body_may_end_with_its_connection() -> None:
+    async with answering(OK + b"\r\n{}", ends=True) as (upstreams, _):
+        assert (await asked(upstreams))[2] == b"{}"
+
+
+async def test_trailers_and_extensions_of_a_sane_length_are_read_over() -> None:
+    wire = OK + b"Transfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\nX-Sum: 1\r\n\r\n"
+    async with answering(wire, JSON) as (upstreams, seen):
+        assert (await asked(upstreams))[2] == b"{}"
+        assert (await asked(upstreams))[2] == b"{}"
+    assert seen == [2]
