@@ -22,7 +22,7 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/call/lookups.py": "tests/integration/test_compatible.py",
     "proxy/call/handler.py": "tests/proxy/server/test_process.py",
     "proxy/commands/check.py": "tests/integration/test_check.py",
-    "proxy/commands/demo.py": "tests/integration/test_readme.py",
+    "proxy/commands/demo.py": "tests/integration/test_pages.py",
     "proxy/commands/exit_codes.py": "tests/proxy/commands/test_cli.py",
     "proxy/commands/help_texts.py": "tests/proxy/commands/test_cli.py",
     "proxy/commands/options.py": "tests/proxy/commands/test_cli.py",

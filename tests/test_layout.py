@@ -1,4 +1,4 @@
-"""The house itself: what ships, what stands where, and that the README says what is true."""
+"""What ships, and what stands where."""
 
 from __future__ import annotations
 

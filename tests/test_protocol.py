@@ -185,13 +185,13 @@ def test_the_command_mends_a_stale_document_and_only_names_it_when_told_to_check
     assert {name: (tmp_path / name).read_text("utf-8") for name in names} == fresh
 
 
-def test_the_readme_says_what_becomes_of_each_feature() -> None:
+def test_the_callers_page_says_what_becomes_of_each_feature() -> None:
     """Its table is fresh, and the dialects it names by hand are the ones."""
-    readme = (ROOT / "README.md").read_text("utf-8")
-    assert documents.fill(readme, phrases.Language.EN, SHIPPED) == readme, "run: python -m proxy.protocol.documents"
-    assert [mark[2] for mark in documents.BLOCK.finditer(readme)] == [*tables.README_TABLES]
+    page = (ROOT / documents.CALLERS).read_text("utf-8")
+    assert documents.fill(page, phrases.Language.EN, SHIPPED) == page, "run: python -m proxy.protocol.documents"
+    assert [mark[2] for mark in documents.BLOCK.finditer(page)] == [*tables.CALLERS_TABLES]
     assert [name for name, row in dialects.DIALECTS.items() if not row.keeps_reasoning] == ["openai"]
-    rows = {line.split("`")[1]: line for line in readme.splitlines() if line.startswith("| `")}
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
     assert {row.theirs for row in parameters.ROWS} | parameters.DROPPED.keys() <= rows.keys()
     assert "| deepseek, ark, openai |" in rows["top_k"]
     assert "| deepseek, siliconflow, ark |" in rows["response_format"]

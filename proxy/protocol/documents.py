@@ -17,7 +17,7 @@ import orjson
 
 from proxy.protocol import compatible, openapi
 from proxy.protocol.phrases import Language
-from proxy.protocol.tables import README_TABLES, TABLES, Sources, shipped
+from proxy.protocol.tables import CALLERS_TABLES, TABLES, Sources, shipped
 from translators import faults
 
 HOME: Final = Path(faults.__file__).parent
@@ -26,6 +26,8 @@ FILES: Final[Mapping[Language, str]] = {
     Language.ZH: "PROTOCOL.zh.md",
 }
 OPENAPI: Final = "openapi.json"
+# The page for callers, from the folder that the packages stand in.
+CALLERS: Final = "proxy/examples/README.md"
 # The streams that the OpenAPI document shows, by their number in the protocol.
 STREAMS: Final[Mapping[str, str]] = {"finished": "E-8", "broken": "E-10"}
 ANSWER: Final = re.compile(r"<!-- example: (\S+) answer -->\n```text\n(.*?)\n```", re.DOTALL)
@@ -34,7 +36,7 @@ BLOCK: Final = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", 
 
 def fill(document: str, language: Language, sources: Sources) -> str:
     """The document with every generated block written anew; KeyError for a mark that names no table."""
-    known = {**TABLES, **compatible.TABLES, **README_TABLES}
+    known = {**TABLES, **compatible.TABLES, **CALLERS_TABLES}
     return BLOCK.sub(lambda found: f"{found[1]}{known[found[2]](language, sources)}\n{found[3]}", document)
 
 
@@ -50,14 +52,14 @@ def refresh(directory: Path, *, write: bool) -> list[str]:
     return stale
 
 
-def refresh_readme(directory: Path, *, write: bool) -> list[str]:
-    """The same for the README, where there is one: it does not ship."""
-    path = directory / "README.md"
+def refresh_callers(directory: Path, *, write: bool) -> list[str]:
+    """The same for the callers' page, where there is one."""
+    path = directory / CALLERS
     before = path.read_text("utf-8") if path.exists() else ""
     after = fill(before, Language.EN, shipped())
     if write and after != before:
         path.write_text(after, "utf-8")
-    return [path.name] if after != before else []
+    return [CALLERS] if after != before else []
 
 
 def described(document: str, sources: Sources) -> str:
@@ -72,7 +74,7 @@ def described(document: str, sources: Sources) -> str:
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a document is stale.")
 def main(*, check: bool) -> None:
     """Write the tables of the protocol document anew, in both its languages, and the OpenAPI document."""
-    stale = [*refresh(HOME, write=not check), *refresh_readme(HOME.parent, write=not check)]
+    stale = [*refresh(HOME, write=not check), *refresh_callers(HOME.parent, write=not check)]
     for name in stale:
         click.echo(f"{name}: {'stale' if check else 'written'}")
     if check and stale:

@@ -344,8 +344,8 @@ TABLES: Final[Mapping[str, Callable[[Language, Sources], str]]] = {
     "choice-states": _choice_states,
     "choice-diagram": _choice_diagram,
 }
-# What stands in the README alone, which is English.
-README_TABLES: Final = {"fidelity": _fidelity}
+# What stands on the callers' page alone, which is English.
+CALLERS_TABLES: Final = {"fidelity": _fidelity}
 
 
 def _typed(kind: Callable[[Any, str], Any], value: object) -> str:

@@ -94,11 +94,11 @@ def page() -> str:
         (
             "# The fault matrix",
             "",
-            "Every fault the real `serve` process was put through, before an upstream that can be told how to fail.",
+            "Every fault the real `serve` process was put through, before an upstream that fails when told to.",
             "Generated from the tests by `python -m tests.faults.matrix`; a test says when it is stale.",
             "",
             "*Freed*, within a second: the upstream call has ended, the process has as many files open as before",
-            "its first call, and no traceback is in its log. *First*: before the first packet, so with a true status.",
+            "its first call, no traceback is in its log. *First*: before the first packet, with a true status.",
             "",
             "| row | claim | the caller saw | freed | held to | test |",
             "|---|---|---|---|---|---|",

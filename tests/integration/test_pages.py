@@ -1,4 +1,4 @@
-"""Every command the README shows is one that works."""
+"""Every command of the README, of the callers' page and of the handbook is one that works."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ from proxy.telemetry import metrics, process_figures
 from tests import caller, needs
 
 ROOT = Path(__file__).parents[2]
-# The commands of "Deploy" are tests/deploy/test_readme.py's.
-README = re.sub(r"\n## Deploy\n.*?(?=\n## )", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+README = (ROOT / "README.md").read_text()
+CALLERS = (ROOT / "proxy" / "examples" / "README.md").read_text()
+# The commands of its "Deploy" are tests/deploy/test_handbook.py's.
+HANDBOOK = re.sub(r"\n## Deploy\n.*?(?=\n## )", "", (ROOT / "deploy" / "README.md").read_text(), flags=re.DOTALL)
+PAGES = README + CALLERS + HANDBOOK
+SHELL = re.findall(r"```sh\n(.*?)```", PAGES, re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```", CALLERS, re.DOTALL)
 # One command a line, continued lines joined.
 COMMANDS = [line for block in SHELL for line in block.replace("\\\n", " ").splitlines() if line and line[0] != "#"]
 SETUP = [command for command in COMMANDS if "pip install" in command]
@@ -105,7 +108,7 @@ async def test_a_recipe_that_examines_finds_a_simulated_upstream_well(simulator:
 
 
 def test_the_tables_of_metrics_and_exit_codes_are_those_of_the_code() -> None:
-    lines = README.splitlines()
+    lines = HANDBOOK.splitlines()
     rows = [
         f"| `{row.name}` | {row.kind} | {', '.join(f'`{label}`' for label in row.labels)} | {row.meaning} |"
         for row in metrics.ROWS
@@ -170,7 +173,7 @@ async def test_the_curl_call_gets_packets(serve: Any, simulator: Any) -> None:
 
 @pytest.mark.parametrize("name", ["call.sh", "call.py", "Sdk.java"])
 def test_an_example_is_the_file_that_is_run(name: str) -> None:
-    assert f"\n{(ROOT / 'proxy' / 'examples' / name).read_text().rstrip()}\n```" in README
+    assert f"\n{(ROOT / 'proxy' / 'examples' / name).read_text().rstrip()}\n```" in CALLERS
 
 
 async def test_the_langchain_snippet_prints_the_answer(serve: Any, simulator: Any) -> None:
@@ -205,7 +208,7 @@ class TestDify:
     """What its plugin does to check a credential, and what each row of the table answers to."""
 
     PING = caller.call("ping", "qwen-turbo", temperature=0.5)
-    SAID = re.findall(r"^\| (\d{3}) `([^`]+)`", README, re.MULTILINE)
+    SAID = re.findall(r"^\| (\d{3}) `([^`]+)`", CALLERS, re.MULTILINE)
 
     async def test_the_recipe_passes_the_check(self, serve: Any, simulator: Any) -> None:
         (command,) = [command for command in SERVE if "qwen-turbo" in command]

@@ -1,4 +1,4 @@
-"""Every command of the README's "Deploy", run as far as it goes without a cluster, an engine or a service manager."""
+"""Every command of the handbook's "Deploy", run as far as it goes without a cluster, an engine or a service manager."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from config import settings, sources
 from tests.deploy.conftest import DEPLOY, ROOT, compose_engine, passes
 from tests.deploy.test_container import stages
 
-README = (ROOT / "README.md").read_text()
-SECTION = README.partition("\n## Deploy\n")[2].partition("\n## ")[0]
+HANDBOOK = (DEPLOY / "README.md").read_text()
+SECTION = HANDBOOK.partition("\n## Deploy\n")[2].partition("\n## ")[0]
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL) for line in block.splitlines()]
 ETC = re.compile(r"(?<![\w.])/etc/")
 
@@ -121,11 +121,10 @@ def test_the_table_of_time_limits_says_what_the_files_say(file: str, lines: list
 
 
 def test_the_map_of_the_directory_names_everything_in_it() -> None:
-    described = (DEPLOY / "README.md").read_text()
     for path in DEPLOY.rglob("*"):
         if path.is_file() and path.name != "README.md":
             name = path.relative_to(DEPLOY)
-            assert any(f"`{part}" in described for part in (name, *name.parents[:-1])), name
+            assert any(f"`{part}" in HANDBOOK for part in (name, *name.parents[:-1])), name
 
 
 def test_the_drain_is_told_as_it_is() -> None:
@@ -136,4 +135,4 @@ def test_the_drain_is_told_as_it_is() -> None:
         "head_hold": chosen.head_hold,
     }
     for name, value in said.items():
-        assert f"`{name}` ({value:g} s)" in SECTION
+        assert f"`{name}` ({value:g} s)" in HANDBOOK
