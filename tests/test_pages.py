@@ -25,6 +25,8 @@ RUN = {
     "proxy/examples/README.md": "integration/test_pages.py",
     "deploy/README.md": "deploy/test_handbook.py",
     "deploy/money.md": "deploy/test_money.py",
+    # Its commands are those of the first and the third.
+    "deploy/README.zh.md": "test_pages.py",
 }
 # Wrapped by nobody yet: its paragraphs are long lines, in both languages.
 LONG = {"translators/PROTOCOL.md", "translators/PROTOCOL.zh.md"}
@@ -105,3 +107,48 @@ def test_every_page_is_found_from_the_readme() -> None:
                 if path.suffix == ".md" and path.is_relative_to(ROOT):
                     waiting.append(str(path.relative_to(ROOT)))
     assert seen == {*PAGES}
+
+
+ENGLISH = [(ROOT / name).read_text("utf-8") for name in ("README.md", "deploy/README.md")]
+CHINESE = (ROOT / "deploy" / "README.zh.md").read_text("utf-8")
+
+
+def code(text: str) -> list[str]:
+    """The words of the code in a text; pages have other names from elsewhere, and in another language."""
+    return sorted(word for word in CODE.findall(text) if not word.endswith(".md`"))
+
+
+class TestChinese:
+    """The Chinese page is the README and the handbook, one after the other."""
+
+    def test_it_is_what_the_readme_leads_to_first(self) -> None:
+        assert "(deploy/README.zh.md)" in ENGLISH[0].splitlines()[0]
+
+    def test_it_has_their_sections(self) -> None:
+        levels = [re.findall(r"^(#+) ", prose(text), re.MULTILINE) for text in (*ENGLISH, CHINESE)]
+        assert levels[2] == levels[0] + levels[1]
+
+    def test_it_has_their_commands(self) -> None:
+        commands = [re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for text in (*ENGLISH, CHINESE)]
+        assert commands[2] == commands[0] + commands[1]
+
+    def test_it_has_their_lists(self) -> None:
+        items = [re.findall(r"^(-|\d+\.) ", prose(text), re.MULTILINE) for text in (*ENGLISH, CHINESE)]
+        assert items[2] == items[0] + items[1]
+
+    def test_it_has_their_tables(self) -> None:
+        """Row by row as many cells, and in each the same code, such as names of metrics and settings."""
+        tables = [
+            [
+                [code(cell) for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+                for line in text.splitlines()
+                if line.startswith("|")
+            ]
+            for text in (*ENGLISH, CHINESE)
+        ]
+        for theirs, ours in zip(tables[0] + tables[1], tables[2], strict=True):
+            assert theirs == ours
+
+    def test_it_names_the_same_settings_variables_and_words_of_the_code(self) -> None:
+        said = [code(" ".join(prose(text).split())) for text in (*ENGLISH, CHINESE)]
+        assert {*said[0], *said[1]} == {*said[2]}
