@@ -74,6 +74,22 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
     assert astray == []
 
 
+PATH = re.compile(r"`((?:proxy|translators|config|tests|deploy)/[\w./-]*)`((?:,? `\w+`)*)")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_path_that_a_page_names_is_there_and_has_the_names_beside_it(page: str) -> None:
+    astray = []
+    for name, beside in PATH.findall(prose((ROOT / page).read_text("utf-8"))):
+        path = ROOT / name
+        if not path.exists():
+            astray.append(name)
+        elif path.suffix == ".py" and path.parts[len(ROOT.parts)] != "tests":
+            text = path.read_text("utf-8")
+            astray += [f"{name} {word}" for word in re.findall(r"\w+", beside) if not re.search(rf"\b{word}\b", text)]
+    assert astray == []
+
+
 def columns(line: str) -> int:
     """How wide a line is: a Chinese character takes two columns."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in line)
