@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,8 @@ RUN = {
 LONG = {"translators/PROTOCOL.md", "translators/PROTOCOL.zh.md"}
 WIDTH = 100
 README_LINES = 150
+# A shorter paragraph may stand in several places, such as a line that leads to an example.
+REPEATABLE = 80
 
 
 def prose(text: str) -> str:
@@ -100,6 +103,18 @@ def test_a_line_of_a_page_fits_its_width(page: str) -> None:
     lines = prose((ROOT / page).read_text("utf-8")).splitlines()
     # A row of a table is one line, and so is a command.
     assert [line for line in lines if columns(line) > WIDTH and not line.startswith(("|", "    "))] == []
+
+
+def test_nothing_stands_twice() -> None:
+    """No paragraph and no block of code, but for those of the Chinese page and of the two languages of the protocol."""
+    blocks = [
+        " ".join(block.split())
+        for page in PAGES
+        if not page.endswith(".zh.md")
+        for block in re.split(r"\n\s*\n", (ROOT / page).read_text("utf-8"))
+    ]
+    again = {block for block, times in Counter(blocks).items() if times > 1 and len(block) >= REPEATABLE}
+    assert again == set()
 
 
 def test_a_newcomer_reads_the_readme_in_one_go() -> None:
