@@ -44,7 +44,8 @@ TRIES: Final = 3
 # The longest wait for a gateway that is too busy, in seconds; then its answer stands.
 LONGEST_RETRY_S: Final = 20.0
 SHOWN_BYTES: Final = 300
-FRAGMENT: Final = 1 << 16
+# No answer to these requests is so long; who sends more is not listened to.
+LONGEST_BODY_BYTES: Final = 4 << 20
 
 
 class UnknownChoiceError(Exception):
@@ -196,7 +197,6 @@ def _session(**how: Any) -> aiohttp.ClientSession:
         auto_decompress=False,
         skip_auto_headers=("Accept-Encoding", "Accept", "Content-Type"),
         trace_configs=[traced],
-        trust_env=True,
         **how,
     )
 
@@ -270,10 +270,14 @@ class _Examiner:
                     session = await stack.enter_async_context(_session(**how))
                 got = await stack.enter_async_context(self._request(session, ask, note))
                 head = got.status, {name.lower(): value for name, value in got.headers.items()}
-                async for piece in _pieces(got):
+                async for piece in _pieces(got, eager=ask.manner == "hang_up"):
                     pieces.append(piece)
                     if ask.manner == "hang_up":
                         got.close()
+                        break
+                    if sum(map(len, pieces)) > LONGEST_BODY_BYTES:
+                        got.close()
+                        failed = f"longer than {LONGEST_BODY_BYTES:,} bytes"
                         break
         except aiohttp.ClientConnectorError as error:
             self.alone = self.made == 1
@@ -318,16 +322,16 @@ class _Examiner:
         return text.replace(self.examined.key, "‹key›") if self.examined.key else text
 
 
-async def _pieces(got: aiohttp.ClientResponse) -> Any:
-    """The body by chunks of HTTP; what has none comes in one."""
-    held = b""
+async def _pieces(got: aiohttp.ClientResponse, *, eager: bool) -> Any:
+    """The body by chunks of HTTP; what has none comes in one, or `eager`ly as it is read."""
+    held = bytearray()
     async for data, whole in got.content.iter_chunks():
         held += data
-        if whole and held:
-            yield held
-            held = b""
+        if held and (whole or eager or len(held) > LONGEST_BODY_BYTES):
+            yield bytes(held)
+            held.clear()
     if held:
-        yield held
+        yield bytes(held)
 
 
 def _retry_s(came: Came) -> float:

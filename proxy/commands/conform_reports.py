@@ -95,7 +95,9 @@ def show(report: Report) -> None:
     for result in report.sorted:
         check, verdict = result.check, result.finding.verdict
         if verdict is not Verdict.PASSED:
-            evidence = " ".join(result.finding.evidence.split())
+            # What somebody else's gateway said is no message to the terminal.
+            words = " ".join(result.finding.evidence.split())
+            evidence = "".join(char if char.isprintable() else "�" for char in words)
             click.echo(
                 click.style(f"{verdict.value:9}", fg=COLOURS[verdict])
                 + f" {check.weight:6} {check.rule:7} {check.name}: {evidence[:LINE]}"

@@ -661,6 +661,21 @@ async def test_reports_tell_all_of_it_load_nothing_and_hold_no_key(gateway: Gate
         assert KEY not in text
 
 
+async def test_what_a_gateway_says_is_no_message_to_the_terminal(gateway: Gateway) -> None:
+    wrong = Answer(400, {"Content-Type": "text/plain"}, (b"\033[2J\033]0;owned\007 no\x00 \xc2\x9b",))
+    gateway.mutant = Mutant("", answering=lambda request, answer: wrong)
+    code, out, _ = await command(f"{gateway.url}/api/v1", "--only", "endpoint")
+    assert code == 1
+    assert all(char.isprintable() or char == "\n" for char in out)
+
+
+async def test_an_answer_without_an_end_is_left(gateway: Gateway) -> None:
+    long = Answer(200, {"Content-Type": "application/json"}, (b" " * (conform.LONGEST_BODY_BYTES + 1),))
+    gateway.mutant = Mutant("", answering=lambda request, answer: long)
+    report = await examined(gateway.url, "endpoint")
+    assert found(report, Verdict.FAILED) == {"endpoint": "longer than 4,194,304 bytes"}
+
+
 async def test_what_cannot_be_asked_is_told_by_its_own_exit_code() -> None:
     code, _, err = await command("http://127.0.0.1:1/api/v1", "--only", "endpoint")
     assert (code, err.splitlines()[-1]) == (4, "nobody answers there")

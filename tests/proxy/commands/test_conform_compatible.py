@@ -124,7 +124,11 @@ def for_streams(request: Request, answer: Answer) -> Answer:
 
 def inner(change: Callable[[Json], object]) -> Answering:
     """Change what is inside of errors."""
-    return errors(lambda document: {**document, "error": document["error"] | {"kept": change(document["error"])}})
+
+    def changed(document: Json) -> None:
+        change(document["error"])
+
+    return errors(changed)
 
 
 M = Mutant
