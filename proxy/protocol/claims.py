@@ -93,6 +93,18 @@ UNCHECKED: Final[Mapping[str, str]] = {
     "ERR-4": "a fault of the model's server, which cannot be provoked from outside",
     "ERR-5": "waits of minutes",
     "ERR-6": "framing that a plain client cannot send",
+    "COM-1": "the path; every check of this tongue asks it",
+    "COM-4": "the order of faults, which no caller relies on",
+    "COM-5": "the service answers a body that is no JSON in another form than it answers all else",
+    "COM-9": "names of other services for thinking, which the service itself need not read",
+    "COM-11": "what goes to the model's server, which a caller does not see",
+    "COM-24": "waits of seconds in which a model may well speak",
+    "COM-27": "a table of faults; its rows that a caller can earn are COM-3, COM-6 and COM-8",
+    "COM-28": "a setting of the operator",
+    "COM-31": "books of the operator",
+    "COM-32": "what both tongues share is checked in the other",
+    "COM-33": "documents",
+    "COM-34": "speed, which is no form",
 }
 
 BILLED: Final = "Callers and the platform bill by the last packet they saw; a cancelled call has no other figure."

@@ -377,7 +377,7 @@ _DEEP: Final = "Gateways flag a model that differs."
 Row = tuple[str, str, str, Literal["must", "should", "note"], str, str, tuple[str, ...], Judge]
 ROWS: Final[tuple[Row, ...]] = (
     ("reply", "surface", "COM-13", "must", "a reply is a chat.completion", _SDK, ("reply",), whole),
-    ("model-echo", "surface", "COM-12", "should", "the model as the caller named it", _DEEP, ("reply",), echoed),
+    ("model-echo", "surface", "COM-6", "should", "the model as the caller named it", _DEEP, ("reply",), echoed),
     ("id", "surface", "COM-12", "should", "chatcmpl- and x-request-id", "Support asks for it.", ("reply",), identified),
     ("sse-body", "surface", "COM-2", "must", "Accept alone is no stream", _SDK, ("by accept",), is_document),
     ("developer", "surface", "COM-7", "should", "developer is a role", _SDK, ("developer",), whole),
