@@ -163,7 +163,7 @@ def _row(result: Result) -> Json:
 def as_junit(report: Report) -> bytes:
     """A suite for each group; a broken should or note is told in the output of a case that passes."""
     root = Xml.Element("testsuites", name=f"dashseek conform {report.model}", tests=str(len(report.results)))
-    for group in dict.fromkeys(result.check.group for result in report.results):
+    for group in _named(report):
         results = [result for result in report.results if result.check.group == group]
         broken = [result for result in results if _fails(result)]
         skipped = [result for result in results if result.finding.verdict is Verdict.NOT_SHOWN]
@@ -209,7 +209,7 @@ body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60re
 pre {{ background: #8881; overflow: auto; padding: .5rem; white-space: pre-wrap; overflow-wrap: anywhere }}
 summary {{ cursor: pointer }} .failed {{ color: #b00 }} .not {{ color: #960 }} .passed {{ color: #070 }}
 #zh:checked ~ main .en, #en:checked ~ main .zh {{ display: none }}
-table {{ border-collapse: collapse }} td, th {{ padding: .1rem 1rem .1rem 0; text-align: left }}
+table {{ border-collapse: collapse; margin: 1rem 0 }} td, th {{ padding: .1rem 1rem .1rem 0; text-align: left }}
 @media print {{ input, label {{ display: none }} }}
 </style></head><body>
 <input type="radio" name="language" id="en" checked><label for="en">English</label>
@@ -238,9 +238,28 @@ def as_html(report: Report) -> str:
     )
     return PAGE.format(
         title=html.escape(f"dashseek conform: {report.model}"),
-        facts=f"<table>{rows}</table>",
+        facts=f"<table>{rows}</table>{_groups(report)}",
         results="".join(map(_folded, report.sorted)),
     )
+
+
+def _groups(report: Report) -> str:
+    """How many checks of each group ended how."""
+    found = {
+        group: Counter(result.finding.verdict for result in report.results if result.check.group == group)
+        for group in _named(report)
+    }
+    head = "".join(f"<th>{_both(verdict.value, VERDICTS[verdict])}</th>" for verdict in Verdict)
+    rows = "".join(
+        f"<tr><th>{html.escape(group)}</th>{''.join(f'<td>{counts[verdict]}</td>' for verdict in Verdict)}</tr>"
+        for group, counts in found.items()
+    )
+    return f"<table><tr><th></th>{head}</tr>{rows}</table>"
+
+
+def _named(report: Report) -> list[str]:
+    """The groups, in the order of their checks."""
+    return list(dict.fromkeys(result.check.group for result in report.results))
 
 
 def _both(english: str, chinese: str) -> str:

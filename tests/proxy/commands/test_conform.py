@@ -656,6 +656,7 @@ async def test_reports_tell_all_of_it_load_nothing_and_hold_no_key(gateway: Gate
     assert suite is not None
     assert int(suite.attrib["failures"]) == len(list(suite.iter("failure"))) > 0
     shown = page.read_text("utf-8")
+    assert f"<th>surface</th><td>{told['failed']}</td>" in shown
     assert not re.search(r"<script|src=|href=|@import|url\(", shown)
     for text in (out, err, junit.read_text("utf-8"), shown):
         assert KEY not in text
