@@ -264,7 +264,7 @@ def _doctor() -> click.Command:
 
 
 def _conform() -> click.Command:
-    def run(url: str | None, *, listed: bool, **asked: Any) -> int:
+    def run(url: str, *, listed: bool, **asked: Any) -> int:
         from proxy.commands import conform
 
         only, model = asked["only"], asked["model"]
@@ -274,18 +274,16 @@ def _conform() -> click.Command:
                 return conform.show_list(
                     conform.target_of(model, asked["route"], counted=False, api=asked["api"]), only
                 )
-            key = os.environ.get(conform.KEY_VARIABLE, "")
-            if url is None or not key:
-                raise WrongSetting(
-                    "say whom to examine: URL" if url is None else f"say a key in {conform.KEY_VARIABLE}"
-                )
+            conform.check_url(url)
+            if not (key := os.environ.get(conform.KEY_VARIABLE, "")):
+                raise WrongSetting(f"say a key in {conform.KEY_VARIABLE}")
             return conform.run(conform.Examined(url, key=key, **asked), **reports)
-        except (conform.UnknownChoiceError, ValueError) as error:
+        except conform.AskedWronglyError as error:
             raise WrongSetting(str(error)) from None
 
     path = click.Path(dir_okay=False, writable=True, path_type=Path)
     params: list[click.Parameter] = [
-        click.Argument(["url"], metavar="URL", required=False),
+        click.Argument(["url"], metavar="URL", default="", required=False),
         click.Option(["--model"], metavar="NAME", default="deepseek-v3", show_default=True, help="Ask for this model."),
         click.Option(["--route"], metavar="PATH", help="Ask this path of the host, such as a partner's."),
         click.Option(

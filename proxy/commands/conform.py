@@ -48,8 +48,8 @@ SHOWN_BYTES: Final = 300
 LONGEST_BODY_BYTES: Final = 4 << 20
 
 
-class UnknownChoiceError(Exception):
-    """A word of `--only` that names no group, rule or check."""
+class AskedWronglyError(Exception):
+    """A URL that is none, or a word of `--only` that names nothing; the text says what would be right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +98,21 @@ def target_of(model: str, route: str | None, *, counted: bool, api: Api = "dashs
 
 
 def rows_of(target: Target, only: Sequence[str]) -> tuple[Check, ...]:
-    """The checks to make; UnknownChoiceError for a word that names none."""
+    """The checks to make; AskedWronglyError for a word that names none."""
     try:
         return conformance.selected(conformance.checks(target), only)
     except KeyError as unknown:
-        raise UnknownChoiceError(f"--only {unknown.args[0]}: no group, rule or check has that name (--list)") from None
+        raise AskedWronglyError(f"--only {unknown.args[0]}: no group, rule or check has that name (--list)") from None
+
+
+def check_url(url: str) -> None:
+    """Refuse what no request can be made to, with AskedWronglyError."""
+    try:
+        asked = URL(url)
+    except ValueError:
+        asked = URL()
+    if asked.scheme not in ("http", "https") or not asked.host:
+        raise AskedWronglyError("say whom to examine: URL is an SDK's base, such as https://HOST/api/v1")
 
 
 def show_list(target: Target, only: Sequence[str]) -> int:

@@ -166,7 +166,12 @@ def asks(target: Target) -> dict[str, Ask]:
                 "resources": [],
                 "parameters": {**short["parameters"], "kwargs": {}, "vl_high_resolution_images": False, "plugins": {}},
             },
-            headers={"X-DashScope-WorkSpace": "", "X-DashScope-DataInspection": "disable", "X-Unknown": "1"},
+            headers={
+                "X-DashScope-WorkSpace": "",
+                "X-DashScope-DataInspection": "disable",
+                "X-DashScope-Async": "disable",
+                "X-Unknown": "1",
+            },
         ),
         priced("kept id", short, headers={"X-Request-Id": KEPT_ID}),
         priced("by accept", short, headers={"Accept": "text/event-stream"}),

@@ -686,9 +686,10 @@ async def test_what_cannot_be_asked_is_told_by_its_own_exit_code() -> None:
     code, _, err = await command("http://127.0.0.1:1/api/v1", "--only", "nothing")
     assert code == 2
     assert "--only nothing" in err
-    code, _, err = await command()
-    assert code == 2
-    assert "URL" in err
+    for arguments in ((), ("localhost:8080/api/v1",), ("ftp://localhost/api/v1",), ("http://[x",), ("http://",)):
+        code, _, err = await command(*arguments)
+        assert code == 2
+        assert "URL is an SDK's base" in err
 
 
 async def test_the_list_names_every_check_and_every_rule_without_one() -> None:
