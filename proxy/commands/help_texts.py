@@ -169,6 +169,7 @@ Examples:
   dashseek conform http://127.0.0.1:8080/api/v1 --only usage --only SSE-1
   dashseek conform http://127.0.0.1:8080/api/v1 --junit conform.xml \\
       --html conform.html --budget 20000
+  dashseek conform --api openai http://127.0.0.1:8080/compatible-mode/v1
   dashseek conform --list --model deepseek-r1
 """
 
