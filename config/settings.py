@@ -174,7 +174,8 @@ class Settings(BaseModel):
     journal_file: NewFile | None = Field(
         default=None,
         title="FILE",
-        description="Append two lines of JSON for each call: its usage, how it ended. Several processes may share it.",
+        description="Append two lines of JSON for each call: its usage, how it ended. Several processes may share it. "
+        "-: standard output.",
     )
     journal_fsync: Annotated[JournalSync, Word] = Field(
         default="interval",

@@ -158,7 +158,9 @@ def redis_url(secret: SecretStr) -> SecretStr:
 
 
 def writable(path: Path) -> Path:
-    """A file that is there, or can be made."""
+    """A file that is there, or can be made; `-` is standard output."""
+    if path == Path("-"):
+        return path
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError("must be a file, in a directory that is there")
     return path

@@ -27,6 +27,7 @@ from proxy import vocabulary
 from proxy.commands import files
 from proxy.commands.exit_codes import Exit
 from proxy.downstream import listener
+from proxy.metering.append_file import DASH
 from proxy.server import event_loop
 from proxy.telemetry import installed
 from proxy.upstream import client as upstream
@@ -183,6 +184,9 @@ def _journal(chosen: Settings) -> Iterator[Finding]:
         return
     if (wrong := files.journal(path)) is not None:
         yield Finding("fail", "journal", f"{path}", wrong)
+        return
+    if path == DASH:
+        yield Finding("ok", "journal", "standard output; who reads it keeps it")
         return
     free = shutil.disk_usage(path.parent).free
     found = f"{path}, {free >> 20} MiB free"

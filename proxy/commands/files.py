@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from config.settings import Settings
-from proxy.metering.append_file import ROOM_BYTES
+from proxy.metering.append_file import DASH, ROOM_BYTES
 
 
 def complaints(settings: Settings) -> list[str]:
@@ -22,10 +22,10 @@ def complaints(settings: Settings) -> list[str]:
 
 def journal(path: Path | None) -> str | None:
     """Why the books cannot be kept there; None if they can."""
-    if path is None:
+    if path is None or path == DASH:
         return None
     if path.exists() and not path.is_file():
-        return "is no file but a pipe, a terminal or a device: what goes there cannot be read again; name a file"
+        return "is no file but a pipe, a terminal or a device: name a file, or say - for standard output"
     # A file that is not there yet is not to be made by somebody who only looks.
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         return "cannot be written by this user: let it, or name a file in a directory of its own"

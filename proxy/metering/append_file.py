@@ -25,6 +25,35 @@ LOOK_EVERY_S: Final = 1.0
 # A disk with less room than this is full to us: some hundred lines, so that open calls can still be closed.
 ROOM_BYTES: Final = 64 << 10
 MODE: Final = 0o640
+# The name that means standard output, and its descriptor.
+DASH: Final = Path("-")
+STDOUT: Final = 1
+
+
+class StandardOutput:
+    """Lines to whoever reads our standard output, a container's log as a rule; what comes of them is theirs to know.
+
+    A line is one `write`, shorter than a pipe takes whole (PIPE_BUF), so lines of several processes never mix.
+    """
+
+    def append(self, line: bytes) -> None:
+        """Write one line, its end included; raises `OSError` where it cannot be written whole."""
+        if os.write(STDOUT, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def writable(self) -> bool:
+        """Whether there is an output at all; whether somebody reads it shows with the next line."""
+        try:
+            os.fstat(STDOUT)
+        except OSError:
+            return False
+        return True
+
+    def sync(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """It is not ours to close."""
 
 
 class LineFile:

@@ -22,7 +22,7 @@ import orjson
 import structlog
 
 from config.settings import Settings, SettingsError
-from proxy.metering.append_file import LineFile
+from proxy.metering.append_file import DASH, LineFile, StandardOutput
 from translators import dialogue, faults
 from translators.usage import Basis
 
@@ -269,7 +269,7 @@ class Journal:
     dropped: lines that are not, exactly
     """
 
-    def __init__(self, file: LineFile | None, policy: Policy) -> None:
+    def __init__(self, file: LineFile | StandardOutput | None, policy: Policy) -> None:
         self._file = file
         self._policy = policy
         # The call id in the journal is made here: a request id may be chosen by its caller, and may come twice.
@@ -341,7 +341,9 @@ async def opened(settings: Settings) -> AsyncIterator[Journal]:
         yield Journal(None, "continue")
         return
     limit = None if settings.journal_max_bytes is None else int(settings.journal_max_bytes)
-    file = LineFile(path, max_bytes=limit, sync=settings.journal_fsync)
+    file: LineFile | StandardOutput = StandardOutput()
+    if path != DASH:
+        file = LineFile(path, max_bytes=limit, sync=settings.journal_fsync)
     if not file.writable():
         origin = settings.origins.get("journal_file", "default")
         raise SettingsError([f"journal_file ({origin}): cannot be written, or its disk is full"])
@@ -359,7 +361,7 @@ async def opened(settings: Settings) -> AsyncIterator[Journal]:
             log.error("journal_sync_failed", reason=f"no answer in {LAST_SYNC_S:g} s")
 
 
-def _keep_synced(file: LineFile, journal: Journal, over: threading.Event) -> None:
+def _keep_synced(file: LineFile | StandardOutput, journal: Journal, over: threading.Event) -> None:
     """Force lines to the disk once a second, and a last time when all is over."""
     while not over.wait(SYNC_EVERY_S):
         try:

@@ -22,6 +22,7 @@ from proxy.admission import keyring
 from proxy.call.gateway import Gateway, catalogue_of, open_gateway
 from proxy.downstream import listener, surface
 from proxy.downstream.phase import LIFECYCLE
+from proxy.metering.append_file import DASH
 from proxy.server import board, event_loop, lifecycle, supervisor, systemd
 from proxy.server.board import Report, WorkerReports
 from proxy.server.routes import application
@@ -71,7 +72,8 @@ def serve(settings: Settings, rows: Collection[ModelRow]) -> int:
 
     def announce(url: str, admin_url: str) -> None:
         _log_start(settings, url, admin_url)
-        Unthreaded(STDOUT).write(_announcement(url, admin_url))
+        if settings.journal_file != DASH:
+            Unthreaded(STDOUT).write(_announcement(url, admin_url))
         systemd.say("READY=1")
 
     return supervisor.supervise(settings, child, announce)
@@ -95,7 +97,9 @@ async def _serve(settings: Settings, rows: Collection[ModelRow], stdout: Lines, 
 
         def announce() -> None:
             _log_start(settings, running.url, running.admin_url)
-            stdout.write(_announcement(running.url, running.admin_url))
+            # Books are all that is on their page; the log has said where it serves.
+            if settings.journal_file != DASH:
+                stdout.write(_announcement(running.url, running.admin_url))
             systemd.say("READY=1")
 
         await running.until_told_to_stop(gateway.open_calls, announce)
