@@ -164,6 +164,15 @@ def test_the_sidecar_is_a_native_one_on_the_pods_loopback(tmp_path: Path) -> Non
     assert base == f"http://127.0.0.1:{chosen.port}/api/v1"
 
 
+def test_the_gateways_namespace_is_said_once(tmp_path: Path) -> None:
+    shutil.copytree(OVERLAYS.parent, tmp_path / "kustomize")
+    route = tmp_path / "kustomize" / "overlays" / "ingress" / "httproute.yaml"
+    route.write_text(with_line(route.read_text(), "namespace: gateway", "namespace: elsewhere"))
+    policy = documents(built(route.parent))["NetworkPolicy"]["spec"]
+    (allowed,) = policy["ingress"][0]["from"]
+    assert allowed["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "elsewhere"}
+
+
 def with_components(tmp_path: Path, *names: str) -> dict[str, Json]:
     """The ingress overlay with these components, as an operator's own overlay would have it."""
     shutil.copytree(OVERLAYS.parent, tmp_path / "kustomize")
