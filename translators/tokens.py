@@ -136,11 +136,11 @@ class Counter:
 
         Counts nothing. Where even the first character does not fit it is 0 (spec OUT-8, OUT-9).
         """
-        if len(delta) <= self._room(limit):
+        if len(delta) <= self.sure_chars(limit):
             return len(delta)
         fitting, here = 0, self.fork()
         # What cannot be too much whatever it is needs no second look: a fork costs as much as an open piece is long.
-        while fitting < len(delta) and (sure := here._room(limit)) >= _STRIDE_CHARS:  # noqa: SLF001
+        while fitting < len(delta) and (sure := here.sure_chars(limit)) >= _STRIDE_CHARS:
             here.add(delta[fitting : fitting + sure])
             fitting = min(fitting + sure, len(delta))
         for start in range(fitting, len(delta), _STRIDE_CHARS):
@@ -157,7 +157,7 @@ class Counter:
             here = there
         return fitting
 
-    def _room(self, limit: int) -> int:
+    def sure_chars(self, limit: int) -> int:
         """How many characters can be added whatever they are, and the total stays within `limit` tokens."""
         return (limit - self.total - _LONGEST_TOKEN_BYTES) // _LONGEST_CHARACTER_BYTES
 

@@ -147,7 +147,7 @@ ENDLESS = {
     "a trailer without end": OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Filler: " + b"a" * 200_000,
     "an extension without end": OK + b"Transfer-Encoding: chunked\r\n\r\n2;" + b"a" * 200_000,
     "two lengths": OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "no HTTP": b"SSH-2.0-OpenSSH\r\n",
+    "no HTTP": b"RFB 003.008\r\n\r\n",
     "an upgrade": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
     "an end before the length": OK + b"Content-Length: 9\r\n\r\n{}",
 }
