@@ -128,7 +128,7 @@ async def test_the_journal_says_what_upstream_generated_and_what_callers_saw(tmp
         await asyncio.to_thread(served.wait_until_ready)
         heard = await load.run([served.url], calls, workers=WORKERS, dice=dice)
         assert await asyncio.to_thread(served.end) == 0, served.output
-        assert served.output.count("\n") == 1, served.output
+        assert served.output.count("\n") == 2, served.output
         tally = await asyncio.to_thread(tally_of, upstream)
 
     read = ledger.read([path], rules=ledger.RULES)

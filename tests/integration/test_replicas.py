@@ -113,7 +113,7 @@ async def loaded(tmp_path: Path, limit: str, *, gap_s: float = 0.0, leavers: flo
             # So long for what was left to be read to its end.
             assert [await asyncio.to_thread(served.end) for served in both] == [0, 0]
             # Redis was there all along: no word of it in the log.
-            assert [served.output.count("\n") for served in both] == [1, 1], both[0].output + both[1].output
+            assert [served.output.count("\n") for served in both] == [2, 2], both[0].output + both[1].output
         tally = await asyncio.to_thread(tally_of, upstream)
 
     read = ledger.read([path], rules=ledger.RULES)

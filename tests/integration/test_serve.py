@@ -46,7 +46,7 @@ class TestStart:
             taken.listen()
             ran = start("--upstream", "http://127.0.0.1:1", "--port", str(taken.getsockname()[1]))
         assert ran.returncode == 3
-        assert "the port is in use" in ran.stderr
+        assert "is in use: stop who has it" in ran.stderr
         assert "raceback" not in ran.stderr
 
     @pytest.mark.parametrize(

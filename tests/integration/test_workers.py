@@ -369,7 +369,7 @@ def test_a_port_in_use_is_exit_3_whoever_would_have_served_it() -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         ran = start("--upstream", "http://127.0.0.1:1", "--port", port, "--workers", "2")
-    assert (ran.returncode, "the port is in use" in ran.stderr) == (3, True), ran.stderr
+    assert (ran.returncode, f"port {port} of 127.0.0.1 is in use" in ran.stderr) == (3, True), ran.stderr
 
 
 def test_what_keeps_a_worker_from_starting_ends_all_with_its_sentence_and_code() -> None:

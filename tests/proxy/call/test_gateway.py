@@ -22,6 +22,6 @@ async def test_a_redis_without_its_client_is_a_wrong_setting(monkeypatch: pytest
     monkeypatch.delitem(sys.modules, "proxy.admission.redis_limiter", raising=False)
     monkeypatch.delattr(proxy.admission, "redis_limiter", raising=False)
     chosen = sources.load({}, None, {"DASHSEEK_REDIS_URL": "redis://127.0.0.1:1"})
-    with pytest.raises(settings.SettingsError, match=r"pip install 'dashseek\[redis\]'"):
+    with pytest.raises(settings.SettingsError, match=r"pip install '\.\[redis\]'"):
         async with gateway.open_limiter(chosen):
             raise AssertionError

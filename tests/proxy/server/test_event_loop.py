@@ -41,7 +41,5 @@ def test_where_it_is_not_installed_asyncio_turns() -> None:
 
 @pytest.mark.usefixtures("without")
 def test_who_names_it_where_it_is_not_installed_is_told_what_to_install() -> None:
-    with pytest.raises(
-        settings.SettingsError, match=r"loop \(--loop\): uvloop is not .* pip install 'dashseek\[fast\]'"
-    ):
+    with pytest.raises(settings.SettingsError, match=r"loop \(--loop\): uvloop is not .* pip install '\.\[fast\]'"):
         event_loop.name_of(chosen("uvloop"))
