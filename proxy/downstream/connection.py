@@ -90,7 +90,7 @@ class Room:
         self.idle.pop(gone, None)
 
     def _clear(self) -> bool:
-        longest = next((one for one in self.idle if one.awaits_head), None)
+        longest = next((one for one in self.idle if one.awaits_head or one.lingers), None)
         if longest is not None:
             longest.make_way()
         return longest is not None
@@ -135,6 +135,7 @@ class Connection(web.RequestHandler):
         "_clock",
         "_door",
         "_head_bytes",
+        "_is_over",
         "_last_bytes",
         "_received_bytes",
         "_room",
@@ -155,6 +156,7 @@ class Connection(web.RequestHandler):
         self._door = door
         self._room: Room | None = None
         self.has_answered = False
+        self._is_over = False
         self._says_tls = False
         self._clock: asyncio.TimerHandle | None = None
         # Whether bytes of a head have come, or of what is sent away.
@@ -174,6 +176,11 @@ class Connection(web.RequestHandler):
             # uvloop may read before aiohttp's own task has had its first turn.
             return not self._head_bytes
         return waiter is not None and not waiter.done()
+
+    @property
+    def lingers(self) -> bool:
+        """Whether its last answer is out, and what is left of its request is only read to be dropped."""
+        return self._is_over and self.transport is not None and not self.transport.get_write_buffer_size()
 
     @property
     def has_request(self) -> bool:
@@ -255,6 +262,7 @@ class Connection(web.RequestHandler):
         """Say in our words what aiohttp refuses before any handler: an `Expect` it does not know."""
         if isinstance(resp, Sent):
             self.has_answered = True
+            self._is_over = not resp.keep_alive
             self._rest(request)
             return resp, False
         if isinstance(resp, web.HTTPException):
@@ -264,6 +272,7 @@ class Connection(web.RequestHandler):
             resp.force_close()
         self.has_answered = True
         finished = await super().finish_response(request, resp, start_time)
+        self._is_over = not finished[0].keep_alive
         self._rest(request)
         return finished
 

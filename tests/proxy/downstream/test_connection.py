@@ -27,6 +27,7 @@ from translators import faults
 CANARY = "canary-7f3a"
 MALFORMED = (400, "InvalidParameter", faults.BODY_INVALID.message)
 HEALTHY = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+UNFINISHED = f"POST {caller.GENERATION} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{{".encode()
 FORM = "POST {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
 
 
@@ -500,6 +501,19 @@ class TestRoom:
         monkeypatch.setattr(small.process.calls.listener.connections.args[1].reserve, "most", 0)  # type: ignore[attr-defined]
         async with busy(small, 2), caller.dial(small.url) as line:
             assert await line.eof() == b""
+
+    async def test_a_stranger_who_was_answered_and_sends_on_makes_way(self, gateway_before: StartGateway) -> None:
+        """A body that nobody waits for is read for a second, so that the answer arrives; not at a caller's cost."""
+        front = await gateway_before("http://127.0.0.1:1", max_connections=2)
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(2):
+                line = await stack.enter_async_context(caller.dial(front.url))
+                line.send(UNFINISHED)
+                assert (await line.head()).status == 401
+            for _ in range(4):
+                async with caller.dial(front.url) as honest:
+                    honest.send(HEALTHY)
+                    assert (await honest.answer()).status == 200
 
     async def test_a_connection_that_ended_makes_room(self, gateway_before: StartGateway) -> None:
         front = await gateway_before("http://127.0.0.1:1", max_connections=1)
