@@ -510,10 +510,8 @@ class TestRoom:
                 line = await stack.enter_async_context(caller.dial(front.url))
                 line.send(UNFINISHED)
                 assert (await line.head()).status == 401
-            for _ in range(4):
-                async with caller.dial(front.url) as honest:
-                    honest.send(HEALTHY)
-                    assert (await honest.answer()).status == 200
+            # Heard, and not sent away as one too many.
+            assert (await caller.ask(front.url, caller.call())).fault[:2] == (503, "ModelUnavailable")
 
     async def test_a_connection_that_ended_makes_room(self, gateway_before: StartGateway) -> None:
         front = await gateway_before("http://127.0.0.1:1", max_connections=1)
