@@ -213,7 +213,8 @@ class Connection(web.RequestHandler):
         super().data_received(data)
         if not self.awaits_head:
             self._stop_clock()
-            if self._room is not None:
+            # What comes behind a last answer is no request.
+            if self._room is not None and not self._is_over:
                 self._room.idle.pop(self, None)
         elif data and not self._begun:
             self._stop_clock()
