@@ -27,8 +27,11 @@ LONGEST_NAME: Final = 1_024
 # What opens or closes something, and what can end a string or hide that it does not.
 _STRUCTURE: Final = re.compile(r'["{}\[\]]')
 _IN_STRING: Final = re.compile(r'["\\]')
-# Arguments that may still turn out to be none: nothing is shown of them.
+# Arguments that may still turn out to be none: nothing is shown of them. Blanks aside, for they mean nothing there.
 _NOTHING: Final = ("null", "{}")
+_LONGEST_NOTHING: Final = max(map(len, _NOTHING))
+# Any number of them, before the object that was meant.
+_PLACEHOLDERS: Final = re.compile(r"(?:\s*(?:\{\s*\}|null))+(?=\s*\{)")
 
 
 class Draft:
@@ -39,7 +42,19 @@ class Draft:
     counter:   what the model has written of it, in tokens
     """
 
-    __slots__ = ("_end", "_half", "_markup", "_vocabulary", "_whole", "arguments", "counter", "id", "name", "shown")
+    __slots__ = (
+        "_end",
+        "_half",
+        "_markup",
+        "_start",
+        "_vocabulary",
+        "_whole",
+        "arguments",
+        "counter",
+        "id",
+        "name",
+        "shown",
+    )
 
     def __init__(self, vocabulary: Vocabulary, markup: Markup = LAYOUTS["v4"].calls) -> None:
         self.id = ""
@@ -51,6 +66,8 @@ class Draft:
         self._vocabulary = vocabulary
         self._end = _End()
         self._half = ""
+        # What the arguments begin with, without blanks, as far as it tells whether they are none.
+        self._start = ""
         self._whole = False
 
     def add(self, call_id: str, name: str, arguments: str) -> None:
@@ -76,10 +93,7 @@ class Draft:
 
     def is_placeholder(self) -> bool:
         """Whether what there is of arguments may be none at all, or stand for others that follow."""
-        if len(self.arguments) > len("null"):
-            return False
-        start = self.text.strip()
-        return any(nothing.startswith(start) for nothing in _NOTHING)
+        return any(nothing.startswith(self._start) for nothing in _NOTHING)
 
     def close(self, *, cut: bool) -> None:
         """Nothing follows: half a character stays one, and no arguments at all are an empty object, unless cut off."""
@@ -96,20 +110,24 @@ class Draft:
     def _extend(self, more: str) -> None:
         if not (self.arguments or more.strip()):
             return
-        if self._whole:
-            # Hosts that begin with `{}` and say the arguments later mean the later ones; blanks mean nothing.
-            if self.shown >= 0 or not more.lstrip().startswith("{") or not self.is_placeholder():
-                return
+        # Hosts that begin with `{}` and say the arguments later, or at once behind it, mean the later ones.
+        replaceable = self.shown < 0 and self.is_placeholder()
+        if replaceable and (found := _PLACEHOLDERS.match(self._start + more)):
+            more = (self._start + more)[found.end() :]
             self._restart()
+        if self._whole:
+            return
         more, self._half = surrogates.parted(self._half + more)
         if more:
             self.arguments.append(more)
+            if len(self._start) <= _LONGEST_NOTHING:
+                self._start += "".join(more.split())[: _LONGEST_NOTHING + 1]
             self.counter.add(more)
             # Parsed once, where it can be whole: what closes before its end is no object for any parser.
             self._whole = self._end.seen(more) and _is_object(self.text)
 
     def _restart(self) -> None:
-        self.arguments, self._end, self._whole = [], _End(), False
+        self.arguments, self._start, self._end, self._whole = [], "", _End(), False
         self.counter = CallCounter(self._markup, self._vocabulary)
         self.counter.name(self.name)
 
@@ -207,8 +225,12 @@ class Drafts:
         """Whether `name`, said at the index of a call that has one, begins another call there."""
         if not (name and known.name) or name == known.name:
             return False
-        # Without arguments between them it is the rest of the name, unless both are names of functions.
-        return bool(known.arguments) or (known.name in self._names and name in self._names)
+        if known.arguments:
+            return True
+        # Without arguments between them it is the rest of the name, unless both are names of functions; and the longer
+        # spelling of the same even then, where a call that is another would have said an id.
+        grows = bool(known.id) and name.startswith(known.name)
+        return known.name in self._names and name in self._names and not grows
 
     def _piece(self, known: str, name: str) -> str:
         """What of a fragment's name is new: nothing of a repetition (spec OUT-5)."""
@@ -217,10 +239,10 @@ class Drafts:
         if any(offered.startswith(known + name) for offered in self._names):
             # "ha" and "ha" of "haha", unless "ha" is a function too: that one has been said again.
             return "" if name == known and known in self._names else name
-        if known in self._names or name == known:
-            return ""
-        # Said anew at every fragment, a little longer.
-        return name.removeprefix(known) if name in self._names else name
+        if name != known and name.startswith(known) and any(offered.startswith(name) for offered in self._names):
+            # Said anew at every fragment, a little longer.
+            return name.removeprefix(known)
+        return "" if known in self._names or name == known else name
 
     def _begin(self) -> Draft:
         if len(self.drafts) >= MOST_CALLS:

@@ -74,6 +74,34 @@ MERGES: dict[str, tuple[list[Piece], list[tuple[str, str, str]]]] = {
         [("call_x_0", "get", ""), ("call_x_1", "haha", "{}")],
     ),
     "a placeholder": ([(0, "a", "f", "{}"), (0, "", "", ' {"x"'), (0, "", "", ":1}")], [("a", "f", ' {"x":1}')]),
+    "a placeholder with a blank in it": (
+        [(0, "a", "f", "{ }"), (0, "", "", '{"x":1}')],
+        [("a", "f", '{"x":1}')],
+    ),
+    "a placeholder in pieces and lines": (
+        [(0, "a", "f", "{"), (0, "", "", "\n"), (0, "", "", " }"), (0, "", "", " "), (0, "", "", '{"x":1}')],
+        [("a", "f", '{"x":1}')],
+    ),
+    "a null for a placeholder": ([(0, "a", "f", "nu"), (0, "", "", 'll {"x":1}')], [("a", "f", ' {"x":1}')]),
+    "placeholders of every kind": ([(0, "a", "f", '{}null{ }{"x":1}')], [("a", "f", '{"x":1}')]),
+    "a placeholder alone": ([(0, "a", "f", "{ }"), (0, "", "", "{}"), (0, "", "", "x")], [("a", "f", "{}")]),
+    "a name said anew, a little longer": (
+        [(0, "a", "ge", ""), (0, "a", "get_wea", ""), (0, "a", "get_weather", "{}")],
+        [("a", "get_weather", "{}")],
+    ),
+    "the same from a name that is another function's": (
+        [(0, "a", "get", ""), (0, "a", "get_wea", ""), (0, "a", "get_weather", "{}")],
+        [("a", "get_weather", "{}")],
+    ),
+    "the same, two names of functions and one id": (
+        [(0, "a", "get", ""), (0, "", "get_weather", ""), (0, "", "", "{}")],
+        [("a", "get_weather", "{}")],
+    ),
+    "two names of functions, no id": (
+        [(0, "", "get", ""), (0, "", "get_weather", "{}")],
+        [("call_x_0", "get", ""), ("call_x_1", "get_weather", "{}")],
+    ),
+    "a longer name that nobody offers": ([(0, "a", "no", ""), (0, "a", "nobody", "{}")], [("a", "nonobody", "{}")]),
     "something behind the end": ([(0, "a", "f", '{"x":1}'), (0, "", "", '{"y":2}')], [("a", "f", '{"x":1}')]),
     "half a character and the other": (
         [(0, "a", "f", '{"x":"\ud83d'), (0, "", "", '\ude00"}')],
@@ -161,12 +189,14 @@ def test_a_name_without_end_is_unreadable(drafts: toolcalls.Drafts) -> None:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("piece", ["}", "\\", "{}", " "])
-def test_a_call_costs_time_linear_in_its_arguments(piece: str, drafts: toolcalls.Drafts) -> None:
+@pytest.mark.parametrize(
+    ("start", "piece"), [*(('{"x":"', piece) for piece in ["}", "\\", "{}", " "]), ("{", " "), ("{}", "{}")]
+)
+def test_a_call_costs_time_linear_in_its_arguments(start: str, piece: str, drafts: toolcalls.Drafts) -> None:
     """A host that repeats id and name, and fragments that each look like the last."""
-    drafts.add(0, "a", "f", '{"x":"')
+    drafts.add(0, "a", "f", start)
     for _ in range(20_000):
-        drafts.add(0, "a", "f", piece)
+        drafts.add(0, *(("a", "f") if len(start) > 2 else ("", "")), piece)
     assert len(drafts.drafts) == 1
 
 
