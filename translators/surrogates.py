@@ -15,6 +15,12 @@ import orjson
 
 # An escape of either half, in any spelling: without one there is nothing that a lenient reader could save.
 _ESCAPE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+# What a backslash begins, as far as it tells a half that stays alone from a pair and from a backslash and a word.
+_ESCAPED: Final = re.compile(
+    r"\\\\|\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|(\\u[dD][89a-fA-F][\da-fA-F]{2})"
+)
+# An exponent, or so many digits, that no double may hold it.
+_HUGE: Final = re.compile(rb"[eE]\+?\d{3}|\d{200}")
 
 
 def loads(raw: bytes | bytearray) -> Any:
@@ -32,6 +38,24 @@ def loads(raw: bytes | bytearray) -> Any:
         except (ValueError, RecursionError):
             # NaN, 1e999, an integer of thousands of digits, too many levels: what `orjson` refuses is refused here too.
             raise error from None
+
+
+def lenient(raw: bytes | bytearray) -> Any:
+    """The JSON in `raw` as `loads` reads it, a number that no double holds as null: it says no figure (spec USE-3)."""
+    try:
+        return loads(raw)
+    except orjson.JSONDecodeError as error:
+        if _HUGE.search(raw) is None:
+            raise
+        try:
+            return json.loads(raw.decode(), parse_constant=_refuse, parse_float=_known_float, parse_int=_known_int)
+        except (ValueError, RecursionError):
+            raise error from None
+
+
+def unescaped(text: str) -> str:
+    """The text of a JSON document with U+FFFD for every escape of half a pair without its other one."""
+    return _ESCAPED.sub(lambda found: "\ufffd" if found[1] else found[0], text)
 
 
 def whole(text: str) -> str:
@@ -77,3 +101,14 @@ def _fitting(digits: str) -> float:
     """An integer; beyond 64 bits the nearest number there is, for none of them can be written."""
     number = int(digits)
     return number if -(1 << 63) <= number < 1 << 64 else _finite(digits)
+
+
+def _known_float(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None
+
+
+def _known_int(digits: str) -> float | None:
+    """An integer as `_fitting` reads it, looked at by its length first: Python refuses thousands of digits."""
+    number = _known_float(digits)
+    return None if number is None else _fitting(digits)

@@ -43,6 +43,44 @@ def test_what_is_no_json_beside_it_stays_so(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("raw", "document"),
+    [
+        (b'{"a":1e400,"b":-1E+400,"c":1.5}', {"a": None, "b": None, "c": 1.5}),
+        (b'{"a":%b,"b":7}' % (b"9" * 5_000), {"a": None, "b": 7}),
+        (b'{"a":1e400,"b":%b}' % (b"9" * 250), {"a": None, "b": float("9" * 250)}),
+        (rb'{"a":1e400,"b":"\ud83d"}', {"a": None, "b": "\ud83d"}),
+        (b'{"a":1}', {"a": 1}),
+    ],
+    ids=["exponents", "digits", "a float of many digits", "half a pair", "nothing of the kind"],
+)
+def test_a_number_that_no_double_holds_says_no_figure(raw: bytes, document: object) -> None:
+    """USE-3: what else its document says is read."""
+    assert surrogates.lenient(raw) == document
+
+
+@pytest.mark.parametrize("raw", [b"[DONE]", b"[1e400", b"[1e400, NaN]", b"1e400" + b"[" * 100_000, b"[" + b"9" * 5_000])
+def test_a_huge_number_makes_no_json_of_what_is_none(raw: bytes) -> None:
+    with pytest.raises(orjson.JSONDecodeError):
+        surrogates.lenient(raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        (r'{"a":"\ud83d"}', '{"a":"\ufffd"}'),
+        (r'{"a":"\uDE00\ud83d\ude00\uD83d"}', r'{"a":"' + "\ufffd" + r"\ud83d\ude00" + '\ufffd"}'),
+        (r'{"a":"\\ud83d"}', r'{"a":"\\ud83d"}'),
+        (r'{"a":"\\\ud83d"}', r'{"a":"\\' + '\ufffd"}'),
+        (r'{"a":"\u4f60"}', r'{"a":"\u4f60"}'),
+    ],
+)
+def test_an_escape_of_half_a_pair_is_mended_where_it_stands(text: str, mended: str) -> None:
+    """REQ-10: nothing else of the text is touched."""
+    assert surrogates.unescaped(text) == mended
+    assert orjson.loads(mended)
+
+
+@pytest.mark.parametrize(
     ("text", "whole"),
     [("a", "a"), ("é😀", "é😀"), ("\ud83d\ude00", "😀"), ("a\ud83d", "a\ufffd"), ("\ude00\ud83d", "\ufffd\ufffd")],
 )

@@ -218,7 +218,7 @@ def _arguments(arguments: Any, path: str) -> str:
         found = None
     if not isinstance(found, dict):
         raise faults.Refusal(faults.invalid(NOT_JSON))
-    return text
+    return surrogates.unescaped(text)
 
 
 def _word(value: Any) -> str:

@@ -420,12 +420,19 @@ def test_an_earlier_call_without_arguments_goes_up_as_an_empty_object(arguments:
     assert said[1].tool_calls[0].arguments == "{}"
 
 
-@pytest.mark.parametrize("arguments", ['{"a": 1}', ' {"a":"\\ud83d"}', '{"城":"杭州"}'])
+@pytest.mark.parametrize("arguments", ['{"a": 1}', ' {"a":"\\ud83d\\ude00"}', '{"城":"杭州"}'])
 def test_the_text_of_an_object_goes_up_as_it_came(arguments: str) -> None:
     """REQ-9"""
     made = call("a", arguments=arguments)
     said = read(USER, calling(made), result("r", tool_call_id="a"))
     assert said[1].tool_calls[0].arguments == arguments
+
+
+def test_half_a_pair_in_earlier_arguments_is_one_bad_character() -> None:
+    """REQ-10: written as an escape, too; upstreams refuse the whole call for it."""
+    made = call("a", arguments=r'{"a": "\ud83d", "b": "\\ud83d"}')
+    said = read(USER, calling(made), result("r", tool_call_id="a"))
+    assert said[1].tool_calls[0].arguments == '{"a": "\ufffd", "b": "\\\\ud83d"}'
 
 
 @pytest.mark.parametrize("arguments", ['{"loc', "[1]", '"Beijing"', "7", "Beijing", "{}{}"])
