@@ -64,14 +64,26 @@ def _whole(function: Json) -> Json:
     if schema is None:
         dropped = {"parameters", "required"}
         return {key: value for key, value in function.items() if key not in dropped}
-    # Dify sends the properties alone, with `required` beside them (SOURCES#dify-tools); LlamaIndex a whole schema, and
-    # `required` so too.
-    whole: Json = {"type": "object", "properties": schema} if _is_bare(schema) else schema
-    if required and isinstance(required, list) and "required" not in whole:
+    # Dify sends the properties alone, with `required` beside them (SOURCES#dify-tools), others among them; LlamaIndex a
+    # whole schema, and `required` so too.
+    whole: Json = _schema(schema)
+    if required and isinstance(required, list) and whole.get("required") in (None, []):
         whole = {**whole, "required": required}
     if whole is schema and "required" not in function:
         return function
     return {key: whole if key == "parameters" else value for key, value in function.items() if key != "required"}
+
+
+def _schema(said: Json) -> Json:
+    """The schema that is meant: what was said, or one of the properties that were, perhaps with those required."""
+    required = said.get("required")
+    if not isinstance(required, list):
+        return {"type": "object", "properties": said} if _is_bare(said) else said
+    properties = {name: value for name, value in said.items() if name != "required"}
+    # A schema says what is required of its properties, a map of some of its own names.
+    if _is_bare(properties) and all(isinstance(name, str) and name in properties for name in required):
+        return {"type": "object", "properties": properties, "required": required}
+    return said
 
 
 def _is_bare(schema: Json) -> bool:

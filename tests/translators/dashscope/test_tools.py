@@ -78,6 +78,21 @@ def test_a_tool_without_a_type_is_a_function() -> None:
             {"name": "f", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
             id="required that is no list",
         ),
+        pytest.param(
+            {"name": "f", "parameters": {"city": {"type": "string"}, "required": ["city"]}},
+            {"name": "f", "parameters": SCHEMA},
+            id="required among the properties",
+        ),
+        pytest.param(
+            {"name": "f", "parameters": {"city": {"type": "string"}, "required": []}, "required": ["city"]},
+            {"name": "f", "parameters": SCHEMA},
+            id="required among the properties, empty, and beside them",
+        ),
+        pytest.param(
+            {"name": "f", "parameters": {"required": {"type": "string"}}},
+            {"name": "f", "parameters": {"type": "object", "properties": {"required": {"type": "string"}}}},
+            id="a property called required",
+        ),
     ],
 )
 def test_a_bare_property_map_is_wrapped_into_a_schema(function: dict[str, Any], whole: dict[str, Any]) -> None:
@@ -101,10 +116,21 @@ def test_a_schema_that_says_what_is_required_is_believed() -> None:
     assert tool.function == {"name": "f", "parameters": SCHEMA}
 
 
+@pytest.mark.parametrize("said", [[], None])
+def test_a_schema_that_requires_nothing_takes_what_is_required_beside_it(said: Any) -> None:
+    """PAR-16: an empty list is what programs write that know of none."""
+    function = {"name": "f", "parameters": SCHEMA | {"required": said}, "required": ["city"]}
+    (tool,) = tools.read([{"function": function}], "parameters.tools")
+    assert tool.function == {"name": "f", "parameters": SCHEMA}
+
+
 @pytest.mark.parametrize(
     "schema",
     [
         SCHEMA,
+        {"$defs": {}, "required": ["a"]},
+        {"not": {}, "required": [["a"]]},
+        {"properties": {"a": {}}, "required": ["a"]},
         {"properties": {}},
         {"properties": {"a": {}, "b": True}},
         {"type": "object"},
