@@ -118,8 +118,10 @@ class Exchange:
             return None
         # Behind a colon come upstream's own words, and some upstreams repeat the prompt in theirs (FastAPI's 422).
         cause = self.refusal.cause.partition(": ")[0]
+        if self.attempts or self.refusal.fault.blame != "caller" or self.expired is not None:
+            return cause or ("" if self.attempts else self.refusal.fault.message)
         # Before upstream was asked, what the caller reads is ours, too: it names the parameter, or the rule.
-        return cause or ("" if self.attempts else self.refusal.fault.message)
+        return f"{self.refusal.fault.message} ({cause})" if cause else self.refusal.fault.message
 
     def leave(self) -> bool:
         """The caller has left; whether the call goes on all the same."""

@@ -43,7 +43,7 @@ def read(raw: bytes | bytearray) -> Json:
             # which costs a long one as much again as reading it.
             orjson.dumps(document)
     except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
-        raise faults.Refusal(faults.BODY_INVALID, cause=str(error)) from None
+        raise faults.Refusal(faults.BODY_INVALID, cause=str(error).replace(": ", " at ")) from None
     if not isinstance(document, dict):
         raise faults.Refusal(faults.BODY_INVALID, cause="not an object")
     return document

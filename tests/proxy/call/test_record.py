@@ -250,7 +250,14 @@ async def test_a_call_that_was_not_let_in_has_no_more_to_say(gateway_before: Sta
         (caller.call(model="a\n\u4f60" + "b" * 100), {}, "Model not exist.", "a\\x0a\\u4f60" + "b" * 61),
         (caller.call(top_p=2), {}, "InvalidParameter: Range of top_p", "deepseek-v3"),
         (caller.call(), {"Authorization": "sk-canary"}, "No API-key provided.", None),
-        (b"[]", {}, "not an object", None),
+        (b"[]", {}, "Required body invalid, please check the request body format. (not an object)", None),
+        (b'{"canary', {}, "Required body invalid, please check the request body format. (", None),
+        (
+            caller.call(),
+            {"x-api-key": "sk-a\r\nx-api-key: sk-b"},
+            "Invalid API-key provided. (a key header came twice)",
+            None,
+        ),
     ],
 )
 async def test_the_line_of_a_refusal_says_our_own_sentence_and_the_model_that_was_asked_for(
@@ -279,7 +286,7 @@ async def test_upstreams_sentence_is_not_said(simulator: StartSimulator, gateway
 @pytest.mark.parametrize(
     ("fault", "level"),
     [
-        (faults.NO_KEY, "info"),
+        (faults.MODEL_UNKNOWN, "info"),
         (faults.UPSTREAM_BROKEN, "warning"),
         (faults.UPSTREAM_KEY_REFUSED, "error"),
         (faults.INTERNAL, "error"),
@@ -291,7 +298,8 @@ async def test_who_can_mend_it_decides_how_loud_it_is(fault: faults.Fault, level
     with structlog.testing.capture_logs() as lines:
         record.close(exchange, record.End.DONE, journal.Journal(None, "continue"))
     assert lines[0]["log_level"] == level
-    assert lines[0]["cause"] == "a cause"
+    sentence = f"{fault.message} (a cause)" if fault.blame == "caller" else "a cause"
+    assert lines[0]["cause"] == sentence
 
 
 @pytest.mark.parametrize("wait", [*timeouts.Timeout])
