@@ -13,6 +13,8 @@ from translators import faults
 # What may stand before the first thing a body says: blank lines, which keep alive, and a byte-order mark.
 LEADING: Final = b" \t\r\n\xef\xbb\xbf"
 STREAMED: Final = (b"data:", b":", b"event:", b"id:", b"retry:")
+# What stands before the data of an event named `error`, so that it can be taken neither for JSON nor for `[DONE]`.
+ERROR: Final = b"event:error\n"
 # As numbers: a byte is found in a quarter of the time that one byte's `bytes` takes.
 LF: Final = 0x0A
 CR: Final = 0x0D
@@ -24,7 +26,7 @@ def is_stream(body: bytes) -> bool:
 
 
 class Decoder:
-    """Collects reads of one upstream stream and hands out the data of each whole event.
+    """Collects reads of one upstream stream and hands out the data of each whole event, behind `ERROR` if it is one.
 
     limit:       bytes one event may have; a longer one is a `Refusal`, since it would have to be held in memory whole
     is_document: whether it began as a JSON document and not as events: it is held until `document`
@@ -113,6 +115,13 @@ class Decoder:
 
 
 def _join(block: bytes) -> bytes | None:
-    """The data lines of one event, joined; None where it has none (comments, `event:`, `id:`, `retry:` alone)."""
-    lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
+    """The data lines of one event, joined; None where it has none (comments, `event:`, `id:`, `retry:` alone).
+
+    An event named `error` is an error whatever its data, and none is some (spec SSE-10).
+    """
+    fields = block.split(b"\n")
+    lines = [line[5:].removeprefix(b" ") for line in fields if line.startswith(b"data:")]
+    names = [line[6:].strip() for line in fields if line.startswith(b"event:")]
+    if names and names[-1] == b"error":
+        return ERROR + b"\n".join(lines)
     return b"\n".join(lines) if lines else None

@@ -27,7 +27,7 @@ from proxy.simulation import llamacpp
 from proxy.simulation.simulator import Simulator
 from proxy.simulation.wire import Script
 from proxy.telemetry import logs, metrics
-from translators.sse import Decoder
+from translators.sse import ERROR, Decoder
 from translators.tokens import Vocabulary
 
 KEY: Final = "sk-demo"
@@ -151,7 +151,7 @@ async def _packets(got: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]
     decoder = Decoder(FRAME_BYTES)
     async for wire in got.content.iter_any():
         for data in decoder.feed(wire):
-            yield orjson.loads(data)
+            yield orjson.loads(data.removeprefix(ERROR))
 
 
 def _take(packet: dict[str, Any], seen: Seen) -> None:

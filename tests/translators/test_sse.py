@@ -19,6 +19,10 @@ STREAMS = {
     "mixed line ends": (b"data: 1\r\n\ndata: 2\n\r\ndata: 3\r\r", [b" 1", b" 2", b" 3"]),
     "blank lines before and between": (b"\n\n\ndata: 1\n\n\n\n\ndata: 2\n\n", [b" 1", b" 2"]),
     "byte-order mark": (b"\xef\xbb\xbfdata: 1\n\n", [b" 1"]),
+    "an error by its name": (b"event: error\ndata: 1\n\ndata: 2\n\n", [sse.ERROR + b"1", b" 2"]),
+    "an error by its name, which comes last": (b"data: 1\nevent:error\n\n", [sse.ERROR + b"1"]),
+    "an error without data": (b"event: error\n\n", [sse.ERROR]),
+    "an error's name taken back": (b"event: error\nevent: message\ndata: 1\n\n", [b"1"]),
     "nothing": (b"", []),
 }
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from translators import faults, surrogates
+from translators import faults, sse, surrogates
 from translators.choice import Choice, Phase
 from translators.dialogue import Finish
 from translators.openai import choices, failures, figures, stencil
@@ -108,7 +108,7 @@ class Reader:
         except orjson.JSONDecodeError:
             pass
         try:
-            chunk = surrogates.loads(data)
+            chunk = surrogates.lenient(data)
         except orjson.JSONDecodeError:
             return data
         self._halved = True
@@ -149,7 +149,9 @@ class Reader:
             self._take_with_usage(items, reported)
 
     def _take_word(self, word: bytes) -> None:
-        """An event that is no JSON: the end, or nothing at all."""
+        """An event that is no JSON: the end, nothing at all, or an error by its name."""
+        if word.startswith(sse.ERROR.strip()):
+            raise self._failure(failures.document(word[len(sse.ERROR) :]))
         if word == DONE:
             self.done = self.over = True
         elif word:
@@ -162,7 +164,7 @@ class Reader:
         unreadable. Blank lines before the object are DeepSeek's keep-alive.
         """
         try:
-            completion = surrogates.loads(raw.strip() or b"null")
+            completion = surrogates.lenient(raw.strip() or b"null")
         except orjson.JSONDecodeError:
             raise _broken("a completion that is not JSON") from None
         if type(completion) is not dict:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -27,7 +27,7 @@ class Failure:
     """One upstream failure as it was read.
 
     status: HTTP status, or the number inside an error event; 500 where there is neither
-    words:  everything upstream said about it, lower case: message, type, code
+    words:  everything upstream said about it, lower case: type, code, sentence
     text:   its sentence
     """
 
@@ -175,6 +175,22 @@ CLASSES: Final = (
     ("timeout|timedout", 504),
     ("invalidrequest|badrequest", 400),
 )
+# The same by a whole sentence, where no field has the class: nothing but what is said of nothing else.
+SENTENCES: Final = (
+    (r"\btoo many (?:concurrent )?requests\b|\brate[ _-]?limit|\b(?:exceeded|insufficient).{0,40}\bquota\b", 429),
+    (r"\boverloaded\b|\b(?:too|is|server) busy\b|\bservice (?:is )?(?:temporarily )?unavailable\b", 503),
+    (r"\bunauthori[sz]ed\b|\bnot authenticated\b|\bauthentication fail|\b(?:invalid|incorrect) api[ -]?key\b", 401),
+    (r"\btimed?[ -]?out\b", 504),
+)
+# A failure that is no `error` object: a sentence under one of these names, and what tells of which kind it is.
+SAID: Final = ("message", "detail", "msg", "error_msg")
+KINDS: Final = ("code", "status", "status_code", "error_code", "type")
+# Kinds of what is no failure: relays say so that they are there.
+QUIET: Final = frozenset({"0", "200", "ok", "success", "ping", "keepalive", "keep-alive", "heartbeat"})
+# An empty text where others say null.
+NO_ERROR: Final = (None, "", False)
+FAILED: Final = range(400, 600)
+NUMBER: Final = re.compile(r"\s*(\d{3})(?:\.0+)?\s*", re.ASCII)
 LONGEST_WAIT_S: Final = 86_400
 HTTP_DATE: Final = re.compile(
     r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d (?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4}"
@@ -204,31 +220,56 @@ def _wait(said: str | None) -> str | None:
 
 def is_failure(chunk: Mapping[str, Any]) -> bool:
     """Whether an event, or the body of a success, is a failure: nested, or flat and without an answer."""
-    if chunk.get("error") is not None:
+    error = chunk.get("error")
+    if chunk.get("choices") is not None or chunk.get("usage") is not None:
+        # Relays fill every field that there is: an empty object is no error beside an answer.
+        return bool(error)
+    if error not in NO_ERROR or chunk.get("object") == "error" or chunk.get("detail"):
         return True
-    flat = chunk.get("object") == "error" or ("code" in chunk and "message" in chunk)
-    return flat and chunk.get("choices") is None and chunk.get("usage") is None
+    kinds = [str(chunk[name]).lower() for name in KINDS if chunk.get(name) not in (None, "")]
+    return bool(kinds) and QUIET.isdisjoint(kinds) and any(chunk.get(name) is not None for name in SAID)
+
+
+def document(data: bytes) -> dict[str, Any]:
+    """The data of an event that is an error by its name, as the object that it would be an error as."""
+    try:
+        said = surrogates.lenient(data)
+    except orjson.JSONDecodeError:
+        said = data.decode("utf-8", "replace")
+    return said if isinstance(said, dict) else {"error": said}
 
 
 def of_event(chunk: Mapping[str, Any], terms: Terms) -> faults.Refusal:
     """What an error object in an open stream, or in the body of a success, means."""
-    error = chunk.get("error")
-    if error is None:
-        parts: Mapping[str, Any] = chunk
-    else:
-        parts = error if isinstance(error, dict) else {"message": error}
-    return _refusal(_failure(_status_of(parts), parts), terms)
+    parts = _parts(chunk)
+    failure = _failure(_status_of(parts), parts)
+    return _refusal(replace(failure, status=failure.status or _status_said(failure.text)), terms)
+
+
+def _parts(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields of a failure: those of the innermost object that is one, else its own."""
+    for name in ("error", "detail"):
+        inner = document.get(name)
+        if isinstance(inner, dict) and inner:
+            return {**document, **inner}
+        if name == "error" and isinstance(inner, str) and inner:
+            return {**document, "message": document.get("message") or inner}
+    return document
 
 
 def _status_of(parts: Mapping[str, Any]) -> int:
-    """The HTTP status that a failure inside a success would have had; 500 where nothing tells."""
-    code = parts.get("code")
-    if isinstance(code, str) and re.fullmatch(r"\d{3}", code.strip(), re.ASCII):
-        code = int(code)
-    if type(code) is int and code in range(400, 600):
-        return code
-    words = re.sub(r"[^a-z]", "", f"{parts.get('type', '')} {code}"[:BODY_LIMIT].lower())
-    return next((status for pattern, status in CLASSES if re.search(pattern, words)), 500)
+    """The HTTP status that a failure inside a success would have had; 0 where no field tells."""
+    for name in KINDS:
+        number = NUMBER.fullmatch(str(parts.get(name))[:SENTENCE_LIMIT])
+        if number and int(number[1]) in FAILED:
+            return int(number[1])
+    words = re.sub(r"[^a-z]", "", " ".join(str(parts.get(name, "")) for name in KINDS)[:BODY_LIMIT].lower())
+    return next((status for pattern, status in CLASSES if re.search(pattern, words)), 0)
+
+
+def _status_said(sentence: str) -> int:
+    said = sentence[: SENTENCE_LIMIT * 4].lower()
+    return next((status for pattern, status in SENTENCES if re.search(pattern, said)), 500)
 
 
 def _refusal(failure: Failure, terms: Terms) -> faults.Refusal:
@@ -249,18 +290,13 @@ def _read(status: int, raw: bytes) -> Failure:
         return Failure(status, "" if PAGE.search(text) else text.lower()[:BODY_LIMIT], text)
     if not isinstance(document, dict):
         return Failure(status, str(document).lower()[:BODY_LIMIT], "")
-    error = document.get("error")
-    if isinstance(error, dict):
-        return _failure(status, error)
-    if isinstance(error, str):
-        return _failure(status, {"message": error, **document})
-    return _failure(status, document)
+    return _failure(status, _parts(document))
 
 
 def _failure(status: int, parts: Mapping[str, Any]) -> Failure:
-    text = parts.get("message") or parts.get("detail") or ""
-    text = surrogates.whole(text) if isinstance(text, str) else ""
-    words = " ".join(str(parts.get(name, "")) for name in ("type", "code")) + " " + text
+    text = next((said for name in SAID if isinstance(said := parts.get(name), str) and said), "")
+    text = surrogates.whole(text)
+    words = " ".join(str(parts.get(name, "")) for name in ("type", "code", "status")) + " " + text
     return Failure(status, words.lower()[:BODY_LIMIT], text)
 
 

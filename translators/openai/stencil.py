@@ -45,7 +45,7 @@ def plain(chunk: Any) -> tuple[str, str]:
             and type(index) is int
             and index == 0
             and chunk.get("usage") is None
-            and chunk.get("error") is None
+            and not chunk.get("error")
         ):
             return text, name
     except (AttributeError, KeyError, TypeError, ValueError):

@@ -8,7 +8,7 @@ import pytest
 from tests import corpus
 from tests.corpus import chunk, figures, usage_chunk
 from translators import choice as answer
-from translators import faults, usage
+from translators import faults, sse, usage
 from translators.dialogue import Finish
 from translators.openai import chunks, failures
 
@@ -113,6 +113,8 @@ def test_what_cannot_be_read_ends_the_stream(name: str) -> None:
         b'{"usage":{}}',
         b'{"choices":[{}]}',
         b'{"error":null,"choices":[]}',
+        b'{"error":"","choices":[{}]}',
+        b'{"error":{},"choices":[{}]}',
     ],
 )
 def test_what_says_nothing_is_read_as_nothing(raw: bytes) -> None:
@@ -120,6 +122,39 @@ def test_what_says_nothing_is_read_as_nothing(raw: bytes) -> None:
     read, (choice,), _ = reader()
     read.feed([raw])
     assert choice.phase is answer.Phase.START
+
+
+@pytest.mark.parametrize(
+    "event",
+    [sse.ERROR + b'{"message":"overloaded"}', sse.ERROR + b"server busy", b'{"status":503,"msg":"no"}'],
+)
+def test_a_failure_in_the_middle_of_a_stream_is_no_silent_end(event: bytes) -> None:
+    """ERR-3, SSE-10: without an `error` object, too."""
+    read, (choice,), _ = reader()
+    with pytest.raises(faults.Refusal) as refused:
+        read.feed([data(chunk({"content": "The answer"})), event, b"[DONE]"])
+    assert refused.value.fault == faults.OVERLOADED
+    assert choice.meter.output == 2
+
+
+def test_an_error_without_data_is_one() -> None:
+    with pytest.raises(faults.Refusal) as refused:
+        reader()[0].feed([sse.ERROR])
+    assert refused.value.fault == faults.UPSTREAM_BROKEN
+
+
+@pytest.mark.parametrize("number", [b"1e400", b"9" * 5_000])
+def test_a_figure_that_no_double_holds_is_none_and_the_stream_goes_on(number: bytes) -> None:
+    """USE-3"""
+    said = b'"finish_reason":"stop"}],"usage":{"prompt_tokens":%b,"completion_tokens":7}}' % number
+    for take in (
+        lambda read: read.feed([b'{"choices":[{"delta":{"content":"The"},' + said]),
+        lambda read: read.feed_completion(b'{"choices":[{"message":{"content":"The"},' + said),
+    ):
+        read, (choice,), tally = reader()
+        take(read)
+        assert choice.finish_reason is Finish.STOP
+        assert tally.latest(0).figures == usage.Figures(output=7)
 
 
 @pytest.mark.parametrize(("before", "fault"), [(b"", faults.INPUT_MODERATED), (b"x", faults.OUTPUT_MODERATED)])

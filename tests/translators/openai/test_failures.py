@@ -237,6 +237,16 @@ EVENTS: dict[str, tuple[object, faults.Fault]] = {
     "a truth for a code": ({"message": "no", "code": True}, faults.UPSTREAM_BROKEN),
     "words alone": ("Content Exists Risk", faults.INPUT_MODERATED),
     "a filter's code": ({"code": "content_filter"}, faults.OUTPUT_MODERATED),
+    "a number with a point": ({"message": "no", "code": 503.0}, faults.OVERLOADED),
+    "the same as text": ({"message": "no", "code": "503.0"}, faults.OVERLOADED),
+    "a fraction": ({"message": "no", "code": 503.5}, faults.UPSTREAM_BROKEN),
+    "a status beside another code": ({"message": "no", "code": 1302, "status": 429}, faults.RATE_LIMITED),
+    "a status in words": ({"message": "no", "code": 1302, "status": "UNAVAILABLE"}, faults.OVERLOADED),
+    "a sentence alone, a rate": ("Rate limit exceeded", faults.RATE_LIMITED),
+    "a sentence alone, a load": ("The service is temporarily unavailable", faults.OVERLOADED),
+    "a sentence alone, a key": ("Not authenticated", faults.BAD_KEY),
+    "a sentence alone, a wait": ("upstream request timed out", faults.TIMED_OUT),
+    "a sentence of something else": ("a separate limit of the queue", faults.UPSTREAM_BROKEN),
     "nothing readable": ([], faults.UPSTREAM_BROKEN),
 }
 
@@ -248,6 +258,69 @@ def test_an_error_inside_a_success_is_read_like_one_outside(name: str) -> None:
     assert failures.of_event({"error": error}, PASSED_ON).fault == fault
     if isinstance(error, dict):
         assert failures.of_event(error, PASSED_ON).fault == fault
+
+
+FLAT: dict[str, tuple[bytes, faults.Fault]] = {
+    "FastAPI": (b'{"detail":"Too many requests"}', faults.RATE_LIMITED),
+    "FastAPI, an object": (b'{"detail":{"message":"no","code":"503"}}', faults.OVERLOADED),
+    "FastAPI, a list": (b'{"detail":[{"loc":["body"]}]}', faults.UPSTREAM_BROKEN),
+    "a status and a msg": (b'{"status":429,"msg":"no"}', faults.RATE_LIMITED),
+    "a code and a msg": (b'{"code":"503.0","msg":""}', faults.OVERLOADED),
+    "a code of its own and a msg": (b'{"error_code":336100,"error_msg":"the server is busy"}', faults.OVERLOADED),
+    "a type and a message": (b'{"type":"rate_limit_error","message":"no"}', faults.RATE_LIMITED),
+    "a status and a message": (b'{"status":401,"message":"no"}', faults.BAD_KEY),
+    "a word for an error": (b'{"status":429,"error":"Too Many Requests","message":""}', faults.RATE_LIMITED),
+    "an empty error object": (b'{"error":{}}', faults.UPSTREAM_BROKEN),
+    "an error beside an answer": (b'{"error":{"code":429},"choices":[]}', faults.RATE_LIMITED),
+}
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_a_failure_needs_no_error_object(name: str) -> None:
+    """ERR-3: what is no answer and says what went wrong is no silence."""
+    raw, fault = FLAT[name]
+    chunk = orjson.loads(raw)
+    assert failures.is_failure(chunk)
+    assert failures.of_event(chunk, PASSED_ON).fault == fault
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"error":""}',
+        b'{"error":false,"choices":null}',
+        b'{"error":"","choices":[]}',
+        b'{"error":{},"choices":[]}',
+        b'{"error":{},"usage":{}}',
+        b'{"message":"here","choices":[],"code":"x"}',
+        b'{"type":"ping","message":"here"}',
+        b'{"code":200,"msg":"success"}',
+        b'{"code":null,"message":"here"}',
+        b'{"code":429}',
+        b'{"type":"keepalive","sequence_number":3}',
+        b'{"detail":null}',
+    ],
+)
+def test_what_says_nothing_is_no_failure(raw: bytes) -> None:
+    """SSE-10"""
+    assert not failures.is_failure(orjson.loads(raw))
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (b'{"message":"overloaded"}', faults.OVERLOADED),
+        (b'{"error":{"code":429}}', faults.RATE_LIMITED),
+        (b'"Too many requests"', faults.RATE_LIMITED),
+        (b"Too many requests", faults.RATE_LIMITED),
+        (b'{"choices":[{"delta":{"content":"x"}}]}', faults.UPSTREAM_BROKEN),
+        (b"[]", faults.UPSTREAM_BROKEN),
+        (b"\xff", faults.UPSTREAM_BROKEN),
+        (b"", faults.UPSTREAM_BROKEN),
+    ],
+)
+def test_an_event_that_is_an_error_by_its_name_is_one_whatever_its_data(data: bytes, fault: faults.Fault) -> None:
+    assert failures.of_event(failures.document(data), PASSED_ON).fault == fault
 
 
 CLEANED = {
@@ -296,6 +369,10 @@ def test_no_key_host_path_or_id_leaves(name: str) -> None:
         "top_p=1.5 is not in (0.0, 1.0]",
         "'tools' is too long; the seed isn't a number",
         "Thinking mode does not support this tool_choice",
+        "max_tokens should be in [1, 8192], got 9000",
+        "Invalid value for 'top_p': must be between 0 and 1",
+        "Input should be less than or equal to 2: temperature",
+        "`tools[0].function.parameters` is not a valid JSON schema",
     ],
 )
 def test_a_sentence_about_a_field_in_plain_words_is_for_the_caller(sentence: str) -> None:
