@@ -147,22 +147,52 @@ SECRETS: Final = (
 UNREADABLE: Final = re.compile(r"<[a-z!/]|traceback", re.IGNORECASE)
 PAGE: Final = re.compile(r"<[a-z!/]", re.IGNORECASE)
 
-# What a caller may read of a refused parameter: a sentence that names a field of the body, in plain words: with
-# no capitals and digits mixed as in keys, and no dots, colons and slashes inside as in hosts, addresses and paths.
+# What a caller may read of a refused parameter: a sentence that names a field of the body and is made of what engines
+# say of one: its range, its type, its place. All of its words are listed, for a name or a secret is a plain word, too.
 _FIELDS: Final = (
     "max_tokens|max_completion_tokens|temperature|top_p|top_k|n|seed|stop|logprobs|top_logprobs|presence_penalty"
     "|frequency_penalty|repetition_penalty|repeat_penalty|response_format|json_schema|json_object|schema|tools?"
     "|tool_choice|tool_calls|tool_call_id|parallel_tool_calls|functions?|parameters|arguments|messages|role|content"
     "|reasoning_content|reasoning_effort|thinking|thinking_budget|thinking_token_budget|enable_thinking|stream"
-    "|stream_options|prefix"
+    "|stream_options|prefix|min_p|logit_bias|best_of|chat_template_kwargs|max_model_len|guided_json|partial|include_usage"
+    "|index|name|id|type|text|function|strict|required|properties|description"
+)
+_WORDS: Final = re.sub(
+    r"\s+",
+    "|",
+    """
+    a about above absent accept accepted accepts actual add additional after again all allow allowed allows
+    alphanumeric already also always among an and any API are argument array as assistant at attribute available
+    back bad be beam because been before begin behind below between beyond body bool boolean both bounds but by can
+    cannot character characters choice choices column combination combined compatible conflict conflicts contain
+    contained contains context conversation convert count currently data decimal deprecated deserialize detected
+    dict dictionary did different digits disabled do does doesn't don't double duplicate duplicated each either
+    element elements else empty enabled end enough ensure entry equal error exactly exceed exceeded exceeds
+    exclusive exist existing exists expected extra failed fails false few field fields finite first fit float follow
+    followed following for forbidden format found four fraction fractional from get given got greater greedy had has
+    have high higher if ignore ignored illegal in inclusive incompatible incorrect input inputs instance instead
+    insufficient int integer integers into invalid is isn't it item items its JSON key keys large larger last least
+    length less like limit limited line list literal long longer low lower malformed map mapping match matching max
+    maximum may mean message min minimum missing mode model more most must mutually name named names NaN need needs
+    negative neither nested no non non-empty non-negative none nor not now null number numbers object objects of off
+    omitted on one only option options or order other out outside over parameter parse parsed parsing part passed
+    pattern permitted please positive possible preceding present prompt property provide provided range reach
+    received recognized reduce remove replace request requested require requires responding response result role
+    roles same sampling schema seed sent sequence set shorter should signed single size small smaller some specified
+    specify streaming string strings such support supported supports system target than that the their them there
+    these they thinking this those three to together token tokens too true try tuple two types unable unavailable
+    unexpected union unknown unless unrecognized unsigned unsupported unterminated up use used user using valid
+    validation value values via was were when where whether which while with within without word words wrong you
+    your zero
+    """.strip(),
 )
 FIELD: Final = re.compile(rf"\b(?:{_FIELDS})\b")
 _NUMBER: Final = r"[-+]?\d{1,10}(?:\.\d{1,6})?"
 PLAIN: Final = re.compile(
     r"""["'`(\[{<]*"""
-    rf"(?:[A-Z]?[a-z]{{1,16}}(?:['-][a-z]{{1,16}})*|[A-Z]{{1,8}}|{_NUMBER}"
-    rf"|(?:{_FIELDS})(?:\[\d{{1,4}}\])?(?:\.(?:{_FIELDS})(?:\[\d{{1,4}}\])?){{0,4}}(?:=(?:{_NUMBER}|[a-z]{{1,16}}))?"
-    r"|[a-z]{1,16}(?:_[a-z]{1,16}){1,4})?"
+    rf"(?:(?i:{_WORDS})|{_NUMBER}"
+    rf"|(?:{_FIELDS})(?:\[\d{{1,4}}\])?(?:\.(?:{_FIELDS})(?:\[\d{{1,4}}\])?){{0,4}}"
+    rf"(?:=(?:{_NUMBER}|(?i:{_WORDS})))?)?"
     r"""["'`)\]}>,.:;!?=]*"""
 )
 

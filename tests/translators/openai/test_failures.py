@@ -373,6 +373,9 @@ def test_no_key_host_path_or_id_leaves(name: str) -> None:
         "Invalid value for 'top_p': must be between 0 and 1",
         "Input should be less than or equal to 2: temperature",
         "`tools[0].function.parameters` is not a valid JSON schema",
+        "n must be 1 when using greedy sampling, got 2.",
+        "The `reasoning_content` in the thinking mode must be passed back to the API.",
+        "This response_format type is unavailable now",
     ],
 )
 def test_a_sentence_about_a_field_in_plain_words_is_for_the_caller(sentence: str) -> None:
@@ -395,6 +398,10 @@ def test_a_sentence_about_a_field_in_plain_words_is_for_the_caller(sentence: str
         "<b>n</b>",
         "messages: Traceback (most recent call last)",
         "n \ud83d",
+        "temperature of my secret customer John Smith was bad",
+        "stop: Alice is not allowed",
+        "top_p=secret is not a valid number",
+        "max_tokens of internal_cluster is too large",
     ],
 )
 def test_any_other_sentence_is_not(sentence: str) -> None:
