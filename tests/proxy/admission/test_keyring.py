@@ -137,7 +137,10 @@ def test_no_entries_let_nobody_in(path: Path) -> None:
     [
         ("[[key]]\nname = 'a'", "key.0.sha256: is missing"),
         (row() + 'limit = "rpm=1"', "key.0.limit: there is no such field"),
-        (row() + 'limits = "rps=1"', "key.0.limits: must name one or more of concurrency, burst, rpm, tpm"),
+        (
+            row() + 'limits = "rps=1"',
+            "key.0.limits: there is no limit rps: must name one or more of concurrency, burst, rpm, tpm",
+        ),
         (row() + "models = []", "key.0.models: "),
         (row(name=""), "key.0.name: "),
         (f'[[key]]\nname = "a"\nsha256 = "{SECRET}"', "key.0.sha256: "),
