@@ -324,7 +324,7 @@ class Choice:
                 self.logprobs = spelling(self.logprobs, text)
             if chain:
                 self._think(chain)
-        if text:
+        if text and not self.over_budget:
             self._answered(text)
 
     def _answered(self, text: str) -> None:

@@ -162,10 +162,10 @@ class Pipe:
 
     def resume(self, leg: int = 0) -> None:
         """From now on this upstream call is another one, which goes on behind the closed chain (spec OUT-9)."""
-        choice = self.answer.served_by(leg)[0]
-        choice.resume()
+        before, chain = self.answer.left_at_budget(leg)
+        self.answer.served_by(leg)[0].resume()
         self._decoders[leg] = Decoder(self._terms.event_limit)
-        self._readers[leg] = self._reader(leg, before=choice.meter.counted, chain=choice.meter.reasoning)
+        self._readers[leg] = self._reader(leg, before, chain)
         self._open_legs.add(leg)
 
     def fail(self, refusal: faults.Refusal) -> bytes:

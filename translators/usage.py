@@ -99,6 +99,15 @@ class Meter:
         self._chain_end = 0
         self._raise_to(self.counted + self._offset)
 
+    def leave_chain(self, made: int) -> None:
+        """The chain was left at its budget: go on from `made`, all that is billed of it.
+
+        The tag that closes it stands in the next prompt: no upstream call generates it (spec OUT-9).
+        """
+        self._chain_end = 0
+        self._least = made
+        self.resume_from(made)
+
     def end(self) -> None:
         """Count what a model writes to end: the answer has ended by itself, by no limit and not by us."""
         self._base += self._answer_end
@@ -196,6 +205,15 @@ class Upstream:
         self.chain = chain
         self.figures = Figures()
         self.is_final = False
+
+    def completion(self, counted: int) -> int:
+        """Tokens it has generated: its last word, else the larger of what it told of a part and of our count."""
+        told = self.figures.output or 0
+        return told if self.is_final else max(told, counted)
+
+    def reasoning(self, counted: int) -> int:
+        """Those of its chain: upstream's figure, ours where it is missing, or 0 although one was seen (spec USE-4)."""
+        return self.figures.reasoning or counted
 
     @property
     def basis(self) -> Basis:
@@ -318,11 +336,6 @@ class Tally:
             self.input = prompt
         if cached is not None:
             self.cached = cached
-
-
-def reasoning_of(figures: Figures, counted: int) -> int:
-    """Upstream's figure for the chain; ours where it is missing, or 0 although a chain was seen (spec USE-4)."""
-    return figures.reasoning or counted
 
 
 class Offsets:

@@ -166,6 +166,34 @@ def test_a_chain_that_was_gone_on_with_is_two_upstream_calls() -> None:
     assert through.account().basis == "counted"
 
 
+@pytest.mark.parametrize("first", [None, figures(7, 9, 1), figures(7, 1)])
+@pytest.mark.parametrize("second", [None, figures(40, 4), figures(40, 1), figures(40, 0)])
+@pytest.mark.parametrize("whole", [False, True], ids=["events", "a document"])
+def test_of_a_chain_held_to_its_budget_no_token_is_billed_that_no_upstream_call_generated(
+    first: object, second: object, *, whole: bool
+) -> None:
+    """OUT-9, MET-6: `</think>` stands in the second prompt; the bill is the chain and what came behind it."""
+    through = corpus.open_pipe(corpus.ask(), answer.Rules(chain_limit=2))
+    if whole:
+        message = {"reasoning_content": "We think much", "content": "Never shown"}
+        item = {"index": 0, "message": message, "finish_reason": "stop"}
+        seen = through.feed_completion(orjson.dumps({"choices": [item], "usage": first}))
+    else:
+        seen = through.feed(chunk({"reasoning": "We think much"}, usage=first))
+    through.resume()
+    seen += through.feed(chunk({"content": "The answer"}) + chunk({}, "stop", usage=second) + corpus.DONE)
+    through.hand_over()
+    assert corpus.fold(seen).content == "The answer"
+    account = through.account()
+    delivered = account.delivered
+    assert delivered is not None
+    output, reasoning = (sum(one[at] or 0 for one in account.spent) for at in (3, 4))
+    assert delivered.output <= output
+    assert (delivered.reasoning or 0) <= reasoning
+    if first is None and second is not None:
+        assert delivered.output == output == 2 + second["completion_tokens"]
+
+
 def completed(content: str, finish: str, usage: object) -> bytes:
     item = {"index": 0, "message": {"content": content}, "finish_reason": finish}
     return orjson.dumps({"choices": [item], "usage": usage})

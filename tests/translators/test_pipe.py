@@ -443,13 +443,13 @@ def budgeted(cut: int = 1 << 20, **fields: Any) -> bytes:
 
 @pytest.mark.parametrize("cut", [1, 7, 4096])
 def test_a_chain_over_its_budget_is_gone_on_with_in_one_stream_and_one_usage(cut: int) -> None:
-    """OUT-9: input once, as first counted; output the chain, its end and the second call's answer."""
+    """OUT-9: input once, as first counted; output the chain and the second call's answer, not the tag between them."""
     stream = budgeted(cut)
     assert lint.check(stream, incremental=True) == []
     told = corpus.fold(stream)
     assert (told.reasoning, told.content, told.finish) == ("We think", "The answer.", "stop")
     assert told.usage["input_tokens"] == corpus.PROMPT_TOKENS
-    assert told.usage["output_tokens"] == 2 + 1 + 4
+    assert told.usage["output_tokens"] == 2 + 4
     assert told.usage["output_tokens_details"]["reasoning_tokens"] == 2
 
 
@@ -561,3 +561,24 @@ def test_a_final_figure_beyond_the_window_is_none_and_our_count_stands() -> None
     last = corpus.packets(corpus.drive(through, wire))[-1]
     assert (last["usage"]["input_tokens"], last["usage"]["output_tokens"]) == (corpus.PROMPT_TOKENS, 2)
     assert (through.account().basis, through.answer.tally.drift) == ("counted", (1 << 20) - corpus.PROMPT_TOKENS)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        chunk({"reasoning": "We think much", "content": "Never shown"}),
+        chunk({"reasoning": "We think much", "content": "Never shown"}, "stop"),
+        chunk(
+            {"reasoning": "We think much", "tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]}
+        ),
+        chunk({"content": "<think>We think much</think>Never shown"}),
+    ],
+    ids=["text", "text and the end", "a call", "in the content"],
+)
+def test_what_comes_beside_the_end_of_a_budget_is_not_shown(beside: bytes) -> None:
+    """OUT-9: it is asked for again, behind the closed chain."""
+    through = corpus.open_pipe(corpus.ask(), BUDGET._replace(think_tags=True))
+    seen = through.feed(beside)
+    through.resume()
+    told = corpus.fold(seen + corpus.drive(through, REST))
+    assert (told.reasoning, told.content, told.calls) == ("We think", "The answer.", [])

@@ -226,7 +226,9 @@ def test_a_chain_is_never_longer_than_its_output(
 @pytest.mark.parametrize(("told", "expected"), [(7, 7), (0, 3), (None, 3)])
 def test_a_chain_upstream_does_not_count_is_ours(told: int | None, expected: int) -> None:
     """USE-4."""
-    assert usage.reasoning_of(usage.Figures(reasoning=told), 3) == expected
+    upstream = usage.Upstream(0, 1, 0, None)
+    upstream.figures = usage.Figures(reasoning=told)
+    assert upstream.reasoning(3) == expected
 
 
 LESSONS = {

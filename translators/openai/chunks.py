@@ -248,6 +248,9 @@ class Reader:
         if not ended or calls:
             if reasoning:
                 choice.think(reasoning)
+            if choice.over_budget:
+                # What stands beside the end of a chain is asked for again, behind it.
+                return
             if text:
                 choice.say(text)
             reasoning = text = ""
@@ -264,6 +267,8 @@ class Reader:
             choices.take_logprobs(choice, message, item.get("logprobs"))
         if reasoning := surrogates.whole(choices.reasoning_of(message)):
             choice.think(reasoning)
+        if choice.over_budget:
+            return
         if text := choices.word_of(message.get("content")).removeprefix(prefix):
             (choice.quote if told else choice.say)(text)
         if calls := message.get("tool_calls"):
