@@ -160,7 +160,7 @@ class Answer:
 
 
 def _shares(total: int, counted: Sequence[tuple[int, int]]) -> list[int]:
-    """A figure for several choices, shared out: each has our count of it, and what differs goes to the last that holds it.
+    """A figure for several choices, shared out: each has our count of it, what differs goes to the last that holds it.
 
     counted: of each choice our count, and the most that it holds
     """

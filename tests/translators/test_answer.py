@@ -46,7 +46,41 @@ def test_figures_that_come_with_a_moderated_end_are_known() -> None:
     through.feed(chunk({"content": " world"}, "content_filter", usage=figures(7, 42)))
     assert through.refusal is not None
     account = through.account()
-    assert (account.generated.input, account.generated.output, account.basis) == (7, 42, "upstream_last")
+    assert (account.generated.input, account.generated.output, account.basis) == (7, 42, "upstream_final")
+
+
+FAILED = ["content_filter", "insufficient_system_resource", "abort", "no such word", 7]
+CALLED = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": '{"a": 1}'}}]}
+
+
+@pytest.mark.parametrize("word", FAILED)
+@pytest.mark.parametrize("made", [2, 0])
+@pytest.mark.parametrize("delta", [{"content": "one two three four five"}, CALLED], ids=["text", "a call"])
+@pytest.mark.parametrize("form", ["its chunk", "a chunk behind it", "a document"])
+def test_what_upstream_tells_with_an_end_that_failed_is_its_last_word(
+    word: object, made: int, delta: dict[str, object], form: str
+) -> None:
+    """USE-3: the choice has ended, in whatever way; also where we count more than that, and where it is nothing."""
+    through, told = corpus.open_pipe(corpus.ask(thinking=False), chain_end=0), figures(9, made)
+    item = {"index": 0, "delta": {}, "finish_reason": word}
+    end = corpus.event({"choices": [item]} | ({"usage": told} if form == "its chunk" else {}))
+    if form == "a document":
+        whole = {"choices": [{"index": 0, "message": delta, "finish_reason": word}], "usage": told}
+        assert isinstance(corpus.outcome(lambda: through.feed_completion(orjson.dumps(whole))), faults.Fault)
+    else:
+        behind = b"" if form == "its chunk" else corpus.event({"note": 1}) + usage_chunk(told)
+        corpus.outcome(lambda: through.feed(chunk(delta) + end + behind + corpus.DONE))
+    (spent,) = through.account().spent
+    assert (spent.prompt, spent.completion, spent.basis) == (9, made, "upstream_final")
+
+
+def test_what_comes_behind_an_end_that_failed_and_is_no_usage_is_passed_over() -> None:
+    """USE-3: a figure of one choice more is none of the whole."""
+    through = corpus.open_pipe(corpus.ask(thinking=False), chain_end=0)
+    behind = chunk({"content": "more"}, usage=figures(9, 7)) + b"data: {\n\n" + usage_chunk(None)
+    corpus.outcome(lambda: through.feed(chunk({"content": "Hello"}) + chunk({}, "abort") + behind))
+    (spent,) = through.account().spent
+    assert (spent.completion, spent.basis) == (1, "counted")
 
 
 def test_what_upstream_says_of_its_cache_later_was_not_delivered() -> None:

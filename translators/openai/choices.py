@@ -47,15 +47,9 @@ def finish_of(word: object) -> Finish | None:
     return finish
 
 
-def has_ended(item: object, *, complete: bool = False) -> bool:
-    """Whether an upstream choice says that its answer has ended, and as an answer should.
-
-    complete: whether its framing says that nothing more can come, so that it need not
-    """
-    word = item.get("finish_reason") if isinstance(item, dict) else None
-    if word in NOT_ENDED:
-        return complete
-    return isinstance(word, str) and word in FINISHES
+def has_ended(item: object) -> bool:
+    """Whether an upstream choice says that its answer has ended, in whatever way: its usage is of all of it (USE-3)."""
+    return isinstance(item, dict) and item.get("finish_reason") not in NOT_ENDED
 
 
 def text_of(value: object) -> str:

@@ -5,7 +5,7 @@ Every event is read or ends the stream: a chunk we cannot read is an error, neve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import orjson
@@ -79,6 +79,14 @@ class Reader:
         Deltas of plain text, which are nearly all there is, go on as one run: what they meet below is called once for
         a read and not once for each, a fifth less of what a burst costs.
         """
+        coming = iter(events)
+        try:
+            self._take_events(coming)
+        except faults.Refusal:
+            self._take_last_usage(coming)
+            raise
+
+    def _take_events(self, events: Iterator[bytes]) -> None:
         run: list[str] = []
         run_name = ""
         for data in events:
@@ -100,6 +108,15 @@ class Reader:
                 self._take_event(chunk)
         if run:
             self._take_run(run, run_name)
+
+    def _take_last_usage(self, events: Iterator[bytes]) -> None:
+        """What upstream tells of an answer that has failed, where it has come in the same read: nothing waits for it."""
+        for data in events:
+            chunk = self._read(data)
+            if type(chunk) is dict and not chunk.get("choices"):
+                told = figures.read(chunk.get("usage"))
+                if told is not None:
+                    self._tally.report(self._upstream, told, final=True)
 
     def _read(self, data: bytes) -> Any:
         """An event's JSON; its data itself where that is none."""
@@ -175,8 +192,7 @@ class Reader:
         if type(items) is not list or len(items) != len(self._served):
             raise _broken("another number of choices than was asked for")
         told = figures.read(completion.get("usage"))
-        final = all(choices.has_ended(item, complete=True) for item in items)
-        found = None if told is None else self._tally.report(self._upstream, told, final=final)
+        found = None if told is None else self._tally.report(self._upstream, told, final=True)
         # One figure for several choices does not say how long each is.
         made = found if self._asked == 1 else None
         if made is not None:

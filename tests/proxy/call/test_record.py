@@ -68,7 +68,7 @@ async def test_an_ok_call_was_delivered_what_was_generated(
     [
         (Script(status=429), "throttled", 429, "none"),
         (Script(status=400, error_text="Content Exists Risk"), "moderated_input", 400, "counted"),
-        (Script(finish_reason="content_filter"), "moderated_output", 400, "upstream_last"),
+        (Script(finish_reason="content_filter"), "moderated_output", 400, "upstream_final"),
         (Script(status=500), "upstream_error", 500, "none"),
         (Script(cut_after=4), "upstream_cut", 500, "counted"),
         (Script(error_event_after=3), "upstream_error", 500, "counted"),
