@@ -242,6 +242,7 @@ class Pipe:
             return self._frames_out()
         if reader.done and not self._has_ended(leg):
             reader.conclude()
+        reader.settle()
         for choice in served:
             choice.close()
         self.answer.reconcile(leg)

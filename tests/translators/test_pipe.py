@@ -582,3 +582,43 @@ def test_what_comes_beside_the_end_of_a_budget_is_not_shown(beside: bytes) -> No
     through.resume()
     told = corpus.fold(seen + corpus.drive(through, REST))
     assert (told.reasoning, told.content, told.calls) == ("We think", "The answer.", [])
+
+
+ZERO = figures(0, 0)
+FIRST_STOP = chunk({"content": ""}, "stop", usage=ZERO)
+TEXT = {"content": "one two"}
+
+
+@pytest.mark.parametrize(
+    ("wire", "content", "used"),
+    [
+        (FIRST_STOP + chunk(TEXT, usage=ZERO) + chunk({}, "stop", usage=figures(9, 2)), "one two", (9, 2)),
+        (FIRST_STOP + chunk(TEXT, usage=figures(9, 1)) + chunk({}, "stop"), "one two", (9, 1)),
+        (FIRST_STOP + chunk(TEXT, usage=ZERO) + chunk({}, "stop"), "one two", (corpus.PROMPT_TOKENS, 2)),
+        (FIRST_STOP + chunk(TEXT) + chunk({}, "stop"), "one two", (corpus.PROMPT_TOKENS, 2)),
+        (chunk({"content": ""}, "stop", usage=figures(9, 0)) + chunk(TEXT) + chunk({}, "stop"), "one two", (9, 2)),
+        (FIRST_STOP + usage_chunk(figures(9, 2)), "", (9, 2)),
+        (FIRST_STOP + usage_chunk(ZERO) + chunk(TEXT), "", (0, 0)),
+        (FIRST_STOP, "", (0, 0)),
+        (chunk(TEXT) + chunk({}, "stop", usage=figures(9, 0)), "one two", (9, 0)),
+        (chunk(TEXT, "stop", usage=ZERO), "one two", (0, 0)),
+    ],
+)
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_zero_beside_a_choice_is_the_last_word_only_if_nothing_follows(
+    wire: bytes, content: str, used: tuple[int, int], cut: int
+) -> None:
+    """USE-3, OUT-3: hosts that fill usage in on every chunk begin at 0, with a first `stop` that is none."""
+    through = corpus.open_pipe(corpus.ask(corpus.NEVER), chain_end=0)
+    told = corpus.fold(corpus.drive(through, wire + corpus.DONE, cut))
+    assert (told.content, told.finish) == (content, "stop")
+    assert (told.usage["input_tokens"], told.usage["output_tokens"]) == used
+
+
+def test_a_zero_that_is_waited_with_is_the_last_word_once_the_wait_is_over() -> None:
+    """SSE-8."""
+    through = corpus.open_pipe(corpus.ask(corpus.NEVER), chain_end=0)
+    through.feed(FIRST_STOP)
+    assert through.awaits_usage()
+    assert corpus.packets(through.release())[-1]["usage"]["output_tokens"] == 0
+    assert through.account().basis == "upstream_final"

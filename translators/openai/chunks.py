@@ -16,7 +16,7 @@ from translators.dialogue import Finish
 from translators.openai import choices, failures, figures, stencil
 from translators.openai.failures import Terms
 from translators.openai.stencil import Stencil
-from translators.usage import Tally
+from translators.usage import Figures, Tally
 
 DONE: Final = b"[DONE]"
 
@@ -44,6 +44,7 @@ class Reader:
         "_tally",
         "_terms",
         "_upstream",
+        "_zero",
         "done",
         "over",
     )
@@ -70,6 +71,8 @@ class Reader:
         # Once upstream was seen to cut characters in two: the halves that wait, of chain and answer, by choice.
         self._halved = False
         self._halves: dict[int, tuple[str, str]] = {}
+        # The 0 tokens that were told beside the newest choice, while it may be the last word.
+        self._zero: Figures | None = None
         self.done = False
         self.over = False
 
@@ -83,6 +86,7 @@ class Reader:
         try:
             self._take_events(coming)
         except faults.Refusal:
+            self.settle()
             self._take_last_usage(coming)
             raise
 
@@ -110,7 +114,7 @@ class Reader:
             self._take_run(run, run_name)
 
     def _take_last_usage(self, events: Iterator[bytes]) -> None:
-        """What upstream tells of an answer that has failed, where it has come in the same read: nothing waits for it."""
+        """What upstream tells of an answer that has failed, where it has come in the same read."""
         for data in events:
             chunk = self._read(data)
             if type(chunk) is dict and not chunk.get("choices"):
@@ -133,6 +137,7 @@ class Reader:
 
     def _take_run(self, run: list[str], name: str) -> None:
         choice = self._served[0]
+        self._zero = None
         if self._halves:
             # Only a delta like earlier ones of its side comes here, so nothing is owed to the other.
             is_answer = name == stencil.CONTENT
@@ -160,6 +165,8 @@ class Reader:
         elif type(items) is not list:
             raise _broken("choices that are no list")
         if reported is None:
+            if items:
+                self._zero = None
             for item in items:
                 self._take(item)
         else:
@@ -208,6 +215,11 @@ class Reader:
                 raise _broken("[DONE] and no answer")
             choice.finish(Finish.STOP, *self._mended(choice, "", "", last=True))
 
+    def settle(self) -> None:
+        """Nothing more comes: a 0 that was told last is upstream's last word."""
+        if self._zero is not None:
+            self._tally.report(self._upstream, self._zero, final=True)
+
     def _failure(self, chunk: dict[str, Any]) -> faults.Refusal:
         refusal = failures.of_event(chunk, self._terms)
         # One wording for both (DeepSeek): what is said before any text is about the input.
@@ -224,7 +236,12 @@ class Reader:
         meters = [self._choice(item).meter for item in items]
         # Of several choices only a chunk without any speaks of all.
         final = not partial and (self._has_ended() or any(map(choices.has_ended, items)))
-        made = None if told is None else self._tally.report(self._upstream, told, final=final, of_one=partial)
+        # Hosts that fill usage in on every chunk begin at 0, also with a first `stop` that is taken back: beside a
+        # choice a 0 is the last word only if nothing follows.
+        waits = final and bool(items) and told is not None and told.output == 0
+        self._zero = told if waits else None
+        last = final and not waits
+        made = None if told is None else self._tally.report(self._upstream, told, final=last, of_one=partial)
         if made:
             for meter in meters:
                 meter.expect(made)
@@ -236,7 +253,10 @@ class Reader:
                 self._choice(item).close()
             for meter in meters:
                 meter.resume_from(made)
-        if told is not None and not partial and self._has_ended():
+        if not self._has_ended():
+            # More of the answer has taken the end back; an answer left at its budget has had no other.
+            self._upstream.is_final &= self.over
+        elif not (waits or partial or told is None):
             self.over = True
 
     def _take(self, item: Any) -> None:
