@@ -115,6 +115,19 @@ def test_of_several_choices_the_outputs_delivered_are_summed() -> None:
     assert delivered.reasoning == 2 * each[-1]["usage"]["output_tokens_details"]["reasoning_tokens"]
 
 
+@pytest.mark.parametrize("prompts", [(1000, 1001), (1001, 1000)])
+def test_of_several_prompts_the_one_delivered_is_the_one_the_last_packet_said(prompts: tuple[int, int]) -> None:
+    """MET-3, OUT-7: upstream calls of one fan-out may tell different prompts; one figure is billed."""
+    through = corpus.open_pipe(corpus.ask(n=2, thinking=False), chain_end=0, legs=2)
+    seen = b""
+    for leg, prompt in enumerate(prompts):
+        seen += through.feed(chunk({"content": "Yes"}) + chunk({}, "stop", usage=figures(prompt, 1)) + corpus.DONE, leg)
+    through.hand_over()
+    delivered = through.account().delivered
+    assert delivered is not None
+    assert delivered.input == prompts[1] == corpus.packets(seen)[-1]["usage"]["input_tokens"]
+
+
 def test_a_reply_is_delivered_whole_or_not_at_all() -> None:
     """MET-3"""
     through = corpus.open_pipe(corpus.ask(stream=False))

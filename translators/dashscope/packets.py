@@ -36,8 +36,9 @@ EMPTY: Final = b'""'
 # What a writer of packets has from its `Frames`, as it is: passed on by a method each would cost a call more.
 FRAMING: Final = ("take", "whole", "error", "hand_over", "hand_over_to", "handed", "mark")
 
-# The number of the newest packet; what each choice's newest said of input, output and reasoning tokens; of the cache.
-Told = tuple[int, Mapping[int, tuple[int, int, int]], int | None]
+# The number of the newest packet; what each choice's newest said of output and reasoning tokens; what the newest of all
+# said of the prompt and of the cache.
+Told = tuple[int, Mapping[int, Said], int, int | None]
 
 # The two texts of a packet, content and chain of thought, as JSON strings.
 Sides = tuple[bytes, bytes]
@@ -136,15 +137,15 @@ class Frames:
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
         self.number = 0
-        # What the newest packet of each choice said: input, output and reasoning tokens.
-        self._said: dict[int, tuple[int, int, int]] = {}
+        # What the newest packet of each choice said: output and reasoning tokens.
+        self._said: dict[int, Said] = {}
         self._out: list[bytes] = []
         self._forms: dict[int, bytes] = {}
         # What the newest packet said of the prompt, and every form says.
         self._given = 0
         self._cached: int | None = None
         self._shows_chain = shape.thinks and shape.tally.counts_chain
-        self._handed: Told = (0, {}, None)
+        self._handed: Told = (0, {}, 0, None)
 
     def text(self, choice: answer.Choice, texts: Iterable[Sides], said: Iterable[Said]) -> None:
         """The hot path: packets of text."""
@@ -168,7 +169,7 @@ class Frames:
                 values = (number, content, reasoning, made, given + made, seen)
             self._out.append(form % values)
         self.number = number
-        self._said[index] = given, made, seen
+        self._said[index] = made, seen
 
     def packet(
         self,
@@ -185,7 +186,7 @@ class Frames:
             self._renew()
         packet = shape.whole([shown], shape.usage(used))
         self.number += 1
-        self._said[choice.index] = (used.input, used.output, used.reasoning or 0)
+        self._said[choice.index] = (used.output, used.reasoning or 0)
         self._out.append(FRAME % (self.number, orjson.dumps(packet)))
 
     def error(self, fault: faults.Fault) -> bytes:
@@ -194,7 +195,7 @@ class Frames:
 
     def is_behind(self, choice: answer.Choice) -> bool:
         """Whether more was generated of a choice than its newest packet said."""
-        return choice.meter.output > self._said.get(choice.index, (0, 0, 0))[1]
+        return choice.meter.output > self._said.get(choice.index, (0, 0))[0]
 
     def take(self) -> bytes:
         """Every frame since the last take: whole frames, one write."""
@@ -210,11 +211,11 @@ class Frames:
 
     def hand_over(self) -> None:
         """See `tongue.Writer`."""
-        self._handed = self.number, self._said.copy(), self._cached
+        self._handed = self.number, self._said.copy(), self._given, self._cached
 
     def mark(self) -> Told:
         """See `tongue.Writer`."""
-        return self.number, self._said.copy(), self._cached
+        return self.number, self._said.copy(), self._given, self._cached
 
     def hand_over_to(self, mark: Told) -> None:
         """See `tongue.Writer`."""
@@ -222,12 +223,12 @@ class Frames:
 
     def handed(self) -> Handed:
         """See `tongue.Writer`."""
-        packets, newest, cached = self._handed
+        packets, newest, given, cached = self._handed
         if not newest:
             return Handed(packets, None)
         said = newest.values()
-        chain = sum(one[2] for one in said) if self.shape.tally.counts_chain else None
-        return Handed(packets, dialogue.Usage(max(one[0] for one in said), sum(one[1] for one in said), chain, cached))
+        chain = sum(one[1] for one in said) if self.shape.tally.counts_chain else None
+        return Handed(packets, dialogue.Usage(given, sum(one[0] for one in said), chain, cached))
 
     def show_reasoning(self) -> None:
         """A chain came where none was expected: from now on packets carry it."""
