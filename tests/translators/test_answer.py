@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests import corpus
 from tests.corpus import SHAPES, Shape, chunk, figures, usage_chunk
@@ -262,3 +264,64 @@ def test_the_text_of_a_completion_that_was_moderated_is_counted() -> None:
     raw = completed("The answer", "content_filter", None)
     assert corpus.outcome(lambda: through.feed_completion(raw)) == faults.OUTPUT_MODERATED
     assert through.answer.used().output == 2
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> tuple[bytes, answer.Rules, int]:
+    """Streams with usage on any of their chunks, what we do to them, and for how many choices."""
+    n = draw(st.integers(1, 3))
+    told = st.none() | st.builds(figures, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
+    texts = st.sampled_from(["one", " two three", "<", "é"])
+    pieces = draw(st.lists(st.tuples(st.sampled_from(["reasoning", "content"]), texts, told), min_size=1, max_size=6))
+    wire = b""
+    for index in range(n):
+        for side, text, usage in pieces:
+            wire += chunk({side: text}, index=index, usage=usage)
+            if draw(st.booleans()):
+                wire += usage_chunk(draw(told))
+        wire += chunk({"content": draw(st.sampled_from(["", "end"]))}, "stop", index=index, usage=draw(told))
+    limits = draw(st.sampled_from([{}, {"answer_limit": 1}, {"answer_limit": 3}, {"stops": (" two",)}]))
+    return wire + usage_chunk(draw(told)) + corpus.DONE, answer.Rules(**limits), n
+
+
+@settings(max_examples=300, deadline=None)
+@given(answers(), st.booleans())
+def test_what_is_delivered_is_what_was_generated_and_of_a_cut_answer_no_more(
+    streamed: tuple[bytes, answer.Rules, int], thinking: bool
+) -> None:
+    """MET-6, whatever upstream tells, and when: the last packets and the record say the same."""
+    wire, rules, n = streamed
+    for stream in (True, False):
+        through = corpus.open_pipe(corpus.ask(n=n, thinking=thinking, stream=stream), rules)
+        corpus.drive(through, wire)
+        through.hand_over()
+        account = through.account()
+        (spent,) = account.spent
+        assert account.delivered is not None
+        given, output, chain, cached = account.delivered
+        delivered, generated = (given, output, chain), (spent.prompt, spent.completion, spent.reasoning)
+        assert cached == spent.cached
+        if "cut" in spent.end:
+            assert all((few or 0) <= (many or 0) for few, many in zip(delivered, generated, strict=True))
+        else:
+            assert delivered == generated
+
+
+def test_a_document_cut_at_its_limit_is_billed_by_our_count_within_upstreams_last_word() -> None:
+    """MET-6, OUT-8: a chain of 3, and an answer of 4 of which 2 are shown."""
+    message = {"reasoning_content": "We think so", "content": "one two three four"}
+    document = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    for told, output in ((8, 6), (5, 5)):
+        through = corpus.open_pipe(corpus.ask(), answer.Rules(answer_limit=2))
+        packets = corpus.packets(through.feed_completion(orjson.dumps(document | {"usage": figures(9, told)})))
+        assert (packets[-1]["usage"]["output_tokens"], through.account().spent[0].completion) == (output, told)
+
+
+def test_the_chain_of_an_answer_that_was_cut_is_the_one_upstream_told() -> None:
+    """USE-4, MET-6."""
+    through = corpus.open_pipe(corpus.ask(), answer.Rules(answer_limit=1))
+    wire = chunk({"reasoning": "We think so"}, usage=figures(9, 1, 1))
+    seen = through.feed(wire + chunk({"content": "one two"}, usage=figures(9, 3, 1)))
+    usage = corpus.packets(seen)[-1]["usage"]
+    assert usage["output_tokens_details"]["reasoning_tokens"] == through.account().spent[0].reasoning == 1
+    assert usage["output_tokens_details"]["text_tokens"] == usage["output_tokens"] - 1 > 0

@@ -49,3 +49,16 @@ def test_of_one_upstream_call_all_is_delivered_and_of_several_no_more_than_all()
         "reasoning: 3 delivered of 2 that its upstream calls generated"
     ]
     assert breaches(closed("1", usage=used(3, 4, 2))) == ["ok, but what was delivered is not what was generated"]
+
+
+def test_of_an_answer_that_was_cut_here_no_more_is_delivered_than_upstream_generated() -> None:
+    """MET-6, MET-3: upstream's last word is of all it wrote."""
+    cut = [upstream_call(3, 8, reasoning=3) | {"end": "cut"}]
+    assert breaches(closed("1", generated=used(3, 8, 3), calls=cut, usage=used(3, 6, 3))) == []
+    assert breaches(closed("1", generated=used(3, 8, 3), calls=cut, usage=used(3, 9, 3))) == [
+        "output: 9 delivered of 8 that its upstream calls generated"
+    ]
+    whole = [upstream_call(3, 8, reasoning=3) | {"end": "length"}]
+    assert breaches(closed("1", generated=used(3, 8, 3), calls=whole, usage=used(3, 6, 3))) == [
+        "ok, but what was delivered is not what was generated"
+    ]
