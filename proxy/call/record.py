@@ -166,7 +166,7 @@ def _generated(exchange: Exchange, account: Account | None, outcome: Outcome) ->
     if exchange.refusal is not None and exchange.expired is None:
         # Also where the caller had left before upstream said so.
         outcome = _failed(exchange, exchange.refusal)
-    if outcome in IDLE and not account.generated.output:
+    if outcome in IDLE and not (account.generated.output or any(one.completion for one in account.spent)):
         return None, "none"
     return _sum(account.spent), account.basis
 

@@ -14,7 +14,7 @@ from proxy.call import record, timeouts
 from proxy.call.exchange import Exchange, Times
 from proxy.metering import journal, ledger
 from proxy.simulation.wire import Script
-from tests import caller
+from tests import caller, corpus
 from tests.conftest import StartSimulator
 from tests.faults import chaos
 from tests.proxy.conftest import StartGateway
@@ -157,6 +157,21 @@ async def test_who_leaves_between_the_last_token_and_its_usage_is_billed_without
     assert (closed["outcome"], closed["basis"]) == ("client_gone_mid_stream", "counted")
     assert closed["usage"] == closed["generated"]
     assert closed["usage"]["output_tokens"] == 2
+
+
+async def test_an_answer_that_failed_before_its_text_was_generated_where_upstream_says_so(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
+) -> None:
+    """MET-3, USE-3: its usage comes behind its end, in the same read."""
+    path = tmp_path / "calls.jsonl"
+    wire = corpus.chunk({}, "insufficient_system_resource") + corpus.usage_chunk(corpus.figures(9, 3))
+    script = Script(replay=wire, deltas_per_write=2)
+    _, front = await recorded(simulator, gateway_before, path, script)
+    await caller.stream(front.url, caller.call())
+    await front.end_of()
+    closed = lines_of(path)[-1]
+    assert (closed["outcome"], closed["basis"]) == ("upstream_error", "upstream_final")
+    assert (closed["generated"]["input_tokens"], closed["generated"]["output_tokens"]) == (9, 3)
 
 
 async def test_a_folded_reply_that_fails_midway_was_generated_and_not_delivered(
