@@ -157,7 +157,11 @@ async def listen(
             if family == socket.AF_INET6:
                 # Beside an address of its own for IPv4.
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            bound.bind(where)
+            try:
+                bound.bind(where)
+            except OSError as error:
+                # Which of several addresses it was is in the text alone.
+                raise OSError(error.errno, f"cannot listen on {where[:2]}: {error.strerror}") from None
             sockets.append(bound)
         stack.pop_all()
     return Listener(sockets, connections)
