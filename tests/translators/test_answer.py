@@ -11,6 +11,10 @@ from tests import corpus
 from tests.corpus import SHAPES, Shape, chunk, figures, usage_chunk
 from translators import choice as answer
 from translators import faults
+from translators.compatible import tongue as compatible
+from translators.compatible.call import Form
+from translators.dashscope import tongue as dashscope
+from translators.tongue import Tongue
 from translators.usage import Spent
 
 BASES = {
@@ -39,6 +43,43 @@ def test_what_is_delivered_is_what_the_packets_handed_over_said() -> None:
     through.hand_over()
     through.feed(chunk({"content": " world"}))
     assert through.account()[:2] == (1, corpus.used(first[-1]))
+
+
+@pytest.mark.parametrize("spoken", [dashscope, compatible], ids=["dashscope", "compatible"])
+def test_what_is_delivered_is_what_had_come_out_where_the_mark_was_set(spoken: Tongue) -> None:
+    """MET-3: what a socket has taken of a stream is known by the place it had come to, not by all that was made."""
+    form = Form(corpus.NEVER.id) if spoken is compatible else None
+    marked, whole = (
+        corpus.open_pipe(corpus.ask(corpus.NEVER, form=form), chain_end=0, spoken=spoken) for _ in range(2)
+    )
+    for through in (marked, whole):
+        through.feed(chunk({"content": "Hello"}))
+    whole.hand_over()
+    mark = marked.mark()
+    marked.feed(chunk({"content": " world"}))
+    assert marked.account()[:2] == (0, None)
+    marked.hand_over_to(mark)
+    assert marked.account()[:2] == whole.account()[:2]
+    assert whole.account().packets >= 1
+
+
+def test_a_reply_is_delivered_with_the_figures_it_had_where_the_mark_was_set() -> None:
+    """MET-3: a reply is one packet."""
+    through = corpus.open_pipe(corpus.ask(corpus.NEVER, stream=False), chain_end=0)
+    reply = orjson.loads(corpus.drive(through, chunk({"content": "Hello"}) + _STOPPED))
+    through.hand_over_to(through.mark())
+    assert through.account()[:2] == (1, corpus.used(reply))
+
+
+def test_a_call_wants_no_more_of_upstream_once_every_choice_has_ended() -> None:
+    """MET-3: its usage may still come; the caller's answer is over with the last packet."""
+    through = corpus.open_pipe(corpus.ask(corpus.NEVER), chain_end=0)
+    through.feed(chunk({"content": "Hello"}))
+    assert (through.wants_no_more(), through.is_over) == (False, False)
+    through.feed(chunk({}, "stop"))
+    assert (through.wants_no_more(), through.is_over) == (True, False)
+    through.feed(usage_chunk(figures(3, 1)) + corpus.DONE)
+    assert through.is_over
 
 
 def test_figures_that_come_with_a_moderated_end_are_known() -> None:

@@ -76,6 +76,18 @@ def test_spliced_chunks_are_what_serialising_them_whole_would_give(
     assert all(orjson.dumps(event) == block[6:] for event, block in zip(shown, stream.split(b"\n\n"), strict=False))
 
 
+def test_a_completion_has_each_call_of_its_answer_whole() -> None:
+    """COM-13: the pieces put together, each with its place."""
+    wire = fragment(0, '{"a"', id="c", name="f") + fragment(0, ":1}") + fragment(1, "{}", id="d", name="g")
+    reply = orjson.loads(corpus.drive(opened(ask(stream=False)), wire + chunk({}, "tool_calls") + corpus.DONE))
+    (choice,) = reply["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["tool_calls"] == [
+        {"function": {"arguments": '{"a":1}', "name": "f"}, "id": "c", "index": 0, "type": "function"},
+        {"function": {"arguments": "{}", "name": "g"}, "id": "d", "index": 1, "type": "function"},
+    ]
+
+
 def test_a_chain_that_nobody_expected_is_shown_all_the_same() -> None:
     """COM-13, COM-14, COM-18: from its first chunk on, and counted."""
     wire = chunk({"content": ""}) + chunk({"reasoning": "We"}) + chunk({"content": "The"}) + chunk({}, "stop")
