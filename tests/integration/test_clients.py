@@ -14,7 +14,6 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import aiohttp
@@ -23,12 +22,11 @@ import pytest
 
 from proxy.simulation import deepseek, llamacpp, simulator, wire
 from tests import needs
+from tests.integration import scripts
 from translators import faults, tokens
 
 Json = dict[str, Any]
 
-SCRIPTS = Path(__file__).parent / "clients"
-CALLS_TIMEOUT_S = 100.0
 KEY = "sk-right"
 
 
@@ -525,35 +523,13 @@ async def see(
     for reader, name in asked:
         call = {"api": reader.api, "arguments": arguments_of(reader, name)}
         calls[reader.client, reader.script][f"{reader}: {name}"] = call
-    documents = await asyncio.gather(*(run(url, *where, made) for where, made in calls.items()))
+    documents = await asyncio.gather(*(scripts.run(f"{url}/api/v1", *where, made) for where, made in calls.items()))
     shown = {one: seen for document in documents for one, seen in document.items()}
     said = answers(upstream, vocabulary) if upstream else {}
     return {
         (reader, name): Seen(**shown[f"{reader}: {name}"], said=said.get(question(reader, name)))
         for reader, name in asked
     }
-
-
-async def run(url: str, client: str, script: str, calls: Json) -> Json:
-    """The document that a client's script prints."""
-    home = needs.CLIENTS / client
-    process = await asyncio.create_subprocess_exec(
-        "node" if script.endswith(".mjs") else home / "bin" / "python",
-        SCRIPTS / script,
-        f"{url}/api/v1",
-        cwd=home,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        document, _ = await asyncio.wait_for(process.communicate(orjson.dumps(calls)), CALLS_TIMEOUT_S)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, f"{script} in .clients/{client} failed: see above"
-    seen: Json = orjson.loads(document)
-    return seen
 
 
 def arguments_of(reader: Reader, name: str) -> Json:

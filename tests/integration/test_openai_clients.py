@@ -9,7 +9,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -19,13 +18,12 @@ from proxy.simulation.deepseek import Script
 from proxy.simulation.simulator import Simulator
 from tests import needs
 from tests.conftest import StartServe, StartSimulator
+from tests.integration import scripts
 
 Json = dict[str, Any]
 
-SCRIPTS = Path(__file__).parent / "clients"
 COMPATIBLE = "/compatible-mode/v1"
 KEY = "sk-right"
-CALLS_TIMEOUT_S = 90.0
 
 TEXT = 'Grüße, 世界 🧑‍🚀:\n1 < 2 && "x" done.'
 CHAIN = "First 我想想… then 🤔 this."
@@ -149,28 +147,6 @@ def arguments_of(switches: Json, **arguments: Any) -> Json:
     return {"api_key": KEY, "model": "deepseek-v3", "messages": turns, **arguments}
 
 
-async def run(url: str, client: str, script: str, calls: Json) -> Json:
-    """The document that a client's script prints."""
-    home = needs.CLIENTS / client
-    process = await asyncio.create_subprocess_exec(
-        "node" if script.endswith(".mjs") else home / "bin" / "python",
-        SCRIPTS / script,
-        url + COMPATIBLE,
-        cwd=home,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        document, _ = await asyncio.wait_for(process.communicate(orjson.dumps(calls)), CALLS_TIMEOUT_S)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, f"{script} in .clients/{client} failed: see above"
-    seen: Json = orjson.loads(document)
-    return seen
-
-
 @pytest.fixture(scope="module")
 def sights() -> dict[str, Sight]:
     """What has been seen already: clients take seconds to start, so they make all their calls at once."""
@@ -189,7 +165,9 @@ async def sight(sights: dict[str, Sight], simulator: StartSimulator, serve: Star
                     case = CASES[name]
                     asked = {"api": reader.api, "arguments": arguments_of(case.switches, **case.arguments)}
                     calls[reader.client, reader.script][f"{reader}: {name}"] = asked
-        documents = await asyncio.gather(*(run(front.url, *where, made) for where, made in calls.items()))
+        documents = await asyncio.gather(
+            *(scripts.run(front.url + COMPATIBLE, *where, made) for where, made in calls.items())
+        )
         sights["all"] = {
             (str(reader), name): document[f"{reader}: {name}"]
             for reader in READERS
@@ -253,7 +231,7 @@ def test_an_answer_that_breaks_off_is_a_failure_behind_its_text(reader: Reader, 
 async def ask(front: Any, reader: Reader, **arguments: Any) -> Json:
     """One more call of a client."""
     calls = {"one": {"api": reader.api, "arguments": arguments}}
-    seen: Json = (await run(front.url, reader.client, reader.script, calls))["one"]
+    seen: Json = (await scripts.run(front.url + COMPATIBLE, reader.client, reader.script, calls))["one"]
     return seen
 
 
@@ -324,7 +302,7 @@ async def test_the_sdk_lists_models_and_counts_tokens(simulator: StartSimulator,
     upstream: Simulator = await simulator()
     front = await serve(upstream.url)
     calls = {name: {"api": name, "arguments": arguments_of({"text": "x"})} for name in ("models", "tokens")}
-    seen = await run(front.url, "dashscope-2", "dashscope_openai.py", calls)
+    seen = await scripts.run(front.url + COMPATIBLE, "dashscope-2", "dashscope_openai.py", calls)
     assert seen["models"]["failure"] is None, seen
     (models,) = seen["models"]["packets"]
     assert models["v1"] == models["v2"]
