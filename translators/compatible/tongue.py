@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from translators.collected import Collected
 from translators.compatible.call import translate, wants_stream
 from translators.compatible.chunks import Chunks, Layout
 from translators.compatible.failures import failure, failure_headers
 from translators.dashscope.call import read
-from translators.dashscope.reply import Collected
 from translators.dashscope.tongue import HEARTBEAT, STREAM_HEADERS, check
 from translators.dialogue import Call
 from translators.tongue import Writer

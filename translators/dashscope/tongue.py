@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from translators import faults
+from translators.collected import Collected
 from translators.dashscope.call import read, translate
 from translators.dashscope.packets import Cumulative, Frames, Incremental, Shape
 from translators.dashscope.packets import error as failure
-from translators.dashscope.reply import Collected
 from translators.dialogue import Call, Json
 from translators.faults import Fault
 from translators.tongue import Writer
