@@ -1,7 +1,7 @@
 """The compatible surface as a caller's tongue, under the names of `translators.tongue`.
 
-What is not in a call or an answer is DashScope's own: the headers that are refused, how a body is read, the head of a
-stream and what shows in a silent one. Source: spec COM-2, COM-5, COM-12, COM-24.
+What a call may say it shares with DashScope's own surface, and the head of a stream with all the service. Source: spec
+COM-2, COM-5, COM-12, COM-24.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from translators.compatible.call import translate, wants_stream
 from translators.compatible.chunks import Chunks, Layout
 from translators.compatible.failures import failure, failure_headers
 from translators.dashscope.call import read
-from translators.dashscope.tongue import HEARTBEAT, STREAM_HEADERS, check
 from translators.dialogue import Call
+from translators.service import HEARTBEAT, STREAM_HEADERS, check
 from translators.tongue import Writer
 from translators.usage import Tally
 

@@ -1,6 +1,6 @@
 """DashScope as a caller's tongue: what the pipe and the shell need of it, under the names of `translators.tongue`.
 
-Source: spec HTTP-5, HTTP-7, HTTP-9, SSE-1, SSE-11, ERR-1.
+Source: spec HTTP-5, SSE-1, ERR-1.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from translators import faults
 from translators.collected import Collected
 from translators.dashscope.call import read, translate
 from translators.dashscope.packets import Cumulative, Frames, Incremental, Shape
 from translators.dashscope.packets import error as failure
 from translators.dialogue import Call, Json
 from translators.faults import Fault
+from translators.service import HEARTBEAT, STREAM_HEADERS, check
 from translators.tongue import Writer
 from translators.usage import Tally
 
@@ -33,25 +33,6 @@ __all__ = (
 
 API: Final = "dashscope"
 SSE_HEADER: Final = "x-dashscope-sse"
-
-STREAM_HEADERS: Final[Mapping[str, str]] = {
-    "Content-Type": "text/event-stream;charset=UTF-8",
-    "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",
-    "X-DashScope-Call-Gateway": "true",
-}
-
-# A comment line and no blank line: it joins the next frame, so that no client takes it for an event of its own. Clients
-# that dispatch on comment + blank line (openai-python's decoder, after an `id:`) would otherwise see an empty event.
-HEARTBEAT: Final = b":heartbeat\n"
-
-
-def check(headers: Mapping[str, str]) -> None:
-    """Refuse what a header asks for and no upstream can do (spec HTTP-9)."""
-    if headers.get("X-DashScope-Async", "").strip().lower() == "enable":
-        raise faults.Refusal(faults.NO_ASYNC)
-    if "X-DashScope-EncryptionKey" in headers:
-        raise faults.Refusal(faults.ENCRYPTED_BODY)
 
 
 def wants_stream(headers: Mapping[str, str], document: Json) -> bool:  # noqa: ARG001 - another tongue looks there

@@ -1,4 +1,4 @@
-"""Claims about DashScope's headers, and about its writers as the pipe sees them (spec HTTP-5, HTTP-9, ERR-1)."""
+"""Claims about DashScope's headers, and about its writers as the pipe sees them (spec HTTP-5, ERR-1)."""
 
 from __future__ import annotations
 
@@ -47,26 +47,6 @@ def test_of_two_lines_disable_wins(lines: list[str], streams: bool) -> None:
     """Spec HTTP-14."""
     headers = CIMultiDict(zip(("X-DashScope-SSE", "x-dashscope-sse"), lines, strict=True))
     assert tongue.wants_stream(headers, {}) is streams
-
-
-@pytest.mark.parametrize(
-    ("headers", "fault"),
-    [
-        ({"X-DashScope-Async": "enable"}, faults.NO_ASYNC),
-        ({"x-dashscope-async": " Enable"}, faults.NO_ASYNC),
-        ({"X-DashScope-EncryptionKey": "{}"}, faults.ENCRYPTED_BODY),
-    ],
-)
-def test_what_no_upstream_can_do_is_refused(headers: dict[str, str], fault: faults.Fault) -> None:
-    """Spec HTTP-9."""
-    with pytest.raises(faults.Refusal) as refusal:
-        tongue.check(CIMultiDict(headers))
-    assert refusal.value.fault == fault
-
-
-def test_async_disabled_is_what_dashscope4j_says_with_every_call() -> None:
-    """SOURCES#sse-selection."""
-    tongue.check(CIMultiDict({"X-DashScope-Async": "disable"}))
 
 
 @pytest.mark.parametrize("stream", [True, False])
