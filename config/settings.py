@@ -245,6 +245,11 @@ class Settings(BaseModel):
     log_format: Annotated[LogFormat, Word] = Field(
         default="auto", description="auto: console on a terminal, else json."
     )
+    log_upstream_text: bool = Field(
+        default=True,
+        description="Say in the log of a failure what upstream said of it: at most 300 characters, without keys, "
+        "addresses and ids, and not where it repeats the call.",
+    )
     tracing: Annotated[Tracing, Word] = Field(
         default="off", description="otlp: send spans to where OTEL_EXPORTER_OTLP_ENDPOINT says (extra otel)."
     )
@@ -359,6 +364,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
         "drain_timeout",
         "log_level",
         "log_format",
+        "log_upstream_text",
         "tracing",
     ),
 }

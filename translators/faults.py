@@ -40,12 +40,15 @@ class Refusal(Exception):  # noqa: N818 - it refuses a call; it is not an error 
 
     fault: what the caller is told
     cause: what the operator's log is told beside it; never a key, a prompt or an answer
+    said:  what upstream said of it, in one line of at most 300 characters without keys, addresses, hosts, paths and
+           ids; it may repeat what the call says. "" where upstream said nothing
     """
 
-    def __init__(self, fault: Fault, cause: str = "") -> None:
+    def __init__(self, fault: Fault, cause: str = "", said: str = "") -> None:
         super().__init__(f"{fault.status} {fault.code}: {cause or fault.message}")
         self.fault = fault
         self.cause = cause
+        self.said = said
 
 
 # How a cause begins where upstream had begun to answer and then went away.

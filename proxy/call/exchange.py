@@ -116,7 +116,7 @@ class Exchange:
         """Why it failed, in our own words: never a caller's but a bounded name, never upstream's (spec MET-4)."""
         if self.refusal is None:
             return None
-        # Behind a colon come upstream's own words, and some upstreams repeat the prompt in theirs (FastAPI's 422).
+        # Behind a colon may come words of others: a parser's, a library's.
         cause = self.refusal.cause.partition(": ")[0]
         if self.attempts or self.refusal.fault.blame != "caller" or self.expired is not None:
             return cause or ("" if self.attempts else self.refusal.fault.message)

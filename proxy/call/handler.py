@@ -66,5 +66,5 @@ async def _served(gateway: Gateway, request: Request, exchange: Exchange, keep: 
             request.hang_up(at_once=True)
         raise exchange.refusal from None
     finally:
-        keep(record.close(exchange, end, gateway.journal))
+        keep(record.close(exchange, end, gateway.journal, upstream_text=gateway.settings.log_upstream_text))
     return response

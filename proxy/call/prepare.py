@@ -30,7 +30,7 @@ from proxy.downstream.sinks import Response
 from proxy.downstream.strays import escaped
 from proxy.metering import journal
 from proxy.metering.journal import Opening
-from proxy.telemetry import trace_context
+from proxy.telemetry import logs, trace_context
 from proxy.upstream.client import Post
 from translators import breadth, faults
 from translators.deepseek import prompt
@@ -157,8 +157,10 @@ async def _prepared(
     exchange.pipe = pipe = Pipe(call, terms, gateway.vocabulary, request.tongue)
     overhead = prompt.overhead(order.prompt, gateway.vocabulary)
     count.tell(lambda tokens: pipe.count_prompt(tokens, gateway.offsets.get(kind), overhead))
-    exchange.books.entry = gateway.journal.open(exchange.books.opening)
+    exchange.books.entry = entry = gateway.journal.open(exchange.books.opening)
     trace = exchange.books.trace
+    if gateway.settings.journal_file is None:
+        _say_open(exchange.books.opening, entry.opening, trace.id if trace else None)
     traced = trace_context.passed_on(request.headers) if trace is None else trace.onward(exchange.books.opening)
     known_as = {"X-Request-Id": exchange.request_id, **traced}
 
@@ -170,6 +172,14 @@ async def _prepared(
 
     first = post(order.body(count.tokens))
     return Forwarding(gateway, request, exchange, pipe, terms, first, resumed, count, kind, call.stream, timeouts)
+
+
+def _say_open(opening: Opening, rendered: bytes, trace_id: str | None) -> None:
+    """Leave a trace of a call that is about to go, where no journal does (spec MET-2)."""
+    if trace_id is None and logs.say_open(rendered):
+        return
+    known: dict[str, object] = {name: said for name, said in opening.items() if name != "at"}
+    log.info("open", **known | ({} if trace_id is None else {"trace_id": trace_id}))
 
 
 def _unsaid(gateway: Gateway, caller: Admission) -> tuple[str, ...]:

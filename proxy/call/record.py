@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 from structlog.processors import NAME_TO_LEVEL
 
+from proxy.call import upstream_words
 from proxy.call.exchange import Exchange
 from proxy.call.timeouts import EXPIRIES
 from proxy.metering import journal
@@ -59,9 +60,12 @@ GONE: Final = frozenset(
 )
 
 
-def close(exchange: Exchange, end: End, journal: Journal) -> Record:
-    """Write down how a call ended, and give back what it had reserved and not used; what was written."""
-    record = _record(exchange, end)
+def close(exchange: Exchange, end: End, journal: Journal, *, upstream_text: bool = True) -> Record:
+    """Write down how a call ended, and give back what it had reserved and not used; what was written.
+
+    upstream_text: whether the log says what upstream said of a failure
+    """
+    record = _record(exchange, end, upstream_text=upstream_text)
     closing, books = record.closing, exchange.books
     rendered, opening = render(closing), None
     if books.entry is not None:
@@ -112,7 +116,7 @@ def _failed(exchange: Exchange, refusal: faults.Refusal) -> Outcome:
     return Outcome.UPSTREAM_CUT if refusal.cause.startswith(faults.CUT) else Outcome.UPSTREAM_ERROR
 
 
-def _record(exchange: Exchange, end: End) -> Record:
+def _record(exchange: Exchange, end: End, *, upstream_text: bool) -> Record:
     account = exchange.pipe.account() if exchange.pipe else None
     outcome = outcome_of(exchange, account, end)
     call, times, refusal = exchange.call, exchange.times, exchange.refusal
@@ -132,6 +136,7 @@ def _record(exchange: Exchange, end: End) -> Record:
         fault=refusal.fault if refusal else None,
         asked_model=exchange.asked_model,
         cause=exchange.cause,
+        upstream_said=upstream_words.told(refusal, call) if upstream_text else None,
         trace_id=exchange.books.trace.id if exchange.books.trace else None,
     )
 
@@ -218,10 +223,11 @@ def _between_s(start_s: float | None, end_s: float | None) -> float | None:
 
 
 def _log(record: Record, opening: bytes | None, closing: bytes) -> None:
-    """The one log line of a call: the journal's fields, flat, and the cause."""
+    """The one log line of a call that has ended: the journal's fields, flat, the cause, and upstream's own words."""
     told = record.fault if record.closing["status"] != CLIENT_GONE_STATUS else None
     level = LEVELS[told.blame] if told else "info"
-    if opening is not None and record.trace_id is None and logs.say_call(level, opening, closing, record.cause):
+    said = record.upstream_said
+    if opening is not None and record.trace_id is None and logs.say_call(level, opening, closing, record.cause, said):
         return
     known: dict[str, object] = (
         {"request_id": record.request_id, "key_id": record.key_id, "asked_model": record.asked_model}
@@ -230,4 +236,6 @@ def _log(record: Record, opening: bytes | None, closing: bytes) -> None:
     )
     if record.trace_id is not None:
         known["trace_id"] = record.trace_id
+    if said is not None:
+        known["upstream_said"] = said
     log.log(NAME_TO_LEVEL[level], "call", **known, **record.closing, cause=record.cause)

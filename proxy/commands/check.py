@@ -147,6 +147,8 @@ def _told(record: Record) -> int:
         click.echo(f"asked     {attempt['target']}: {attempt['result']}")
     if record.fault is not None:
         click.echo(f"failed    {closing['status']} {closing['code']}: {record.cause or record.fault.message}")
+        if record.upstream_said:
+            click.echo(f"          upstream said: {record.upstream_said}")
         return Exit.UPSTREAM_REFUSED if closing["attempts"] else Exit.CONFIGURATION
     times, used = closing["t"], closing["usage"]
     click.echo(f"answered  after {times['first_packet']:.0f} ms, whole after {times['closed']:.0f} ms")

@@ -59,7 +59,7 @@ def flag(name: str) -> click.Option:
     field = settings.Settings.model_fields[name]
     text = f"{field.description} [{'; '.join(filter(None, (settings.VARIABLES[name], _default(field.default))))}]"
     flag = settings.FLAGS[name]
-    if field.annotation == (bool | None):
+    if field.annotation in (bool, bool | None):
         return click.Option([name, f"{flag}/--no-{flag.removeprefix('--')}"], default=None, help=text)
     several = isinstance(field.default, tuple | dict)
     choices: tuple[str, ...] = () if field.title else get_args(field.annotation)
@@ -81,6 +81,8 @@ def _default(value: object) -> str:
     match value:
         case None | () | {}:
             return ""
+        case bool():
+            return f"default {'yes' if value else 'no'}"
         case _ if hasattr(value, "human_readable"):
             return f"default {value.human_readable().replace('.0', '')}"
     return f"default {value}"

@@ -212,6 +212,7 @@ class Record:
     translate_s:    from there to its first upstream call, in seconds; None where it had none
     fault:          how it failed, also where nobody was there to be told; None where it did not
     cause:          why, for the operator: never a word of a caller's or of upstream's
+    upstream_said:  upstream's own sentence about its failure, cleaned, for the log alone; None where there is none
     trace_id:       what it is found by in the traces; None where calls are not traced
     """
 
@@ -230,6 +231,7 @@ class Record:
     translate_s: float | None
     fault: faults.Fault | None
     cause: str | None
+    upstream_said: str | None
     trace_id: str | None
 
 

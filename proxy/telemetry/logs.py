@@ -35,7 +35,11 @@ LINES: Final[Mapping[str, tuple[str, ...]]] = {
     "call": (
         *("request_id", "api", "model", "upstream_model", "key_id", "key_name", "stream", "thinking"),
         *("outcome", "status", "code", "usage", "generated", "basis", "calls", "drift_tokens", "packets"),
-        *("bytes_out", "attempts", "t", "cause", "trace_id", "asked_model"),
+        *("bytes_out", "attempts", "t", "cause", "upstream_said", "trace_id", "asked_model"),
+    ),
+    # Where no journal is kept: the call that a crash cuts off has this line and no other.
+    "open": (
+        *("request_id", "api", "model", "upstream_model", "key_id", "key_name", "stream", "thinking", "trace_id"),
     ),
     "model": ("request_id", "asked_model", "model"),
     "ignored": ("request_id", "fields"),
@@ -112,19 +116,30 @@ class Calls(NamedTuple):
 _calls: Final[list[Calls]] = []
 
 
-def say_call(level: Level, opening: bytes, closing: bytes, cause: str | None) -> bool:
-    """Say the line of a call, spliced from what its journal lines are made of; False where `structlog` must say it.
+def say_call(level: Level, opening: bytes, closing: bytes, cause: str | None, upstream_said: str | None) -> bool:
+    """Say the line of a call that has ended, spliced from what its journal lines are made of.
 
+    Returns False where `structlog` must say it.
     opening: JSON that begins with `at`, which the line has in its own time stamp
     """
+    said = b"" if upstream_said is None else b',"upstream_said":' + orjson.dumps(upstream_said)
+    return _say(level, b"call", opening, b',%b,"cause":%b%b' % (closing[1:-1], orjson.dumps(cause), said))
+
+
+def say_open(opening: bytes) -> bool:
+    """Say the line of a call that was admitted, likewise; for where no journal is kept."""
+    return _say("info", b"open", opening, b"")
+
+
+def _say(level: Level, event: bytes, opening: bytes, more: bytes) -> bool:
     if not _calls or structlog.get_config()["processors"][0] is not _calls[0].threshold:
         return False
     threshold, lines = _calls[0]
     if threshold.lets_pass(level):
         now = datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00").encode("ascii")
         lines.write_line(
-            b'{%b,%b,"cause":%b,"event":"call","level":"%b","timestamp":"%bZ"}\n'
-            % (opening[opening.index(b",") + 1 : -1], closing[1:-1], orjson.dumps(cause), level.encode("ascii"), now)
+            b'{%b%b,"event":"%b","level":"%b","timestamp":"%bZ"}\n'
+            % (opening[opening.index(b",") + 1 : -1], more, event, level.encode("ascii"), now)
         )
     return True
 

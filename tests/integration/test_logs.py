@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -68,3 +69,27 @@ async def test_a_running_process_says_more_when_it_is_told_to(
     assert ignored["request_id"] == more.headers["x-request-id"]
     assert ignored["fields"]
     assert await asyncio.to_thread(served.end) == 0
+
+
+async def test_a_crash_leaves_the_calls_it_cut_off_in_the_log_where_no_journal_is_kept(
+    simulator: StartSimulator, serve: StartServe
+) -> None:
+    """MET-2: a call without its end is unknown, not missing."""
+    served = await serve((await simulator(Script(endless=True, gap_s=0.02))).url)
+    async with caller.dial(served.url) as line:
+        line.send(caller.request(caller.call(), caller.SSE))
+        known_as = (await line.head()).headers["x-request-id"]
+        (opened,) = await until(served, "open")
+        served.process.kill()
+        await asyncio.to_thread(served.process.wait, 10)
+    assert opened["request_id"] == known_as
+    assert [line["event"] for line in lines_of(served)].count("call") == 0
+
+
+async def test_where_a_journal_is_kept_the_log_has_the_end_of_a_call_alone(
+    simulator: StartSimulator, serve: StartServe, tmp_path: Path
+) -> None:
+    served = await serve((await simulator()).url, "--journal-file", str(tmp_path / "calls.jsonl"))
+    await caller.ask(served.url, caller.call())
+    await until(served, "call")
+    assert "open" not in [line["event"] for line in lines_of(served)]

@@ -225,7 +225,7 @@ class Reader:
         # One wording for both (DeepSeek): what is said before any text is about the input.
         begun = any(choice.phase is not Phase.START for choice in self._served)
         if begun and refusal.fault == faults.INPUT_MODERATED:
-            return faults.Refusal(faults.OUTPUT_MODERATED, refusal.cause)
+            return faults.Refusal(faults.OUTPUT_MODERATED, refusal.cause, refusal.said)
         return refusal
 
     def _take_with_usage(self, items: list[Any], reported: object) -> None:

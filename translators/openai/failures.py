@@ -58,7 +58,7 @@ class Row:
 
     fault:   or what makes it of the failure and the call's terms
     own_key: the fault where the key is ours, if the caller is then not to blame
-    cause:   what the operator is told in place of upstream's words
+    cause:   what the operator is told in place of the status
     """
 
     statuses: Collection[int]
@@ -237,7 +237,7 @@ def of_response(status: int, raw: bytes, terms: Terms, retry_after: str | None =
     refusal = _refusal(_read(status, raw), terms)
     if refusal.fault.status not in RETRIED:
         return refusal
-    return faults.Refusal(refusal.fault.after(_wait(retry_after)), refusal.cause)
+    return faults.Refusal(refusal.fault.after(_wait(retry_after)), refusal.cause, refusal.said)
 
 
 def _wait(said: str | None) -> str | None:
@@ -307,7 +307,8 @@ def _refusal(failure: Failure, terms: Terms) -> faults.Refusal:
     fault = row.own_key if terms.own_key and row.own_key else row.fault
     return faults.Refusal(
         fault if isinstance(fault, faults.Fault) else fault(failure, terms),
-        row.cause or f"upstream failed with {failure.status}: {_clean(_freed(failure.text, terms.known))}",
+        row.cause or f"upstream failed with {failure.status}",
+        _clean(_freed(failure.text, terms.known)),
     )
 
 

@@ -288,14 +288,18 @@ async def test_the_line_of_a_refusal_says_our_own_sentence_and_the_model_that_wa
     assert "canary" not in str(line)
 
 
-async def test_upstreams_sentence_is_not_said(simulator: StartSimulator, gateway_before: StartGateway) -> None:
-    """It may repeat the prompt (MET-4)."""
+async def test_the_cause_is_our_own_sentence_and_upstreams_is_in_no_journal(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
+) -> None:
+    """It may repeat the prompt (MET-4): what of it the log says is looked at in `upstream_words`."""
+    path = tmp_path / "calls.jsonl"
     said = Script(status=400, error_text="Invalid max_tokens canary")
-    front = await gateway_before((await simulator(said)).url)
+    front = await gateway_before((await simulator(said)).url, journal_file=str(path))
     with structlog.testing.capture_logs() as lines:
         assert (await caller.ask(front.url, caller.call())).status == 400
         await front.end_of()
-    assert "canary" not in str(lines)
+    assert [line["cause"] for line in lines if line["event"] == "call"] == ["upstream failed with 400"]
+    assert "canary" not in path.read_text()
 
 
 @pytest.mark.parametrize(

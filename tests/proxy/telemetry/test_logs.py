@@ -152,6 +152,8 @@ def test_every_line_says_only_what_is_listed_and_nothing_is_listed_in_vain() -> 
     found["call"] |= {*journal.Opening.__annotations__, *journal.Closing.__annotations__, "trace_id", "asked_model"} - {
         "at"
     }
+    found["call"] |= {"upstream_said"}
+    found["open"] = {*journal.Opening.__annotations__, "trace_id"} - {"at"}
     found["bug"] = found["bug"] - {"exc_info"} | {"traceback"}
     assert found == {event: {*fields} for event, fields in logs.LINES.items()}
 

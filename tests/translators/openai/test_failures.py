@@ -354,7 +354,7 @@ def test_no_key_host_path_or_id_leaves(name: str) -> None:
     said, left = CLEANED[name]
     left = "the model service and the model service say no to deepseek-v3" if left is None else left
     refusal = failures.of_response(400, nested(said), PASSED_ON)
-    assert refusal.cause == f"upstream failed with 400: {left}"
+    assert (refusal.cause, refusal.said) == ("upstream failed with 400", left)
     assert refusal.fault in (faults.PARAMETER_REFUSED, faults.invalid(left))
 
 
@@ -418,10 +418,11 @@ def test_what_is_known_to_be_a_secret_leaves_whatever_it_looks_like() -> None:
     terms = PASSED_ON._replace(known=("secret", "", "Gateway"))
     refusal = failures.of_response(400, nested("the seed of SECRET at gateway is bad"), terms)
     assert refusal.fault == faults.invalid("the seed of at is bad")
-    assert refusal.cause == "upstream failed with 400: the seed of at is bad"
+    assert refusal.said == "the seed of at is bad"
 
 
 def test_a_path_that_is_wrong_is_told_to_the_operator_in_our_words() -> None:
-    """ERR table: what upstream says of it helps nobody."""
+    """ERR table: what upstream says of it helps nobody by itself."""
     refusal = failures.of_response(404, b'{"detail":"Not Found"}', PASSED_ON)
     assert refusal.cause.startswith("upstream answered 404 and named no model (is the base URL right?")
+    assert refusal.said == "Not Found"
