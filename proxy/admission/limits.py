@@ -28,6 +28,9 @@ FAULTS: Final[dict[Kind, faults.Fault]] = {
 PERIODS_MS: Final[dict[Kind, int]] = {"concurrency": 0, "burst": 1_000, "rpm": 60_000, "tpm": 60_000}
 # Nobody knows when an open call ends: a caller over that limit is told to come back in so long.
 OPEN_CALL_MS: Final = 1_000
+# Low levels that are kept of a meter, so that a late end gives back no more than it still holds; beyond so many,
+# neighbours count as the lower of the two.
+MOST_LOWS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Demand(NamedTuple):
     amount:    how much it holds: calls or tokens
     period_ms: the time in which that much drains; 0 for open calls
     cost:      how much the call takes; tokens at most the amount, or a long call could never be let in
+    before:    tokens that the same call has taken from it in an earlier step
     """
 
     meter: str
@@ -53,6 +57,11 @@ class Demand(NamedTuple):
     amount: int
     period_ms: int
     cost: int
+    before: int = 0
+
+
+# Meters, each with what is added to it.
+Changes = tuple[tuple[Demand, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +74,11 @@ class Refused:
 class Reservation(Protocol):
     """What one call has taken. It ends in one of three ways, the first of which counts; none blocks or raises."""
 
-    def settle(self, tokens_used: int) -> None:
-        """End the call at the tokens it used."""
+    def settle(self, tokens_used: int, *, in_part: bool = False) -> None:
+        """End the call at the tokens it used.
+
+        in_part: what is above this reservation is settled with the call's other one
+        """
 
     def refund(self) -> None:
         """End a failed call: its tokens are given back, its place in calls a minute is not."""
@@ -88,11 +100,10 @@ class Joined:
         self._first = first
         self._more = more
 
-    def settle(self, tokens_used: int) -> None:
+    def settle(self, tokens_used: int, *, in_part: bool = False) -> None:
         """See `Reservation`."""
-        # In this order, so that what has drained meanwhile is not given back twice.
-        self._first.settle(tokens_used)
-        self._more.refund()
+        self._first.settle(tokens_used, in_part=True)
+        self._more.settle(tokens_used, in_part=in_part)
 
     def refund(self) -> None:
         """See `Reservation`."""
@@ -139,10 +150,12 @@ def demands(taken_from: Iterable[Scope], tokens: int, held: int | None = None) -
             amount: int | None = getattr(scope.limit, kind)
             if amount is None:
                 continue
-            calls = 1 if held is None else 0
-            cost = min(before + tokens, amount) - min(before, amount) if kind == "tpm" else calls
-            if cost or held is None:
-                yield Demand(f"{scope.name}:{kind}", kind, amount, period_ms, cost)
+            meter = f"{scope.name}:{kind}"
+            if kind == "tpm":
+                taken = min(before, amount)
+                yield Demand(meter, kind, amount, period_ms, min(before + tokens, amount) - taken, taken)
+            elif held is None:
+                yield Demand(meter, kind, amount, period_ms, 1)
 
 
 def refused(demand: Demand, wait_ms: int) -> Refused:
@@ -150,32 +163,41 @@ def refused(demand: Demand, wait_ms: int) -> Refused:
     return Refused(FAULTS[demand.kind].after(str(max(1, math.ceil(wait_ms / 1_000)))))
 
 
-def returned(demand: Demand, tokens_used: int | None) -> int:
+def returned(demand: Demand, tokens_used: int | None, *, in_part: bool = False) -> int:
     """What the end of a call adds to a meter: negative where it used less than it reserved.
 
     tokens_used: None where nobody knows
+    in_part:     see `Reservation.settle`
     """
     if demand.kind == "concurrency":
         return -demand.cost
-    return tokens_used - demand.cost if demand.kind == "tpm" and tokens_used is not None else 0
+    if demand.kind != "tpm" or tokens_used is None:
+        return 0
+    more = max(tokens_used - demand.before, 0) - demand.cost
+    return min(more, 0) if in_part else more
+
+
+def changes(asked: Iterable[Demand], tokens_used: int | None, *, in_part: bool = False) -> Changes:
+    """What the end of a call adds to each meter; see `returned`."""
+    return tuple((demand, returned(demand, tokens_used, in_part=in_part)) for demand in asked)
 
 
 class Taken:
     """A reservation that reports its end to its limiter, once.
 
-    give_back: takes what was taken, and the tokens used where they are known
+    give_back: takes what the end adds to each meter
     """
 
     __slots__ = ("_asked", "_give_back", "_open")
 
-    def __init__(self, asked: Sequence[Demand], give_back: Callable[[Sequence[Demand], int | None], None]) -> None:
+    def __init__(self, asked: Sequence[Demand], give_back: Callable[[Changes], None]) -> None:
         self._asked = asked
         self._give_back = give_back
         self._open = True
 
-    def settle(self, tokens_used: int) -> None:
+    def settle(self, tokens_used: int, *, in_part: bool = False) -> None:
         """See `Reservation`."""
-        self._end(tokens_used)
+        self._end(tokens_used, in_part=in_part)
 
     def refund(self) -> None:
         """See `Reservation`."""
@@ -185,7 +207,7 @@ class Taken:
         """See `Reservation`."""
         self._end(None)
 
-    def _end(self, tokens_used: int | None) -> None:
+    def _end(self, tokens_used: int | None, *, in_part: bool = False) -> None:
         if self._open:
             self._open = False
-            self._give_back(self._asked, tokens_used)
+            self._give_back(changes(self._asked, tokens_used, in_part=in_part))

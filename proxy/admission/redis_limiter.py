@@ -14,6 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Literal
 
 import structlog
@@ -23,7 +24,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from proxy.admission import limits
-from proxy.admission.limits import Demand, Refused, Reservation, Scope, Taken
+from proxy.admission.limits import Changes, Demand, Refused, Reservation, Scope, Taken
 from translators import faults
 
 log = structlog.get_logger()
@@ -49,13 +50,20 @@ RENEWED_AT_ONCE: Final = 500
 FAREWELL_S: Final = 1.0
 AWAY: Final = replace(faults.UNAVAILABLE, blame="operator", retry_after="1")
 
-# RESERVE and SETTLE get the meters as KEYS, then the reservation's own key; ARGV are its name, an argument of the
-# script's own, and for each meter: amount, period in ms, change. A period of 0 is a set of leases; else a meter is a
-# hash of its level and the time it had it. The reservation's own key is `taken` as long as the reservation stands and
-# `undone` where it was given up; so each script can come twice, late, or in the wrong order, and counts once.
-METERS: Final = """
+# Redis's own time in ms, in every script.
+CLOCK: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+# RESERVE and SETTLE get the meters as KEYS, then the reservation's own key; ARGV are its name, an argument of the
+# script's own, and for each meter: amount, period in ms, change. A period of 0 is a set of leases; else a meter is a
+# hash of its level, the time it had it, and its lows: times, rising, each with the lowest level since the one before
+# (`memory_limiter.Bucket`). The reservation's own key is `taken` and the time as long as the reservation stands and
+# `undone` where it was given up; so each script can come twice, late, or in the wrong order, and counts once.
+METERS: Final = (
+    CLOCK
+    + """
 local reservation, meters = KEYS[#KEYS], #KEYS - 1
 local function row(i)
     return tonumber(ARGV[3 * i]), tonumber(ARGV[3 * i + 1]), tonumber(ARGV[3 * i + 2])
@@ -70,6 +78,7 @@ local function drained(key, amount)
     -- time of a meter is mended also where the call is refused.
     if at > now then
         redis.call('HSET', key, 'at', string.format('%.0f', now))
+        redis.call('HDEL', key, 'lows')
         expire(key, level, amount)
         return level
     end
@@ -83,7 +92,49 @@ local function keep(key, level, amount)
         expire(key, level, amount)
     end
 end
+local function lows_of(key)
+    local lows = {}
+    for at, low in string.gmatch(redis.call('HGET', key, 'lows') or '', '(%d+):(%d+)') do
+        lows[#lows + 1] = {tonumber(at), tonumber(low)}
+    end
+    return lows
+end
+local function keep_lows(key, lows)
+    local words = {}
+    for i, low in ipairs(lows) do words[i] = string.format('%.0f:%.0f', low[1], low[2]) end
+    redis.call('HSET', key, 'lows', table.concat(words, ' '))
+end
+local function note(key, level)
+    local lows = lows_of(key)
+    while #lows > 0 and lows[#lows][2] >= level do table.remove(lows) end
+    lows[#lows + 1] = {now, level}
+    if #lows > MOST_LOWS then
+        local nearest = 2
+        for i = 3, #lows do
+            if lows[i][2] - lows[i - 1][2] < lows[nearest][2] - lows[nearest - 1][2] then nearest = i end
+        end
+        lows[nearest][2] = lows[nearest - 1][2]
+        table.remove(lows, nearest - 1)
+    end
+    keep_lows(key, lows)
+end
+local function give_back(key, level, amount, since, unused)
+    local lows = lows_of(key)
+    local later = #lows + 1
+    while later > 1 and lows[later - 1][1] > since do later = later - 1 end
+    if later <= #lows then
+        unused = math.min(unused, lows[later][2])
+        for i = later, #lows do lows[i][2] = lows[i][2] - unused end
+        while later > 1 and lows[later - 1][2] >= lows[later][2] do
+            table.remove(lows, later - 1)
+            later = later - 1
+        end
+        keep_lows(key, lows)
+    end
+    keep(key, level - math.min(unused, level), amount)
+end
 """
+).replace("MOST_LOWS", str(limits.MOST_LOWS))
 
 # Its own argument: the first lease in ms. Returns the meter with the longest wait, and that in ms; 0, 0: all was taken.
 RESERVE: Final = (
@@ -104,22 +155,24 @@ for i = 1, meters do
         end
         if redis.call('ZCARD', key) + cost > amount then wait = OPEN_CALL_MS end
     else
-        levels[i] = drained(key, amount) + cost * period
-        wait = math.ceil((levels[i] - amount * period) / amount)
+        levels[i] = drained(key, amount)
+        -- The later step of a call that has filled it already waits for nothing.
+        if cost > 0 then wait = math.ceil((levels[i] + (cost - amount) * period) / amount) end
     end
     if wait > longest then worst, longest = i, wait end
 end
 if worst > 0 then return {worst, longest} end
 for i = 1, meters do
-    local key, amount, period = KEYS[i], row(i)
+    local key, amount, period, cost = KEYS[i], row(i)
     if period == 0 then
         redis.call('ZADD', key, now + ARGV[2], ARGV[1])
         redis.call('PEXPIRE', key, LEASE_MS)
-    else
-        keep(key, levels[i], amount)
+    elseif cost > 0 then
+        keep(key, levels[i] + cost * period, amount)
+        if string.sub(key, -4) == ':tpm' then note(key, levels[i]) end
     end
 end
-redis.call('SET', reservation, 'taken', 'PX', LEASE_MS)
+redis.call('SET', reservation, 'taken ' .. string.format('%.0f', now), 'PX', LEASE_MS)
 return {0, 0}
 """
     )
@@ -132,13 +185,19 @@ return {0, 0}
 SETTLE: Final = (
     METERS
     + """
-local stands = redis.call('GET', reservation) == 'taken'
+local since = tonumber(string.match(redis.call('GET', reservation) or '', '^taken (%d+)$'))
+-- Where the clock has gone back behind it, every low counts as later.
+if since and since > now then since = 0 end
 for i = 1, meters do
     local key, amount, period, change = KEYS[i], row(i)
     if period == 0 then
         redis.call('ZREM', key, ARGV[1])
-    elseif stands and change ~= 0 then
-        keep(key, math.max(drained(key, amount) + change * period, 0), amount)
+    elseif since and change > 0 then
+        local level = drained(key, amount)
+        keep(key, level + change * period, amount)
+        note(key, level)
+    elseif since and change < 0 then
+        give_back(key, drained(key, amount), amount, since, -change * period)
     end
 end
 if ARGV[2] == 'undone' then
@@ -151,12 +210,12 @@ end
 
 # KEYS: pairs of a reservation and a set of leases, or the reservation again where it is in none. ARGV: the lease in ms,
 # then for each pair the reservation's name. One that has ended is not revived.
-RENEW: Final = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+RENEW: Final = (
+    CLOCK
+    + """
 for i = 1, #KEYS, 2 do
     local reservation, key = KEYS[i], KEYS[i + 1]
-    if redis.call('GET', reservation) == 'taken' then
+    if string.sub(redis.call('GET', reservation) or '', 1, 6) == 'taken ' then
         redis.call('PEXPIRE', reservation, ARGV[1])
         if key ~= reservation then
             redis.call('ZADD', key, now + ARGV[1], ARGV[(i + 3) / 2])
@@ -165,6 +224,7 @@ for i = 1, #KEYS, 2 do
     end
 end
 """
+)
 
 
 class NotAskedError(RedisError):
@@ -181,14 +241,14 @@ class End:
     """
 
     how: Literal["settled", "undone"]
-    changes: tuple[tuple[Demand, int], ...]
+    changes: Changes
     until_s: float
 
 
 class Unchecked:
     """The reservation of a call let in while Redis was away: nothing was counted, so nothing is given back."""
 
-    def settle(self, tokens_used: int) -> None:
+    def settle(self, tokens_used: int, *, in_part: bool = False) -> None:
         """See `limits.Reservation`."""
 
     def refund(self) -> None:
@@ -250,7 +310,7 @@ class RedisLimiter:
             return limits.refused(asked[worst - 1], wait_ms)
         self._open[name] = _keys(demand for demand in asked if not demand.period_ms)
         self._unconfirmed.add(name)
-        return Taken(asked, lambda _, tokens_used: self._end(name, asked, tokens_used))
+        return Taken(asked, partial(self._end, name))
 
     async def _keep_up(self) -> None:
         """Confirm and renew leases, and tell Redis what it could not be told, until the limiter is left."""
@@ -314,13 +374,12 @@ class RedisLimiter:
         if (error := asking.exception()) is not None:
             self._give_up(name, asked, error)
         elif asking.result()[0] == 0:
-            self._end(name, asked, 0)
+            self._end(name, limits.changes(asked, 0))
 
-    def _end(self, name: str, asked: Sequence[Demand], tokens_used: int | None) -> None:
+    def _end(self, name: str, changes: Changes) -> None:
         """Settle in a task of its own, for the caller may be a `finally` of a task that is being cancelled."""
         self._open.pop(name, None)
         self._unconfirmed.discard(name)
-        changes = tuple((demand, limits.returned(demand, tokens_used)) for demand in asked)
         self._keep(asyncio.ensure_future(self._tell(name, End("settled", changes, _now_s() + LEASE_MS / 1e3))))
 
     def _keep(self, task: asyncio.Future[Any]) -> None:
@@ -377,9 +436,7 @@ class RedisLimiter:
         return answer
 
 
-def _arguments(
-    name: str, own: str | int, changes: Sequence[tuple[Demand, int]]
-) -> tuple[tuple[str, ...], list[str | int]]:
+def _arguments(name: str, own: str | int, changes: Changes) -> tuple[tuple[str, ...], list[str | int]]:
     """KEYS and ARGV of `RESERVE` and `SETTLE`."""
     rows = (part for demand, change in changes for part in (demand.amount, demand.period_ms, change))
     return (*_keys(demand for demand, _ in changes), _own_key(name)), [name, own, *rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import signal
 import socket
 import subprocess
@@ -310,6 +311,59 @@ async def test_what_was_used_above_the_limit_is_waited_for(limiter: redis_limite
 
 
 # Leases
+
+
+@pytest.fixture
+async def at_ms(client: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Awaitable[object]]:
+    """Sets the clock that the scripts go by."""
+    for script in ("RESERVE", "SETTLE", "RENEW"):
+        told = getattr(redis_limiter, script).replace(
+            redis_limiter.CLOCK, "\nlocal now = tonumber(redis.call('GET', 'clock'))\n"
+        )
+        assert "TIME" not in told
+        monkeypatch.setattr(redis_limiter, script, told)
+    return lambda ms: client.set("clock", ms)  # type: ignore[no-any-return]
+
+
+async def test_a_refund_after_a_minute_gives_back_nothing_that_others_have_taken(
+    client: Any, url: str, at_ms: Callable[[int], Awaitable[object]]
+) -> None:
+    await at_ms(1_000_000)
+    async with redis_limiter.opened(url, "closed") as limiter:
+        early = await let_in(limiter, [scope(tpm=100)], 100)
+        await at_ms(1_060_000)
+        await let_in(limiter, [scope(tpm=100)], 100)
+        early.refund()
+        await limiter.settled()
+        assert refused(await limiter.reserve([scope(tpm=100)], 1))
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_late_ends_leave_the_same_levels_as_in_the_memory(
+    client: Any, url: str, at_ms: Callable[[int], Awaitable[object]], seed: int
+) -> None:
+    """LIM-1: which is what the calls would have left had they taken from the start what they have used."""
+    dice, ms, allowance = random.Random(seed), 1_000_000, [scope(tpm=600, concurrency=50)]
+    await at_ms(ms)
+    async with redis_limiter.opened(url, "closed") as shared:
+        memory = MemoryLimiter(lambda: ms)
+        open_calls: list[tuple[limits.Reservation, limits.Reservation]] = []
+        for _ in range(60):
+            ms += dice.choice((0, 1, 500, 7_000, 61_000))
+            await at_ms(ms)
+            tokens = dice.randrange(1, 200)
+            if dice.random() < 0.6:
+                both = await shared.reserve(allowance, tokens), await memory.reserve(allowance, tokens)
+                assert refused(both[0]) == refused(both[1])
+                if not isinstance(both[0], limits.Refused) and not isinstance(both[1], limits.Refused):
+                    open_calls.append(both)
+            elif open_calls:
+                for one in open_calls.pop(dice.randrange(len(open_calls))):
+                    one.settle(tokens)
+                await shared.settled()
+            level = int(await client.hget("{dashseek}:all:tpm", "level") or 0)
+            bucket = memory._buckets.get("all:tpm")
+            assert level == (bucket.level if bucket else 0)
 
 
 def test_a_lease_is_confirmed_before_the_first_one_ends_and_renewed_twice_before_the_whole_one_does() -> None:

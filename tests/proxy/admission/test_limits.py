@@ -237,7 +237,10 @@ def test_what_is_taken_in_two_steps_is_as_if_it_had_been_one(
             ended.release()
         else:
             ended.settle(used)
+    # A meter that nobody has touched has not drained in the books.
+    later = [now(limiter, allowance, 1) for limiter in (one, two)]
     assert levels(one) == levels(two)
+    assert isinstance(later[0], limits.Refused) == isinstance(later[1], limits.Refused)
 
 
 def test_a_prompt_there_is_no_room_for_gives_its_answers_tokens_back(limiter: MemoryLimiter) -> None:
@@ -274,6 +277,78 @@ def test_a_refund_leaves_no_trace(history: list[tuple[int, int]], tokens: int, w
         if isinstance(first, limits.Refused) or isinstance(second, limits.Refused):
             assert first == second
     assert seen._buckets == unseen._buckets
+
+
+@st.composite
+def calls_and_ends(draw: st.DrawFn) -> list[tuple[str, int, int]]:
+    """Calls of tokens, then the tokens that each has used, in any order, with waits: `("begin", call, tokens)`."""
+    costs = draw(st.lists(st.integers(1, 80), min_size=1, max_size=7))
+    begun = [("begin", call, tokens) for call, tokens in enumerate(costs)]
+    ends = [("end", call, draw(st.integers(0, cost))) for call, cost in enumerate(costs)]
+    waits = [("wait", 0, ms) for ms in draw(st.lists(st.integers(0, 60_000), max_size=12))]
+    steps = draw(st.permutations([*begun, *ends, *waits]))
+    open_calls: set[int] = set()
+    late = [step for step in steps if step[0] == "end"]
+    order = []
+    for step in (*steps, *late):
+        if step[0] == "begin":
+            open_calls.add(step[1])
+        if step[0] == "end":
+            if step[1] not in open_calls:
+                continue
+            open_calls.discard(step[1])
+        order.append(step)
+    return order
+
+
+@given(calls_and_ends())
+def test_a_late_refund_is_as_if_the_call_had_taken_that_much_from_the_start(steps: list[tuple[str, int, int]]) -> None:
+    """LIM-1: what of it has drained meanwhile has made room already; what others have taken since stays taken."""
+    used = {call: tokens for step, call, tokens in steps if step == "end"}
+    clock = Clock()
+    real, ideal = MemoryLimiter(clock), MemoryLimiter(clock)
+    allowance = [scope(tpm=600)]
+    open_calls = {}
+    for step, call, value in steps:
+        if step == "wait":
+            clock.ms += value
+        elif step == "begin":
+            open_calls[call] = taken(now(real, allowance, value))
+            taken(now(ideal, allowance, used[call]))
+        else:
+            open_calls.pop(call).settle(value)
+    # Touched, so that both have drained up to now.
+    for limiter in (real, ideal):
+        taken(now(limiter, allowance, 1))
+    assert levels(real) == levels(ideal)
+
+
+def test_a_refund_after_a_minute_gives_back_nothing_that_others_have_taken(
+    limiter: MemoryLimiter, clock: Clock
+) -> None:
+    allowance = [scope(tpm=100)]
+    early = taken(now(limiter, allowance, 100))
+    clock.ms += 60_000
+    taken(now(limiter, allowance, 100))
+    early.refund()
+    assert told(now(limiter, allowance, 1))[:2] == (429, "Throttling.AllocationQuota")
+
+
+def test_however_many_calls_are_open_few_low_levels_are_kept_and_never_too_much_is_given_back(
+    limiter: MemoryLimiter, clock: Clock
+) -> None:
+    allowance = [scope(tpm=1_000_000)]
+    open_calls = []
+    for _ in range(10 * limits.MOST_LOWS):
+        open_calls.append(taken(now(limiter, allowance, 1_000)))
+        clock.ms += 3
+    (bucket,) = limiter._buckets.values()
+    assert len(bucket.lows) <= limits.MOST_LOWS
+    for one in open_calls:
+        one.refund()
+    assert 0 <= bucket.level < 60_000 * 1_000 * 20
+    clock.ms += 120_000
+    taken(now(limiter, allowance, 1_000_000))
 
 
 # What a limiter remembers
