@@ -302,6 +302,8 @@ class Choice:
             return False
         if self.phase in (Phase.START, Phase.THINKING) and sight in (Sight.CONTENT, Sight.CALL):
             self.meter.close_chain()
+            if self._splitter is not None and self._splitter.gap:
+                self.meter.skip("\n" * self._splitter.gap)
         self.phase = following
         return True
 

@@ -28,9 +28,10 @@ class Splitter:
     inside: whether content begins inside the chain, so that only its end is looked for; an opening tag is dropped
     opened: whether the content began with a chain
     begun:  whether there was anything but blanks
+    gap:    how many line ends there are between the chain and the answer, which are in neither
     """
 
-    __slots__ = ("_held", "_inside", "_side", "_start", "begun", "opened")
+    __slots__ = ("_held", "_inside", "_side", "_start", "begun", "gap", "opened")
 
     def __init__(self, *, inside: bool = False) -> None:
         self._inside = inside
@@ -38,6 +39,7 @@ class Splitter:
         self._held: list[str] = []
         self._start = ""
         self.begun = False
+        self.gap = 0
         self.opened = False
 
     def feed(self, text: str) -> tuple[str, str]:
@@ -66,7 +68,9 @@ class Splitter:
             self._side = Side.GAP
         if self._side is Side.GAP:
             # The blank lines between the tag and the answer belong to the template, not to the answer.
-            text = text.lstrip("\n")
+            answer = text.lstrip("\n")
+            self.gap += len(text) - len(answer)
+            text = answer
             if text:
                 self._side = Side.ANSWER
         return chain, text

@@ -99,6 +99,11 @@ class Meter:
         self._chain_end = 0
         self._raise_to(self.counted + self._offset)
 
+    def skip(self, text: str) -> None:
+        """Count what was generated between the chain and the answer, and is shown in neither."""
+        self._base += self._answer.fork().add(text)
+        self._raise_to(self.counted + self._offset)
+
     def leave_chain(self, made: int) -> None:
         """The chain was left at its budget: go on from `made`, all that is billed of it.
 

@@ -261,6 +261,19 @@ def test_a_chain_that_comes_on_its_own_leaves_the_content_alone(make: Make, hear
     assert heard.events == [("reasoning", "We"), ("content", "<think>The")]
 
 
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_the_blank_line_behind_a_chain_in_the_content_is_counted(
+    make: Make, vocabulary: tokens.Vocabulary, size: int
+) -> None:
+    """USE-2: it was generated, tag and line, although it is shown to nobody."""
+    choice, text = make(think_tags=True), "<think>We think.</think>\n\nThe answer"
+    for at in range(0, len(text), size):
+        choice.say(text[at : at + size])
+    end(choice, Finish.STOP)
+    shown = sum(tokens.count(part, vocabulary) for part in ("We think.", "The answer"))
+    assert choice.meter.exact == shown + 2
+
+
 def test_text_held_for_a_tag_is_cut_at_the_limit_like_any_other(make: Make) -> None:
     """OUT-8, OUT-10."""
     choice = make(think_tags=True, answer_limit=1)

@@ -33,6 +33,16 @@ def test_chain_and_answer_do_not_depend_on_the_deltas(name: str, size: int) -> N
     assert splitter.opened is opened
 
 
+@pytest.mark.parametrize("size", [1, 2, 100], ids="delta={}".format)
+def test_the_line_ends_behind_a_chain_are_in_neither_side_and_known(size: int) -> None:
+    """USE-2: they were generated."""
+    text = "<think>a</think>\n\nb\n"
+    splitter = thinktags.Splitter()
+    for at in range(0, len(text), size):
+        splitter.feed(text[at : at + size])
+    assert splitter.gap == 2
+
+
 INSIDE = {
     "the closing tag alone, for the prompt ends with the other": ("hm\n</think>\n\n42", "hm\n", "42"),
     "an opening tag all the same": ("<think>\nhm\n</think>\n\n42", "\nhm\n", "42"),
