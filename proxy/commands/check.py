@@ -23,7 +23,7 @@ from proxy.commands import doctor, files, known_models
 from proxy.commands.exit_codes import Exit
 from proxy.downstream import surface
 from proxy.metering.journal import Record
-from proxy.server import lifecycle, routes
+from proxy.server import lifecycle, notices, routes
 from proxy.telemetry import logs
 from proxy.upstream.response import Result
 from translators import faults
@@ -82,6 +82,8 @@ def offline(chosen: Settings, rows: Sequence[ModelRow]) -> int:
     click.echo(f"callers   {callers} (auth {chosen.auth}); on {chosen.host}:{chosen.port}")
     click.echo(f"pays      {_payer(chosen)}")
     click.echo(f"models    {', '.join(row['id'] for row in rows)}")
+    for topic, sentence in notices.sentences(chosen, rows):
+        click.echo(f"{topic:9} {sentence}")
     return Exit.OK
 
 

@@ -23,7 +23,7 @@ from proxy.call.gateway import Gateway, catalogue_of, open_gateway
 from proxy.downstream import listener, surface
 from proxy.downstream.phase import LIFECYCLE
 from proxy.metering.append_file import DASH
-from proxy.server import board, event_loop, lifecycle, supervisor, systemd
+from proxy.server import board, event_loop, lifecycle, notices, supervisor, systemd
 from proxy.server.board import Report, WorkerReports
 from proxy.server.routes import application
 from proxy.server.supervisor import WorkerSlot
@@ -71,7 +71,7 @@ def serve(settings: Settings, rows: Collection[ModelRow]) -> int:
         return _run(settings, lambda _, stderr: _work(settings, rows, slot, stderr))
 
     def announce(url: str, admin_url: str) -> None:
-        _log_start(settings, url, admin_url)
+        _log_start(settings, rows, url, admin_url)
         if settings.journal_file != DASH:
             Unthreaded(STDOUT).write(_announcement(url, admin_url))
         systemd.say("READY=1")
@@ -96,7 +96,7 @@ async def _serve(settings: Settings, rows: Collection[ModelRow], stdout: Lines, 
         running = await lifecycle.start(calls, settings, admin.application(state, settings))
 
         def announce() -> None:
-            _log_start(settings, running.url, running.admin_url)
+            _log_start(settings, rows, running.url, running.admin_url)
             # Books are all that is on their page; the log has said where it serves.
             if settings.journal_file != DASH:
                 stdout.write(_announcement(running.url, running.admin_url))
@@ -150,7 +150,7 @@ def _announcement(url: str, admin_url: str | None) -> str:
     return SERVING.format(url) + (DOCS.format(lifecycle.callable_at(admin_url)) if admin_url else "")
 
 
-def _log_start(settings: Settings, url: str, admin_url: str | None) -> None:
+def _log_start(settings: Settings, rows: Collection[ModelRow], url: str, admin_url: str | None) -> None:
     log.info(
         "serving",
         url=url,
@@ -161,3 +161,4 @@ def _log_start(settings: Settings, url: str, admin_url: str | None) -> None:
         workers=settings.workers,
         loop=event_loop.name_of(settings),
     )
+    notices.say(settings, rows)

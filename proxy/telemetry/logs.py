@@ -32,6 +32,7 @@ AS_SAID: Final = signal.SIGUSR2
 # Every line there is, and its fields besides `event`, `level` and `timestamp`: what is not here is not said.
 LINES: Final[Mapping[str, tuple[str, ...]]] = {
     "serving": ("url", "admin", "upstream", "dialect", "auth", "workers", "loop"),
+    "thinking_budget_not_held": ("dialect", "models"),
     "call": (
         *("request_id", "api", "model", "upstream_model", "key_id", "key_name", "stream", "thinking"),
         *("outcome", "status", "code", "usage", "generated", "basis", "calls", "drift_tokens", "packets"),

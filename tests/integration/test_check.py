@@ -52,6 +52,13 @@ class TestCheck:
         assert ended.stdout.startswith("ok  ")
         assert "my-model" in ended.stdout
 
+    @pytest.mark.parametrize(("dialect", "held"), [("deepseek", True), ("ark", False)])
+    async def test_a_dialect_that_holds_no_budget_says_so(self, dialect: str, *, held: bool, tmp_path: Path) -> None:
+        """OUT-9."""
+        ended = await dashseek("check", "--upstream", "http://a", "--dialect", dialect, cwd=tmp_path)
+        assert ended.returncode == 0
+        assert (f"dialect {dialect} holds no thinking_budget" in ended.stdout) is not held
+
     async def test_a_keys_file_that_cannot_be_read_is_wrong_too(self, tmp_path: Path) -> None:
         file = tmp_path / "keys.toml"
         file.write_text("[[key]]\nname = 1\n")

@@ -36,7 +36,10 @@ async def test_every_field_is_a_listed_one_and_every_call_is_found_by_its_id(
 ) -> None:
     scripts = [Script(status=500), Script(cut_after=2), Script(status=429)]
     upstream = await simulator(lambda _: scripts.pop() if scripts else Script())
-    served = await serve(upstream.url, "--log-level", "debug", "--limits", "rpm=7")
+    served = await serve(upstream.url, "--log-level", "debug", "--limits", "rpm=7", "--dialect", "openai")
+    (not_held,) = await until(served, "thinking_budget_not_held")
+    assert not_held["dialect"] == "openai"
+    assert "deepseek-r1" in not_held["models"]
     answers = [await caller.stream(served.url, body) for body in (*[IGNORED] * 5, b"[]", *[caller.call()] * 3)]
     async with caller.dial(served.url) as line:
         line.send(b"GARBAGE\r\n\r\n")
