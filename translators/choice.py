@@ -60,6 +60,10 @@ NEXT: Final = {
 }
 
 
+# The line ends of a blank line.
+BLANK_LINE: Final = 2
+
+
 class Rules(NamedTuple):
     """What we do to an answer ourselves, because the upstream of this call does not.
 
@@ -70,6 +74,8 @@ class Rules(NamedTuple):
     chain_limit:    end the chain of thought at so many tokens (spec OUT-9)
     parallel_calls: show every tool call, not just the first (spec PAR-18)
     calls_in_pieces: show a tool call as it comes; else in one piece, once it is whole (spec SSE-7)
+    blank_behind_chain: the model writes a blank line behind its chain: an answer that does not begin with it has lost
+                    it on the way, and was billed for it (SOURCES#recorded-completions)
     """
 
     think_tags: bool = False
@@ -79,6 +85,7 @@ class Rules(NamedTuple):
     chain_limit: int | None = None
     parallel_calls: bool = False
     calls_in_pieces: bool = False
+    blank_behind_chain: bool = False
 
 
 class Writer(Protocol):
@@ -193,13 +200,13 @@ class Choice:
             return
         # The end makes a choice plain no more: as long as it is, every step is legal.
         if self.phase is not Phase.ANSWERING:
-            self._step(Sight.CONTENT)
+            self._step(Sight.CONTENT, texts[0])
         self._writer.content(self, texts, self.meter.answer(*texts))
 
     def quote(self, text: str) -> None:
         """Take a whole answer whose length upstream tells: where nothing of ours needs a count, none is made."""
         if self._plain:
-            self._step(Sight.CONTENT)
+            self._step(Sight.CONTENT, text)
             self._writer.content(self, (text,), (self.meter.said,))
         else:
             self._filtered(text)
@@ -293,8 +300,11 @@ class Choice:
         self._chain.append(text[:room])
         return text[:room]
 
-    def _step(self, sight: Sight) -> bool:
-        """Move to the phase that `sight` leads to; False where the caller must not see it."""
+    def _step(self, sight: Sight, text: str = "") -> bool:
+        """Move to the phase that `sight` leads to; False where the caller must not see it.
+
+        text: what the answer begins with
+        """
         if self.phase is Phase.ENDED and not self._take_back(sight):
             return False
         following = NEXT.get((self.phase, sight))
@@ -302,10 +312,16 @@ class Choice:
             return False
         if self.phase in (Phase.START, Phase.THINKING) and sight in (Sight.CONTENT, Sight.CALL):
             self.meter.close_chain()
-            if self._splitter is not None and self._splitter.gap:
-                self.meter.skip("\n" * self._splitter.gap)
+            if text and (unseen := self._unseen_lines(text)):
+                self.meter.skip("\n" * unseen)
         self.phase = following
         return True
+
+    def _unseen_lines(self, text: str) -> int:
+        """How many line ends were generated between the chain and the answer, which begins so, and are in neither."""
+        if self._splitter is not None and self._splitter.opened:
+            return self._splitter.gap
+        return BLANK_LINE if self._rules.blank_behind_chain and not text.startswith("\n") else 0
 
     def _take_back(self, sight: Sight) -> bool:
         """Take back an end that more of the answer follows; False where that would not be shown anyway."""
@@ -330,7 +346,7 @@ class Choice:
             self._answered(text)
 
     def _answered(self, text: str) -> None:
-        if self.phase is not Phase.ANSWERING and not self._step(Sight.CONTENT):
+        if self.phase is not Phase.ANSWERING and not self._step(Sight.CONTENT, text):
             return
         limit = self._rules.answer_limit
         room = len(text) if limit is None else self.meter.answer_fits(text, limit)

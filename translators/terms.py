@@ -65,6 +65,7 @@ def agreed(
             chain_limit=decided.chain_limit,
             parallel_calls=call.parallel_tool_calls,
             calls_in_pieces=call.tool_stream,
+            blank_behind_chain=call.thinking and template == "r1",
         ),
         chain_end=int(dialect.counts_close),
         answer_end=int(dialect.counts_end),

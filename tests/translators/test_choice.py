@@ -274,6 +274,20 @@ def test_the_blank_line_behind_a_chain_in_the_content_is_counted(
     assert choice.meter.exact == shown + 2
 
 
+@pytest.mark.parametrize("begins", ["The answer", "\n\nThe answer"])
+def test_a_blank_line_that_was_lost_behind_a_chain_is_counted_once(
+    make: Make, vocabulary: tokens.Vocabulary, begins: str
+) -> None:
+    """USE-2, SOURCES#recorded-completions: R1 writes it, and its service cut it off and billed it."""
+    choice = make(blank_behind_chain=True)
+    choice.think("We")
+    choice.say(begins)
+    choice.say(" is here")
+    end(choice, Finish.STOP)
+    shown = sum(tokens.count(part, vocabulary) for part in ("We", "The answer is here"))
+    assert choice.meter.exact == shown + 2
+
+
 def test_text_held_for_a_tag_is_cut_at_the_limit_like_any_other(make: Make) -> None:
     """OUT-8, OUT-10."""
     choice = make(think_tags=True, answer_limit=1)
