@@ -21,6 +21,8 @@ import orjson
 import pydantic
 
 from translators import tokens
+from translators.openai import dialects
+from translators.openai.dialects import Dialect
 from translators.tokens import Vocabulary
 
 Json = dict[str, Any]
@@ -61,6 +63,7 @@ class Script:
     keepalive_timeout_s: close a connection that has been idle for so long
     replay:              a file, or bytes, to send verbatim as the body
     replay_content_type: the content type of that body
+    dialect:             the kind of host: how thinking is switched there, and what is not refused
     source:              SOURCES#deepseek-request, #deepseek-stream, #deepseek-errors, #fault-simulation
     """
 
@@ -94,6 +97,12 @@ class Script:
     keepalive_timeout_s: float | None = None
     replay: Path | bytes | None = None
     replay_content_type: str = "text/event-stream; charset=utf-8"
+    dialect: Literal["deepseek", "vllm", "sglang", "llamacpp", "siliconflow", "ark", "openai"] = "deepseek"
+
+    @property
+    def host(self) -> Dialect:
+        """What is known of that kind of host."""
+        return dialects.DIALECTS[self.dialect]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +195,13 @@ def compose(body: Json, script: Script, scale: Scale) -> Answer:
             _prompt_tokens(body, scale),
             None if reasoning is None else scale.count("".join(reasoning)),
             scale.count("".join(content) + _markup(calls)) + (reasoning is not None and not cut),
+            _number(body),
         ),
     )
 
 
 def completion(answer: Answer, body: Json) -> Json:
-    """The answer as one JSON body."""
+    """The answer as one JSON body, the same in each of its choices."""
     message: Json = {"role": "assistant", "content": "".join(answer.content)}
     if answer.reasoning is not None:
         message["reasoning_content"] = "".join(answer.reasoning)
@@ -199,8 +209,9 @@ def completion(answer: Answer, body: Json) -> Json:
         calls = ((name, "".join(arguments)) for name, arguments in answer.tools)
         message["tool_calls"] = [_call(at, name, arguments) for at, (name, arguments) in enumerate(calls)]
     logprobs = _logprobs(body, answer.reasoning or (), answer.content)
-    choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": answer.finish}
-    return {**_envelope(body, "chat.completion"), "choices": [choice], "usage": answer.usage}
+    choice = {"message": message, "logprobs": logprobs, "finish_reason": answer.finish}
+    choices = [{"index": index, **choice} for index in range(_number(body))]
+    return {**_envelope(body, "chat.completion"), "choices": choices, "usage": answer.usage}
 
 
 def chunks(answer: Answer, body: Json, script: Script, scale: Scale) -> Iterator[Json]:
@@ -216,26 +227,45 @@ def chunks(answer: Answer, body: Json, script: Script, scale: Scale) -> Iterator
         if placement == "every":
             reasoning, content = reasoning + thought, content + said
             chain_tokens = None if answer.reasoning is None else scale.count(reasoning)
-            usage = _usage(prompt_tokens, chain_tokens, scale.count(content))
+            usage = _usage(prompt_tokens, chain_tokens, scale.count(content), _number(body))
         logprobs = _logprobs(body, (thought,) if thought else (), (said,) if said else ())
-        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": None}
-        yield {**envelope, "choices": [choice], "usage": usage}
+        for index in range(_number(body)):
+            choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
+            yield {**envelope, "choices": [choice], "usage": usage}
 
     delta = {"content": ""} if answer.reasoning is None else {"content": "", "reasoning_content": None}
-    usage = answer.usage if placement in ("finish", "every") else None
-    if answer.finish is not None:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": answer.finish}
+    for index in range(_number(body) if answer.finish is not None else 0):
+        is_last = index == _number(body) - 1
+        usage = answer.usage if placement in ("finish", "every") and is_last else None
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": answer.finish}
         yield {**envelope, "choices": [choice], "usage": usage}
     if placement == "own":
         yield {**envelope, "choices": [], "usage": answer.usage}
 
 
-def _thinks(body: Json) -> bool:
-    """On unless switched off; a continued turn that brings its chain has already thought."""
+# In their names what thinks without being asked to.
+_ALWAYS_THINKS = ("r1", "reasoner")
+
+
+def _thinks(body: Json, host: Dialect) -> bool:
+    """Whether it thinks; a continued turn that brings its chain has already thought.
+
+    DeepSeek does unless it is switched off, other hosts where it is switched on or the model does nothing else.
+    """
     last = body["messages"][-1]
-    thought = last.get("prefix") and last.get("reasoning_content")
-    off = (body.get("thinking") or {}).get("type") == "disabled" or body.get("reasoning_effort") == "none"
-    return not thought and not off
+    if last.get("reasoning_content") and (last.get("prefix") or last["role"] == "assistant"):
+        return False
+    if host.name == "deepseek":
+        return (body.get("thinking") or {}).get("type") != "disabled" and body.get("reasoning_effort") != "none"
+    return _says(body, host.thinking[True]) or any(name in body["model"].lower() for name in _ALWAYS_THINKS)
+
+
+def _says(body: Json, switch: Json) -> bool:
+    return all(body.get(name) == value for name, value in switch.items())
+
+
+def _number(body: Json) -> int:
+    return int(body.get("n") or 1)
 
 
 def _stops(body: Json) -> list[str]:
@@ -260,7 +290,7 @@ def _last(body: Json, role: str) -> str:
 
 
 def _chain(body: Json, script: Script) -> str | None:
-    if not _thinks(body):
+    if not _thinks(body, script.host):
         return None
     if script.reasoning is not None:
         return script.reasoning
@@ -272,7 +302,7 @@ def _words(body: Json, script: Script) -> str:
         text = script.text
     elif body["messages"][-1]["role"] == "tool":
         text = f"The tool said: {_last(body, 'tool')}"
-    elif _wants(body) == "json_object":
+    elif _wants(body) in ("json_object", "json_schema"):
         text = orjson.dumps({"you_said": _last(body, "user")}).decode()
     elif _calls(body, script):
         text = ""
@@ -385,9 +415,9 @@ def _turn_tokens(message: Json, scale: Scale, *, with_tools: bool) -> int:
     return 1 + scale.count(text)
 
 
-def _usage(prompt_tokens: int, chain_tokens: int | None, other_tokens: int) -> Json:
-    completion_tokens = (chain_tokens or 0) + other_tokens
-    details = {} if chain_tokens is None else {"completion_tokens_details": {"reasoning_tokens": chain_tokens}}
+def _usage(prompt_tokens: int, chain_tokens: int | None, other_tokens: int, number: int) -> Json:
+    completion_tokens = number * ((chain_tokens or 0) + other_tokens)
+    details = {} if chain_tokens is None else {"completion_tokens_details": {"reasoning_tokens": number * chain_tokens}}
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,

@@ -188,7 +188,7 @@ class Simulator:
         if script.replay is not None:
             replay = script.replay if isinstance(script.replay, bytes) else script.replay.read_bytes()
             return await out.send(script.replay_content_type, ((frame, 0) for frame in _FRAME.findall(replay)))
-        if fault := refusals.fault(seen.body, beta=seen.path.startswith("/beta")):
+        if fault := refusals.fault(seen.body, beta=seen.path.startswith("/beta"), host=script.host):
             return await out.refuse(400, fault, script.error_shape)
         answer = deepseek.compose(seen.body, script, self._scale)
         if fault := refusals.too_long(answer, seen.body, script):

@@ -10,6 +10,7 @@ import pytest
 from proxy.simulation import deepseek, refusals
 from proxy.simulation.deepseek import Json, Scale, Script
 from translators import tokens
+from translators.openai import dialects
 
 ASK: Json = {"model": "deepseek-flash", "messages": [{"role": "user", "content": "Hello"}]}
 PLAIN: Json = {**ASK, "thinking": {"type": "disabled"}}
@@ -94,6 +95,43 @@ def test_what_deepseek_refuses_is_refused_in_its_words(change: Json, text: str) 
 )
 def test_what_deepseek_takes_is_taken(change: Json) -> None:
     assert refusals.fault(ASK | change, beta=False) is None
+
+
+@pytest.mark.parametrize(
+    ("dialect", "change"),
+    [
+        ("vllm", {"n": 4, "response_format": {"type": "json_schema"}}),
+        ("sglang", {"tools": [WEATHER], "tool_choice": "required"}),
+        ("ark", {"tools": [WEATHER], "messages": [*ASK["messages"], ASKED | {"reasoning_content": None}, TOLD]}),
+    ],
+)
+def test_what_another_host_takes_is_taken_by_one_that_stands_in_for_it(dialect: str, change: Json) -> None:
+    host = dialects.DIALECTS[dialect]
+    assert refusals.fault(ASK | change, beta=False, host=host) is None
+    assert refusals.fault(ASK | change, beta=False) is not None
+    assert refusals.fault(ASK | {"n": 0}, beta=False, host=dialects.DIALECTS["siliconflow"]) is not None
+
+
+def test_another_host_thinks_where_its_own_switch_says_so(scale: Scale) -> None:
+    vllm, on = Script(dialect="vllm"), {"chat_template_kwargs": {"thinking": True, "enable_thinking": True}}
+    assert "reasoning_content" not in message(ASK, vllm, scale)
+    assert "reasoning_content" in message(ASK | on, vllm, scale)
+    assert "reasoning_content" in message(ASK | {"model": "DeepSeek-R1"}, vllm, scale)
+
+
+def test_several_choices_say_the_same_and_are_all_counted(scale: Scale) -> None:
+    script = Script(dialect="vllm")
+    one, two = (deepseek.compose(PLAIN | {"n": n}, script, scale) for n in (1, 2))
+    assert two.usage["completion_tokens"] == 2 * one.usage["completion_tokens"]
+    whole = deepseek.completion(two, PLAIN | {"n": 2})
+    assert [choice["index"] for choice in whole["choices"]] == [0, 1]
+    ends = [
+        (choice["index"], chunk["usage"] is not None)
+        for chunk in deepseek.chunks(two, PLAIN | {"n": 2, "stream_options": {"include_usage": True}}, script, scale)
+        for choice in chunk["choices"]
+        if choice["finish_reason"]
+    ]
+    assert ends == [(0, False), (1, True)]
 
 
 def test_a_prompt_without_room_for_its_answer_is_told_both_lengths(scale: Scale) -> None:
