@@ -17,6 +17,7 @@ from yarl import URL
 from proxy.commands import tables
 from proxy.protocol import claims
 from proxy.protocol.conformance import Check, Finding, Verdict
+from proxy.protocol.phrases import Language
 from proxy.telemetry import installed
 from translators.dialogue import Json
 
@@ -87,7 +88,7 @@ def show_list(rows: Iterable[Check]) -> None:
     )
     click.echo("\nnot checked:")
     for rule, why in claims.UNCHECKED.items():
-        click.echo(f"{rule:8} {why}")
+        click.echo(f"{rule:8} {why[Language.EN]}")
 
 
 def show(report: Report) -> None:
@@ -210,11 +211,12 @@ pre {{ background: #8881; overflow: auto; padding: .5rem; white-space: pre-wrap;
 summary {{ cursor: pointer }} .failed {{ color: #b00 }} .not {{ color: #960 }} .passed {{ color: #070 }}
 #zh:checked ~ main .en, #en:checked ~ main .zh {{ display: none }}
 table {{ border-collapse: collapse; margin: 1rem 0 }} td, th {{ padding: .1rem 1rem .1rem 0; text-align: left }}
-@media print {{ input, label {{ display: none }} }}
+.summary {{ break-after: page }} .summary li {{ overflow-wrap: anywhere }}
+@media print {{ input, label {{ display: none }} body {{ margin: 0; font-size: 11px }} }}
 </style></head><body>
 <input type="radio" name="language" id="en" checked><label for="en">English</label>
 <input type="radio" name="language" id="zh"><label for="zh">中文</label>
-<main><h1>{title}</h1>{facts}{results}</main></body></html>
+<main><section class="summary"><h1>{title}</h1>{facts}</section>{results}</main></body></html>
 """
 FACTS: Final = (("target", "目标"), ("model", "模型"), ("date", "日期"), ("checker", "检查工具"), ("result", "结果"))
 VERDICTS: Final = {Verdict.FAILED: "未通过", Verdict.NOT_SHOWN: "未体现", Verdict.PASSED: "通过"}
@@ -238,7 +240,7 @@ def as_html(report: Report) -> str:
     )
     return PAGE.format(
         title=html.escape(f"dashseek conform: {report.model}"),
-        facts=f"<table>{rows}</table>{_groups(report)}",
+        facts=f"<table>{rows}</table>{_groups(report)}{_unkept(report)}",
         results="".join(map(_folded, report.sorted)),
     )
 
@@ -255,6 +257,22 @@ def _groups(report: Report) -> str:
         for group, counts in found.items()
     )
     return f"<table><tr><th></th>{head}</tr>{rows}</table>"
+
+
+def _unkept(report: Report) -> str:
+    """What did not pass, a line each: with the facts and the groups above it, the page to hand over."""
+    lines = "".join(
+        f'<li><b class="{result.finding.verdict.value.split()[0]}">{_verdict(result)}</b> '
+        f"{html.escape(f'{result.check.rule} {result.check.name}: {result.check.claim}')}</li>"
+        for result in report.sorted
+        if result.finding.verdict is not Verdict.PASSED
+    )
+    return f"<ul>{lines}</ul>" if lines else ""
+
+
+def _verdict(result: Result) -> str:
+    verdict, weight = result.finding.verdict, result.check.weight
+    return f"{_both(verdict.value, VERDICTS[verdict])}</b> <b>{_both(weight, WEIGHTS[weight])}"
 
 
 def _named(report: Report) -> list[str]:

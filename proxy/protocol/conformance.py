@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, Literal
@@ -134,6 +135,7 @@ _ROWS: Final[tuple[Row, ...]] = (
     ("http-1.0", "connections", "HTTP-1", "should", ("http/1.0",), judgements.status),
     ("expect", "connections", "HTTP-1", "should", ("expect",), judgements.status),
     ("hang-up", "connections", "MET-5", "must", ("hang up", "after"), judgements.unharmed),
+    ("hang-up-time", "connections", "MET-5", "note", ("alive 1", "hang up", "after"), judgements.accepted_soon),
     (
         "frame",
         "frames",
@@ -237,6 +239,8 @@ _CHANCE: Final = frozenset(
 )
 
 LONGEST_CLAIM: Final = 60
+# Made of a rule, by kind: their names are numbered.
+_NUMBERED: Final = re.compile(r"(.+-(?:takes|refuses)-)(\d+)(-text)?")
 # Values at the inner edges of a range, types that are read as another, and aliases: to be taken, each by a call.
 TAKEN: Final[tuple[tuple[str, Json], ...]] = (
     ("PAR-1", {"temperature": 0}),
@@ -291,6 +295,34 @@ def _compatible(target: Target) -> tuple[Check, ...]:
         Check(name, group, rule, weight, claim, why, tuple(known[ask] for ask in names), judged, name in _CHANCE)
         for name, group, rule, weight, claim, why, names, judged in compatible_checks.rows(target)
     )
+
+
+def by_rule() -> Mapping[str, tuple[str, ...]]:
+    """The names of the checks that hold a rule, whatever the model, the route and the tongue.
+
+    Names that differ by a number alone are one: `PAR-1-takes-1…3`.
+    """
+    names: dict[str, dict[str, None]] = defaultdict(dict)
+    for row in tables.shipped().rows:
+        for target in (Target(row.id, row, routed=True), Target(row.id, row, api="openai")):
+            for check in checks(target):
+                names[check.rule][check.name] = None
+    return {rule: tuple(_run_together(found)) for rule, found in names.items()}
+
+
+def _run_together(names: Iterable[str]) -> Iterator[str]:
+    """Names that differ by a number only, as one with the first and the last number."""
+    numbers: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name in names:
+        found = _NUMBERED.fullmatch(name)
+        numbers[(found[1], found[3] or "") if found else (name, "")].append(found[2] if found else "")
+    for (head, tail), listed in numbers.items():
+        first, last = min(listed, key=_value), max(listed, key=_value)
+        yield f"{head}{first if first == last else f'{first}…{last}'}{tail}"
+
+
+def _value(number: str) -> int:
+    return int(number or 0)
 
 
 def selected(rows: Sequence[Check], only: Collection[str]) -> tuple[Check, ...]:

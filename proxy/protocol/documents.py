@@ -15,7 +15,7 @@ from typing import Final
 import click
 import orjson
 
-from proxy.protocol import compatible, openapi
+from proxy.protocol import claims, compatible, conformance, openapi
 from proxy.protocol.phrases import Language
 from proxy.protocol.tables import CALLERS_TABLES, TABLES, Sources, shipped
 from translators import faults
@@ -31,13 +31,29 @@ CALLERS: Final = "proxy/examples/README.md"
 # The streams that the OpenAPI document shows, by their number in the protocol.
 STREAMS: Final[Mapping[str, str]] = {"finished": "E-8", "broken": "E-10"}
 ANSWER: Final = re.compile(r"<!-- example: (\S+) answer -->\n```text\n(.*?)\n```", re.DOTALL)
+# A row of the list of rules: its number, what it is about, and the checks of `dashseek conform`.
+RULE_ROW: Final = re.compile(r"^\| ([A-Z]+-\d+) \| ([^|\n]+) \|(?: [^|\n]* \|)?$", re.MULTILINE)
 BLOCK: Final = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def fill(document: str, language: Language, sources: Sources) -> str:
     """The document with every generated block written anew; KeyError for a mark that names no table."""
     known = {**TABLES, **compatible.TABLES, **CALLERS_TABLES}
-    return BLOCK.sub(lambda found: f"{found[1]}{known[found[2]](language, sources)}\n{found[3]}", document)
+    filled = BLOCK.sub(lambda found: f"{found[1]}{known[found[2]](language, sources)}\n{found[3]}", document)
+    sections, heading, rules = filled.partition("\n## 13. ")
+    if not heading:
+        return filled
+    checks = conformance.by_rule()
+    return (
+        sections
+        + heading
+        + RULE_ROW.sub(lambda row: f"| {row[1]} | {row[2]} | {_held_by(row[1], checks, language)} |", rules)
+    )
+
+
+def _held_by(rule: str, checks: Mapping[str, tuple[str, ...]], language: Language) -> str:
+    """The checks that hold a rule from outside, or why there is none."""
+    return ", ".join(f"`{name}`" for name in checks.get(rule, ())) or claims.UNCHECKED[rule][language]
 
 
 def refresh(directory: Path, *, write: bool) -> list[str]:

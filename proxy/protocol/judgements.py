@@ -29,6 +29,9 @@ PROMPT_TOLERANCE: Final = (128, 0.0)
 FIRST_TOLERANCE: Final = (16, 0.2)
 OTHER_TOLERANCE: Final = (16, 0.8)
 REJECTED: Final = (429, 503)
+# A call that takes so much longer than the same one before it has waited for one that nobody reads any more.
+LATE_S: Final = 5.0
+LATE_TIMES: Final = 3
 
 # The codes of the service's own error page (partner specification, error codes) that a text call can earn.
 CODES: Final = frozenset(
@@ -72,6 +75,7 @@ class Came:
     pieces:  the body, by the chunks of HTTP it came in
     failed:  what kept it from coming whole; "" where it did
     reused:  whether an earlier request had used the connection
+    seconds: from connecting to the last byte
     """
 
     status: int
@@ -571,6 +575,15 @@ def unharmed(came: Sequence[Came], _: Target) -> str:
         raise NotShown(f"the stream to leave was answered {left.status}")
     answered(after)
     return ""
+
+
+def accepted_soon(came: Sequence[Came], target: Target) -> str:
+    usual, *others = came
+    if complaint := unharmed(others, target):
+        return complaint
+    took_s, usual_s = others[-1].seconds, answered(usual).seconds
+    late = took_s > LATE_S + LATE_TIMES * usual_s
+    return f"the call after it took {took_s:.1f} s, the same call {usual_s:.1f} s before it" if late else ""
 
 
 def _offered(came: Came) -> Came:

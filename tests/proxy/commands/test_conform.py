@@ -24,6 +24,7 @@ from proxy.commands import conform
 from proxy.commands.conform_reports import Report
 from proxy.protocol import claims, conformance
 from proxy.protocol.conformance import Verdict
+from proxy.protocol.judgements import Came
 from proxy.simulation.simulator import Simulator
 from proxy.simulation.wire import Script
 from tests.conftest import ROOT, Served
@@ -563,7 +564,22 @@ async def test_no_check_cannot_fail() -> None:
     caught = {mutant.caught for mutant in MUTANTS.values()}
     names = {row.name for model in MODELS for row in rows(model, ROUTE)}
     left = {name for name in names - caught if not any(kind.fullmatch(name) for kind, _ in KINDS.values())}
-    assert left == {"http-1.0"}, "and that one is below"
+    assert left == {"http-1.0", "hang-up-time"}, "and those are below"
+
+
+async def test_a_call_that_waits_for_one_that_was_left_is_found(gateway: Gateway) -> None:
+    gateway.mutant = Mutant("")
+    report = await examined(gateway.url, "hang-up-time")
+    (result,) = report.results
+    assert result.finding.verdict is Verdict.PASSED
+    usual, left, after = (Came(200, seconds=seconds) for seconds in (0.1, 0.1, 5.2))
+    target = conform.target_of("deepseek-v3", None, counted=False)
+    assert conformance.judge(result.check, (usual, left, after), target).verdict is Verdict.PASSED
+    found = conformance.judge(result.check, (usual, left, replace(after, seconds=5.4)), target)
+    assert (found.verdict, found.evidence) == (
+        Verdict.FAILED,
+        "the call after it took 5.4 s, the same call 0.1 s before it",
+    )
 
 
 async def test_a_gateway_without_http_1_0_is_found() -> None:
@@ -582,10 +598,11 @@ async def test_a_gateway_without_http_1_0_is_found() -> None:
 async def test_every_rule_has_a_check_or_a_reason() -> None:
     """The rules of the protocol document that a caller can meet."""
     text = (ROOT / "translators" / "PROTOCOL.md").read_text("utf-8")
-    numbered = set(re.findall(r"\b(?:HTTP|REQ|PAR|MOD|OUT|SSE|USE|ERR)-\d+", text))
-    checked = {row.rule for model in MODELS for row in rows(model, ROUTE)}
-    assert numbered - checked - claims.UNCHECKED.keys() == set()
+    numbered = set(re.findall(r"^\| ([A-Z]+-\d+) \|", text.partition("\n## 13. ")[2], re.MULTILINE))
+    checked = conformance.by_rule().keys()
+    assert numbered - checked == claims.UNCHECKED.keys()
     assert checked & claims.UNCHECKED.keys() == set()
+    assert conformance.by_rule()["PAR-2"] == ("PAR-2-takes-1…2", "PAR-2-refuses-1", "PAR-2-refuses-1-text")
 
 
 # The command
@@ -657,6 +674,8 @@ async def test_reports_tell_all_of_it_load_nothing_and_hold_no_key(gateway: Gate
     assert int(suite.attrib["failures"]) == len(list(suite.iter("failure"))) > 0
     shown = page.read_text("utf-8")
     assert f"<th>surface</th><td>{told['failed']}</td>" in shown
+    summary, _, _ = shown.partition("</section>")
+    assert summary.count("<li>") == told["failed"] + told["not_shown"]
     assert not re.search(r"<script|src=|href=|@import|url\(", shown)
     for text in (out, err, junit.read_text("utf-8"), shown):
         assert KEY not in text
