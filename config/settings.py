@@ -139,6 +139,12 @@ class Settings(BaseModel):
     admin_port: Port = Field(
         default=UNSET, description="Port of health and metrics. Unset: the port after the one above."
     )
+    tls_cert: File | None = Field(
+        default=None,
+        title="FILE",
+        description="Certificate (PEM) with its chain: callers speak TLS 1.2 or newer. Re-read on change.",
+    )
+    tls_key: File | None = Field(default=None, title="FILE", description="Its key (PEM), without a pass phrase.")
     cors_origin: Origins = Field(
         default=(),
         title="ORIGIN",
@@ -281,6 +287,18 @@ class Settings(BaseModel):
             raise ValueError("keys and keys_file go together: say both or neither")
         return auth
 
+    @field_validator("tls_key", mode="after")
+    @classmethod
+    def _with_its_certificate(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        if "tls_cert" not in info.data:
+            return key
+        cert: Path | None = info.data["tls_cert"]
+        if (cert is None) != (key is None):
+            raise ValueError("tls_cert and tls_key go together: say both or neither")
+        if cert is not None and key is not None:
+            values.certificate(cert, key)
+        return key
+
     @field_validator("host", mode="after")
     @classmethod
     def _open_to_the_world(cls, host: str, info: ValidationInfo) -> str:
@@ -322,6 +340,8 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
         "port",
         "auth",
         "keys_file",
+        "tls_cert",
+        "tls_key",
         "cors_origin",
         "trusted_host",
         "max_body_bytes",

@@ -11,10 +11,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, FilePath, SecretStr
+
+if TYPE_CHECKING:
+    import ssl
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +232,26 @@ def certificates(path: Path) -> Path:
     except ssl.SSLError:
         raise ValueError("holds no certificate in PEM") from None
     return path
+
+
+def certificate(cert: Path, key: Path) -> ssl.SSLContext:
+    """A certificate with its chain, and its key, as a server shows them: TLS 1.2 or newer. Raises `ValueError`."""
+    import ssl  # noqa: PLC0415 - who only asks for help does not wait for it
+
+    def passphrase() -> str:
+        raise ValueError("is encrypted: no pass phrase is asked for, so name a key without one")
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(cert, key, passphrase)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ValueError("is not the key of the certificate in tls_cert") from None
+        raise ValueError("with tls_cert: one of the two holds no certificate or no key in PEM") from None
+    return context
 
 
 def key(secret: SecretStr) -> SecretStr:

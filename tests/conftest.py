@@ -31,7 +31,7 @@ ROOT = needs.ROOT
 os.environ.setdefault("TESTS_CAMPAIGN", os.environ.pop("DASHSEEK_CAMPAIGN", ""))
 WHOLE = os.environ["TESTS_CAMPAIGN"] == "1"
 SAMPLE = 20
-READY = re.compile(r"dashseek serving on (http://\S+)")
+READY = re.compile(r"dashseek serving on (https?://\S+)")
 ADMIN = re.compile(r'"admin":"(http://[^"]+)"')
 READY_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 20.0

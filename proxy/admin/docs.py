@@ -30,7 +30,7 @@ from aiohttp import hdrs, web
 import translators
 from config import settings
 from proxy.admin import diagram
-from proxy.downstream import browsers, surface
+from proxy.downstream import browsers, surface, tls
 from proxy.downstream.body import OpenBodies
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import CallerGone
@@ -64,6 +64,7 @@ SLOT: Final = re.compile(r"\{\{(\w+)\}\}")
 CALLER: Final = web.AppKey("caller", aiohttp.ClientSession)
 CALLS: Final = web.AppKey("calls", asyncio.Semaphore)
 BODY_TIMEOUT_S: Final = web.AppKey("body_timeout_s", float)
+CERTIFICATE: Final = web.AppKey[Path | None]("certificate")
 # A call of the page holds a file towards the data port, too: so many at a time, out of those spared.
 MOST_CALLS: Final = 8
 SENT: Final = (hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE, "X-DashScope-SSE")
@@ -88,12 +89,14 @@ class Page:
     policy: str
 
 
-def add_to(app: web.Application, *, body_timeout_s: float) -> None:
+def add_to(app: web.Application, *, body_timeout_s: float, certificate: Path | None = None) -> None:
     """Let an admin application show the page, the OpenAPI document, and let the page make calls.
 
     body_timeout_s: for the body of a call, from the page
+    certificate:    what our own data port shows where it speaks TLS
     """
     app[BODY_TIMEOUT_S] = body_timeout_s
+    app[CERTIFICATE] = certificate
     app[CALLS] = asyncio.Semaphore(MOST_CALLS)
     app.router.add_get("/docs", _show)
     app.router.add_get("/openapi.json", _describe)
@@ -238,10 +241,14 @@ async def _try(request: web.Request) -> web.StreamResponse:
         body = await _body(call, request.client_max_size, app[BODY_TIMEOUT_S])
         # The data port keeps it: both answers have the same.
         headers = {"X-Request-Id": call.id} | {name: call.headers[name] for name in SENT if name in call.headers}
-        response = None
+        response, shown = None, app[CERTIFICATE]
         try:
             async with app[CALLER].post(
-                app[surface.SERVED] + surface.GENERATION, data=body, headers=headers, allow_redirects=False
+                app[surface.SERVED] + surface.GENERATION,
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                ssl=True if shown is None else tls.trusting(shown),
             ) as answer:
                 back = {name: answer.headers[name] for name in RETURNED if name in answer.headers}
                 response = web.StreamResponse(status=answer.status, headers=back)

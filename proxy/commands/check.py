@@ -36,6 +36,8 @@ MODEL: Final = "deepseek-v3"
 ALONE: Final[Mapping[str, Any]] = {
     "host": "127.0.0.1",
     "port": 0,
+    "tls_cert": None,
+    "tls_key": None,
     "keys_file": None,
     "journal_file": None,
     "redis_url": None,

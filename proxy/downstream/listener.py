@@ -16,9 +16,11 @@ import structlog
 from aiohttp import http_parser, web
 
 from config.settings import Settings
-from proxy.downstream import surface
+from proxy.downstream import surface, tls
 from proxy.downstream.connection import RESERVE, Connection, Door, Room, kernels_clock
-from proxy.downstream.strays import Flood
+from proxy.downstream.strays import PLAIN_HINT, Flood, Strays
+from proxy.downstream.tls import Certificate, Secured
+from translators import faults
 
 log = structlog.get_logger()
 
@@ -69,12 +71,19 @@ class Listener:
 
     sockets:     bound, and listened on
     connections: makes one for each that is taken
+    certificate: what is shown where callers speak TLS; None where they do not
     """
 
-    def __init__(self, sockets: Sequence[socket.socket], connections: Callable[[], Connection]) -> None:
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        connections: Callable[[], asyncio.Protocol],
+        certificate: Certificate | None = None,
+    ) -> None:
         self.sockets = sockets
         self.connections = connections
         self._loop = asyncio.get_running_loop()
+        self._following = None if certificate is None else self._loop.create_task(certificate.keep_fresh())
         self._no_files = Flood("accept_failed", "any")
         self._beginning: set[asyncio.Task[object]] = set()
         self._pauses: set[asyncio.TimerHandle] = set()
@@ -104,6 +113,8 @@ class Listener:
         for pause in self._pauses:
             pause.cancel()
         self._pauses.clear()
+        if self._following is not None:
+            self._following.cancel()
         for one in self.sockets:
             if one.fileno() >= 0:
                 self._loop.remove_reader(one)
@@ -135,15 +146,20 @@ class Listener:
 
 
 async def listen(
-    connections: Callable[[], Connection], address: tuple[str, int] | socket.socket, *, shared: bool = False
+    connections: Callable[[], asyncio.Protocol],
+    address: tuple[str, int] | socket.socket,
+    *,
+    shared: bool = False,
+    certificate: Certificate | None = None,
 ) -> Listener:
     """Take connections, each as one of these; raises `OSError` where the address is not to be had.
 
-    address: host and port, or a socket that is bound already
-    shared:  whether others of our processes listen there too
+    address:     host and port, or a socket that is bound already
+    shared:      whether others of our processes listen there too
+    certificate: what is followed as long as it listens, where they speak TLS
     """
     if isinstance(address, socket.socket):
-        return Listener([address], connections)
+        return Listener([address], connections, certificate)
     host, port = address
     ask = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     found = await asyncio.get_running_loop().run_in_executor(None, ask)
@@ -164,7 +180,7 @@ async def listen(
                 raise OSError(error.errno, f"cannot listen on {where[:2]}: {error.strerror}") from None
             sockets.append(bound)
         stack.pop_all()
-    return Listener(sockets, connections)
+    return Listener(sockets, connections, certificate)
 
 
 def connections(
@@ -188,6 +204,25 @@ def connections(
         socket_options=kernels_clock(settings.write_timeout),
     )
     return functools.partial(Connection, server, door)
+
+
+def secured(
+    connections: Callable[[], Connection], certificate: Certificate, app: web.Application, port: str
+) -> Callable[[], Secured]:
+    """The same connections with TLS before each; a handshake that fails leaves a line in the log.
+
+    port: its name in the log
+    """
+    strays: Strays = app[surface.STRAYS]
+    handshakes = Flood("malformed", port)
+
+    def refused(reason: str) -> None:
+        if reason == tls.SPEAKS_HTTP:
+            strays.note("", "", faults.BODY_INVALID.status, "", PLAIN_HINT)
+        else:
+            handshakes.note(reason=f"tls: {reason}", request_id="")
+
+    return lambda: Secured(certificate.context, connections(), refused)
 
 
 def most_connections(asked_for: int | None) -> int:

@@ -107,7 +107,7 @@ class PacketSink:
         self._transport = transport
         # One read of upstream's at most lies here, and the end of it is told (`drained`).
         transport.set_write_buffer_limits(high=0)
-        self._file: int = transport.get_extra_info("socket").fileno()
+        self._file = _file_of(transport)
         self._beat: asyncio.TimerHandle | None = self._loop.call_later(hold_s, self._breathe)
         self._quiet_at = 0
         self._is_open = self._is_closed = self._chunked = self._keep_alive = False
@@ -255,7 +255,7 @@ class ReplySink:
         request, body = self._request, self._body
         timing = None if self._timing is None else self._timing()
         head, self._keep_alive, _ = answer.head(request, f"{answer.JSON}Content-Length: {len(body)}\r\n", timing)
-        _send(self._transport, self._transport.get_extra_info("socket").fileno(), head + body)
+        _send(self._transport, _file_of(self._transport), head + body)
         self.is_open = True
         self.bytes = len(body)
         await _drained(request)
@@ -268,7 +268,15 @@ class ReplySink:
         return Sent(keep_alive=self._keep_alive)
 
 
-def _send(transport: asyncio.Transport, file: int, wire: bytes) -> None:
+def _file_of(transport: asyncio.Transport) -> int | None:
+    """The descriptor that takes what is written as it is; None where TLS stands before it."""
+    if transport.get_extra_info("sslcontext") is not None:
+        return None
+    file: int = transport.get_extra_info("socket").fileno()
+    return file
+
+
+def _send(transport: asyncio.Transport, file: int | None, wire: bytes) -> None:
     """Hand bytes to the kernel now, and to the transport what it does not take. Raises `CallerGone`.
 
     uvloop's transport keeps everything until the turn of the loop is over: what was handed over could not be told from
@@ -277,7 +285,7 @@ def _send(transport: asyncio.Transport, file: int, wire: bytes) -> None:
     if transport.is_closing():
         raise CallerGone
     taken = 0
-    if not transport.get_write_buffer_size():
+    if file is not None and not transport.get_write_buffer_size():
         try:
             taken = os.write(file, wire)
         except BlockingIOError:

@@ -26,7 +26,8 @@ PATH_CHARS: Final = 128
 METHOD_CHARS: Final = 16
 
 TLS_HELLO: Final = b"\x16\x03"
-TLS_HINT: Final = "a TLS hello: this port speaks plain HTTP, so say http:// or put an ingress before it"
+TLS_HINT: Final = "a TLS hello: this port speaks plain HTTP, so say http://, or give it --tls-cert and --tls-key"
+PLAIN_HINT: Final = "plain HTTP: this port speaks TLS, so say https://"
 SLASH_HINT: Final = "a doubled or trailing slash"
 
 # What a path looks like -> what its caller probably meant; the first that fits counts.

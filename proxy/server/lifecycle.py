@@ -19,6 +19,7 @@ from proxy.downstream import listener, surface
 from proxy.downstream.connection import Connection
 from proxy.downstream.listener import Listener
 from proxy.downstream.phase import LIFECYCLE, Phase
+from proxy.downstream.tls import Certificate
 from proxy.server import signals, systemd
 
 log = structlog.get_logger()
@@ -129,7 +130,12 @@ async def start(app: web.Application, settings: Settings, admin: web.Application
     most = listener.most_connections(settings.max_connections)
     address = settings.host, settings.port
     shared = settings.workers > 1
-    calls = await _open(app, settings, "calls", most, address, shutdown_s=LAST_FRAMES_S, shared=shared)
+    certificate = None
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        certificate = Certificate(settings.tls_cert, settings.tls_key)
+    calls = await _open(
+        app, settings, "calls", most, address, shutdown_s=LAST_FRAMES_S, shared=shared, certificate=certificate
+    )
     beside: Port | None = None
     if admin is not None:
         admin[surface.SERVED] = calls.url
@@ -168,6 +174,7 @@ async def _open(
     *,
     shutdown_s: float,
     shared: bool = False,
+    certificate: Certificate | None = None,
 ) -> Port:
     runner = web.AppRunner(
         app,
@@ -178,19 +185,22 @@ async def _open(
     )
     await runner.setup()
     assert runner.server is not None  # noqa: S101 - for the type checker: it was just set up
+    connections: Callable[[], asyncio.Protocol]
     connections = listener.connections(app, runner.server, settings, port=name, most=most)
+    if certificate is not None:
+        connections = listener.secured(connections, certificate, app, name)
     try:
-        listening = await listener.listen(connections, address, shared=shared)
+        listening = await listener.listen(connections, address, shared=shared, certificate=certificate)
     except OSError:
         await runner.cleanup()
         raise
-    return Port(url(listening.sockets[0].getsockname()), runner, listening)
+    return Port(url(listening.sockets[0].getsockname(), secured=certificate is not None), runner, listening)
 
 
-def url(address: Any) -> str:
-    """The base URL of an address as sockets have it."""
+def url(address: Any, *, secured: bool = False) -> str:
+    """The base URL of an address as sockets have it; `secured` where callers speak TLS there."""
     host, port = address[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http{'s' * secured}://" + (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
 
 def callable_at(listening: str) -> str:

@@ -122,7 +122,7 @@ async def _answer(settings: Settings, slot: WorkerSlot) -> None:
     """The admin process of several."""
     growing = frozenset(row.name for row in metrics.ROWS if row.kind != "gauge")
     app = admin.application(WorkerReports(slot.sockets, slot.heartbeats, growing), settings)
-    app[surface.SERVED] = lifecycle.url((settings.host, slot.port))
+    app[surface.SERVED] = lifecycle.url((settings.host, slot.port), secured=settings.tls_cert is not None)
     with slot.held():
         await lifecycle.answer(app, settings, slot.admin, slot.say_ready)
 

@@ -153,6 +153,7 @@ class _Supervisor:
         self._owner = os.getpid()
         self.code = 0
         self._drain_s = settings.drain_delay + settings.drain_timeout
+        self._is_secured = settings.tls_cert is not None
         self._leaving = False
         # When workers that have not left are killed, and then the admin process.
         self._kill_at_s = math.inf
@@ -246,7 +247,10 @@ class _Supervisor:
                 self._children[number].has_served = True
             if not self._announced and all(child.has_served for child in self._children):
                 self._announced = True
-                announce(lifecycle.url(self._reserved.getsockname()), lifecycle.url(self._admin.getsockname()))
+                announce(
+                    lifecycle.url(self._reserved.getsockname(), secured=self._is_secured),
+                    lifecycle.url(self._admin.getsockname()),
+                )
         if heard.fileno() in readable:
             for number in heard.recv(64):
                 self._hear(signal.Signals(number))

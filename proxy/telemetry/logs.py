@@ -58,6 +58,8 @@ LINES: Final[Mapping[str, tuple[str, ...]]] = {
     "process_killed": ("number", "pid"),
     "hung_up": (),
     "file_limit": ("files", "before", "not_raised_to", "reason"),
+    "certificate_read": (),
+    "certificate_kept": ("reason",),
     "keys_read": ("keys",),
     "keys_kept": ("reason", "keys"),
     "journal_unwritable": ("reason", "policy"),

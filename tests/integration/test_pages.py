@@ -29,6 +29,7 @@ SHELL = re.findall(r"```sh\n(.*?)```", PAGES, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", CALLERS, re.DOTALL)
 # One command a line, continued lines joined.
 COMMANDS = [line for block in SHELL for line in block.replace("\\\n", " ").splitlines() if line and line[0] != "#"]
+(OPENSSL,) = [command for command in COMMANDS if command.startswith("openssl ")]
 SETUP = [command for command in COMMANDS if "pip install" in command]
 SERVE = [command for command in COMMANDS if "dashseek serve" in command]
 CALL = {"model": "deepseek-v3", "input": {"prompt": "hi"}}
@@ -55,7 +56,7 @@ def test_there_is_no_command_that_nothing_here_runs() -> None:
         command
         for command in COMMANDS
         if command in SETUP
-        or command.startswith("curl ")
+        or command.startswith(("curl ", "openssl "))  # the latter in `test_tls`
         or re.search(r"dashseek (serve|simulate|translate|check|doctor|keys|usage)", command)
     ]
     assert known == COMMANDS
@@ -64,6 +65,8 @@ def test_there_is_no_command_that_nothing_here_runs() -> None:
 @pytest.mark.parametrize("command", SERVE)
 async def test_a_serve_recipe_serves(serve: Any, tmp_path: Path, command: str) -> None:
     (tmp_path / "keys.toml").write_text(f'[[key]]\nname = "me"\nsha256 = "{"0" * 64}"\n')
+    if "--tls-cert" in command:
+        await asyncio.to_thread(subprocess.run, ["/bin/sh", "-ec", OPENSSL], cwd=tmp_path, check=True)
     env, (name, verb, *flags) = words(command)
     assert (name, verb) == ("dashseek", "serve")
     at = flags.index("--upstream")

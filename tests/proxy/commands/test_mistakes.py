@@ -73,6 +73,10 @@ MISTAKES: Mapping[str, Mistake] = {
     "limits of several": Mistake((*AT, "--workers", "2", "--limits", "rpm=60"), ("say DASHSEEK_REDIS_URL as well",)),
     "a journal nowhere": Mistake((*AT, "--journal-file", "HERE/no/calls.jsonl"), ("in a directory that is there",)),
     "a journal that is a pipe": Mistake((*AT, "--journal-file", "HERE/pipe"), ("no file but a pipe", "name a file")),
+    "a certificate without its key": Mistake((*AT, "--tls-cert", "HERE/empty"), ("tls_cert and tls_key go together",)),
+    "a certificate that is none": Mistake(
+        (*AT, "--tls-cert", "HERE/empty", "--tls-key", "HERE/key"), ("no certificate or no key in PEM",)
+    ),
     "certificates that are none": Mistake((*AT, "--upstream-ca-file", "HERE/empty"), ("no certificate in PEM",)),
     # Variables
     "a variable misspelt": Mistake(AT, ("did you mean heartbeat?",), env={"DASHSEEK_HEARTBEET": "1"}),
