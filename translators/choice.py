@@ -7,7 +7,7 @@ knows none of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Final, NamedTuple, Protocol
 
@@ -15,7 +15,7 @@ from translators.dialogue import Finish, Json, ToolCall
 from translators.stops import Finder
 from translators.thinktags import Splitter
 from translators.toolcalls import Draft, Drafts
-from translators.usage import Meter, Said, Tally
+from translators.usage import Meter, Place, Said, Tally
 
 
 class Phase(Enum):
@@ -88,8 +88,17 @@ class Rules(NamedTuple):
     blank_behind_chain: bool = False
 
 
+# Takes pieces of the answer, or of the chain where the last is true, as upstream wrote them, JSON strings; and where
+# the text has come to by them.
+Copy = Callable[["Choice", Sequence[bytes], Place, bool], None]
+
+
 class Writer(Protocol):
     """Lays out what a choice has to say; a caller's tongue has one (`tongue.Writer`)."""
+
+    @property
+    def copy(self) -> Copy | None:
+        """Takes pieces that are counted later; None where what is laid out says usage on the way."""
 
     def reasoning(self, choice: Choice, texts: Sequence[str], said: Sequence[Said], /) -> None:
         """Pieces of the chain of thought, and the usage up to each of them."""
@@ -121,6 +130,7 @@ class Choice:
         "_calls",
         "_chain",
         "_closing",
+        "_copy",
         "_ended_from",
         "_finder",
         "_live",
@@ -160,6 +170,7 @@ class Choice:
         self.over_budget = False
         self._tally = tally
         self._writer = writer
+        self._copy = writer.copy
         self._rules = rules
         self._calls = calls
         self._live = 0
@@ -202,6 +213,24 @@ class Choice:
         if self.phase is not Phase.ANSWERING:
             self._step(Sight.CONTENT, texts[0])
         self._writer.content(self, texts, self.meter.answer(*texts))
+
+    def take_run(self, texts: Sequence[str], strings: Sequence[bytes], lines: bytes, *, is_chain: bool) -> None:
+        """Take pieces of the answer or of the chain, as texts and as upstream wrote them: JSON strings without `\\u`.
+
+        Where nothing of ours needs a count on the way, none is made on it.
+        lines: the strings in one, as `Meter.owe` takes them
+        """
+        if self._copy is None or not self._plain or (is_chain and self._rules.chain_limit is not None):
+            (self.think if is_chain else self.say)(*texts)
+            return
+        if is_chain:
+            if self.phase is not Phase.THINKING:
+                if not self._step(Sight.REASONING):
+                    return
+                self._tally.counts_chain = True
+        elif self.phase is not Phase.ANSWERING:
+            self._step(Sight.CONTENT, texts[0])
+        self._copy(self, strings, self.meter.owe(len(strings), lines, is_chain=is_chain), is_chain)
 
     def quote(self, text: str) -> None:
         """Take a whole answer whose length upstream tells: where nothing of ours needs a count, none is made."""

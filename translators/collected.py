@@ -38,6 +38,9 @@ class Collected:
 
     __slots__ = ("_content", "_handed", "_layout", "_logprobs", "_reasoning", "_used")
 
+    # A reply is laid out of texts.
+    copy = None
+
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._used: Usage | None = None

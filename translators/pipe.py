@@ -103,9 +103,10 @@ class Pipe:
         """What upstream's bytes become; raises `Refusal` where they end the call before its first packet."""
         if leg not in self._open_legs:
             return b""
-        reader = self._readers[leg]
+        reader, decoder = self._readers[leg], self._decoders[leg]
         try:
-            reader.feed(self._decoders[leg].feed(wire))
+            if not (decoder.is_between and reader.take_run(wire)):
+                reader.feed(decoder.feed(wire))
             return self._flow(leg)
         except faults.Refusal as refusal:
             return self.fail(refusal)

@@ -78,6 +78,11 @@ class Decoder:
         self._check_limit()
         return self._data_of(blocks)
 
+    @property
+    def is_between(self) -> bool:
+        """Whether the next read begins with another event: nothing is held of one."""
+        return not (self._pending or self._after_cr or self._unread)
+
     def document(self) -> bytes:
         """The whole document, where it is one."""
         return bytes(self._pending)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import Counter as Counted
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Final, Literal, NamedTuple
+
+import orjson
 
 from translators.dialogue import Usage
 from translators.tokens import Counter, Vocabulary
@@ -30,6 +32,11 @@ _REPORTED: Final = -(1 << 62)
 _NO_WINDOW: Final = 1 << 62
 
 
+# Text that nobody asks a figure of is counted once there is so much of it: a millisecond or two of work.
+SLICE_BYTES: Final = 4_096
+# What stands between two JSON strings in a list of them: a line end stands in none.
+BETWEEN: Final = b",\n"
+
 # Tokens that a packet says were generated so far, and how many of them were the chain of thought.
 Said = tuple[int, int]
 
@@ -43,16 +50,40 @@ class Figures(NamedTuple):
     cached: int | None = None
 
 
+class Place:
+    """A place in a text that is counted later, and what it says of tokens once that is asked for.
+
+    pieces: how many of those owed stand before it
+    told:   its figures; None until they are counted
+    """
+
+    __slots__ = ("meter", "pieces", "told")
+
+    def __init__(self, meter: Meter, pieces: int) -> None:
+        self.meter = meter
+        self.pieces = pieces
+        self.told: Said | None = None
+
+    @property
+    def said(self) -> Said:
+        """The figures of a packet that ended here."""
+        if self.told is None:
+            self.meter.settle()
+        return self.told or self.meter.said
+
+
 class Meter:
     """Counts one choice as it grows: chain of thought, its closing tag, answer, tool markup.
 
-    output:    tokens generated so far, as the next packet says it; never falls before the last word
-    reasoning: tokens of the visible chain of thought so far
+    Where nobody asks for a figure on the way, pieces are owed: kept, and counted a slice at a time, one by one as they
+    came, so that every figure is what it would have been. What upstream tells of a whole answer settles it uncounted.
+
     chain_end:  tokens the server counts for closing a chain, 1 for `</think>` where the call thinks, else 0
     answer_end: tokens it counts for ending an answer by itself, 1 where the end-of-sentence token is counted, else 0
     """
 
     __slots__ = (
+        "_acts",
         "_answer",
         "_answer_end",
         "_base",
@@ -63,8 +94,13 @@ class Meter:
         "_least",
         "_markup",
         "_offset",
-        "output",
-        "reasoning",
+        "_output",
+        "_owed",
+        "_owed_pieces",
+        "_owes_chain",
+        "_places",
+        "_reasoning",
+        "_whole",
     )
 
     def __init__(self, vocabulary: Vocabulary, chain_end: int, answer_end: int = 0) -> None:
@@ -78,59 +114,134 @@ class Meter:
         self._least = 0
         self._markup = 0
         self._offset = 0
-        self.output = 0
-        self.reasoning = 0
+        self._output = 0
+        self._reasoning = 0
+        # Upstream's figures of the whole answer, once they stand.
+        self._whole: Said | None = None
+        # JSON strings, each with a comma and a line end behind it: a twentieth of what as many texts would hold.
+        self._owed = bytearray()
+        self._owed_pieces = 0
+        self._owes_chain = False
+        # What has happened behind the pieces that are owed, in order; and the places among them that are remembered.
+        self._acts: list[tuple[Callable[[int], None], int]] = []
+        self._places: list[Place] = []
+
+    @property
+    def output(self) -> int:
+        """Tokens generated so far, as the next packet says it; never falls before the last word."""
+        if self._whole is not None:
+            return self._whole[0]
+        if self._owed:
+            self.settle()
+        return self._output
+
+    @property
+    def reasoning(self) -> int:
+        """Tokens of the visible chain of thought so far."""
+        if self._whole is not None:
+            return self._whole[1]
+        if self._owed and self._owes_chain:
+            self.settle()
+        return self._reasoning
+
+    def owe(self, pieces: int, strings: bytes, *, is_chain: bool) -> Place:
+        """Keep pieces of the chain, or of the answer, to be counted later; where the text has come to by them.
+
+        strings: the pieces as JSON strings, each but the first behind a comma and a line end
+        """
+        if self._owed and (self._acts or is_chain is not self._owes_chain):
+            self.settle()
+        self._owes_chain = is_chain
+        self._owed += strings
+        self._owed += BETWEEN
+        self._owed_pieces += pieces
+        place = Place(self, self._owed_pieces)
+        self._places.append(place)
+        return place
+
+    def pass_by(self, place: Place) -> None:
+        """Nobody will ask for what stands before a place; a slice of text that has come up to there is counted."""
+        if place.told is None:
+            self._places[:] = (place,)
+            if len(self._owed) > SLICE_BYTES:
+                self.settle()
+
+    def settle(self) -> None:
+        """Count what is owed, and do what has happened behind it."""
+        texts = orjson.loads(b"[%b]" % bytes(self._owed[: -len(BETWEEN)]))
+        self._owed.clear()
+        self._owed_pieces = 0
+        said = self._think(texts) if self._owes_chain else self._say(texts)
+        for place in self._places:
+            place.told = said[place.pieces - 1]
+        self._places.clear()
+        acts, self._acts = self._acts, []
+        for act, value in acts:
+            act(value)
 
     def think(self, *texts: str) -> list[Said]:
         """Count pieces of the chain of thought; what the packet of each says."""
-        output, more = self.output, self._answer.total + self._markup + self._offset
+        if self._owed:
+            self.settle()
+        return self._think(texts)
+
+    def answer(self, *texts: str) -> list[Said]:
+        """Count pieces of the answer; what the packet of each says."""
+        if self._owed:
+            self.settle()
+        return self._say(texts)
+
+    def _think(self, texts: Sequence[str]) -> list[Said]:
+        output, more = self._output, self._answer.total + self._markup + self._offset
         said = []
         for chain in self._chain.add_each(texts):
             if chain + more > output:  # noqa: PLR1730 - `max` is one call more for every delta
                 output = chain + more
             said.append((output, chain))
-        self.output = output
-        self.reasoning = self._base = self._chain.total
+        self._output = output
+        self._reasoning = self._base = self._chain.total
+        return said
+
+    def _say(self, texts: Sequence[str]) -> list[Said]:
+        output, more, chain = self._output, self._base + self._markup + self._offset, self._reasoning
+        said = []
+        for total in self._answer.add_each(texts):
+            if total + more > output:  # noqa: PLR1730 - as above
+                output = total + more
+            said.append((output, chain))
+        self._output = output
         return said
 
     def close_chain(self) -> None:
         """The chain is over, even an empty one: the server counts the tag that closes it, once."""
+        self._settled()
         self._base += self._chain_end
         self._chain_end = 0
         self._raise_to(self.counted + self._offset)
 
     def skip(self, text: str) -> None:
         """Count what was generated between the chain and the answer, and is shown in neither."""
+        self._settled()
         self._base += self._answer.fork().add(text)
         self._raise_to(self.counted + self._offset)
 
-    def leave_chain(self, made: int) -> None:
-        """The chain was left at its budget: go on from `made`, all that is billed of it.
+    def leave_chain(self, made: int, reasoning: int) -> None:
+        """The chain was left at its budget: go on from `made`, all that is billed of it, `reasoning` of that shown.
 
         The tag that closes it stands in the next prompt: no upstream call generates it (spec OUT-9).
         """
         self._chain_end = 0
+        self._reasoning = reasoning
         self._least = made
         self.resume_from(made)
 
     def end(self) -> None:
         """Count what a model writes to end: the answer has ended by itself, by no limit and not by us."""
-        self._base += self._answer_end
-        self._raise_to(self.counted + self._offset)
-
-    def answer(self, *texts: str) -> list[Said]:
-        """Count pieces of the answer; what the packet of each says."""
-        output, more, chain = self.output, self._base + self._markup + self._offset, self.reasoning
-        said = []
-        for total in self._answer.add_each(texts):
-            if total + more > output:  # noqa: PLR1730 - as above
-                output = total + more
-            said.append((output, chain))
-        self.output = output
-        return said
+        self._in_turn(self._end, self._answer_end)
 
     def markup(self, count: int, lead: str = "") -> None:
         """All tool markup so far is `count` tokens behind `lead`, a text that may share a token with the answer."""
+        self._settled()
         if lead and not self._lead:
             self._lead = lead
             self._lead_tokens = self._tokens_behind_the_answer()
@@ -145,33 +256,34 @@ class Meter:
     @property
     def counted(self) -> int:
         """Everything generated so far, by our own count."""
+        self._settled()
         return self._base + self._answer.total + self._markup
 
     def answer_fits(self, text: str, limit: int) -> int:
         """How many leading characters of `text` the answer can take within `limit` tokens (spec OUT-8)."""
+        self._settled()
         return self._answer.fits(text, limit)
 
     def chain_fits(self, text: str, limit: int) -> int:
         """How many leading characters of `text` the chain can take within `limit` tokens (spec OUT-9)."""
+        self._settled()
         return self._chain.fits(text, limit)
 
     def expect(self, reported: int) -> None:
         """Upstream says `reported` of text that is about to be counted: its packets say that figure (spec USE-3)."""
-        self._least = reported
-        self._offset = _REPORTED
-        self._raise_to(reported)
+        self._in_turn(self._expect, reported)
 
     def resume_from(self, reported: int) -> None:
         """That text is counted: go on from upstream's figure, without falling (spec USE-3)."""
-        self._offset = reported - self.counted
+        self._in_turn(self._resume_from, reported)
 
-    def correct(self, output: int) -> None:
-        """Take upstream's last figure, which may be below an earlier packet's (spec USE-3)."""
-        self.output = output
+    def correct(self, output: int, reasoning: int) -> None:
+        """Take the last figures, which may be below an earlier packet's (spec USE-3)."""
+        self._whole = output, reasoning
 
     def conclude(self) -> None:
         """Take the exact count for the last packet: the text is complete and upstream has reported nothing."""
-        self.output = self.exact
+        self._output = self.exact
 
     @property
     def exact(self) -> int:
@@ -183,11 +295,34 @@ class Meter:
         counted = self.counted - self._lead_tokens + self._tokens_behind_the_answer()
         return counted if self._offset == _REPORTED else max(self._least, counted + self._offset)
 
+    def _end(self, tokens: int) -> None:
+        self._base += tokens
+        self._raise_to(self.counted + self._offset)
+
+    def _expect(self, reported: int) -> None:
+        self._least = reported
+        self._offset = _REPORTED
+        self._raise_to(reported)
+
+    def _resume_from(self, reported: int) -> None:
+        self._offset = reported - self.counted
+
+    def _in_turn(self, act: Callable[[int], None], value: int) -> None:
+        """Do it now, or behind what is owed."""
+        if self._owed:
+            self._acts.append((act, value))
+        else:
+            act(value)
+
+    def _settled(self) -> None:
+        if self._owed:
+            self.settle()
+
     def _tokens_behind_the_answer(self) -> int:
         return self._answer.fork().add(self._lead) - self._answer.total if self._lead else 0
 
     def _raise_to(self, output: int) -> None:
-        self.output = max(self.output, output)
+        self._output = max(self._output, output)
 
 
 class Upstream:

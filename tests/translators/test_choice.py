@@ -16,6 +16,8 @@ Make = Callable[..., answer.Choice]
 class Heard:
     """A writer that remembers what it was told, in order."""
 
+    copy: answer.Copy | None = None
+
     def __init__(self) -> None:
         self.events: list[tuple[object, ...]] = []
 
@@ -48,6 +50,64 @@ def make(vocabulary: tokens.Vocabulary, heard: Heard) -> Make:
         return answer.Choice(0, usage.Meter(vocabulary, 1), heard, given, calls, tally=usage.Tally())
 
     return made
+
+
+class TestRuns:
+    """COM-34: pieces as upstream wrote them, where nothing of ours needs a count on the way."""
+
+    PIECES = (["The", " sea"], [b'"The"', b'" sea"'], b'"The",\n" sea"')
+
+    @pytest.fixture
+    def copied(self, heard: Heard) -> list[tuple[Sequence[bytes], bool, usage.Place]]:
+        found: list[tuple[Sequence[bytes], bool, usage.Place]] = []
+        heard.copy = lambda _, strings, place, is_chain: found.append((strings, is_chain, place))
+        return found
+
+    def test_they_are_copied_and_counted_when_somebody_asks(
+        self, make: Make, heard: Heard, copied: list[tuple[Sequence[bytes], bool, usage.Place]]
+    ) -> None:
+        choice = make()
+        choice.take_run(*self.PIECES, is_chain=True)
+        choice.take_run(*self.PIECES, is_chain=False)
+        assert [(strings, is_chain) for strings, is_chain, _ in copied] == [
+            ([b'"The"', b'" sea"'], True),
+            ([b'"The"', b'" sea"'], False),
+        ]
+        assert [place.said for *_, place in copied] == [(2, 2), (5, 2)]
+        assert choice.meter.said == (5, 2)
+        assert heard.events == []
+
+    def test_a_chain_alone_is_counted_when_somebody_asks(
+        self, make: Make, copied: list[tuple[Sequence[bytes], bool, usage.Place]]
+    ) -> None:
+        choice = make()
+        choice.take_run(*self.PIECES, is_chain=True)
+        assert choice.meter.reasoning == 2
+
+    def test_a_chain_behind_its_answer_is_not(
+        self, make: Make, copied: list[tuple[Sequence[bytes], bool, usage.Place]]
+    ) -> None:
+        """SSE-6."""
+        choice = make()
+        choice.take_run(*self.PIECES, is_chain=False)
+        choice.take_run(*self.PIECES, is_chain=True)
+        assert [is_chain for _, is_chain, _ in copied] == [False]
+
+    @pytest.mark.parametrize(
+        ("rules", "is_chain"), [({"stops": ("x",)}, False), ({"stops": ("x",)}, True), ({"chain_limit": 9}, True)]
+    )
+    def test_they_go_the_way_of_texts_where_something_may_hold_or_end_them(
+        self,
+        make: Make,
+        heard: Heard,
+        copied: list[tuple[Sequence[bytes], bool, usage.Place]],
+        rules: dict[str, object],
+        *,
+        is_chain: bool,
+    ) -> None:
+        make(**rules).take_run(*self.PIECES, is_chain=is_chain)
+        assert copied == []
+        assert "".join(str(text) for _, text in heard.events) == "The sea"
 
 
 def test_a_chain_behind_its_answer_is_not_shown(make: Make, heard: Heard) -> None:

@@ -86,3 +86,22 @@ def test_a_body_is_what_its_first_byte_says(before: bytes, cut: int) -> None:
 def test_events_are_known_by_their_first_field(body: bytes) -> None:
     """SSE-10"""
     assert sse.is_stream(body)
+
+
+@pytest.mark.parametrize(
+    ("reads", "is_between"),
+    [
+        ([], False),
+        ([b"data: x\n\n"], True),
+        ([b"data: x\n"], False),
+        ([b"data: x\r\n\r"], False),
+        ([b"data: x\r\n\r\n"], True),
+        ([b'{"choices":'], False),
+    ],
+)
+def test_it_knows_whether_an_event_begins_with_the_next_read(reads: list[bytes], *, is_between: bool) -> None:
+    """COM-34: nothing is held, and it is no document."""
+    decoder = sse.Decoder(1024)
+    for read in reads:
+        decoder.feed(read)
+    assert decoder.is_between is is_between

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import proxy.vocabulary
 from translators import tokens, usage
 
 
@@ -58,11 +65,101 @@ def test_upstreams_figure_stands_for_the_text_it_comes_with_and_ours_goes_on_fro
     assert meter.output == 11
 
 
+def owed(meter: usage.Meter, *texts: str, is_chain: bool = False) -> usage.Place:
+    return meter.owe(len(texts), usage.BETWEEN.join(map(orjson.dumps, texts)), is_chain=is_chain)
+
+
+# What else happens to a meter between pieces of text.
+ACTS: Sequence[Callable[[usage.Meter], Any]] = (
+    lambda meter: meter.close_chain(),
+    lambda meter: meter.skip("\n\n"),
+    lambda meter: meter.end(),
+    lambda meter: meter.reasoning,
+    lambda meter: meter.markup(7, "\n"),
+    lambda meter: (meter.expect(9), meter.resume_from(9)),
+    lambda meter: meter.counted,
+    lambda meter: meter.exact,
+    lambda meter: meter.conclude(),
+)
+
+
+@given(
+    st.lists(st.lists(st.text(min_size=1), min_size=1) | st.sampled_from(ACTS)),
+    st.integers(0, 3),
+    st.sets(st.integers(0, 9)),
+)
+def test_what_is_counted_later_says_what_it_would_have_said(
+    steps: list[list[str] | Callable[[usage.Meter], Any]], chains: int, passed: set[int]
+) -> None:
+    """COM-31, COM-34: at every place, whenever it is asked for, and whatever happened behind it."""
+    vocabulary = proxy.vocabulary.load()
+    now, later = usage.Meter(vocabulary, 1, 1), usage.Meter(vocabulary, 1, 1)
+    places: list[tuple[usage.Place, usage.Said]] = []
+    for number, step in enumerate(steps):
+        if callable(step):
+            assert step(now) == step(later)
+        else:
+            is_chain = number < chains
+            (now.think if is_chain else now.answer)(*step)
+            place = owed(later, *step, is_chain=is_chain)
+            if number in passed:
+                later.pass_by(place)
+                places.clear()
+            places.append((place, now.said))
+    assert [place.said for place, _ in places] == [said for _, said in places]
+    assert later.said == now.said
+    assert later.exact == now.exact
+
+
+class Uncounted:
+    """A vocabulary that nobody may ask."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("encode", "length"):
+            return self._count
+        raise AttributeError(name)
+
+    def _count(self, text: str) -> Any:
+        raise AssertionError(f"{text} was counted")
+
+
+def test_what_upstream_tells_of_a_whole_answer_is_not_counted() -> None:
+    """COM-34, USE-3: only the slices that had come before."""
+    meter = usage.Meter(Uncounted(), 1, 1)  # type: ignore[arg-type]
+    first = owed(meter, "The answer")
+    meter.pass_by(first)
+    owed(meter, " is", " 42")
+    meter.end()
+    assert meter.reasoning == 0
+    meter.correct(5, 0)
+    assert meter.said == (5, 0)
+
+
+def test_a_place_that_was_left_before_the_end_keeps_its_figures(meter: usage.Meter) -> None:
+    """MET-3: who has left did not see what upstream told at the end."""
+    place = owed(meter, "The", " answer")
+    owed(meter, " is 42")
+    meter.correct(99, 0)
+    assert place.said == (2, 0)
+    assert meter.said == (99, 0)
+
+
+def test_a_slice_is_counted_once_there_is_one(meter: usage.Meter) -> None:
+    """COM-34: what is left to count when a caller leaves is a slice at most."""
+    place = owed(meter, *["word "] * 100)
+    meter.pass_by(place)
+    assert place.told is None
+    place = owed(meter, *["word "] * 1000)
+    meter.pass_by(place)
+    assert place.told is not None
+    meter.pass_by(place)
+
+
 def test_only_upstreams_last_word_corrects_downward(meter: usage.Meter) -> None:
     """USE-3."""
     meter.answer("The answer")
-    meter.correct(1)
-    assert meter.output == 1
+    meter.correct(1, 0)
+    assert meter.said == (1, 0)
 
 
 def test_the_room_left_is_that_of_answer_and_chain_alone(meter: usage.Meter) -> None:
@@ -218,7 +315,7 @@ def test_a_chain_is_never_longer_than_its_output(
 ) -> None:
     """OUT-4."""
     meter.think("We think")
-    meter.correct(1)
+    meter.correct(1, meter.reasoning)
     shown = usage.Tally(counts_chain=thinking).of(meter)
     assert (shown.reasoning, shown.total) == (reasoning, 1)
 

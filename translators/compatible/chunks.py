@@ -1,8 +1,8 @@
 """What a choice says into chunks of the compatible surface, each one whole SSE event; and the layout of a completion.
 
 A plain text chunk is the hot path: all of it but the text is the same for one side of one choice, made once a stream,
-and the text is laid between. Usage is told at the end alone, and only where it is asked for: clients add up all they
-see. Source: spec COM-12 to COM-23.
+and the text is laid between, as upstream wrote it (`copy`). Usage is told at the end alone, and only where it is asked
+for: clients add up all they see; so that text is counted behind the stream. Source: spec COM-12 to COM-23, COM-34.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from translators.compatible.failures import failure
 from translators.compatible.shapes import Chunk, Completion, Delta
 from translators.dialogue import Call, Json
 from translators.tongue import Handed
-from translators.usage import Said, Tally
+from translators.usage import Place, Said, Tally
 
 # One space: as recorded, and as every client of the OpenAI protocol has seen it.
 FRAME: Final = b"data: %b\n\n"
@@ -43,8 +43,12 @@ FIRST: Final[Mapping[bool, Delta]] = {
 }
 LAST: Final[Mapping[bool, Delta]] = {False: {"content": ""}, True: {"content": "", "reasoning_content": None}}
 
-# How many chunks; what each choice's newest said, or would have, of input, output and reasoning; of the cache; of all.
-Told = tuple[int, Mapping[int, tuple[int, int, int]], int | None, dialogue.Usage | None]
+# Of the newest chunk of a choice: the prompt, and what is said of the answer, as it is or as it will be counted.
+Newest = tuple[int, Said | Place]
+# What stands before a text, between two, and behind.
+Around = tuple[bytes, bytes, bytes]
+# How many chunks; what each choice's newest said, or would have; of the cache; of all.
+Told = tuple[int, Mapping[int, Newest], int | None, dialogue.Usage | None]
 
 
 class Layout:
@@ -127,28 +131,38 @@ class Layout:
 class Chunks:
     """Lays out a stream and collects its events until the pipe hands them on."""
 
-    __slots__ = ("_begun", "_cached", "_forms", "_handed", "_layout", "_made", "_out", "_running", "_said", "_used")
+    __slots__ = (
+        "_begun",
+        "_cached",
+        "_forms",
+        "_handed",
+        "_layout",
+        "_made",
+        "_out",
+        "_running",
+        "_said",
+        "_used",
+        "copy",
+    )
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._running = layout.form.running_usage
+        self.copy: answer.Copy | None = None if self._running or layout.call.logprobs else self._copy
         self._out: list[bytes] = []
         self._made = 0
         # Choices that have had their first chunk; what stands before and behind a text of a choice and a side.
         self._begun: set[int] = set()
-        self._forms: dict[tuple[int, str], list[bytes]] = {}
-        # What the newest chunk of each choice said, or would have said, of input, output and reasoning tokens.
-        self._said: dict[int, tuple[int, int, int]] = {}
+        self._forms: dict[tuple[int, str], Around] = {}
+        # What the newest chunk of each choice said, or would have said.
+        self._said: dict[int, Newest] = {}
         self._cached: int | None = None
         # Of the whole answer, once it is over.
         self._used: dialogue.Usage | None = None
         self._handed: Told = (0, {}, None, None)
 
     def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
-        if not self._layout.thinks:
-            # A chain came where none was expected: from now on chunks have a side for it.
-            self._layout.thinks = True
-            self._forms.clear()
+        self._show_reasoning()
         self._text(choice, REASONING, texts, said)
 
     def content(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
@@ -197,6 +211,9 @@ class Chunks:
     def hand_over(self) -> None:
         """See `tongue.Writer`."""
         self._handed = self.mark()
+        for _, said in self._said.values():
+            if type(said) is Place:
+                said.meter.pass_by(said)
 
     def mark(self) -> Told:
         """See `tongue.Writer`."""
@@ -213,28 +230,47 @@ class Chunks:
             return Handed(made, used)
         return Handed(made, self._sum(said, cached))
 
+    def _show_reasoning(self) -> None:
+        """A chain came where none was expected: from now on chunks have a side for it."""
+        if not self._layout.thinks:
+            self._layout.thinks = True
+            self._forms.clear()
+
+    def _copy(self, choice: answer.Choice, strings: Sequence[bytes], place: Place, is_chain: bool) -> None:
+        """The hot path: chunks of text as upstream wrote it, in JSON strings.
+
+        What is copied is like a chunk that came before: the choice has begun, and a chain has a side.
+        """
+        index, tally = choice.index, self._layout.tally
+        side = REASONING if is_chain else CONTENT
+        before, between, behind = self._forms.get((index, side)) or self._form_of(index, side)
+        self._out.append(before + between.join(strings) + behind)
+        self._made += len(strings)
+        self._said[index] = tally.input, place
+        self._cached = tally.cached
+
     def _text(self, choice: answer.Choice, side: str, texts: Sequence[str], said: Sequence[Said]) -> None:
-        """The hot path: chunks of text."""
+        """Chunks of text."""
         tally, index = self._layout.tally, choice.index
         if index not in self._begun:
             self._begin(choice)
         if self._running:
             self._counted(choice, side, texts, said)
             return
-        before, behind = self._forms.get((index, side)) or self._form_of(index, side)
+        before, _, behind = self._forms.get((index, side)) or self._form_of(index, side)
         out = self._out
         for text in texts:
             out += (before, orjson.dumps(text), behind)
         self._made += len(texts)
         made, chain = said[-1]
-        self._said[index] = tally.input, made, min(chain, made)
+        self._said[index] = tally.input, (made, min(chain, made))
         self._cached = tally.cached
 
     def _counted(self, choice: answer.Choice, side: str, texts: Sequence[str], said: Sequence[Said]) -> None:
         """Chunks of text that each say the usage so far (spec COM-22)."""
         tally = self._layout.tally
         for text, (made, chain) in zip(texts, said, strict=True):
-            self._said[choice.index] = tally.input, made, min(chain, made)
+            self._said[choice.index] = tally.input, (made, min(chain, made))
             self._cached = tally.cached
             self._add(choice.index, self._delta(side, text))
 
@@ -254,7 +290,7 @@ class Chunks:
             self._begin(choice)
         tally = self._layout.tally
         used = tally.of(choice.meter)
-        self._said[choice.index] = used.input, used.output, used.reasoning or 0
+        self._said[choice.index] = used.input, (used.output, used.reasoning or 0)
         self._cached = used.cached
         self._add(choice.index, delta, entries, finish)
 
@@ -277,26 +313,28 @@ class Chunks:
         self._made += 1
         self._out.append(self._layout.chunk([shown], usage))
 
-    def _sum(self, said: Mapping[int, tuple[int, int, int]], cached: int | None) -> dialogue.Usage:
-        tally, newest = self._layout.tally, said.values()
-        chain = sum(one[2] for one in newest) if tally.counts_chain else None
-        prompt = max((one[0] for one in newest), default=tally.input)
-        return dialogue.Usage(prompt, sum(one[1] for one in newest), chain, cached)
+    def _sum(self, newest: Mapping[int, Newest], cached: int | None) -> dialogue.Usage:
+        tally = self._layout.tally
+        prompt = max((given for given, _ in newest.values()), default=tally.input)
+        said = [here.said if isinstance(here, Place) else here for _, here in newest.values()]
+        chain = sum(min(one[1], one[0]) for one in said) if tally.counts_chain else None
+        return dialogue.Usage(prompt, sum(one[0] for one in said), chain, cached)
 
     def _delta(self, side: str, text: str) -> Delta:
         delta: Any = {**DELTAS[self._layout.thinks, side], side: text}
         shown: Delta = delta
         return shown
 
-    def _form_of(self, index: int, side: str) -> list[bytes]:
-        """A chunk of this side of a choice, made once: what stands before the text, and behind."""
+    def _form_of(self, index: int, side: str) -> Around:
+        """A chunk of this side of a choice, made once: what stands before a text, between two, and behind."""
         shown: shapes.ChunkChoice = {
             "delta": DELTAS[self._layout.thinks, side],
             "finish_reason": None,
             "index": index,
             "logprobs": None,
         }
-        self._forms[index, side] = form = self._layout.chunk([shown], None).split(orjson.dumps(MARK))
+        before, behind = self._layout.chunk([shown], None).split(orjson.dumps(MARK))
+        self._forms[index, side] = form = before, behind + before, behind
         return form
 
 

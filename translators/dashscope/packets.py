@@ -264,6 +264,9 @@ class Incremental:
 
     __slots__ = ("_frames", "_logprobs", *FRAMING)
 
+    # Every packet says usage.
+    copy = None
+
     def __init__(self, frames: Frames) -> None:
         self._frames = frames
         self.take, self.whole, self.error = frames.take, frames.whole, frames.error
@@ -306,6 +309,8 @@ class Cumulative:
     """
 
     __slots__ = ("_content", "_frames", "_logprobs", "_reasoning", "_said", *FRAMING)
+
+    copy = None
 
     def __init__(self, frames: Frames) -> None:
         self._frames = frames

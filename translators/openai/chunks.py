@@ -90,6 +90,24 @@ class Reader:
             self._take_last_usage(coming)
             raise
 
+    def take_run(self, wire: bytes) -> bool:
+        """Take a read at one go where it is events of plain text like the newest and nothing else; whether it was.
+
+        To be asked where no event has begun before this read. Nearly every read of a stream is such: it costs a third
+        of what its events cost one by one.
+        """
+        if self.over or self._halves:
+            return False
+        found = self._stencil.run_in(wire)
+        if found is None:
+            return False
+        choice = self._served[0]
+        self._zero = None
+        choice.take_run(*found, is_chain=self._stencil.name != stencil.CONTENT)
+        if choice.cut or choice.over_budget:
+            self.over = choice.over_budget or self._has_ended()
+        return True
+
     def _take_events(self, events: Iterator[bytes]) -> None:
         run: list[str] = []
         run_name = ""

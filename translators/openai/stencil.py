@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from translators.openai.choices import NOT_ENDED
+from translators.usage import BETWEEN
 
 NOT_PLAIN: Final = "", ""
 CONTENT: Final = "content"
@@ -26,6 +27,10 @@ _PROBE: Final = "\u2603"
 # something of its own beside the text, looking for one must not cost more than it saves.
 _LARGEST_BYTES: Final = 4_096
 _EVERY: Final = 16
+_QUOTE: Final = b'"'
+_BORDER: Final = _QUOTE + BETWEEN + _QUOTE
+# An event of several lines is written otherwise than its data is read.
+LF: Final = 0x0A
 
 
 def plain(chunk: Any) -> tuple[str, str]:
@@ -59,13 +64,45 @@ class Stencil:
     name: of that text in the delta
     """
 
-    __slots__ = ("_head", "_middle", "_misses", "_tail", "name")
+    __slots__ = ("_after", "_before", "_between", "_head", "_middle", "_misses", "_run", "_tail", "_two_bytes", "name")
 
     def __init__(self) -> None:
         self._head = self._tail = b"\0"  # no JSON begins so
         self._middle = slice(0)
+        # The same of a read: what stands before its first text, between two, and behind the last.
+        self._before = self._between = self._after = b"\0"
+        self._run = slice(0)
+        self._two_bytes = 0
         self._misses = 0
         self.name = ""
+
+    def run_in(self, wire: bytes) -> tuple[list[str], list[bytes], bytes] | None:
+        """The texts of a read that is events of plain chunks and nothing else.
+
+        And, as they stand, the JSON strings of these texts: one by one, and all of them with `BETWEEN` between.
+        None for any other read; also where a string holds `\\u`: halves of a pair may be in two of them, and what is
+        escaped is to leave as it is read. All strings are read in one go: a line end within one would be no JSON, so
+        that none reaches over the border of two.
+        """
+        if not (wire.startswith(self._before) and wire.endswith(self._after)):
+            return None
+        lines = wire[self._run]
+        strings = [lines]
+        # A read that is shorter than two chunks holds one: nearly each of a stream that comes as it is generated.
+        if len(wire) >= self._two_bytes:
+            strings = lines.split(self._between)
+            lines = BETWEEN.join(strings)
+            if lines.count(_BORDER) != len(strings) - 1:
+                return None
+        if b"\\u" in lines or not (lines.startswith(_QUOTE) and lines.endswith(_QUOTE)):
+            return None
+        try:
+            texts = orjson.loads(b"[%b]" % lines)
+        except orjson.JSONDecodeError:
+            return None
+        if len(texts) != len(strings) or "" in texts:
+            return None
+        return texts, strings, lines
 
     def text_in(self, data: bytes) -> str:
         """The text of a chunk that fits; no text for any other."""
@@ -81,7 +118,7 @@ class Stencil:
     def cut(self, data: bytes, name: str) -> None:
         """Take the next stencil from a plain chunk that did not fit the last; of the same text, now and then."""
         self._misses += 1
-        if (self._misses % _EVERY != 1 and name == self.name) or len(data) > _LARGEST_BYTES:
+        if (self._misses % _EVERY != 1 and name == self.name) or len(data) > _LARGEST_BYTES or LF in data:
             return
         found = _TEXTS[name].match(data)
         if found is None:
@@ -91,3 +128,7 @@ class Stencil:
         if plain(orjson.loads(head + orjson.dumps(_PROBE) + tail)) == (_PROBE, name):
             self._head, self._tail, self.name = head, tail, name
             self._middle = slice(len(head), -len(tail))
+            self._before, self._after = b"data:" + head, tail + b"\n\n"
+            self._between = self._after + self._before
+            self._run = slice(len(self._before), -len(self._after))
+            self._two_bytes = 2 * len(self._between)

@@ -245,3 +245,56 @@ def test_a_failed_reply_is_the_failure() -> None:
 
 def test_nothing_to_take_is_no_bytes() -> None:
     assert opened(ask()).feed(b": keep-alive\n\n") == b""
+
+
+WORDS = st.lists(st.lists(st.text(min_size=1, max_size=9), min_size=1, max_size=4), min_size=1, max_size=6)
+
+
+@settings(deadline=None)
+@given(WORDS, WORDS, st.integers(0, 20), st.booleans())
+def test_whoever_leaves_is_billed_alike_however_the_text_was_read(
+    chain: list[list[str]], text: list[list[str]], left_after: int, ends: bool
+) -> None:
+    """COM-31, COM-34, MET-3: what is copied and counted behind the stream, as what is counted piece by piece."""
+    reads = [b"".join(chunk({"reasoning_content": piece}) for piece in read) for read in chain]
+    reads += [b"".join(chunk({"content": piece}) for piece in read) for read in text]
+    if ends:
+        reads += [chunk({"content": ""}, "stop"), usage_chunk(figures(7, 99, 3)), corpus.DONE]
+    call = ask(corpus.HYBRID, thinking=True)
+    together, apart, native = opened(call), opened(call), corpus.open_pipe(call._replace(form=None), RULES)
+    for number, read in enumerate(reads):
+        out = together.feed(read), b"".join(apart.feed(read[at : at + 1]) for at in range(len(read)))
+        assert out[0] == out[1]
+        native.feed(read)
+        if number < left_after:
+            for through in (together, apart, native):
+                through.hand_over()
+    accounts = together.account(), apart.account(), native.account()
+    assert accounts[0] == accounts[1]
+    for name in ("delivered", "generated", "basis", "drift", "finish_reasons", "spent"):
+        assert getattr(accounts[0], name) == getattr(accounts[2], name), name
+
+
+def test_escapes_leave_as_upstream_wrote_them_but_for_those_of_characters() -> None:
+    """COM-15, COM-34: the JSON is raw UTF-8; `\\u` goes the slow way, and halves of a pair are joined there."""
+    through = opened(ask(form=Form("x")))
+    event = chunk({"content": "@"}).replace
+    through.feed(event(b"@", b"a"))
+    through.feed(event(b"@", b"b"))
+    assert b'{"content":"a\\/\\n\xe6\xb5\xb7"}' in through.feed(event(b"@", b"a\\/\\n\xe6\xb5\xb7"))
+    assert '{"content":"海"}'.encode() in through.feed(event(b"@", b"\\u6d77"))
+    assert through.feed(event(b"@", b"\\ud83d")) == b""
+    assert '{"content":"😀"}'.encode() in through.feed(event(b"@", b"\\ude00"))
+    assert '{"content":"海"}'.encode() in through.feed(event(b"@", "海".encode()))
+
+
+def test_a_stop_ends_an_answer_within_a_read() -> None:
+    """PAR-9: what follows in it, and after it, is not read."""
+    call = ask(stops=("answer",))
+    through = opened(call, answer.Rules(stops=call.stops))
+    through.feed(chunk({"content": "The"}) + chunk({"content": " sea"}))
+    out = through.feed(chunk({"content": " is"}) + chunk({"content": " answer"}) + chunk({"content": " 42"}))
+    assert [event["choices"][0]["delta"].get("content") for event in events(out)] == ["a is", " ", ""]
+    assert out.endswith(b"data: [DONE]\n\n")
+    assert through.was_cut()
+    assert through.feed(chunk({"content": " 43"})) == b""

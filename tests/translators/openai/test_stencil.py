@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from translators import sse
 from translators.openai import stencil
 
 TEXT = " sea"
@@ -132,3 +133,76 @@ def test_the_answer_behind_a_chain_is_not_waited_for() -> None:
         data = orjson.dumps(chunk({name: TEXT}))
         made.cut(data, name)
         assert made.text_in(data) == TEXT
+
+
+def wire(*texts: Any, dumps: Any = orjson.dumps) -> bytes:
+    """A read of plain chunks."""
+    return b"".join(b"data: " + dumps(chunk({"content": text})) + b"\n\n" for text in texts)
+
+
+def run_from(data: bytes) -> stencil.Stencil:
+    """As the decoder gives the data of an event: with the blank before it."""
+    return cut_from(data.removeprefix(b"data:").removesuffix(b"\n\n"))
+
+
+@pytest.mark.parametrize(
+    "texts", [[" sea"], ["The", " sea", "，", "大海"], ['"', "\\", "\n", "\\n", "😀"], ['"content":"x"', "x"]], ids=len
+)
+def test_a_read_of_plain_chunks_is_read_at_one_go(texts: list[str]) -> None:
+    """COM-34: the texts, and the strings as they stand."""
+    found = run_from(wire("x")).run_in(wire(*texts))
+    assert found is not None
+    assert found[0] == texts
+    assert found[1] == [orjson.dumps(text) for text in texts]
+    assert found[2] == b",\n".join(found[1])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        wire("a", ""),
+        wire(""),
+        wire("a", 5),
+        wire(5),
+        wire("a") + b"data: [DONE]\n\n",
+        wire("a", "b")[:-1],
+        wire("a", "\u2603", dumps=lambda form: json.dumps(form).encode()),
+        wire("\\u2603"),
+        wire("a").replace(b'"a"', b'"a'),
+        wire("a").replace(b'"a"', b'"a\n"'),
+        wire("a").replace(b'"a"', b'"a"\n'),
+        wire("a").replace(b'"a"', b'"a","content":"b"'),
+        wire("a").replace(b'"a"', b'"a","b"'),
+        wire("a").replace(b'"a"', b'"\xff"'),
+        wire("a", "b", "c").replace(b'"a"', b'"a\\"').replace(b'"b"', b'",","'),
+        wire("a", "b").replace(b'"a"', b'"a"\n'),
+        wire("a", "b").replace(b'"b"', b' "b"'),
+        wire("a", "b", "c").replace(b'"a"', b'"a').replace(b'"b"', b'b"').replace(b'"c"', b'"c","d"'),
+        wire("a", "b").replace(b'"a"', b'"a"],["x"'),
+    ],
+    ids=str,
+)
+def test_any_other_read_is_not(other: bytes) -> None:
+    """SSE-10, ERR-3: what is broken is seen, and nothing of it is copied."""
+    assert run_from(wire("x")).run_in(other) is None
+
+
+@given(
+    st.lists(st.text(max_size=3), min_size=1, max_size=4), st.binary(max_size=8), st.integers(0, 700), st.integers(0, 9)
+)
+def test_a_run_is_what_reading_each_event_gives(texts: list[str], put: bytes, at: int, instead_of: int) -> None:
+    """Whatever is put into a read, wherever."""
+    whole = wire(*texts)
+    data = whole[:at] + put + whole[at + instead_of :]
+    found = run_from(wire("x")).run_in(data)
+    if found is not None:
+        events = sse.Decoder(1 << 20).feed(data)
+        assert [stencil.plain(orjson.loads(event)) for event in events] == [(text, "content") for text in found[0]]
+        assert [orjson.loads(string) for string in found[1]] == found[0]
+        assert not any(string.strip() != string for string in found[1])
+
+
+def test_a_chunk_of_several_lines_is_no_pattern() -> None:
+    """Its data is not what stands in a read."""
+    made = cut_from(orjson.dumps(chunk({"content": "x"})).replace(b",", b",\n"))
+    assert made.name == ""
