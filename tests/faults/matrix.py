@@ -52,6 +52,9 @@ ELSEWHERE: dict[int, str] = {
     80: "HUP, QUIT, INT, USR1, USR2 in mid-stream, in the first tenths of a second and every millisecond of the end: "
     "no stream cut, exit 0: tests/integration/test_signals.py",
     81: "a keys file emptied, cut, written in place under its old time and size: tests/proxy/admission/test_keyring.py",
+    98: "5,000 calls, half under each policy of cancelling, upstream breaking off, stalling and telling figures that "
+    "can and cannot be true, callers hanging up: journal = what was read = what upstream told, 1 in 20 of them in each "
+    "run: tests/integration/test_books_under_faults.py",
     73: "nginx, HAProxy, Envoy in front, with the files of deploy/: packets one by one, the first ≤ 50 ms later than "
     "without, upstream saw a hang-up within 1 s, a drain loses nothing: tests/integration/test_ingresses.py",
 }
