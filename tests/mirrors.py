@@ -35,6 +35,7 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/downstream/request.py": "tests/proxy/call/test_prepare.py",
     "proxy/downstream/sinks.py": "tests/proxy/call/test_relay.py",
     "proxy/downstream/surface.py": "tests/proxy/downstream/test_connection.py",
+    "proxy/metering/outcome.py": "tests/proxy/metering/test_journal.py",
     "proxy/protocol/asks.py": "tests/proxy/commands/test_conform.py",
     "proxy/protocol/claims.py": "tests/proxy/commands/test_conform.py",
     "proxy/protocol/compatible.py": "tests/test_openapi.py",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from proxy.metering.journal import Outcome
+from proxy.metering.outcome import Outcome
 from translators.usage import BASES
 
 Json = dict[str, Any]

@@ -13,13 +13,14 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase, BufferedReader
 from pathlib import Path
-from typing import IO, Final, Literal
+from typing import Final, Literal
 
 # How a journal that broke off inside its archive ends.
 ARCHIVE_ERRORS: Final = (EOFError, gzip.BadGzipFile, zlib.error)
 BUFFER_BYTES: Final = 1 << 18
-Content = IO[bytes] | gzip.GzipFile
+Content = BufferedIOBase
 
 AT: Final = re.compile(rb'"at":"([^"]*)"')
 
@@ -60,14 +61,26 @@ def distinct(paths: Sequence[Path]) -> tuple[list[Path], list[Copy]]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[IO[bytes], Content]]:
+def opened(path: Path) -> Iterator[tuple[Content, Content]]:
     """A file as it lies on the disk, to tell how far it is read, and its unpacked content."""
-    with path.open("rb", buffering=BUFFER_BYTES) as raw:
+    with path.open("rb", buffering=0) as file, BufferedReader(file, BUFFER_BYTES) as raw:
         if path.suffix == ".gz":
             with gzip.open(raw) as unpacked:
                 yield raw, unpacked
         else:
             yield raw, raw
+
+
+def blocks(content: Content) -> Iterator[bytes]:
+    """The content in pieces of whole lines, the last one of a file as it is; raises `ARCHIVE_ERRORS`."""
+    while piece := content.read1(BUFFER_BYTES):
+        if not piece.endswith(b"\n"):
+            try:
+                piece += content.readline()
+            except ARCHIVE_ERRORS:
+                yield piece[: piece.rfind(b"\n") + 1]
+                raise
+        yield piece
 
 
 def _take_in(path: Path, several: list[Path], copies: list[Copy]) -> None:

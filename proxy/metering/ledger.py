@@ -6,30 +6,32 @@ lines are in two files the end may be read first. Source: spec MET-2, MET-6.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from operator import add
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 from proxy.metering import journal_files
 from proxy.metering.invariants import RULES as RULES  # noqa: PLC0414 - who reads the books finds their rules here
 from proxy.metering.invariants import Rule
-from proxy.metering.journal_files import ARCHIVE_ERRORS, Copy
-from proxy.metering.periods import Span
+from proxy.metering.journal_files import ARCHIVE_ERRORS, Content, Copy
+from proxy.metering.line_form import LINE, said_of
+from proxy.metering.periods import MINUTE, Span
 from proxy.metering.prices import Prices
 from proxy.metering.totals import UNKNOWN as UNKNOWN  # noqa: PLC0414 - as above
-from proxy.metering.totals import Group, Sums, Totals, figures
+from proxy.metering.totals import Form, Group, Row, Sums, Totals, figures
 
 Json = dict[str, Any]
 
+NO_FORMS: Final[dict[Form, Row]] = {}
+# So many blocks until what their lines say is added up.
+FOLD_EVERY: Final = 64
 # Every line of ours begins so, and no text inside one can hold it: its quotation marks would be escaped.
 BEGINNING: Final = b'{"ev":"'
 OPENING: Final = b'{"ev":"open","call":"'
-# So many lines between two words about the progress.
-ADVANCE_EVERY: Final = 20_000
 # What reading a line that is no record can raise.
 MALFORMED: Final = (KeyError, TypeError, AttributeError, IndexError, ValueError)
 
@@ -111,8 +113,8 @@ def read(
         advance(copy.path.stat().st_size)
     reader = _Reader(tuple(rules), span or Span(), prices, each)
     for path in files:
-        with journal_files.opened(path) as (raw, lines):
-            reader.read(path, raw, lines, advance)
+        with journal_files.opened(path) as (raw, content):
+            reader.read(path, raw, content, advance)
     return reader.finished(copies)
 
 
@@ -124,6 +126,7 @@ class _Calls:
 
     OPENED = 1
     CLOSED = 2
+    ENDED = OPENED | CLOSED
 
     DIGITS: Final = {b"%03x" % number: number for number in range(4096)}
 
@@ -183,38 +186,87 @@ class _Reader:
         self._calls = _Calls()
         self._open: dict[bytes, tuple[Path, int, bytes]] = {}
         self._repeated: _Repeated | None = None
+        self._line = 0
+        self._record: Json | None = None
 
-    def read(self, path: Path, raw: IO[bytes], lines: Iterable[bytes], advance: Callable[[int], None]) -> None:
-        number, behind = 0, 0
-        # Half of all lines are of this kind, and say nothing that counts unless their call has no end.
-        begin, opens, are_plain = len(OPENING), self._open, not self._rules
-        page_of, position_of = self._calls.pages.get, _Calls.DIGITS.get
+    def read(self, path: Path, raw: Content, content: Content, advance: Callable[[int], None]) -> None:
+        behind = 0
+        self._line = 0
+        # Rules and whoever is shown each line need all that it says.
+        take = self._take_lines if self._rules or self._each else self._take_block
         try:
-            for number, line in enumerate(lines, 1):
-                if are_plain and line.startswith(OPENING) and line.endswith(b"}\n"):
-                    call = line[begin : line.find(b'"', begin)]
-                    page, position = page_of(call[:-3]), position_of(call[-3:])
-                    if page is None or position is None or page[position]:
-                        self._begun(path, number, call, line)
-                    else:
-                        page[position] = _Calls.OPENED
-                        opens[call] = path, number, line
-                else:
-                    self._take(path, number, line)
-                if not number % ADVANCE_EVERY:
-                    advance(raw.tell() - behind)
-                    behind = raw.tell()
+            for number, block in enumerate(journal_files.blocks(content), 1):
+                take(path, block)
+                if not number % FOLD_EVERY:
+                    self._sums.fold()
+                advance(raw.tell() - behind)
+                behind = raw.tell()
         except ARCHIVE_ERRORS:
-            self._violated(path, number + 1, "MET-2", "the archive breaks off here")
+            self._violated(path, self._line + 1, "MET-2", "the archive breaks off here")
         advance(raw.tell() - behind)
+
+    def _take_lines(self, path: Path, block: bytes) -> None:
+        for line in io.BytesIO(block):
+            self._line += 1
+            self._take(path, self._line, line)
+
+    def _take_block(self, path: Path, block: bytes) -> None:
+        """The lines of a block, by their form: here a report spends its time, and nothing is asked for twice."""
+        lines = LINE.findall(block)
+        if len(lines) != block.count(b"\n") or not block.endswith(b"\n"):
+            self._take_lines(path, block)
+            return
+        whole: list[bytes] = []
+        opens, forms, row_of = self._open, self._sums.forms.get, self._sums.row_of
+        page_of, position_of, opened, ended = self._calls.pages.get, _Calls.DIGITS.get, _Calls.OPENED, _Calls.ENDED
+        since, until, is_repeating = self._since.encode(), self._until.encode(), self._repeated is not None
+        for number, (
+            page_name, digits, opening, ended_page_name, ended_digits, at, said, used, given, generated, reasoning,
+            cached, made, basis, uncalled, tries,
+        ) in enumerate(lines, self._line + 1):  # fmt: skip
+            if opening:
+                page, position = page_of(page_name), position_of(digits)
+                if page is None or position is None or page[position]:
+                    self._begun(path, number, page_name + digits, opening)
+                else:
+                    page[position] = opened
+                    opens[page_name + digits] = path, number, opening
+                continue
+            page, position = page_of(ended_page_name), position_of(ended_digits)
+            form = said, basis, tries
+            row = forms(at[:MINUTE], NO_FORMS).get(form) or (row_of(at[:MINUTE], form) if at else None)
+            if row is None or page is None or position is None or page[position] != opened or is_repeating:
+                whole = whole or io.BytesIO(block).readlines()
+                record = self._parsed(path, number, whole[number - self._line - 1])
+                if at and record is not None:
+                    self._sums.remember(form, record)
+                is_repeating = self._repeated is not None
+                continue
+            page[position] = ended
+            del opens[ended_page_name + ended_digits]
+            if not since <= at < until:
+                continue
+            if made or uncalled:
+                row.add((1, *said_of(used), *said_of(made or used), not uncalled))
+            else:
+                row.agreed.extend((given, cached, generated, reasoning))
+        self._line += len(lines)
+
+    def _parsed(self, path: Path, number: int, line: bytes) -> Json | None:
+        """Take a line; what it says, if it is an end that can be read."""
+        self._record = None
+        self._take(path, number, line)
+        return self._record
 
     def finished(self, copies: list[Copy]) -> Ledger:
         ledger = self._ledger
         self._end_repeated()
         ledger.copies = copies
         ledger.begun_elsewhere = self._calls.closed_alone()
-        for path, number, line in self._open.values():
-            self._leave_unknown(path, number, line)
+        for call, (path, number, line) in self._open.items():
+            self._leave_unknown(
+                path, number, line if line.startswith(BEGINNING) else b'%b%b"%b' % (OPENING, call, line)
+            )
         ledger.unknown.sort(key=lambda unknown: (unknown.opening["at"], str(unknown.opening["call"])))
         ledger.totals = self._sums.totals()
         return ledger
@@ -271,6 +323,7 @@ class _Reader:
         # What cannot be read adds nothing, and does not end its call: all of it is read before any of it counts.
         added = figures(record)
         row = self._sums.row(record)
+        self._record = record
         if (name := record["call"]) is not None:
             call = name.encode()
             seen = self._calls.note(call, _Calls.CLOSED)
@@ -282,7 +335,7 @@ class _Reader:
             if self._repeated is not None:
                 self._end_repeated()
         if self._since <= record["at"] < self._until:
-            row[:] = map(add, row, added)
+            row.add(added)
             if self._each is not None:
                 self._each(record)
         for rule in self._rules:

@@ -52,8 +52,8 @@ class Span:
 
     def label(self, at: str) -> str:
         """The period a moment lies in: `2026-11`, `2026-11-28` or `2026-11-28T20+08:00`."""
-        local = moment(at).astimezone(self.zone)
-        return f"{local:%Y-%m-%dT%H}{local.isoformat()[19:]}"[: LENGTHS[self.grain]]
+        local = moment(at).astimezone(self.zone).isoformat()
+        return f"{local[:13]}{local[19:]}"[: LENGTHS[self.grain]]
 
 
 def moment(at: str) -> datetime:

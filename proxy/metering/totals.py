@@ -1,12 +1,14 @@
 """`close` lines into sums: tokens as delivered and as generated, by period, model, key, outcome and what else is asked.
 
-Here is what a million lines spend their time in: what does not change from call to call is looked up once a minute.
+Here a million lines would spend their time: what does not change from call to call is looked up once a minute, and
+figures are added many at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from operator import add
 from typing import Any, Final, NamedTuple
 
 from proxy.metering import periods
@@ -15,6 +17,8 @@ from proxy.metering.prices import Phases, Prices, Tariff
 from translators.usage import BASES
 
 Json = dict[str, Any]
+# The pieces of a line that say which sums it belongs to (`line_form`).
+Form = tuple[bytes, bytes, bytes]
 
 UNKNOWN: Final = "unknown"
 NOBODY: Final = "-"
@@ -123,11 +127,52 @@ def _upstream_calls(calls: list[Json]) -> int:
     return len(calls)
 
 
+# Of a group: model, key, outcome, pool, upstream model, basis.
+_Names = tuple[str, str, str, str, str, str]
+
+
+def _names(record: Mapping[str, Any]) -> _Names:
+    names = (
+        record["model"],
+        record["key_name"] or record["key_id"] or NOBODY,
+        record.get("outcome", UNKNOWN),
+        pool_of(record),
+        record["upstream_model"],
+        record.get("basis", "none"),
+    )
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError("a name is no text")
+    return names
+
+
 class _Moment(NamedTuple):
     """All that a report makes of a minute: the same value for all minutes that it makes the same of."""
 
     label: str
     phases: Phases
+
+
+class Row(NamedTuple):
+    """The sums of a group.
+
+    sums:   in the order of `FIGURES`
+    agreed: figures that are not added yet, as lines say them, four for each call: input, cached, output, reasoning, of
+            calls of which the same was delivered and generated, by one upstream call
+    """
+
+    sums: list[int]
+    agreed: list[bytes]
+
+    def add(self, added: Iterable[int]) -> None:
+        """Add a call's figures."""
+        self.sums[:] = map(add, self.sums, added)
+
+    def fold(self) -> None:
+        """Add what is not added yet."""
+        calls = len(self.agreed) // 4
+        sides = [sum(map(int, filter(None, self.agreed[column::4]))) for column in range(4)]
+        self.agreed.clear()
+        self.add((calls, *sides, *sides, calls))
 
 
 class Sums:
@@ -136,11 +181,16 @@ class Sums:
     def __init__(self, span: Span, prices: Prices | None) -> None:
         self._span = span
         self._prices = prices
-        self._rows: dict[Group, list[int]] = {}
-        self._remembered: dict[tuple[Any, ...], list[int]] = {}
+        self._rows: dict[Group, Row] = {}
+        self._remembered: dict[tuple[Any, ...], Row] = {}
         self._minutes: dict[str, _Moment] = {}
+        self._by_moment: dict[_Moment, dict[Form, Row]] = {}
+        self._known = 0
+        self._names: dict[Form, _Names] = {}
+        # The same by minute, for who has no time to ask `row_of` each time.
+        self.forms: dict[bytes, dict[Form, Row]] = {}
 
-    def row(self, record: Json) -> list[int]:
+    def row(self, record: Json) -> Row:
         """The sums a `close` line belongs to; raises where it does not say so."""
         minute = record["at"][: periods.MINUTE]
         attempts = record["attempts"]
@@ -159,24 +209,53 @@ class Sums:
         if row is None:
             if len(self._remembered) >= REMEMBERED:
                 self._remembered.clear()
-            row = self._remembered[said] = self._rows.setdefault(self.group(record), [0] * len(FIGURES))
+            row = self._remembered[said] = self._row(self.group(record))
+        return row
+
+    def row_of(self, minute: bytes, form: Form) -> Row | None:
+        """The sums a line belongs to by what it looks like; None where no such line was parsed yet."""
+        rows = self.forms.get(minute)
+        if rows is None:
+            if len(self.forms) >= REMEMBERED:
+                self._forget()
+            rows = self.forms[minute] = self._by_moment.setdefault(self._moment(minute.decode()), {})
+        row = rows.get(form)
+        if row is None and (names := self._names.get(form)) is not None:
+            row = rows[form] = self._row(self._grouped(names, minute.decode()))
+            self._known += 1
+            if self._known >= REMEMBERED:
+                self._forget()
+        return row
+
+    def remember(self, form: Form, record: Json) -> None:
+        """Know by what lines like this one look what they are counted by."""
+        if len(self._names) >= REMEMBERED:
+            self._names.clear()
+        self._names[form] = _names(record)
+
+    def _forget(self) -> None:
+        self.forms.clear()
+        self._by_moment.clear()
+        self._known = 0
+
+    def _row(self, group: Group) -> Row:
+        row = self._rows.get(group)
+        if row is None:
+            row = self._rows[group] = Row([0] * len(FIGURES), [])
         return row
 
     def group(self, record: Mapping[str, Any]) -> Group:
         """What a line is counted by; of an `open` line too. Raises where a name is no text."""
-        model, upstream_model = record["model"], record["upstream_model"]
-        key = record["key_name"] or record["key_id"] or NOBODY
-        pool = pool_of(record)
-        names = (model, key, record.get("outcome", UNKNOWN), pool, upstream_model, record.get("basis", "none"))
-        if not all(isinstance(name, str) for name in names):
-            raise TypeError("a name is no text")
-        moment = self._moment(record["at"])
+        return self._grouped(_names(record), record["at"])
+
+    def _grouped(self, names: _Names, at: str) -> Group:
+        moment = self._moment(at)
         group = Group(moment.label, *names)
         if self._prices is None:
             return group
         return group._replace(
-            owed=self._prices.tariff("callers", model, key, moment.phases),
-            taken=self._prices.tariff("upstream", upstream_model, pool, moment.phases),
+            owed=self._prices.tariff("callers", group.model, group.key, moment.phases),
+            taken=self._prices.tariff("upstream", group.upstream_model, group.pool, moment.phases),
         )
 
     def _moment(self, at: str) -> _Moment:
@@ -191,11 +270,18 @@ class Sums:
 
     def count_unknown(self, opening: Json) -> None:
         """Count a call without an end; nothing is known of its tokens."""
-        self._rows.setdefault(self.group(opening), [0] * len(FIGURES))[0] += 1
+        self._row(self.group(opening)).sums[0] += 1
+
+    def fold(self) -> None:
+        """Add what rows hold back, before it takes too much room."""
+        for row in self._rows.values():
+            if row.agreed:
+                row.fold()
 
     def totals(self) -> dict[Group, Totals]:
         """What has been added."""
-        return {group: Totals(*sums) for group, sums in self._rows.items() if sums[0]}
+        self.fold()
+        return {group: Totals(*row.sums) for group, row in self._rows.items() if row.sums[0]}
 
 
 def pool_of(record: Mapping[str, Any]) -> str:

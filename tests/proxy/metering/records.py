@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+from proxy.metering.journal import Closing, Opening
+
 Json = dict[str, Any]
 
 
@@ -29,6 +31,7 @@ def opened(call: str | None, **said: Any) -> Json:
     facts = {
         "at": "2026-11-22T10:00:00.000Z",
         "request_id": f"id-{call}",
+        "api": "dashscope",
         "model": "deepseek-v3",
         "upstream_model": "deepseek-chat",
         "key_id": "9f86d081884c",
@@ -54,6 +57,17 @@ def closed(call: str | None, **said: Any) -> Json:
         "t": {"upstream_sent": 1.0, "first_packet": 2.0, "last_packet": 3.0, "closed": 4.0},
     }
     return {**opened(call), "ev": "close", **facts, **said}
+
+
+def named(number: int) -> str:
+    """A call as a journal names it: its process, and a running number."""
+    return f"0ba9543b5961-{number:x}"
+
+
+def written(record: Json) -> bytes:
+    """A line with its members in the order in which a journal writes them."""
+    order = ["ev", "call", *Opening.__annotations__, *(Closing.__annotations__ if record["ev"] == "close" else ())]
+    return line({name: record[name] for name in order})
 
 
 def line(record: object) -> bytes:

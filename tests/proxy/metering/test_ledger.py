@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.metering import journal, ledger
+from proxy.metering import journal, journal_files, ledger
 from proxy.metering.totals import Group, Totals
 from tests.proxy.metering.records import Json, closed, line, opened, upstream_call, used, write
 
@@ -118,7 +118,7 @@ def test_empty_and_blank_files_hold_nothing(path: Path) -> None:
 
 
 def test_progress_ends_at_the_size_of_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "ADVANCE_EVERY", 2)
+    monkeypatch.setattr(journal_files, "BUFFER_BYTES", 700)
     write(path, *(opened(f"{number}") for number in range(5)))
     steps: list[int] = []
     ledger.read([path], advance=steps.append)
