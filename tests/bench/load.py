@@ -22,6 +22,7 @@ class Ask:
 
     deltas, burst, gap_s, silent: how the upstream is to answer
     prompt: characters before the instruction
+    model:  the caller's name for it
     """
 
     deltas: int
@@ -31,6 +32,7 @@ class Ask:
     stream: bool = True
     incremental: bool = True
     prompt: int = 0
+    model: str = "deepseek-v3"
 
     def wire(self) -> bytes:
         """The request, the same for every peer."""
@@ -38,7 +40,7 @@ class Ask:
         text = "All work and no play makes a dull sea. " * (self.prompt // 39) + "\n" + orjson.dumps(how).decode()
         body = orjson.dumps(
             {
-                "model": "deepseek-v3",
+                "model": self.model,
                 "stream": self.stream,
                 "input": {"messages": [{"role": "user", "content": text}]},
                 "parameters": {"incremental_output": self.incremental},
@@ -80,19 +82,23 @@ async def reads(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
 
 
 async def run(url: str, ask: Ask, calls: int, connections: int) -> int:
-    """Make calls, one after the other on each connection; how many bytes came."""
+    """Make calls, one after the other on each connection; how many bytes came.
+
+    Paced ones do not keep time with each other: a turn of the peer's loop that serves all of them at once is cheap.
+    """
     wire = ask.wire()
 
-    async def caller() -> int:
+    async def caller(number: int) -> int:
         size = 0
         async with connected(url) as (reader, writer):
+            await asyncio.sleep(ask.gap_s * number / connections)
             for _ in range(calls // connections):
                 writer.write(wire)
                 async for part in reads(reader):
                     size += len(part)
         return size
 
-    return sum(await asyncio.gather(*(caller() for _ in range(connections))))
+    return sum(await asyncio.gather(*(caller(number) for number in range(connections))))
 
 
 async def first_packets(url: str, ask: Ask, calls: int, every_s: float) -> list[float]:

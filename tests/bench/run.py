@@ -1,9 +1,11 @@
 """What the proxy costs, as ratios to a bare pass-through in the same run, and what it takes and holds by itself.
 
-    python -m tests.bench.run [--short] [--json FILE] [ROW ...]
+    python -m tests.bench.run [--short] [--rounds N] [--beside NAME=DIRECTORY] [--json FILE] [ROW ...]
 
-Everything is on: exact counting, usage on every packet, the journal, metrics. Rounds of both peers alternate; a row
-shows the median over rounds and the spread. Ratios carry over between machines, microseconds do not.
+Everything is on: exact counting, usage on every packet, the journal, the log, metrics. What is trusted is CPU time of
+the process (`schedstat`), as a ratio to the pass-through's of the same round, in which all peers are measured one after
+the other in another order; a row shows the median over rounds and the spread. Ratios carry over between machines,
+microseconds do not. `--beside old=../before` puts an older checkout into the same rounds.
 """
 
 # ruff: noqa: T201 - a table is what this is for
@@ -12,7 +14,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import os
+import random
 import resource
 import statistics
 import subprocess
@@ -21,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +35,34 @@ from tests.bench import load
 from tests.bench.load import Ask
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+# What is measured has a core to itself, as far as this program goes: load and upstream share the last one.
+CPUS = os.sched_getaffinity(0)
+PEER_CPU, LOAD_CPU = min(CPUS), max(CPUS)
+# Of the models, one whose context holds a prompt of megabytes.
+LONGEST = "deepseek-v4-pro"
+
+
+# Rows whose peers stand side by side: the loops we serve on, and what `--beside` names.
+UVLOOP = "uvloop"
+ASYNCIO = "asyncio"
+BARE = "pass-through"
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One line of the table.
 
-    goal:     what the project aims at, in the figure's unit
-    ours, bare: what the ratio is made of; None where the figure stands for itself
+    goal:     what the project aims at, in the figure's unit; None where it stands for comparison alone
     rounds:   the figure, round by round
+    ours, bare: what the ratio is made of, in microseconds; None where the figure stands for itself
     """
 
     name: str
     unit: str
-    goal: float
+    goal: float | None
     rounds: tuple[float, ...]
     ours: float | None = None
     bare: float | None = None
-    cost_unit: str = "us"
 
     @property
     def value(self) -> float:
@@ -81,32 +95,65 @@ class Stand:
     """The upstream, and how to start the peers before it.
 
     rounds: how often each figure is taken
+    few:    how often one that takes seconds is
     scale:  by what the long form's sizes are divided
+    loops:  what ours runs on, the first of them in the table's own column
+    beside: other checkouts, each with its `.venv`, by the name they have in the table
+    keeps:  the peers of the short form, which stay for all rows; one Python process may be a tenth dearer than the next
+            for its whole life, so the long form starts them anew for each round
     """
 
     upstream: str
     directory: Path
     rounds: int
+    few: int
     scale: int
+    loops: tuple[str, ...]
+    beside: Mapping[str, Path]
+    keeps: ExitStack | None = None
+    kept: dict[str, Peer] = field(default_factory=dict)
 
     @contextmanager
     def bare(self) -> Iterator[Peer]:
-        """The pass-through."""
+        """The pass-through, on uvloop where it is installed."""
         with _process("-m", "tests.bench.passthrough", self.upstream) as (url, pid):
             yield Peer(url, (pid,))
 
     @contextmanager
-    def ours(self, *flags: str, workers: int = 1) -> Iterator[Peer]:
-        """`dashseek serve`; of several processes those that serve."""
+    def ours(self, *flags: str, workers: int = 1, root: Path | None = None) -> Iterator[Peer]:
+        """`dashseek serve`; of several processes those that serve.
+
+        root: another checkout, whose program it is
+        """
         journal = self.directory / f"calls-{time.monotonic_ns()}.jsonl"
-        said = ("--port", "0", "--journal-file", str(journal), "--log-level", "warning", "--workers", str(workers))
-        with _process("-m", "proxy", "serve", "--upstream", self.upstream, *said, *flags) as (url, pid):
+        said = ("--port", "0", "--journal-file", str(journal), "--workers", str(workers), *flags)
+        with _process("-m", "proxy", "serve", "--upstream", self.upstream, *said, root=root, pinned=workers == 1) as (
+            url,
+            pid,
+        ):
             yield Peer(url, (pid,) if workers == 1 else _children(pid)[1:])
+
+    @contextmanager
+    def peers(self) -> Iterator[Mapping[str, Peer]]:
+        """The pass-through and all of ours, side by side."""
+        if self.kept:
+            yield self.kept
+            return
+        with ExitStack() as stack:
+            here = stack if self.keeps is None else self.keeps
+            found = {BARE: here.enter_context(self.bare())}
+            for loop in self.loops:
+                found[loop] = here.enter_context(self.ours("--loop", loop))
+            for name, root in self.beside.items():
+                found[name] = here.enter_context(self.ours(root=root))
+            if self.keeps is not None:
+                self.kept.update(found)
+            yield found
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """CPU seconds of our process for each call or each chunk, as a ratio to the pass-through's.
+    """CPU seconds of our process for each call or each chunk, as a ratio to the pass-through's in the same round.
 
     loop_alone: leave out the threads, which count long prompts: the tokenizer's own time is not ours to save
     """
@@ -115,55 +162,71 @@ class Cost:
     calls: int
     connections: int
     per_chunk: bool
-    goal: float
+    goal: float | None
     loop_alone: bool = False
 
     def measure(self, name: str, stand: Stand) -> list[Figure]:
         calls = max(self.connections, self.calls // stand.scale // self.connections * self.connections)
         units = calls * self.ask.deltas if self.per_chunk else calls
 
-        def cost_us(peer: Peer) -> float:
+        def cost_us(peer: Peer, calls: int) -> float:
             spent_s = peer.loop_s if self.loop_alone else peer.cpu_s
             before_s = spent_s()
             asyncio.run(load.run(peer.url, self.ask, calls, self.connections))
             return (spent_s() - before_s) / units * 1e6
 
-        with stand.bare() as bare, stand.ours() as ours:
-            for peer in (bare, ours):
-                cost_us(peer)
-            pairs = [(cost_us(bare), cost_us(ours)) for _ in range(stand.rounds)]
+        costs: list[Mapping[str, float]] = []
+        for turn in range(stand.rounds):
+            with stand.peers() as peers:
+                shuffled = random.Random(turn).sample([*peers.items()], len(peers))
+                for _, peer in shuffled:
+                    cost_us(peer, min(calls, max(self.connections, 200)))
+                costs.append({peer_name: cost_us(peer, calls) for peer_name, peer in shuffled})
+        first, *others = (peer for peer in costs[0] if peer != BARE)
+        order = [*stand.loops, *stand.beside]
+        first, *others = sorted((first, *others), key=order.index)
         return [
             Figure(
-                name,
+                name if peer == first else f"  the same: {peer}",
                 "x",
-                self.goal,
-                tuple(mine / theirs for theirs, mine in pairs),
-                statistics.median(mine for _, mine in pairs),
-                statistics.median(theirs for theirs, _ in pairs),
+                self.goal if peer == first else None,
+                tuple(cost[peer] / cost[BARE] for cost in costs),
+                statistics.median(cost[peer] for cost in costs),
+                statistics.median(cost[BARE] for cost in costs),
             )
+            for peer in (first, *others)
         ]
 
 
 def first_packet(name: str, stand: Stand) -> list[Figure]:
     """How much later than through the pass-through the first packet comes, at 40 new streams a second."""
     ask, calls = Ask(deltas=20, gap_s=0.005), max(40, 600 // stand.scale)
-    middle, late = [], []
-    with stand.bare() as bare, stand.ours() as ours:
+    middle: dict[str, list[float]] = {loop: [] for loop in stand.loops}
+    late: dict[str, list[float]] = {loop: [] for loop in stand.loops}
+    with stand.peers() as peers:
         for turn in range(stand.rounds + 1):
-            theirs, mine = (
-                sorted(asyncio.run(load.first_packets(peer.url, ask, calls, 1 / 40))) for peer in (bare, ours)
-            )
-            if turn:  # the first warms up
-                middle.append((mine[len(mine) // 2] - theirs[len(theirs) // 2]) * 1e3)
-                late.append((mine[int(len(mine) * 0.99)] - theirs[int(len(theirs) * 0.99)]) * 1e3)
+            took = {
+                peer: sorted(asyncio.run(load.first_packets(peers[peer].url, ask, calls, 1 / 40)))
+                for peer in (BARE, *stand.loops)
+            }
+            theirs = took.pop(BARE)
+            for peer, mine in took.items():
+                if turn:  # the first warms up
+                    middle[peer].append((mine[len(mine) // 2] - theirs[len(theirs) // 2]) * 1e3)
+                    late[peer].append((mine[int(len(mine) * 0.99)] - theirs[int(len(theirs) * 0.99)]) * 1e3)
     return [
-        Figure(f"{name}, p50", "ms later", 1.3, tuple(middle)),
-        Figure(f"{name}, p99", "ms later", 3.0, tuple(late)),
+        Figure(f"{name}, {loop}, {what}", "ms later", goal, tuple(found[loop]))
+        for loop in stand.loops
+        for what, goal, found in (("p50", 1.3, middle), ("p99", 3.0, late))
     ]
 
 
 def memory(name: str, stand: Stand) -> list[Figure]:
     """What a fresh process holds, what an open silent stream adds, and whether a second wave needs more."""
+    return [figure for loop in stand.loops for figure in _memory(name, stand, loop)]
+
+
+def _memory(name: str, stand: Stand, loop: str) -> list[Figure]:
     number = max(200, 2000 // stand.scale)
 
     def wave(url: str, peer: Peer) -> int:
@@ -173,16 +236,16 @@ def memory(name: str, stand: Stand) -> list[Figure]:
 
         return asyncio.run(opened())
 
-    with stand.ours() as ours:
+    with stand.ours("--loop", loop) as ours:
         asyncio.run(load.run(ours.url, Ask(deltas=2), 1, 1))
         fresh = ours.rss_bytes()
         first = wave(ours.url, ours)
         time.sleep(1)
         second = wave(ours.url, ours)
     return [
-        Figure("fresh process", "MiB", 100, (fresh / 2**20,)),
-        Figure(name, "KiB a stream", 40, ((first - fresh) / number / 1024,)),
-        Figure("a second wave adds", "%", 5, (max(0.0, second / first - 1) * 100,)),
+        Figure(f"fresh process, {loop}", "MiB", 100, (fresh / 2**20,)),
+        Figure(f"{name}, {loop}", "KiB a stream", 40, ((first - fresh) / number / 1024,)),
+        Figure(f"a second wave adds, {loop}", "%", 5, (max(0.0, second / first - 1) * 100,)),
     ]
 
 
@@ -194,10 +257,13 @@ def cumulative(name: str, stand: Stand) -> list[Figure]:
         size = asyncio.run(load.run(peer.url, Ask(deltas, burst=16, gap_s=0.002, incremental=False), 4, 4))
         return (peer.cpu_s() - before_s) / size
 
-    with stand.ours() as ours:
-        cost(ours, 500)
-        rounds = tuple(cost(ours, 4000) / cost(ours, 1000) for _ in range(stand.rounds))
-    return [Figure(name, "x a byte", 1.0, rounds)]
+    figures = []
+    for loop in stand.loops:
+        with stand.ours("--loop", loop) as ours:
+            cost(ours, 500)
+            rounds = tuple(cost(ours, 4000) / cost(ours, 1000) for _ in range(stand.few))
+        figures.append(Figure(f"{name}, {loop}", "x a byte", 1.0, rounds))
+    return figures
 
 
 def gap(name: str, stand: Stand) -> list[Figure]:
@@ -206,7 +272,7 @@ def gap(name: str, stand: Stand) -> list[Figure]:
     with stand.ours() as ours:
         rounds = tuple(
             max(0.0, loud - quiet) * 1e3
-            for quiet, loud in (asyncio.run(load.longest_gap(ours.url, paced, large)) for _ in range(stand.rounds))
+            for quiet, loud in (asyncio.run(load.longest_gap(ours.url, paced, large)) for _ in range(stand.few))
         )
     return [Figure(name, "ms more", 50, rounds)]
 
@@ -234,7 +300,7 @@ def processes(name: str, stand: Stand) -> list[Figure]:
 def start(name: str, stand: Stand) -> list[Figure]:
     """From the command to the line that says it serves."""
     rounds = []
-    for _ in range(stand.rounds):
+    for _ in range(stand.few):
         began_s = time.perf_counter()
         with stand.ours():
             rounds.append(time.perf_counter() - began_s)
@@ -242,14 +308,18 @@ def start(name: str, stand: Stand) -> list[Figure]:
 
 
 ROWS: Mapping[str, Callable[[str, Stand], list[Figure]]] = {
+    "small JSON call": Cost(Ask(20, stream=False), 4000, 32, per_chunk=False, goal=1.5).measure,
+    "start of a stream": Cost(Ask(1), 3000, 16, per_chunk=False, goal=1.6).measure,
     # A pause between writes, or the kernel would join them and no proxy would see a write of sixteen.
-    "burst of 16, a chunk": Cost(Ask(1600, burst=16, gap_s=0.002), 32, 8, per_chunk=True, goal=2.2).measure,
+    "burst of 16, a chunk": Cost(Ask(1600, burst=16, gap_s=0.002), 32, 8, per_chunk=True, goal=1.7).measure,
+    "paced at 20 ms x 50, a chunk": Cost(Ask(200, gap_s=0.02), 50, 50, per_chunk=True, goal=1.2).measure,
     "paced at 20 ms x 500, a chunk": Cost(Ask(150, gap_s=0.02), 500, 500, per_chunk=True, goal=1.2).measure,
-    "start of a stream": Cost(Ask(1), 1600, 8, per_chunk=False, goal=1.4).measure,
-    "small JSON call": Cost(Ask(16, stream=False), 2000, 8, per_chunk=False, goal=1.3).measure,
     "64 KB prompt, JSON, less counting": (
-        Cost(Ask(16, stream=False, prompt=64 << 10), 400, 4, per_chunk=False, goal=1.3, loop_alone=True).measure
+        Cost(Ask(20, stream=False, prompt=64 << 10), 400, 16, per_chunk=False, goal=1.5, loop_alone=True).measure
     ),
+    "4 MB prompt, JSON, less counting": (
+        Cost(Ask(20, stream=False, prompt=4 << 20, model=LONGEST), 16, 2, per_chunk=False, goal=None, loop_alone=True)
+    ).measure,
     "first packet": first_packet,
     "an open silent stream": memory,
     "cumulative, 4,000 tokens": cumulative,
@@ -257,25 +327,39 @@ ROWS: Mapping[str, Callable[[str, Stand], list[Figure]]] = {
     "two processes, small JSON call": processes,
     "start to ready": start,
 }
+# What takes long and says little in a small size.
+LONG_ALONE = frozenset({"paced at 20 ms x 500, a chunk", "4 MB prompt, JSON, less counting"})
 
 
 def main() -> None:
     """Print the table, and write it where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="two small rounds of each, for a look")
+    parser.add_argument("--rounds", type=int, help="how often each figure is taken")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument(
+        "--beside", action="append", default=[], metavar="NAME=DIRECTORY", help="another checkout with a .venv"
+    )
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"a part of a name, of: {'; '.join(ROWS)}")
     chosen = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    print(f"{'':<34}{'reached':>10} {'':<13}{'spread':>15}{'goal':>7}{'pass-through':>15}{'dashseek':>12}")
+    os.sched_setaffinity(0, {LOAD_CPU})
+    beside = {name: Path(root) for name, _, root in (said.partition("=") for said in chosen.beside)}
+    loops = (UVLOOP, ASYNCIO) if importlib.util.find_spec("uvloop") else (ASYNCIO,)
+    print(f"{'':<38}{'reached':>10} {'':<13}{'spread':>15}{'goal':>7}{'pass-through':>15}{'dashseek':>12}")
     figures = []
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        upstream, _ = stack.enter_context(_process("-m", "tests.bench.upstream"))
-        stand = Stand(upstream, directory, *((2, 8) if chosen.short else (5, 1)))
+        upstream, _ = stack.enter_context(_process("-m", "tests.bench.upstream", cpu=LOAD_CPU))
+        rounds, few, scale = (2, 1, 16) if chosen.short else (5, 5, 1)
+        keeps = stack.enter_context(ExitStack()) if chosen.short else None
+        loops = loops[:1] if chosen.short else loops
+        stand = Stand(upstream, directory, chosen.rounds or rounds, chosen.rounds or few, scale, loops, beside, keeps)
         for name, measure in ROWS.items():
             if chosen.rows and not any(word in name for word in chosen.rows):
+                continue
+            if chosen.short and name in LONG_ALONE:
                 continue
             for figure in measure(name, stand):
                 figures.append(figure)
@@ -287,7 +371,8 @@ def main() -> None:
 def _line(figure: Figure) -> str:
     spread = f"{min(figure.rounds):.2f}-{max(figure.rounds):.2f}"
     costs = "".join(f"{cost:>9.1f} us" if cost else "" for cost in (figure.bare, figure.ours))
-    return f"{figure.name:<34}{figure.value:>10.2f} {figure.unit:<13}{spread:>15}{figure.goal:>7g}   {costs}"
+    goal = "" if figure.goal is None else f"{figure.goal:g}"
+    return f"{figure.name:<38}{figure.value:>10.2f} {figure.unit:<13}{spread:>15}{goal:>7}   {costs}"
 
 
 def _document(figure: Figure) -> dict[str, Any]:
@@ -303,11 +388,15 @@ def _document(figure: Figure) -> dict[str, Any]:
 
 
 @contextmanager
-def _process(*words: str, marker: str = "http://") -> Iterator[tuple[str, int]]:
-    """A peer: its URL and its process id."""
+def _process(
+    *words: str, marker: str = "http://", root: Path | None = None, pinned: bool = True, cpu: int = PEER_CPU
+) -> Iterator[tuple[str, int]]:
+    """A peer on a core of its own, where there are two: its URL and its process id."""
+    python = sys.executable if root is None else str(root / ".venv/bin/python")
     with subprocess.Popen(
-        [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [python, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=root
     ) as run:
+        os.sched_setaffinity(run.pid, {cpu} if pinned else CPUS)
         assert run.stdout is not None
         line = run.stdout.readline()
         try:
