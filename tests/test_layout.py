@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -51,48 +48,3 @@ def test_every_module_is_met_in_a_test_file_at_its_place_or_one_that_is_named(pa
 
 def test_what_is_met_elsewhere_is_there() -> None:
     assert {*mirrors.ELSEWHERE} <= {*map(str, mirrors.sources())}
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel as pip builds it, from a copy of this checkout with the build backend of this environment."""
-    out, source = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("source")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for name in (*ROOMS, "tests"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    built = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--quiet",
-            "--no-deps",
-            "--no-build-isolation",
-            "-w",
-            str(out),
-            str(source),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert built.returncode == 0, built.stderr
-    (path,) = out.glob("dashseek-*.whl")
-    return zipfile.ZipFile(path)
-
-
-def test_the_wheel_holds_the_three_rooms_and_nothing_else(wheel: zipfile.ZipFile) -> None:
-    names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert {name.split("/")[0] for name in names} == set(ROOMS)
-    assert "config/models.toml" in names
-    shipped = [*(ROOT / "proxy" / "admin" / "page").iterdir(), *(ROOT / "proxy" / "examples").iterdir()]
-    documents = [*(ROOT / "translators").glob("*.md"), ROOT / "translators" / "openapi.json"]
-    assert {str(path.relative_to(ROOT)) for path in (*shipped, *documents)} <= names
-    assert {str(path.relative_to(ROOT)) for path in MODULES} <= names
-
-
-def test_the_wheel_has_the_console_script(wheel: zipfile.ZipFile) -> None:
-    (entry_points,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
-    assert "dashseek = proxy.__main__:main" in wheel.read(entry_points).decode()
