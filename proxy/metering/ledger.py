@@ -228,6 +228,7 @@ class _Reader:
                 page, position = page_of(page_name), position_of(digits)
                 if page is None or position is None or page[position]:
                     self._begun(path, number, page_name + digits, opening)
+                    is_repeating = self._repeated is not None
                 else:
                     page[position] = opened
                     opens[page_name + digits] = path, number, opening
