@@ -57,7 +57,7 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/simulation/wire.py": "tests/proxy/simulation/test_simulator.py",
     "proxy/telemetry/installed.py": "tests/proxy/commands/test_cli.py",
     "proxy/telemetry/spans.py": "tests/integration/test_tracing.py",
-    "proxy/upstream/pool.py": "tests/proxy/upstream/test_client.py",
+    "proxy/upstream/connections.py": "tests/proxy/upstream/test_client.py",
     "proxy/upstream/response.py": "tests/proxy/upstream/test_client.py",
     "proxy/upstream/targets.py": "tests/proxy/upstream/test_client.py",
     "translators/compatible/parameters.py": "tests/translators/compatible/test_call.py",

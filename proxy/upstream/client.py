@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from config.settings import Settings
 from proxy.upstream.line import Line
-from proxy.upstream.pool import Place, Pool, place_of
+from proxy.upstream.connections import Connections, Place, place_of
 from proxy.upstream.response import Broken, Response, UpstreamFailure
 from proxy.upstream.targets import Attempt, Targets, is_safe_to_retry
 
@@ -36,11 +36,11 @@ class Post(NamedTuple):
 
 
 class Upstream:
-    """The upstreams of this process: their targets in order, and the pool of connections to them."""
+    """The upstreams of this process: their targets in order, and the connections to them."""
 
-    def __init__(self, pool: Pool, urls: tuple[str, ...]) -> None:
+    def __init__(self, connections: Connections, urls: tuple[str, ...]) -> None:
         loop = asyncio.get_running_loop()
-        self._pool = pool
+        self._connections = connections
         self._targets = Targets(urls, loop.time)
         self._places = {url: place_of(url) for url in urls}
 
@@ -62,7 +62,7 @@ class Upstream:
     async def lists(self, target: str, key: str | None) -> int:
         """The status a target gives to the question for its models, which costs nothing; raises `UpstreamFailure`."""
         place = place_of(target)
-        line = await self._pool.connect(place)
+        line = await self._connections.connect(place)
         try:
             line.ask(_request("GET", place, Post("/models", b"", key)))
             await line.head()
@@ -72,7 +72,7 @@ class Upstream:
 
     def connections(self) -> Mapping[str, int]:
         """How many connections wait for a call, and how many have one."""
-        return {"idle": self._pool.idle, "acquired": self._pool.acquired}
+        return {"idle": self._connections.idle, "acquired": self._connections.acquired}
 
     async def _ask(self, attempt: Attempt, post: Post, attempts: list[Attempt]) -> Response:
         """One try. What is retried must not meet a second connection that has died unnoticed."""
@@ -81,10 +81,10 @@ class Upstream:
         line: Line | None = None
         try:
             if not attempt.retry:
-                line = self._pool.waiting(place)
+                line = self._connections.waiting(place)
             attempt.reused = line is not None
             if line is None:
-                line = await self._pool.connect(place)
+                line = await self._connections.connect(place)
             line.ask(_request("POST", place, post))
             if len(post.body) > JOINED_BYTES:
                 line.send(post.body)
@@ -99,7 +99,7 @@ class Upstream:
                 line.abort()
             else:
                 self._targets.eject(attempt.target)
-                self._pool.forget_addresses(place)
+                self._connections.forget_addresses(place)
             raise
         except BaseException:
             # The call has ended meanwhile.
@@ -116,15 +116,15 @@ async def opened(settings: Settings) -> AsyncIterator[Upstream]:
     """The upstreams with their pool, as long as the context lives."""
     # Made where it is needed: reading the system's certificates takes a moment of every start.
     secure = any(target.lower().startswith("https:") for target in settings.upstream)
-    pool = Pool(
+    connections = Connections(
         trust(settings) if secure else None,
         keepalive_s=settings.upstream_keepalive_timeout,
         connect_s=settings.connect_timeout,
     )
     try:
-        yield Upstream(pool, settings.upstream)
+        yield Upstream(connections, settings.upstream)
     finally:
-        pool.close()
+        connections.close()
         # The sockets are closed in the loop's next turn.
         await asyncio.sleep(0)
 

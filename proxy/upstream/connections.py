@@ -44,7 +44,7 @@ class Place(NamedTuple):
         return host if self.port == PORTS["https" if self.secure else "http"] else f"{host}:{self.port}"
 
 
-class Pool:
+class Connections:
     """The connections of a process to its upstreams.
 
     trust:       whose certificates are believed; None where no target is asked for one
