@@ -23,12 +23,38 @@ HEAD: Final = """\
 # Read by --config FILE or DASHSEEK_CONFIG. Each is a variable too (DASHSEEK_IDLE_TIMEOUT=60), which is stronger, and a
 # flag (--idle-timeout 60), which is the strongest. Written by `python -m config.example`.
 """
+# Tables stand behind all settings. Each of these lines is one that can be used; the comments say what else there is.
+POOLS: Final = """\
+# Several upstreams of several kinds, each an entry, in place of upstream, upstream_*, dialect and map. Calls go to the
+# lowest priority that serves their model and has a target that is well and free. A key is in a variable or in a file.
+
+#     [[pools]]
+#     name = "engines"                        # in the journal, the metrics, on /pools
+#     urls = ["http://10.0.0.1:8000/v1", "dns+http://vllm.llm.svc:8000/v1"]   # dns+: a target for each address
+#     dialect = "vllm"
+#     models = ["deepseek-v3", "deepseek-r1"] # "*": every model
+#     map = {"deepseek-v3" = "ds-v3"}         # what a model is called there
+#     weight = 1                              # of the load, beside others of this priority
+#     priority = 0                            # 0 is asked first
+#     max_in_flight = 64                      # calls at a time, of each target
+#     spread = "load"                         # or "order": the first that is well
+#     connect_timeout = 2                     # in seconds; unset: as all
+#     first_token_timeout = 60
+#     ca_file = "/etc/dashseek/engines.pem"
+#     headers = {"X-Tenant" = "gateway"}
+
+#     [[pools]]
+#     name = "official"
+#     urls = ["https://api.deepseek.com"]
+#     api_key_file = "/run/secrets/deepseek"  # or api_key_env = "DEEPSEEK_API_KEY"
+#     priority = 1
+"""
 WIDTH: Final = 116
 
 
 def page() -> str:
     """The file."""
-    return "\n".join([HEAD, *(line for section in settings.SECTIONS for line in _section(section))])
+    return "\n".join([HEAD, *(line for section in settings.SECTIONS for line in _section(section)), POOLS])
 
 
 def _section(title: str) -> Iterator[str]:
@@ -58,6 +84,8 @@ def _line(name: str, field: FieldInfo) -> str:
 
 def _form(name: str, field: FieldInfo) -> str:
     """What a value looks like, for a setting that has no default."""
+    if name in settings.FILE_ONLY:
+        return '[{name = "NAME", urls = ["URL"]}]'
     title = field.title or "|".join(word for word in get_args(field.annotation) if isinstance(word, str))
     if name in settings.TABLES:
         key, _, value = title.partition("=")

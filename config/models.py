@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # the only one pydantic reads before Python 3.12
 
-from config import settings, sources
+from config import sources
+from config.pools import DIALECTS, EVERY_MODEL
 from config.settings import Settings, SettingsError
 
 Template = Literal["v3", "r1", "v3.1", "v3.2", "v4-preview", "v4", "v4.1"]
@@ -42,8 +43,8 @@ def _consistent(row: ModelRow) -> ModelRow:
 
 def _by_dialect(entries: Mapping[str, Any]) -> Mapping[str, Any]:
     for dialect in entries:
-        if dialect not in settings.DIALECTS:
-            raise ValueError(f"goes by dialect: must be one of {', '.join(settings.DIALECTS)}")
+        if dialect not in DIALECTS:
+            raise ValueError(f"goes by dialect: must be one of {', '.join(DIALECTS)}")
     return entries
 
 
@@ -91,6 +92,9 @@ def load(chosen: Settings) -> tuple[ModelRow, ...]:
     theirs = _read(chosen.models_file) if chosen.models_file else ModelFile()
     templates = {**shipped.get("templates", {}), **theirs.get("templates", {})}
     drafts = _drafted([*shipped.get("model", ()), *theirs.get("model", ())], chosen.map)
+    # A new name of a pool's map is a new model; one that is known has its own row, and the pool's id beside it.
+    for pool in chosen.pools:
+        drafts |= {name: _mapped(name, model, drafts) for name, model in pool.map.items() if name not in drafts}
     rows, complaints = _checked(drafts.values(), str(chosen.models_file))
     named = {name for row in rows for name in (row["id"], *row["aliases"])} | drafts.keys()
     complaints += [
@@ -105,9 +109,28 @@ def load(chosen: Settings) -> tuple[ModelRow, ...]:
         for name in chosen.model_limits
         if name.lower() not in drafts
     ]
+    complaints += [
+        f"pools.{number}.models ({chosen.origins.get('pools', 'default')}): there is no model {name}"
+        + sources.guess(name, drafts)
+        for number, pool in enumerate(chosen.pools)
+        for name in pool.models
+        if name != EVERY_MODEL and name not in drafts
+    ]
+    served = {name for row in rows if _is_served(row, chosen) for name in (row["id"], *row["aliases"])}
+    complaints += [
+        f"aliases.{name} ({chosen.origins.get('aliases', 'default')}): stands for a model that no pool serves"
+        for name, model in chosen.aliases.items()
+        if chosen.pools and {*_names(model.lower())} & named and not {*_names(model.lower())} & served
+    ]
+    complaints += [
+        f"pools ({chosen.origins.get('pools', 'default')}): none of them serves {model} of pool {pool.name}"
+        for pool in chosen.pools
+        for model in pool.map
+        if not pool.serves(model)
+    ]
     if complaints:
         raise SettingsError(complaints)
-    return tuple(_settled(row, templates, chosen) for row in rows)
+    return tuple(_settled(row, templates, chosen) for row in rows if _is_served(row, chosen))
 
 
 def _read(path: Path) -> ModelFile:
@@ -135,7 +158,7 @@ def _mapped(name: str, upstream: str, drafts: Mapping[str, Mapping[str, Any]]) -
     known = {alias: draft for draft in drafts.values() for alias in draft.get("aliases", ())} | dict(drafts)
     like = next(known[other] for other in (*_names(name), PATTERN) if other in known)
     aliases = like["aliases"] if like["id"] == name else ()
-    return {**like, "id": name, "aliases": aliases, "upstream": dict.fromkeys(settings.DIALECTS, upstream)}
+    return {**like, "id": name, "aliases": aliases, "upstream": dict.fromkeys(DIALECTS, upstream)}
 
 
 def _names(name: str) -> Iterator[str]:
@@ -164,9 +187,24 @@ def _complaints(error: ValidationError, origin: str) -> list[str]:
     ]
 
 
+def _is_served(row: ModelRow, chosen: Settings) -> bool:
+    """Whether there is a pool for it: what none serves is on nobody's list."""
+    return not chosen.pools or any(pool.serves(row["id"]) for pool in chosen.pools)
+
+
 def _settled(row: ModelRow, templates: Mapping[str, Template], chosen: Settings) -> ModelRow:
     """The row under these settings, naming each upstream model that does not render prompts as the row says."""
     served = {dialect: templates[model] for dialect, model in row["upstream"].items() if model in templates}
     differing = {dialect: template for dialect, template in served.items() if template != row["template"]}
-    row = {**row, "templates": {**differing, **row["templates"]}}
+    by_pool = {pool.row_key: pool.map[row["id"]] for pool in chosen.pools if row["id"] in pool.map}
+    rendered = {
+        pool.row_key: templates.get(pool.map[row["id"]], row["templates"].get(pool.dialect, row["template"]))
+        for pool in chosen.pools
+        if row["id"] in pool.map
+    }
+    row = {
+        **row,
+        "upstream": {**row["upstream"], **by_pool},
+        "templates": {**differing, **row["templates"], **rendered},
+    }
     return row if chosen.think_in_content == "auto" else {**row, "think_in_content": chosen.think_in_content}

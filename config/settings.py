@@ -10,11 +10,12 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from config import values
+from config.pools import Dialect, Pool, PoolTable
 from config.values import (
     Bytes,
     Certificates,
@@ -31,15 +32,16 @@ from config.values import (
     Route,
     Seconds,
     SecondsOrZero,
+    Statuses,
     Table,
-    Urls,
+    TargetUrls,
+    UrlPath,
     Word,
 )
 
 PREFIX = "DASHSEEK_"
 CONFIG_VARIABLE = "DASHSEEK_CONFIG"
 
-Dialect = Literal["deepseek", "vllm", "sglang", "llamacpp", "siliconflow", "ark", "openai"]
 Loop = Literal["auto", "asyncio", "uvloop"]
 Auth = Literal["passthrough", "any", "none", "keys"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -50,9 +52,18 @@ RedisPolicy = Literal["open", "closed"]
 Tracing = Literal["off", "otlp"]
 CancelPolicy = Literal["abort", "drain"]
 ThinkInContent = Literal["auto", "yes", "no"]
-DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
+Affinity = Literal["off", "prefix", "key"]
+Reload = Literal["signal", "watch"]
+# What may be asked elsewhere: these say that nothing was done.
+FAILOVER_STATUSES = (429, 503, 529)
 # Settled by a validator, from the fields before it.
 UNSET: Any = None
+
+
+def _failover_statuses(statuses: tuple[int, ...]) -> tuple[int, ...]:
+    if not {*statuses} <= {*FAILOVER_STATUSES}:
+        raise ValueError("must be of 429, 503, 529: no other status says that nothing was done")
+    return statuses
 
 
 class SettingsError(Exception):
@@ -76,7 +87,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
-    upstream: Urls = Field(
+    pools: PoolTable = Field(
+        default=(), description="Several upstreams of several kinds, each an entry [[pools]] of the file."
+    )
+    upstream: TargetUrls = Field(
         default=(),
         title="URL",
         description="Base URL that /chat/completions is added to; a second one is tried when the first fails.",
@@ -94,6 +108,30 @@ class Settings(BaseModel):
     )
     dialect: Annotated[Dialect, Word] = Field(
         default="deepseek", description="How the upstream differs from the others."
+    )
+
+    affinity: Annotated[Affinity, Word] = Field(
+        default="off",
+        description="Ask the same upstream for calls that begin alike, so that its prefix cache has them. prefix: by "
+        "the beginning of the prompt. key: by the caller's key. off: by load alone.",
+    )
+    max_attempts: Number = Field(
+        default=2, le=5, title="NUMBER", description="Most tries of one upstream call, the first included."
+    )
+    failover_on: Annotated[Statuses, AfterValidator(_failover_statuses)] = Field(
+        default=(),
+        title="STATUS",
+        description="Statuses of an upstream after which another one is asked: 429, 503, 529.",
+    )
+    health_interval: Seconds | None = Field(
+        default=None,
+        title="SECONDS",
+        description="Ask each upstream whether it is well so often. Unset: its answers to calls tell.",
+    )
+    health_path: UrlPath | None = Field(
+        default=None,
+        title="PATH",
+        description="What it is then asked for, from the root of its host, such as /health. Unset: its list of models.",
     )
 
     models_file: File | None = Field(
@@ -262,6 +300,22 @@ class Settings(BaseModel):
 
     origins: dict[str, str] = Field(default={}, repr=False)
 
+    @property
+    def pools_in_force(self) -> tuple[Pool, ...]:
+        """The pools that calls go to: those of the file, or the one of `--upstream`, whose name is empty."""
+        return self.pools or (
+            Pool.model_construct(
+                name="",
+                urls=self.upstream,
+                dialect=self.dialect,
+                api_key_file=self.upstream_api_key_file,
+                api_key=self.upstream_api_key,
+                # As it has always been: a second URL is for when the first fails.
+                spread="order",
+                ca_file=self.upstream_ca_file,
+            ),
+        )
+
     @field_validator("upstream_api_key", mode="after")
     @classmethod
     def _from_file(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
@@ -278,13 +332,19 @@ class Settings(BaseModel):
             return auth
         if info.data.get("keys_file"):
             return "keys"
-        return "any" if info.data.get("upstream_api_key") else "passthrough"
+        own = info.data.get("upstream_api_key") or any(pool.api_key for pool in info.data.get("pools") or ())
+        return "any" if own else "passthrough"
 
     @field_validator("auth", mode="after")
     @classmethod
     def _keys_need_a_file(cls, auth: Auth, info: ValidationInfo) -> Auth:
         if (auth == "keys") != bool(info.data.get("keys_file")) and "keys_file" in info.data:
             raise ValueError("keys and keys_file go together: say both or neither")
+        if auth == "passthrough" and any(pool.api_key for pool in info.data.get("pools") or ()):
+            raise ValueError(
+                "with passthrough callers' own keys go upstream, and a pool has one of ours: say keys_file (callers "
+                "you know), or leave its key out"
+            )
         return auth
 
     @field_validator("tls_key", mode="after")
@@ -333,7 +393,19 @@ class Settings(BaseModel):
 
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "Upstream": ("upstream", "upstream_api_key", "upstream_api_key_file", "upstream_ca_file", "dialect"),
+    "Upstream": (
+        "pools",
+        "upstream",
+        "upstream_api_key",
+        "upstream_api_key_file",
+        "upstream_ca_file",
+        "dialect",
+        "affinity",
+        "max_attempts",
+        "failover_on",
+        "health_interval",
+        "health_path",
+    ),
     "Models": ("map", "aliases", "models_file", "model_route", "strict_thinking", "think_in_content"),
     "Callers": (
         "host",
@@ -390,13 +462,17 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 }
 NAMES = tuple(name for names in SECTIONS.values() for name in names)
 TABLES = frozenset({"map", "aliases", "model_limits"})
+# Of the file alone.
+FILE_ONLY = frozenset({"pools"})
+# What `pools` says in its entries.
+SHORTHAND = ("upstream", "upstream_api_key", "upstream_api_key_file", "upstream_ca_file", "dialect", "map")
 SECRETS = frozenset({"upstream_api_key", "redis_url"})
 FLAGS: Mapping[str, str] = {
     name: "--" + {"aliases": "alias", "model_limits": "model_limit"}.get(name, name).replace("_", "-")
     for name in NAMES
-    if name not in SECRETS
+    if name not in SECRETS | FILE_ONLY
 }
-VARIABLES: Mapping[str, str] = {name: PREFIX + name.upper() for name in NAMES}
+VARIABLES: Mapping[str, str] = {name: PREFIX + name.upper() for name in NAMES if name not in FILE_ONLY}
 KEY = re.compile(r"""\s*\[*\s*["']?([\w-]+)""")
 
 
@@ -408,6 +484,8 @@ def shown(settings: Settings, name: str) -> str | None:
     value = getattr(settings, name)
     if isinstance(value, SecretStr):
         return f"# {name} = (secret)"
+    if name == "pools":
+        value = [pool.said() for pool in value]
     if name == "model_route" and value is None:
         value = "off"
     return None if value is None else f"{name} = {values.toml(value)}"

@@ -15,11 +15,13 @@ from pydantic_core import ErrorDetails
 
 from config.settings import (
     CONFIG_VARIABLE,
+    FILE_ONLY,
     FLAGS,
     KEY,
     NAMES,
     PREFIX,
     SECRETS,
+    SHORTHAND,
     TABLES,
     VARIABLES,
     Settings,
@@ -75,12 +77,14 @@ def load(
     errors:      SettingsError, with all complaints at once; alone that of a file which is not TOML
     """
     path = config_file or environ.get(CONFIG_VARIABLE)
-    said = [*(_file(path) if path else ()), *_environment(environ), *_flags(flags)]
+    in_file = [*(_file(path) if path else ())]
+    said = [*in_file, *_environment(environ, _key_variables(in_file)), *_flags(flags)]
     misplaced = [_misplaced(saying) or _empty(saying) for saying in said]
     chosen, origins = _settle(saying for saying, complaint in zip(said, misplaced, strict=True) if not complaint)
-    complaints = [*filter(None, misplaced), *(_missing(name) for name in needs if not chosen.get(name))]
+    missing = [name for name in needs if not (chosen.get(name) or (name == "upstream" and chosen.get("pools")))]
+    complaints = [*filter(None, misplaced), *map(_missing, missing), *_said_twice(chosen, origins)]
     try:
-        settings = Settings(**chosen, origins=origins)
+        settings = Settings.model_validate({**chosen, "origins": origins}, context={"environ": environ})
     except ValidationError as error:
         raise SettingsError([*complaints, *(_complaint(detail, origins) for detail in error.errors())]) from None
     if complaints:
@@ -107,9 +111,35 @@ def _lines(text: str) -> dict[str, int]:
     return {key[1]: number for number, key in reversed([*begins]) if key}
 
 
-def _environment(environ: Mapping[str, str]) -> Iterator[Saying]:
+def _key_variables(in_file: Iterable[Saying]) -> frozenset[str]:
+    """The variables that pools have their keys in: they may look like settings, and are none."""
+    entries = (entry for saying in in_file if saying.name == "pools" for entry in _listed(saying.value))
+    named = (entry.get("api_key_env") for entry in entries if isinstance(entry, Mapping))
+    return frozenset(name for name in named if isinstance(name, str))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _said_twice(chosen: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
+    """What is shorthand for one pool, beside pools."""
+    if not chosen.get("pools"):
+        return
+    for name in SHORTHAND:
+        # `check --print` says the defaults, too.
+        if chosen.get(name) and chosen[name] != Settings.model_fields[name].default:
+            field = {"upstream": "urls", "upstream_ca_file": "ca_file"}.get(name, name.removeprefix("upstream_"))
+            field = "api_key_env or api_key_file" if field.startswith("api_key") else field
+            yield (
+                f"{name} ({origins[name]}): is shorthand for one pool, and there are pools ({origins['pools']}): "
+                f"say it in an entry [[pools]], as {field}, or leave the pools out"
+            )
+
+
+def _environment(environ: Mapping[str, str], others: Collection[str]) -> Iterator[Saying]:
     for variable, text in sorted(environ.items()):
-        ours = variable.startswith(PREFIX) and variable != CONFIG_VARIABLE
+        ours = variable.startswith(PREFIX) and variable not in (CONFIG_VARIABLE, *others)
         named = variable.removeprefix(PREFIX).lower()
         if ours and (text or named in SECRETS) and not SERVICE_LINK.fullmatch(f"{variable}={text}"):
             yield Saying(named, text, variable)
@@ -124,6 +154,8 @@ def _misplaced(saying: Saying) -> str | None:
         file = f"{saying.name}_file"
         where = f"say it in {VARIABLES[saying.name]}" + f", or in a file of its own named by {file}" * (file in NAMES)
         return f"{saying.name} ({saying.origin}): a secret does not belong here: {where}"
+    if saying.name in FILE_ONLY and saying.origin.startswith(PREFIX):
+        return f"{saying.name} ({saying.origin}): belongs in the file, an entry [[{saying.name}]] for each"
     if saying.name in NAMES:
         return None
     return f"{saying.name} ({saying.origin}): there is no such setting{guess(saying.name, NAMES)}"

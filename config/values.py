@@ -39,6 +39,7 @@ class Limit:
 
 WORD = re.compile(r"[a-z_]{1,20}")
 DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|min|h)", re.IGNORECASE)
+DNS = "dns"
 UNITS_S: Mapping[str, float] = {"ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600}
 LIMITS = tuple(field.name for field in fields(Limit))
 
@@ -169,6 +170,17 @@ def writable(path: Path) -> Path:
     return path
 
 
+def target_url(text: str) -> str:
+    """A base URL, or `dns+` and one: as many targets as its name has addresses."""
+    scheme, _, rest = text.partition("+")
+    if scheme.lower() != DNS:
+        return base_url(text)
+    url = base_url(rest)
+    if re.fullmatch(r"[0-9.]+|.*:.*", urlsplit(url).hostname or ""):
+        raise ValueError("dns+ is for a name, which is looked up again and again")
+    return f"{DNS}+{url}"
+
+
 def base_url(text: str) -> str:
     """An upstream's base URL, without its trailing slash."""
     if not re.fullmatch(r"[!-~]+", text):
@@ -283,6 +295,10 @@ Number = Annotated[int, BeforeValidator(number), Field(gt=0, title="NUMBER")]
 Limits = Annotated[Limit, BeforeValidator(limit), Field(title="LIMIT")]
 Word = BeforeValidator(word)
 Urls = Annotated[tuple[Annotated[str, AfterValidator(base_url)], ...], BeforeValidator(items)]
+TargetUrls = Annotated[tuple[Annotated[str, AfterValidator(target_url)], ...], BeforeValidator(items)]
+Names = Annotated[tuple[Annotated[str, BeforeValidator(word), Field(min_length=1)], ...], BeforeValidator(items)]
+Statuses = Annotated[tuple[Annotated[int, Field(strict=False)], ...], BeforeValidator(items)]
+UrlPath = Annotated[str, Field(pattern=r"^/[!-~]*$")]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(origin)], ...], BeforeValidator(items)]
 HostNames = Annotated[tuple[Annotated[str, AfterValidator(host_name)], ...], BeforeValidator(items)]
 Table = Annotated[dict[str, Annotated[str, Field(min_length=1)]], BeforeValidator(table)]

@@ -59,7 +59,7 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/telemetry/spans.py": "tests/integration/test_tracing.py",
     "proxy/upstream/connections.py": "tests/proxy/upstream/test_client.py",
     "proxy/upstream/response.py": "tests/proxy/upstream/test_client.py",
-    "proxy/upstream/targets.py": "tests/proxy/upstream/test_client.py",
+    "proxy/upstream/targets.py": "tests/proxy/upstream/test_balancer.py",
     "translators/compatible/parameters.py": "tests/translators/compatible/test_call.py",
     "translators/compatible/shapes.py": "tests/translators/compatible/test_chunks.py",
     "translators/compatible/tongue.py": "tests/translators/test_tongue.py",

@@ -38,7 +38,7 @@ PICKED: Final[tuple[tuple[str, str, str], ...]] = (
     ("proxy/server/board.py", "(OSError, TimeoutError, orjson.JSONDecodeError)", "(OSError, TimeoutError)"),
     ("proxy/server/supervisor.py", "        shutil.rmtree(self._directory, ignore_errors=True)\n", ""),
     ("proxy/downstream/connection.py", "UNSENT_BYTES: Final = 128 << 10", "UNSENT_BYTES: Final = 128 << 20"),
-    ("proxy/upstream/targets.py", "        self._ejected_until_s.pop(target, None)", "        pass"),
+    ("proxy/upstream/pools.py", "        health.note(event, self.now_s())", "        pass"),
 )
 
 # Changes after which the code does the same, or as well: the file, what stands there, what it is changed to, and why.

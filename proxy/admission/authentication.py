@@ -22,8 +22,8 @@ class Admission:
     """One caller let in.
 
     fingerprint:  names the key in logs and records without giving it away; None where the caller brought none
-    upstream_key: the key that goes upstream; None where there is none to send
-    own_key:      whether that key is the operator's, so that the caller is not to blame for it
+    upstream_key: the caller's own, where that goes upstream; None where the operator's does, if any
+    own_key:      whether it is the operator's, so that the caller is not to blame for it
     known:        who it is, where there is a keys file
     """
 
@@ -50,8 +50,7 @@ def admit(headers: MultiMapping[str], settings: Settings, keyring: Keyring | Non
             raise faults.Refusal(faults.BAD_KEY, "the key holds characters no key has")
         return Admission(fingerprint, key, own_key=False)
     known = keyring.find(key) if keyring is not None else None
-    own = settings.upstream_api_key
-    return Admission(fingerprint, own.get_secret_value() if own else None, own_key=True, known=known)
+    return Admission(fingerprint, None, own_key=True, known=known)
 
 
 def key_in(headers: MultiMapping[str]) -> str:

@@ -90,6 +90,11 @@ class AbandonedSink:
         self.hold()
         return full
 
+    def redirect(self, pipe: Pipe) -> None:
+        """See `Sink`."""
+        self._pipe = pipe
+        self._sink.redirect(pipe)
+
     async def drained(self) -> None:
         """Wait for the caller, while there is one."""
         if not self.left:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from http import HTTPStatus
 from time import monotonic
 
 import structlog
 
+from config.pools import Pool
 from proxy.call import relay
 from proxy.call.abandoned import AbandonedSink
 from proxy.call.exchange import CallerStalled, Exchange, refusal_of
 from proxy.call.gateway import Gateway
-from proxy.call.prompt_count import Count
+from proxy.call.route import Route, Router
 from proxy.call.timeouts import CallTimeouts, Expired, Timeout
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import CallerGone, Response, Sink
+from proxy.metering.journal import render
 from proxy.upstream.client import Post
+from proxy.upstream.pools import Lease
 from proxy.upstream.response import completion_of, failure_of
+from translators import faults
 from translators.pipe import Pipe, State
-from translators.terms import Terms
 
 log = structlog.get_logger()
 
@@ -31,24 +33,26 @@ log = structlog.get_logger()
 class Forwarding:
     """A call that is ready to go.
 
-    post:    its upstream call
-    resumed: the upstream call that goes on after a chain of thought that has reached its budget
+    router:   what it is written from, should it go to another pool
+    route:    how it is written for the pool that it goes to
+    lease:    its place among the calls on their way there
+    streams:  whether its answer is packets, else one reply
     timeouts: the waits of the call
-    kind:    key of the learned difference between upstream's prompt count and ours (spec USE-5)
-    streams: whether its answer is packets, else one reply
     """
 
     gateway: Gateway
     request: Request
     exchange: Exchange
-    pipe: Pipe
-    terms: Terms
-    post: Post
-    resumed: Callable[[str], Post]
-    count: Count
-    kind: Hashable
+    router: Router
+    route: Route
+    lease: Lease
     streams: bool
     timeouts: CallTimeouts
+
+    @property
+    def pipe(self) -> Pipe:
+        """The way of its answer."""
+        return self.route.pipe
 
     async def reply(self) -> Response:
         """Serve the call as one JSON reply."""
@@ -74,6 +78,8 @@ class Forwarding:
             gateway.open_calls.streams -= 1
             packets.stop()
             times.first_packet_s, times.last_packet_s = packets.first_s, packets.last_s
+            if packets.first_s is not None and times.sent_s is not None:
+                self.lease.took(packets.first_s - times.sent_s)
             self.exchange.bytes_out = packets.bytes
         return packets.response
 
@@ -89,6 +95,8 @@ class Forwarding:
         except CallerGone:
             raise
         except Exception as error:  # noqa: BLE001 - a stream that is open needs its last frame, whatever happened
+            if isinstance(error, Expired) and error.wait is Timeout.FIRST_TOKEN:
+                self.lease.timed_out()
             if self.exchange.times.ended_s is not None:
                 return
             if sink.left:
@@ -122,54 +130,99 @@ class Forwarding:
             self.exchange.times.ended_s = monotonic()
 
     async def _legs(self, sink: Sink, timeouts: CallTimeouts) -> None:
-        if self.terms.legs == 1:
-            await self._leg(sink, timeouts, 0)
+        legs = self.route.terms.legs
+        if legs == 1:
+            if self.exchange.call is not None and self.exchange.call.n > 1:
+                # Another pool may need several upstream calls for as many choices.
+                self.lease.stay()
+            await self._leg(sink, timeouts, 0, self.lease)
             return
+        # Written for one pool, and side by side: none of them can go to another.
+        self.lease.stay()
         try:
-            async with asyncio.TaskGroup() as group:
-                for leg in range(self.terms.legs):
-                    group.create_task(self._leg(sink, timeouts, leg))
+            with ExitStack() as ends:
+                leases = [self.lease]
+                for _ in range(legs - 1):
+                    leases.append(self.lease.another())
+                    ends.callback(leases[-1].release)
+                async with asyncio.TaskGroup() as group:
+                    for leg, lease in enumerate(leases):
+                        group.create_task(self._leg(sink, timeouts, leg, lease))
+        except faults.Refusal:
+            # Before any of them was asked: too much is on its way there.
+            self.exchange.limited = True
+            raise
         except BaseExceptionGroup as failed:
             # The first failure has ended the others: they have nothing to add.
             raise failed.exceptions[0] from None
 
-    async def _leg(self, sink: Sink, timeouts: CallTimeouts, leg: int) -> None:
+    async def _leg(self, sink: Sink, timeouts: CallTimeouts, leg: int, lease: Lease) -> None:
         """Move one answer, which may be that of two upstream calls (spec OUT-9)."""
-        await self._ask(self.post, sink, timeouts, leg)
+        await self._ask(self.route.first(), sink, timeouts, leg, lease)
         # Nobody would read what a second one says.
         if (chain := self.pipe.chain_over_budget(leg)) is not None and not sink.left:
             self.pipe.resume(leg)
-            await self._ask(self.resumed(chain), sink, timeouts, leg)
+            lease.stay()
+            await self._ask(self.route.resumed(chain), sink, timeouts, leg, lease, chain=chain)
 
-    async def _ask(self, post: Post, sink: Sink, timeouts: CallTimeouts, leg: int) -> None:
-        """Make one upstream call and move its answer."""
+    async def _ask(
+        self, post: Post, sink: Sink, timeouts: CallTimeouts, leg: int, lease: Lease, *, chain: str | None = None
+    ) -> None:
+        """Make one upstream call and move its answer.
+
+        chain: behind which it goes on, where it does
+        """
         timeouts.enter(Timeout.FIRST_TOKEN)
         if self.exchange.times.sent_s is None:
             self.exchange.times.sent_s = monotonic()
-            self.count.beside()
-        with closing(await self.gateway.upstreams.post(post, self.exchange.attempts)) as response:
+            self.route.count.beside()
+
+        async def rewrite(pool: Pool) -> Post:
+            await self._turn_to(pool, sink)
+            return self.route.first() if chain is None else self.route.resumed(chain)
+
+        attempts = self.exchange.attempts
+        with closing(await self.gateway.upstreams.post(lease, post, rewrite, attempts)) as response:
             if self.exchange.times.answered_s is None:
                 self.exchange.times.answered_s = monotonic()
             if response.status != HTTPStatus.OK:
-                raise await failure_of(response, self.terms.failures)
-            await self.count.wait()
+                raise await failure_of(response, self.route.terms.failures)
+            await self.route.count.wait()
+            pipe = self.pipe
+            if lease.attempt is not None and lease.attempt.pool:
+                lease.attempt.used = pipe.answer.tally.latest(leg)
             if response.content_type == "application/json":
-                frames = self.pipe.feed_completion(await completion_of(response), leg)
+                frames = pipe.feed_completion(await completion_of(response), leg)
                 await relay.write(sink, frames, timeouts)
             else:
                 usage_s = self.gateway.settings.usage_timeout
-                await relay.pump(response, sink, self.pipe, timeouts, leg=leg, usage_s=usage_s)
-            self.exchange.refusal = self.pipe.refusal
-            if self.pipe.state is State.ENDED:
+                await relay.pump(response, sink, pipe, timeouts, leg=leg, usage_s=usage_s)
+            self.exchange.refusal = pipe.refusal
+            if pipe.state is State.ENDED:
                 timeouts.enter(Timeout.CALLER)
                 await self._end(sink)
                 self._learn()
-            if not (self.pipe.refusal or self.pipe.was_cut(leg) or self.pipe.chain_over_budget(leg)):
+            if not (pipe.refusal or pipe.was_cut(leg) or pipe.chain_over_budget(leg)):
                 await relay.drop_leftover(response)
+
+    async def _turn_to(self, pool: Pool, sink: Sink) -> None:
+        """Write the call anew, for another pool or with another key, where nothing of its answer has come yet."""
+        if self.route.terms.legs > 1 or pool is self.route.pool:
+            # Others of its legs are being answered, through this pipe.
+            self.route = self.router.with_key(self.route)
+            return
+        self.route = await self.router.anew(self.route, pool)
+        sink.redirect(self.route.pipe)
+        limit_s = pool.first_token_timeout or self.gateway.settings.first_token_timeout
+        self.timeouts.limit(Timeout.FIRST_TOKEN, limit_s)
+        books = self.exchange.books
+        if books.opening is not None and books.entry is not None:
+            books.opening["upstream_model"] = self.route.order.upstream_model
+            books.entry.opening = render(books.opening)
 
     def _learn(self) -> None:
         """Remember how far our count of the prompt was from upstream's."""
         tally = self.pipe.answer.tally
         reported = tally.upstream[0].figures.input
         if reported is not None:
-            self.gateway.offsets.learn(self.kind, tally.counted_input, reported)
+            self.gateway.offsets.learn(self.route.kind, tally.counted_input, reported)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from config.models import ModelRow
+from config.pools import Pool
 from config.settings import Settings, SettingsError
 from proxy import vocabulary
 from proxy.admission import keyring
@@ -25,8 +26,8 @@ from proxy.metering.journal import Journal
 from proxy.telemetry import metrics
 from proxy.telemetry.metrics import Gauge
 from proxy.telemetry.series import Row
-from proxy.upstream import client
-from proxy.upstream.client import Upstream
+from proxy.upstream import pools
+from proxy.upstream.pools import Upstreams
 from translators.catalogue import Catalogue
 from translators.dialogue import Model
 from translators.openai import dialects
@@ -46,8 +47,7 @@ class Gateway:
     settings:        as the operator said them
     catalogue:       the models on offer, by all their names
     vocabulary:      what texts are counted with
-    dialect:         how the upstreams differ from the others of their kind
-    upstreams:       where calls go
+    upstreams:       the pools that calls go to
     journal:         what is written down of every call
     limiter:         what lets calls in
     keyring:         the keys that are let in; None where any is, or none is needed
@@ -63,8 +63,7 @@ class Gateway:
     settings: Settings
     catalogue: Catalogue
     vocabulary: Vocabulary
-    dialect: Dialect
-    upstreams: Upstream
+    upstreams: Upstreams
     journal: Journal
     limiter: Limiter
     keyring: Keyring | None
@@ -74,6 +73,24 @@ class Gateway:
     abandoned_calls: AbandonedCalls
     spans: Spans | None = None
     offsets: Offsets = field(default_factory=Offsets)
+    _models: dict[tuple[str, str], Model] = field(default_factory=dict)
+
+    def dialect_of(self, pool: Pool) -> Dialect:
+        """How the upstreams of a pool differ from others."""
+        return dialects.DIALECTS[pool.dialect]
+
+    def model_of(self, pool: Pool, model: Model) -> Model:
+        """A model as a pool has it: under the id of its map, and rendered as that id is."""
+        if model.id not in pool.map:
+            return model
+        found = self._models.get((pool.name, model.id))
+        if found is None:
+            found = self._models[pool.name, model.id] = in_pool(pool, model)
+        return found
+
+    def upstream_model(self, pool: Pool, model: Model) -> str:
+        """The id that a model has in a pool."""
+        return self.model_of(pool, model).upstream.get(pool.dialect, model.id)
 
     def timed(self, wait: Timeout, since_s: float) -> CallTimeouts:
         """The waits of one call, the first of which is this; a drain finds them.
@@ -88,7 +105,9 @@ class Gateway:
         return {
             metrics.IN_FLIGHT: lambda: {(): len(open_calls)},
             metrics.STREAMS: lambda: {(): open_calls.streams},
-            metrics.CONNECTIONS: lambda: {(state,): number for state, number in upstreams.connections().items()},
+            metrics.CONNECTIONS: lambda: {
+                (state,): number for state, number in pools.connections_of(upstreams.connections).items()
+            },
             metrics.JOURNAL_LINES: lambda: {(): journal.written},
             metrics.JOURNAL_DROPPED: lambda: {(): journal.dropped},
             metrics.JOURNAL_WRITABLE: lambda: {(): journal.writable()},
@@ -98,6 +117,15 @@ class Gateway:
 def catalogue_of(settings: Settings, rows: Iterable[ModelRow]) -> Catalogue:
     """The models on offer, by all their names."""
     return Catalogue((Model(**row) for row in rows), settings.aliases)
+
+
+def in_pool(pool: Pool, model: Model) -> Model:
+    """A model as a pool has it; its row says so under the pool's name."""
+    return replace(
+        model,
+        upstream={**model.upstream, pool.dialect: model.upstream[pool.row_key]},
+        templates={**model.templates, pool.dialect: model.templates[pool.row_key]},
+    )
 
 
 @asynccontextmanager
@@ -118,8 +146,7 @@ async def open_gateway(settings: Settings, rows: Iterable[ModelRow]) -> AsyncIte
             settings=settings,
             catalogue=catalogue,
             vocabulary=vocabulary.load(),
-            dialect=dialects.DIALECTS[settings.dialect],
-            upstreams=await stack.enter_async_context(client.opened(settings)),
+            upstreams=await stack.enter_async_context(pools.opened(settings)),
             journal=await stack.enter_async_context(journal.opened(settings)),
             limiter=await stack.enter_async_context(open_limiter(settings)),
             keyring=(

@@ -97,7 +97,10 @@ async def _admitted(gateway: Gateway, request: Request) -> Admission:
 
 
 async def _counted(gateway: Gateway, call: Call, ends: ExitStack) -> Tokens:
-    order, model = upstream_request.order(call, gateway.dialect), call.model
+    # As the pool that is asked first renders it.
+    upstreams, model = gateway.upstreams, call.model
+    pool = next((target.pool for target in upstreams.serving(model.id)), upstreams.pools[0])
+    order = upstream_request.order(call._replace(model=gateway.model_of(pool, model)), gateway.dialect_of(pool))
     count = Count(
         prompt.totals(order.prompt, gateway.vocabulary), sum(map(len, order.prompt.texts)), model.input_tokens
     )

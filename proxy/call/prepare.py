@@ -11,19 +11,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from time import monotonic
 from typing import Final
-from urllib.parse import urlsplit
 
-import orjson
 import structlog
 
 from proxy.admission import authentication, limits
 from proxy.admission.authentication import Admission
 from proxy.admission.limits import Joined, Refused, Reservation, Scope
-from proxy.call import prompt_count
 from proxy.call.exchange import Exchange, refusal_of
 from proxy.call.forward import Forwarding
 from proxy.call.gateway import Gateway
 from proxy.call.prompt_count import Count
+from proxy.call.route import Router, affinity_of
 from proxy.call.timeouts import CallTimeouts, Expired, Timeout
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import Response
@@ -31,14 +29,8 @@ from proxy.downstream.strays import escaped
 from proxy.metering import journal
 from proxy.metering.journal import Opening
 from proxy.telemetry import logs, trace_context
-from proxy.upstream.client import Post
 from translators import breadth, faults
-from translators.deepseek import prompt
 from translators.dialogue import Call, Json
-from translators.openai import request as upstream_request
-from translators.openai.request import Body, Order
-from translators.pipe import Pipe
-from translators.terms import agreed
 
 log = structlog.get_logger()
 
@@ -118,17 +110,6 @@ def _read(gateway: Gateway, request: Request, document: Json) -> Call:
     )
 
 
-async def _counted(gateway: Gateway, order: Order, ends: ExitStack) -> Count:
-    """The count of what upstream will make of the prompt; refused where it is known and too long (spec MOD-4)."""
-    chars, model = sum(map(len, order.prompt.texts)), order.call.model
-    count = Count(prompt.totals(order.prompt, gateway.vocabulary), chars, model.input_tokens)
-    ends.callback(count.drop)
-    await prompt_count.begin(gateway.counting, count, model)
-    if count.tokens is not None and count.tokens > model.input_tokens:
-        raise faults.Refusal(faults.input_length(model.input_tokens))
-    return count
-
-
 async def _prepared(
     gateway: Gateway,
     request: Request,
@@ -140,38 +121,26 @@ async def _prepared(
     ends: ExitStack,
 ) -> Forwarding:
     """Everything a call needs to go; nothing has left yet."""
-    order = upstream_request.order(call, gateway.dialect)
-    kind = order.offset_key
-    exchange.books.opening = _opening(exchange, call, caller, order.upstream_model)
+    upstreams, books = gateway.upstreams, exchange.books
+    likely = next((target.pool for target in upstreams.serving(call.model.id)), upstreams.pools[0])
+    opening = books.opening = _opening(exchange, call, caller, gateway.upstream_model(likely, call.model))
     await _let_in(gateway, exchange, call)
-    count = await _counted(gateway, order, ends)
+    lease = upstreams.lease(call.model.id, key=affinity_of(gateway, call, caller))
+    ends.callback(lease.release)
+    pool = lease.pool
+    router = Router(gateway, request, exchange, call, caller, ends)
+    order = router.order(pool)
+    opening["upstream_model"] = order.upstream_model
+    count = await router.counted(order)
     await _add_prompt(gateway, exchange, call, count)
-    terms = agreed(
-        order,
-        request_id=exchange.request_id,
-        own_key=caller.own_key,
-        known=_unsaid(gateway, caller),
-        at_s=exchange.at_s,
-        event_limit=int(gateway.settings.max_event_bytes),
-    )
-    exchange.pipe = pipe = Pipe(call, terms, gateway.vocabulary, request.tongue)
-    overhead = prompt.overhead(order.prompt, gateway.vocabulary)
-    count.tell(lambda tokens: pipe.count_prompt(tokens, gateway.offsets.get(kind), overhead))
-    exchange.books.entry = entry = gateway.journal.open(exchange.books.opening)
-    trace = exchange.books.trace
+    books.entry = entry = gateway.journal.open(opening)
     if gateway.settings.journal_file is None:
-        _say_open(exchange.books.opening, entry.opening, trace.id if trace else None)
-    traced = trace_context.passed_on(request.headers) if trace is None else trace.onward(exchange.books.opening)
-    known_as = {"X-Request-Id": exchange.request_id, **traced}
-
-    def post(body: Body) -> Post:
-        return Post(body.path, orjson.dumps(body.json), caller.upstream_key, known_as)
-
-    def resumed(chain: str) -> Post:
-        return post(order.resumed(chain))
-
-    first = post(order.body(count.tokens))
-    return Forwarding(gateway, request, exchange, pipe, terms, first, resumed, count, kind, call.stream, timeouts)
+        _say_open(opening, entry.opening, books.trace.id if books.trace else None)
+    traced = trace_context.passed_on(request.headers) if books.trace is None else books.trace.onward(opening)
+    route = router.route(pool, order, count, {"X-Request-Id": exchange.request_id, **traced})
+    if (own_s := pool.first_token_timeout) is not None:
+        timeouts.limit(Timeout.FIRST_TOKEN, own_s)
+    return Forwarding(gateway, request, exchange, router, route, lease, call.stream, timeouts)
 
 
 def _say_open(opening: Opening, rendered: bytes, trace_id: str | None) -> None:
@@ -180,13 +149,6 @@ def _say_open(opening: Opening, rendered: bytes, trace_id: str | None) -> None:
         return
     known: dict[str, object] = {name: said for name, said in opening.items() if name != "at"}
     log.info("open", **known | ({} if trace_id is None else {"trace_id": trace_id}))
-
-
-def _unsaid(gateway: Gateway, caller: Admission) -> tuple[str, ...]:
-    """The strings cut out of upstream's sentences for this call: its keys and the targets' hosts (spec ERR-3)."""
-    places = map(urlsplit, gateway.settings.upstream)
-    hosts = (host for place in places for host in (place.netloc, place.hostname))
-    return tuple(filter(None, (caller.upstream_key, *hosts)))
 
 
 async def _let_in(gateway: Gateway, exchange: Exchange, call: Call) -> None:

@@ -22,9 +22,10 @@ from proxy.metering.journal import Closing, Journal, Outcome, Record, Times, Ups
 from proxy.telemetry import logs
 from proxy.telemetry.logs import Level
 from proxy.upstream.response import Result
+from proxy.upstream.targets import Attempt
 from translators import dialogue, faults
 from translators.answer import Account
-from translators.usage import Basis, Spent
+from translators.usage import Basis, Figures, Spent
 
 log = structlog.get_logger()
 
@@ -55,6 +56,7 @@ MODERATED: Final[Mapping[faults.Fault, Outcome]] = {
 IDLE: Final = frozenset(
     {Outcome.REJECTED, Outcome.THROTTLED, Outcome.UPSTREAM_ERROR, Outcome.TIMEOUT_BODY, Outcome.TIMEOUT_CONNECT}
 )
+NOTHING_SAID: Final = Figures()
 GONE: Final = frozenset(
     {Outcome.CLIENT_GONE_BEFORE_FIRST_PACKET, Outcome.CLIENT_GONE_MID_STREAM, Outcome.CLIENT_STALLED}
 )
@@ -130,7 +132,7 @@ def _record(exchange: Exchange, end: End, *, upstream_text: bool) -> Record:
         stream=call is not None and call.stream,
         finish_reasons=account.finish_reasons if account else (),
         limited=exchange.limited,
-        retries=[attempt.retry for attempt in exchange.attempts],
+        tries=[(attempt.pool, attempt.label or attempt.target, attempt.retry) for attempt in exchange.attempts],
         read_s=_between_s(times.received_s, times.read_s),
         translate_s=_between_s(times.read_s, times.sent_s),
         fault=refusal.fault if refusal else None,
@@ -156,12 +158,20 @@ def _closing(exchange: Exchange, account: Account | None, outcome: Outcome) -> C
         "drift_tokens": account.drift if account else None,
         "packets": account.packets if account else 0,
         "bytes_out": exchange.bytes_out,
-        "attempts": [
-            {"target": attempt.target, "result": attempt.word, "reused": attempt.reused}
-            for attempt in exchange.attempts
-        ],
+        "attempts": [*map(_attempt, exchange.attempts)],
         "t": _times(exchange),
     }
+
+
+def _attempt(attempt: Attempt) -> journal.Attempt:
+    said: journal.Attempt = {"target": attempt.target, "result": attempt.word, "reused": attempt.reused}
+    if attempt.pool:
+        said["pool"] = attempt.pool
+        said["used"] = None
+        if attempt.used is not None and attempt.used.figures != NOTHING_SAID:
+            prompt, completion, reasoning, cached = attempt.used.figures
+            said["used"] = {"prompt": prompt, "cached": cached, "completion": completion, "reasoning": reasoning}
+    return said
 
 
 def _generated(exchange: Exchange, account: Account | None, outcome: Outcome) -> tuple[dialogue.Usage | None, Basis]:

@@ -84,9 +84,18 @@ class OpenCalls:
         self._loop = loop
         self._waiting: set[CallTimeouts] = set()
         self._handle: asyncio.TimerHandle | None = None
-        # A wait ends at most so much late. `drain_timeout` may be 0, and is nothing that is looked at.
-        shortest_s = min(limit_s for timeout, limit_s in limits_s.items() if timeout is not Timeout.DRAIN)
-        self._tick_s = min(LONGEST_TICK_S, shortest_s / TICKS)
+        self._tick_s = LONGEST_TICK_S
+        self.limit(limits_s)
+
+    def limit(self, limits_s: Mapping[Timeout, float]) -> None:
+        """Take these limits for the calls that begin from now on."""
+        self.limits_s = limits_s
+        # `drain_timeout` may be 0, and is nothing that is looked at.
+        self.look_within(min(limit_s for timeout, limit_s in limits_s.items() if timeout is not Timeout.DRAIN))
+
+    def look_within(self, limit_s: float) -> None:
+        """Look often enough for a wait of this length: it ends at most so much late."""
+        self._tick_s = min(self._tick_s, LONGEST_TICK_S, limit_s / TICKS)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -138,6 +147,7 @@ class CallTimeouts:
         "_deadline",
         "_deadline_of",
         "_expired",
+        "_limits_s",
         "_loop",
         "_open",
         "_since",
@@ -151,7 +161,9 @@ class CallTimeouts:
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
         self._expired: Timeout | None = None
-        self._deadline = since_s + open_calls.limits_s[Timeout.TOTAL]
+        # Those of the configuration that the call began under.
+        self._limits_s = open_calls.limits_s
+        self._deadline = since_s + self._limits_s[Timeout.TOTAL]
         self._deadline_of = Timeout.TOTAL
         self.enter(wait)
 
@@ -160,9 +172,15 @@ class CallTimeouts:
         self.wait = wait
         self._since = monotonic()
 
+    def limit(self, wait: Timeout, limit_s: float) -> None:
+        """Give this call a limit of its own."""
+        if self._limits_s[wait] != limit_s:
+            self._limits_s = {**self._limits_s, wait: limit_s}
+            self._open.look_within(limit_s)
+
     def end_within(self, wait: Timeout) -> None:
         """Limit the rest of the whole call by this time-out, whatever it waits for; nothing where it has ended."""
-        due = monotonic() + self._open.limits_s[wait]
+        due = monotonic() + self._limits_s[wait]
         if due < self._deadline and self._task is not None:
             self._deadline, self._deadline_of = due, wait
 
@@ -177,7 +195,7 @@ class CallTimeouts:
         """End the call if its wait has lasted longer than its limit."""
         if now_s >= self._deadline:
             self.expire(self._deadline_of)
-        elif now_s >= self._since + self._open.limits_s[self.wait]:
+        elif now_s >= self._since + self._limits_s[self.wait]:
             self.expire(self.wait)
 
     def __enter__(self) -> Self:

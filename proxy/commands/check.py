@@ -16,6 +16,7 @@ import click
 
 from config import settings
 from config.models import ModelRow
+from config.pools import EVERY_MODEL, Pool
 from config.settings import Settings, SettingsError
 from proxy.admission import keyring
 from proxy.call.gateway import catalogue_of, open_gateway
@@ -80,7 +81,8 @@ def offline(chosen: Settings, rows: Sequence[ModelRow]) -> int:
         callers += f": {len(keyring.read(chosen.keys_file, catalogue))} of {chosen.keys_file}"
     said = sum(origin != "default" for origin in chosen.origins.values())
     click.echo(f"ok        {said} settings said, {len(settings.NAMES) - said} left at their defaults")
-    click.echo(f"upstream  {', '.join(chosen.upstream)}, dialect {chosen.dialect}")
+    for pool in chosen.pools_in_force:
+        click.echo(f"upstream  {_named(pool)}{', '.join(pool.urls)}, dialect {pool.dialect}{_shared(pool)}")
     click.echo(f"callers   {callers} (auth {chosen.auth}); on {chosen.host}:{chosen.port}")
     click.echo(f"pays      {_payer(chosen)}")
     click.echo(f"models    {', '.join(row['id'] for row in rows)}")
@@ -89,8 +91,26 @@ def offline(chosen: Settings, rows: Sequence[ModelRow]) -> int:
     return Exit.OK
 
 
+def _named(pool: Pool) -> str:
+    return f"{pool.name}: " if pool.name else ""
+
+
+def _shared(pool: Pool) -> str:
+    """What of the calls a pool gets; nothing where it is alone."""
+    if not pool.name:
+        return ""
+    models = "every model" if EVERY_MODEL in pool.models else ", ".join(pool.models)
+    return f", priority {pool.priority}, for {models}"
+
+
 def _payer(chosen: Settings) -> str:
     """Whose key goes upstream."""
+    if chosen.pools:
+        own = [pool.name for pool in chosen.pools if pool.api_key is not None]
+        others = [pool.name for pool in chosen.pools if pool.api_key is None]
+        theirs = "each caller: the key they bring" if chosen.auth == "passthrough" else "nobody: no key"
+        told = [f"our own key of {', '.join(own)}"] if own else []
+        return "; ".join([*told, *([f"{theirs} goes to {', '.join(others)}"] if others else [])])
     if chosen.upstream_api_key is not None:
         return f"the upstream key of {chosen.origins['upstream_api_key']}, for all of them"
     if chosen.auth == "passthrough":
@@ -102,7 +122,11 @@ def online(chosen: Settings, rows: Sequence[ModelRow], environ: Mapping[str, str
     """Make one small call through the whole of it, and say what came."""
     # Telemetry is for who serves; here the lines below say it all.
     alone = chosen.model_copy(update={**ALONE, "auth": _auth(chosen)})
-    model = model or next(iter(chosen.map), MODEL)
+    model = (
+        model
+        or next((name for pool in chosen.pools_in_force for name in pool.map), None)
+        or next(iter(chosen.map), MODEL if any(row["id"] == MODEL for row in rows) else rows[0]["id"])
+    )
     with contextlib.closing(logs.configure(alone)):
         record = asyncio.run(_call(alone, rows, environ.get(KEY_VARIABLE, ANY_KEY), model))
     code = _told(record)

@@ -186,12 +186,12 @@ def _simulate() -> click.Command:
 
 def _translate() -> click.Command:
 
-    def run(config: str | None, call: Any, *, model: str | None, answer: bool, sse: bool | None, **rest: object) -> int:
+    def run(config: str | None, call: Any, *, model: str | None, answer: bool, sse: bool | None, **rest: Any) -> int:
         from config import sources
         from proxy.commands import translate
 
-        as_json, api = bool(rest.pop("as_json")), str(rest.pop("api"))
-        translator = translate.build(_settled(lambda: sources.load(rest, config, os.environ)), api)
+        as_json, api, pool = bool(rest.pop("as_json")), str(rest.pop("api")), rest.pop("pool")
+        translator = _settled(lambda: translate.build(sources.load(rest, config, os.environ), api, pool))
         given = sys.stdin.buffer.read()
         if answer:
             asked = call.read() if call else None
@@ -200,6 +200,7 @@ def _translate() -> click.Command:
 
     params: list[click.Parameter] = [
         options.flag("dialect"),
+        click.Option(["--pool"], metavar="NAME", help="Write it for this pool of the file. [the first]"),
         click.Option(
             ["--api"],
             type=click.Choice(["dashscope", "openai"]),

@@ -22,6 +22,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import click
 
+from config.pools import Pool
 from config.settings import Settings, SettingsError
 from proxy import vocabulary
 from proxy.commands import files
@@ -31,7 +32,8 @@ from proxy.metering.append_file import DASH
 from proxy.server import event_loop
 from proxy.telemetry import installed
 from proxy.upstream import client as upstream
-from proxy.upstream.client import Upstream
+from proxy.upstream.connections import Connections, place_of
+from proxy.upstream.pools import DNS_PREFIX, MODELS, closed
 from proxy.upstream.reasons import SPEAKS_TLS, Reason, reason_of
 from proxy.upstream.response import UpstreamFailure
 from proxy.vocabulary import VocabularyError
@@ -97,7 +99,9 @@ async def findings(read: Callable[[], Settings], environ: Mapping[str, str]) -> 
     except SettingsError as error:
         yield Finding("fail", "settings", "; ".join(error.lines), "see dashseek check")
         return
-    yield Finding("ok", "settings", f"upstream {', '.join(chosen.upstream)}, dialect {chosen.dialect}")
+    for pool in chosen.pools_in_force:
+        named = f"pool {pool.name}: " if pool.name else "upstream "
+        yield Finding("ok", "settings", f"{named}{', '.join(pool.urls)}, dialect {pool.dialect}")
     yield _loop(chosen)
     yield _files(chosen)
     for finding in (*_port(chosen), *_journal(chosen), *_sockets(chosen)):
@@ -231,18 +235,52 @@ async def _redis(chosen: Settings) -> AsyncIterator[Finding]:
 
 async def of_upstreams(chosen: Settings, environ: Mapping[str, str]) -> AsyncIterator[Finding]:
     """Name, connection, path and key of each upstream; what stands on one that failed is not examined."""
-    for target in chosen.upstream:
-        place = urlsplit(target)
-        for examination in (_name, _connection):
-            finding = await examination(chosen, place)
-            yield finding
-            if finding.verdict == "fail":
-                break
-        else:
-            yield await _key(chosen, target, environ)
+    for pool in chosen.pools_in_force:
+        for label in pool.urls:
+            target = label.removeprefix(DNS_PREFIX)
+            asked = _Asked(chosen, pool, target, urlsplit(target))
+            for examination in (_name, _connection):
+                finding = await examination(asked)
+                yield finding
+                if finding.verdict == "fail":
+                    break
+            else:
+                yield await _key(asked, environ)
 
 
-async def _name(_: Settings, place: SplitResult) -> Finding:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One upstream that is examined."""
+
+    chosen: Settings
+    pool: Pool
+    target: str
+    place: SplitResult
+
+    @property
+    def connect_s(self) -> float:
+        """How long a connection to it may take to be made."""
+        return self.pool.connect_timeout or self.chosen.connect_timeout
+
+    def trust(self) -> ssl.SSLContext | None:
+        """Whose certificates are believed; None where none is shown."""
+        return upstream.trust_of(self.pool.ca_file) if self.place.scheme == "https" else None
+
+    async def status(self, base: str, key: str | None) -> int:
+        """What it says to who asks for its models; raises `UpstreamFailure`."""
+        connections = Connections(self.chosen.upstream_keepalive_timeout)
+        if (trust := self.trust()) is not None:
+            connections.believe("", trust)
+        try:
+            return await upstream.status_of(
+                connections, place_of(base), MODELS, key, connect_s=self.connect_s, headers=self.pool.headers
+            )
+        finally:
+            await closed(connections)
+
+
+async def _name(asked: _Asked) -> Finding:
+    place = asked.place
     loop = asyncio.get_running_loop()
     started_s = loop.time()
     host = place.hostname or ""
@@ -254,11 +292,11 @@ async def _name(_: Settings, place: SplitResult) -> Finding:
     return Finding("ok", "name", f"{host} has {len(found)} address{'es'[: 2 * (len(found) > 1)]}, in {took_ms:.0f} ms")
 
 
-async def _connection(chosen: Settings, place: SplitResult) -> Finding:
-    context = upstream.trust(chosen) if place.scheme == "https" else None
+async def _connection(asked: _Asked) -> Finding:
+    place, context = asked.place, asked.trust()
     port = place.port or PORTS[place.scheme]
     try:
-        async with asyncio.timeout(chosen.connect_timeout):
+        async with asyncio.timeout(asked.connect_s):
             _, writer = await asyncio.open_connection(place.hostname, port, ssl=context)
     except (OSError, TimeoutError) as error:
         return _unreached("connection", f"{place.hostname}:{port}", reason_of(error))
@@ -286,21 +324,21 @@ def _secured(place: SplitResult, secured: ssl.SSLObject) -> Finding:
     return Finding("ok", "connection", found)
 
 
-async def _key(chosen: Settings, target: str, environ: Mapping[str, str]) -> Finding:
+async def _key(asked: _Asked, environ: Mapping[str, str]) -> Finding:
     """Whether the base URL is one, and its key is taken: a list of models costs nothing."""
-    own = chosen.upstream_api_key
-    key = own.get_secret_value() if own else environ.get("DASHSCOPE_API_KEY")
+    chosen, target, own = asked.chosen, asked.target, asked.pool.api_key
+    key = own.get_secret_value() if own else environ.get("DASHSCOPE_API_KEY") if chosen.auth == "passthrough" else None
     try:
-        async with asyncio.timeout(2 * chosen.connect_timeout), upstream.opened(chosen) as asked:
-            status = await asked.lists(target, key)
-            if status == NOT_FOUND and await _answers_below(asked, target, key):
+        async with asyncio.timeout(2 * asked.connect_s):
+            status = await asked.status(target, key)
+            if status == NOT_FOUND and await _answers_below(asked, key):
                 found = f"nobody answers to {target}/models, but to {target}/v1/models"
                 return _refused("key", found, f"say --upstream {target}/v1")
     except (UpstreamFailure, TimeoutError) as error:
-        reason = SPEAKS_TLS if await _speaks_tls(chosen, target) else Reason(str(error), "does this port speak HTTP?")
+        reason = SPEAKS_TLS if await _speaks_tls(asked) else Reason(str(error), "does this port speak HTTP?")
         return _unreached("key", f"GET {target}/models", reason)
     found = f"GET {target}/models: {status}"
-    if status == BAD_REQUEST and await _speaks_tls(chosen, target):
+    if status == BAD_REQUEST and await _speaks_tls(asked):
         return _unreached("key", found, SPEAKS_TLS)
     if key is None and chosen.auth == "passthrough" and status in KEY_ASKED:
         return Finding("ok", "key", f"{found}; callers bring theirs; to try one, say it in DASHSCOPE_API_KEY")
@@ -314,18 +352,18 @@ async def _key(chosen: Settings, target: str, environ: Mapping[str, str]) -> Fin
     return Finding("ok", "key", f"{found}, taken")
 
 
-async def _answers_below(asked: Upstream, target: str, key: str | None) -> bool:
+async def _answers_below(asked: _Asked, key: str | None) -> bool:
     """Whether what is not at the base URL is at `/v1` below it, where most servers have it."""
-    return await asked.lists(f"{target}/v1", key) in (OK, *KEY_REFUSED)
+    return await asked.status(f"{asked.target}/v1", key) in (OK, *KEY_REFUSED)
 
 
-async def _speaks_tls(chosen: Settings, target: str) -> bool:
+async def _speaks_tls(asked: _Asked) -> bool:
     """Whether a port that was asked in plain HTTP would rather be asked over TLS."""
-    place = urlsplit(target)
+    place = asked.place
     if place.scheme != "http":
         return False
     try:
-        async with asyncio.timeout(chosen.connect_timeout):
+        async with asyncio.timeout(asked.connect_s):
             _, writer = await asyncio.open_connection(place.hostname, place.port or PORTS["http"], ssl=True)
     except ssl.SSLCertVerificationError:
         return True

@@ -40,7 +40,7 @@ class Sectioned(click.Command):
         records = {param.name: record for param in self.get_params(ctx) if (record := param.get_help_record(ctx))}
         for section, names in settings.SECTIONS.items():
             with formatter.section(section):
-                formatter.write_dl([records.pop(name) if name in records else _variable_alone(name) for name in names])
+                formatter.write_dl([records.pop(name) if name in records else _no_flag(name) for name in names])
         with formatter.section("Other"):
             formatter.write_dl(list(records.values()))
 
@@ -88,10 +88,10 @@ def _default(value: object) -> str:
     return f"default {value}"
 
 
-def _variable_alone(name: str) -> tuple[str, str]:
+def _no_flag(name: str) -> tuple[str, str]:
     from config import settings
 
-    return settings.VARIABLES[name], settings.Settings.model_fields[name].description or ""
+    return settings.VARIABLES.get(name, f"[[{name}]]"), settings.Settings.model_fields[name].description or ""
 
 
 def port(default: int) -> click.Option:

@@ -10,8 +10,11 @@ import click
 import orjson
 
 from config import models as tables
-from config.settings import Settings
+from config.pools import Pool
+from config.settings import Settings, SettingsError
+from config.sources import guess
 from proxy import vocabulary
+from proxy.call import gateway
 from proxy.commands import known_models
 from translators import explain, faults
 from translators.catalogue import Catalogue
@@ -21,6 +24,7 @@ from translators.deepseek import prompt
 from translators.dialogue import Call, Json, Model
 from translators.openai import dialects, request
 from translators.openai.dialects import Dialect
+from translators.openai.request import Order
 from translators.pipe import Pipe
 from translators.terms import agreed
 from translators.tokens import Vocabulary
@@ -43,10 +47,12 @@ REFUSED: Final = 1
 class Translator:
     """The tables a translation needs.
 
+    pool:   the one that is asked
     tongue: of the callers whose calls are read
     """
 
     settings: Settings
+    pool: Pool
     catalogue: Catalogue
     vocabulary: Vocabulary
     tongue: Tongue
@@ -54,7 +60,12 @@ class Translator:
     @property
     def dialect(self) -> Dialect:
         """The upstream's way of speaking."""
-        return dialects.DIALECTS[self.settings.dialect]
+        return dialects.DIALECTS[self.pool.dialect]
+
+    def order(self, call: Call) -> Order:
+        """What the pool is asked for a call."""
+        model = gateway.in_pool(self.pool, call.model) if call.model.id in self.pool.map else call.model
+        return request.order(call._replace(model=model), self.dialect)
 
     def read(self, document: Json, *, stream: bool, model: str | None) -> Call:
         """The call a document makes; raises `Refusal`."""
@@ -68,10 +79,17 @@ class Translator:
         )
 
 
-def build(chosen: Settings, api: str) -> Translator:
-    """The translator an operator's settings make, the same as `serve` would use."""
+def build(chosen: Settings, api: str, pool: str | None = None) -> Translator:
+    """The translator an operator's settings make, the same as `serve` would use; `SettingsError`.
+
+    pool: the one whose upstream call is shown; None: the first
+    """
     rows = (Model(**row) for row in tables.load(chosen))
-    return Translator(chosen, Catalogue(rows, chosen.aliases), vocabulary.load(), TONGUES[api])
+    pools = {one.name: one for one in chosen.pools_in_force}
+    if pool is not None and pool not in pools:
+        raise SettingsError([f"--pool: there is no pool {pool}" + guess(pool, pools)])
+    found = next(iter(pools.values())) if pool is None else pools[pool]
+    return Translator(chosen, found, Catalogue(rows, chosen.aliases), vocabulary.load(), TONGUES[api])
 
 
 def of_call(raw: bytes, translator: Translator, *, stream: bool, model: str | None, as_json: bool) -> int:
@@ -88,7 +106,7 @@ def of_call(raw: bytes, translator: Translator, *, stream: bool, model: str | No
         unknown = refusal.fault == faults.MODEL_UNKNOWN
         hint = known_models.hint(asked, translator.catalogue.names) if unknown else None
         return _show_refusal(refusal.fault, tongue, as_json=as_json, hint=hint)
-    order = request.order(call, translator.dialect)
+    order = translator.order(call)
     body = order.body()
     lines = explain.of(document, call, order.fields(), tongue.API)
     input_tokens = prompt.length(order.prompt, translator.vocabulary)
@@ -122,7 +140,7 @@ def of_answer(
     try:
         document = PLAIN_CALL if call_raw is None else tongue.read(call_raw)
         call = translator.read(document, stream=not whole if stream is None else stream, model=model)
-        order = request.order(call, translator.dialect)
+        order = translator.order(call)
         terms = agreed(order, request_id=REQUEST_ID, own_key=True)._replace(legs=1)
         pipe = Pipe(call, terms, translator.vocabulary, tongue)
         pipe.count_prompt(prompt.length(order.prompt, translator.vocabulary), 0)

@@ -37,6 +37,9 @@ class Sink(Protocol):
     def pass_on(self, frames: bytes) -> bool:
         """Take whole frames, or the whole reply, without waiting; whether the caller must be waited for now."""
 
+    def redirect(self, pipe: Pipe) -> None:
+        """The answer comes through another pipe, before a byte of it has come."""
+
     async def drained(self) -> None:
         """Wait until the caller has read enough for more to be passed on. Raises `CallerGone`."""
 
@@ -138,6 +141,12 @@ class PacketSink:
         self._pipe.hand_over()
         return False
 
+    def redirect(self, pipe: Pipe) -> None:
+        """See `Sink`; the head may be out already."""
+        self._pipe = pipe
+        if self._is_open:
+            pipe.open()
+
     async def drained(self) -> None:
         await _drained(self._request)
         self.settle()
@@ -235,6 +244,10 @@ class ReplySink:
         """Keep a part of the reply."""
         self._body += frames
         return False
+
+    def redirect(self, pipe: Pipe) -> None:
+        """See `Sink`."""
+        self._pipe = pipe
 
     async def drained(self) -> None:
         """Nothing is written before the end."""

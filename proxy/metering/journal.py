@@ -36,17 +36,36 @@ LAST_SYNC_S: Final = 5.0
 UNWRITABLE: Final = replace(faults.UNAVAILABLE, blame="operator")
 
 
+class Told(TypedDict):
+    """What upstream has said of one upstream call, in tokens; None where it has not said that.
+
+    prompt:     its prompt
+    cached:     the part of it that was read from a cache
+    completion: what was generated
+    reasoning:  the chain of thought
+    """
+
+    prompt: int | None
+    cached: int | None
+    completion: int | None
+    reasoning: int | None
+
+
 class Attempt(TypedDict):
     """One try at one upstream.
 
     target: its base URL
     result: what came of it: a status, or the name of what went wrong
     reused: whether it went over a connection that had served before
+    pool:   the pool it is of; only where there are pools
+    used:   what upstream said it has used, None where it has said nothing; only where there are pools
     """
 
     target: str
     result: str
     reused: bool
+    pool: NotRequired[str]
+    used: NotRequired[Told | None]
 
 
 class OutputDetails(TypedDict):
@@ -185,7 +204,7 @@ class Record:
     stream:         whether it asked for packets
     finish_reasons: of its choices that ended by themselves or by us, in order
     limited:        whether it was over a limit of ours
-    retries:        of each attempt, whether it was the second try of its upstream call
+    tries:          of each attempt its pool, its target as configured, and whether it was not the first
     read_s:         how long its body took to come in, in seconds; None where it did not
     translate_s:    from there to its first upstream call, in seconds; None where it had none
     fault:          how it failed, also where nobody was there to be told; None where it did not
@@ -204,7 +223,7 @@ class Record:
     stream: bool
     finish_reasons: tuple[str, ...]
     limited: bool
-    retries: Sequence[bool]
+    tries: Sequence[tuple[str, str, bool]]
     read_s: float | None
     translate_s: float | None
     fault: faults.Fault | None

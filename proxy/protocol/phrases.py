@@ -272,8 +272,8 @@ RECORDED: Final[Mapping[str, Words]] = {
     "packets": ("packets handed over; a reply is one", "已交付的数据包数；JSON 回答算一个"),
     "bytes_out": ("bytes of the body handed over", "已交付的响应体字节数"),
     "attempts": (
-        "each try upstream: target, result, whether the connection was reused",
-        "每次上游尝试：目标、结果、连接是否复用",
+        "each try upstream: target, result, whether its connection was reused; with pools pool and what upstream said",
+        "每次上游尝试：目标、结果、连接是否复用；有池时还有池名与上游所报用量",
     ),
     "t": (
         "milliseconds to: sent upstream, first packet, last packet, closed",

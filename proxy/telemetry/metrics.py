@@ -77,8 +77,9 @@ RECORDS: Final = Row(
 ATTEMPTS: Final = Row(
     "dashseek_upstream_attempts_total",
     "counter",
-    "Tries upstream: the status that came, the error that kept it from coming, or open where nobody waited for it.",
-    ("target", "result", "retry"),
+    "Tries upstream: the status that came, the error that kept it from coming, or open where nobody waited for it. "
+    "pool is empty where there is but the one of --upstream.",
+    ("pool", "target", "result", "retry"),
 )
 REJECTIONS: Final = Row(
     "dashseek_limit_rejections_total", "counter", "Calls refused for being over a limit of ours.", ("limit",)
@@ -185,10 +186,10 @@ class Metrics:
             counted.add(CANCELLED, (phase,))
         if (limit := _limit(code, limited=record.limited)) is not None:
             counted.add(REJECTIONS, (limit,))
-        for attempt, retry in zip(closing["attempts"], record.retries, strict=True):
+        for attempt, (pool, target, retry) in zip(closing["attempts"], record.tries, strict=True):
             result = attempt["result"]
             known = OTHER if result.isdigit() and result not in STATUSES else result
-            counted.add(ATTEMPTS, (attempt["target"], known, "true" if retry else "false"))
+            counted.add(ATTEMPTS, (pool, target, known, "true" if retry else "false"))
         self._keep_tokens(model, closing)
         self._keep_times(model, record)
 

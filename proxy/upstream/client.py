@@ -1,4 +1,4 @@
-"""A body into the response of a configured upstream, over connections of our own; retried once where that is safe.
+"""A body into the response of one target, over connections of our own: one try, and what came of it.
 
 It talks to the configured upstreams and nothing else: no redirects, no proxies from the environment, no cookies,
 headers built from zero, TLS always verified. Source: spec ERR-4, OPS-3.
@@ -6,17 +6,15 @@ headers built from zero, TLS always verified. Source: spec ERR-4, OPS-3.
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, NamedTuple
 
-from config.settings import Settings
+from proxy.upstream.connections import Connections, Place
 from proxy.upstream.line import Line
-from proxy.upstream.connections import Connections, Place, place_of
 from proxy.upstream.response import Broken, Response, UpstreamFailure
-from proxy.upstream.targets import Attempt, Targets, is_safe_to_retry
+from proxy.upstream.targets import Attempt, Target
 
 # What every request says beside its own words; `identity`, for compressed events would wait for each other.
 CONSTANT: Final = "User-Agent: dashseek\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
@@ -35,111 +33,74 @@ class Post(NamedTuple):
     known_as: Mapping[str, str] = {}
 
 
-class Upstream:
-    """The upstreams of this process: their targets in order, and the connections to them."""
+async def ask(
+    connections: Connections, target: Target, post: Post, attempt: Attempt, *, connect_s: float, anew: bool
+) -> Response:
+    """The response of one target to one POST, its head read and its body not; raises `UpstreamFailure`.
 
-    def __init__(self, connections: Connections, urls: tuple[str, ...]) -> None:
-        loop = asyncio.get_running_loop()
-        self._connections = connections
-        self._targets = Targets(urls, loop.time)
-        self._places = {url: place_of(url) for url in urls}
-
-    async def post(self, post: Post, attempts: list[Attempt]) -> Response:
-        """The response to one POST, its head read and its body not.
-
-        Raises `UpstreamFailure` where no target answered. At most one retry, over a new connection, and only when
-        nothing can have been served: the connection was never made, or a pooled one had died before any byte of the
-        answer.
-        """
-        first, second = self._targets.two()
-        try:
-            return await self._ask(Attempt(first), post, attempts)
-        except UpstreamFailure as failure:
-            if not is_safe_to_retry(failure, attempts[-1], second):
-                raise
-        return await self._ask(Attempt(second, retry=True), post, attempts)
-
-    async def lists(self, target: str, key: str | None) -> int:
-        """The status a target gives to the question for its models, which costs nothing; raises `UpstreamFailure`."""
-        place = place_of(target)
-        line = await self._connections.connect(place)
-        try:
-            line.ask(_request("GET", place, Post("/models", b"", key)))
-            await line.head()
-            return line.status
-        finally:
-            line.abort()
-
-    def connections(self) -> Mapping[str, int]:
-        """How many connections wait for a call, and how many have one."""
-        return {"idle": self._connections.idle, "acquired": self._connections.acquired}
-
-    async def _ask(self, attempt: Attempt, post: Post, attempts: list[Attempt]) -> Response:
-        """One try. What is retried must not meet a second connection that has died unnoticed."""
-        attempts.append(attempt)
-        place = self._places[attempt.target]
-        line: Line | None = None
-        try:
-            if not attempt.retry:
-                line = self._connections.waiting(place)
-            attempt.reused = line is not None
-            if line is None:
-                line = await self._connections.connect(place)
-            line.ask(_request("POST", place, post))
-            if len(post.body) > JOINED_BYTES:
-                line.send(post.body)
-            await line.head()
-            if attempt.reused and line.status == REQUEST_TIMEOUT:
-                attempt.unserved = True
-                raise Broken("408 for a request that was not read")
-        except UpstreamFailure as failure:
-            attempt.result = failure.result
-            if line is not None:
-                attempt.unserved = attempt.unserved or line.is_silent
-                line.abort()
-            else:
-                self._targets.eject(attempt.target)
-                self._connections.forget_addresses(place)
-            raise
-        except BaseException:
-            # The call has ended meanwhile.
-            if line is not None:
-                line.abort()
-            raise
-        attempt.answered(line.status)
-        self._targets.restore(attempt.target)
-        return line
-
-
-@asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Upstream]:
-    """The upstreams with their pool, as long as the context lives."""
-    # Made where it is needed: reading the system's certificates takes a moment of every start.
-    secure = any(target.lower().startswith("https:") for target in settings.upstream)
-    connections = Connections(
-        trust(settings) if secure else None,
-        keepalive_s=settings.upstream_keepalive_timeout,
-        connect_s=settings.connect_timeout,
-    )
+    attempt: takes what came of it
+    anew:    over a new connection: what is tried again must not meet a second one that has died unnoticed
+    """
+    place = target.place
+    line: Line | None = None
     try:
-        yield Upstream(connections, settings.upstream)
+        if not anew:
+            line = connections.waiting(place)
+        attempt.reused = line is not None
+        if line is None:
+            line = await connections.connect(place, connect_s)
+        line.ask(_request("POST", place, post, target.pool.headers))
+        if len(post.body) > JOINED_BYTES:
+            line.send(post.body)
+        await line.head()
+        if attempt.reused and line.status == REQUEST_TIMEOUT:
+            attempt.unserved = True
+            raise Broken("408 for a request that was not read")
+    except UpstreamFailure as failure:
+        attempt.result = failure.result
+        if line is not None:
+            attempt.unserved = attempt.unserved or line.is_silent
+            line.abort()
+        else:
+            connections.forget_addresses(place)
+        raise
+    except BaseException:
+        # The call has ended meanwhile.
+        if line is not None:
+            line.abort()
+        raise
+    attempt.answered(line.status)
+    return line
+
+
+async def status_of(
+    connections: Connections, place: Place, path: str, key: str | None, *, connect_s: float, headers: Mapping[str, str]
+) -> int:
+    """The status a target gives to a GET, which costs nothing; raises `UpstreamFailure`.
+
+    path: below the prefix of the place
+    """
+    line = await connections.connect(place, connect_s)
+    try:
+        line.ask(_request("GET", place, Post(path, b"", key), headers))
+        await line.head()
+        return line.status
     finally:
-        connections.close()
-        # The sockets are closed in the loop's next turn.
-        await asyncio.sleep(0)
+        line.abort()
 
 
-def trust(settings: Settings) -> ssl.SSLContext:
-    """Whose certificates are believed: the operator's own where there are some, else the system's."""
-    authorities = settings.upstream_ca_file
+def trust_of(authorities: Path | None) -> ssl.SSLContext:
+    """Whose certificates are believed: those of a file of the operator's, else the system's."""
     return ssl.create_default_context(cafile=None if authorities is None else str(authorities))
 
 
-def _request(method: str, place: Place, post: Post) -> bytes:
+def _request(method: str, place: Place, post: Post, headers: Mapping[str, str]) -> bytes:
     """A request as it goes over the wire, its body with it unless that is long."""
     body, key = post.body, post.key
     lines = [f"{method} {place.prefix}{post.path} HTTP/1.1\r\nHost: {place.authority}\r\n{CONSTANT}"]
     lines += [f"{name}: {value}\r\n" for name, value in post.known_as.items()]
+    if headers:
+        lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
     if key is not None:
         lines.append(f"Authorization: Bearer {key}\r\n")
     if body:

@@ -30,12 +30,18 @@ Address = tuple[int, int, int, str, tuple[str, int]]
 
 
 class Place(NamedTuple):
-    """Where a base URL leads."""
+    """Where a base URL leads.
+
+    address: of the host, where one of several is meant; None: any
+    trust:   names whose certificates are believed, see `Connections.believe`
+    """
 
     secure: bool
     host: str
     port: int
     prefix: str
+    address: str | None = None
+    trust: str = ""
 
     @property
     def authority(self) -> str:
@@ -45,18 +51,15 @@ class Place(NamedTuple):
 
 
 class Connections:
-    """The connections of a process to its upstreams.
+    """The connections of a process to its upstreams; they outlive a reload of the configuration.
 
-    trust:       whose certificates are believed; None where no target is asked for one
     keepalive_s: how long a connection waits for its next call
-    connect_s:   how long one may take to be made, name and handshake included
     """
 
-    def __init__(self, trust: ssl.SSLContext | None, *, keepalive_s: float, connect_s: float) -> None:
+    def __init__(self, keepalive_s: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._trust = trust
-        self._keepalive_s = keepalive_s
-        self._connect_s = connect_s
+        self.keepalive_s = keepalive_s
+        self._trusts: dict[str, ssl.SSLContext] = {}
         self._idle: dict[Place, list[Line]] = {}
         self._acquired: set[Line] = set()
         self._places: dict[Line, Place] = {}
@@ -73,6 +76,10 @@ class Connections:
         """How many have one."""
         return len(self._acquired)
 
+    def believe(self, name: str, trust: ssl.SSLContext) -> None:
+        """Say whose certificates are believed where a place names this."""
+        self._trusts[name] = trust
+
     def waiting(self, place: Place) -> Line | None:
         """A connection that waits for a call, taken; None where none is fit for one."""
         idle = self._idle.get(place)
@@ -84,13 +91,13 @@ class Connections:
             line.abort()
         return None
 
-    async def connect(self, place: Place) -> Line:
-        """A new connection, taken. Raises `Unreachable`, `Slow`."""
+    async def connect(self, place: Place, connect_s: float) -> Line:
+        """A new connection, taken, made within so long, name and handshake included. Raises `Unreachable`, `Slow`."""
         try:
-            async with asyncio.timeout(self._connect_s):
+            async with asyncio.timeout(connect_s):
                 line = await self._connected(place)
         except TimeoutError:
-            raise Slow(f"no connection in {self._connect_s:g} s") from None
+            raise Slow(f"no connection in {connect_s:g} s") from None
         except (OSError, RuntimeError) as error:
             # happy eyeballs raises `RuntimeError` where no address could be tried at all.
             raise Unreachable(str(reason_of(error))) from None
@@ -116,7 +123,7 @@ class Connections:
             _, line = await self._loop.create_connection(
                 lambda: Line(self._loop, self._part),
                 sock=plain,
-                ssl=self._trust if place.secure else None,
+                ssl=self._trusts[place.trust] if place.secure else None,
                 server_hostname=place.host if place.secure else None,
             )
         except BaseException:
@@ -140,7 +147,7 @@ class Connections:
         if line.stage is Stage.IDLE:
             self._idle.setdefault(self._places[line], []).append(line)
             if self._sweep is None:
-                self._sweep = self._loop.call_later(self._keepalive_s, self._close_old)
+                self._sweep = self._loop.call_later(self.keepalive_s, self._close_old)
         elif (place := self._places.pop(line, None)) is not None:
             idle = self._idle.get(place, [])
             if line in idle:
@@ -149,7 +156,7 @@ class Connections:
     def _close_old(self) -> None:
         """Close what has waited long enough, and look again when the next one will have."""
         self._sweep = None
-        old_s = monotonic() - self._keepalive_s
+        old_s = monotonic() - self.keepalive_s
         waiting = [line for idle in self._idle.values() for line in idle]
         for line in waiting:
             if line.idle_s <= old_s:
@@ -159,7 +166,13 @@ class Connections:
 
 
 def _look_up(place: Place) -> list[Address]:
-    return socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)  # type: ignore[return-value]
+    host = place.address or place.host
+    return socket.getaddrinfo(host, place.port, type=socket.SOCK_STREAM)  # type: ignore[return-value]
+
+
+def addresses_of(place: Place) -> list[str]:
+    """The addresses of its host, in order; raises `OSError`. It blocks: for a thread."""
+    return sorted({str(address[4][0]) for address in _look_up(place)})
 
 
 def place_of(url: str) -> Place:

@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 
 from config import models, settings, sources
+from config.pools import DIALECTS
 from translators import dialogue
 from translators.openai import dialects
 
@@ -38,7 +39,7 @@ def test_a_row_is_field_for_field_the_model_of_the_vocabulary() -> None:
 
 def test_the_dialects_of_the_settings_are_those_of_the_translators() -> None:
     """As above: `config` cannot ask."""
-    assert set(settings.DIALECTS) == set(dialects.DIALECTS)
+    assert set(DIALECTS) == set(dialects.DIALECTS)
 
 
 def test_the_shipped_names_are_those_of_the_specification() -> None:
@@ -104,14 +105,14 @@ def test_the_template_counted_with_is_that_of_the_model_which_serves() -> None:
 def test_a_mapped_name_has_the_given_id_in_every_dialect() -> None:
     """MOD-5."""
     row = rows(map=("DeepSeek-R1=my-r1",))["deepseek-r1"]
-    assert row["upstream"] == dict.fromkeys(settings.DIALECTS, "my-r1")
+    assert row["upstream"] == dict.fromkeys(DIALECTS, "my-r1")
     assert row["thinking"] == "always"
 
 
 def test_an_unknown_mapped_name_is_a_new_model_like_v3() -> None:
     """MOD-5."""
     table = rows(map=("house-model=smollm2",))
-    like = {**table["deepseek-v3"], "id": "house-model", "upstream": dict.fromkeys(settings.DIALECTS, "smollm2")}
+    like = {**table["deepseek-v3"], "id": "house-model", "upstream": dict.fromkeys(DIALECTS, "smollm2")}
     assert table["house-model"] == {**like, "templates": {}}
 
 
@@ -191,7 +192,7 @@ def test_all_faults_of_a_file_and_the_aliases_are_told_at_once(theirs: Path) -> 
     expected = [
         ("deepseek-r1", "answer_tokens: must be a valid integer"),
         ("deepseek-r1", "colour: there is no such field"),
-        ("deepseek-r1", f"upstream: goes by dialect: must be one of {', '.join(settings.DIALECTS)}"),
+        ("deepseek-r1", f"upstream: goes by dialect: must be one of {', '.join(DIALECTS)}"),
         ("deepseek-v3", "chain_tokens is 0 on a model that never thinks, and on no other"),
         ("deepseek-v3.1", "no limit can be greater than context_tokens"),
         ("", "thinking: must be 'never', 'hybrid' or 'always'"),

@@ -323,7 +323,9 @@ def test_no_key_is_shown_by_settings_or_by_any_complaint(toml: Path) -> None:
     assert KEY not in str(raw.value)
 
 
-@pytest.mark.parametrize("name", sorted(set(settings.NAMES) - {"host", "admin_host", "aliases", "map", "journal_file"}))
+@pytest.mark.parametrize(
+    "name", sorted({*settings.VARIABLES} - {"host", "admin_host", "aliases", "map", "journal_file"})
+)
 def test_a_key_in_the_wrong_place_is_refused_without_being_repeated(name: str) -> None:
     """MET-4; two keys and a space, so that no setting can take it for a value of its own."""
     with pytest.raises(settings.SettingsError) as refused:
@@ -331,7 +333,7 @@ def test_a_key_in_the_wrong_place_is_refused_without_being_repeated(name: str) -
     assert KEY not in str(refused.value) + repr(refused.value.__cause__)
 
 
-@given(st.sampled_from(settings.NAMES), st.text(st.characters(codec="utf-8"), min_size=1))
+@given(st.sampled_from([*settings.VARIABLES]), st.text(st.characters(codec="utf-8"), min_size=1))
 def test_whatever_is_said_is_a_value_or_a_complaint_that_does_not_repeat_it(name: str, said: str) -> None:
     """MET-4; no text an operator can write ends in another exception."""
     told = ""

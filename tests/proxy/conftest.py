@@ -64,9 +64,9 @@ class Running:
 
 
 class StartGateway(Protocol):
-    """`front = await gateway_before(upstream.url, idle_timeout=0.1)`."""
+    """`front = await gateway_before(upstream.url, idle_timeout=0.1)`; config: a file of settings."""
 
-    def __call__(self, *targets: str, **chosen: object) -> Awaitable[Running]: ...
+    def __call__(self, *targets: str, config: Path | None = None, **chosen: object) -> Awaitable[Running]: ...
 
 
 LOG = sources.load({"upstream": ("http://127.0.0.1:1",), "log_format": "json"}, None, {})
@@ -97,8 +97,8 @@ async def gateway_before(vocabulary: tokens.Vocabulary) -> AsyncIterator[StartGa
     """Starts gateways before upstreams; they end with the test."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(*targets: str, **chosen: object) -> Running:
-            said = sources.load({"upstream": targets, "port": 0, **chosen}, None, {})
+        async def start(*targets: str, config: Path | None = None, **chosen: object) -> Running:
+            said = sources.load({"upstream": targets, "port": 0, **chosen}, config and str(config), {})
             house = await stack.enter_async_context(gateway.open_gateway(said, models.load(said)))
             measured = metrics.Metrics(house.gauges())
             ended: list[tuple[journal.Record, str]] = []

@@ -80,7 +80,7 @@ def test_passthrough_refuses_what_no_header_could_carry_on(key: str) -> None:
 
 def test_with_a_key_of_our_own_the_callers_stays_here() -> None:
     let_in = authentication.admit(CIMultiDict({"x-api-key": KEY}), with_own_key())
-    assert let_in.upstream_key == "sk-own"
+    assert let_in.upstream_key is None
     assert let_in.own_key
 
 

@@ -60,7 +60,7 @@ async def test_an_answered_call_is_counted_once_everywhere(
         ("deepseek-v3.2", "output"): used["output_tokens"],
     }
     assert values(measured, metrics.RECORDS) == {("ok",): 1}
-    assert values(measured, metrics.ATTEMPTS) == {(upstream_.url, "200", "false"): 1}
+    assert values(measured, metrics.ATTEMPTS) == {("", upstream_.url, "200", "false"): 1}
     assert values(measured, metrics.OVERHEAD) == {("read",): 1, ("translate",): 1, ("close",): 1}
     assert values(measured, metrics.DRIFT) == {(): 1}
     assert values(measured, metrics.CANCELLED) == values(measured, metrics.REJECTIONS) == {}
@@ -174,8 +174,8 @@ async def test_a_retry_is_counted_as_one(simulator: StartSimulator, gateway_befo
     await caller.ask(running.url, caller.call())
     await running.end_of()
     assert values(measured, metrics.ATTEMPTS) == {
-        ("http://127.0.0.1:1", "unreachable", "false"): 1,
-        (alive, "200", "true"): 1,
+        ("", "http://127.0.0.1:1", "unreachable", "false"): 1,
+        ("", alive, "200", "true"): 1,
     }
 
 
@@ -183,7 +183,7 @@ async def test_a_status_that_upstream_invents_is_other(gateway_before: StartGate
     measured = (await gateway_before("http://127.0.0.1:1")).metrics
     exchange = Exchange("r", Times(0.0), attempts=[targets.Attempt("t", status=number) for number in (599, 731)])
     measured.keep(record.close(exchange, record.End.DONE, journal.Journal(None, "continue")))
-    assert values(measured, metrics.ATTEMPTS) == {("t", "other", "false"): 2}
+    assert values(measured, metrics.ATTEMPTS) == {("", "t", "other", "false"): 2}
 
 
 async def test_a_loop_that_was_held_up_is_seen(gateway_before: StartGateway) -> None:

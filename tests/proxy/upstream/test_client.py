@@ -15,8 +15,9 @@ import pytest
 
 from config import sources
 from proxy.simulation.wire import Script
-from proxy.upstream import client, response, targets
+from proxy.upstream import client, health, pools, response, targets
 from proxy.upstream.response import completion_of, failure_of
+from tests.asking import answered
 from tests.conftest import StartSimulator
 from translators import faults
 from translators.openai import failures
@@ -28,23 +29,23 @@ TERMS = failures.Terms(input_limit=1000, own_key=False)
 
 
 @contextlib.asynccontextmanager
-async def before(*targets: str, **chosen: object) -> AsyncIterator[client.Upstream]:
-    async with client.opened(sources.load({"upstream": targets, **chosen}, None, {})) as upstreams:
+async def before(*targets: str, **chosen: object) -> AsyncIterator[pools.Upstreams]:
+    async with pools.opened(sources.load({"upstream": targets, **chosen}, None, {})) as upstreams:
         yield upstreams
 
 
-async def ask(upstreams: client.Upstream, post: client.Post = POST) -> tuple[bytes, list[targets.Attempt]]:
+async def ask(upstreams: pools.Upstreams, post: client.Post = POST) -> tuple[bytes, list[targets.Attempt]]:
     """One call, read to its end."""
     attempts: list[targets.Attempt] = []
-    with contextlib.closing(await upstreams.post(post, attempts)) as answered:
-        return await completion_of(answered), attempts
+    with contextlib.closing(await answered(upstreams, post, attempts)) as said:
+        return await completion_of(said), attempts
 
 
-async def refusal_of(upstreams: client.Upstream) -> tuple[faults.Refusal, list[targets.Attempt]]:
+async def refusal_of(upstreams: pools.Upstreams) -> tuple[faults.Refusal, list[targets.Attempt]]:
     attempts: list[targets.Attempt] = []
     try:
-        with contextlib.closing(await upstreams.post(POST, attempts)) as answered:
-            return await failure_of(answered, TERMS), attempts
+        with contextlib.closing(await answered(upstreams, POST, attempts)) as said:
+            return await failure_of(said, TERMS), attempts
     except response.UpstreamFailure as failure:
         return failure.refusal(), attempts
 
@@ -129,7 +130,7 @@ class TestTheOneRetry:
     async def test_a_third_target_is_not_asked(self, simulator: StartSimulator, closed_port: str) -> None:
         """At most one retry: a caller has clocks of its own."""
         simulated = await simulator()
-        async with before(closed_port, closed_port, simulated.url) as upstreams:
+        async with before(closed_port, "http://nowhere.invalid", simulated.url) as upstreams:
             await refusal_of(upstreams)
         assert not simulated.calls
 
@@ -140,8 +141,10 @@ class TestTheOneRetry:
         simulated = await simulator()
         async with before(closed_port, simulated.url) as upstreams:
             tries = [[attempt.target for attempt in (await ask(upstreams))[1]] for _ in range(3)]
-            monkeypatch.setattr(targets, "EJECTED_S", -1.0)
-            upstreams._targets.eject(closed_port)
+            monkeypatch.setattr(health, "FIRST_OUT_S", -1.0)
+            first = next(one for one in upstreams._targets if one.url == closed_port)
+            first.standing.health = health.Health()
+            upstreams.note(first, health.Event.LOST)
             tries.append([attempt.target for attempt in (await ask(upstreams))[1]])
         assert tries == [[closed_port, simulated.url], [simulated.url], [simulated.url], [closed_port, simulated.url]]
 
@@ -263,7 +266,7 @@ class TestAnswers:
         """A connection in doubt serves nobody again."""
         simulated = await simulator(Script(gap_s=0.01))
         async with before(simulated.url) as upstreams:
-            with contextlib.closing(await upstreams.post(POST, [])):
+            with contextlib.closing(await answered(upstreams, POST, [])):
                 pass
             assert await simulated.calls[0].over() == "aborted"
 
@@ -285,9 +288,9 @@ class TestTls:
     def test_where_the_operator_says_whom_to_trust_nobody_else_is(self, certificate: Path) -> None:
         """As the setting says: a public authority cannot vouch for a host of the operator's own."""
         chosen = sources.load({"upstream_ca_file": str(certificate / "cert.pem")}, None, {})
-        assert [dict(name for (name,) in one["subject"]) for one in client.trust(chosen).get_ca_certs()] == [
-            {"commonName": "localhost"}
-        ]
+        assert [
+            dict(name for (name,) in one["subject"]) for one in client.trust_of(chosen.upstream_ca_file).get_ca_certs()
+        ] == [{"commonName": "localhost"}]
 
 
 async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -356,9 +359,9 @@ async def listening(converse: Converse, certificate: Path | None = None) -> Asyn
     await asyncio.gather(*talking)
 
 
-def _sever(upstreams: client.Upstream) -> None:
+def _sever(upstreams: pools.Upstreams) -> None:
     """Cut every idle connection of the pool at the other side's kernel, unseen by this side's loop until it writes."""
-    for idle in upstreams._pool._idle.values():
+    for idle in upstreams.connections._idle.values():
         for line in idle:
             assert line._peeked is not None
             line._peeked.shutdown(socket.SHUT_RDWR)

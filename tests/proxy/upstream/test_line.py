@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from config import sources
-from proxy.upstream import client
+from proxy.upstream import client, pools
 from proxy.upstream.response import Broken, Response
+from tests.asking import answered
 
 POST = client.Post("/chat/completions", b"{}", None)
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -20,7 +21,7 @@ JSON = OK + b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 
 
 @contextlib.asynccontextmanager
-async def answering(*answers: bytes, ends: bool = False) -> AsyncIterator[tuple[client.Upstream, list[int]]]:
+async def answering(*answers: bytes, ends: bool = False) -> AsyncIterator[tuple[pools.Upstreams, list[int]]]:
     """An upstream that answers each request with the next of these bytes, and the requests each connection brought."""
     waiting, seen = list(answers), []
     talking: set[asyncio.Task[None]] = set()
@@ -44,7 +45,7 @@ async def answering(*answers: bytes, ends: bool = False) -> AsyncIterator[tuple[
     server = await asyncio.start_server(converses, "127.0.0.1", 0)
     async with server:
         target = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with client.opened(sources.load({"upstream": (target,)}, None, {})) as upstreams:
+        async with pools.opened(sources.load({"upstream": (target,)}, None, {})) as upstreams:
             yield upstreams, seen
     await asyncio.gather(*talking)
 
@@ -56,8 +57,8 @@ async def whole(response: Response) -> bytes:
     return body
 
 
-async def asked(upstreams: client.Upstream) -> tuple[int, str | None, bytes]:
-    with contextlib.closing(await upstreams.post(POST, [])) as response:
+async def asked(upstreams: pools.Upstreams) -> tuple[int, str | None, bytes]:
+    with contextlib.closing(await answered(upstreams, POST, [])) as response:
         return response.status, response.retry_after, await whole(response)
 
 
@@ -114,7 +115,7 @@ async def test_what_little_becomes_much_gives_others_their_turn() -> None:
             return False
 
         beside = asyncio.create_task(others())
-        with contextlib.closing(await upstreams.post(POST, [])) as response:
+        with contextlib.closing(await answered(upstreams, POST, [])) as response:
             before = turns
             await response.pour(take)
         assert turns - before >= pieces > 200

@@ -16,8 +16,9 @@ import pytest
 from config import sources
 from config.settings import Settings
 from proxy.commands import doctor
-from proxy.upstream import client, reasons
+from proxy.upstream import client, pools, reasons
 from proxy.upstream.response import UpstreamFailure
+from tests.asking import answered
 
 Trouble = Callable[[Path], AbstractAsyncContextManager[str]]
 
@@ -101,9 +102,9 @@ def settings(target: str) -> Settings:
 
 
 async def cause(target: str) -> str:
-    async with client.opened(settings(target)) as upstreams:
+    async with pools.opened(settings(target)) as upstreams:
         with pytest.raises(UpstreamFailure) as failed:
-            await upstreams.post(client.Post("/chat/completions", b"{}", None), [])
+            await answered(upstreams, client.Post("/chat/completions", b"{}", None), [])
     return failed.value.refusal().cause
 
 

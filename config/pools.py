@@ -1,0 +1,153 @@
+"""One `[[pools]]` entry into a checked `Pool`: upstreams of one kind, the models they serve, and how they are asked.
+
+A key is never said in the file: a variable or a file of its own holds it. Source: spec ERR-4, OPS-3.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    model_validator,
+)
+
+from config import values
+from config.values import Certificates, File, Key, Names, Number, Seconds, Table, TargetUrls, Word
+
+Dialect = Literal["deepseek", "vllm", "sglang", "llamacpp", "siliconflow", "ark", "openai"]
+Spread = Literal["load", "order"]
+DIALECTS: Final[tuple[Dialect, ...]] = get_args(Dialect)
+
+EVERY_MODEL: Final = "*"
+# What each pool's entry in a model's row is filed under, beside the dialects, which have no colon.
+ROW_PREFIX: Final = "pool:"
+# Headers that are ours to say: they frame a request, carry its key, or find it again.
+OURS: Final = frozenset(
+    {
+        *("accept", "accept-encoding", "authorization", "connection", "content-length", "content-type", "expect"),
+        *("host", "te", "trailer", "transfer-encoding", "upgrade", "user-agent"),
+        *("x-request-id", "traceparent", "tracestate"),
+    }
+)
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[!-~]+( +[!-~]+)*")
+
+
+def _headers(said: Mapping[str, str]) -> Mapping[str, str]:
+    for name, value in said.items():
+        if not _HEADER.fullmatch(name):
+            raise ValueError("a name must be that of a header, such as X-Tenant")
+        if name.lower() in OURS:
+            raise ValueError(f"{name.lower()} is not to be said here: dashseek says it itself")
+        if not _VALUE.fullmatch(value):
+            raise ValueError(f"{name}: must be printable ASCII on one line")
+    return said
+
+
+def _variable(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("must be the name of a variable, such as ENGINE_API_KEY")
+    return name
+
+
+class Pool(BaseModel):
+    """Upstreams of one kind.
+
+    name:                names it in records, metrics and on pages; "" is the one pool of `--upstream`
+    urls:                base URLs; `dns+http://NAME:PORT/v1` is one target for each address of the name
+    dialect:             how they differ from the others
+    api_key_env, api_key_file: where its key is; without both none is sent, or the caller's (auth passthrough)
+    models:              names of the models it serves, or `*`
+    map:                 the id a model has there, by its name
+    weight:              how much of the load it takes beside pools of the same priority
+    priority:            0 is asked first; a greater one where nothing is well and free before it
+    max_in_flight:       most upstream calls at a time of each target; None: no bound
+    spread:              load: the less loaded of two picked at random; order: the first in the list that is well
+    connect_timeout, first_token_timeout: its own, in seconds; None: those of all
+    ca_file:             certificates to trust instead of the system's
+    headers:             said with each of its requests
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")]
+    urls: Annotated[TargetUrls, Field(min_length=1)]
+    dialect: Annotated[Dialect, Word] = "deepseek"
+    api_key_env: Annotated[str, AfterValidator(_variable)] | None = None
+    api_key_file: File | None = None
+    models: Annotated[Names, Field(min_length=1)] = (EVERY_MODEL,)
+    map: Table = {}
+    weight: Annotated[float, BeforeValidator(values.number), Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
+    priority: Annotated[int, BeforeValidator(values.number), Field(ge=0, le=100)] = 0
+    max_in_flight: Number | None = None
+    spread: Annotated[Spread, Word] = "load"
+    connect_timeout: Seconds | None = None
+    first_token_timeout: Seconds | None = None
+    ca_file: Certificates | None = None
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] = {}
+    api_key: Key | None = Field(default=None, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keeps_its_key_elsewhere(cls, said: Any, info: ValidationInfo) -> Any:
+        """The entry with its key read from the variable; where there is none of that name, a complaint."""
+        if not isinstance(said, Mapping):
+            return said
+        if "api_key" in said:
+            raise ValueError("a secret does not belong here: say api_key_env, or api_key_file")
+        variable = said.get("api_key_env")
+        if not isinstance(variable, str):
+            return said
+        if said.get("api_key_file"):
+            raise ValueError("has a key twice: say api_key_env or api_key_file")
+        environ: Mapping[str, str] = (info.context or {}).get("environ", {})
+        if not environ.get(variable):
+            raise ValueError("api_key_env: that variable is not set, or is empty")
+        return {**said, "api_key": SecretStr(environ[variable])}
+
+    @model_validator(mode="after")
+    def _with_the_key_of_its_file(self) -> Self:
+        if self.api_key_file is not None and self.api_key is None:
+            # The model is frozen for everybody else: it is not finished yet.
+            self.__dict__["api_key"] = values.key_of(self.api_key_file)
+        return self
+
+    @property
+    def row_key(self) -> str:
+        """What its entries in a model's row are filed under."""
+        return ROW_PREFIX + self.name
+
+    def serves(self, model: str) -> bool:
+        """Whether it serves a model, named by its id."""
+        return EVERY_MODEL in self.models or model in self.models
+
+    def said(self) -> dict[str, object]:
+        """The entry as a file would say it; its key is not in it."""
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name in type(self).model_fields
+            if name != "api_key"
+            and (value := getattr(self, name)) is not None
+            # What is left at its default need not be said.
+            and value != type(self).model_fields[name].default
+        }
+
+
+def _apart(pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
+    names = [pool.name for pool in pools]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two have the name {', '.join(twice)}")
+    return pools
+
+
+PoolTable = Annotated[tuple[Pool, ...], AfterValidator(_apart)]

@@ -1,0 +1,527 @@
+"""The pools of one configuration: which target a call goes to, its tries one after the other, and what is kept fresh.
+
+Another try is made only before upstream can have worked: no connection; one that had served before and died before any
+byte; a status that the operator has named; our own key refused, where its file holds another by now.
+
+Source: spec ERR-4, OPS-3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+import structlog
+
+from config import values
+from config.pools import Pool
+from config.settings import Settings
+from proxy.upstream import balancer, client
+from proxy.upstream.client import Post
+from proxy.upstream.connections import Connections, Place, addresses_of, place_of
+from proxy.upstream.health import Event, State
+from proxy.upstream.reasons import reason_of
+from proxy.upstream.response import Response, Result, Slow, Unreachable, UpstreamFailure
+from proxy.upstream.targets import Attempt, Standing, Target
+from translators import faults
+
+log = structlog.get_logger()
+
+# A name is asked for its addresses so often.
+ADDRESSES_EVERY_S: Final = 10.0
+# Files of keys and certificates are looked at so often.
+FILES_EVERY_S: Final = 1.0
+# Checks are spread by so much of their interval, or all replicas would come at once.
+JITTER: Final = 0.2
+# Who finds nothing free may come back after so long.
+RETRY_S: Final = "1"
+
+MODELS: Final = "/models"
+# What is written for a pool: its own dialect, its own names, its own key.
+Rewrite = Callable[[Pool], Awaitable[Post]]
+# What tells one version of a file from another; a Secret that is mounted changes as a whole, by a link.
+Version = tuple[int, int, int]
+
+
+class Look(NamedTuple):
+    """How a target stands, for a page.
+
+    pool, target:  its names
+    state:         well, out, or trial
+    in_flight:     upstream calls on their way
+    max_in_flight: most of them; None: no bound
+    out_for_s:     seconds until it is tried again; None while it is well
+    last_error:    the last failure, as records word it
+    first_token_s: moving mean of the time to a first packet
+    calls:         upstream calls that were sent there
+    """
+
+    pool: str
+    target: str
+    state: str
+    in_flight: int
+    max_in_flight: int | None
+    out_for_s: float | None
+    last_error: str | None
+    first_token_s: float | None
+    calls: int
+
+
+class Lease:
+    """A place among the calls on their way to one target, until it is released.
+
+    target:  the one that is asked now
+    attempt: the newest try; None before the first
+    """
+
+    __slots__ = ("_is_retry", "_is_trial", "_key", "_model", "_only", "_upstreams", "attempt", "target")
+
+    def __init__(self, upstreams: Upstreams, model: str, key: int | None, only: Pool | None) -> None:
+        self._upstreams = upstreams
+        self._model = model
+        self._key = key
+        self._only = only
+        self._is_retry = False
+        self._is_trial = False
+        self.target: Target | None = None
+        self.attempt: Attempt | None = None
+
+    @property
+    def pool(self) -> Pool:
+        """The pool of the target."""
+        assert self.target is not None  # noqa: S101 - for the type checker: it is not released
+        return self.target.pool
+
+    def stay(self) -> None:
+        """From now on no other pool: what is on its way is written for this one."""
+        self._only = self.pool
+
+    def another(self) -> Lease:
+        """A place for one more upstream call of the same call, in the same pool; raises `Refusal`."""
+        return self._upstreams.lease(self._model, key=self._key, only=self.pool)
+
+    def timed_out(self) -> None:
+        """Upstream has not said a word for too long."""
+        self._note(Event.FAILED)
+        if self.target is not None:
+            self.target.standing.last_error = "first_token_timeout"
+
+    def took(self, first_token_s: float) -> None:
+        """Take the time to a first packet."""
+        if self.target is not None:
+            self.target.standing.took(first_token_s)
+
+    def release(self) -> None:
+        """The call has ended; idempotent."""
+        if self.target is not None:
+            if self._is_trial and self.target.standing.health.state is State.TRIAL:
+                self._note(Event.LEFT)
+            self.target.standing.in_flight -= 1
+            self._upstreams.in_flight -= 1
+            self._upstreams.retries -= self._is_retry
+            self._is_retry = False
+            self.target = None
+
+    def choose(self, tried: Sequence[Target] = (), only: Pool | None = None) -> Target | None:
+        """The target that this call goes to, or would go to next; None where none is free."""
+        upstreams = self._upstreams
+        targets = upstreams.serving(self._model, only or self._only)
+        return balancer.choose(targets, upstreams.now_s(), upstreams.random, key=self._key, tried=tried)
+
+    def take(self, target: Target, *, retry: bool = False) -> None:
+        """Go to this target, and leave the one before."""
+        upstreams = self._upstreams
+        if self.target is None:
+            upstreams.in_flight += 1
+        else:
+            if self._is_trial and self.target.standing.health.state is State.TRIAL:
+                self._note(Event.LEFT)
+            self.target.standing.in_flight -= 1
+        if retry and not self._is_retry:
+            self._is_retry = True
+            upstreams.retries += 1
+        self.target = target
+        standing = target.standing
+        standing.in_flight += 1
+        self._is_trial = standing.health.state is not State.WELL and standing.health.send(upstreams.now_s())
+
+    def _note(self, event: Event) -> None:
+        if self.target is not None:
+            self._upstreams.note(self.target, event)
+
+
+class Upstreams:
+    """The pools of one configuration.
+
+    settings:    as the operator said them
+    connections: of the process
+    standings:   of the process, by pool and URL: a target that is still there after a reload stands as it stood
+    now_s:       the clock that health goes by; random: what two targets are picked by
+    in_flight:   upstream calls that are on their way; retries: those of them that are not the first try
+    pools:       those in force
+    unsaid:      keys of ours, and the hosts: what no caller is told in upstream's words (spec ERR-3)
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        connections: Connections,
+        standings: dict[tuple[str, str], Standing],
+        *,
+        now_s: Callable[[], float] | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.settings = settings
+        self.connections = connections
+        self.standings = standings
+        self.pools = settings.pools_in_force
+        self.now_s = now_s or asyncio.get_running_loop().time
+        self.random = chance
+        self.in_flight = 0
+        self.retries = 0
+        self._max_attempts = settings.max_attempts
+        self._failover_on = frozenset(settings.failover_on)
+        self._keys = {pool.name: pool.api_key.get_secret_value() if pool.api_key else None for pool in self.pools}
+        self._connect_s = {pool.name: pool.connect_timeout or settings.connect_timeout for pool in self.pools}
+        self._versions = {path: _version(path) for path in self._files()}
+        self._trusts: dict[str, ssl.SSLContext] = {}
+        self._addresses: dict[str, Sequence[str]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._serving: dict[tuple[str, str | None], Sequence[Target]] = {}
+        self._targets: Sequence[Target] = ()
+        self.unsaid: tuple[str, ...] = ()
+        self._lay_out()
+
+    # What a call does
+
+    def lease(self, model: str, *, key: int | None = None, only: Pool | None = None) -> Lease:
+        """A place for a call to this model; raises `Refusal` where nothing is free.
+
+        key:  what binds it to a target, where that is asked for
+        only: the pool it must stay in
+        """
+        lease = Lease(self, model, key, only)
+        target = lease.choose()
+        if target is None:
+            if any(one.pool.serves(model) for one in self._targets):
+                raise faults.Refusal(faults.OVERLOADED.after(RETRY_S), "every upstream has max_in_flight calls")
+            raise faults.Refusal(faults.UNAVAILABLE, "no upstream serves this model, or its name has no address")
+        lease.take(target)
+        return lease
+
+    async def post(self, lease: Lease, post: Post, rewrite: Rewrite, attempts: list[Attempt]) -> Response:
+        """The response to one POST, its head read and its body not; see the module for when it is tried again.
+
+        rewrite: the same for another pool
+        Raises `UpstreamFailure` where no target answered.
+        """
+        tried: list[Target] = []
+        while True:
+            target = lease.target
+            assert target is not None  # noqa: S101 - for the type checker: whoever asks has a place
+            pool = target.pool
+            lease.attempt = attempt = Attempt(target.url, pool.name, target.label, retry=bool(tried))
+            attempts.append(attempt)
+            tried.append(target)
+            standing = target.standing
+            standing.calls += 1
+            try:
+                response = await client.ask(
+                    self.connections, target, post, attempt, connect_s=self._connect_s[pool.name], anew=attempt.retry
+                )
+            except UpstreamFailure as failure:
+                is_stale = attempt.reused and attempt.unserved
+                if not is_stale:
+                    standing.last_error = failure.result.value
+                    unreached = isinstance(failure, Unreachable | Slow)
+                    self.note(target, Event.LOST if unreached else Event.FAILED)
+                following = None if len(tried) >= self._max_attempts else self._after(failure, lease, tried, is_stale)
+                if following is None:
+                    raise
+            else:
+                status = response.status
+                if status == HTTPStatus.OK and standing.health.state is State.WELL and not standing.health.failures:
+                    return response
+                following = self._after_status(status, lease, tried)
+                if following is None:
+                    return response
+                response.close()
+            if following.pool is not pool or attempt.status == HTTPStatus.UNAUTHORIZED:
+                post = await rewrite(following.pool)
+            lease.take(following, retry=True)
+
+    def key_of(self, pool: Pool) -> str | None:
+        """Our own key there; None where we have none."""
+        return self._keys[pool.name]
+
+    def _after(self, failure: UpstreamFailure, lease: Lease, tried: list[Target], is_stale: bool) -> Target | None:
+        """Where to try again after no answer came; None where upstream may have worked, or nothing can get better."""
+        here = tried[-1]
+        if is_stale:
+            # It takes calls: what has died is a connection. No budget: nothing was asked of it twice.
+            return lease.choose(tried, here.pool) or here
+        if not isinstance(failure, Unreachable | Slow) or not balancer.may_retry(self.retries, self.in_flight):
+            return None
+        # A second wait of the same length for the same target helps nobody.
+        return lease.choose(tried) or (None if isinstance(failure, Slow) else here)
+
+    def _after_status(self, status: int, lease: Lease, tried: list[Target]) -> Target | None:
+        """Note what a status says of its target, and where to try again; None where it is the caller's to see."""
+        here = tried[-1]
+        is_ours = status == HTTPStatus.UNAUTHORIZED and self._keys[here.pool.name] is not None
+        can_retry = len(tried) < self._max_attempts and balancer.may_retry(self.retries, self.in_flight)
+        if is_ours and self._look_at_key(here.pool) and can_retry:
+            return here
+        failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        if is_ours or failed:
+            here.standing.last_error = str(status)
+        self.note(here, Event.LOST if is_ours else Event.FAILED if failed else Event.ANSWERED)
+        return lease.choose(tried) if status in self._failover_on and can_retry else None
+
+    def note(self, target: Target, event: Event) -> None:
+        """Take what was found out about a target."""
+        health = target.standing.health
+        before = health.state
+        health.note(event, self.now_s())
+        if health.state is not before and len(self._targets) > 1:
+            pool, url = target.pool.name, target.url
+            if health.state is State.OUT:
+                log.warning("target_out", pool=pool, target=url, reason=target.standing.last_error, for_s=health.out_s)
+            elif health.state is State.WELL:
+                log.info("target_well", pool=pool, target=url)
+
+    # What is there
+
+    def serving(self, model: str, only: Pool | None = None) -> Sequence[Target]:
+        """The targets that serve a model, by priority; those of one pool where that is said."""
+        place = (model, None if only is None else only.name)
+        found = self._serving.get(place)
+        if found is None:
+            found = self._serving[place] = [
+                one for one in self._targets if one.pool.serves(model) and (only is None or one.pool is only)
+            ]
+        return found
+
+    def looks(self) -> list[Look]:
+        """How each target stands now."""
+        now_s = self.now_s()
+        return [_look(target, now_s) for target in self._targets]
+
+    def _lay_out(self) -> None:
+        """Make the targets of what is configured and of the addresses that are known."""
+        made = [
+            Target(pool, url, label, place, self.standings.setdefault((pool.name, url), Standing()))
+            for pool in self.pools
+            for label in pool.urls
+            for url, place in self._places(pool, label)
+        ]
+        self._targets = sorted(made, key=lambda target: target.pool.priority)
+        self._serving.clear()
+        places = (urlsplit(url) for target in made for url in (target.url, target.label.removeprefix(DNS_PREFIX)))
+        hosts = (host for place in places for host in (place.netloc, place.hostname))
+        self.unsaid = tuple(dict.fromkeys(filter(None, (*self._keys.values(), *hosts))))
+
+    def _places(self, pool: Pool, label: str) -> list[tuple[str, Place]]:
+        url = label.removeprefix(DNS_PREFIX)
+        place = place_of(url)._replace(trust=_trust_name(pool))
+        if url == label:
+            return [(url, place)]
+        scheme = "https" if place.secure else "http"
+        return [
+            (
+                f"{scheme}://{f'[{address}]' if ':' in address else address}:{place.port}{place.prefix}",
+                place._replace(address=address),
+            )
+            for address in self._addresses.get(label, ())
+        ]
+
+    # What is kept fresh
+
+    async def prepare(self) -> None:
+        """Read certificates and look names up; raises `OSError` where a file of certificates cannot be read."""
+        loop = asyncio.get_running_loop()
+        for pool in self.pools:
+            name = _trust_name(pool)
+            # Made where it is needed: reading the system's certificates takes a moment of every start.
+            if name not in self._trusts and any("https:" in url.lower() for url in pool.urls):
+                self._trusts[name] = await loop.run_in_executor(None, client.trust_of, pool.ca_file)
+        await self._look_names_up()
+
+    def begin(self) -> None:
+        """Believe those certificates from now on, and keep fresh what can change."""
+        self.connections.keepalive_s = self.settings.upstream_keepalive_timeout
+        for name, trust in self._trusts.items():
+            self.connections.believe(name, trust)
+        # What is gone is forgotten, but for those who still have calls on their way.
+        here = {(target.pool.name, target.url) for target in self._targets}
+        for place in [one for one, standing in self.standings.items() if one not in here and not standing.in_flight]:
+            del self.standings[place]
+        if any(label.startswith(DNS_PREFIX) for pool in self.pools for label in pool.urls):
+            self._tasks.append(asyncio.create_task(self._follow_names()))
+        if self._versions:
+            self._tasks.append(asyncio.create_task(self._follow_files()))
+        if self.settings.health_interval is not None:
+            self._tasks.append(asyncio.create_task(self._check_in_turn(self.settings.health_interval)))
+
+    async def end(self) -> None:
+        """Keep nothing fresh any more; calls that are on their way go on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    async def _follow_names(self) -> None:
+        while True:
+            await asyncio.sleep(ADDRESSES_EVERY_S)
+            await self._look_names_up()
+
+    async def _look_names_up(self) -> None:
+        """Ask for the addresses of each name; one that cannot be asked now keeps those it has."""
+        loop = asyncio.get_running_loop()
+        changed = False
+        for label in dict.fromkeys(url for pool in self.pools for url in pool.urls if url.startswith(DNS_PREFIX)):
+            place = place_of(label.removeprefix(DNS_PREFIX))
+            try:
+                found: Sequence[str] = await loop.run_in_executor(None, addresses_of, place)
+            except OSError as error:
+                log.warning("name_not_found", target=label, reason=str(reason_of(error)))
+                continue
+            if found != self._addresses.get(label):
+                self._addresses[label] = found
+                changed = True
+                log.info("addresses", target=label, addresses=found)
+        if changed:
+            self._lay_out()
+
+    async def _follow_files(self) -> None:
+        """Take a key, or certificates, from a file that has changed; what cannot be used leaves the old in force."""
+        while True:
+            await asyncio.sleep(FILES_EVERY_S)
+            for path, version in self._versions.items():
+                now = _version(path)
+                if now is not None and now != version:
+                    self._versions[path] = now
+                    await self._read_again(path)
+
+    async def _read_again(self, path: Path) -> None:
+        for pool in self.pools:
+            if pool.api_key_file == path:
+                self._look_at_key(pool)
+            if pool.ca_file == path and _trust_name(pool) in self._trusts:
+                try:
+                    trust = await asyncio.get_running_loop().run_in_executor(None, client.trust_of, path)
+                except OSError as error:
+                    log.error("certificates_kept", pool=pool.name, reason=str(reason_of(error)))
+                else:
+                    self._trusts[_trust_name(pool)] = trust
+                    self.connections.believe(_trust_name(pool), trust)
+                    log.info("certificates_read", pool=pool.name)
+
+    def _look_at_key(self, pool: Pool) -> bool:
+        """Read the key of a pool anew, where a file holds it; whether it is another one."""
+        if pool.api_key_file is None:
+            return False
+        try:
+            key = values.key_of(pool.api_key_file).get_secret_value()
+        except (OSError, ValueError):
+            log.error("upstream_key_kept", pool=pool.name, reason="its file cannot be read, or holds no key")
+            return False
+        if key == self._keys[pool.name]:
+            return False
+        self._keys[pool.name] = key
+        self.unsaid = (*self.unsaid, key)
+        log.info("upstream_key_read", pool=pool.name)
+        return True
+
+    async def _check_in_turn(self, interval_s: float) -> None:
+        while True:
+            await asyncio.sleep(interval_s * (1 + JITTER * (2 * self.random() - 1)))
+            await asyncio.gather(*map(self._check, self._targets))
+
+    async def _check(self, target: Target) -> None:
+        """Ask a target whether it is well; any answer that is no failure says so."""
+        place, path = target.place, self.settings.health_path
+        if path is not None:
+            place = place._replace(prefix="")
+        key, connect_s = self._keys[target.pool.name], self._connect_s[target.pool.name]
+        try:
+            async with asyncio.timeout(2 * connect_s):
+                status = await client.status_of(
+                    self.connections, place, path or MODELS, key, connect_s=connect_s, headers=target.pool.headers
+                )
+        except (UpstreamFailure, TimeoutError) as error:
+            target.standing.last_error = error.result.value if isinstance(error, UpstreamFailure) else Result.SLOW.value
+            self.note(target, Event.LOST)
+            return
+        failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        refused = status == HTTPStatus.UNAUTHORIZED and key is not None
+        if failed or refused:
+            target.standing.last_error = str(status)
+        self.note(target, Event.LOST if refused else Event.FAILED if failed else Event.ANSWERED)
+
+    def _files(self) -> list[Path]:
+        return [path for pool in self.pools for path in (pool.api_key_file, pool.ca_file) if path is not None]
+
+
+DNS_PREFIX: Final = f"{values.DNS}+"
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Upstreams]:
+    """The upstreams of a process as it starts, with its connections, as long as the context lives."""
+    upstreams = Upstreams(settings, Connections(settings.upstream_keepalive_timeout), {})
+    await upstreams.prepare()
+    upstreams.begin()
+    try:
+        yield upstreams
+    finally:
+        await upstreams.end()
+        await closed(upstreams.connections)
+
+
+async def closed(connections: Connections) -> None:
+    """End every connection."""
+    connections.close()
+    # The sockets are closed in the loop's next turn.
+    await asyncio.sleep(0)
+
+
+def connections_of(connections: Connections) -> Mapping[str, int]:
+    """How many connections wait for a call, and how many have one."""
+    return {"idle": connections.idle, "acquired": connections.acquired}
+
+
+def _look(target: Target, now_s: float) -> Look:
+    standing = target.standing
+    health = standing.health
+    return Look(
+        target.pool.name,
+        target.url,
+        health.state.value,
+        standing.in_flight,
+        None if math.isinf(target.most) else int(target.most),
+        None if health.state is State.WELL else max(0.0, round(health.until_s - now_s, 1)),
+        standing.last_error,
+        None if standing.first_token_s is None else round(standing.first_token_s, 4),
+        standing.calls,
+    )
+
+
+def _trust_name(pool: Pool) -> str:
+    return "" if pool.ca_file is None else str(pool.ca_file)
+
+
+def _version(path: Path) -> Version | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size

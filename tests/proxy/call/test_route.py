@@ -1,0 +1,121 @@
+"""Claims about a call that goes to one pool or another: it is written, counted and recorded for the one it goes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.values import toml
+from proxy.simulation.wire import Script
+from tests import caller
+from tests.conftest import StartSimulator
+from tests.proxy.conftest import StartGateway
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[Any]:
+    path = tmp_path / "pools.toml"
+
+    def written(*entries: dict[str, Any], **said: object) -> Path:
+        path.write_text("".join(f"{name} = {toml(value)}\n" for name, value in {**said, "pools": [*entries]}.items()))
+        return path
+
+    return written
+
+
+async def test_another_dialect_is_another_body_other_names_and_another_count(
+    simulator: StartSimulator, gateway_before: StartGateway, config: Any
+) -> None:
+    busy, free = await simulator(Script(status=503)), await simulator(Script(text="hello there"))
+    path = config(
+        {"name": "engines", "urls": [busy.url], "dialect": "vllm", "map": {"deepseek-v3.2": "ds32"}},
+        {"name": "official", "urls": [free.url], "priority": 1},
+        failover_on=[503],
+    )
+    front = await gateway_before(config=path)
+    call = caller.call("hi", model="deepseek-v3.2", incremental_output=True, enable_thinking=True)
+    answer = await caller.stream(front.url, call)
+    assert caller.text(answer.body) == "hello there"
+    record, outcome = await front.end_of()
+    assert outcome == "ok"
+    assert record.opening is not None
+    first, second = busy.calls[0].body, free.calls[0].body
+    assert first["model"] == "ds32"
+    assert record.opening["upstream_model"] == second["model"] != "ds32"
+    assert "chat_template_kwargs" in first
+    assert "chat_template_kwargs" not in second
+    attempts = record.closing["attempts"]
+    assert [(tried["pool"], tried["result"], tried["used"] is None) for tried in attempts] == [
+        ("engines", "503", True),
+        ("official", "200", False),
+    ]
+    used = attempts[1]["used"]
+    assert used is not None
+    assert used["prompt"] == record.closing["calls"][0]["prompt"] == record.closing["usage"]["input_tokens"]
+    assert {kind[0] for kind in front.house.offsets._seen} == {"official"}  # type: ignore[index]
+
+
+async def test_choices_that_are_calls_of_their_own_stay_in_their_pool_within_its_bound(
+    simulator: StartSimulator, gateway_before: StartGateway, config: Any
+) -> None:
+    upstream = await simulator(Script(text="a b c", gap_s=0.005))
+    entry = {"name": "p", "urls": [upstream.url], "max_in_flight": 3}
+    front = await gateway_before(config=config(entry))
+    call = caller.call("hi", model="deepseek-v3", incremental_output=True, n=3, result_format="message")
+    answer = await caller.stream(front.url, call)
+    assert answer.status == 200
+    record, outcome = await front.end_of()
+    assert (outcome, len(upstream.calls)) == ("ok", 3)
+    assert [tried["used"] is not None for tried in record.closing["attempts"]] == [True] * 3
+    assert front.house.upstreams.in_flight == 0
+    refused = await caller.stream(front.url, caller.call("hi", model="deepseek-v3", n=4, result_format="message"))
+    assert (refused.status, (await front.end_of(2))[1]) == (503, "throttled")
+    assert front.house.upstreams.in_flight == 0
+
+
+async def test_where_nothing_is_free_the_caller_may_come_back(
+    simulator: StartSimulator, gateway_before: StartGateway, config: Any
+) -> None:
+    upstream = await simulator()
+    front = await gateway_before(config=config({"name": "p", "urls": [upstream.url], "max_in_flight": 1}))
+    lease = front.house.upstreams.lease("deepseek-v3")
+    refused = await caller.stream(front.url, caller.call("hi"))
+    assert refused.status == 503
+    assert refused.headers["Retry-After"] == "1"
+    assert b"ModelServingError" in refused.body
+    record, outcome = await front.end_of()
+    assert (outcome, record.closing["attempts"], record.closing["basis"]) == ("throttled", [], "none")
+    lease.release()
+    assert (await caller.stream(front.url, caller.call("hi"))).status == 200
+
+
+@pytest.mark.parametrize("affinity", ["prefix", "key"])
+async def test_turns_of_one_conversation_go_to_one_target(
+    simulator: StartSimulator, gateway_before: StartGateway, config: Any, affinity: str
+) -> None:
+    fleet = [await simulator() for _ in range(3)]
+    entry = {"name": "p", "urls": [upstream.url for upstream in fleet]}
+    front = await gateway_before(config=config(entry, affinity=affinity))
+    said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Tell me of rivers."}]
+    for turn in range(4):
+        more = [{"role": "assistant", "content": "Yes."}, {"role": "user", "content": f"And {turn}?"}] * turn
+        call = caller.call("", incremental_output=True)
+        call["input"] = {"messages": [*said, *more]}
+        assert (await caller.stream(front.url, call)).status == 200
+    assert sorted(len(upstream.calls) for upstream in fleet) == [0, 0, 4]
+
+
+async def test_the_first_token_has_the_time_that_its_pool_has(
+    simulator: StartSimulator, gateway_before: StartGateway, config: Any
+) -> None:
+    upstream = await simulator(Script(first_byte_delay_s=30))
+    entry = {"name": "p", "urls": [upstream.url], "first_token_timeout": 0.1}
+    front = await gateway_before(config=config(entry))
+    assert (await caller.stream(front.url, caller.call("hi"))).status == 500
+    _, outcome = await front.end_of()
+    assert outcome == "timeout_first_token"
+    (look,) = front.house.upstreams.looks()
+    assert (look.last_error, look.in_flight) == ("first_token_timeout", 0)

@@ -1,0 +1,151 @@
+"""Claims about which target a call goes to: clock, randomness and loads are the test's."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.pools import Pool
+from proxy.upstream import balancer
+from proxy.upstream.connections import place_of
+from proxy.upstream.health import Event
+from proxy.upstream.targets import Standing, Target
+
+NOW_S = 1_000.0
+CHANCES = st.integers(0, 1 << 32).map(random.Random)
+
+
+def pool(name: str = "a", **said: object) -> Pool:
+    return Pool.model_validate({"name": name, "urls": ["http://a"], **said})
+
+
+def target(of: Pool, number: int, *, in_flight: int = 0, out: bool = False) -> Target:
+    standing = Standing()
+    standing.in_flight = in_flight
+    if out:
+        standing.health.note(Event.LOST, NOW_S - number / 100)
+    url = f"http://10.0.0.{number}:8000"
+    return Target(of, url, url, place_of(url), standing)
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> list[Target]:
+    """Up to four pools of up to four targets, in any state, by priority."""
+    made = []
+    for name in "abcd"[: draw(st.integers(1, 4))]:
+        said = pool(
+            name,
+            priority=draw(st.integers(0, 2)),
+            weight=draw(st.sampled_from([0.5, 1, 2, 5])),
+            max_in_flight=draw(st.sampled_from([None, 1, 3])),
+            spread=draw(st.sampled_from(["load", "order"])),
+        )
+        for number in range(draw(st.integers(1, 4))):
+            load = draw(st.integers(0, 3 if said.max_in_flight is None else said.max_in_flight))
+            made.append(target(said, number, in_flight=load, out=draw(st.booleans())))
+    return sorted(made, key=lambda one: one.pool.priority)
+
+
+KEYS = st.one_of(st.none(), st.integers(1, (1 << 64) - 1))
+
+
+@given(fleets(), KEYS, CHANCES, st.booleans())
+def test_it_is_free_and_of_the_lowest_priority_that_has_one_well(
+    fleet: list[Target], key: int | None, chance: random.Random, retried: bool
+) -> None:
+    tried = fleet[:1] if retried else []
+    found = balancer.choose(fleet, NOW_S, chance.random, key=key, tried=tried)
+    free = [one for one in fleet if one.standing.in_flight < one.most and one not in tried]
+    if found is None:
+        assert not free
+        return
+    assert found in free
+    well = [one for one in free if one.standing.health.may_be_asked(NOW_S)]
+    if well:
+        assert found in well
+        assert found.pool.priority == min(one.pool.priority for one in well)
+
+
+@given(st.lists(st.integers(0, 12), min_size=2, max_size=8), st.integers(1, (1 << 64) - 1))
+def test_what_a_key_is_bound_to_has_at_most_its_share_and_a_quarter(loads: list[int], key: int) -> None:
+    said = pool()
+    fleet = [target(said, number, in_flight=load) for number, load in enumerate(loads)]
+    found = balancer.choose(fleet, NOW_S, random.Random(0).random, key=key)
+    assert found is not None
+    assert found.standing.in_flight < math.ceil(balancer.BOUND * (sum(loads) + 1) / len(loads))
+
+
+def test_a_key_stays_with_its_target_and_the_others_stay_when_one_goes() -> None:
+    said = pool()
+    fleet = [target(said, number) for number in range(8)]
+    keys = [random.Random(number).getrandbits(64) for number in range(400)]
+
+    def bound(among: list[Target]) -> list[Target]:
+        return [balancer.choose(among, NOW_S, random.Random(1).random, key=key) for key in keys]  # type: ignore[misc]
+
+    before, after = bound(fleet), bound(fleet[1:])
+    assert bound(fleet) == before
+    assert all(now is then for then, now in zip(before, after, strict=True) if then is not fleet[0])
+    shares = Counter(one.url for one in before)
+    assert len(shares) == len(fleet)
+    assert max(shares.values()) < 2.5 * min(shares.values())
+
+
+def test_a_weight_is_a_share_of_the_keys() -> None:
+    heavy, light = target(pool("h", weight=3), 1), target(pool("l"), 2)
+    chance = random.Random(5)
+    found = Counter(
+        balancer.choose([heavy, light], NOW_S, chance.random, key=chance.getrandbits(64)) for _ in range(4_000)
+    )
+    assert 2.5 < found[heavy] / found[light] < 3.6
+
+
+@given(st.integers(2, 12), CHANCES)
+def test_nobody_starves_and_nobody_is_crowded(number: int, chance: random.Random) -> None:
+    """Calls that never end: with two choices the fullest has hardly more than the mean."""
+    said = pool()
+    fleet = [target(said, place) for place in range(number)]
+    for _ in range(20 * number):
+        found = balancer.choose(fleet, NOW_S, chance.random)
+        assert found is not None
+        found.standing.in_flight += 1
+    loads = [one.standing.in_flight for one in fleet]
+    assert min(loads) > 10
+    assert max(loads) < 30
+
+
+@given(CHANCES)
+def test_the_load_follows_the_weights(chance: random.Random) -> None:
+    fleet = [target(pool("a", weight=1), 1), target(pool("b", weight=3), 2)]
+    for _ in range(400):
+        found = balancer.choose(fleet, NOW_S, chance.random)
+        assert found is not None
+        found.standing.in_flight += 1
+    assert abs(fleet[1].standing.in_flight - 300) <= 2
+
+
+def test_in_order_the_first_that_is_well_is_asked() -> None:
+    said = pool(spread="order")
+    fleet = [target(said, 0, out=True), target(said, 1, in_flight=7), target(said, 2)]
+    assert balancer.choose(fleet, NOW_S, random.Random(0).random) is fleet[1]
+
+
+def test_where_nothing_is_well_the_one_that_is_tried_the_soonest_serves() -> None:
+    said = pool()
+    fleet = [target(said, 1, out=True), target(said, 3, out=True), target(said, 2, out=True)]
+    assert balancer.choose(fleet, NOW_S, random.Random(0).random) is fleet[1]
+
+
+def test_where_nothing_is_free_nothing_is_found() -> None:
+    said = pool(max_in_flight=2)
+    assert balancer.choose([target(said, 1, in_flight=2)], NOW_S, random.Random(0).random) is None
+
+
+@given(st.integers(0, 10_000), st.integers(0, 10_000))
+def test_retries_are_a_fifth_of_what_is_in_flight_or_a_few(retries: int, in_flight: int) -> None:
+    allowed = balancer.may_retry(retries, in_flight)
+    assert allowed == (retries < max(3, in_flight / 5))

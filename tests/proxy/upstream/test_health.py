@@ -1,0 +1,86 @@
+"""Claims about when a target is asked, by what was found out about it; the clock is the test's."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.upstream.health import FIRST_OUT_S, LONGEST_OUT_S, NEXT, STRIKES, Event, Health, State
+
+
+def test_the_table_holds_every_event_that_can_be_in_a_state() -> None:
+    impossible = {(State.WELL, Event.TRIED), (State.WELL, Event.LEFT), (State.OUT, Event.LEFT)}
+    impossible |= {(State.TRIAL, Event.TRIED)}
+    assert {*NEXT} == {(state, event) for state in State for event in Event} - impossible
+
+
+def test_what_cannot_be_reached_is_out_at_once() -> None:
+    health = Health()
+    health.note(Event.LOST, 100.0)
+    assert (health.may_be_asked(100.0), health.until_s) == (False, 100.0 + FIRST_OUT_S)
+
+
+def test_what_fails_is_out_after_some_failures_in_a_row() -> None:
+    health = Health()
+    for _ in range(STRIKES - 1):
+        health.note(Event.FAILED, 0.0)
+    health.note(Event.ANSWERED, 0.0)
+    for _ in range(STRIKES - 1):
+        health.note(Event.FAILED, 0.0)
+    assert health.may_be_asked(0.0)
+    health.note(Event.FAILED, 0.0)
+    assert not health.may_be_asked(0.0)
+
+
+def test_at_the_end_of_its_time_one_call_is_sent_there() -> None:
+    health = Health()
+    health.note(Event.LOST, 0.0)
+    assert health.may_be_asked(FIRST_OUT_S)
+    assert health.send(FIRST_OUT_S)
+    assert not health.may_be_asked(FIRST_OUT_S)
+    assert not health.send(FIRST_OUT_S)
+    health.note(Event.ANSWERED, FIRST_OUT_S)
+    assert (health.state, health.failures) == (State.WELL, 0)
+
+
+def test_each_trial_that_fails_doubles_the_time_out_up_to_five_minutes() -> None:
+    health, now_s, waits = Health(), 0.0, []
+    health.note(Event.LOST, now_s)
+    for _ in range(7):
+        waits.append(health.until_s - now_s)
+        now_s = health.until_s
+        assert health.send(now_s)
+        health.note(Event.LOST, now_s)
+    assert waits == [10.0, 20.0, 40.0, 80.0, 160.0, LONGEST_OUT_S, LONGEST_OUT_S]
+
+
+def test_calls_that_fail_together_are_one_failure() -> None:
+    health = Health()
+    for _ in range(50):
+        health.note(Event.LOST, 0.0)
+    assert health.until_s == FIRST_OUT_S
+
+
+def test_a_trial_whose_caller_has_left_is_made_again_at_once() -> None:
+    health = Health()
+    health.note(Event.LOST, 0.0)
+    health.send(FIRST_OUT_S)
+    health.note(Event.LEFT, FIRST_OUT_S)
+    assert health.send(FIRST_OUT_S)
+
+
+@given(st.lists(st.tuples(st.sampled_from([None, *Event]), st.floats(0, 400)), max_size=60))
+def test_it_always_comes_back(events: list[tuple[Event | None, float]]) -> None:
+    """Whatever was found out, within the longest time a call is sent there; and an answer makes it well."""
+    health, now_s = Health(), 0.0
+    for event, later_s in events:
+        now_s += later_s
+        if event is None:
+            health.send(now_s)
+        else:
+            health.note(event, now_s)
+        assert health.state is not State.OUT or health.until_s <= now_s + LONGEST_OUT_S
+    if health.state is not State.TRIAL:
+        assert health.may_be_asked(now_s + LONGEST_OUT_S)
+    health.note(Event.ANSWERED, now_s)
+    assert health.may_be_asked(now_s)

@@ -1,0 +1,266 @@
+"""Claims about the pools of a configuration: who is asked, who is asked next, and what is kept fresh meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config import sources
+from config.values import toml
+from proxy.simulation.wire import Script
+from proxy.upstream import client, pools
+from proxy.upstream.health import Event
+from proxy.upstream.response import UpstreamFailure, completion_of
+from proxy.upstream.targets import Attempt
+from tests.asking import MODEL, answered
+from tests.conftest import StartSimulator
+from translators import faults
+
+POST = client.Post("/chat/completions", b'{"model":"m","messages":[{"role":"user","content":"hi"}]}', None)
+NO_SLOT = "every upstream has max_in_flight calls"
+
+
+class Front:
+    """Upstreams of a file's pools; `said` are its other settings."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / "pools.toml"
+
+    @contextlib.asynccontextmanager
+    async def before(self, *entries: dict[str, Any], **said: object) -> AsyncIterator[pools.Upstreams]:
+        named = [{"name": f"p{number}", **entry} for number, entry in enumerate(entries)]
+        self._file.write_text("".join(f"{name} = {toml(value)}\n" for name, value in {**said, "pools": named}.items()))
+        async with pools.opened(sources.load({}, str(self._file), dict(os.environ))) as upstreams:
+            yield upstreams
+
+
+@pytest.fixture
+def front(tmp_path: Path) -> Front:
+    return Front(tmp_path)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[str]:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+
+
+async def ask(upstreams: pools.Upstreams) -> list[Attempt]:
+    attempts: list[Attempt] = []
+    with contextlib.suppress(UpstreamFailure), contextlib.closing(await answered(upstreams, POST, attempts)) as said:
+        await completion_of(said)
+    return attempts
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not happened():  # noqa: ASYNC110 - what is waited for is the work of a task that tells nobody
+            await asyncio.sleep(0.01)
+
+
+def words(attempts: list[Attempt]) -> list[tuple[str, str]]:
+    return [(attempt.pool, attempt.word) for attempt in attempts]
+
+
+class TestChoice:
+    async def test_the_last_resort_is_asked_where_the_first_cannot_be(
+        self, front: Front, simulator: StartSimulator, closed_port: str
+    ) -> None:
+        official = await simulator()
+        entries = ({"urls": [closed_port]}, {"urls": [official.url], "priority": 1})
+        async with front.before(*entries) as upstreams:
+            assert words(await ask(upstreams)) == [("p0", "unreachable"), ("p1", "200")]
+            assert words(await ask(upstreams)) == [("p1", "200")]
+
+    async def test_a_pool_that_does_not_serve_the_model_is_not_asked(
+        self, front: Front, simulator: StartSimulator
+    ) -> None:
+        one, other = await simulator(), await simulator()
+        entries = ({"urls": [one.url], "models": ["deepseek-r1"]}, {"urls": [other.url], "priority": 1})
+        async with front.before(*entries) as upstreams:
+            assert words(await ask(upstreams)) == [("p1", "200")]
+
+    async def test_above_max_in_flight_the_next_priority_takes_it_and_then_nobody(self, front: Front) -> None:
+        entries = (
+            {"urls": ["http://127.0.0.1:1"], "max_in_flight": 2},
+            {"urls": ["http://127.0.0.1:2"], "max_in_flight": 1, "priority": 1},
+        )
+        async with front.before(*entries) as upstreams:
+            leases = [upstreams.lease(MODEL) for _ in range(3)]
+            assert [lease.pool.name for lease in leases] == ["p0", "p0", "p1"]
+            with pytest.raises(faults.Refusal, match=NO_SLOT) as refused:
+                upstreams.lease(MODEL)
+            assert (refused.value.fault.code, refused.value.fault.retry_after) == ("ModelServingError", "1")
+            leases[0].release()
+            leases[0].release()
+            assert upstreams.lease(MODEL).pool.name == "p0"
+            assert upstreams.in_flight == 3
+
+    async def test_a_key_stays_with_its_target(self, front: Front) -> None:
+        async with front.before({"urls": [f"http://127.0.0.1:{port}" for port in range(1, 9)]}) as upstreams:
+            places = set()
+            for _ in range(20):
+                lease = upstreams.lease(MODEL, key=77)
+                assert lease.target is not None
+                places.add(lease.target.url)
+                lease.release()
+            assert len(places) == 1
+
+
+class TestFailover:
+    @pytest.mark.parametrize("status", [429, 503, 529])
+    async def test_where_the_operator_says_so_another_is_asked_after_a_status(
+        self, front: Front, simulator: StartSimulator, status: int
+    ) -> None:
+        busy, free = await simulator(Script(status=status)), await simulator()
+        entries = ({"urls": [busy.url]}, {"urls": [free.url], "priority": 1})
+        async with front.before(*entries, failover_on=[status]) as upstreams:
+            assert words(await ask(upstreams)) == [("p0", str(status)), ("p1", "200")]
+        async with front.before(*entries) as upstreams:
+            assert words(await ask(upstreams)) == [("p0", str(status))]
+
+    async def test_never_after_another_status(self, front: Front, simulator: StartSimulator) -> None:
+        broken, free = await simulator(Script(status=500)), await simulator()
+        entries = ({"urls": [broken.url]}, {"urls": [free.url], "priority": 1})
+        async with front.before(*entries, failover_on=[429, 503, 529]) as upstreams:
+            assert words(await ask(upstreams)) == [("p0", "500")]
+
+    async def test_at_most_so_many_tries(self, front: Front) -> None:
+        urls = [f"http://127.0.0.1:{port}" for port in range(1, 6)]
+        async with front.before({"urls": urls}, max_attempts=3) as upstreams:
+            attempts = await ask(upstreams)
+            assert [attempt.retry for attempt in attempts] == [False, True, True]
+            assert len({attempt.target for attempt in attempts}) == 3
+
+    async def test_a_bad_hour_does_not_double_itself(self, front: Front) -> None:
+        """Retries are a fifth of the calls in flight, and three at the least."""
+        urls = [f"http://127.0.0.1:{port}" for port in range(1, 3)]
+        async with front.before({"urls": urls}) as upstreams:
+            held = [upstreams.lease(MODEL) for _ in range(10)]
+            upstreams.retries = 3
+            assert len(await ask(upstreams)) == 1
+            held += [upstreams.lease(MODEL) for _ in range(10)]
+            assert len(await ask(upstreams)) == 2
+
+
+class TestHealth:
+    async def test_failures_in_a_row_put_a_target_out_and_an_answer_brings_it_back(
+        self, front: Front, simulator: StartSimulator
+    ) -> None:
+        bad = {"now": True}
+        one = await simulator(lambda _: Script(status=500) if bad["now"] else Script())
+        other = await simulator()
+        entries = ({"urls": [one.url]}, {"urls": [other.url], "priority": 1})
+        async with front.before(*entries) as upstreams:
+            clock = {"s": 1_000.0}
+            upstreams.now_s = lambda: clock["s"]
+            pool_of = [words(await ask(upstreams))[0][0] for _ in range(4)]
+            assert pool_of == ["p0", "p0", "p0", "p1"]
+            look = upstreams.looks()[0]
+            assert (look.state, look.out_for_s, look.last_error, look.calls) == ("out", 10.0, "500", 3)
+            bad["now"] = False
+            clock["s"] += 10
+            assert [words(await ask(upstreams))[0] for _ in range(2)] == [("p0", "200")] * 2
+            assert upstreams.looks()[0].state == "well"
+
+    async def test_a_trial_whose_caller_leaves_is_no_verdict(self, front: Front) -> None:
+        entries = ({"urls": ["http://127.0.0.1:1"]}, {"urls": ["http://127.0.0.1:2"], "priority": 1})
+        async with front.before(*entries) as upstreams:
+            clock = {"s": 1_000.0}
+            upstreams.now_s = lambda: clock["s"]
+            upstreams.note(upstreams._targets[0], Event.LOST)
+            assert upstreams.lease(MODEL).pool.name == "p1"
+            clock["s"] += 10
+            trial = upstreams.lease(MODEL)
+            assert (trial.pool.name, upstreams.lease(MODEL).pool.name) == ("p0", "p1")
+            trial.release()
+            assert upstreams.lease(MODEL).pool.name == "p0"
+
+    async def test_who_is_asked_in_turn_is_found_out_before_a_call_is_lost(
+        self, front: Front, simulator: StartSimulator, closed_port: str
+    ) -> None:
+        one = await simulator()
+        async with front.before({"urls": [closed_port, one.url]}, health_interval=0.02) as upstreams:
+            await until(lambda: upstreams.looks()[0].state != "well")
+            assert [len(await ask(upstreams)) for _ in range(4)] == [1] * 4
+
+
+class TestKeys:
+    async def test_each_pool_has_its_own(
+        self, front: Front, simulator: StartSimulator, tmp_path: Path, closed_port: str
+    ) -> None:
+        (tmp_path / "key").write_text("sk-second")
+        official = await simulator()
+        entries = (
+            {"urls": [closed_port]},
+            {"urls": [official.url], "priority": 1, "api_key_file": str(tmp_path / "key")},
+        )
+        async with front.before(*entries) as upstreams:
+            await ask(upstreams)
+        assert official.calls[0].headers["Authorization"] == "Bearer sk-second"
+
+    async def test_after_a_401_its_file_is_looked_at_once_more(
+        self, front: Front, simulator: StartSimulator, tmp_path: Path
+    ) -> None:
+        key = tmp_path / "key"
+        key.write_text("sk-old")
+
+        def judged(_: object) -> Script:
+            return Script(status=200 if official.calls[-1].headers["Authorization"] == "Bearer sk-new" else 401)
+
+        official = await simulator(judged)
+        async with front.before({"urls": [official.url], "api_key_file": str(key)}) as upstreams:
+            assert words(await ask(upstreams)) == [("p0", "401")]
+            key.write_text("sk-new")
+            assert words(await ask(upstreams)) == [("p0", "401"), ("p0", "200")]
+
+    async def test_a_file_that_changes_is_followed(
+        self, front: Front, simulator: StartSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As a mounted Secret does: by a link to another directory."""
+        monkeypatch.setattr(pools, "FILES_EVERY_S", 0.02)
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "key").write_text(f"sk-{name}")
+        (tmp_path / "data").symlink_to("one")
+        path = tmp_path / "data" / "key"
+        async with front.before({"urls": ["http://127.0.0.1:1"], "api_key_file": str(path)}) as upstreams:
+            (pool,) = upstreams.pools
+            assert upstreams.key_of(pool) == "sk-one"
+            (tmp_path / "next").symlink_to("two")
+            (tmp_path / "next").rename(tmp_path / "data")
+            await until(lambda: upstreams.key_of(pool) == "sk-two")
+            assert {"sk-one", "sk-two"} <= {*upstreams.unsaid}
+
+
+async def test_a_name_is_as_many_targets_as_it_has_addresses(
+    front: Front, simulator: StartSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "ADDRESSES_EVERY_S", 0.02)
+    found = [["127.0.0.1", "127.0.0.2"], ["127.0.0.1"]]
+    monkeypatch.setattr(pools, "addresses_of", lambda _: found[0])
+    upstream = await simulator()
+    url = upstream.url.replace("127.0.0.1", "engines.example")
+    async with front.before({"urls": [f"dns+{url}"]}) as upstreams:
+        targets = [look.target for look in upstreams.looks()]
+        assert targets == [upstream.url, upstream.url.replace("127.0.0.1", "127.0.0.2")]
+        found.pop(0)
+        await until(lambda: len(upstreams.looks()) == 1)
+        (attempt,) = await ask(upstreams)
+    assert (attempt.target, attempt.label) == (upstream.url, f"dns+{url}")
+    assert upstream.calls[0].headers["Host"] == url.removeprefix("http://")
+
+
+async def test_what_a_pool_says_with_each_request_is_said(front: Front, simulator: StartSimulator) -> None:
+    upstream = await simulator()
+    async with front.before({"urls": [upstream.url], "headers": {"X-Tenant": "a b"}}) as upstreams:
+        await ask(upstreams)
+    assert upstream.calls[0].headers["X-Tenant"] == "a b"
