@@ -186,8 +186,9 @@ class Settings(BaseModel):
     cors_origin: Origins = Field(
         default=(),
         title="ORIGIN",
-        description="Origin of web pages that may call and read the answers, such as https://chat.example.com. "
-        "With auth any or none, pages of other origins are refused.",
+        description="Origin of web pages that may call and read the answers, such as https://chat.example.com; * is "
+        "every page, where callers bring keys that are judged. With auth any or none, pages of other origins are "
+        "refused.",
     )
     trusted_host: HostNames = Field(
         default=(),
@@ -369,6 +370,17 @@ class Settings(BaseModel):
                 "or say --auth passthrough (callers bring their own key) or --keys-file FILE (callers you know)"
             )
         return host
+
+    @field_validator("cors_origin", mode="after")
+    @classmethod
+    def _no_page_pays_with_our_key(cls, origins: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        auth = info.data.get("auth")
+        if "*" in origins and auth in {"any", "none"}:
+            raise ValueError(
+                f"with auth = {auth} any website could call at your cost: name the origins, "
+                "or say --auth passthrough (callers bring their own key) or --keys-file FILE (callers you know)"
+            )
+        return origins
 
     @field_validator("workers", mode="after")
     @classmethod

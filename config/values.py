@@ -202,9 +202,11 @@ def base_url(text: str) -> str:
 
 
 def origin(text: str) -> str:
-    """Where a page of the web comes from, as browsers say it: `https://chat.example.com`, in lower case."""
+    """Where a page of the web comes from, as browsers say it: `https://chat.example.com`, in lower case; `*`: any."""
+    if text == "*":
+        return text
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+", text) or set("/?#@*,") & set(text.partition("://")[2]):
-        raise ValueError("must be an origin, such as https://chat.example.com: no path, no *")
+        raise ValueError("must be an origin, such as https://chat.example.com without a path, or * alone")
     return text.lower()
 
 

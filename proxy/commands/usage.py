@@ -29,7 +29,7 @@ Form = Literal["table", "json", "csv"]
 
 # What a report can be by. Finest last: it keeps periods as fine as what it is by.
 GRAINS: Final[tuple[Grain, ...]] = ("month", "day", "hour")
-DIMENSIONS: Final = (*GRAINS, "model", "key", "outcome", "upstream_model", "pool", "basis")
+DIMENSIONS: Final = (*GRAINS, "model", "key", "outcome", "upstream_model", "pool", "basis", "api")
 DEFAULT: Final = ("day", "model", "key", "outcome")
 FIGURES: Final = (
     "calls",

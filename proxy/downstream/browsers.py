@@ -32,6 +32,7 @@ NAME_HINT: Final = "this port is asked by a name that may be anybody's: --truste
 ASKED_HEADERS: Final = re.compile(r"[A-Za-z0-9, _-]{1,1024}")
 PREFLIGHT_S: Final = 600
 SHOWN_HEADERS: Final = "X-Request-Id, Retry-After, Server-Timing"
+EVERY: Final = "*"
 UNSHARED: Final[Mapping[str, str]] = {}
 
 # Headers of a request, names that are ours beside addresses -> what the operator should know; None: let in.
@@ -43,7 +44,7 @@ class Browsers:
     """What browsers may do at one port.
 
     rule:    which requests are refused
-    origins: whose pages may make calls and read the answers; in lower case, as `Origin` says them
+    origins: whose pages may make calls and read the answers; in lower case, as `Origin` says them; `*`: everybody's
     hosts:   names that are ours, beside addresses and `localhost`
     """
 
@@ -86,7 +87,9 @@ class Browsers:
         }
 
     def _is_named(self, request: web.BaseRequest) -> bool:
-        return bool(self.origins) and request.headers.get(hdrs.ORIGIN, "").lower() in self.origins
+        if not self.origins or (origin := request.headers.get(hdrs.ORIGIN)) is None:
+            return False
+        return EVERY in self.origins or origin.lower() in self.origins
 
 
 def at_calls(settings: Settings) -> Browsers:

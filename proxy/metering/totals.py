@@ -25,6 +25,8 @@ NOBODY: Final = "-"
 # So much is remembered of what lines say; beyond it it is looked up anew.
 REMEMBERED: Final = 1 << 13
 WHOLE: Final = frozenset({int})
+# The tongue of lines that were written before there was another.
+NATIVE: Final = "dashscope"
 NOT_ASKED: Final = {"target": NOBODY}
 
 
@@ -38,6 +40,7 @@ class Group(NamedTuple):
     pool:           the pool that served it, where there are no pools the target; "-" where none was asked
     upstream_model: the id it has upstream
     basis:          whose figure `generated` is
+    api:            the tongue the call came in
     owed:           what its caller pays; None where no price is asked for, or none is given
     taken:          what upstream takes
     """
@@ -49,6 +52,7 @@ class Group(NamedTuple):
     pool: str = NOBODY
     upstream_model: str = NOBODY
     basis: str = "none"
+    api: str = NATIVE
     owed: Tariff | None = None
     taken: Tariff | None = None
 
@@ -127,8 +131,8 @@ def _upstream_calls(calls: list[Json]) -> int:
     return len(calls)
 
 
-# Of a group: model, key, outcome, pool, upstream model, basis.
-_Names = tuple[str, str, str, str, str, str]
+# Of a group: model, key, outcome, pool, upstream model, basis, api.
+_Names = tuple[str, str, str, str, str, str, str]
 
 
 def _names(record: Mapping[str, Any]) -> _Names:
@@ -139,6 +143,7 @@ def _names(record: Mapping[str, Any]) -> _Names:
         pool_of(record),
         record["upstream_model"],
         record.get("basis", "none"),
+        record.get("api", NATIVE),
     )
     if not all(isinstance(name, str) for name in names):
         raise TypeError("a name is no text")
@@ -203,6 +208,7 @@ class Sums:
             record["outcome"],
             record["upstream_model"],
             record["basis"],
+            record.get("api", NATIVE),
             last["pool"] if "pool" in last else last["target"],
         )
         row = self._remembered.get(said)

@@ -98,6 +98,7 @@ class Trace:
             _end(self._client, closing, _of_upstream(record), failed=closing["outcome"] != "ok")
         attributes: dict[str, AttributeValue] = {
             "dashseek.request_id": record.request_id,
+            "dashseek.api": record.api,
             "dashseek.outcome": closing["outcome"],
         }
         if closing["code"] is not None:

@@ -593,6 +593,20 @@ async def test_com28_a_page_of_a_named_origin_may_call_and_read(simulator: Start
 
 
 @pytest.mark.asyncio(loop_scope="function")
+async def test_com28_every_page_may_where_the_operator_says_so(simulator: StartSimulator, serve: StartServe) -> None:
+    """It is told its own origin, never `*`; a caller that is no page is told nothing."""
+    served = await serve((await simulator()).url, "--cors-origin", "*")
+    for origin in ("https://chat.example.com", "null", "app://obsidian.md"):
+        for body in (stream(), chat(seed=-1)):
+            answer = await ask(served, body, {"Origin": origin})
+            assert answer.headers["access-control-allow-origin"] == origin
+            assert answer.headers["vary"] == "Origin"
+    answer = await ask(served, chat())
+    assert "access-control-allow-origin" not in answer.headers
+    assert answer.headers["vary"] == "Origin"
+
+
+@pytest.mark.asyncio(loop_scope="function")
 async def test_com28_http15_any_page_is_refused_in_this_tongue_where_any_key_will_do(
     simulator: StartSimulator, serve: StartServe
 ) -> None:
@@ -643,20 +657,23 @@ async def test_com28_a_page_in_a_real_browser_can_call_exactly_where_its_origin_
     page = await serve(upstream.url)
     origin = page.admin_url.rstrip("/")
     named = await serve(upstream.url, "--cors-origin", origin)
+    everybody = await serve(upstream.url, "--cors-origin", "*")
     unnamed = await serve(upstream.url)
+    another = await serve(upstream.url, "--cors-origin", "https://chat.example.com")
     visit = await asyncio.create_subprocess_exec(
         str(playwright / "bin" / "python"),
         str(Path(__file__).parent / "clients" / "other_origin.py"),
-        *(browser, f"{origin}/healthz", named.url, unnamed.url),
+        *(browser, f"{origin}/healthz", named.url, everybody.url, unnamed.url, another.url),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     out, err = await asyncio.wait_for(visit.communicate(), 90)
     assert visit.returncode == 0, err.decode()
-    may, may_not = orjson.loads(out)
-    assert may["status"] == 200
-    assert uuid.UUID(may["id"])
-    assert may["body"].endswith("data: [DONE]\n\n")
-    assert may_not == {"error": "TypeError"}
+    *may, unnamed_said, another_said = orjson.loads(out)
+    for seen in may:
+        assert seen["status"] == 200
+        assert uuid.UUID(seen["id"])
+        assert seen["body"].endswith("data: [DONE]\n\n")
+    assert unnamed_said == another_said == {"error": "TypeError"}
     # A browser that was not told that it may has not sent the call.
-    assert len(upstream.calls) == 1
+    assert len(upstream.calls) == len(may) == 2

@@ -114,6 +114,7 @@ async def test_a_call_is_two_spans_in_the_callers_trace(
         "url.scheme": "http",
         "http.response.status_code": 200,
         "dashseek.request_id": answer.headers["x-request-id"],
+        "dashseek.api": "dashscope",
         "dashseek.outcome": "ok",
     }
     model = upstream.calls[0].body["model"]

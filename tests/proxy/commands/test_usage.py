@@ -167,6 +167,17 @@ def test_a_report_can_be_by_each_dimension(path: Path, by: str, said: list[str])
     assert [row[by] for row in rows] == said
 
 
+def test_calls_are_told_apart_by_the_tongue_they_came_in(tmp_path: Path) -> None:
+    """COM-31: lines that were written before there was another are DashScope's."""
+    path = tmp_path / "usage.jsonl"
+    path.write_bytes(lines(*records("1", 5), *records("2", 7, api="dashscope"), *records("3", 9, api="openai")))
+    rows = csv.DictReader(io.StringIO(run("sum", "--csv", "--by", "api", path).stdout))
+    assert [(row["api"], row["calls"], row["output"]) for row in rows] == [
+        ("dashscope", "2", "12"),
+        ("openai", "1", "9"),
+    ]
+
+
 def test_a_pool_is_named_where_the_journal_names_it(path: Path) -> None:
     path.write_bytes(lines(*records("1", 5, attempts=[{"target": "http://a", "result": "200", "pool": "gpus"}])))
     assert run("sum", "--csv", "--by", "pool", path).stdout.splitlines()[1].startswith("gpus,1,")

@@ -205,7 +205,8 @@ async def test_a_refused_page_leaves_a_line_that_names_the_way_out(open_door: Ru
 @pytest.mark.parametrize(
     "said",
     [
-        {"cors_origin": ["*"]},
+        {"cors_origin": ["https://*"]},
+        {"cors_origin": ["*.example.com"]},
         {"cors_origin": ["https://a.example/path"]},
         {"cors_origin": ["a.example"]},
         {"cors_origin": ["null"]},
@@ -218,6 +219,16 @@ def test_what_is_no_origin_or_no_name_is_refused_at_the_start(said: dict[str, li
     with pytest.raises(SettingsError) as error:
         sources.load({"upstream": ("http://127.0.0.1:1",), **said}, None, {})
     assert next(iter(said)) in str(error.value)
+
+
+@pytest.mark.parametrize("auth", ["any", "none"])
+def test_every_page_is_let_in_by_no_door_that_judges_no_key(auth: str) -> None:
+    """COM-28: a website could call at the operator's cost."""
+    said = {"upstream": ("http://127.0.0.1:1",), "cors_origin": ("*",), "auth": auth}
+    key = {"DASHSEEK_UPSTREAM_API_KEY": "sk-ours"}
+    with pytest.raises(SettingsError, match="any website could call at your cost"):
+        sources.load(said, None, key)
+    assert sources.load({**said, "auth": "passthrough"}, None, {}).cors_origin == ("*",)
 
 
 def test_both_are_said_by_flags_variables_and_the_file() -> None:
