@@ -8,7 +8,11 @@ from typing import Final
 PICKED: Final[tuple[tuple[str, str, str], ...]] = (
     ("proxy/admission/redis_limiter.py", "        redis.call('ZREMRANGEBYSCORE', key, '-inf', now)\n", ""),
     ("proxy/admission/redis_limiter.py", "RENEW_EVERY_S: Final = 20.0", "RENEW_EVERY_S: Final = 200.0"),
-    ("proxy/admission/redis_limiter.py", "if redis.call('GET', reservation) == 'taken' then", "if true then"),
+    (
+        "proxy/admission/redis_limiter.py",
+        "if string.sub(redis.call('GET', reservation) or '', 1, 6) == 'taken ' then",
+        "if true then",
+    ),
     ("proxy/call/prepare.py", "(call.max_tokens or call.model.answer_tokens)", "call.model.answer_tokens"),
     ("proxy/call/prepare.py", "call.thinking_budget or call.model.chain_tokens", "call.model.chain_tokens"),
     ("proxy/call/prepare.py", "(_chain(call) if call.thinking else 0)", "0"),
@@ -21,7 +25,7 @@ PICKED: Final[tuple[tuple[str, str, str], ...]] = (
     ("proxy/call/prompt_count.py", "await asyncio.shield(self._future)", "await self._future"),
     (
         "proxy/downstream/sinks.py",
-        "        self._marks.append((self._written, self._pipe.mark()))\n        self.settle()\n",
+        "            self._marks.append((self._written - len(wire), self._pipe.mark()))\n            self.settle()\n",
         "",
     ),
     (
@@ -32,7 +36,7 @@ PICKED: Final[tuple[tuple[str, str, str], ...]] = (
     ("translators/terms.py", "dialect.repeats_prefix and last.partial", "(dialect.repeats_prefix or last.partial)"),
     ("translators/thinktags.py", r'text.lstrip("\n")', "text.lstrip()"),
     ("proxy/metering/totals.py", "or min(read) < 0:", "or max(read) < 0:"),
-    ("proxy/call/forward.py", "self.pipe.refusal or self.pipe.was_cut(leg) or", "self.pipe.refusal or"),
+    ("proxy/call/forward.py", "pipe.refusal or pipe.was_cut(leg) or", "pipe.refusal or"),
     ("proxy/server/supervisor.py", "os.setpgid(0, 0)", "pass"),
     ("proxy/server/supervisor.py", "min(2 * child.wait_s, LONGEST_WAIT_S)", "min(child.wait_s, LONGEST_WAIT_S)"),
     ("proxy/server/board.py", "(OSError, TimeoutError, orjson.JSONDecodeError)", "(OSError, TimeoutError)"),
