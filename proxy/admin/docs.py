@@ -35,7 +35,9 @@ from proxy.downstream.body import OpenBodies
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import CallerGone
 from translators import faults
-from translators.dashscope import tongue
+from translators.compatible import tongue as compatible
+from translators.dashscope import tongue as dashscope
+from translators.tongue import Tongue
 
 ROOM: Final = Path(__file__).parent
 PROTOCOL: Final = Path(translators.__file__).parent
@@ -51,6 +53,11 @@ EXAMPLES: Final[Mapping[str, str]] = {
 }
 # The address in the examples, which the page replaces by the one that is served on.
 WRITTEN: Final = "http://127.0.0.1:8080"
+# What the page may call, by the tongue it names in its query.
+TRIED: Final[Mapping[str, tuple[Tongue, str]]] = {
+    dashscope.API: (dashscope, surface.GENERATION),
+    compatible.API: (compatible, surface.COMPATIBLE[0] + surface.COMPLETIONS),
+}
 # As `0.0.0.0` is where to listen, not where to call.
 ANYWHERE: Final = ("//0.0.0.0:", "//[::]:")
 
@@ -232,7 +239,10 @@ def may_reach(served: str, remote: str | None) -> bool:
 
 async def _try(request: web.Request) -> web.StreamResponse:
     """Hand a call of the page on to the data port, and its answer back as it comes."""
-    app, call = request.app, Request(request, tongue)
+    app = request.app
+    tongue, path = TRIED.get(request.query.get("api", ""), TRIED[dashscope.API])
+    request[surface.TONGUE] = tongue
+    call = Request(request, tongue)
     if not (from_this_page(request) and may_reach(app[surface.SERVED], request.remote)):
         raise faults.Refusal(faults.ACCESS_DENIED)
     if app[CALLS].locked():
@@ -244,7 +254,7 @@ async def _try(request: web.Request) -> web.StreamResponse:
         response, shown = None, app[CERTIFICATE]
         try:
             async with app[CALLER].post(
-                app[surface.SERVED] + surface.GENERATION,
+                app[surface.SERVED] + path,
                 data=body,
                 headers=headers,
                 allow_redirects=False,

@@ -25,6 +25,9 @@ Failure = Callable[[faults.Fault, str], bytes]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 GENERATION: Final = "/api/v1/services/aigc/text-generation/generation"
+# The compatible surface, under the path that the service has and the one that many clients put behind a host.
+COMPATIBLE: Final = ("/compatible-mode/v1", "/v1")
+COMPLETIONS: Final = "/chat/completions"
 
 UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 

@@ -13,6 +13,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from proxy import vocabulary
+from proxy.downstream import surface
 from proxy.protocol import phrases
 from proxy.protocol.openapi import (
     EXAMPLE_ID,
@@ -50,7 +51,7 @@ from translators.terms import agreed
 # Of a fixed moment, so that the document is the same whenever it is written.
 AT_S: Final = 1_795_872_537.0
 MARK: Final = "Compatible"
-PATHS: Final = tuple(root + routes.COMPLETIONS for root in routes.COMPATIBLE)
+PATHS: Final = tuple(root + surface.COMPLETIONS for root in surface.COMPATIBLE)
 
 _USER: Final[Json] = {"role": "user", "content": "hi"}
 
@@ -215,7 +216,7 @@ def _paths(sources: Sources) -> Json:
         path: {"post": {**_completions(sources), "operationId": f"complete{number or ''}"}}
         for number, path in enumerate(PATHS)
     }
-    for number, root in enumerate(routes.COMPATIBLE):
+    for number, root in enumerate(surface.COMPATIBLE):
         listed = _get(f"listCompatibleModels{number or ''}", "The models this key may call (COM-29)", f"{MARK}Models")
         one = _get(f"describeCompatibleModel{number or ''}", "One of them; slashes allowed (COM-29)", f"{MARK}Model")
         one["parameters"] = [{"name": "id", "in": "path", "required": True, "schema": _names(sources.rows)}]

@@ -15,7 +15,7 @@ from proxy.call.handler import Keep
 from proxy.downstream import browsers, surface
 from proxy.downstream.request import TIMING, Request
 from proxy.downstream.strays import Hints, Stray, Strays
-from proxy.downstream.surface import GENERATION, Handler
+from proxy.downstream.surface import COMPATIBLE, COMPLETIONS, GENERATION, Handler
 from translators import faults
 from translators.compatible import call as compatible_call
 from translators.compatible import listing as compatible_listing
@@ -27,9 +27,6 @@ from translators.tongue import Tongue
 
 MULTIMODAL: Final = "/api/v1/services/aigc/multimodal-generation/generation"
 HEALTH: Final = "/healthz"
-# The compatible surface, under the path that the service has and the one that many clients put behind a host.
-COMPATIBLE: Final = ("/compatible-mode/v1", "/v1")
-COMPLETIONS: Final = "/chat/completions"
 MODELS: Final = "/models"
 # What the native surface has beside the calls.
 NATIVE_MODELS: Final = "/api/v1/models"

@@ -94,6 +94,18 @@ async def test_a_refusal_comes_through_as_it_is(pair: Pair) -> None:
     )
 
 
+async def test_it_can_in_either_tongue_and_is_refused_in_the_one_it_asked_in(pair: Pair) -> None:
+    """COM-33."""
+    body = {"model": "deepseek-v3", "messages": [{"role": "user", "content": "Hi"}]}
+    admin = pair.served.admin_url
+    ours = {"Host": urlsplit(admin).netloc, "Origin": admin}
+    answer = await caller.ask(admin, body, ours, path="/docs/try?api=openai")
+    assert (answer.status, answer.json["object"]) == (200, "chat.completion")
+    refused = await caller.ask(admin, body, {**ours, "Origin": "https://attacker.example"}, path="/docs/try?api=openai")
+    assert (refused.status, refused.json["error"]["code"]) == (403, "access_denied")
+    assert (await caller.ask(admin, caller.call(), ours, path="/docs/try?api=another")).json["output"]
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -216,6 +228,26 @@ async def test_a_reader_sees_packets_and_usage_as_they_come(serve: StartServe, s
     assert "aborted" in [call.ended for call in upstream.calls]
     assert seen["broken"]["failure"].startswith("500 InternalError: ")
     assert seen["refused"]["failure"] == "401 InvalidApiKey: No API-key provided."
+
+    visible, body = seen["surface"]
+    assert (visible, orjson.loads(body)["stream_options"]) == (False, {"include_usage": True})
+    chunks = seen["chunks"]
+    assert chunks["status"].startswith("200 · ")
+    assert (chunks["answer"], bool(chunks["reasoning"])) == ("Hello, reader.", True)
+    assert [int(chunk[0]) for chunk in chunks["packets"]] == [*range(1, len(chunks["packets"]) + 1)]
+    figures = [chunks[f"{kind}_tokens"] for kind in ("input", "output", "total")]
+    assert chunks["packets"][-1][2:] == ["", "", "", *figures]
+    assert [chunk[5:] for chunk in chunks["packets"][:-1]] == [["", "", ""]] * (len(chunks["packets"]) - 1)
+    assert int(figures[2]) == int(figures[0]) + int(figures[1])
+    assert int(chunks["reasoning_tokens"]) > 0
+    assert chunks["raw"].startswith('data: {"choices":[{"delta":{')
+    assert chunks["raw"].endswith("data: [DONE]\n\n")
+    assert chunks["request_id"] in chunks["raw"]
+    assert seen["completion"]["answer"] == "Hello, reader."
+    assert len(seen["completion"]["packets"]) == 1
+    assert seen["chunks broken"]["failure"].startswith("internal_error: ")
+    assert seen["chunks refused"]["failure"].startswith("401 invalid_request_error: You didn't provide an API key.")
+    assert len(seen["told here"]) == 1
 
     assert (seen["english"][0][:9], seen["chinese"][0][0]) == ("DashScope", "说")
     assert (seen["complaints"], len(seen["told"]), seen["kept"]) == ([], 1, [0, 0, ""])

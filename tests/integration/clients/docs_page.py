@@ -57,6 +57,16 @@ def look(browser: Browser, url: str) -> dict[str, Any]:
     seen["reply"] = call(page, stream=False)
     seen["cancelled"] = call(page, stream=True, message='{"simulate": {"endless": true, "gap_s": 0.02}}', cancel=True)
     seen["broken"] = call(page, message='{"simulate": {"cut_after": 3}}')
+    page.select_option("#api", "openai")
+    seen["surface"] = page.locator(".native").is_visible(), page.input_value("#body")
+    seen["chunks"] = call(page, thinking=True, message="你是谁？")
+    seen["completion"] = call(page, thinking=False, stream=False)
+    seen["chunks broken"] = call(page, stream=True, message='{"simulate": {"cut_after": 3}}')
+    before = len(complaints)
+    seen["chunks refused"] = call(page, key="")
+    seen["told here"] = complaints[before:]
+    del complaints[before:]
+    page.select_option("#api", "dashscope")
     # The browser itself says of a status that it is an error.
     before = len(complaints)
     seen["refused"] = call(page, key="")
