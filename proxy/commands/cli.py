@@ -357,6 +357,7 @@ def _usage() -> click.Command:
         _usage_sum(files),
         _command("verify", verify, [files], help_texts.VERIFY),
         _command("reconcile", compared, against, help_texts.RECONCILE),
+        _usage_export(files),
         _command("tail", tail, [click.Argument(["file"], type=options.KINDS[Path]), lines, follow], help_texts.TAIL),
     )
 
@@ -383,6 +384,28 @@ def _usage_sum(files: click.Argument) -> click.Command:
     return _command("sum", total, params, help_texts.SUM)
 
 
+def _usage_export(files: click.Argument) -> click.Command:
+    from proxy.commands import export
+
+    def run(files: tuple[Path, ...], **asked: Any) -> int:
+        return _booked(lambda: export.show(files, export.Asked(**asked)))
+
+    params: list[click.Parameter] = [
+        files,
+        click.Option(
+            ["--to"],
+            required=True,
+            type=click.Path(path_type=Path),
+            help="Where to: FILE.csv, FILE.sqlite, or a directory NAME.parquet.",
+        ),
+        click.Option(["--tz"], metavar="ZONE", help="Zone of --since and --until. [this machine's]"),
+        click.Option(["--since"], metavar="TIME", help="Calls received from then on: 2026-11, 2026-11-28."),
+        click.Option(["--until"], metavar="TIME", help="Calls received before then."),
+        click.Option(["with_unknown", "--unknown"], is_flag=True, help="Calls without an end too, when all is over."),
+    ]
+    return _command("export", run, params, help_texts.EXPORT)
+
+
 def _forms() -> list[click.Parameter]:
     return [
         click.Option([f"--{form}", "form"], flag_value=form, default="table", help=f"Print {form.upper()}.")
@@ -393,12 +416,13 @@ def _forms() -> list[click.Parameter]:
 def _booked(run: Callable[[], int]) -> int:
     """Read books; what the operator typed or named wrongly is a sentence, and so is a file that cannot be read."""
     from proxy.metering.bill import BillError
+    from proxy.metering.export import ExportError
     from proxy.metering.periods import PeriodError
     from proxy.metering.prices import PriceError
 
     try:
         return run()
-    except (BillError, PeriodError, PriceError) as error:
+    except (BillError, ExportError, PeriodError, PriceError) as error:
         raise WrongSetting(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror}") from None
@@ -496,7 +520,7 @@ COMMANDS: Mapping[str, Entry] = {
     "doctor": Entry("Examine this machine and the way to the upstream.", _doctor),
     "conform": Entry("Is a gateway DashScope? Ask it, and say what is not.", _conform),
     "translate": Entry("See what would become of a call, offline.", _translate),
-    "usage": Entry("Add up, check or watch usage journals.", _usage),
+    "usage": Entry("Add up, check, export or watch usage journals.", _usage),
     "keys": Entry("Make entries for the file of callers' keys.", _keys),
     "completion": Entry("Print what makes a shell complete commands.", _completion),
     "version": Entry("Say the version.", _version_command),

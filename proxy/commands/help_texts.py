@@ -118,6 +118,18 @@ Examples:
   dashseek usage tail --lines 100 --no-follow usage.jsonl
 """
 
+EXPORT = """Write one row for each call of usage journals: CSV, SQLite, or Parquet (which needs
+pip install 'dashseek[parquet]'). Repeated, or continued after a break, it adds what
+is not there yet: each call once. deploy/export.md says what each column is.
+
+\b
+Examples:
+  dashseek usage export usage.jsonl* --to calls.sqlite
+  dashseek usage export usage.jsonl* --to 2026-11.csv --unknown \\
+      --tz Asia/Shanghai --since 2026-11 --until 2026-12
+  dashseek usage export usage.jsonl* --to calls.parquet
+"""
+
 KEYS = """Make entries for the file of --keys-file, which lists the callers' keys.
 
 \b

@@ -72,7 +72,7 @@ def show(paths: Sequence[Path], form: Form, asked: Asked) -> int:
     bill = bills.load(asked.bill, mapped, periods.zone_of(asked.tz) if asked.tz else None)
     collector = Collector(bill, mapped, asked.keys, priced if priced and priced.upstream else None)
     with usage.progress(paths) as advance:
-        read = ledger.read(paths, each=collector.see, advance=advance)
+        read = ledger.read(paths, each=lambda record, _: collector.see(record), advance=advance)
     collector.see_unknown(read.unknown)
     result = reconciliation.reconcile(bill, collector, asked.keys)
     beyond = [difference for difference in result.differences if not asked.tolerance.holds(difference)]

@@ -54,7 +54,7 @@ def distinct(paths: Sequence[Path]) -> tuple[list[Path], list[Copy]]:
             copies.append(Copy(path, original, "is the same file as"))
     begin_alike: dict[bytes, list[Path]] = {}
     for path in files.values():
-        _take_in(path, begin_alike.setdefault(_first_line(path), []), copies)
+        _take_in(path, begin_alike.setdefault(first_line(path), []), copies)
     begins = [(first, path) for first, several in begin_alike.items() for path in several]
     ordered = sorted(begins, key=lambda begun: (found[1] if (found := AT.search(begun[0])) else b"", str(begun[1])))
     return [path for _, path in ordered], sorted(copies, key=lambda copy: str(copy.path))
@@ -102,7 +102,8 @@ def _take_in(path: Path, several: list[Path], copies: list[Copy]) -> None:
     several.append(path)
 
 
-def _first_line(path: Path) -> bytes:
+def first_line(path: Path) -> bytes:
+    """What a journal is known by under any name: its first line names a call, and no two calls have the same name."""
     with opened(path) as (_, content):
         try:
             return next((line for line in content if line != b"\n"), b"")

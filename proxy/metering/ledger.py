@@ -96,7 +96,7 @@ def read(
     rules: Iterable[Rule] = (),
     span: Span | None = None,
     prices: Prices | None = None,
-    each: Callable[[Json], None] | None = None,
+    each: Callable[[Json, Path], None] | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Ledger:
     """What these journals say together.
@@ -104,7 +104,7 @@ def read(
     rules:   what every `close` line is held to
     span:    the calls that are counted, by when they were received; None: all, by days of UTC
     prices:  what groups are told apart by, where it is asked what calls cost
-    each:    is shown every `close` line that is counted
+    each:    is shown every `close` line that is counted, and its file
     advance: is told now and then how many more bytes of the files are behind us
     errors:  `OSError` where a file cannot be read
     """
@@ -176,7 +176,7 @@ class _Reader:
     """Journals, as far as they are read."""
 
     def __init__(
-        self, rules: tuple[Rule, ...], span: Span, prices: Prices | None, each: Callable[[Json], None] | None
+        self, rules: tuple[Rule, ...], span: Span, prices: Prices | None, each: Callable[[Json, Path], None] | None
     ) -> None:
         self._rules = rules
         self._since, self._until = span.since, span.until
@@ -338,7 +338,7 @@ class _Reader:
         if self._since <= record["at"] < self._until:
             row.add(added)
             if self._each is not None:
-                self._each(record)
+                self._each(record, path)
         for rule in self._rules:
             if breach := rule.breach(record):
                 self._violated(path, number, rule.name, breach)

@@ -66,7 +66,7 @@ def shell(home: Path, command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_there_are_commands_to_run() -> None:
-    assert {command.split()[2] for command in DASHSEEK} == {"sum", "verify", "reconcile"}
+    assert {command.split()[2] for command in DASHSEEK} == {"sum", "verify", "reconcile", "export"}
 
 
 @pytest.mark.parametrize("command", DASHSEEK)

@@ -103,7 +103,7 @@ def by_form(path: Path) -> Ledger:
 
 
 def by_parsing(path: Path) -> Ledger:
-    return ledger.read([path], each=lambda _: None)
+    return ledger.read([path], each=lambda *_: None)
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,0 +1,233 @@
+"""Rows of calls into a file of one form: CSV, SQLite, or Parquet in parts; with how far it is, both or neither."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from proxy.metering.export import COLUMNS, ExportError, Kind, Progress, Row, Table
+
+STATE: Final = ".state"
+# Rows of one Parquet file: what is lost at most of an export that is cut off.
+PART_ROWS: Final = 1 << 18
+METADATA: Final = b"dashseek.export"
+SQL_TYPES: Final[Mapping[Kind, str]] = {
+    "text": "TEXT",
+    "moment": "TEXT",
+    "boolean": "INTEGER",
+    "integer": "INTEGER",
+    "real": "REAL",
+}
+
+
+class CsvTable:
+    """A CSV file with a header, and beside it a file that says how long it is and how far that goes.
+
+    Empty is what is not known; booleans are `true` and `false`.
+    """
+
+    is_keyed = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._state = path.with_name(path.name + STATE)
+        self._file: io.TextIOWrapper | None = None
+
+    def begin(self) -> Progress | None:
+        """How far it is; what was written behind that is cut off."""
+        progress = None
+        if self._path.exists() and self._path.stat().st_size:
+            progress = self._resumed()
+        self._file = self._path.open("a", encoding="utf-8", newline="")
+        if progress is None:
+            csv.writer(self._file, lineterminator="\n").writerow([column.name for column in COLUMNS])
+        return progress
+
+    def _resumed(self) -> Progress:
+        try:
+            said = json.loads(self._state.read_text("utf-8"))
+            size, progress = int(said["bytes"]), Progress(**said["progress"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ExportError(f"is there already, and {self._state.name} does not say how far it is") from None
+        if size > self._path.stat().st_size:
+            raise ExportError(f"is shorter than {self._state.name} says: name another file")
+        os.truncate(self._path, size)
+        return progress
+
+    def write(self, rows: Sequence[Row], progress: Progress) -> None:
+        """Append rows, and say so when they are on the disk."""
+        assert self._file is not None  # noqa: S101 - for the type checker: it was begun
+        csv.writer(self._file, lineterminator="\n").writerows(map(_plain, rows))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        said = {"bytes": self._path.stat().st_size, "progress": asdict(progress)}
+        _replace(self._state, lambda path: path.write_text(json.dumps(said), encoding="utf-8"))
+
+    def close(self) -> None:
+        """Nothing is held back."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _plain(row: Row) -> list[Any]:
+    return [("true" if value else "false") if isinstance(value, bool) else value for value in row]
+
+
+class SqliteTable:
+    """A table `calls` of a database, by the call's name; a table `export` says how far it is, in one transaction."""
+
+    is_keyed = True
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._database: sqlite3.Connection | None = None
+
+    def begin(self) -> Progress | None:
+        """How far it is; raises `ExportError` where the file is no database, or its `calls` are others."""
+        columns = ", ".join(
+            f"{column.name} {SQL_TYPES[column.kind]}{' PRIMARY KEY' if column.name == 'call' else ''}"
+            for column in COLUMNS
+        )
+        try:
+            self._database = sqlite3.connect(self._path)
+            self._database.execute(f"CREATE TABLE IF NOT EXISTS calls ({columns})")
+            self._database.execute("CREATE TABLE IF NOT EXISTS export (progress TEXT)")
+            there = [name for _, name, *_ in self._database.execute("PRAGMA table_info(calls)")]
+            said = self._database.execute("SELECT progress FROM export").fetchone()
+        except sqlite3.Error as error:
+            raise ExportError(f"SQLite says: {error}") from None
+        if there != [column.name for column in COLUMNS]:
+            raise ExportError("has a table calls with other columns: name another file")
+        return Progress(**json.loads(said[0])) if said else None
+
+    def write(self, rows: Sequence[Row], progress: Progress) -> None:
+        """Rows and progress in one transaction; raises `ExportError` where the database does not take them."""
+        assert self._database is not None  # noqa: S101 - for the type checker: it was begun
+        marks = ", ".join("?" * len(COLUMNS))
+        try:
+            with self._database:
+                self._database.executemany(f"INSERT OR REPLACE INTO calls VALUES ({marks})", rows)  # noqa: S608
+                self._database.execute("DELETE FROM export")
+                self._database.execute("INSERT INTO export VALUES (?)", (json.dumps(asdict(progress)),))
+        except sqlite3.Error as error:
+            raise ExportError(f"SQLite says: {error}") from None
+
+    def close(self) -> None:
+        """Every transaction is on the disk."""
+        if self._database is not None:
+            self._database.close()
+
+
+class ParquetTable:
+    """A directory of Parquet files, each whole or not there; each says in its metadata how far it goes.
+
+    Raises `ExportError` where pyarrow is not installed (the extra `parquet`).
+    """
+
+    is_keyed = False
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import pyarrow  # noqa: PLC0415 - an extra
+            from pyarrow import parquet  # noqa: PLC0415
+        except ImportError:
+            raise ExportError("needs pyarrow: pip install 'dashseek[parquet]'") from None
+        self._arrow, self._parquet = pyarrow, parquet
+        types = {
+            "text": pyarrow.string(),
+            "moment": pyarrow.timestamp("ms", "UTC"),
+            "boolean": pyarrow.bool_(),
+            "integer": pyarrow.int64(),
+            "real": pyarrow.float64(),
+        }
+        self._schema = pyarrow.schema([(column.name, types[column.kind]) for column in COLUMNS])
+        self._path = path
+        self._number = 0
+        self._writer: Any = None
+        self._rows = 0
+
+    def begin(self) -> Progress | None:
+        """How far the last whole file goes."""
+        self._path.mkdir(exist_ok=True)
+        parts = sorted(self._path.glob("part-*.parquet"))
+        if not parts:
+            return None
+        said = (self._parquet.read_metadata(parts[-1]).metadata or {}).get(METADATA)
+        if said is None:
+            raise ExportError(f"{parts[-1].name} does not say how far it is: name another directory")
+        self._number = int(parts[-1].stem.removeprefix("part-"))
+        return Progress(**json.loads(said))
+
+    def write(self, rows: Sequence[Row], progress: Progress) -> None:
+        """Append rows to the file that is being written, which is there when it is whole."""
+        self._said = json.dumps(asdict(progress))
+        if not rows:
+            return
+        if self._writer is None:
+            self._number += 1
+            self._writer = self._parquet.ParquetWriter(self._partial, self._schema, compression="zstd")
+        columns = zip(*rows, strict=True)
+        arrays = [self._array(values, field.type) for values, field in zip(columns, self._schema, strict=True)]
+        self._writer.write_table(self._arrow.Table.from_arrays(arrays, schema=self._schema))
+        self._rows += len(rows)
+        if self._rows >= PART_ROWS:
+            self._finish()
+
+    def _array(self, values: Sequence[Any], kind: Any) -> Any:
+        if self._arrow.types.is_timestamp(kind):
+            # RFC 3339 with a Z, which is text to be read.
+            return self._arrow.array(values, self._arrow.string()).cast(kind)
+        return self._arrow.array(values, kind)
+
+    @property
+    def _partial(self) -> Path:
+        return self._path / f".part-{self._number:06}"
+
+    def _finish(self) -> None:
+        self._writer.add_key_value_metadata({METADATA: self._said})
+        self._writer.close()
+        self._writer, self._rows = None, 0
+        _synced(self._partial)
+        self._partial.rename(self._path / f"part-{self._number:06}.parquet")
+
+    def close(self) -> None:
+        """What has been written is whole."""
+        if self._writer is not None:
+            self._finish()
+
+
+FORMS: Final[Mapping[str, Callable[[Path], Table]]] = {
+    ".csv": CsvTable,
+    ".sqlite": SqliteTable,
+    ".db": SqliteTable,
+    ".parquet": ParquetTable,
+}
+
+
+def table(path: Path) -> Table:
+    """The table a file's name says it is; raises `ExportError`."""
+    form = FORMS.get(path.suffix)
+    if form is None:
+        raise ExportError(f"ends in none of {' '.join(FORMS)}")
+    return form(path)
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    partial = path.with_name(path.name + "~")
+    write(partial)
+    _synced(partial)
+    with contextlib.suppress(FileNotFoundError):
+        partial.replace(path)
+
+
+def _synced(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,240 @@
+"""Claims about tables of calls: each call one row, whatever was cut off, doubled, renamed or repeated."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import random
+import sqlite3
+from collections.abc import Callable
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from proxy.commands import cli
+from proxy.metering import export, tables
+from proxy.metering.export import COLUMNS
+from tests import needs
+from tests.proxy.metering.records import Json, closed, named, opened, upstream_call, used, write, written
+
+NAMES = [column.name for column in COLUMNS]
+
+
+def calls(first: int, last: int) -> list[bytes]:
+    lines = []
+    for number in range(first, last):
+        said: Json = {
+            "at": f"2026-11-{1 + number // 60:02}T10:{number % 60:02}:00.000Z",
+            "key_name": f"team {number % 3}",
+        }
+        amounts = used(number + 5, number + 2, number, number + 1)
+        end = closed(named(number), **said, usage=amounts, generated=amounts, calls=[upstream_call(3, 4)])
+        lines += [written(opened(named(number), **said)), written(end)]
+    return lines
+
+
+def run(to: Path, *files: Path, flags: tuple[str, ...] = ()) -> Result:
+    return CliRunner().invoke(cli.dashseek, ["usage", "export", *map(str, files), "--to", str(to), *flags])
+
+
+def of_csv(path: Path) -> list[Json]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def of_sqlite(path: Path) -> list[Json]:
+    rows = sqlite3.connect(path).execute("SELECT * FROM calls ORDER BY at, call").fetchall()
+    return [dict(zip(NAMES, row, strict=True)) for row in rows]
+
+
+def of_parquet(path: Path) -> list[Json]:
+    from pyarrow import parquet  # noqa: PLC0415 - an extra
+
+    rows: list[Json] = []
+    for part in sorted(path.glob("part-*.parquet")):
+        rows += parquet.read_table(part).to_pylist()
+    return rows
+
+
+FORMS: dict[str, Callable[[Path], list[Json]]] = {"csv": of_csv, "sqlite": of_sqlite, "parquet": of_parquet}
+
+
+@pytest.fixture(params=FORMS)
+def to(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    if request.param == "parquet":
+        util.find_spec("pyarrow") or needs.lack("pyarrow")
+    return tmp_path / f"calls.{request.param}"
+
+
+def read(to: Path) -> list[Json]:
+    return FORMS[to.suffix[1:]](to)
+
+
+def names(to: Path) -> list[str]:
+    return [row["call"] for row in read(to)]
+
+
+def test_a_row_says_what_the_line_says(to: Path, tmp_path: Path) -> None:
+    """MET-3: every column, in every form, in the type that form has for it."""
+    record = closed(
+        named(1),
+        usage=used(9, 8, 2, 3),
+        generated=used(90, 80, 20, 30),
+        calls=[upstream_call(3, 4)] * 2,
+        attempts=[
+            {"target": "http://a", "result": "cut", "reused": True},
+            {"target": "http://b", "pool": "p", "result": "200", "reused": False},
+        ],
+        t={"upstream_sent": 1.5, "first_packet": None, "last_packet": 3.0, "closed": 4.5},
+    )
+    ended = run(to, write(tmp_path / "calls.jsonl", written(opened(named(1))), written(record)))
+    assert (ended.exit_code, ended.stdout) == (0, f"{to}: 1 rows added\n")
+    (row,) = read(to)
+    expected: dict[str, Any] = {
+        "call": named(1),
+        "at": "2026-11-22T10:00:00.000Z",
+        "request_id": f"id-{named(1)}",
+        "api": "dashscope",
+        "model": "deepseek-v3",
+        "upstream_model": "deepseek-chat",
+        "key_id": "9f86d081884c",
+        "key_name": "team a",
+        "stream": True,
+        "thinking": False,
+        "outcome": "ok",
+        "status": 200,
+        "code": None,
+        "input": 9,
+        "cached": 3,
+        "output": 8,
+        "reasoning": 2,
+        "generated_input": 90,
+        "generated_cached": 30,
+        "generated_output": 80,
+        "generated_reasoning": 20,
+        "basis": "upstream_final",
+        "upstream_calls": 2,
+        "drift_tokens": 0,
+        "packets": 2,
+        "bytes_out": 100,
+        "attempts": 2,
+        "target": "http://b",
+        "pool": "p",
+        "result": "200",
+        "upstream_sent_ms": 1.5,
+        "first_packet_ms": None,
+        "last_packet_ms": 3.0,
+        "closed_ms": 4.5,
+    }
+    assert list(expected) == NAMES
+    if to.suffix == ".csv":
+        said = {name: str(value) for name, value in expected.items()}
+        assert row == {**said, "stream": "true", "thinking": "false", "code": "", "first_packet_ms": ""}
+    elif to.suffix == ".parquet":
+        assert row.pop("at").isoformat() == "2026-11-22T10:00:00+00:00"
+        expected.pop("at")
+        assert row == expected
+    else:
+        assert row == expected
+
+
+def test_what_has_grown_is_gone_on_with_under_whatever_name(to: Path, tmp_path: Path) -> None:
+    """MET-6: rotated and packed meanwhile, doubled, and a call that ends in the next file."""
+    lines = calls(0, 40)
+    current = write(tmp_path / "calls.jsonl", *lines[:31])
+    assert run(to, current).stdout == f"{to}: 15 rows added\n"
+    packed = tmp_path / "calls.jsonl.1.gz"
+    packed.write_bytes(gzip.compress(current.read_bytes()))
+    write(current, *lines[31:60])
+    assert run(to, current, packed).stdout == f"{to}: 15 rows added\n"
+    write(current, *lines[31:])
+    write(tmp_path / "calls.jsonl.0", *lines[31:])
+    assert run(to, packed, current, tmp_path / "calls.jsonl.0").stdout == f"{to}: 10 rows added\n"
+    assert run(to, packed, current).stdout == f"{to}: 0 rows added\n"
+    assert names(to) == [named(number) for number in range(40)]
+
+
+def test_an_export_that_is_cut_off_goes_on_behind_its_last_whole_batch(
+    to: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is cut: what had been written and not been told of is written again, once."""
+    monkeypatch.setattr(export, "BATCH_ROWS", 4)
+    monkeypatch.setattr(tables, "PART_ROWS", 8)
+    path = write(tmp_path / "calls.jsonl", *calls(0, 50))
+    random.seed(7)
+    for _ in range(6):
+        with monkeypatch.context() as patched:
+            left = random.randrange(1, 5)
+            kind = type(tables.table(to))
+            whole = kind.write
+
+            def cut(self: Any, rows: Any, progress: Any, whole: Any = whole) -> None:
+                nonlocal left
+                left -= 1
+                if not left:
+                    if to.suffix == ".csv":
+                        self._file.write("half a li")
+                        self._file.flush()
+                    raise OSError(28, "No space left on device", str(to))
+                whole(self, rows, progress)
+
+            patched.setattr(kind, "write", cut)
+            assert run(to, path).exit_code in {0, 1}
+    assert run(to, path).exit_code == 0
+    assert names(to) == [named(number) for number in range(50)]
+
+
+def test_calls_without_an_end_are_taken_in_when_all_is_over(to: Path, tmp_path: Path) -> None:
+    """MET-2: unknown, and not of 0 tokens."""
+    lines = calls(0, 3)
+    path = write(tmp_path / "calls.jsonl", *lines[:5])
+    ended = run(to, path)
+    assert ended.stderr == "calls without an end, left out: 1 (--unknown takes them in)\n"
+    assert names(to) == [named(0), named(1)]
+    assert run(to, path, flags=("--unknown",)).exit_code == 0
+    unknown = read(to)[-1]
+    assert (unknown["call"], unknown["outcome"], unknown["input"] or None) == (named(2), "unknown", None)
+    again = run(to, write(path, *lines))
+    if to.suffix == ".sqlite":
+        assert [row["outcome"] for row in read(to)] == ["ok"] * 3
+    else:
+        assert again.exit_code == 2
+        assert "has its calls without an end already: name another file" in again.stderr
+
+
+def test_only_calls_of_a_time_and_no_other_time_into_the_same_table(to: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "calls.jsonl", *calls(0, 120))
+    flags = ("--tz", "UTC", "--since", "2026-11-02")
+    assert run(to, path, flags=flags).stdout == f"{to}: 60 rows added\n"
+    ended = run(to, path)
+    assert (ended.exit_code, "holds the calls of another time" in ended.stderr) == (2, True)
+
+
+def test_what_is_no_export_of_ours_is_left_as_it_is(tmp_path: Path) -> None:
+    path = write(tmp_path / "calls.jsonl", *calls(0, 2))
+    (other := tmp_path / "other.csv").write_text("a,b\n")
+    (database := tmp_path / "other.db").write_text("no database, but long enough to be read as one" * 9)
+    sqlite3.connect(ours := tmp_path / "theirs.db").execute("CREATE TABLE calls (a)")
+    for to, sentence in (
+        (other, "is there already, and other.csv.state does not say how far it is"),
+        (database, "SQLite says: file is not a database"),
+        (ours, "has a table calls with other columns"),
+        (tmp_path / "calls.xlsx", "ends in none of .csv .sqlite .db .parquet"),
+    ):
+        ended = run(to, path)
+        assert (ended.exit_code, sentence in ended.stderr) == (2, True), ended.stderr
+    assert other.read_text() == "a,b\n"
+    run(whole := tmp_path / "calls.csv", path)
+    whole.write_text("call\n")
+    assert "is shorter than calls.csv.state says" in run(whole, path).stderr
+
+
+def test_lines_that_cannot_be_read_are_code_1_and_no_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "calls.jsonl", *calls(0, 2), b'{"ev":"close"}\n')
+    ended = run(tmp_path / "calls.csv", path)
+    assert (ended.exit_code, len(of_csv(tmp_path / "calls.csv"))) == (1, 2)
+    assert json.loads((tmp_path / "calls.csv.state").read_text())["progress"]["ended"] is False
