@@ -6,6 +6,7 @@ Shapes are those of SOURCES#deepseek-stream, #vllm-stream, #sglang-stream, #llam
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -87,7 +88,13 @@ def ask(model: dialogue.Model = HYBRID, **fields: Any) -> dialogue.Call:
 
 
 def open_pipe(
-    call: dialogue.Call, rules: answer.Rules | None = None, *, spoken: Tongue = tongue, **terms: Any
+    call: dialogue.Call,
+    rules: answer.Rules | None = None,
+    *,
+    spoken: Tongue = tongue,
+    large_bytes: int = sys.maxsize,
+    hold: Callable[[int], None] | None = None,
+    **terms: Any,
 ) -> pipe.Pipe:
     """A pipe for it, whose prompt is counted; its caller speaks DashScope unless said otherwise."""
     given: Json = {
@@ -97,7 +104,7 @@ def open_pipe(
         "failures": failures.Terms(INPUT_LIMIT, own_key=False),
         "request_id": REQUEST_ID,
     } | terms
-    through = pipe.Pipe(call, Terms(**given), proxy.vocabulary.load(), spoken)
+    through = pipe.Pipe(call, Terms(**given), proxy.vocabulary.load(), spoken, large_bytes=large_bytes, hold=hold)
     through.count_prompt(PROMPT_TOKENS, 0)
     return through
 

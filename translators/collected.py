@@ -10,7 +10,7 @@ import orjson
 from translators import choice as answer
 from translators import faults
 from translators.dialogue import Call, Json, ToolCall, Usage
-from translators.tongue import Handed
+from translators.tongue import ENTRY_BYTES, Handed
 from translators.usage import Said
 
 
@@ -36,12 +36,14 @@ class Layout(Protocol):
 class Collected:
     """A writer that keeps the pieces of each choice until the reply is made."""
 
-    __slots__ = ("_content", "_handed", "_layout", "_logprobs", "_reasoning", "_used")
+    repeats = False
+    __slots__ = ("_content", "_handed", "_layout", "_logprobs", "_reasoning", "_used", "kept_bytes")
 
     # A reply is laid out of texts.
     copy = None
 
     def __init__(self, layout: Layout) -> None:
+        self.kept_bytes = 0
         self._layout = layout
         self._used: Usage | None = None
         self._handed = Handed(0, None)
@@ -52,11 +54,15 @@ class Collected:
     def reasoning(self, choice: answer.Choice, texts: Sequence[str], _: Sequence[Said]) -> None:
         self._layout.thinks = True
         self._reasoning.setdefault(choice.index, []).extend(texts)
+        self.kept_bytes += sum(map(len, texts))
 
     def content(self, choice: answer.Choice, texts: Sequence[str], _: Sequence[Said]) -> None:
         self._content.setdefault(choice.index, []).extend(texts)
+        self.kept_bytes += sum(map(len, texts))
         if self._layout.call.logprobs:
-            self._logprobs.setdefault(choice.index, []).extend(choice.entries_of("".join(texts)))
+            entries = choice.entries_of("".join(texts))
+            self._logprobs.setdefault(choice.index, []).extend(entries)
+            self.kept_bytes += len(entries) * ENTRY_BYTES
 
     def fragment(self, choice: answer.Choice, position: int, call: ToolCall, *, first: bool) -> None:
         """Nothing to keep: the choice has its calls."""

@@ -2,13 +2,17 @@
 
 The shell feeds what it reads and writes what it gets; it sees no field. A failure before the first packet is a
 `Refusal`, so that it keeps its true HTTP status; after it, it is an error frame (spec SSE-2, SSE-3, SSE-4). Whatever
-happens, the pipe ends once.
+happens, the pipe ends once. What costs more than a turn of a loop is put off until the shell lets it catch up.
 """
 
 from __future__ import annotations
 
+import sys
+from collections import deque
+from collections.abc import Callable
 from enum import Enum, auto
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 from translators import faults, sse
 from translators.answer import Account, Answer
@@ -53,6 +57,22 @@ NEXT: Final = {
 }
 
 
+# Frames that repeat the text so far are laid out so many bytes at a time, whatever one read holds.
+FRAMES_BYTES: Final = 1 << 20
+
+
+class Late(NamedTuple):
+    """What has come of an upstream call and waits to be taken.
+
+    size: how many bytes of upstream's, at most
+    take: takes it; what it becomes
+    """
+
+    leg: int
+    size: int
+    take: Callable[[], bytes]
+
+
 class Pipe:
     """One answer on its way: fed by streams or by whole completions, read as packets or as one reply.
 
@@ -67,10 +87,16 @@ class Pipe:
 
     __slots__ = (
         "_decoders",
+        "_flowing",
+        "_held_bytes",
+        "_hold",
+        "_large_bytes",
+        "_late",
         "_logprobs",
         "_open_legs",
         "_readers",
         "_terms",
+        "_weighed_at_bytes",
         "_writer",
         "answer",
         "hand_over",
@@ -80,7 +106,21 @@ class Pipe:
         "state",
     )
 
-    def __init__(self, call: Call, terms: Terms, vocabulary: Vocabulary, tongue: Tongue) -> None:
+    def __init__(
+        self,
+        call: Call,
+        terms: Terms,
+        vocabulary: Vocabulary,
+        tongue: Tongue,
+        *,
+        large_bytes: int = sys.maxsize,
+        hold: Callable[[int], None] | None = None,
+    ) -> None:
+        """Begin with nothing.
+
+        large_bytes: an event or a completion of more is put off (`catch_up`)
+        hold:        told how many bytes more, or fewer, the answer keeps, once they are many; may raise `Refusal`
+        """
         tally = Tally(call.model.context_tokens, counts_chain=call.thinking)
         self.state = State.HELD
         self._terms = terms
@@ -90,9 +130,15 @@ class Pipe:
         self.hand_over_to = self._writer.hand_over_to
         self.answer = Answer(call, terms, vocabulary, tally, self._writer)
         self._open_legs = set(range(terms.legs))
+        # Those whose reads are taken as they come: all that are open, or none while the pipe is behind.
+        self._flowing: set[int] | frozenset[int] = self._open_legs
+        self._late: deque[Late] = deque()
+        self._large_bytes = self._weighed_at_bytes = large_bytes
+        self._hold = hold
+        self._held_bytes = 0
         self._logprobs = call.logprobs
         self.refusal: faults.Refusal | None = None
-        self._decoders = [Decoder(terms.event_limit) for _ in self._open_legs]
+        self._decoders = [Decoder(terms.event_limit, large_bytes) for _ in self._open_legs]
         self._readers = [self._reader(leg) for leg in self._open_legs]
 
     def count_prompt(self, counted: int, learned: int, overhead: int = 0) -> None:
@@ -101,13 +147,23 @@ class Pipe:
 
     def feed(self, wire: bytes, leg: int = 0) -> bytes:
         """What upstream's bytes become; raises `Refusal` where they end the call before its first packet."""
-        if leg not in self._open_legs:
+        decoder = self._decoders[leg]
+        if leg not in self._flowing:
+            if leg in self._open_legs:
+                self._put_off(Late(leg, decoder.held_bytes + len(wire), partial(self._take_read, leg, wire)))
             return b""
-        reader, decoder = self._readers[leg], self._decoders[leg]
+        reader, writer = self._readers[leg], self._writer
         try:
-            if not (decoder.is_between and reader.take_run(wire)):
-                reader.feed(decoder.feed(wire))
-            return self._flow(leg)
+            if writer.kept_bytes <= self._weighed_at_bytes:
+                if decoder.is_between and reader.take_run(wire):
+                    return self._flow(leg)
+                events = decoder.feed(wire)
+                if not decoder.is_large:
+                    reader.feed(events)
+                    return self._flow(leg)
+            else:
+                events = decoder.feed(wire)
+            return self._weighed(leg, events)
         except faults.Refusal as refusal:
             return self.fail(refusal)
 
@@ -116,30 +172,60 @@ class Pipe:
 
         Events under the label of a document are events (spec SSE-10).
         """
-        if sse.is_stream(raw):
-            return self.feed(raw, leg) + self.eof(leg)
-        self._readers[leg].feed_completion(raw, self._terms.prefix)
-        return self._flow(leg)
+        if len(raw) > self._large_bytes or leg not in self._flowing:
+            self._put_off(Late(leg, len(raw), partial(self._take_completion, leg, raw)))
+            return b""
+        return self._take_completion(leg, raw)
 
     def eof(self, leg: int = 0) -> bytes:
         """End of upstream's stream: the finish if it was seen, else a failure (spec SSE-4)."""
-        if leg not in self._open_legs:
+        if leg not in self._flowing:
             return b""
-        reader, decoder = self._readers[leg], self._decoders[leg]
+        decoder = self._decoders[leg]
         try:
             if decoder.is_document:
                 return self.feed_completion(decoder.document(), leg)
-            reader.feed(decoder.eof())
-            if not (reader.done or self._has_ended(leg)):
-                raise faults.Refusal(faults.UPSTREAM_BROKEN, f"{faults.CUT} before the answer ended")
-            reader.done = True
-            return self._flow(leg)
+            if decoder.is_large:
+                self._put_off(Late(leg, decoder.held_bytes, partial(self._end, leg)))
+                return b""
+            return self._end(leg)
         except faults.Refusal as refusal:
             return self.fail(refusal)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether something that was fed is put off: nothing is taken, of any upstream call, before that is."""
+        return self._flowing is not self._open_legs
+
+    @property
+    def late_bytes(self) -> int:
+        """How many of upstream's bytes `catch_up` takes next, at most."""
+        return self._late[0].size if self._late else 0
+
+    def catch_up(self) -> bytes:
+        """Take a part of what was put off; what it becomes. Raises `Refusal` as `feed` does.
+
+        It may run in a thread of its own, as long as nobody but `feed` is called meanwhile; then comes `go_on`.
+        """
+        late = self._late.popleft()
+        if late.leg not in self._open_legs:
+            return b""
+        try:
+            return late.take()
+        except faults.Refusal as refusal:
+            return self.fail(refusal)
+
+    def go_on(self) -> None:
+        """What `catch_up` gave is on its way: take reads as they come again, if nothing else was put off."""
+        if not self._late:
+            self._flowing = self._open_legs
+            for decoder in self._decoders:
+                decoder.look()
+        self._weigh()
+
     def release(self, leg: int = 0) -> bytes:
         """Finish with our own count: `usage_timeout` has passed without upstream's usage (spec SSE-8)."""
-        if leg not in self._open_legs:
+        if leg not in self._flowing:
             return b""
         self._readers[leg].done = True
         return self._flow(leg)
@@ -165,7 +251,7 @@ class Pipe:
         """From now on this upstream call is another one, which goes on behind the closed chain (spec OUT-9)."""
         before, chain = self.answer.left_at_budget(leg)
         self.answer.served_by(leg)[0].resume()
-        self._decoders[leg] = Decoder(self._terms.event_limit)
+        self._decoders[leg] = Decoder(self._terms.event_limit, self._large_bytes)
         self._readers[leg] = self._reader(leg, before, chain)
         self._open_legs.add(leg)
 
@@ -181,6 +267,7 @@ class Pipe:
         self.state = following
         self.refusal = refusal
         self._open_legs.clear()
+        self._late.clear()
         return ready + self._writer.error(refusal.fault)
 
     def account(self) -> Account:
@@ -211,12 +298,12 @@ class Pipe:
         return self.state is State.ENDED
 
     def wants_no_more(self, leg: int = 0) -> bool:
-        """Whether this upstream call has said all but its usage."""
-        return leg not in self._open_legs or self._has_ended(leg)
+        """Whether this upstream call has said all but its usage, or more than can be taken at once."""
+        return leg not in self._flowing or self._has_ended(leg)
 
     def awaits_usage(self, leg: int = 0) -> bool:
         """Whether all that is missing of this upstream call is its usage."""
-        return leg in self._open_legs and self._has_ended(leg)
+        return leg in self._flowing and self._has_ended(leg)
 
     def was_cut(self, leg: int = 0) -> bool:
         """Whether we ended the answer while upstream is still talking: its connection is not fit for another call."""
@@ -231,6 +318,85 @@ class Pipe:
             if choice.finish_reason is None:
                 return False
         return True
+
+    def _put_off(self, late: Late) -> None:
+        self._late.append(late)
+        self._flowing = frozenset()
+
+    def _weighed(self, leg: int, events: list[bytes]) -> bytes:
+        """Take events of which one is large, or whose frames would be; or put them off."""
+        self._weigh()
+        decoder, writer = self._decoders[leg], self._writer
+        is_large = bool(events) and decoder.is_large
+        if is_large or (writer.repeats and len(events) > 1 and len(events) * writer.kept_bytes > FRAMES_BYTES):
+            self._put_off(self._late_events(leg, events))
+            return b""
+        self._readers[leg].feed(events)
+        return self._flow(leg)
+
+    def _weigh(self) -> None:
+        """Tell how much the answer keeps, where that has changed by much. Raises `Refusal`."""
+        if self._hold is None:
+            return
+        kept = self._writer.kept_bytes
+        if not self._writer.repeats:
+            self._weighed_at_bytes = kept + self._large_bytes
+        kept += sum(decoder.held_bytes for decoder in self._decoders) + sum(late.size for late in self._late)
+        if abs(kept - self._held_bytes) > self._large_bytes:
+            change, self._held_bytes = kept - self._held_bytes, kept
+            self._hold(change)
+
+    def _take_read(self, leg: int, wire: bytes) -> bytes:
+        return self._take_events(leg, self._decoders[leg].feed(wire))
+
+    def _take_events(self, leg: int, events: list[bytes]) -> bytes:
+        """Take events, as many at a time as their frames may be."""
+        reader = self._readers[leg]
+        part = self._part_of(events)
+        if rest := events[part:]:
+            self._late.appendleft(self._late_events(leg, rest))
+        try:
+            reader.feed(events[:part])
+        except faults.Refusal:
+            reader.take_last_usage(iter(rest))
+            raise
+        return self._flow(leg)
+
+    def _late_events(self, leg: int, events: list[bytes]) -> Late:
+        return Late(leg, max(map(len, events)), partial(self._take_events, leg, events))
+
+    def _part_of(self, events: list[bytes]) -> int:
+        """How many events to take at a time: their frames say all of the text again, each."""
+        kept = self._writer.kept_bytes
+        if self._writer.repeats:
+            for number, event in enumerate(events, 1):
+                kept += len(event)
+                if number * kept > FRAMES_BYTES:
+                    return number
+        return len(events)
+
+    def _take_completion(self, leg: int, raw: bytes) -> bytes:
+        if sse.is_stream(raw):
+            end = Late(leg, 0, partial(self._end, leg))
+            if self.is_behind:
+                self._late.appendleft(end)
+                return self._take_read(leg, raw)
+            frames = self.feed(raw, leg)
+            if not self._late:
+                return frames + self.eof(leg)
+            self._late.append(end)
+            return frames
+        self._readers[leg].feed_completion(raw, self._terms.prefix)
+        return self._flow(leg)
+
+    def _end(self, leg: int) -> bytes:
+        """Take what was not ended by a blank line, and the end."""
+        reader = self._readers[leg]
+        reader.feed(self._decoders[leg].eof())
+        if not (reader.done or self._has_ended(leg)):
+            raise faults.Refusal(faults.UPSTREAM_BROKEN, f"{faults.CUT} before the answer ended")
+        reader.done = True
+        return self._flow(leg)
 
     def _flow(self, leg: int) -> bytes:
         """Finish what can be finished, and hand out every frame there is."""

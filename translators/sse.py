@@ -6,6 +6,7 @@ Source: WHATWG HTML, "Server-sent events", interpretation; spec SSE-10.
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 from translators import faults
@@ -29,13 +30,17 @@ class Decoder:
     """Collects reads of one upstream stream and hands out the data of each whole event, behind `ERROR` if it is one.
 
     limit:       bytes one event may have; a longer one is a `Refusal`, since it would have to be held in memory whole
+    large_bytes: an event of more costs more than a turn of a loop should
     is_document: whether it began as a JSON document and not as events: it is held until `document`
+    is_large:    whether so much of an event is held, or was handed out last
     """
 
-    __slots__ = ("_after_cr", "_limit", "_pending", "_unread", "is_document")
+    __slots__ = ("_after_cr", "_large_bytes", "_limit", "_pending", "_unread", "is_document", "is_large")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, large_bytes: int = sys.maxsize) -> None:
         self._limit = limit
+        self._large_bytes = large_bytes
+        self.is_large = False
         self._pending = bytearray()
         self._after_cr = False
         self._unread = True
@@ -83,6 +88,15 @@ class Decoder:
         """Whether the next read begins with another event: nothing is held of one."""
         return not (self._pending or self._after_cr or self._unread)
 
+    @property
+    def held_bytes(self) -> int:
+        """How much of an event, or of a document, is held."""
+        return len(self._pending)
+
+    def look(self) -> None:
+        """What was large has been taken: see anew whether what is held is."""
+        self.is_large = len(self._pending) > self._large_bytes
+
     def document(self) -> bytes:
         """The whole document, where it is one."""
         return bytes(self._pending)
@@ -117,6 +131,8 @@ class Decoder:
     def _check_limit(self) -> None:
         if len(self._pending) > self._limit:
             raise faults.Refusal(faults.UPSTREAM_BROKEN, f"upstream sent an event of more than {self._limit} bytes")
+        if len(self._pending) > self._large_bytes:
+            self.is_large = True
 
 
 def _join(block: bytes) -> bytes | None:

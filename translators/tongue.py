@@ -8,7 +8,7 @@ header, when the head of a stream is held and when a heartbeat is due (spec HTTP
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from translators import choice
 from translators.catalogue import Catalogue
@@ -30,12 +30,25 @@ class Handed(NamedTuple):
     usage: Usage | None
 
 
+# What an entry of log probabilities takes, about, with the alternatives it names.
+ENTRY_BYTES: Final = 2_048
+
 # What a writer knows of one moment of an answer; nobody else looks into it.
 Mark = Any
 
 
 class Writer(choice.Writer, Protocol):
-    """Lays out one call's answer; a stream's frames or a reply."""
+    """Lays out one call's answer; a stream's frames or a reply.
+
+    kept_bytes: about how much it keeps of the answer
+    repeats:    whether each frame says all of that again
+    """
+
+    @property
+    def kept_bytes(self) -> int: ...
+
+    @property
+    def repeats(self) -> bool: ...
 
     def take(self) -> bytes:
         """Every frame since the last take, each whole; nothing of a reply."""

@@ -24,6 +24,8 @@ from translators.tokens import Vocabulary
 MOST_CALLS: Final = 1_024
 # A name is a word, and its pieces are put together again at every piece.
 LONGEST_NAME: Final = 1_024
+# Characters of all arguments together: as many as one event may have bytes.
+MOST_CHARS: Final = 16 << 20
 # What opens or closes something, and what can end a string or hide that it does not.
 _STRUCTURE: Final = re.compile(r'["{}\[\]]')
 _IN_STRING: Final = re.compile(r'["\\]')
@@ -143,6 +145,7 @@ class Drafts:
     __slots__ = (
         "_by_id",
         "_by_index",
+        "_chars",
         "_fallback_id",
         "_markup",
         "_names",
@@ -166,6 +169,7 @@ class Drafts:
         self.drafts: list[Draft] = []
         self._by_index: dict[int, Draft] = {}
         self._by_id: dict[str, Draft] = {}
+        self._chars = 0
         self._fallback_id = fallback_id
         self._markup = markup
         self._names = frozenset(names)
@@ -177,8 +181,11 @@ class Drafts:
     def add(self, index: int | None, call_id: str, name: str, arguments: str) -> None:
         """Take one fragment as upstream sent it; missing fields are empty, a missing index is None.
 
-        Raises `Refusal` where there are more calls, or longer names, than any answer has.
+        Raises `Refusal` where there are more calls, longer names or arguments, than any answer has.
         """
+        self._chars += len(arguments)
+        if self._chars > MOST_CHARS:
+            raise faults.Refusal(faults.UPSTREAM_BROKEN, "upstream sent arguments without end")
         draft = self._find(index, call_id, name)
         if draft is None or ((call_id or name) and arguments.strip() and draft.is_whole()):
             # Some servers give every call the same index, or its function's name for an id.

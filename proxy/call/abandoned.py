@@ -68,14 +68,16 @@ class AbandonedSink:
         self._pipe = pipe
         self._timeouts = timeouts
         self._tokens = tokens
-        self._most = 0
+        # None until it is known, and while a thread is at the pipe.
+        self._most: int | None = None
         self.left = False
 
     def leave(self) -> None:
         """The caller has left; idempotent."""
         if not self.left:
             self.left = True
-            self._most = self._pipe.answer.used().output + self._tokens
+            if not self._pipe.is_behind:
+                self._most = self._pipe.answer.used().output + self._tokens
             self._timeouts.end_within(Timeout.LEFT)
             self._sink.stop()
 
@@ -105,8 +107,12 @@ class AbandonedSink:
 
     def hold(self) -> None:
         """Take note of new tokens; beyond `cancel_drain_tokens` the call ends, unless these are its last."""
-        over = self.left and self._pipe.answer.used().output > self._most
-        if over and self._pipe.state is not State.ENDED:
+        if not self.left:
+            return
+        used = self._pipe.answer.used().output
+        if self._most is None:
+            self._most = used + self._tokens
+        if used > self._most and self._pipe.state is not State.ENDED:
             raise faults.Refusal(faults.TIMED_OUT, "cancel_drain_tokens reached")
 
     async def close(self) -> None:

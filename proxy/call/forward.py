@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from time import monotonic
 
@@ -48,6 +49,7 @@ class Forwarding:
     lease: Lease
     streams: bool
     timeouts: CallTimeouts
+    turns: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def pipe(self) -> Pipe:
@@ -191,12 +193,16 @@ class Forwarding:
             pipe = self.pipe
             if lease.attempt is not None and lease.attempt.pool:
                 lease.attempt.used = pipe.answer.tally.latest(leg)
+            catch_up = partial(self.gateway.large_answers.catch_up, pipe, response, sink, timeouts, self.turns)
             if response.content_type == "application/json":
-                frames = pipe.feed_completion(await completion_of(response), leg)
-                await relay.write(sink, frames, timeouts)
+                frames = pipe.feed_completion(await completion_of(response, self.router.held.take), leg)
+                if pipe.is_behind:
+                    await catch_up()
+                else:
+                    await relay.write(sink, frames, timeouts)
             else:
                 usage_s = self.gateway.settings.usage_timeout
-                await relay.pump(response, sink, pipe, timeouts, leg=leg, usage_s=usage_s)
+                await relay.pump(response, sink, pipe, timeouts, catch_up, leg=leg, usage_s=usage_s)
             self.exchange.refusal = pipe.refusal
             if pipe.state is State.ENDED:
                 timeouts.enter(Timeout.CALLER)

@@ -16,8 +16,9 @@ from proxy.admission import keyring
 from proxy.admission.keyring import Keyring
 from proxy.admission.limits import Limiter
 from proxy.admission.memory_limiter import MemoryLimiter
-from proxy.call import abandoned
+from proxy.call import abandoned, large_answers
 from proxy.call.abandoned import AbandonedCalls
+from proxy.call.large_answers import LargeAnswers
 from proxy.call.prompt_count import CountingPool
 from proxy.call.timeouts import CallTimeouts, OpenCalls, Timeout
 from proxy.downstream.body import OpenBodies
@@ -54,6 +55,7 @@ class Gateway:
     open_calls:      the calls that are open, for their timer and for a drain
     open_bodies:     what the bodies of open calls hold
     counting:        where long prompts are counted
+    large_answers:   where what upstream says at once and is long is taken
     abandoned_calls: calls that may outlive their callers
     spans:           where calls are told to a collector of traces, if they are
     offsets:         how far upstream's prompt templates are from ours (spec USE-5)
@@ -70,6 +72,7 @@ class Gateway:
     open_calls: OpenCalls
     open_bodies: OpenBodies
     counting: CountingPool
+    large_answers: LargeAnswers
     abandoned_calls: AbandonedCalls
     spans: Spans | None = None
     offsets: Offsets = field(default_factory=Offsets)
@@ -157,6 +160,7 @@ async def open_gateway(settings: Settings, rows: Iterable[ModelRow]) -> AsyncIte
             open_calls=open_calls,
             open_bodies=OpenBodies(int(settings.max_open_bytes)),
             counting=stack.enter_context(CountingPool()),
+            large_answers=LargeAnswers(stack.enter_context(CountingPool(threads=large_answers.THREADS))),
             spans=stack.enter_context(_spans(settings)) if settings.tracing == "otlp" else None,
             # Entered last, so that it is left first: abandoned calls end before the pools and files that they use.
             abandoned_calls=await stack.enter_async_context(abandoned.opened()),

@@ -23,6 +23,7 @@ from proxy.call.gateway import Gateway
 from proxy.call.prompt_count import Count
 from proxy.call.route import Router, affinity_of
 from proxy.call.timeouts import CallTimeouts, Expired, Timeout
+from proxy.downstream.body import HeldBody
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import Response
 from proxy.downstream.strays import escaped
@@ -38,7 +39,7 @@ log = structlog.get_logger()
 ASKED_MODEL_CHARS = 64
 
 # A body that is checked, parsed and read in less time than a delta takes on its way.
-LARGE_BYTES: Final = 256 << 10
+LARGE_BODY_BYTES: Final = 256 << 10
 PAUSE_S: Final = 0.001
 
 
@@ -63,11 +64,12 @@ async def _ready(
     """Read and check a call until it is ready to go; with `ends` it gives back what it holds."""
     exchange.caller = caller = authentication.admit(request.headers, gateway.settings, gateway.keyring)
     request.tongue.check(request.headers)
-    body = await request.body(ends.enter_context(gateway.open_bodies.hold()))
+    held = ends.enter_context(gateway.open_bodies.hold())
+    body = await request.body(held)
     exchange.times.read_s = monotonic()
     # The body is there: what else is waited for is not its caller's fault.
     timeouts.enter(Timeout.FIRST_TOKEN)
-    is_large = len(body) > LARGE_BYTES
+    is_large = len(body) > LARGE_BODY_BYTES
     for _ in breadth.check(body):
         await _give_way(is_large)
     await _give_way(is_large)
@@ -88,7 +90,7 @@ async def _ready(
         log.debug("model", request_id=exchange.request_id, asked_model=exchange.asked_model, model=call.model.id)
     if call.ignored:
         log.debug("ignored", request_id=exchange.request_id, fields=call.ignored)
-    return await _prepared(gateway, request, exchange, call, caller, timeouts=timeouts, ends=ends)
+    return await _prepared(gateway, request, exchange, call, caller, timeouts=timeouts, ends=ends, held=held)
 
 
 async def _give_way(is_large: bool) -> None:
@@ -119,6 +121,7 @@ async def _prepared(
     *,
     timeouts: CallTimeouts,
     ends: ExitStack,
+    held: HeldBody,
 ) -> Forwarding:
     """Everything a call needs to go; nothing has left yet."""
     upstreams, books = gateway.upstreams, exchange.books
@@ -128,7 +131,7 @@ async def _prepared(
     lease = upstreams.lease(call.model.id, key=affinity_of(gateway, call, caller))
     ends.callback(lease.release)
     pool = lease.pool
-    router = Router(gateway, request, exchange, call, caller, ends)
+    router = Router(gateway, request, exchange, call, caller, ends, held)
     order = router.order(pool)
     opening["upstream_model"] = order.upstream_model
     count = await router.counted(order)

@@ -41,7 +41,7 @@ class _State(Enum):
     ENDED = "ended"
 
 
-class _Job:
+class Job:
     """One prompt in the pool.
 
     totals: its tokens so far, every few thousand characters; none once it has ended, so that its text is let go of
@@ -63,17 +63,19 @@ class _Job:
 
 
 class CountingPool:
-    """Threads that count long prompts, for one process.
+    """Threads that count long texts, for one process.
 
-    most_chars:    how many characters may wait, or be counted, at a time; a single prompt may always
+    most_chars:    how many characters may wait, or be counted, at a time; a single text may always
+    threads:       how many there are
     waiting_chars: how many do
     """
 
-    def __init__(self, most_chars: int = MOST_WAITING_CHARS) -> None:
+    def __init__(self, most_chars: int = MOST_WAITING_CHARS, threads: int = THREADS) -> None:
         self._most_chars = most_chars
+        self._most_threads = threads
         self._changed = threading.Condition()
         # By length, then by age.
-        self._queue: list[tuple[int, int, _Job]] = []
+        self._queue: list[tuple[int, int, Job]] = []
         self._ages = itertools.count()
         self._threads: list[threading.Thread] = []
         self._closed = False
@@ -92,28 +94,28 @@ class CountingPool:
         for thread in self._threads:
             thread.join(END_S)
 
-    def put(self, job: _Job) -> None:
+    def put(self, job: Job) -> None:
         """Let a job be counted; raises `Refusal` where too much waits."""
         with self._changed:
             if self.waiting_chars and self.waiting_chars + job.chars > self._most_chars:
-                raise faults.Refusal(faults.OVERLOADED.after(RETRY_S), "too many prompts wait to be counted")
+                raise faults.Refusal(faults.OVERLOADED.after(RETRY_S), "too many texts wait to be counted")
             self.waiting_chars += job.chars
             self._enqueue(job)
-            if len(self._threads) < THREADS:
+            if len(self._threads) < self._most_threads:
                 self._threads.append(threading.Thread(target=self._work, name="counting", daemon=True))
                 self._threads[-1].start()
 
-    def drop(self, job: _Job) -> None:
+    def drop(self, job: Job) -> None:
         """Stop a job whose call has ended: at once if it waits, after the piece it is at if a thread has it."""
         with self._changed:
             self._end(job)
 
-    def _enqueue(self, job: _Job) -> None:
+    def _enqueue(self, job: Job) -> None:
         job.state = _State.QUEUED
         heapq.heappush(self._queue, (job.chars, next(self._ages), job))
         self._changed.notify()
 
-    def _end(self, job: _Job) -> None:
+    def _end(self, job: Job) -> None:
         if job.state is not _State.ENDED:
             job.state = _State.ENDED
             job.totals = iter(())
@@ -123,7 +125,7 @@ class CountingPool:
         while (job := self._next()) is not None:
             self._take_turn(job)
 
-    def _next(self) -> _Job | None:
+    def _next(self) -> Job | None:
         """The shortest job that waits; None at the end."""
         with self._changed:
             while not self._closed:
@@ -135,7 +137,7 @@ class CountingPool:
                 self._changed.wait()
         return None
 
-    def _take_turn(self, job: _Job) -> None:
+    def _take_turn(self, job: Job) -> None:
         """Count until that is done, or its call has ended, or a shorter prompt waits."""
         total, error = 0, None
         try:
@@ -151,7 +153,7 @@ class CountingPool:
         if counted:
             job.tell(total, error)
 
-    def _gives_way(self, job: _Job) -> bool:
+    def _gives_way(self, job: Job) -> bool:
         """Whether a job stops here: a shorter one waits, or its call has ended."""
         with self._changed:
             if self._closed:
@@ -180,7 +182,7 @@ class Count:
         self._tell: Callable[[int], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._pool: CountingPool | None = None
-        self._job: _Job | None = None
+        self._job: Job | None = None
         self._future: asyncio.Future[int] | None = None
 
     def tell(self, tell: Callable[[int], None]) -> None:
@@ -202,7 +204,7 @@ class Count:
 
     def in_pool(self, pool: CountingPool) -> None:
         """Let a thread count it, from now on; raises `Refusal` where too much waits for one."""
-        job = _Job(self._totals, self.chars, self._most, self._counted)
+        job = Job(self._totals, self.chars, self._most, self._counted)
         pool.put(job)
         self._pool, self._job = pool, job
         self._future = self._loop.create_future()

@@ -6,6 +6,7 @@ It moves bytes and knows no field. Source: spec SSE-2, SSE-8, SSE-10, SSE-11, ER
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from time import monotonic
 
 from proxy.call.timeouts import CallTimeouts, Timeout
@@ -25,11 +26,14 @@ async def pump(
     sink: Sink,
     pipe: Pipe,
     timeouts: CallTimeouts,
+    catch_up: Callable[[], Awaitable[None]],
     *,
     leg: int,
     usage_s: float,
 ) -> None:
     """Move one upstream call's bytes until nothing more is wanted of it.
+
+    catch_up: passes on what is too much for a turn of the loop (`large_answers`)
 
     Each read goes through the pipe and into the caller's transport in the turn of the loop in which it came. The task
     sleeps meanwhile: it wakes where the caller must be waited for, where only usage is missing, and at the end. A
@@ -55,13 +59,12 @@ async def pump(
         return full or pipe.wants_no_more(leg)
 
     while pipe.is_open(leg):
-        if pipe.awaits_usage(leg):
-            if frames := await _last_words(response, pipe, leg, usage_s):
-                await write(sink, frames, timeouts)
-            # What came may be more of the answer, which takes its end back (spec OUT-3).
-            timeouts.enter(Timeout.TOKEN)
-            continue
-        await response.pour(take)
+        if pipe.is_behind:
+            await catch_up()
+        elif pipe.awaits_usage(leg):
+            await _end(response, sink, pipe, timeouts, leg=leg, usage_s=usage_s)
+        else:
+            await response.pour(take)
         if full:
             full = False
             timeouts.enter(Timeout.CALLER)
@@ -76,6 +79,14 @@ async def write(sink: Sink, frames: bytes, timeouts: CallTimeouts) -> None:
     timeouts.enter(Timeout.CALLER)
     if sink.pass_on(frames):
         await sink.drained()
+
+
+async def _end(response: Response, sink: Sink, pipe: Pipe, timeouts: CallTimeouts, *, leg: int, usage_s: float) -> None:
+    """Pass the finish on, once usage has come or is waited for no more."""
+    if frames := await _last_words(response, pipe, leg, usage_s):
+        await write(sink, frames, timeouts)
+    # What came may be more of the answer, which takes its end back (spec OUT-3).
+    timeouts.enter(Timeout.TOKEN)
 
 
 async def _last_words(response: Response, pipe: Pipe, leg: int, usage_s: float) -> bytes:

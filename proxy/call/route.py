@@ -14,7 +14,9 @@ from proxy.admission.authentication import Admission
 from proxy.call import prompt_count
 from proxy.call.exchange import Exchange
 from proxy.call.gateway import Gateway
+from proxy.call.large_answers import LARGE_BYTES
 from proxy.call.prompt_count import Count
+from proxy.downstream.body import HeldBody
 from proxy.downstream.request import Request
 from proxy.upstream.client import Post
 from proxy.upstream.targets import number_of
@@ -69,6 +71,7 @@ class Router:
     """What a call is written from, for whichever pool it goes to.
 
     ends: what gives back what a count holds
+    held: its share of what all open calls hold
     """
 
     gateway: Gateway
@@ -77,6 +80,7 @@ class Router:
     call: Call
     caller: Admission
     ends: ExitStack
+    held: HeldBody
 
     def order(self, pool: Pool) -> Order:
         """What a pool is asked for the call."""
@@ -108,7 +112,14 @@ class Router:
             at_s=exchange.at_s,
             event_limit=int(gateway.settings.max_event_bytes),
         )
-        exchange.pipe = pipe = Pipe(self.call, terms, gateway.vocabulary, self.request.tongue)
+        exchange.pipe = pipe = Pipe(
+            self.call,
+            terms,
+            gateway.vocabulary,
+            self.request.tongue,
+            large_bytes=LARGE_BYTES,
+            hold=self.held.take,
+        )
         overhead = prompt.overhead(order.prompt, gateway.vocabulary)
         # Two pools may render one model's prompts in two ways.
         kind = order.offset_key if not pool.name else (pool.name, order.offset_key)

@@ -205,9 +205,10 @@ class PacketSink:
     def _breathe(self) -> None:
         """Send what tells caller and ingress that the call lives: the head, or a heartbeat once that is out.
 
-        A stream that has spoken since needs no other sign of life; nor does a caller who has not read the last one.
+        A stream that has spoken since needs no other sign of life; nor does a caller who has not read the last one. A
+        pipe that is behind may be at work in a thread.
         """
-        if self.bytes == self._quiet_at and not self._marks:
+        if self.bytes == self._quiet_at and not (self._marks or self._pipe.is_behind):
             try:
                 if not self._is_open:
                     self._pipe.open()

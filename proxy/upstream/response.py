@@ -112,9 +112,12 @@ async def failure_of(response: Response, terms: failures.Terms) -> faults.Refusa
     return failures.of_response(response.status, raw[: failures.BODY_LIMIT], terms, response.retry_after)
 
 
-async def completion_of(response: Response) -> bytes:
-    """The whole body of a JSON answer. Raises `Broken`, and `Refusal` where it is longer than any model's."""
-    raw = await _whole(response, COMPLETION_BYTES)
+async def completion_of(response: Response, hold: Callable[[int], None] | None = None) -> bytes:
+    """The whole body of a JSON answer. Raises `Broken`, and `Refusal` where it is longer than any model's.
+
+    hold: told how many bytes more the call holds, where that is more than one read; may raise `Refusal`
+    """
+    raw = await _whole(response, COMPLETION_BYTES, hold)
     if len(raw) > COMPLETION_BYTES:
         raise faults.Refusal(
             faults.UPSTREAM_BROKEN, f"upstream sent a completion of more than {COMPLETION_BYTES} bytes"
@@ -122,9 +125,12 @@ async def completion_of(response: Response) -> bytes:
     return raw
 
 
-async def _whole(response: Response, limit: int) -> bytes:
-    parts, size = [], 0
+async def _whole(response: Response, limit: int, hold: Callable[[int], None] | None = None) -> bytes:
+    parts, size, held = [], 0, 0
     while size <= limit and (part := await response.read()):
         parts.append(part)
         size += len(part)
+        if hold is not None and size > READ_BYTES:
+            hold(size - held)
+            held = size
     return b"".join(parts)

@@ -18,7 +18,7 @@ import orjson
 HERE = Path(__file__).parent
 PAGE = HERE / "MATRIX.md"
 REACHED = HERE / "reached.json"
-CLAIM = re.compile(r"test_f(\d\d)_(\w+)")
+CLAIM = re.compile(r"test_f(\d+)_(\w+)")
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 

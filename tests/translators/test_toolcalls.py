@@ -280,3 +280,11 @@ def test_the_sum_of_all_calls_is_kept_and_not_made_anew(vocabulary: tokens.Vocab
 def test_calls_come_out_in_the_neutral_vocabulary(drafts: toolcalls.Drafts) -> None:
     drafts.add(0, "a", "f", "{}")
     assert drafts.whole() == (dialogue.ToolCall("a", "f", "{}"),)
+
+
+def test_arguments_without_end_are_no_answer(drafts: toolcalls.Drafts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """REQ-11: what is kept of an answer is bounded, over all of its calls."""
+    monkeypatch.setattr(toolcalls, "MOST_CHARS", 100)
+    drafts.add(0, "a", "f", '{"a": "' + "b" * 50)
+    with pytest.raises(faults.Refusal, match="without end"):
+        drafts.add(1, "b", "f", '{"a": "' + "b" * 50)

@@ -131,6 +131,8 @@ class Layout:
 class Chunks:
     """Lays out a stream and collects its events until the pipe hands them on."""
 
+    kept_bytes = 0
+    repeats = False
     __slots__ = (
         "_begun",
         "_cached",

@@ -17,7 +17,7 @@ from translators import dialogue, faults
 from translators.dashscope import shapes
 from translators.dashscope.shapes import Answer, Failure, Finish, Function, Message
 from translators.dialogue import Call, Json
-from translators.tongue import Handed
+from translators.tongue import ENTRY_BYTES, Handed
 from translators.usage import Said, Tally
 
 UNFINISHED: Final[Finish] = "null"  # the string: clients compare it as one (spec OUT-2)
@@ -262,6 +262,8 @@ class Frames:
 class Incremental:
     """Packets that carry what is new (`incremental_output: true`)."""
 
+    kept_bytes = 0
+    repeats = False
     __slots__ = ("_frames", "_logprobs", *FRAMING)
 
     # Every packet says usage.
@@ -308,7 +310,8 @@ class Cumulative:
     new, and all of them in the last packet: repeated in each, 1,500 tokens of them were 390 MB.
     """
 
-    __slots__ = ("_content", "_frames", "_logprobs", "_reasoning", "_said", *FRAMING)
+    repeats = True
+    __slots__ = ("_content", "_frames", "_logprobs", "_reasoning", "_said", "kept_bytes", *FRAMING)
 
     copy = None
 
@@ -318,6 +321,7 @@ class Cumulative:
         self.hand_over, self.handed = frames.hand_over, frames.handed
         self.mark, self.hand_over_to = frames.mark, frames.hand_over_to
         self._logprobs = frames.shape.call.logprobs
+        self.kept_bytes = 0
         # Per choice: the text so far as the inside of a JSON string, appended to and never encoded again.
         self._content: dict[int, bytes] = {}
         self._reasoning: dict[int, bytes] = {}
@@ -326,12 +330,12 @@ class Cumulative:
     def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
         self._frames.show_reasoning()
         for text, one in zip(texts, said, strict=True):
-            _grow(self._reasoning, choice.index, text)
+            self._grow(self._reasoning, choice.index, text)
             self._text(choice, one)
 
     def content(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
         for text, one in zip(texts, said, strict=True):
-            _grow(self._content, choice.index, text)
+            self._grow(self._content, choice.index, text)
             self._text(choice, one, self._entries_of(choice, text) if self._logprobs else ())
 
     def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
@@ -342,7 +346,7 @@ class Cumulative:
             self._text(choice, choice.meter.said)
 
     def finish(self, choice: answer.Choice) -> None:
-        _grow(self._content, choice.index, choice.tail)
+        self._grow(self._content, choice.index, choice.tail)
         self._entries_of(choice, choice.tail)
         calls = [tool_call(position, call) for position, call in enumerate(choice.tool_calls())]
         self._packet(choice, calls, finish_of(choice), self._said[choice.index])
@@ -350,7 +354,13 @@ class Cumulative:
     def _entries_of(self, choice: answer.Choice, text: str) -> list[Json]:
         entries = choice.entries_of(text)
         self._said.setdefault(choice.index, []).extend(entries)
+        self.kept_bytes += len(entries) * ENTRY_BYTES
         return entries
+
+    def _grow(self, texts: dict[int, bytes], index: int, text: str) -> None:
+        piece = orjson.dumps(text)[1:-1]
+        texts[index] = texts.get(index, b"") + piece
+        self.kept_bytes += len(piece)
 
     def _text(self, choice: answer.Choice, said: Said, entries: Sequence[Json] = ()) -> None:
         if self._logprobs:
@@ -371,7 +381,3 @@ class Cumulative:
 def finish_of(choice: answer.Choice) -> Finish:
     """The word a choice ended with."""
     return UNFINISHED if choice.finish_reason is None else choice.finish_reason.value
-
-
-def _grow(texts: dict[int, bytes], index: int, text: str) -> None:
-    texts[index] = texts.get(index, b"") + orjson.dumps(text)[1:-1]

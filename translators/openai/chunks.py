@@ -19,6 +19,8 @@ from translators.openai.stencil import Stencil
 from translators.usage import Figures, Tally
 
 DONE: Final = b"[DONE]"
+# Members of one chunk for each choice: upstreams send one. Each may become a packet that says the whole text again.
+MOST_ITEMS: Final = 4
 
 
 class Reader:
@@ -87,7 +89,7 @@ class Reader:
             self._take_events(coming)
         except faults.Refusal:
             self.settle()
-            self._take_last_usage(coming)
+            self.take_last_usage(coming)
             raise
 
     def take_run(self, wire: bytes) -> bool:
@@ -131,7 +133,7 @@ class Reader:
         if run:
             self._take_run(run, run_name)
 
-    def _take_last_usage(self, events: Iterator[bytes]) -> None:
+    def take_last_usage(self, events: Iterator[bytes]) -> None:
         """What upstream tells of an answer that has failed, where it has come in the same read."""
         for data in events:
             chunk = self._read(data)
@@ -174,14 +176,10 @@ class Reader:
         if type(chunk) is not dict:
             raise _broken("a chunk that is no object")
         # An object with none of the three says nothing: relays keep a stream alive so while the model is slow.
-        items = chunk.get("choices")
         reported = chunk.get("usage")
         if failures.is_failure(chunk):
             raise self._failure(chunk)
-        if items is None:
-            items = []
-        elif type(items) is not list:
-            raise _broken("choices that are no list")
+        items = self._items_of(chunk)
         if reported is None:
             if items:
                 self._zero = None
@@ -189,6 +187,16 @@ class Reader:
                 self._take(item)
         else:
             self._take_with_usage(items, reported)
+
+    def _items_of(self, chunk: dict[str, Any]) -> list[Any]:
+        items = chunk.get("choices")
+        if items is None:
+            return []
+        if type(items) is not list:
+            raise _broken("choices that are no list")
+        if len(items) > MOST_ITEMS * self._asked:
+            raise _broken("more pieces in one chunk than it has choices for")
+        return items
 
     def _take_word(self, word: bytes) -> None:
         """An event that is no JSON: the end, nothing at all, or an error by its name."""

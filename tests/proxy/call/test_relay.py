@@ -169,7 +169,7 @@ async def test_a_caller_who_is_gone_is_told_by_every_write_and_is_no_bug() -> No
 
     async def handler(request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
-        through: Any = SimpleNamespace(is_over=False, open=lambda: None)
+        through: Any = SimpleNamespace(is_over=False, is_behind=False, open=lambda: None)
         packets = sinks.PacketSink(request, request.transport, tongue, through, None, hold_s=9, heartbeat_s=9)
         reply = sinks.ReplySink(request, request.transport, through, None)
         request.transport.abort()
