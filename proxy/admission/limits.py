@@ -134,6 +134,8 @@ def scopes(settings: Settings, model: str, key_id: str | None = None, own: Limit
     key_id: the fingerprint of its key; without a key there is no allowance of a key
     own:    what the keys file says of this key, else `key_limits` counts
     """
+    if own is None and not (settings.limits or settings.key_limits or settings.model_limits):
+        return ()
     each = (
         ("all", settings.limits),
         (f"key:{key_id}", (own or settings.key_limits) if key_id else None),

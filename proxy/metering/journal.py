@@ -8,6 +8,7 @@ Source: spec MET-1…MET-4; SOURCES#usage-record.
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import os
 import threading
@@ -387,4 +388,11 @@ def usage(used: dialogue.Usage, *, hybrid: bool) -> Usage:
 
 def timestamp(epoch_s: float) -> str:
     """A wall clock's time as `at` says it."""
-    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, micros = divmod(round(epoch_s * 1e6), 1_000_000)
+    return f"{clock(second)}.{micros // 1000:03d}Z"
+
+
+@functools.lru_cache(maxsize=2)
+def clock(epoch_s: int) -> str:
+    """Date and time of a second in UTC, without a zone; made once a second, for every line of a call says it."""
+    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="seconds").removesuffix("+00:00")

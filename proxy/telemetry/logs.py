@@ -8,9 +8,9 @@ import logging
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple
 
 import orjson
@@ -18,6 +18,7 @@ import structlog
 from structlog.processors import NAME_TO_LEVEL
 
 from config.settings import Settings
+from proxy.metering.journal import clock
 from proxy.telemetry.log_writer import Lines, LogWriter
 
 log = structlog.get_logger()
@@ -90,17 +91,18 @@ def configure(settings: Settings, lines: Lines | None = None) -> Lines:
     threshold = Threshold(settings.log_level)
     renderer: Any = structlog.processors.JSONRenderer(_dumps) if as_json else structlog.dev.ConsoleRenderer()
     written = lines or LogWriter(sys.stderr.fileno())
+    chain: list[structlog.typing.Processor] = [
+        threshold,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _traceback_alone,
+        renderer,
+    ]
     _calls.clear()
     if as_json:
-        _calls.append(Calls(threshold, written))
+        _calls.append(Calls(threshold, written, chain))
     structlog.configure(
-        processors=[
-            threshold,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _traceback_alone,
-            renderer,
-        ],
+        processors=chain,
         # Says everything; the threshold, which can move, decides.
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.WriteLoggerFactory(file=written),  # type: ignore[arg-type]
@@ -117,10 +119,14 @@ def configure(settings: Settings, lines: Lines | None = None) -> Lines:
 
 
 class Calls(NamedTuple):
-    """Where the lines of calls go past `structlog`, whose chain costs a third of what all the rest of a record does."""
+    """Where the lines of calls go past `structlog`, whose chain costs a third of what all the rest of a record does.
+
+    chain: structlog's, which begins with the threshold unless somebody captures what is logged
+    """
 
     threshold: Threshold
     lines: Lines
+    chain: list[structlog.typing.Processor]
 
 
 # One where the log is JSON, none where it is for people.
@@ -143,11 +149,12 @@ def say_open(opening: bytes) -> bool:
 
 
 def _say(level: Level, event: bytes, opening: bytes, more: bytes) -> bool:
-    if not _calls or structlog.get_config()["processors"][0] is not _calls[0].threshold:
+    if not _calls or _calls[0].chain[0] is not _calls[0].threshold:
         return False
-    threshold, lines = _calls[0]
+    threshold, lines, _ = _calls[0]
     if threshold.lets_pass(level):
-        now = datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00").encode("ascii")
+        second, nanos = divmod(time.time_ns(), 1_000_000_000)
+        now = f"{clock(second)}.{nanos // 1000:06d}".encode("ascii")
         lines.write_line(
             b'{%b%b,"event":"%b","level":"%b","timestamp":"%bZ"}\n'
             % (opening[opening.index(b",") + 1 : -1], more, event, level.encode("ascii"), now)

@@ -54,11 +54,12 @@ class Counters:
 
     def add(self, row: Row, labels: Labels = (), amount: float = 1.0) -> None:
         """Count more of something."""
-        self._of(row, labels)[0] += amount
+        series = self._series[row.name].get(labels) or self._begun(row, labels)
+        series[0] += amount
 
     def observe(self, row: Row, value: float, labels: Labels = ()) -> None:
         """Add one value to a histogram."""
-        series = self._of(row, labels)
+        series = self._series[row.name].get(labels) or self._begun(row, labels)
         series[bisect_left(row.buckets, value)] += 1
         series[-1] += value
 
@@ -66,11 +67,8 @@ class Counters:
         """A copy of everything."""
         return {name: {labels: [*series] for labels, series in found.items()} for name, found in self._series.items()}
 
-    def _of(self, row: Row, labels: Labels) -> list[float]:
-        found = self._series[row.name]
-        series = found.get(labels)
-        if series is None:
-            series = found[labels] = row.zero
+    def _begun(self, row: Row, labels: Labels) -> list[float]:
+        self._series[row.name][labels] = series = row.zero
         return series
 
 
