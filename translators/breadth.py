@@ -35,6 +35,8 @@ def check(raw: bytes | bytearray) -> Iterator[None]:
 
     An iterator, for a caller that shares its thread with others: of a long text, each step is some milliseconds.
     """
+    if len(raw) <= MOST_MEMBERS:
+        return
     # Most calls have fewer of them in all, strings included.
     parts = members = chars = 0
     width = 1

@@ -423,7 +423,8 @@ class Tally:
 
     def latest(self, leg: int) -> Upstream:
         """The upstream call that serves these choices now."""
-        return next(one for one in reversed(self.upstream) if one.leg == leg)
+        last = self.upstream[-1]
+        return last if last.leg == leg else next(one for one in reversed(self.upstream) if one.leg == leg)
 
     def report(self, upstream: Upstream, told: Figures, *, final: bool, of_one: bool = False) -> int | None:
         """Take what an upstream call says; its output, with what was generated before, as far as it is believed.

@@ -295,6 +295,13 @@ class Connection(web.RequestHandler):
         """Note where a head ends, and what came last."""
         if self._runs_ahead:
             return
+        if not self._received_bytes and data[:1].isalpha() and (end := data.find(HEAD_END)) >= 0:
+            # A whole head in the first piece, as of nearly every request.
+            self._says_tls = False
+            self._head_bytes = end + len(HEAD_END)
+            self._received_bytes = len(data)
+            self._last_bytes = data[-len(HEAD_END) :]
+            return
         if not self._received_bytes:
             # Empty lines before a request are none of it, and are taken (RFC 9112 2.2).
             data = data.lstrip(b"\r\n")

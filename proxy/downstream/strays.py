@@ -117,5 +117,7 @@ class Strays:
 
 def escaped(text: str, most_chars: int) -> str:
     """The beginning of what a stranger sent, in printable ASCII."""
+    if text.isascii() and text.isprintable():
+        return text[:most_chars]
     cut = text[:most_chars].encode("ascii", "backslashreplace").decode("ascii")
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in cut)

@@ -132,6 +132,12 @@ def request_id(request: web.BaseRequest) -> str:
 
 def check_framing(request: web.Request) -> None:
     """Refuse a request that others may frame differently, as if it could not be parsed: raises `Misframed`."""
+    if (
+        request.version == aiohttp.HttpVersion11
+        and hdrs.TRANSFER_ENCODING not in request.headers
+        and request.raw_path.startswith("/")
+    ):
+        return  # as of nearly every one
     for what, applies in FRAMING:
         if applies(request):
             raise Misframed(what)

@@ -8,6 +8,7 @@ costs. Source: spec ERR-4, SSE-10; RFC 9112.
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import zlib
 from collections.abc import Callable
@@ -285,7 +286,7 @@ class Line(asyncio.BufferedProtocol):
             return  # a trailer
         match name.lower():
             case b"content-type":
-                self.content_type = value.partition(b";")[0].strip().decode("latin-1").lower()
+                self.content_type = _media_type(value)
             case b"retry-after":
                 self.retry_after = value.strip().decode("latin-1")
             case b"content-length" | b"transfer-encoding":
@@ -452,3 +453,9 @@ class Line(asyncio.BufferedProtocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+@functools.lru_cache(maxsize=16)
+def _media_type(value: bytes) -> str:
+    """A content type without its parameters; an upstream says two of them."""
+    return value.partition(b";")[0].strip().decode("latin-1").lower()

@@ -6,7 +6,7 @@ the order of checking; the first fault is the answer. What is known and left out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -230,15 +230,18 @@ class Table:
     rows:   in the order of checking
     root:   what a refusal names before a parameter
     places: where each spelling's row stands: most calls give two or three, and only their rows are looked at
+    named:  every row's first spelling, which counts wherever it is given
     """
 
     rows: tuple[Row, ...]
     root: str
     places: Mapping[str, int] = field(init=False)
+    named: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         places = {name: place for place, row in enumerate(self.rows) for name in (row.theirs, *row.aliases)}
         object.__setattr__(self, "places", places)
+        object.__setattr__(self, "named", frozenset(row.theirs for row in self.rows))
 
     def check(self, case: Case) -> Json:
         """The fields of `dialogue.Call` that the given parameters fill; what is not given is not filled."""
@@ -252,14 +255,20 @@ class Table:
 
     def ignored(self, given: Json) -> Iterable[str]:
         """Names that no row reads: dropped, unknown, or set aside for another spelling (spec HTTP-8)."""
+        if given.keys() <= self.named:
+            # As in nearly every call.
+            return ()
         return kinds.unread(given, {name for _, name in self._asked(given)})
 
-    def _asked(self, given: Json) -> Iterator[tuple[Row, str]]:
+    def _asked(self, given: Json) -> list[tuple[Row, str]]:
         """The rows that are given something, in their order, each with the name that counts."""
-        for place in sorted({self.places[name] for name in given if name in self.places}):
+        places, asked = self.places, []
+        for place in sorted({places[name] for name in given if name in places}):
             row = self.rows[place]
-            if (name := row.spelling(given)) is not None:
-                yield row, name
+            name = row.theirs if row.theirs in given else row.spelling(given)
+            if name is not None and (given[name] is not None or (name := row.spelling(given)) is not None):
+                asked.append((row, name))
+        return asked
 
 
 PARAMETERS = Table(ROWS, "parameters.")

@@ -6,7 +6,7 @@ the body; a later one wins where two send the same field. Source: spec, column "
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from translators.dialogue import Json
@@ -37,12 +37,16 @@ class FieldMapping(NamedTuple):
 Row = Callable[[Plan], FieldMapping | None]
 
 
-def crossings(decided: Plan) -> Iterator[FieldMapping]:
+def crossings(decided: Plan) -> list[FieldMapping]:
     """Every field of the call that was said, and what becomes of it."""
-    for row in _ROWS:
-        crossing = row(decided)
-        if crossing is not None:
-            yield crossing
+    call = decided.call
+    said = [crossing for row in _ALWAYS if (crossing := row(decided)) is not None]
+    for field, row in _WHERE_SAID:
+        # Most calls say two or three of them: the rows of the others are not asked.
+        value = getattr(call, field)
+        if value is not None and value != () and value is not False and (crossing := row(decided)) is not None:
+            said.append(crossing)
+    return said
 
 
 def _kept(ours: str, value: object, theirs: str = "") -> FieldMapping:
@@ -128,8 +132,6 @@ def _n(decided: Plan) -> FieldMapping | None:
 def _sampling(ours: str) -> Row:
     def row(decided: Plan) -> FieldMapping | None:
         value = getattr(decided.call, ours)
-        if value is None:
-            return None
         theirs = decided.dialect.sampling.get(ours)
         return _kept(ours, value, theirs) if theirs else _dropped(ours, "upstream does not have it")
 
@@ -146,8 +148,6 @@ def _seed(decided: Plan) -> FieldMapping | None:
 
 
 def _stops(decided: Plan) -> FieldMapping | None:
-    if not decided.call.stops:
-        return None
     sent = {"stop": list(decided.sent_stops)} if decided.sent_stops else {}
     if decided.kept_stops:
         return FieldMapping(
@@ -166,19 +166,15 @@ def _logprobs(decided: Plan) -> FieldMapping | None:
 
 def _top_logprobs(decided: Plan) -> FieldMapping | None:
     asked, most = decided.call.top_logprobs, decided.dialect.most_logprobs
-    if asked is None:
-        return None
     logprobs = _logprobs(decided)
-    if logprobs is None or not logprobs.sent:
+    if asked is None or logprobs is None or not logprobs.sent:
         return _dropped("top_logprobs", "goes with logprobs only")
     return _kept("top_logprobs", min(asked, most))
 
 
 def _response_format(decided: Plan) -> FieldMapping | None:
     wanted = decided.call.response_format
-    if wanted is None:
-        return None
-    if wanted.type == "text":
+    if wanted is None or wanted.type == "text":
         return _dropped("response_format", "the default")
     sent: Json = {"type": wanted.type} | ({"json_schema": wanted.schema} if wanted.type == "json_schema" else {})
     return _kept("response_format", sent)
@@ -186,8 +182,6 @@ def _response_format(decided: Plan) -> FieldMapping | None:
 
 def _tools(decided: Plan) -> FieldMapping | None:
     tools, named = decided.call.tools, plan.named_tool(decided.call)
-    if not tools:
-        return None
     if named is not None and not decided.dialect.named_tool:
         sent = {"tools": [_tool(named.function)]}
         return FieldMapping(
@@ -214,29 +208,22 @@ def _tool_choice(decided: Plan) -> FieldMapping | None:
 
 
 def _parallel_tool_calls(decided: Plan) -> FieldMapping | None:
-    if not decided.call.tools:
-        return None
     if decided.dialect.parallel_tools:
         return _kept("parallel_tool_calls", decided.call.parallel_tool_calls)
     return FieldMapping("parallel_tool_calls", "", "emulated", "calls after the first are trimmed here (spec PAR-18)")
 
 
-_ROWS: tuple[Row, ...] = (
-    _model,
-    _messages,
-    _stream,
-    _thinking,
-    _thinking_budget,
-    _max_tokens,
-    _n,
-    *map(_sampling, ("temperature", "top_p", "top_k")),
-    _seed,
-    *map(_sampling, ("repetition_penalty", "presence_penalty", "frequency_penalty")),
-    _stops,
-    _logprobs,
-    _top_logprobs,
-    _response_format,
-    _tools,
-    _tool_choice,
-    _parallel_tool_calls,
+_ALWAYS: tuple[Row, ...] = (_model, _messages, _stream, _thinking, _thinking_budget, _max_tokens, _n)
+# By the field of the call that is not said where it is None, empty or false.
+_WHERE_SAID: tuple[tuple[str, Row], ...] = (
+    *((name, _sampling(name)) for name in ("temperature", "top_p", "top_k")),
+    ("seed", _seed),
+    *((name, _sampling(name)) for name in ("repetition_penalty", "presence_penalty", "frequency_penalty")),
+    ("stops", _stops),
+    ("logprobs", _logprobs),
+    ("top_logprobs", _top_logprobs),
+    ("response_format", _response_format),
+    ("tools", _tools),
+    ("tool_choice", _tool_choice),
+    ("tools", _parallel_tool_calls),
 )

@@ -15,12 +15,10 @@ def read(reported: object) -> Figures | None:
     """
     if not isinstance(reported, dict):
         return None
-    details = _part(reported, "completion_tokens_details")
-    prompt_details = _part(reported, "prompt_tokens_details")
     prompt = _figure(reported.get("prompt_tokens"))
     completion = _figure(reported.get("completion_tokens"))
     # SGLang and Azure put the chain at the top level.
-    reasoning = _first(details.get("reasoning_tokens"), reported.get("reasoning_tokens"))
+    reasoning = _figure_in(reported, "completion_tokens_details", "reasoning_tokens", "reasoning_tokens")
     if prompt is not None and completion is not None and reasoning is not None and reasoning > completion:
         # Some servers keep the chain out of the completion: their own sum shows it.
         apart = prompt + completion + reasoning
@@ -30,24 +28,20 @@ def read(reported: object) -> Figures | None:
         output=completion,
         reasoning=reasoning,
         # DeepSeek named its cache before OpenAI had a field for it.
-        cached=_first(prompt_details.get("cached_tokens"), reported.get("prompt_cache_hit_tokens")),
+        cached=_figure_in(reported, "prompt_tokens_details", "cached_tokens", "prompt_cache_hit_tokens"),
     )
 
 
-def _part(reported: dict[str, object], name: str) -> dict[str, object]:
-    part = reported.get(name)
-    return part if isinstance(part, dict) else {}
-
-
-def _first(*candidates: object) -> int | None:
-    for value in candidates:
-        if (figure := _figure(value)) is not None:
-            return figure
-    return None
+def _figure_in(reported: dict[str, object], part: str, name: str, at_the_top: str) -> int | None:
+    """A figure that stands in a part of the usage, else at its top level."""
+    details, found = reported.get(part), None
+    if isinstance(details, dict):
+        found = _figure(details.get(name))
+    return found if found is not None or at_the_top not in reported else _figure(reported[at_the_top])
 
 
 def _figure(value: object) -> int | None:
     """A whole number, also one that is written as 12.0 (spec USE-3)."""
-    if isinstance(value, float) and value.is_integer():
+    if type(value) is float and value.is_integer():
         value = int(value)
     return value if type(value) is int and value >= 0 else None

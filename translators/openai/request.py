@@ -72,7 +72,7 @@ class Order(NamedTuple):
 
     def fields(self) -> list[FieldMapping]:
         """Say of every field of the call what becomes of it; the body is what these send."""
-        return list(rows.crossings(self.plan))
+        return rows.crossings(self.plan)
 
     def resumed(self, chain: str, input_tokens: int | None = None) -> Body:
         """Write the second leg: the same call, gone on with after `chain`, which is closed (spec OUT-9).
