@@ -95,7 +95,7 @@ def application(state: State, settings: Settings) -> web.Application:
     app.router.add_get("/healthz", alive)
     app.router.add_get("/readyz", ready)
     app.router.add_get("/metrics", scraped)
-    docs.add_to(app, body_timeout_s=settings.body_timeout, certificate=settings.tls_cert)
+    docs.add_to(app, settings)
     app.router.add_get("/", index)
     return app
 

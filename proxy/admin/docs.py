@@ -28,8 +28,8 @@ import orjson
 from aiohttp import hdrs, web
 
 import translators
-from config import settings
-from proxy.admin import diagram
+from config.settings import Settings, is_loopback
+from proxy.admin import diagram, translation
 from proxy.downstream import browsers, surface, tls
 from proxy.downstream.body import OpenBodies
 from proxy.downstream.request import Request
@@ -61,6 +61,14 @@ TRIED: Final[Mapping[str, tuple[Tongue, str]]] = {
 # As `0.0.0.0` is where to listen, not where to call.
 ANYWHERE: Final = ("//0.0.0.0:", "//[::]:")
 
+# The field for a key, where one is asked for; and what a button says that copies.
+KEY: Final = (
+    '<label><span lang="en">Key <small>sent with this call, kept nowhere</small></span>'
+    '<span lang="zh">密钥 <small>仅随本次请求发送，不保存</small></span>'
+    '<input id="key" type="password" autocomplete="off" spellcheck="false" placeholder="sk-…"></label>'
+)
+COPY: Final = '<span lang="en">Copy</span><span lang="zh">复制</span>'
+
 MARK: Final = re.compile(r"<!-- example: (\S+) (\w+) ?(\S*) -->\n```(\w+)")
 COMMENT: Final = re.compile(r"<!--.*?-->\n?", re.DOTALL)
 OTHER_LANGUAGE: Final = re.compile(r"\[[^\]]+\]\(PROTOCOL[\w.]*\) · ")
@@ -70,8 +78,7 @@ SLOT: Final = re.compile(r"\{\{(\w+)\}\}")
 
 CALLER: Final = web.AppKey("caller", aiohttp.ClientSession)
 CALLS: Final = web.AppKey("calls", asyncio.Semaphore)
-BODY_TIMEOUT_S: Final = web.AppKey("body_timeout_s", float)
-CERTIFICATE: Final = web.AppKey[Path | None]("certificate")
+SETTINGS: Final = web.AppKey("settings", Settings)
 # A call of the page holds a file towards the data port, too: so many at a time, out of those spared.
 MOST_CALLS: Final = 8
 SENT: Final = (hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE, "X-DashScope-SSE")
@@ -96,24 +103,20 @@ class Page:
     policy: str
 
 
-def add_to(app: web.Application, *, body_timeout_s: float, certificate: Path | None = None) -> None:
-    """Let an admin application show the page, the OpenAPI document, and let the page make calls.
-
-    body_timeout_s: for the body of a call, from the page
-    certificate:    what our own data port shows where it speaks TLS
-    """
-    app[BODY_TIMEOUT_S] = body_timeout_s
-    app[CERTIFICATE] = certificate
+def add_to(app: web.Application, settings: Settings) -> None:
+    """Let an admin application show the page, the OpenAPI document, and let the page make calls."""
+    app[SETTINGS] = settings
     app[CALLS] = asyncio.Semaphore(MOST_CALLS)
     app.router.add_get("/docs", _show)
     app.router.add_get("/openapi.json", _describe)
     app.router.add_post("/docs/try", _try)
+    app.router.add_post("/docs/translate", _translate)
     app.cleanup_ctx.append(_calling)
 
 
 @functools.lru_cache(maxsize=1)
-def page(served: str) -> Page:
-    """The page of a process that serves there."""
+def page(served: str, *, asks_key: bool) -> Page:
+    """The page of a process that serves there; `asks_key` where a call needs one."""
     style, script = ((ROOM / "page" / name).read_text("utf-8") for name in ("page.css", "page.js"))
     described = orjson.loads((PROTOCOL / "openapi.json").read_bytes())
     models = described["components"]["schemas"]["Call"]["properties"]["model"]["enum"]
@@ -121,6 +124,8 @@ def page(served: str) -> Page:
         "style": style,
         "script": script,
         "served": html.escape(served),
+        "key": KEY if asks_key else "",
+        "copy": COPY,
         "models": "".join(f'<option value="{html.escape(model)}">' for model in models),
         "examples": "".join(_examples(served)),
     }
@@ -152,6 +157,9 @@ def rendered(document: str, prefix: str) -> tuple[str, str]:
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = markdown.parse(source)
     contents = []
+    # Of the table one is in: the names of its columns, and which is next; on a phone each cell stands under its own.
+    column: list[str] = []
+    cell = 0
     for number, token in enumerate(tokens):
         if token.type == "heading_open":
             text = tokens[number + 1].content
@@ -161,6 +169,13 @@ def rendered(document: str, prefix: str) -> tuple[str, str]:
                 contents.append(f'<li class="{token.tag}"><a href="#{anchor}">{html.escape(text)}</a></li>')
         elif token.type == "fence":
             token.type, token.content = "html_block", _fence(token.info, token.content, f"{prefix}tip-{number}")
+        elif token.type == "th_open":
+            column = [*column, tokens[number + 1].content.replace("`", "")]
+        elif token.type == "tr_open":
+            column, cell = ([], 0) if tokens[number + 1].type == "th_open" else (column, 0)
+        elif token.type == "td_open":
+            token.attrSet("data-th", column[cell])
+            cell += 1
         elif token.type in ("table_open", "table_close"):
             edge = '<div class="wide"><table>' if token.type == "table_open" else "</table></div>"
             token.type, token.content = "html_block", edge
@@ -194,7 +209,8 @@ async def _show(request: web.Request) -> web.StreamResponse:
     served = request.app[surface.SERVED]
     for anywhere in ANYWHERE:
         served = served.replace(anywhere, "//127.0.0.1:")
-    made = await asyncio.to_thread(page, served)
+    asks_key = request.app[SETTINGS].auth != "none"
+    made = await asyncio.to_thread(functools.partial(page, served, asks_key=asks_key))
     headers = {**HEADERS, "Content-Security-Policy": made.policy, hdrs.CACHE_CONTROL: "no-cache"}
     return web.Response(body=made.body, content_type="text/html", charset="utf-8", headers=headers)
 
@@ -234,24 +250,18 @@ def may_reach(served: str, remote: str | None) -> bool:
     On loopback it may ask for no key of its callers (spec KEY-1), while the admin port stands open to a platform's
     probes: as in a sidecar.
     """
-    return not settings.is_loopback(urlsplit(served).hostname or "") or settings.is_loopback(remote or "")
+    return not is_loopback(urlsplit(served).hostname or "") or is_loopback(remote or "")
 
 
 async def _try(request: web.Request) -> web.StreamResponse:
     """Hand a call of the page on to the data port, and its answer back as it comes."""
     app = request.app
-    tongue, path = TRIED.get(request.query.get("api", ""), TRIED[dashscope.API])
-    request[surface.TONGUE] = tongue
-    call = Request(request, tongue)
-    if not (from_this_page(request) and may_reach(app[surface.SERVED], request.remote)):
-        raise faults.Refusal(faults.ACCESS_DENIED)
-    if app[CALLS].locked():
-        raise faults.Refusal(faults.OVERLOADED)
+    call, path = _taken(request)
     async with app[CALLS]:
-        body = await _body(call, request.client_max_size, app[BODY_TIMEOUT_S])
+        body = await _body(call, request.client_max_size, app[SETTINGS].body_timeout)
         # The data port keeps it: both answers have the same.
         headers = {"X-Request-Id": call.id} | {name: call.headers[name] for name in SENT if name in call.headers}
-        response, shown = None, app[CERTIFICATE]
+        response, shown = None, app[SETTINGS].tls_cert
         try:
             async with app[CALLER].post(
                 app[surface.SERVED] + path,
@@ -271,6 +281,35 @@ async def _try(request: web.Request) -> web.StreamResponse:
             if response is not None:
                 call.hang_up()  # what is out stays as it is, and breaks off
             raise faults.Refusal(faults.UNAVAILABLE) from None
+
+
+async def _translate(request: web.Request) -> web.StreamResponse:
+    """Say what would go upstream for a call of the page; nothing does."""
+    app = request.app
+    call, _ = _taken(request)
+    async with app[CALLS]:
+        body = await _body(call, request.client_max_size, app[SETTINGS].body_timeout)
+        stream = call.tongue.wants_stream(call.headers, {})
+        shown = await asyncio.to_thread(_translated, app[SETTINGS], call.tongue.API, body, stream)
+    return web.Response(body=shown, content_type="application/json")
+
+
+def _translated(settings: Settings, api: str, body: bytes, stream: bool) -> bytes:
+    return orjson.dumps(translation.build(settings, api).call(body, stream=stream).document())
+
+
+def _taken(request: web.Request) -> tuple[Request, str]:
+    """A request of the page, in the tongue it names, and where that is served.
+
+    Raises `Refusal` where it may not ask, or too many do.
+    """
+    tongue, path = TRIED.get(request.query.get("api", ""), TRIED[dashscope.API])
+    request[surface.TONGUE] = tongue
+    if not (from_this_page(request) and may_reach(request.app[surface.SERVED], request.remote)):
+        raise faults.Refusal(faults.ACCESS_DENIED)
+    if request.app[CALLS].locked():
+        raise faults.Refusal(faults.OVERLOADED)
+    return Request(request, tongue), path
 
 
 async def _body(call: Request, most_bytes: int, timeout_s: float) -> bytes:

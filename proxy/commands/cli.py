@@ -188,10 +188,11 @@ def _translate() -> click.Command:
 
     def run(config: str | None, call: Any, *, model: str | None, answer: bool, sse: bool | None, **rest: Any) -> int:
         from config import sources
+        from proxy.admin import translation
         from proxy.commands import translate
 
         as_json, api, pool = bool(rest.pop("as_json")), str(rest.pop("api")), rest.pop("pool")
-        translator = _settled(lambda: translate.build(sources.load(rest, config, os.environ), api, pool))
+        translator = _settled(lambda: translation.build(sources.load(rest, config, os.environ), api, pool))
         given = sys.stdin.buffer.read()
         if answer:
             asked = call.read() if call else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
 import socket
 from base64 import b64encode
@@ -15,6 +16,7 @@ import pytest
 
 from proxy.admin import docs
 from proxy.protocol import documents
+from proxy.simulation.simulator import Simulator
 from proxy.simulation.wire import Script
 from tests import caller, needs
 from tests.conftest import StartServe, StartSimulator
@@ -190,6 +192,42 @@ async def test_who_leaves_the_page_ends_the_call_upstream(pair: Pair) -> None:
     assert call.ended == "aborted"
 
 
+ASKED = 'it\'s "so" \\ 好'
+
+
+async def _run_what_was_copied(copied: dict[str, str], sdk: str, upstream: Simulator) -> None:
+    """The call as curl and as an SDK's, as the page spells them: both bring upstream the very same messages."""
+    python = needs.client(sdk) / "bin" / "python"
+    for words in (("bash", "-c", copied["curl"]), (str(python), "-c", copied["sdk"])):
+        number = len(upstream.calls)
+        environ = {"DASHSCOPE_API_KEY": "sk-reader", "PATH": os.environ["PATH"]}
+        process = await asyncio.create_subprocess_exec(*words, env=environ, stdout=asyncio.subprocess.PIPE)
+        out, _ = await process.communicate()
+        assert (process.returncode, out.count(b"content") > 1) == (0, True)
+        (call,) = upstream.calls[number:]
+        assert [turn["content"] for turn in call.body["messages"]] == [ASKED, "Hello, reader.", "And then?"]
+
+
+async def test_what_would_go_upstream_is_shown_and_nothing_goes(pair: Pair) -> None:
+    before, admin = len(pair.upstream.calls), pair.served.admin_url
+    headers = {"Host": urlsplit(admin).netloc, "Origin": admin, **caller.SSE}
+    answer = await caller.ask(admin, caller.call("hi", "DeepSeek-V3"), headers, path="/docs/translate")
+    assert answer.json["body"]["messages"] == [{"role": "user", "content": "hi"}]
+    assert answer.json["fields"][0]["field"] == "model"
+    refused = await caller.ask(admin, caller.call("hi", "none"), headers, path="/docs/translate")
+    assert refused.fault == (400, "InvalidParameter", "Model not exist.")
+    strangers = {**headers, "Origin": "https://attacker.example"}
+    assert (await caller.ask(admin, caller.call(), strangers, path="/docs/translate")).status == 403
+    assert len(pair.upstream.calls) == before
+
+
+@pytest.mark.asyncio(loop_scope="function")
+@pytest.mark.parametrize(("flags", "asks"), [((), True), (("--auth", "none"), False)], ids=["passthrough", "none"])
+async def test_a_key_is_asked_for_where_one_is(serve: StartServe, flags: tuple[str, ...], asks: bool) -> None:
+    served = await serve("http://127.0.0.1:1", *flags)
+    assert (b'id="key"' in (await ask(served.admin_url, "/docs")).body) is asks
+
+
 @pytest.mark.asyncio(loop_scope="function")
 async def test_a_reader_sees_packets_and_usage_as_they_come(serve: StartServe, simulator: StartSimulator) -> None:
     browser, playwright = needs.program("chromium"), needs.client("playwright")
@@ -203,7 +241,7 @@ async def test_a_reader_sees_packets_and_usage_as_they_come(serve: StartServe, s
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(visit.communicate(), 90)
+    out, err = await asyncio.wait_for(visit.communicate(), 115)
     assert visit.returncode == 0, err.decode()
     seen = orjson.loads(out)
 
@@ -248,6 +286,19 @@ async def test_a_reader_sees_packets_and_usage_as_they_come(serve: StartServe, s
     assert seen["chunks broken"]["failure"].startswith("internal_error: ")
     assert seen["chunks refused"]["failure"].startswith("401 invalid_request_error: You didn't provide an API key.")
     assert len(seen["told here"]) == 1
+
+    for conversed, sdk in zip(seen["conversed"], ("dashscope-2", "openai"), strict=True):
+        assert conversed["turns"] == [ASKED, "Hello, reader.", "And then?"]
+        assert [turn["content"] for turn in conversed["theirs"]["messages"]] == conversed["turns"]
+        assert conversed["fields"][0] == "model"
+        await _run_what_was_copied(conversed, sdk, upstream)
+
+    read = seen["read"]
+    assert read["by an anchor"] == ["zh", "#zh-5", "#zh-5"]
+    assert read["toggled"] == ["en", "?lang=en#en-5", "#en-5"]
+    assert read["by the address"][:2] == ["zh", "?lang=zh"]
+    assert read["by a link"] == ["en", "?lang=zh#en-7", "#en-7"]
+    assert (read["contents"], read["cells"], len(set(read["edges"]))) == ([True, False], True, 1)
 
     assert (seen["english"][0][:9], seen["chinese"][0][0]) == ("DashScope", "说")
     assert (seen["complaints"], len(seen["told"]), seen["kept"]) == ([], 1, [0, 0, ""])

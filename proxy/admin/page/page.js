@@ -2,11 +2,39 @@
 
 const $ = (id) => document.getElementById(id);
 
-// The language of the reader, until told otherwise; nothing is stored.
+// The language is the anchor's, else the one chosen, which the address keeps, else the reader's; nothing is stored.
 const root = document.documentElement;
-const speak = (language) => { root.lang = language; };
-speak(navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
-$("language").addEventListener("click", () => speak(root.lang === "zh" ? "en" : "zh"));
+const anchored = () => /^#(en|zh)-/.exec(location.hash)?.[1];
+const chosen = () => /^(en|zh)$/.exec(new URLSearchParams(location.search).get("lang") ?? "")?.[0];
+function speak(language) {
+  root.lang = language;
+  if (anchored() === language) document.querySelector(location.hash)?.scrollIntoView();
+}
+const listen = () => speak(anchored() ?? chosen() ?? (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en"));
+$("language").addEventListener("click", () => {
+  const language = root.lang === "zh" ? "en" : "zh";
+  const section = document.querySelector("aside [aria-current]")?.hash ?? location.hash;
+  history.replaceState(null, "", `?lang=${language}${section.replace(/^#(en|zh)-/, `#${language}-`)}`);
+  speak(language);
+});
+addEventListener("hashchange", listen);
+listen();
+
+// The contents are open where there is room for them, and mark the section that is read.
+const wide = matchMedia("(min-width: 54rem)");
+const unfold = () => { $("contents").open = wide.matches; };
+wide.addEventListener("change", unfold);
+unfold();
+const headings = [...document.querySelectorAll("article :is(h2, h3)")];
+function mark() {
+  const shown = headings.filter((heading) => heading.offsetParent);
+  const at = shown.findLast((heading) => heading.getBoundingClientRect().top < 120);
+  for (const link of document.querySelectorAll("aside a")) {
+    if (at && link.hash === `#${at.id}`) link.setAttribute("aria-current", "true"); else link.removeAttribute("aria-current");
+  }
+}
+let marking = 0;
+addEventListener("scroll", () => { marking ||= requestAnimationFrame(() => { marking = 0; mark(); }); }, { passive: true });
 
 // The form writes the JSON; whoever edits the JSON has the last word, until the form is touched again.
 const openai = () => $("api").value === "openai";
@@ -19,10 +47,60 @@ function compose() {
   if ($("thinking").checked) (body.parameters ?? body).enable_thinking = true;
   $("body").value = JSON.stringify(body, null, 2);
   document.querySelector(".native").hidden = openai();
+  spell();
 }
 for (const id of ["api", "model", "message", "incremental", "thinking"]) $(id).addEventListener("input", compose);
 // A header of DashScope's, a field of OpenAI's.
-$("stream").addEventListener("input", () => { if (openai()) compose(); });
+$("stream").addEventListener("input", () => { if (openai()) compose(); else spell(); });
+$("body").addEventListener("input", spell);
+
+// The call as code: what stands in the JSON, word for word; the key stays out of it.
+const { served } = document.body.dataset;
+const quoted = (text) => `'${text.replaceAll("'", String.raw`'\''`)}'`;
+function python(value, indent = "") {
+  if (value === null) return "None";
+  if (typeof value === "boolean") return value ? "True" : "False";
+  if (typeof value !== "object") return JSON.stringify(value);
+  const inner = `${indent}    `;
+  const parts = Array.isArray(value) ? value.map((one) => python(one, inner))
+    : Object.entries(value).map(([name, one]) => `${JSON.stringify(name)}: ${python(one, inner)}`);
+  const [open, close] = Array.isArray(value) ? "[]" : "{}";
+  return parts.length ? `${open}\n${parts.map((part) => `${inner}${part},\n`).join("")}${indent}${close}` : open + close;
+}
+const words = (said, indent) => Object.entries(said).map(([name, value]) => `${indent}${name}=${python(value, indent)},\n`).join("");
+const asked = (begin, call, stream) => stream ? `for part in ${begin}(\n${call}):\n    print(part)\n` : `print(${begin}(\n${call}))\n`;
+function spell() {
+  const sse = $("stream").checked, text = $("body").value;
+  let call = null;
+  try { call = JSON.parse(text); } catch { /* shown as it stands */ }
+  const [path, streams] = openai() ? ["/compatible-mode/v1/chat/completions", []]
+    : ["/api/v1/services/aigc/text-generation/generation", sse ? ["-H 'X-DashScope-SSE: enable'"] : []];
+  $("curl").textContent = [`curl -sS${sse ? "N" : ""} ${served}${path}`, `-H "Authorization: Bearer $DASHSCOPE_API_KEY"`,
+    "-H 'Content-Type: application/json'", ...streams, `-d ${quoted(call ? JSON.stringify(call) : text)}`].join(" \\\n  ");
+  $("sdk").textContent = call && typeof call === "object" ? (openai() ? openaiCode : dashscopeCode)(call, sse) : "";
+}
+function dashscopeCode({ model, input, parameters }, stream) {
+  const call = words({ model, ...input, result_format: "message", stream, ...parameters }, "    ");
+  return `import dashscope  # reads DASHSCOPE_API_KEY\n\ndashscope.base_http_api_url = ${JSON.stringify(`${served}/api/v1`)}\n${asked("dashscope.Generation.call", call, stream)}`;
+}
+// What OpenAI has no parameter for goes as it stands.
+function openaiCode({ model, messages, stream = false, stream_options, ...others }) {
+  const rest = Object.keys(others).length ? { extra_body: others } : {};
+  const call = words({ model, messages, stream, ...(stream_options ? { stream_options } : {}), ...rest }, "    ");
+  return `import os\n\nfrom openai import OpenAI\n\nclient = OpenAI(base_url=${JSON.stringify(`${served}/compatible-mode/v1`)}, api_key=os.environ["DASHSCOPE_API_KEY"])\n${asked("client.chat.completions.create", call, stream)}`;
+}
+for (const button of document.querySelectorAll(".copy")) {
+  button.addEventListener("click", async () => {
+    const code = $(button.dataset.of);
+    try { await navigator.clipboard.writeText(code.textContent); } catch {
+      // Without a secure context there is no clipboard: it is selected, to be copied by hand.
+      getSelection().selectAllChildren(code);
+      return;
+    }
+    button.classList.add("done");
+    setTimeout(() => button.classList.remove("done"), 1200);
+  });
+}
 compose();
 
 let call = null;
@@ -75,6 +153,7 @@ function show(id, said, since, adds) {
   }
   $("request_id").textContent = request_id;
   row([id, since, message.reasoning_content, message.content, finish_reason, usage?.input_tokens, usage?.output_tokens, usage?.total_tokens]);
+  $("packets").classList.toggle("plain", $("chain").hidden);
 }
 
 async function read(answer, started, adds) {
@@ -110,20 +189,53 @@ function begin() {
   for (const name of ["input_tokens", "output_tokens", "total_tokens", "reasoning_tokens", "request_id"]) $(name).textContent = "–";
   $("packets").tBodies[0].replaceChildren();
   $("count").textContent = "0";
-  $("failure").hidden = $("chain").hidden = true;
+  $("failure").hidden = $("chain").hidden = $("next").hidden = true;
+  $("packets").classList.add("plain");
   $("result").hidden = false;
   $("send").disabled = true;
   $("cancel").disabled = false;
   $("status").textContent = "…";
 }
 
+// What was said before, above the answer; the last of it is what is being answered.
+function recall(messages) {
+  $("turns").hidden = messages.length < 2;
+  $("turns").replaceChildren(...messages.map(({ role, content }) => {
+    const turn = document.createElement("p");
+    turn.dataset.role = role;
+    turn.textContent = typeof content === "string" ? content : JSON.stringify(content);
+    return turn;
+  }));
+}
+
+const saidIn = (call) => (call.input ?? call).messages ?? [];
+function messages() {
+  try { return saidIn(JSON.parse($("body").value)); } catch { return []; }
+}
+
+async function translate(body, api, headers) {
+  const answer = await fetch(`docs/translate?api=${api}`, { method: "POST", headers, body, cache: "no-store", credentials: "omit" });
+  const shown = await answer.json();
+  $("upstream").hidden = !answer.ok;
+  if (!answer.ok) return;
+  $("asked").textContent = `POST ${shown.path}${shown.calls > 1 ? ` × ${shown.calls}` : ""} · ${shown.input_tokens} prompt tokens`;
+  $("theirs").textContent = JSON.stringify(shown.body, null, 2);
+  $("fields").tBodies[0].replaceChildren();
+  for (const { field, action, upstream, why } of shown.fields) {
+    const line = $("fields").tBodies[0].insertRow();
+    for (const cell of [field || "–", action, upstream, why]) line.insertCell().textContent = cell;
+  }
+}
+
 async function send() {
   call = new AbortController();
   begin();
+  recall(messages());
   const started = performance.now();
   const body = $("body").value, api = $("api").value;
   const headers = { "Content-Type": "application/json", "X-DashScope-SSE": $("stream").checked ? "enable" : "disable" };
-  const key = $("key").value.trim();
+  translate(body, api, headers).catch(() => { $("upstream").hidden = true; });
+  const key = $("key")?.value.trim();
   if (key) headers.Authorization = `Bearer ${key}`;
   let ended = "done";
   try {
@@ -138,7 +250,18 @@ async function send() {
   $("status").textContent = `${ended} · ${((performance.now() - started) / 1000).toFixed(2)} s`;
   $("send").disabled = false;
   $("cancel").disabled = true;
+  $("next").hidden = !($("failure").hidden && $("answer").textContent && messages().length);
 }
 
+// A second turn: all that was said goes with it, as every call of the protocol carries its own past.
+function goOn() {
+  const document = JSON.parse($("body").value);
+  saidIn(document).push({ role: "assistant", content: $("answer").textContent }, { role: "user", content: $("reply").value });
+  $("body").value = JSON.stringify(document, null, 2);
+  $("reply").value = "";
+  spell();
+  send();
+}
+$("next").addEventListener("submit", (event) => { event.preventDefault(); goOn(); });
 $("call").addEventListener("submit", (event) => { event.preventDefault(); send(); });
 $("cancel").addEventListener("click", () => call?.abort());

@@ -40,6 +40,66 @@ def call(
     }
 
 
+def converse(page: Page) -> dict[str, Any]:
+    """A second turn, what went upstream for it, and the whole call as code to copy."""
+    call(page, message='it\'s "so" \\ 好')
+    page.fill("#reply", "And then?")
+    page.click("#go_on")
+    page.locator("#send:enabled").wait_for()
+    page.locator("#fields tbody tr").first.wait_for(state="attached")
+    page.wait_for_function("() => document.querySelector('#theirs').textContent.includes('And then?')")
+    turns = page.locator("#turns p")
+    return {
+        "turns": turns.all_text_contents(),
+        "status": page.locator("#status").text_content(),
+        "theirs": json.loads(page.locator("#theirs").text_content() or "null"),
+        "fields": page.locator("#fields tbody tr td:first-child").all_text_contents(),
+        **{name: page.locator(f"#{name}").text_content() for name in ("curl", "sdk")},
+    }
+
+
+def read_on(browser: Browser, url: str) -> dict[str, Any]:
+    """Who comes by an anchor, chooses a language, and reads on a phone."""
+    page = browser.new_context(locale="en-US", reduced_motion="reduce").new_page()
+
+    def place() -> list[Any]:
+        page.wait_for_timeout(100)
+        shown = page.locator("aside [aria-current]")
+        return [
+            page.evaluate("() => document.documentElement.lang"),
+            page.evaluate("() => location.search + location.hash"),
+            shown.first.get_attribute("href") if shown.count() else None,
+        ]
+
+    seen: dict[str, Any] = {}
+    page.goto(f"{url}/docs#zh-5")
+    seen["by an anchor"] = place()
+    page.click("#language")
+    seen["toggled"] = place()
+    page.goto(f"{url}/docs?lang=zh")
+    seen["by the address"] = place()
+    page.evaluate("() => { location.hash = '#en-7'; }")
+    seen["by a link"] = place()
+    seen["contents"] = []
+    for width in (1400, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.wait_for_timeout(100)
+        seen["contents"].append(page.evaluate("() => document.querySelector('#contents').open"))
+    # On a phone no cell is cut, or stands beside another.
+    seen["cells"] = page.evaluate(
+        """() => [...document.querySelectorAll('article[lang=en] td')].every((cell) => {
+            const { left, right } = cell.getBoundingClientRect();
+            return left >= 0 && right <= innerWidth && cell.scrollWidth <= cell.clientWidth + 1;
+        })"""
+    )
+    seen["edges"] = page.evaluate(
+        """() => [...document.querySelectorAll('header .name, h1, section > h2, #call, aside')]
+            .filter((one) => one.offsetParent && !one.closest('article'))
+            .map((one) => Math.round(one.getBoundingClientRect().left))"""
+    )
+    return seen
+
+
 def look(browser: Browser, url: str) -> dict[str, Any]:
     """Everything a reader does, in one visit."""
     complaints: list[str] = []
@@ -72,6 +132,9 @@ def look(browser: Browser, url: str) -> dict[str, Any]:
     seen["refused"] = call(page, key="")
     seen["told"] = complaints[before:]
     del complaints[before:]
+    seen["conversed"] = [converse(page)]
+    page.select_option("#api", "openai")
+    seen["conversed"].append(converse(page))
     page.click("#language")
     seen["chinese"] = page.locator("h1:visible").all_inner_texts()
     seen["kept"] = page.evaluate("() => [localStorage.length, sessionStorage.length, document.cookie]")
@@ -86,5 +149,5 @@ def look(browser: Browser, url: str) -> dict[str, Any]:
 
 with sync_playwright() as playwright:
     browser = playwright.chromium.launch(executable_path=sys.argv[2], args=FLAGS)
-    json.dump(look(browser, sys.argv[1]), sys.stdout)
+    json.dump(look(browser, sys.argv[1]) | {"read": read_on(browser, sys.argv[1])}, sys.stdout)
     browser.close()
