@@ -9,6 +9,7 @@ import re
 import socket
 from base64 import b64encode
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
@@ -195,6 +196,22 @@ async def test_who_leaves_the_page_ends_the_call_upstream(pair: Pair) -> None:
 ASKED = 'it\'s "so" \\ 好'
 
 
+async def _has_gone_on(conversed: dict[str, Any], sdk: str, upstream: Simulator) -> None:
+    assert conversed["turns"] == [ASKED, "Hello, reader.", "And then?"]
+    assert [turn["content"] for turn in conversed["theirs"]["messages"]] == conversed["turns"]
+    assert conversed["fields"][0] == "model"
+    await _run_what_was_copied(conversed, sdk, upstream)
+
+
+def _has_found_the_way(read: dict[str, Any]) -> None:
+    """By an anchor, by the address, by a link; on a phone no cell is cut, and all begins at one edge."""
+    assert read["by an anchor"] == ["zh", "#zh-5", "#zh-5"]
+    assert read["toggled"] == ["en", "?lang=en#en-5", "#en-5"]
+    assert read["by the address"][:2] == ["zh", "?lang=zh"]
+    assert read["by a link"] == ["en", "?lang=zh#en-7", "#en-7"]
+    assert (read["contents"], read["cells"], len(set(read["edges"]))) == ([True, False], True, 1)
+
+
 async def _run_what_was_copied(copied: dict[str, str], sdk: str, upstream: Simulator) -> None:
     """The call as curl and as an SDK's, as the page spells them: both bring upstream the very same messages."""
     python = needs.client(sdk) / "bin" / "python"
@@ -288,17 +305,8 @@ async def test_a_reader_sees_packets_and_usage_as_they_come(serve: StartServe, s
     assert len(seen["told here"]) == 1
 
     for conversed, sdk in zip(seen["conversed"], ("dashscope-2", "openai"), strict=True):
-        assert conversed["turns"] == [ASKED, "Hello, reader.", "And then?"]
-        assert [turn["content"] for turn in conversed["theirs"]["messages"]] == conversed["turns"]
-        assert conversed["fields"][0] == "model"
-        await _run_what_was_copied(conversed, sdk, upstream)
-
-    read = seen["read"]
-    assert read["by an anchor"] == ["zh", "#zh-5", "#zh-5"]
-    assert read["toggled"] == ["en", "?lang=en#en-5", "#en-5"]
-    assert read["by the address"][:2] == ["zh", "?lang=zh"]
-    assert read["by a link"] == ["en", "?lang=zh#en-7", "#en-7"]
-    assert (read["contents"], read["cells"], len(set(read["edges"]))) == ([True, False], True, 1)
+        await _has_gone_on(conversed, sdk, upstream)
+    _has_found_the_way(seen["read"])
 
     assert (seen["english"][0][:9], seen["chinese"][0][0]) == ("DashScope", "说")
     assert (seen["complaints"], len(seen["told"]), seen["kept"]) == ([], 1, [0, 0, ""])
