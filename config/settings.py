@@ -299,6 +299,11 @@ class Settings(BaseModel):
         default="off", description="otlp: send spans to where OTEL_EXPORTER_OTLP_ENDPOINT says (extra otel)."
     )
 
+    reload: Annotated[Reload, Word] = Field(
+        default="signal",
+        description="When the configuration is read anew. signal: on SIGHUP. watch: also when its file has changed.",
+    )
+
     origins: dict[str, str] = Field(default={}, repr=False)
 
     @property
@@ -470,6 +475,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
         "log_format",
         "log_upstream_text",
         "tracing",
+        "reload",
     ),
 }
 NAMES = tuple(name for names in SECTIONS.values() for name in names)

@@ -184,7 +184,9 @@ async def serve(tmp_path: Path) -> AsyncIterator[StartServe]:
     with contextlib.ExitStack() as stack:
 
         async def start(upstream: str, *flags: str, env: Mapping[str, str] | None = None) -> Served:
-            served = Served(("--upstream", upstream, "--port", "0", *flags), env or {}, tmp_path)
+            # Without one where a file of settings has pools.
+            before = ("--upstream", upstream) if upstream else ()
+            served = Served((*before, "--port", "0", *flags), env or {}, tmp_path)
             stack.callback(served.end)
             # In a thread: the upstream may live in this loop.
             await asyncio.to_thread(served.wait_until_ready)

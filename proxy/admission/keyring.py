@@ -13,7 +13,6 @@ for a while: it may be about to be written. Source: spec KEY-1.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import hmac
 import json
@@ -113,6 +112,18 @@ class Keyring:
         self._keys = read(path, catalogue)
         self._empty_looks = 0
 
+        self._watching: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Keep the keys fresh from now on."""
+        self._watching = asyncio.create_task(self.keep_fresh())
+
+    def end(self) -> None:
+        """Keep them fresh no more."""
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+
     def __len__(self) -> int:
         return len(self._keys)
 
@@ -169,13 +180,11 @@ class Keyring:
 async def opened(path: Path, catalogue: Catalogue) -> AsyncIterator[Keyring]:
     """The keys of a file, kept fresh as long as the context lives; raises `SettingsError` where it cannot be read."""
     keyring = Keyring(path, catalogue)
-    watching = asyncio.create_task(keyring.keep_fresh())
+    keyring.begin()
     try:
         yield keyring
     finally:
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+        keyring.end()
 
 
 def read(path: Path, catalogue: Catalogue) -> Keys:

@@ -12,7 +12,6 @@ from config.models import ModelRow
 from config.pools import Pool
 from config.settings import Settings, SettingsError
 from proxy import vocabulary
-from proxy.admission import keyring
 from proxy.admission.keyring import Keyring
 from proxy.admission.limits import Limiter
 from proxy.admission.memory_limiter import MemoryLimiter
@@ -40,9 +39,23 @@ if TYPE_CHECKING:
     from proxy.telemetry.spans import Spans
 
 
+@dataclass(slots=True)
+class Latest:
+    """Which gateway the next call goes through: another one after each reload.
+
+    gateway:       that one
+    reloaded_at_s: wall clock, when a configuration was taken last; 0 where none was since the start
+    refused_at_s:  when one was refused last
+    """
+
+    gateway: Gateway = field(init=False)
+    reloaded_at_s: float = 0.0
+    refused_at_s: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """One gateway; nothing in it belongs to a call.
+    """One gateway, under one configuration; nothing in it belongs to a call.
 
     loop:            of this process; asked for each time, it costs a call to the kernel
     settings:        as the operator said them
@@ -59,6 +72,7 @@ class Gateway:
     abandoned_calls: calls that may outlive their callers
     spans:           where calls are told to a collector of traces, if they are
     offsets:         how far upstream's prompt templates are from ours (spec USE-5)
+    latest:          the gateway that has taken this one's place, or this one
     """
 
     loop: asyncio.AbstractEventLoop
@@ -76,6 +90,7 @@ class Gateway:
     abandoned_calls: AbandonedCalls
     spans: Spans | None = None
     offsets: Offsets = field(default_factory=Offsets)
+    latest: Latest = field(default_factory=Latest)
     _models: dict[tuple[str, str], Model] = field(default_factory=dict)
 
     def dialect_of(self, pool: Pool) -> Dialect:
@@ -111,6 +126,8 @@ class Gateway:
             metrics.CONNECTIONS: lambda: {
                 (state,): number for state, number in pools.connections_of(upstreams.connections).items()
             },
+            metrics.RELOADED: lambda: {(): self.latest.reloaded_at_s},
+            metrics.REFUSED: lambda: {(): self.latest.refused_at_s},
             metrics.JOURNAL_LINES: lambda: {(): journal.written},
             metrics.JOURNAL_DROPPED: lambda: {(): journal.dropped},
             metrics.JOURNAL_WRITABLE: lambda: {(): journal.writable()},
@@ -139,24 +156,22 @@ async def open_gateway(settings: Settings, rows: Iterable[ModelRow]) -> AsyncIte
     cannot.
     """
     loop = asyncio.get_running_loop()
-    limits_s = {timeout: float(getattr(settings, timeout.value)) for timeout in Timeout}
     async with AsyncExitStack() as stack:
         catalogue = catalogue_of(settings, rows)
-        open_calls = OpenCalls(limits_s, loop)
+        open_calls = OpenCalls(_limits_s(settings), loop)
         stack.callback(open_calls.close)
-        yield Gateway(
+        upstreams = await pools.started(settings)
+        stack.push_async_callback(pools.closed, upstreams.connections)
+        latest = Latest()
+        gateway = latest.gateway = Gateway(
             loop=loop,
             settings=settings,
             catalogue=catalogue,
             vocabulary=vocabulary.load(),
-            upstreams=await stack.enter_async_context(pools.opened(settings)),
+            keyring=Keyring(settings.keys_file, catalogue) if settings.keys_file else None,
+            upstreams=upstreams,
             journal=await stack.enter_async_context(journal.opened(settings)),
             limiter=await stack.enter_async_context(open_limiter(settings)),
-            keyring=(
-                await stack.enter_async_context(keyring.opened(settings.keys_file, catalogue))
-                if settings.keys_file
-                else None
-            ),
             open_calls=open_calls,
             open_bodies=OpenBodies(int(settings.max_open_bytes)),
             counting=stack.enter_context(CountingPool()),
@@ -164,7 +179,56 @@ async def open_gateway(settings: Settings, rows: Iterable[ModelRow]) -> AsyncIte
             spans=stack.enter_context(_spans(settings)) if settings.tracing == "otlp" else None,
             # Entered last, so that it is left first: abandoned calls end before the pools and files that they use.
             abandoned_calls=await stack.enter_async_context(abandoned.opened()),
+            latest=latest,
         )
+        if gateway.keyring is not None:
+            gateway.keyring.begin()
+        stack.callback(lambda: _retire(latest.gateway))
+        yield gateway
+
+
+async def successor(gateway: Gateway, settings: Settings, rows: Iterable[ModelRow]) -> Gateway:
+    """The gateway of another configuration, with all that outlives it; nothing of it is in force yet.
+
+    Raises `SettingsError` where it cannot be.
+    """
+    try:
+        catalogue = catalogue_of(settings, rows)
+        upstreams = Upstreams(settings, gateway.upstreams.connections, gateway.upstreams.standings)
+        await upstreams.prepare()
+    except (OSError, ValueError) as error:
+        raise SettingsError([f"the configuration cannot be used: {type(error).__name__}"]) from error
+    return replace(
+        gateway,
+        settings=settings,
+        catalogue=catalogue,
+        upstreams=upstreams,
+        keyring=Keyring(settings.keys_file, catalogue) if settings.keys_file else None,
+        _models={},
+    )
+
+
+def take_over(gateway: Gateway) -> None:
+    """Let the next call, and all after it, go through this one; calls that are open go on through theirs."""
+    before, settings = gateway.latest.gateway, gateway.settings
+    _retire(before)
+    gateway.upstreams.begin()
+    if gateway.keyring is not None:
+        gateway.keyring.begin()
+    gateway.open_calls.limit(_limits_s(settings))
+    gateway.open_bodies.most_bytes = int(settings.max_open_bytes)
+    gateway.latest.gateway = gateway
+
+
+def _limits_s(settings: Settings) -> Mapping[Timeout, float]:
+    return {timeout: float(getattr(settings, timeout.value)) for timeout in Timeout}
+
+
+def _retire(gateway: Gateway) -> None:
+    """Keep nothing of it fresh any more."""
+    gateway.upstreams.end()
+    if gateway.keyring is not None:
+        gateway.keyring.end()
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from typing import Any, Final
 import aiohttp
 import click
 
-from config import settings
+from config import changes, models, settings, sources
 from config.models import ModelRow
 from config.pools import EVERY_MODEL, Pool
 from config.settings import Settings, SettingsError
@@ -88,6 +88,30 @@ def offline(chosen: Settings, rows: Sequence[ModelRow]) -> int:
     click.echo(f"models    {', '.join(row['id'] for row in rows)}")
     for topic, sentence in notices.sentences(chosen, rows):
         click.echo(f"{topic:9} {sentence}")
+    return Exit.OK
+
+
+def read(
+    flags: Mapping[str, object], config: str | None, environ: Mapping[str, str]
+) -> tuple[Settings, tuple[ModelRow, ...]]:
+    """The settings and models of a configuration, judged as a whole; raises `SettingsError`."""
+    chosen = sources.load(flags, config, environ, needs=("upstream",))
+    if wrong := files.complaints(chosen):
+        raise SettingsError(wrong)
+    rows = models.load(chosen)
+    if chosen.keys_file:
+        keyring.read(chosen.keys_file, catalogue_of(chosen, rows))
+    return chosen, rows
+
+
+def against(now: Settings, rows: Sequence[ModelRow], then: Settings, rows_then: Sequence[ModelRow]) -> int:
+    """Say what a reload would change, and what it would leave until the process is started anew."""
+    changes.settled(now, then)
+    found = changes.between(now, then, rows, rows_then)
+    for change in found:
+        click.echo(f"{'stays' if change.is_fixed else 'changes':9} {change}")
+    if not found:
+        click.echo("the same")
     return Exit.OK
 
 

@@ -123,12 +123,15 @@ def _serve() -> click.Command:
     def run(config: str | None, **flags: object) -> None:
         chosen, rows = _settle(flags, config)
         _inspect_installation()
-        from proxy.commands import files
+        from proxy.commands import check, files
         from proxy.server import process
+        from proxy.server.reloading import Snapshot, Source
 
         if wrong := files.complaints(chosen):
             raise _wrong(wrong)
-        _end_with(lambda: process.serve(chosen, rows), chosen)
+        config_file = config or os.environ.get(settings.CONFIG_VARIABLE) or None
+        source = Source(lambda: check.read(flags, config, os.environ), config_file, Snapshot(chosen, rows))
+        _end_with(lambda: process.serve(source), chosen)
 
     params: list[click.Parameter] = [*(options.flag(name) for name in settings.FLAGS), options.config()]
     return Sectioned("serve", callback=run, params=params, help=help_texts.SERVE, context_settings=dict(CONTEXT))
@@ -227,10 +230,15 @@ def _translate() -> click.Command:
 def _check() -> click.Command:
     from config import settings
 
-    def run(config: str | None, *, show: bool, online: bool, model: str | None, **flags: object) -> int:
+    def run(
+        config: str | None, *, show: bool, online: bool, model: str | None, against: str | None, **flags: object
+    ) -> int:
         chosen, rows = _settle(flags, config)
         from proxy.commands import check
 
+        if against is not None:
+            then, rows_then = _settled(lambda: check.read(flags, against, os.environ))
+            return _settled(lambda: check.against(chosen, rows, then, rows_then))
         if show:
             check.show(chosen)
             return Exit.OK
@@ -245,6 +253,7 @@ def _check() -> click.Command:
         click.Option(["--print", "show"], is_flag=True, help="Print every setting as a file, with where it was said."),
         click.Option(["--online"], is_flag=True, help="Make one small call through all of it."),
         click.Option(["--model"], metavar="NAME", help="With --online: ask for this model."),
+        click.Option(["--against"], metavar="FILE", help="Say what a reload from --config to this file would change."),
     ]
     return Sectioned(
         "check", callback=_exiting(run), params=params, help=help_texts.CHECK, context_settings=dict(CONTEXT)

@@ -71,13 +71,19 @@ class Running:
         """Base URL of the admin port."""
         return self.admin.url if self.admin else None
 
-    async def until_told_to_stop(self, open_calls: OpenCalls, announce: Callable[[], None] = lambda: None) -> None:
+    async def until_told_to_stop(
+        self,
+        open_calls: OpenCalls,
+        announce: Callable[[], None] = lambda: None,
+        hang_up: Callable[[], None] | None = None,
+    ) -> None:
         """Serve until a first signal, then drain; a second signal cuts at once.
 
         open_calls: what a drain waits for
         announce:   says that we serve, to who may send a signal as soon as it hears that
+        hang_up:    what SIGHUP asks for; None: a line in the log
         """
-        stop = _Signals()
+        stop = _Signals(hang_up)
         turning = asyncio.create_task(systemd.turning())
         try:
             announce()
@@ -209,9 +215,10 @@ def callable_at(listening: str) -> str:
 
 
 class _Signals:
-    """The first and the second signal to stop, as events; a hang-up is a line in the log."""
+    """The first and the second signal to stop, as events; a hang-up asks for a reload, or is a line in the log."""
 
-    def __init__(self) -> None:
+    def __init__(self, hang_up: Callable[[], None] | None = None) -> None:
+        self._hung_up = hang_up
         self.first = asyncio.Event()
         self.second = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -236,7 +243,10 @@ class _Signals:
         (self.second if self.first.is_set() else self.first).set()
 
     def _hang_up(self) -> None:
-        log.warning("hung_up")
+        if self._hung_up is None:
+            log.warning("hung_up")
+        else:
+            self._hung_up()
 
 
 async def _either(stop: asyncio.Event, wait: Coroutine[Any, Any, None]) -> None:

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import gc
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+import socket
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -23,10 +24,11 @@ from proxy.call.gateway import Gateway, catalogue_of, open_gateway
 from proxy.downstream import listener, surface
 from proxy.downstream.phase import LIFECYCLE
 from proxy.metering.append_file import DASH
-from proxy.server import board, event_loop, lifecycle, notices, supervisor, systemd
+from proxy.server import board, event_loop, lifecycle, notices, reloading, supervisor, systemd
 from proxy.server.board import Report, WorkerReports
+from proxy.server.reloading import Reloader, Snapshot, Source
 from proxy.server.routes import application
-from proxy.server.supervisor import WorkerSlot
+from proxy.server.supervisor import Following, WorkerSlot
 from proxy.telemetry import logs, metrics
 from proxy.telemetry.log_writer import Lines, LogWriter, Unthreaded
 
@@ -48,17 +50,16 @@ LIMITS_APART: Final = (
 GC_THRESHOLDS: Final = (10_000, 10, 10)
 
 
-def serve(settings: Settings, rows: Collection[ModelRow]) -> int:
+def serve(source: Source) -> int:
     """Serve until a signal; returns the exit code.
 
+    source: the configuration, and where it is read anew
     Raises `OSError` where the port is not to be had, `vocabulary.VocabularyError` where the vocabulary is not.
     """
+    settings, rows, _ = source.now
     if settings.workers == 1:
-        return _run(settings, lambda stdout, stderr: _serve(settings, rows, stdout, stderr))
-    if settings.keys_file and not settings.redis_url:
-        known = keyring.read(settings.keys_file, catalogue_of(settings, rows))
-        if any(key.limits for key in known.values()):
-            raise SettingsError([f"workers ({settings.origins['workers']}): {LIMITS_APART}"])
+        return _run(settings, lambda stdout, stderr: _serve(source, stdout, stderr))
+    _check_keys(settings, rows)
     # What every worker needs is loaded once and shared; nothing here may start a thread (see `workers`).
     vocabulary.load()
     _keep()
@@ -68,7 +69,8 @@ def serve(settings: Settings, rows: Collection[ModelRow]) -> int:
     def child(slot: WorkerSlot) -> int:
         if slot.number == supervisor.ADMIN_PROCESS:
             return _run(settings, lambda _, __: _answer(settings, slot))
-        return _run(settings, lambda _, stderr: _work(settings, rows, slot, stderr))
+        # What is in force by now, where it comes in the place of one that has died.
+        return _run(settings, lambda _, stderr: _work(source.now, slot, stderr))
 
     def announce(url: str, admin_url: str) -> None:
         _log_start(settings, rows, url, admin_url)
@@ -76,7 +78,30 @@ def serve(settings: Settings, rows: Collection[ModelRow]) -> int:
             Unthreaded(STDOUT).write(_announcement(url, admin_url))
         systemd.say("READY=1")
 
-    return supervisor.supervise(settings, child, announce)
+    def reload(workers: Sequence[socket.socket]) -> None:
+        try:
+            snapshot = source.judged()
+            _check_keys(snapshot.settings, snapshot.rows)
+        except SettingsError as error:
+            reloading.tell_refused(workers)
+            reasons: Sequence[str] = error.lines
+        else:
+            reasons = reloading.offered(workers, snapshot)
+        if reasons:
+            log.error("reload_refused", reason=tuple(reasons))
+        else:
+            source.now = snapshot
+            log.info("reloaded", left=snapshot.left)
+
+    return supervisor.supervise(settings, child, announce, Following(reload, source.has_changed))
+
+
+def _check_keys(settings: Settings, rows: Collection[ModelRow]) -> None:
+    """Raise `SettingsError` where each of several processes would allow a key's limits whole."""
+    if settings.keys_file and not settings.redis_url and settings.workers > 1:
+        known = keyring.read(settings.keys_file, catalogue_of(settings, rows))
+        if any(key.limits for key in known.values()):
+            raise SettingsError([f"workers ({settings.origins['workers']}): {LIMITS_APART}"])
 
 
 def _run(settings: Settings, work: Callable[[Lines, Lines], Coroutine[Any, Any, None]]) -> int:
@@ -90,8 +115,9 @@ def _run(settings: Settings, work: Callable[[Lines, Lines], Coroutine[Any, Any, 
         return 0
 
 
-async def _serve(settings: Settings, rows: Collection[ModelRow], stdout: Lines, stderr: Lines) -> None:
+async def _serve(source: Source, stdout: Lines, stderr: Lines) -> None:
     """One process that does everything."""
+    settings, rows, _ = source.now
     async with _open_process(settings, rows, stderr) as (gateway, calls, state):
         running = await lifecycle.start(calls, settings, admin.application(state, settings))
 
@@ -102,11 +128,17 @@ async def _serve(settings: Settings, rows: Collection[ModelRow], stdout: Lines, 
                 stdout.write(_announcement(running.url, running.admin_url))
             systemd.say("READY=1")
 
-        await running.until_told_to_stop(gateway.open_calls, announce)
+        reloader = Reloader(gateway, source)
+        following = asyncio.create_task(reloader.serve())
+        try:
+            await running.until_told_to_stop(gateway.open_calls, announce, reloader.ask)
+        finally:
+            following.cancel()
 
 
-async def _work(settings: Settings, rows: Collection[ModelRow], slot: WorkerSlot, stderr: Lines) -> None:
+async def _work(snapshot: Snapshot, slot: WorkerSlot, stderr: Lines) -> None:
     """One of several that serve a port."""
+    settings, rows, _ = snapshot
     async with _open_process(settings, rows, stderr) as (gateway, calls, state):
 
         def report() -> Report:
@@ -114,8 +146,12 @@ async def _work(settings: Settings, rows: Collection[ModelRow], slot: WorkerSlot
 
         running = await lifecycle.start(calls, settings.model_copy(update={"port": slot.port}))
         async with board.serve_report(slot.sockets[slot.number], report):
+            following = asyncio.create_task(reloading.follow(slot.control, gateway))
             with slot.held():
-                await running.until_told_to_stop(gateway.open_calls, slot.say_ready)
+                try:
+                    await running.until_told_to_stop(gateway.open_calls, slot.say_ready)
+                finally:
+                    following.cancel()
 
 
 async def _answer(settings: Settings, slot: WorkerSlot) -> None:

@@ -86,7 +86,7 @@ def _spoken(tongue: Tongue, gateway: Gateway, keep: Keep) -> Handler:
 
     async def generate(request: web.Request) -> web.StreamResponse:
         request[surface.TONGUE] = tongue
-        return await handler.serve(gateway, Request(request, tongue), keep)  # type: ignore[return-value] # `Sent`: see `Connection`
+        return await handler.serve(gateway.latest.gateway, Request(request, tongue), keep)  # type: ignore[return-value] # `Sent`: see `Connection`
 
     return generate
 
@@ -106,12 +106,12 @@ def _add_lookups(router: web.UrlDispatcher, gateway: Gateway) -> None:
 
     async def models(request: web.Request) -> web.StreamResponse:
         call = Request(request, dashscope)
-        names = await lookups.models(gateway, call, request.query.get("model"))
+        names = await lookups.models(gateway.latest.gateway, call, request.query.get("model"))
         return _json(dashscope_listing.models(names, request.query, call.id))
 
     async def tokens(request: web.Request) -> web.StreamResponse:
         call = Request(request, dashscope)
-        found = await lookups.tokens(gateway, call, dashscope_call.prompted)
+        found = await lookups.tokens(gateway.latest.gateway, call, dashscope_call.prompted)
         return _json(dashscope_listing.tokens(*found, call.id))
 
     router.add_get(NATIVE_MODELS, models, allow_head=False)
@@ -123,7 +123,7 @@ def _listed(gateway: Gateway) -> Handler:
 
     async def models(request: web.Request) -> web.StreamResponse:
         call = Request(request, compatible)
-        return _json(compatible_listing.models(await lookups.models(gateway, call)))
+        return _json(compatible_listing.models(await lookups.models(gateway.latest.gateway, call)))
 
     return models
 
@@ -134,7 +134,7 @@ def _described(gateway: Gateway) -> Handler:
     async def model(request: web.Request) -> web.StreamResponse:
         call = Request(request, compatible)
         name = request.match_info["id"]
-        if not await lookups.models(gateway, call, name):
+        if not await lookups.models(gateway.latest.gateway, call, name):
             raise faults.Refusal(compatible_call.unknown_model(name))
         return _json(compatible_listing.model(name))
 

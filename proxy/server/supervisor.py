@@ -19,7 +19,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -64,6 +64,7 @@ class WorkerSlot:
     heartbeats: where to note that its loop turns
     ready:      descriptor to say on that it serves
     lifeline:   descriptor that ends when the first process does
+    control:    where the first process offers it another configuration
     """
 
     number: int
@@ -74,6 +75,7 @@ class WorkerSlot:
     heartbeats: Heartbeats
     ready: int
     lifeline: int
+    control: socket.socket
 
     @property
     def sockets(self) -> Mapping[int, Path]:
@@ -119,6 +121,7 @@ class _Child:
     wait_s:     how long that one waits if this one dies young
     has_served: whether it has said so
     was_killed: whether the first process has ended it: it hung, or took too long to leave
+    control:    this side of what a worker is offered another configuration by; None while none runs
     """
 
     number: int
@@ -128,16 +131,35 @@ class _Child:
     wait_s: float = 1.0
     has_served: bool = False
     was_killed: bool = False
+    control: socket.socket | None = None
 
 
-def supervise(settings: Settings, serve: Callable[[WorkerSlot], int], announce: Callable[[str, str], None]) -> int:
+@dataclass(frozen=True, slots=True)
+class Following:
+    """What the first process does for its workers beside keeping them alive.
+
+    reload:      read the configuration anew and offer it to these
+    has_changed: whether a file says that it is time to
+    """
+
+    reload: Callable[[Sequence[socket.socket]], None]
+    has_changed: Callable[[], bool]
+
+
+def supervise(
+    settings: Settings,
+    serve: Callable[[WorkerSlot], int],
+    announce: Callable[[str, str], None],
+    following: Following,
+) -> int:
     """Keep the processes of one port alive until a signal; returns the exit code, in every process its own.
 
     serve:    the work of a child; its exceptions leave through this function too
     announce: is told both URLs once all serve
+    following: how another configuration is followed
     Raises `OSError` where a port is not to be had.
     """
-    with contextlib.closing(_Supervisor(settings)) as supervisor:
+    with contextlib.closing(_Supervisor(settings, following)) as supervisor:
         while not supervisor.is_done():
             for child in supervisor.missing():
                 if (slot := supervisor.fork(child)) is not None:
@@ -149,7 +171,9 @@ def supervise(settings: Settings, serve: Callable[[WorkerSlot], int], announce: 
 class _Supervisor:
     """The children of the first process: started, watched, replaced, ended."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, following: Following) -> None:
+        self._following = following
+        self._is_asked_to_follow = False
         self._owner = os.getpid()
         self.code = 0
         self._drain_s = settings.drain_delay + settings.drain_timeout
@@ -192,6 +216,7 @@ class _Supervisor:
         child.started_s, child.has_served, child.was_killed = time.monotonic(), False, False
         # Until the child has its own handlers a signal to it would be told to the first process, and lost on the child.
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        ours, theirs = socket.socketpair()
         try:
             pid = os.fork()
             if not pid:
@@ -201,6 +226,8 @@ class _Supervisor:
                 self._forget_signals()
                 unblocked |= {signals.HANG_UP, *signals.LEVELS}
         except OSError as error:
+            ours.close()
+            theirs.close()
             if not self._announced:
                 raise
             # The others serve, and what is missing may be there in a moment.
@@ -209,8 +236,11 @@ class _Supervisor:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         if pid:
-            child.pid = pid
+            theirs.close()
+            child.pid, child.control = pid, ours
             return None
+        for other in (ours, *(one.control for one in self._children if one.control is not None)):
+            other.close()
         # systemd hears from the first process.
         os.environ.pop("NOTIFY_SOCKET", None)
         os.close(self._lifeline[1])
@@ -224,6 +254,7 @@ class _Supervisor:
             self._heartbeats,
             self._ready[1],
             self._lifeline[0],
+            theirs,
         )
 
     def is_done(self) -> bool:
@@ -254,6 +285,7 @@ class _Supervisor:
         if heard.fileno() in readable:
             for number in heard.recv(64):
                 self._hear(signal.Signals(number))
+        self._follow()
 
     def close(self) -> None:
         """Close the sockets and files of the first process; nothing in a child."""
@@ -266,13 +298,24 @@ class _Supervisor:
         self._admin.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
+    def _follow(self) -> None:
+        """Let all workers follow another configuration, once they serve, if that was asked for or is to be seen."""
+        if not self._announced or self._leaving:
+            return
+        if self._is_asked_to_follow or self._following.has_changed():
+            self._is_asked_to_follow = False
+            children = [child for child in self._children[1:] if child.pid is not None]
+            self._following.reload([child.control for child in children if child.control is not None])
+            # Who waited for the workers has not looked at the children's heartbeats meanwhile.
+            self._looked_s = time.monotonic()
+
     def _hear(self, number: signal.Signals) -> None:
         if number == signal.SIGCHLD:
             self._reap()
         elif number in signals.STOPS:
             self._leave()
         elif number == signals.HANG_UP:
-            log.warning("hung_up")
+            self._is_asked_to_follow = True
         else:
             self._send(number, self._children)
 
@@ -339,6 +382,9 @@ class _Supervisor:
 
     def _lose(self, child: _Child, code: int) -> None:
         pid, child.pid = child.pid, None
+        if child.control is not None:
+            child.control.close()
+            child.control = None
         if not child.was_killed or self._leaving:
             self._heartbeats.forget(child.number)
         if self._leaving:

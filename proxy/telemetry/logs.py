@@ -58,6 +58,8 @@ LINES: Final[Mapping[str, tuple[str, ...]]] = {
     "process_hung": ("number", "pid", "silent_s"),
     "process_killed": ("number", "pid"),
     "hung_up": (),
+    "reloaded": ("left",),
+    "reload_refused": ("reason",),
     "file_limit": ("files", "before", "not_raised_to", "reason"),
     "certificate_read": (),
     "certificate_kept": ("reason",),

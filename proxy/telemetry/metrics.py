@@ -131,8 +131,31 @@ JOURNAL_DROPPED: Final = Row(
 JOURNAL_WRITABLE: Final = Row(
     "dashseek_journal_writable", "gauge", "1 while calls can be written down, or need not be.", across=min
 )
+RELOADED: Final = Row(
+    "dashseek_config_reloaded_timestamp_seconds",
+    "gauge",
+    "When the configuration was last read anew and taken; 0 where it was not since the start.",
+    across=max,
+)
+REFUSED: Final = Row(
+    "dashseek_config_refused_timestamp_seconds",
+    "gauge",
+    "When a configuration was last read anew and refused; 0 where none was.",
+    across=max,
+)
 BUILD: Final = Row("dashseek_build_info", "gauge", "What runs; always 1.", ("version", "python"), across=max)
-READ: Final = (IN_FLIGHT, STREAMS, CONNECTIONS, TASKS, JOURNAL_LINES, JOURNAL_DROPPED, JOURNAL_WRITABLE, BUILD)
+READ: Final = (
+    IN_FLIGHT,
+    STREAMS,
+    CONNECTIONS,
+    TASKS,
+    JOURNAL_LINES,
+    JOURNAL_DROPPED,
+    JOURNAL_WRITABLE,
+    RELOADED,
+    REFUSED,
+    BUILD,
+)
 LOG_DROPPED: Final = Row("dashseek_log_lines_dropped_total", "counter", "Log lines that nobody will ever read.")
 ROWS: Final = (*COUNTED, *READ, LOG_DROPPED, *process_figures.ROWS)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Collection
 from time import monotonic
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -108,6 +109,11 @@ class Connections:
     def forget_addresses(self, place: Place) -> None:
         """Drop the addresses of this host, so that the next connection resolves its name again."""
         self._addresses.pop(place, None)
+
+    def keep(self, places: Collection[Place]) -> None:
+        """Forget what is known of other places; connections that are open there end by themselves."""
+        self._addresses = {place: known for place, known in self._addresses.items() if place in places}
+        self._idle = {place: idle for place, idle in self._idle.items() if idle or place in places}
 
     def close(self) -> None:
         """End every connection."""

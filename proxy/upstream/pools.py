@@ -360,6 +360,7 @@ class Upstreams:
         self.connections.keepalive_s = self.settings.upstream_keepalive_timeout
         for name, trust in self._trusts.items():
             self.connections.believe(name, trust)
+        self.connections.keep({target.place for target in self._targets})
         # What is gone is forgotten, but for those who still have calls on their way.
         here = {(target.pool.name, target.url) for target in self._targets}
         for place in [one for one, standing in self.standings.items() if one not in here and not standing.in_flight]:
@@ -371,11 +372,10 @@ class Upstreams:
         if self.settings.health_interval is not None:
             self._tasks.append(asyncio.create_task(self._check_in_turn(self.settings.health_interval)))
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """Keep nothing fresh any more; calls that are on their way go on."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
 
     async def _follow_names(self) -> None:
@@ -474,16 +474,22 @@ class Upstreams:
 DNS_PREFIX: Final = f"{values.DNS}+"
 
 
-@asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Upstreams]:
-    """The upstreams of a process as it starts, with its connections, as long as the context lives."""
+async def started(settings: Settings) -> Upstreams:
+    """The upstreams of a process as it starts, with its connections; to be ended, and their connections closed."""
     upstreams = Upstreams(settings, Connections(settings.upstream_keepalive_timeout), {})
     await upstreams.prepare()
     upstreams.begin()
+    return upstreams
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Upstreams]:
+    """The same, as long as the context lives."""
+    upstreams = await started(settings)
     try:
         yield upstreams
     finally:
-        await upstreams.end()
+        upstreams.end()
         await closed(upstreams.connections)
 
 

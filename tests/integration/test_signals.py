@@ -50,7 +50,7 @@ def starting(*flags: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @PROCESSES
-async def test_a_hang_up_is_a_line_in_the_log_and_cuts_nothing(
+async def test_a_hang_up_reads_the_configuration_anew_and_cuts_nothing(
     serve: StartServe, simulator: StartSimulator, flags: tuple[str, ...]
 ) -> None:
     upstream = await simulator(Script(gap_s=0.1))
@@ -62,7 +62,8 @@ async def test_a_hang_up_is_a_line_in_the_log_and_cuts_nothing(
     for answer in await asyncio.gather(*streams):
         assert lint.check(answer.body) == []
     assert (await caller.ask(served.url, caller.call())).status == 200
-    assert served.output.count('"hung_up"') == 1 + 3 * bool(flags)
+    # The children have nothing to read: the first process tells them.
+    assert (served.output.count('"reloaded"'), served.output.count('"hung_up"')) == (1, 3 * bool(flags))
     assert await asyncio.to_thread(served.end) == 0
 
 
@@ -108,7 +109,7 @@ def test_what_else_comes_before_there_are_handlers_waits_for_them(flags: tuple[s
             process.send_signal(number)
         assert process.stderr is not None
         events: list[str] = []
-        expected = {"serving", "hung_up"} | ({"log_level"} if not flags else set())
+        expected = {"serving", "reloaded"} | ({"log_level"} if not flags else set())
         while not expected <= {*events}:
             events.append(orjson.loads(process.stderr.readline())["event"])
         process.terminate()

@@ -175,7 +175,9 @@ def test_serve_hands_on_settings_and_models_and_ends_with_the_code_of_the_work(r
     calls = room("server.process", "serve", exit_codes.Exit.UPSTREAM_REFUSED)
     ended = run(*UPSTREAM, "--upstream", "http://b", "--map", "x=y", "--no-strict-thinking", "--idle-timeout", "7")
     assert ended.exit_code == 4
-    ((chosen, rows),) = calls
+    ((source,),) = calls
+    chosen, rows, _ = source.now
+    assert source.config_file is None
     assert (chosen.upstream, chosen.map) == (("http://127.0.0.1:1", "http://b"), {"x": "y"})
     assert (chosen.strict_thinking, chosen.idle_timeout) == (False, 7)
     assert "x" in {row["id"] for row in rows}
@@ -187,8 +189,13 @@ def test_flags_beat_variables_beat_the_file(room: Callable[..., Any], tmp_path: 
     file.write_text("port = 1\nhead_hold = 1\nheartbeat = 1\n")
     environ = {"DASHSEEK_PORT": "2", "DASHSEEK_HEAD_HOLD": "2"}
     assert run(*UPSTREAM, "--config", str(file), "--port", "3", env=environ).exit_code == 0
-    ((chosen, _),) = calls
+    ((source,),) = calls
+    chosen = source.now.settings
     assert (chosen.port, chosen.head_hold, chosen.heartbeat) == (3, 2, 1)
+    assert source.config_file == str(file)
+    file.write_text("port = 9\nhead_hold = 9\nheartbeat = 9\n")
+    following = source.judged()
+    assert (following.settings.port, following.settings.head_hold, following.settings.heartbeat) == (3, 9, 9)
 
 
 def test_wrong_settings_are_lines_on_stderr_and_code_2(room: Callable[..., Any]) -> None:

@@ -1,0 +1,115 @@
+"""Settings in force and settings read anew -> what changes with them, and what cannot while the process runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from pydantic import SecretStr, ValidationError
+
+from config import settings as words
+from config import sources
+from config.models import ModelRow
+from config.settings import Settings, SettingsError
+
+# What a process is made with: ports, processes, files, and what stands before its routes. They change with a restart.
+FIXED: Final = frozenset(
+    {
+        *("host", "port", "admin_host", "admin_port", "tls_cert", "tls_key", "workers", "loop", "max_connections"),
+        *("journal_file", "journal_fsync", "journal_max_bytes", "journal_policy", "redis_url", "redis_policy"),
+        *("model_route", "cors_origin", "trusted_host", "max_body_bytes", "header_timeout", "keepalive_timeout"),
+        *("drain_delay", "drain_timeout", "log_level", "log_format", "tracing"),
+    }
+)
+# What two sayings must both hold for one of them to be another.
+_SAYS_NOTHING: Final = frozenset({"origins"})
+
+
+class Change(NamedTuple):
+    """One setting, or one model, that is said in another way.
+
+    name:     of the setting, or `model ID`
+    before, after: as a file would say it; None where it was not there; a secret is never shown
+    is_fixed: whether it stays as it was until the process is started anew
+    """
+
+    name: str
+    before: str | None
+    after: str | None
+    is_fixed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.before or 'not set'} -> {self.after or 'not set'}"
+
+
+def between(
+    now: Settings, then: Settings, rows: Sequence[ModelRow] = (), rows_then: Sequence[ModelRow] = ()
+) -> list[Change]:
+    """What is said in another way; the models only where both tables are given."""
+    changed = (name for name in words.NAMES if name not in _SAYS_NOTHING and _value(now, name) != _value(then, name))
+    found = [Change(name, _shown(now, name), _shown(then, name), name in FIXED) for name in changed]
+    before, after = ({row["id"]: row for row in table} for table in (rows, rows_then))
+    for name in dict.fromkeys([*before, *after]):
+        if before.get(name) != after.get(name):
+            told = "another row" if name in before else "a row"
+            found.append(Change(f"model {name}", "a row" if name in before else None, told if name in after else None))
+    return found
+
+
+def settled(now: Settings, then: Settings) -> tuple[Settings, list[str]]:
+    """The settings that a reload leads to, and the names of those that stay as they were.
+
+    Judged once more as a whole: what may be said of another port may not be said of this one. Raises `SettingsError`.
+    """
+    left = [change.name for change in between(now, then) if change.is_fixed]
+    if not left:
+        return then, []
+    said = {name: getattr(now if name in left else then, name) for name in words.NAMES}
+    if said["upstream_api_key_file"] is not None:
+        # It is read again.
+        said["upstream_api_key"] = None
+    origins = {**then.origins, **{name: now.origins.get(name, "default") for name in left}}
+    try:
+        return Settings(**said, origins=origins), left
+    except ValidationError as error:
+        raise SettingsError(
+            [
+                f"{detail['loc'][0]} ({origins.get(str(detail['loc'][0]), 'default')}): {sources.explain(detail)}; "
+                f"{', '.join(left)} cannot change while the process runs"
+                for detail in error.errors()
+            ]
+        ) from None
+
+
+def files(chosen: Settings, config_file: str | None) -> Iterator[Path]:
+    """The files whose change is another configuration; those that are followed by themselves are not among them."""
+    if config_file is not None:
+        yield Path(config_file)
+    if chosen.models_file is not None:
+        yield chosen.models_file
+
+
+def _value(chosen: Settings, name: str) -> object:
+    value = getattr(chosen, name)
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def _shown(chosen: Settings, name: str) -> str | None:
+    if isinstance(getattr(chosen, name), SecretStr):
+        return "(secret)"
+    said = words.shown(chosen, name)
+    return None if said is None else said.partition(" = ")[2]
+
+
+def versions(paths: Iterator[Path]) -> Mapping[Path, tuple[int, int, int] | None]:
+    """What tells one version of each file from another; None where there is none."""
+    found: dict[Path, tuple[int, int, int] | None] = {}
+    for path in paths:
+        try:
+            stat = path.stat()
+        except OSError:
+            found[path] = None
+        else:
+            found[path] = stat.st_mtime_ns, stat.st_ino, stat.st_size
+    return found

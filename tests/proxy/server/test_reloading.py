@@ -1,0 +1,194 @@
+"""Claims about a configuration that is read anew while calls go through: swapped whole, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from config.values import toml
+from proxy.commands import check
+from proxy.server import reloading
+from proxy.server.reloading import Reloader, Snapshot, Source
+from proxy.simulation.wire import Script
+from tests import caller
+from tests.conftest import StartSimulator
+from tests.proxy.conftest import Running, StartGateway
+
+CALL = caller.call("one two three four five six seven eight", incremental_output=True)
+
+
+def write(path: Path, url: str, name: str = "p", **said: object) -> None:
+    text = "".join(
+        f"{key} = {toml(value)}\n" for key, value in {**said, "pools": [{"name": name, "urls": [url]}]}.items()
+    )
+    path.with_suffix(".next").write_text(text)
+    path.with_suffix(".next").rename(path)
+
+
+@contextlib.asynccontextmanager
+async def following(front: Running, path: Path) -> AsyncIterator[Reloader]:
+    source = Source(lambda: check.read({"port": 0}, str(path), os.environ), str(path), snapshot(path))
+    reloader = Reloader(front.house, source)
+    task = asyncio.create_task(reloader.serve())
+    try:
+        yield reloader
+    finally:
+        task.cancel()
+
+
+def snapshot(path: Path) -> Snapshot:
+    return Snapshot(*check.read({"port": 0}, str(path), {}))
+
+
+async def until(front: Running, name: str, before: float) -> None:
+    async with asyncio.timeout(10):
+        while getattr(front.house.latest, name) == before:  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(0.01)
+
+
+async def asked(front: Running) -> str:
+    """The pool that a call went to."""
+    number = len(front.ended) + 1
+    assert (await caller.stream(front.url, CALL)).status == 200
+    record, _ = await front.end_of(number)
+    return record.closing["attempts"][-1]["pool"]
+
+
+async def test_an_open_call_ends_as_it_began_and_the_next_one_goes_elsewhere(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.toml"
+    old, new = await simulator(Script(gap_s=0.05)), await simulator()
+    write(path, old.url, "old")
+    front = await gateway_before(config=path)
+    async with following(front, path) as reloader:
+        streaming = asyncio.create_task(caller.stream(front.url, CALL))
+        await old.call(1)
+        write(path, new.url, "new", idle_timeout=7)
+        reloader.ask()
+        await until(front, "reloaded_at_s", 0.0)
+        assert await asked(front) == "new"
+        answer = await streaming
+        assert answer.status == 200
+        assert caller.text(answer.body).endswith("eight")
+        await front.end_of(2)
+    pools = {record.closing["attempts"][-1]["pool"] for record, _ in front.ended}
+    assert pools == {"old", "new"}
+    assert front.house.latest.gateway.settings.idle_timeout == 7
+    assert [look.in_flight for look in front.house.latest.gateway.upstreams.looks()] == [0]
+
+
+async def test_what_is_wrong_leaves_all_as_it_was_and_is_said_in_one_line(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.toml"
+    upstream = await simulator()
+    write(path, upstream.url)
+    front = await gateway_before(config=path)
+    with structlog.testing.capture_logs() as lines:
+        async with following(front, path) as reloader:
+            write(path, upstream.url, "q", idle_timeout=-1, wait=2)
+            reloader.ask()
+            await until(front, "refused_at_s", 0.0)
+            assert await asked(front) == "p"
+    (line,) = [line for line in lines if line["event"] == "reload_refused"]
+    assert [reason.split(" ")[0] for reason in line["reason"]] == ["wait", "idle_timeout"]
+
+
+async def test_a_file_that_changes_is_followed_where_that_is_asked_for(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reloading, "LOOK_EVERY_S", 0.02)
+    path = tmp_path / "c.toml"
+    upstream = await simulator()
+    write(path, upstream.url, reload="watch")
+    front = await gateway_before(config=path)
+    async with following(front, path):
+        write(path, upstream.url, "q", reload="watch")
+        await until(front, "reloaded_at_s", 0.0)
+        assert await asked(front) == "q"
+
+
+async def test_a_target_that_is_still_there_stands_as_it_stood_and_what_is_gone_is_forgotten(
+    gateway_before: StartGateway, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.toml"
+    write(path, "http://127.0.0.1:1")
+    front = await gateway_before(config=path)
+    lease = front.house.upstreams.lease("deepseek-v3")
+    async with following(front, path) as reloader:
+        for number in range(3):
+            before = front.house.latest.reloaded_at_s
+            write(path, "http://127.0.0.1:1", heartbeat=3 + number)
+            reloader.ask()
+            await until(front, "reloaded_at_s", before)
+        (look,) = front.house.latest.gateway.upstreams.looks()
+        assert look.in_flight == 1
+        lease.release()
+        before = front.house.latest.reloaded_at_s
+        write(path, "http://127.0.0.1:2")
+        reloader.ask()
+        await until(front, "reloaded_at_s", before)
+    assert [*front.house.upstreams.standings] == [("p", "http://127.0.0.1:2")]
+
+
+class TestSeveralWorkers:
+    """All of them take a configuration, or none."""
+
+    @pytest.fixture
+    async def workers(
+        self, gateway_before: StartGateway, tmp_path: Path
+    ) -> AsyncIterator[tuple[list[socket.socket], list[Running], Path]]:
+        path = tmp_path / "c.toml"
+        write(path, "http://127.0.0.1:1", "old")
+        fronts = [await gateway_before(config=path) for _ in range(2)]
+        pairs = [socket.socketpair() for _ in fronts]
+        tasks = [
+            asyncio.create_task(reloading.follow(theirs, front.house))
+            for (_, theirs), front in zip(pairs, fronts, strict=True)
+        ]
+        yield [ours for ours, _ in pairs], fronts, path
+        for ours, _ in pairs:
+            ours.close()
+        await asyncio.gather(*tasks)
+
+    async def test_all_take_it(self, workers: Any) -> None:
+        controls, fronts, path = workers
+        write(path, "http://127.0.0.1:1", "new")
+        assert await asyncio.to_thread(reloading.offered, controls, snapshot(path)) == []
+        assert [front.house.latest.gateway.settings.pools[0].name for front in fronts] == ["new", "new"]
+
+    async def test_none_does_where_one_cannot(self, workers: Any, tmp_path: Path) -> None:
+        controls, fronts, path = workers
+        keys = tmp_path / "keys.toml"
+        keys.write_text("")
+        write(path, "http://127.0.0.1:1", "new", keys_file=str(keys))
+        offer = snapshot(path)
+        keys.unlink()
+        reasons = await asyncio.to_thread(reloading.offered, controls, offer)
+        assert "cannot be read" in reasons[0]
+        for front in fronts:
+            await until(front, "refused_at_s", 0.0)
+            assert front.house.latest.gateway.settings.pools[0].name == "old"
+
+    async def test_none_does_where_one_does_not_answer(self, workers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        controls, fronts, path = workers
+        monkeypatch.setattr(reloading, "WORKER_S", 0.1)
+        deaf, other = socket.socketpair()
+        write(path, "http://127.0.0.1:1", "new")
+        reasons = await asyncio.to_thread(reloading.offered, [*controls, deaf], snapshot(path))
+        deaf.close()
+        other.close()
+        assert reasons == ["a worker does not follow; it may be about to be replaced"]
+        assert [front.house.latest.gateway.settings.pools[0].name for front in fronts] == ["old", "old"]
+        # What comes after it is understood.
+        assert await asyncio.to_thread(reloading.offered, controls, snapshot(path)) == []
+        assert [front.house.latest.gateway.settings.pools[0].name for front in fronts] == ["new", "new"]
