@@ -114,6 +114,7 @@ def verify(paths: Sequence[Path]) -> int:
     """
     with progress(paths) as advance:
         read = ledger.read(paths, rules=ledger.RULES, advance=advance)
+    read.violations += ledger.broken_seals(read, paths)
     for violation in read.violations:
         click.echo(violation)
     for unknown in read.unknown:

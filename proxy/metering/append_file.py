@@ -22,6 +22,10 @@ Sync = Literal["never", "interval", "always"]
 
 # How often the file is looked for at its path: another process, or logrotate, may have moved it.
 LOOK_EVERY_S: Final = 1.0
+# A file that is not at its path any more has no writer so long after that was seen, for others look as often.
+SETTLED_S: Final = 2 * LOOK_EVERY_S
+# So many files wait to be sealed; of a disk that is slower than they come, the rest is not.
+UNSEALED: Final = 16
 # A disk with less room than this is full to us: some hundred lines, so that open calls can still be closed.
 ROOM_BYTES: Final = 64 << 10
 MODE: Final = 0o640
@@ -52,6 +56,9 @@ class StandardOutput:
     def sync(self) -> None:
         """Nothing is held back."""
 
+    def seal(self, make: Callable[[int], bytes]) -> None:
+        """What becomes of the lines is known to whoever reads them."""
+
     def close(self) -> None:
         """It is not ours to close."""
 
@@ -78,6 +85,7 @@ class LineFile:
         self._torn = False
         self._dirty = False
         self._retired: list[int] = []
+        self._unsealed: list[tuple[float, int]] = []
         self._syncing = threading.Lock()
 
     def append(self, line: bytes) -> None:
@@ -120,11 +128,27 @@ class LineFile:
                 self._dirty = False
                 self._force(self._descriptor)
 
+    def seal(self, make: Callable[[int], bytes]) -> None:
+        """Write a line about each file that was left for a new one, which this process made; in a thread of its own.
+
+        make: the line, its end included, of the file behind a descriptor. Raises `OSError`
+        """
+        while self._unsealed and self._clock() >= self._unsealed[0][0] + SETTLED_S:
+            _, descriptor = self._unsealed.pop(0)
+            try:
+                line = make(descriptor)
+            finally:
+                os.close(descriptor)
+            if self._descriptor is not None and os.write(self._descriptor, line) < len(line):
+                self._torn = True
+
     def close(self) -> None:
         """Sync a last time and close; raises `OSError`."""
         if self._descriptor is not None:
             self._retired.append(self._descriptor)
             self._descriptor = None
+        while self._unsealed:
+            os.close(self._unsealed.pop()[1])
         self.sync()
 
     def _current(self) -> int:
@@ -147,7 +171,15 @@ class LineFile:
         return os.path.samestat(os.fstat(descriptor), there)
 
     def _reopened(self) -> int:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, MODE)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self._path, flags | os.O_EXCL, MODE)
+        except FileExistsError:
+            descriptor = os.open(self._path, flags, MODE)
+        else:
+            # Of several processes one makes the new file, and that one seals the former.
+            if self._descriptor is not None and len(self._unsealed) < UNSEALED:
+                self._unsealed.append((self._clock(), os.dup(self._descriptor)))
         if self._descriptor is not None:
             # Closed by `sync`, when its last lines are on the disk; a thread may be at it just now.
             self._retired.append(self._descriptor)

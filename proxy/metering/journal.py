@@ -22,6 +22,7 @@ import orjson
 import structlog
 
 from config.settings import Settings, SettingsError
+from proxy.metering import seals
 from proxy.metering.append_file import DASH, LineFile, StandardOutput
 from proxy.metering.outcome import Outcome as Outcome  # noqa: PLC0414 - a record's word, for who knows the journal
 from translators import dialogue, faults
@@ -352,6 +353,7 @@ async def opened(settings: Settings) -> AsyncIterator[Journal]:
     # A thread of its own, which the end of the process need not wait for: a disk may never answer.
     syncing = threading.Thread(target=_keep_synced, args=(file, journal, over), name="journal", daemon=True)
     syncing.start()
+    threading.Thread(target=_keep_sealed, args=(file, over), name="seals", daemon=True).start()
     try:
         yield journal
     finally:
@@ -369,6 +371,22 @@ def _keep_synced(file: LineFile | StandardOutput, journal: Journal, over: thread
         except OSError as error:
             log.error("journal_sync_failed", reason=error.strerror)
     journal.close()
+
+
+def _keep_sealed(file: LineFile | StandardOutput, over: threading.Event) -> None:
+    """Seal each file that was rotated away, apart from syncing: to read it takes a while."""
+    while not over.wait(SYNC_EVERY_S):
+        try:
+            file.seal(_seal)
+        except OSError as error:
+            log.error("journal_seal_failed", reason=error.strerror)
+
+
+def _seal(descriptor: int) -> bytes:
+    line = seals.seal(descriptor)
+    said = orjson.loads(line)
+    log.info("journal_sealed", begins=said["begins"], bytes=said["bytes"], ended=said["ended"], sha256=said["sha256"])
+    return line
 
 
 def usage(used: dialogue.Usage, *, hybrid: bool) -> Usage:

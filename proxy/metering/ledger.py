@@ -14,13 +14,14 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from proxy.metering import journal_files
+from proxy.metering import journal_files, seals
 from proxy.metering.invariants import RULES as RULES  # noqa: PLC0414 - who reads the books finds their rules here
 from proxy.metering.invariants import Rule
 from proxy.metering.journal_files import ARCHIVE_ERRORS, Content, Copy
 from proxy.metering.line_form import LINE, said_of
 from proxy.metering.periods import MINUTE, Span
 from proxy.metering.prices import Prices
+from proxy.metering.seals import Found
 from proxy.metering.totals import UNKNOWN as UNKNOWN  # noqa: PLC0414 - as above
 from proxy.metering.totals import Form, Group, Row, Sums, Totals, figures
 
@@ -32,6 +33,8 @@ FOLD_EVERY: Final = 64
 # Every line of ours begins so, and no text inside one can hold it: its quotation marks would be escaped.
 BEGINNING: Final = b'{"ev":"'
 OPENING: Final = b'{"ev":"open","call":"'
+# The rule that files are what was sealed, and all there.
+SEAL: Final = "seal"
 # What reading a line that is no record can raise.
 MALFORMED: Final = (KeyError, TypeError, AttributeError, IndexError, ValueError)
 
@@ -79,6 +82,7 @@ class Ledger:
     begun_elsewhere: calls whose end alone is here: they began in a file that was rotated away
     torn:            lines that were cut off while they were written, which is no broken rule
     violations:      broken rules, and lines that could not be read
+    seals:           lines about files that were rotated away
     copies:          files that were not read, for what they hold is in another one
     """
 
@@ -87,6 +91,7 @@ class Ledger:
     begun_elsewhere: int = 0
     torn: list[Place] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
+    seals: list[Found] = field(default_factory=list)
     copies: list[Copy] = field(default_factory=list)
 
 
@@ -116,6 +121,15 @@ def read(
         with journal_files.opened(path) as (raw, content):
             reader.read(path, raw, content, advance)
     return reader.finished(copies)
+
+
+def broken_seals(read: Ledger, paths: Iterable[Path]) -> list[Violation]:
+    """Which of the files that were read are not what seals in them say of them; raises `OSError`."""
+    try:
+        breaches = seals.check(read.seals, journal_files.distinct(list(paths))[0])
+    except MALFORMED as error:
+        return [Violation(Place(read.seals[0].path, read.seals[0].line), SEAL, f"not a seal: {type(error).__name__}")]
+    return [Violation(Place(breach.path, breach.line), SEAL, breach.text) for breach in breaches]
 
 
 class _Calls:
@@ -297,6 +311,8 @@ class _Reader:
             elif record["ev"] == "open":
                 self._sums.group(record)
                 self._begun(path, number, record["call"].encode(), line)
+            elif record["ev"] == "seal":
+                self._ledger.seals.append(Found(path, number, record))
             else:
                 raise KeyError
         except MALFORMED as error:

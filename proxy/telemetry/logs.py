@@ -76,6 +76,8 @@ LINES: Final[Mapping[str, tuple[str, ...]]] = {
     "journal_unwritable": ("reason", "policy"),
     "journal_writable_again": ("dropped",),
     "journal_sync_failed": ("reason",),
+    "journal_sealed": ("begins", "bytes", "ended", "sha256"),
+    "journal_seal_failed": ("reason",),
     "redis_away": ("policy", "error"),
     "redis_back": ("unchecked", "unsettled"),
     "spans": ("reason",),

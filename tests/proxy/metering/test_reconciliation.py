@@ -78,7 +78,7 @@ class Books:
         bill = bills.load(files, self.mapped, None)
         priced = prices.load(self.home / "prices.toml") if self.priced else None
         collector = Collector(bill, self.mapped, self.keys, priced)
-        collector.see_unknown(ledger.read([journal], each=collector.see).unknown)
+        collector.see_unknown(ledger.read([journal], each=lambda record, _: collector.see(record)).unknown)
         return reconciliation.reconcile(bill, collector, self.keys)
 
     def differences(self) -> dict[str, Difference]:
