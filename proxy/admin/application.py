@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from aiohttp import hdrs, web
 
 from config.settings import Settings
-from proxy.admin import docs
+from proxy.admin import docs, pools
 from proxy.call.gateway import Gateway
 from proxy.downstream import browsers, surface
 from proxy.downstream.phase import Lifecycle, Phase
@@ -21,6 +21,7 @@ from proxy.downstream.strays import Hints, Strays
 from proxy.telemetry import metrics, series
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.series import Reading
+from proxy.upstream.pools import Look
 from translators.dashscope import tongue
 
 HEALTH: Final = ("/healthz", "/readyz")
@@ -31,6 +32,7 @@ INDEX: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>da
 <h1>dashseek</h1><ul>
 <li><a href="docs">docs</a>: the protocol, examples, a box that makes a call
 <li><a href="openapi.json">openapi.json</a>: the same for programs
+<li><a href="pools">pools</a>: who is asked, who is out, and for how long; <a href="pools.json">for programs</a>
 <li><a href="metrics">metrics</a>: for Prometheus
 <li><a href="readyz">readyz</a>: whether a call would be served now, and why not
 <li><a href="healthz">healthz</a>: whether the process is alive
@@ -46,6 +48,9 @@ class State(Protocol):
 
     async def readings(self) -> list[Reading]:
         """What each process has measured."""
+
+    async def looks(self) -> list[Look]:
+        """How each target stands, in each process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,9 @@ class Process:
     async def readings(self) -> list[Reading]:
         return [self.measured.read()]
 
+    async def looks(self) -> list[Look]:
+        return self.gateway.latest.gateway.upstreams.looks()
+
 
 def application(state: State, settings: Settings) -> web.Application:
     """The admin application beside one gateway, or beside several."""
@@ -83,6 +91,14 @@ def application(state: State, settings: Settings) -> web.Application:
         text, content_type = series.expose(metrics.ROWS, await state.readings(), accept)
         return web.Response(body=text, headers={hdrs.CONTENT_TYPE: content_type})
 
+    async def targets(_: web.Request) -> web.StreamResponse:
+        body = pools.page(pools.rows(await state.looks()))
+        headers = {**docs.HEADERS, "Content-Security-Policy": pools.POLICY, hdrs.CACHE_CONTROL: "no-store"}
+        return web.Response(text=body, content_type="text/html", headers=headers)
+
+    async def targets_told(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"targets": pools.rows(await state.looks())})
+
     app = web.Application()
     surface.guard(
         app,
@@ -95,6 +111,8 @@ def application(state: State, settings: Settings) -> web.Application:
     app.router.add_get("/healthz", alive)
     app.router.add_get("/readyz", ready)
     app.router.add_get("/metrics", scraped)
+    app.router.add_get("/pools", targets)
+    app.router.add_get("/pools.json", targets_told)
     docs.add_to(app, settings)
     app.router.add_get("/", index)
     return app

@@ -126,6 +126,10 @@ class Gateway:
             metrics.CONNECTIONS: lambda: {
                 (state,): number for state, number in pools.connections_of(upstreams.connections).items()
             },
+            # Another one after each reload.
+            metrics.TARGETS: lambda: pools.counts(self.latest.gateway.upstreams),
+            metrics.TARGET_CALLS: lambda: pools.loads(self.latest.gateway.upstreams),
+            metrics.TARGET_FIRST_TOKEN: lambda: pools.first_tokens_s(self.latest.gateway.upstreams),
             metrics.RELOADED: lambda: {(): self.latest.reloaded_at_s},
             metrics.REFUSED: lambda: {(): self.latest.refused_at_s},
             metrics.JOURNAL_LINES: lambda: {(): journal.written},

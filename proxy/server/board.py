@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 
 import orjson
 
 from proxy.telemetry import series
 from proxy.telemetry.series import Reading
+from proxy.upstream.pools import Look
 
 # A worker answers the admin process from its event loop: one that takes longer is not fit to serve either.
 ASK_S: Final = 1.0
@@ -60,11 +61,13 @@ class Report(TypedDict):
     process: its id, which tells it from the one that had its number before
     reasons: why it is not ready; none if it is
     reading: everything it has measured, as `series.Reading` but for the labels, which are no keys in JSON
+    looks:   how the targets stand there, each a `Look` as a list
     """
 
     process: int
     reasons: list[str]
     reading: dict[str, list[tuple[list[str], list[float]]]]
+    looks: list[list[Any]]
 
 
 @asynccontextmanager
@@ -113,6 +116,12 @@ class WorkerReports:
     async def readings(self) -> list[Reading]:
         """The metrics of each worker, those of ended ones included."""
         return [*await asyncio.gather(*map(self._reading, self.sockets)), self._gone]
+
+    async def looks(self) -> list[Look]:
+        """How each target stands, in each worker that answers."""
+        asked = [path for number, path in self.sockets.items() if not self.heartbeats.hangs(number)]
+        reports = await asyncio.gather(*map(_ask, asked))
+        return [Look(*look) for report in reports if report is not None for look in report["looks"]]
 
     async def _reading(self, number: int) -> Reading:
         report = None if self.heartbeats.hangs(number) else await _ask(self.sockets[number])

@@ -142,7 +142,12 @@ async def _work(snapshot: Snapshot, slot: WorkerSlot, stderr: Lines) -> None:
     async with _open_process(settings, rows, stderr) as (gateway, calls, state):
 
         def report() -> Report:
-            return {"process": os.getpid(), "reasons": state.said(), "reading": board.sent(state.measured.read())}
+            return {
+                "process": os.getpid(),
+                "reasons": state.said(),
+                "reading": board.sent(state.measured.read()),
+                "looks": [[*look] for look in gateway.latest.gateway.upstreams.looks()],
+            }
 
         running = await lifecycle.start(calls, settings.model_copy(update={"port": slot.port}))
         async with board.serve_report(slot.sockets[slot.number], report):

@@ -123,6 +123,22 @@ COUNTED: Final = (
 IN_FLIGHT: Final = Row("dashseek_requests_in_flight", "gauge", "Calls that are open.")
 STREAMS: Final = Row("dashseek_streams_open", "gauge", "Open calls that are answered in packets.")
 CONNECTIONS: Final = Row("dashseek_upstream_connections", "gauge", "Connections to upstreams.", ("state",))
+TARGETS: Final = Row(
+    "dashseek_targets",
+    "gauge",
+    "Targets, as each process sees them: well, out, or on trial. target is as configured: a name's addresses are one.",
+    ("pool", "target", "state"),
+)
+TARGET_CALLS: Final = Row(
+    "dashseek_target_calls_in_flight", "gauge", "Upstream calls that are on their way.", ("pool", "target")
+)
+TARGET_FIRST_TOKEN: Final = Row(
+    "dashseek_target_first_token_seconds",
+    "gauge",
+    "Moving mean of the time from an upstream call to its first packet; the longest of all processes.",
+    ("pool", "target"),
+    across=max,
+)
 TASKS: Final = Row("dashseek_event_loop_tasks", "gauge", "Tasks of the event loop.")
 JOURNAL_LINES: Final = Row("dashseek_journal_lines_total", "counter", "Lines that are in the usage journal.")
 JOURNAL_DROPPED: Final = Row(
@@ -148,6 +164,9 @@ READ: Final = (
     IN_FLIGHT,
     STREAMS,
     CONNECTIONS,
+    TARGETS,
+    TARGET_CALLS,
+    TARGET_FIRST_TOKEN,
     TASKS,
     JOURNAL_LINES,
     JOURNAL_DROPPED,

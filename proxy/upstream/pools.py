@@ -310,6 +310,11 @@ class Upstreams:
             ]
         return found
 
+    @property
+    def targets(self) -> Sequence[Target]:
+        """All of them, by priority."""
+        return self._targets
+
     def looks(self) -> list[Look]:
         """How each target stands now."""
         now_s = self.now_s()
@@ -503,6 +508,34 @@ async def closed(connections: Connections) -> None:
 def connections_of(connections: Connections) -> Mapping[str, int]:
     """How many connections wait for a call, and how many have one."""
     return {"idle": connections.idle, "acquired": connections.acquired}
+
+
+def counts(upstreams: Upstreams) -> dict[tuple[str, ...], float]:
+    """How many targets of each configured one are in which state: pool, target, state."""
+    found: dict[tuple[str, ...], float] = {
+        (pool.name, url, state.value): 0.0 for pool in upstreams.pools for url in pool.urls for state in State
+    }
+    for target in upstreams.targets:
+        found[target.pool.name, target.label, target.standing.health.state.value] += 1
+    return found
+
+
+def loads(upstreams: Upstreams) -> dict[tuple[str, ...], float]:
+    """The upstream calls on their way to each configured target: pool, target."""
+    found: dict[tuple[str, ...], float] = {(pool.name, url): 0.0 for pool in upstreams.pools for url in pool.urls}
+    for target in upstreams.targets:
+        found[target.pool.name, target.label] += target.standing.in_flight
+    return found
+
+
+def first_tokens_s(upstreams: Upstreams) -> dict[tuple[str, ...], float]:
+    """The longest mean time to a first packet of each configured target that has had one: pool, target."""
+    found: dict[tuple[str, ...], float] = {}
+    for target in upstreams.targets:
+        place, mean_s = (target.pool.name, target.label), target.standing.first_token_s
+        if mean_s is not None:
+            found[place] = max(mean_s, found.get(place, 0.0))
+    return found
 
 
 def _look(target: Target, now_s: float) -> Look:

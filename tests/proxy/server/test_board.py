@@ -14,7 +14,12 @@ import pytest
 from proxy.server import board
 from proxy.server.board import Heartbeats, Report, WorkerReports
 
-WELL: Report = {"process": 7, "reasons": [], "reading": {"calls": [(["ok"], [3.0])], "open": [([], [2.0])]}}
+WELL: Report = {
+    "process": 7,
+    "reasons": [],
+    "reading": {"calls": [(["ok"], [3.0])], "open": [([], [2.0])]},
+    "looks": [["p", "http://a", "well", 2, 4, None, None, 0.5, 10]],
+}
 
 
 @contextlib.asynccontextmanager
@@ -39,6 +44,13 @@ async def test_a_worker_that_serves_says_so_and_what_it_has_measured(tmp_path: P
     async with board.serve_report(asked.sockets[1], lambda: {**WELL, "reasons": ["draining"]}):
         assert await asked.reasons() == ["draining"]
         assert await asked.readings() == [{"calls": {("ok",): [3.0]}, "open": {(): [2.0]}}, {}]
+
+
+async def test_how_targets_stand_is_heard_of_each_worker(tmp_path: Path) -> None:
+    asked = reports(tmp_path)
+    async with board.serve_report(asked.sockets[1], lambda: WELL):
+        (look,) = await asked.looks()
+    assert (look.target, look.state, look.in_flight) == ("http://a", "well", 2)
 
 
 @pytest.mark.parametrize("wire", [b"", b"{", orjson.dumps(WELL)[:-9], b"\xff"], ids=["none", "one byte", "half", "bad"])

@@ -1,0 +1,90 @@
+"""How the targets of all pools stand, as each process sees them, into one page and one JSON document (POOL-7)."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from typing import Final, TypedDict
+
+from proxy.upstream.pools import Look
+
+# The gravest word of several processes is the word.
+GRAVITY: Final = ("well", "trial", "out")
+HEAD: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="5">
+<meta name="viewport" content="width=device-width"><title>dashseek: pools</title>
+<style>body{font:15px/1.5 system-ui,sans-serif;margin:2rem}table{border-collapse:collapse}
+td,th{padding:.2rem .8rem;text-align:right;border-bottom:1px solid #ccc}td:nth-child(-n+3),th:nth-child(-n+3)
+{text-align:left}.out{color:#b00020;font-weight:600}.trial{color:#8a5a00;font-weight:600}</style>
+<h1>Pools</h1><p>All processes together, anew every five seconds; <a href="pools.json">for programs</a>.
+<table><tr><th>pool<th>target<th>state<th>in flight<th>most<th>out for<th>last error<th>first token<th>calls<th>share
+"""
+POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+
+
+class TargetRow(TypedDict):
+    """One target, in all processes together; see `proxy.upstream.pools.Look`.
+
+    share: part of all calls of all targets that were sent here; None before the first
+    """
+
+    pool: str
+    target: str
+    state: str
+    in_flight: int
+    max_in_flight: int | None
+    out_for_s: float | None
+    last_error: str | None
+    first_token_s: float | None
+    calls: int
+    share: float | None
+
+
+def rows(looks: Iterable[Look]) -> list[TargetRow]:
+    """One row for each target, in the order of the configuration; each worker has a bound of its own."""
+    found: dict[tuple[str, str], list[Look]] = {}
+    for look in looks:
+        found.setdefault((look.pool, look.target), []).append(look)
+    calls = sum(look.calls for same in found.values() for look in same)
+    return [_row(same, calls) for same in found.values()]
+
+
+def page(targets: Sequence[TargetRow]) -> str:
+    """The page for people."""
+    return HEAD + "\n".join(map(_line, targets)) + "\n</table></html>\n"
+
+
+def _row(same: Sequence[Look], all_calls: int) -> TargetRow:
+    bounds = [look.max_in_flight for look in same if look.max_in_flight is not None]
+    waits = [look.out_for_s for look in same if look.out_for_s is not None]
+    firsts = [(look.first_token_s, max(1, look.calls)) for look in same if look.first_token_s is not None]
+    calls = sum(look.calls for look in same)
+    return {
+        "pool": same[0].pool,
+        "target": same[0].target,
+        "state": max((look.state for look in same), key=GRAVITY.index),
+        "in_flight": sum(look.in_flight for look in same),
+        "max_in_flight": sum(bounds) if bounds else None,
+        "out_for_s": max(waits, default=None),
+        "last_error": next((look.last_error for look in same if look.last_error is not None), None),
+        "first_token_s": round(sum(s * n for s, n in firsts) / sum(n for _, n in firsts), 4) if firsts else None,
+        "calls": calls,
+        "share": round(calls / all_calls, 4) if all_calls else None,
+    }
+
+
+def _line(row: TargetRow) -> str:
+    cells = (
+        row["pool"] or "–",
+        row["target"],
+        row["state"],
+        str(row["in_flight"]),
+        "–" if row["max_in_flight"] is None else str(row["max_in_flight"]),
+        "–" if row["out_for_s"] is None else f"{row['out_for_s']:g} s",
+        row["last_error"] or "–",
+        "–" if row["first_token_s"] is None else f"{row['first_token_s'] * 1e3:.0f} ms",
+        str(row["calls"]),
+        "–" if row["share"] is None else f"{row['share']:.1%}",
+    )
+    state = html.escape(row["state"])
+    told = (f'<td class="{state}">' if number == 2 else "<td>" for number in range(len(cells)))  # noqa: PLR2004 - its column
+    return "<tr>" + "".join(start + html.escape(cell) for start, cell in zip(told, cells, strict=True))
