@@ -2,7 +2,8 @@
 
 tests/golden/compatible/RULE-case/: `call.json` as a caller sends it, `upstream.sse`, and what it becomes: `chunks.sse`,
 and `reply.json` where the call does not stream (an error body where it fails). The prompt counts 5 tokens, as in
-`test_golden`.
+`test_golden`. tests/golden/compatible-calls/RULE-case/: `call.json`, and what reaches an upstream of it
+(`upstream.json`) or what it is answered (`failure.json`: the status and the body).
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ import orjson
 import pytest
 
 import proxy.vocabulary
+from proxy.protocol import tables
 from tests import corpus
 from translators import catalogue, dialogue, faults, pipe
 from translators import choice as answer
 from translators.compatible import tongue
+from translators.openai import request
+from translators.openai.dialects import DIALECTS
 
 CASES = sorted((Path(__file__).parent / "golden" / "compatible").iterdir())
 CATALOGUE = catalogue.Catalogue((corpus.NEVER, corpus.HYBRID, corpus.ALWAYS))
+CALLS = sorted((Path(__file__).parent / "golden" / "compatible-calls").iterdir())
 # The moment at which each of these calls came.
 AT_S = 1_795_872_537.9
 
@@ -52,3 +57,24 @@ def test_the_reply_folded_from_a_stream_is_what_was_written_down(case: Path) -> 
     expected = orjson.loads((case / "reply.json").read_bytes())
     # The order of the keys, too (COM-13).
     assert reply == orjson.dumps(expected)
+
+
+def told(case: Path) -> tuple[str, bytes]:
+    """What becomes of a call: the file that has it written down, and its bytes."""
+    try:
+        document = tongue.read((case / "call.json").read_bytes())
+        stream = tongue.wants_stream({}, document)
+        decode = proxy.vocabulary.load().decode_bytes
+        given = tongue.translate(document, tables.shipped().catalogue, stream=stream, decode=decode)
+    except faults.Refusal as refusal:
+        body = tongue.failure(refusal.fault, corpus.REQUEST_ID)
+        return "failure.json", b'{"status":%d,"body":%b}' % (refusal.fault.status, body)
+    return "upstream.json", orjson.dumps(request.order(given, DIALECTS["deepseek"]).body().json)
+
+
+@pytest.mark.parametrize("case", CALLS, ids=lambda case: case.name)
+def test_a_call_becomes_what_was_written_down(case: Path) -> None:
+    name, body = told(case)
+    assert sorted(path.name for path in case.iterdir()) == sorted(["call.json", name])
+    # The order of the keys, too.
+    assert body == orjson.dumps(orjson.loads((case / name).read_bytes()))

@@ -35,6 +35,59 @@ CALLS = ('get_weather {"city": "Paris"}', 'get_weather {"city": "Rome"}')
 DONE = b"data: [DONE]\n\n"
 
 
+TURNS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": [{"type": "text", "text": "Weather"}, {"type": "text", "text": "?"}]},
+    {
+        "role": "assistant",
+        "content": "",
+        "reasoning_content": "I ask.",
+        "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}],
+    },
+    {"role": "tool", "tool_call_id": "c1", "content": "Sunny."},
+]
+SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {"name": "city", "schema": {"type": "object", "properties": {"city": {"type": "string"}}}},
+}
+BEGUN = {"role": "assistant", "content": "Once"}
+# What both surfaces say of a call, and what each says in words of its own.
+TWINS: Mapping[str, tuple[caller.Json, caller.Json, caller.Json]] = {
+    "plain": ({}, {}, {}),
+    "sampling": ({"temperature": 0.5, "top_p": 0.9, "top_k": 20, "seed": 7}, {}, {}),
+    "penalties": ({"presence_penalty": 0.5, "frequency_penalty": -0.5, "repetition_penalty": 1.1}, {}, {}),
+    "limit": ({"max_tokens": 77}, {}, {}),
+    "limit by its newer name": ({}, {"max_tokens": 77}, {"max_completion_tokens": 77}),
+    "stops": ({"stop": ["a", "b"]}, {}, {}),
+    "stops as tokens": ({"stop": [[108386], [5]]}, {}, {}),
+    "log probabilities": ({"logprobs": True, "top_logprobs": 3}, {}, {}),
+    "a json": ({"response_format": {"type": "json_object"}}, {}, {}),
+    "a schema": ({"response_format": SCHEMA}, {}, {}),
+    "a tool": ({"tools": [TOOL]}, {}, {}),
+    "a named tool": (
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "get_weather"}}},
+        {},
+        {},
+    ),
+    "several calls": ({"tools": [TOOL], "parallel_tool_calls": True}, {}, {}),
+    "a chain always": ({"model": "deepseek-r1"}, {}, {}),
+    "a chain where asked for": (
+        {"model": "deepseek-v3.2", "enable_thinking": True, "thinking_budget": 50},
+        {"incremental_output": True},
+        {"stream": True},
+    ),
+    "a chain by DeepSeek's name": (
+        {"model": "deepseek-v4-flash"},
+        {"enable_thinking": True},
+        {"thinking": {"type": "enabled"}},
+    ),
+    "no chain by an effort": ({"model": "deepseek-v4-flash"}, {"enable_thinking": False}, {"reasoning_effort": "none"}),
+    "a conversation": ({"messages": TURNS, "tools": [TOOL]}, {}, {}),
+    "an answer begun": ({"messages": [{"role": "user", "content": "Tell"}, {**BEGUN, "partial": True}]}, {}, {}),
+    "a stream": ({}, {"incremental_output": True}, {"stream": True, "stream_options": {"include_usage": True}}),
+}
+
+
 def chat(text: str = "Say hello.", model: Any = "deepseek-v3", **fields: Any) -> caller.Json:
     """The body of a call."""
     return {"model": model, "messages": [{"role": "user", "content": text}], **fields}
@@ -161,6 +214,7 @@ class TestStream:
         assert (await pair.upstream.call(number)).body["thinking"] == {"type": "enabled"}
 
     async def test_s14_a_call_in_fragments(self, pair: Pair) -> None:
+        """COM-19."""
         pair.next(Script(tools=CALLS[:1]))
         answer = await ask(pair, stream(tools=[TOOL]))
         pieces = [delta["tool_calls"][0] for delta in deltas(answer) if delta.get("tool_calls")]
@@ -270,6 +324,7 @@ class TestCall:
     async def test_a_fault_has_its_status_and_its_words(
         self, pair: Pair, body: caller.Json | bytes, told: tuple[int, str, str | None, str]
     ) -> None:
+        """COM-4 to COM-8, COM-25: the body first (COM-5), then the model, the messages, the parameters."""
         assert fault(await ask(pair, body)) == told
 
     async def test_s11_a_newer_model_thinks_in_a_json_call_too(self, pair: Pair) -> None:
@@ -369,23 +424,19 @@ class TestCall:
         answer = await ask(pair, chat(), {"X-DashScope-Async": "enable"})
         assert fault(answer)[:3] == (403, "access_denied", "access_denied")
 
-    @pytest.mark.parametrize(
-        ("native", "here"),
-        [
-            (caller.call("Hi"), chat("Hi")),
-            (caller.call("Hi", temperature=0.5, stop=["a"], seed=7), chat("Hi", temperature=0.5, stop=["a"], seed=7)),
-            (caller.call("Hi", tools=[TOOL]), chat("Hi", tools=[TOOL])),
-            (caller.call("Hi", "deepseek-r1"), chat("Hi", "deepseek-r1")),
-            (
-                caller.call("a json", response_format={"type": "json_object"}),
-                chat("a json", response_format={"type": "json_object"}),
-            ),
-        ],
-    )
-    async def test_com11_twins_reach_the_upstream_alike(
-        self, pair: Pair, native: caller.Json, here: caller.Json
-    ) -> None:
-        assert await upstream_body(pair, native, caller.GENERATION) == await upstream_body(pair, here)
+    @pytest.mark.parametrize("name", TWINS)
+    async def test_com11_twins_reach_the_upstream_alike(self, pair: Pair, name: str) -> None:
+        """Twenty calls, byte for byte: what the surfaces call by one name, and what they do not."""
+        shared, native_alone, here_alone = TWINS[name]
+        model = shared.get("model", "deepseek-v3")
+        turns = shared.get("messages", [{"role": "user", "content": "a json"}])
+        fields = {field: said for field, said in shared.items() if field not in ("model", "messages")}
+        native = {"model": model, "input": {"messages": turns}, "parameters": {**fields, **native_alone}}
+        here = {"model": model, "messages": turns, **fields, **here_alone}
+        streams = here.get("stream") is True
+        before = await upstream_body(pair, native, caller.GENERATION, caller.SSE if streams else {})
+        assert before == await upstream_body(pair, here)
+        assert orjson.loads(before)["messages"]
 
 
 class TestModels:
@@ -492,40 +543,57 @@ async def until_closed(path: Path, number: int) -> list[caller.Json]:
     return found
 
 
+# What the upstream of a call does before it falls silent, what the caller sees then, and what both surfaces say of it.
+PLACES: Mapping[str, tuple[Script, bytes, caller.Json]] = {
+    "before a packet": (Script(text="one", first_byte_delay_s=60), b"", {}),
+    "in the chain": (Script(reasoning="one two three four", text="x", stall_after=4), b"three", {}),
+    "in the answer": (Script(reasoning="well", text="one two three four", stall_after=5), b"three", {}),
+    "in a call": (Script(reasoning="well", tools=CALLS[:1], stall_after=5), b"get_weather", {"tools": [TOOL]}),
+    "before its usage": (Script(reasoning="well", text="one two", usage="own", stall_after=5), b"two", {}),
+}
+# Each call's own; and what the form of a surface makes of it: one begins with a chunk of its own.
+OWN = frozenset({"api", "at", "call", "request_id", "t", "packets", "bytes_out"})
+
+
 @pytest.mark.asyncio(loop_scope="function")
 async def test_s39_who_leaves_at_the_same_place_leaves_the_same_record(
     simulator: StartSimulator, serve: StartServe, tmp_path: Path
 ) -> None:
-    """COM-31, MET-5: three deltas, and then upstream is silent."""
+    """COM-31, MET-5: but for the surface's name."""
     path = tmp_path / "calls.jsonl"
-    upstream = await simulator(Script(text="one two three four", stall_after=4))
-    served = await serve(upstream.url, "--journal-file", str(path))
-    native = caller.call("Hi", "deepseek-r1", incremental_output=True)
-    for number, (wire, seen) in enumerate(
-        (
-            (caller.request(native, caller.SSE), b"id:3\n"),
-            (caller.request(stream("Hi", "deepseek-r1"), path=CHAT), b"chatcmpl-"),
-        ),
-        1,
-    ):
-        async with caller.dial(served.url) as line:
-            line.send(wire)
-            await line.head()
-            await line.until(seen)
-            call = await upstream.call(number)
-            await asyncio.sleep(0.2)
-            left_s = time.monotonic()
-            line.leave()
-            assert await call.over() == "aborted"
-            assert call.ended_s is not None
-            assert call.ended_s - left_s < 0.1
-        await until_closed(path, number)
-    first, second = closed(path)
-    assert (first["api"], second["api"]) == ("dashscope", "openai")
-    for name in ("outcome", "status", "code", "usage", "generated", "basis", "model", "stream", "thinking"):
-        assert first[name] == second[name], name
-    assert second["outcome"] == "client_gone_mid_stream"
-    assert second["usage"]["output_tokens"] == 3
+    upstream = await simulator()
+    upstream.scripts.extend(script for script, *_ in PLACES.values() for _ in range(2))
+    served = await serve(upstream.url, "--journal-file", str(path), "--usage-timeout", "30")
+    number = 0
+    for _, seen, fields in PLACES.values():
+        native = caller.call("Hi", "deepseek-r1", incremental_output=True, tool_stream=True, **fields)
+        here = caller.request(stream("Hi", "deepseek-r1", **fields), path=CHAT)
+        for wire in (caller.request(native, caller.SSE), here):
+            number += 1
+            async with asyncio.timeout(10), caller.dial(served.url) as line:
+                line.send(wire)
+                call = await upstream.call(number)
+                if seen:
+                    await line.head()
+                    await line.until(seen)
+                await asyncio.sleep(0.2)
+                left_s = time.monotonic()
+                line.leave()
+                assert await call.over() == "aborted"
+                assert call.ended_s is not None
+                assert call.ended_s - left_s < 0.1
+            await until_closed(path, number)
+    lines = closed(path)
+    for place, native_line, here_line in zip(PLACES, lines[::2], lines[1::2], strict=True):
+        assert (native_line["api"], here_line["api"]) == ("dashscope", "openai")
+        assert [*native_line] == [*here_line]
+        for name in native_line.keys() - OWN:
+            assert native_line[name] == here_line[name], (place, name)
+    assert [line["outcome"] for line in lines[1::2]] == [
+        "client_gone_before_first_packet",
+        *["client_gone_mid_stream"] * 4,
+    ]
+    assert [line["usage"]["output_tokens"] for line in lines[3:6:2]] == [3, 5]
 
 
 @pytest.mark.asyncio(loop_scope="function")
