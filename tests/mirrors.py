@@ -29,6 +29,7 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/commands/export.py": "tests/proxy/metering/test_export.py",
     "proxy/commands/files.py": "tests/proxy/commands/test_mistakes.py",
     "proxy/commands/help_texts.py": "tests/proxy/commands/test_cli.py",
+    "proxy/commands/keys.py": "tests/proxy/admission/test_key_file.py",
     "proxy/commands/known_models.py": "tests/proxy/commands/test_mistakes.py",
     "proxy/commands/options.py": "tests/proxy/commands/test_cli.py",
     "proxy/downstream/answer.py": "tests/proxy/call/test_relay.py",

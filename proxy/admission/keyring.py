@@ -189,8 +189,23 @@ async def opened(path: Path, catalogue: Catalogue) -> AsyncIterator[Keyring]:
 
 def read(path: Path, catalogue: Catalogue) -> Keys:
     """The keys of a file by the first bytes of their digests; raises `SettingsError`, which repeats no value of it."""
+    read = rows(path)
+    unknown = [
+        f"keys_file ({path}): key.{number}.models.{place}: there is no such model"
+        + sources.guess(name, catalogue.names)
+        for number, row in enumerate(read)
+        for place, name in enumerate(row.models or ())
+        if not catalogue.knows(name)
+    ]
+    if unknown:
+        raise SettingsError(unknown)
+    return {key.digest[:INDEX_BYTES]: key for key in (_key(row, catalogue) for row in read)}
+
+
+def rows(path: Path) -> tuple[Row, ...]:
+    """The rows of a file as they stand; raises `SettingsError`, which repeats no value of it."""
     try:
-        rows = File.model_validate(tomllib.loads(path.read_text("utf-8"))).key
+        read = File.model_validate(tomllib.loads(path.read_text("utf-8"))).key
     except OSError as error:
         raise SettingsError([f"keys_file ({path}): cannot be read: {error.strerror}"]) from None
     except ValidationError as error:
@@ -198,20 +213,10 @@ def read(path: Path, catalogue: Catalogue) -> Keys:
         raise SettingsError([f"keys_file ({path}): {where}: {wrong}" for where, wrong in places]) from None
     except (ValueError, RecursionError):  # whose text may hold what stands in the file
         raise SettingsError([f"keys_file ({path}): is not TOML in UTF-8"]) from None
-    unknown = [
-        f"keys_file ({path}): key.{number}.models.{place}: there is no such model"
-        + sources.guess(name, catalogue.names)
-        for number, row in enumerate(rows)
-        for place, name in enumerate(row.models or ())
-        if not catalogue.knows(name)
-    ]
-    if unknown:
-        raise SettingsError(unknown)
-    keys = {key.digest[:INDEX_BYTES]: key for key in (_key(row, catalogue) for row in rows)}
     # Two keys may have one name, the old and the new one of a caller; one key with two names is a slip.
-    if len(keys) < len(rows):
+    if len({row.sha256 for row in read}) < len(read):
         raise SettingsError([f"keys_file ({path}): one sha256 is there twice"])
-    return keys
+    return read
 
 
 def digest_of(secret: str) -> bytes:

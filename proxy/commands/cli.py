@@ -449,8 +449,50 @@ def _keys() -> click.Command:
             raise WrongSetting(str(error)) from None
         return Exit.OK
 
+    def listed(file: Path, journals: tuple[Path, ...], as_json: bool) -> int:
+        return _edited(lambda: keys.show(file, journals, as_json=as_json))
+
+    def add(file: Path, name: str, models: tuple[str, ...], limits: str | None, bring: bool) -> int:
+        return _edited(lambda: keys.add(file, name, models, limits, bring=bring))
+
+    def revoke(file: Path, which: str) -> int:
+        return _edited(lambda: keys.revoke(file, which))
+
+    from proxy.commands import keys
+
     name = click.Option(["--name"], metavar="NAME", required=True, help="Names the caller in logs and journals.")
-    return _group("keys", help_texts.KEYS, _command("digest", digest, [name], help_texts.DIGEST))
+    there = click.Argument(["file"], type=options.KINDS[Path])
+    listing: list[click.Parameter] = [
+        there,
+        click.Option(
+            ["journals", "--journal"], multiple=True, type=options.KINDS[Path], help="Its use, too; repeatable."
+        ),
+        click.Option(["as_json", "--json"], is_flag=True, help="Print JSON, for scripts."),
+    ]
+    adding: list[click.Parameter] = [
+        click.Argument(["file"], type=click.Path(dir_okay=False, path_type=Path)),
+        name,
+        click.Option(["models", "--model"], multiple=True, metavar="NAME", help="May ask for this; repeatable. [all]"),
+        click.Option(["--limits"], metavar="LIMIT", help="Its own: 'rpm=60 tpm=100000'. [those of every key]"),
+        click.Option(["bring", "--stdin"], is_flag=True, help="Read the key instead of making one."),
+    ]
+    return _group(
+        "keys",
+        help_texts.KEYS,
+        _command("list", listed, listing, help_texts.KEYS_LIST),
+        _command("add", add, adding, help_texts.KEYS_ADD),
+        _command("revoke", revoke, [there, click.Argument(["which"], metavar="NAME")], help_texts.KEYS_REVOKE),
+        _command("digest", digest, [name], help_texts.DIGEST),
+    )
+
+
+def _edited(run: Callable[[], int]) -> int:
+    from proxy.admission.key_file import KeyFileError
+
+    try:
+        return _booked(lambda: _settled(run))
+    except KeyFileError as error:
+        raise WrongSetting(str(error)) from None
 
 
 def _group(name: str, text: str, *commands: click.Command) -> click.Group:
@@ -531,7 +573,7 @@ COMMANDS: Mapping[str, Entry] = {
     "conform": Entry("Is a gateway DashScope? Ask it, and say what is not.", _conform),
     "translate": Entry("See what would become of a call, offline.", _translate),
     "usage": Entry("Add up, check, export or watch usage journals.", _usage),
-    "keys": Entry("Make entries for the file of callers' keys.", _keys),
+    "keys": Entry("List, add and revoke callers' keys.", _keys),
     "completion": Entry("Print what makes a shell complete commands.", _completion),
     "version": Entry("Say the version.", _version_command),
 }

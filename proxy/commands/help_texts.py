@@ -130,11 +130,42 @@ Examples:
   dashseek usage export usage.jsonl* --to calls.parquet
 """
 
-KEYS = """Make entries for the file of --keys-file, which lists the callers' keys.
+KEYS = """List and edit the file of --keys-file, which lists the callers' keys by their
+digests. Who serves reads it anew within a second.
 
 \b
 Examples:
-  dashseek keys digest --name "team a" < key.txt >> keys.toml
+  dashseek keys add keys.toml --name "team a" --limits 'rpm=60 tpm=100000'
+  dashseek keys list keys.toml --journal usage.jsonl
+  dashseek keys revoke keys.toml "team a"
+"""
+
+KEYS_LIST = """List the keys of a file: name, fingerprint, models, limits; with --journal what
+each has used, and when last. No key can be shown: the file has digests alone.
+
+\b
+Examples:
+  dashseek keys list keys.toml
+  dashseek keys list keys.toml --journal usage.jsonl --journal usage.jsonl.1
+"""
+
+KEYS_ADD = """Make a key, print it this once, and add its digest to a keys file; --stdin reads a
+key instead. The rest of the file stays as it is, and the file as it was stays
+beside it (keys.toml~). A file that is not there is made.
+
+\b
+Examples:
+  dashseek keys add keys.toml --name "team a" > team-a.key
+  dashseek keys add keys.toml --name ci --model deepseek-v3 --limits rpm=10
+"""
+
+KEYS_REVOKE = """Take the keys of a name, or the one key of a fingerprint, out of a keys file. The
+rest stays as it is, and the file as it was stays beside it (keys.toml~).
+
+\b
+Examples:
+  dashseek keys revoke keys.toml "team a"
+  dashseek keys revoke keys.toml 9f86d081884c
 """
 
 DIGEST = """Read a caller's key from standard input, or ask for it, and print its entry for

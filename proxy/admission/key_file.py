@@ -1,0 +1,146 @@
+"""A keys file into the same file with one key more or less: under a lock, with a backup, whole or not at all.
+
+Everything else in it stays as it is written, comments too. What would not read back as meant is not written. The
+process that serves reads the file anew within a second (`keyring`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from config.settings import SettingsError
+from proxy.admission import keyring
+from proxy.admission.keyring import FINGERPRINT_DIGITS, Row
+
+BACKUP: Final = "~"
+LOCK: Final = ".lock"
+MODE: Final = 0o640
+KEY_BYTES: Final = 32
+# A table, or an entry of an array of tables, begins on a line of its own.
+HEADER: Final = re.compile(r"^[ \t]*\[", re.MULTILINE)
+ENTRY: Final = re.compile(r"[ \t]*\[\[[ \t]*(?:key|\"key\"|'key')[ \t]*\]\]")
+
+
+PART: Final = re.compile(r"[ \t]*\[+[ \t]*key[ \t]*\.")
+
+
+class KeyFileError(Exception):
+    """An edit that is not made; a sentence for whoever asked for it."""
+
+
+def made() -> str:
+    """A new key: 256 bits of chance, as a header carries them."""
+    return f"sk-{secrets.token_urlsafe(KEY_BYTES)}"
+
+
+def add(path: Path, name: str, secret: str, *, models: Sequence[str] = (), limits: str | None = None) -> Row:
+    """Append a caller's key, of which the digest alone is written; its row. Makes the file where there is none.
+
+    Raises `KeyFileError`, `OSError`, and `SettingsError` where the file as it is cannot be read.
+    """
+    with _locked(path):
+        text = path.read_text("utf-8") if path.exists() else ""
+        before = keyring.rows(path) if text else ()
+        try:
+            entry = keyring.entry(name, secret)
+        except ValueError as error:
+            raise KeyFileError(str(error)) from None
+        if models:
+            entry += f"\nmodels = {_toml(list(models))}"
+        if limits is not None:
+            entry += f"\nlimits = {_toml(limits)}"
+        after = f"{text}{'' if not text or text.endswith(chr(10)) else chr(10)}{entry}\n".removeprefix("\n")
+        return _replace(path, after, before)[-1]
+
+
+def revoke(path: Path, which: str) -> tuple[Row, ...]:
+    """Take out the keys of a name, or the one key of a fingerprint; their rows. Raises as `add` does."""
+    with _locked(path):
+        rows = keyring.rows(path)
+        gone = [number for number, row in enumerate(rows) if which in {row.name, row.sha256[:FINGERPRINT_DIGITS]}]
+        if not gone:
+            raise KeyFileError(f"{path}: no key has the name or the fingerprint {which}")
+        text = path.read_text("utf-8")
+        blocks = _blocks(text)
+        entries = [number for number, block in enumerate(blocks) if ENTRY.match(block)]
+        if len(entries) != len(rows):
+            raise KeyFileError(f"{path}: its keys do not each stand under a [[key]] of their own; edit it by hand")
+        taken = {entries[number] for number in gone}
+        kept = [row for number, row in enumerate(rows) if number not in gone]
+        after = "".join(_comments(block) if number in taken else block for number, block in enumerate(blocks))
+        _replace(path, after, kept)
+    return tuple(rows[number] for number in gone)
+
+
+def _blocks(text: str) -> list[str]:
+    """The text before the first table, and each table with what stands under it, tables of a key with their key."""
+    begins = [0, *(match.start() for match in HEADER.finditer(text) if not PART.match(text, match.start())), len(text)]
+    return [text[begin:end] for begin, end in itertools.pairwise(begins)]
+
+
+def _comments(block: str) -> str:
+    """What stands behind the last line of a table that says something: it may be about what follows."""
+    lines = block.splitlines(keepends=True)
+    said = max(number for number, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#"))
+    rest = "".join(lines[said + 1 :])
+    return rest if rest.strip() else ""
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Alone among those who edit it; the lock is a file beside it, for the file itself is replaced."""
+    descriptor = os.open(_beside(path, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _replace(path: Path, text: str, rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Put a new version, which begins with these rows, in the place of the former, which stays beside it; its rows."""
+    target = path.resolve()
+    partial = target.with_name(target.name + ".new")
+    found = target.stat() if target.exists() else None
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, MODE)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            read = keyring.rows(partial)
+        except SettingsError as error:
+            raise KeyFileError(f"{path}: {error.lines[0].partition(': ')[2]}; it is as it was") from None
+        if read[: len(rows)] != tuple(rows) or len(read) > len(rows) + 1:
+            raise KeyFileError(f"{path}: would not read back as meant, and is as it was: edit it by hand")
+        if found is not None:
+            os.chmod(partial, found.st_mode & 0o777)
+            if os.geteuid() == 0:
+                os.chown(partial, found.st_uid, found.st_gid)
+            shutil.copy2(target, _beside(target, BACKUP))
+        partial.replace(target)
+        return read
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _beside(path: Path, ending: str) -> Path:
+    target = path.resolve()
+    return target.with_name(target.name + ending)
+
+
+def _toml(value: object) -> str:
+    # A TOML string of one line, or an array of them, is JSON.
+    return orjson.dumps(value).decode()

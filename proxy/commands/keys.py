@@ -1,0 +1,115 @@
+"""The file of callers' keys, shown and edited: `keys list`, `keys add`, `keys revoke`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from config.values import Limit
+from proxy.admission import key_file, keyring
+from proxy.admission.keyring import FINGERPRINT_DIGITS, Row
+from proxy.commands import tables, usage
+from proxy.commands.exit_codes import Exit
+from proxy.metering import ledger
+
+NONE = "-"
+
+
+@dataclass(slots=True)
+class Use:
+    """What a key has used, as journals say.
+
+    last: when its last call was received
+    """
+
+    calls: int = 0
+    input: int = 0
+    output: int = 0
+    last: str | None = None
+
+
+def show(path: Path, journals: Sequence[Path], *, as_json: bool) -> int:
+    """List the keys of a file, with their use where journals are named; raises `SettingsError`, `OSError`."""
+    rows = keyring.rows(path)
+    used = _used(journals) if journals else None
+    listed = [_listed(row, used) for row in rows]
+    if as_json:
+        click.echo(orjson.dumps(listed, option=orjson.OPT_INDENT_2))
+        return Exit.OK
+    head = ["name", "fingerprint", "models", "limits", *(["last", "calls", "input", "output"] if journals else [])]
+    tables.show(head, [[_text(row[name]) for name in head] for row in listed], 5 if journals else 4)
+    return Exit.OK
+
+
+def add(path: Path, name: str, models: Sequence[str], limits: str | None, *, bring: bool) -> int:
+    """Add a caller's key: one that is made here and shown this once, or one from standard input.
+
+    Raises `KeyFileError`, `SettingsError`, `OSError`.
+    """
+    secret = sys.stdin.read().strip() if bring else key_file.made()
+    row = key_file.add(path, name, secret, models=models, limits=limits)
+    if not bring:
+        click.echo(secret)
+        click.echo("This is the key; it is shown this once, and the file has its digest alone.", err=True)
+    click.echo(f"{path}: {row.name} ({_fingerprint(row)}) may call within a second", err=True)
+    return Exit.OK
+
+
+def revoke(path: Path, which: str) -> int:
+    """Take out keys by name or fingerprint; raises `KeyFileError`, `SettingsError`, `OSError`."""
+    for row in key_file.revoke(path, which):
+        click.echo(f"{path}: {row.name} ({_fingerprint(row)}) may not call any more, within a second")
+    click.echo(f"the file as it was: {path}{key_file.BACKUP}", err=True)
+    return Exit.OK
+
+
+def _used(journals: Sequence[Path]) -> dict[str, Use]:
+    used: dict[str, Use] = {}
+
+    def see(record: dict[str, Any], _: Path) -> None:
+        use = used.setdefault(record["key_id"], Use())
+        use.calls += 1
+        use.input += record["usage"]["input_tokens"]
+        use.output += record["usage"]["output_tokens"]
+        use.last = max(use.last or "", record["at"])
+
+    with usage.progress(journals) as advance:
+        usage.show_doubts(ledger.read(journals, each=see, advance=advance))
+    return used
+
+
+def _listed(row: Row, used: dict[str, Use] | None) -> dict[str, Any]:
+    listed: dict[str, Any] = {
+        "name": row.name,
+        "fingerprint": _fingerprint(row),
+        "models": list(row.models) if row.models is not None else None,
+        "limits": _limits(row.limits),
+    }
+    if used is not None:
+        use = used.get(_fingerprint(row), Use())
+        listed |= {"calls": use.calls, "input": use.input, "output": use.output, "last": use.last}
+    return listed
+
+
+def _limits(limits: Limit | None) -> str | None:
+    if limits is None:
+        return None
+    return " ".join(f"{name}={amount}" for name in Limit.__dataclass_fields__ if (amount := getattr(limits, name)))
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return NONE
+    if isinstance(value, list):
+        return " ".join(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _fingerprint(row: Row) -> str:
+    return row.sha256[:FINGERPRINT_DIGITS]

@@ -1,0 +1,158 @@
+"""Claims about edits of a keys file: one key more or less, all else as it was, no half or lost version."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import orjson
+import pytest
+from click.testing import CliRunner, Result
+
+from config.values import Limit
+from proxy.admission import key_file, keyring
+from proxy.commands import cli
+from tests.proxy.metering.records import closed, named, opened, write
+
+DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"  # of: test
+OTHER = hashlib.sha256(b"other").hexdigest()
+FILE = f"""# Callers of the gateway
+
+[[key]]
+name = "team a"  # Ada's
+sha256 = "{DIGEST}"
+[key.limits]
+rpm = 60
+
+# Bob asked for this one.
+[[key]]
+name = "team b"
+sha256 = "{OTHER}"
+models = [
+  "deepseek-v3",
+]
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (file := tmp_path / "keys.toml").write_text(FILE)
+    file.chmod(0o600)
+    return file
+
+
+def run(command: str, *words: str | Path, given: str | None = None) -> Result:
+    return CliRunner().invoke(cli.dashseek, ["keys", command, *map(str, words)], input=given)
+
+
+def names(path: Path) -> list[str]:
+    return [row.name for row in keyring.rows(path)]
+
+
+def test_a_key_that_is_made_is_shown_once_and_its_digest_alone_is_kept(path: Path) -> None:
+    """KEY-1: with what it may ask for and how much."""
+    ended = run("add", path, "--name", "新团队 c", "--model", "deepseek-v3", "--limits", "rpm=10 tpm=1000")
+    assert ended.exit_code == 0, ended.output
+    secret = ended.stdout.strip()
+    assert len(secret) > 40
+    row = keyring.rows(path)[-1]
+    assert (row.name, row.sha256) == ("新团队 c", hashlib.sha256(secret.encode()).hexdigest())
+    assert (row.models, row.limits) == (("deepseek-v3",), Limit(rpm=10, tpm=1000))
+    assert secret not in path.read_text() + ended.stderr
+    assert path.read_text().startswith(FILE)
+    assert (path.with_name("keys.toml~").read_text(), path.stat().st_mode & 0o777) == (FILE, 0o600)
+
+
+def test_a_file_is_made_where_there_is_none_and_a_key_may_be_brought(tmp_path: Path) -> None:
+    path = tmp_path / "new.toml"
+    assert run("add", path, "--name", "ci", "--stdin", given="test\n").stdout == ""
+    assert [(row.name, row.sha256) for row in keyring.rows(path)] == [("ci", hashlib.sha256(b"test").hexdigest())]
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("which", ["team a", DIGEST[:12]])
+def test_a_key_is_revoked_with_all_that_is_its_own_and_nothing_else(path: Path, which: str) -> None:
+    ended = run("revoke", path, which)
+    assert (ended.exit_code, "team a (9f86d081884c) may not call any more" in ended.stdout) == (0, True)
+    first, _, rest = FILE.partition("[[key]]")
+    assert path.read_text() == first + rest[rest.index("\n# Bob") :]
+    assert path.with_name("keys.toml~").read_text() == FILE
+
+
+def test_all_keys_of_a_name_are_revoked_together(path: Path) -> None:
+    run("add", path, "--name", "team a")
+    assert run("revoke", path, "team a").stdout.count("may not call") == 2
+    assert names(path) == ["team b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "sentence"),
+    [
+        (FILE, ("revoke", "team c"), "no key has the name or the fingerprint team c"),
+        (FILE, ("add", "--name", "x", "--limits", "rps=3"), "there is no limit rps"),
+        (FILE, ("add", "--name", "x" * 65), "name"),
+        (f'key = [{{name = "a", sha256 = "{OTHER}"}}]\n', ("revoke", "a"), "edit it by hand"),
+        (f'key = [{{name = "a", sha256 = "{OTHER}"}}]\n', ("add", "--name", "b"), "it is as it was"),
+        ("[[key]", ("add", "--name", "b"), "is not TOML"),
+        (FILE, ("add", "--name", "b", "--stdin"), "one sha256 is there twice"),
+        (f'[[key]]\nname = """\n[[key]]"""\nsha256 = "{OTHER}"\n', ("revoke", "[[key]]"), "edit it by hand"),
+    ],
+)
+def test_what_cannot_be_done_is_a_sentence_and_the_file_is_as_it_was(
+    path: Path, text: str, words: tuple[str, ...], sentence: str
+) -> None:
+    path.write_text(text)
+    command, *rest = words
+    ended = run(command, path, *rest, given="other")
+    assert (ended.exit_code, sentence in ended.stderr) == (2, True), ended.output
+    assert path.read_text() == text
+    assert not path.with_name("keys.toml.new").exists()
+
+
+def test_a_link_stays_one_and_what_it_names_is_edited(path: Path, tmp_path: Path) -> None:
+    (link := tmp_path / "elsewhere.toml").symlink_to(path)
+    assert run("add", link, "--name", "c").exit_code == 0
+    assert link.is_symlink()
+    assert names(path) == ["team a", "team b", "c"]
+
+
+def test_a_directory_that_may_not_be_written_is_a_sentence() -> None:
+    ended = run("add", "/proc/keys.toml", "--name", "a")
+    assert (ended.exit_code, ended.stderr.startswith("Error: /proc/keys.toml")) == (1, True), ended.output
+
+
+def test_edits_at_the_same_time_are_all_there(path: Path) -> None:
+    """The lock holds between processes, too."""
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom proxy.admission import key_file\n"
+        "for n in range(5): key_file.add(Path(sys.argv[1]), f'p{n}', key_file.made())"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, path]) as other, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: key_file.add(path, f"t{number}", key_file.made()), range(20)))
+        assert other.wait() == 0
+    assert sorted(names(path)) == sorted(
+        ["team a", "team b", *(f"t{n}" for n in range(20)), *(f"p{n}" for n in range(5))]
+    )
+
+
+def test_keys_are_listed_with_what_they_have_used(path: Path, tmp_path: Path) -> None:
+    """KEY-1: by fingerprint, for two keys may have one name."""
+    journal = write(
+        tmp_path / "calls.jsonl",
+        *(record for number in range(3) for record in (opened(named(number)), closed(named(number)))),
+    )
+    assert run("list", path).stdout.splitlines()[1:] == [
+        "team a  9f86d081884c  -            rpm=60",
+        f"team b  {OTHER[:12]}  deepseek-v3  -",
+    ]
+    listed = orjson.loads(run("list", path, "--json", "--journal", journal).stdout)
+    assert [(row["name"], row["calls"], row["input"], row["output"], row["last"]) for row in listed] == [
+        ("team a", 3, 9, 12, "2026-11-22T10:00:00.000Z"),
+        ("team b", 0, 0, 0, None),
+    ]
+    table = run("list", path, "--journal", journal).stdout
+    assert "rpm=60  2026-11-22T10:00:00.000Z      3      9      12" in table
+    assert DIGEST not in table
