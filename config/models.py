@@ -24,6 +24,9 @@ DEFAULTS: Mapping[str, object] = {
     "strict_thinking": False,
     "aliases": (),
     "think_in_content": "auto",
+    "path": "text",
+    "sees": False,
+    "retires": None,
     "upstream": {},
     "templates": {},
 }
@@ -63,6 +66,9 @@ class ModelRow(TypedDict):
     strict_thinking: bool
     aliases: tuple[Word, ...]
     think_in_content: Literal["auto", "yes", "no"]
+    path: Literal["text", "multimodal", "both"]
+    sees: bool
+    retires: Annotated[str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")] | None
     upstream: Annotated[Mapping[str, Word], AfterValidator(_by_dialect)]
     templates: Annotated[Mapping[str, Template], AfterValidator(_by_dialect)]
 
@@ -157,8 +163,9 @@ def _mapped(name: str, upstream: str, drafts: Mapping[str, Mapping[str, Any]]) -
     """The row of `name` with one id for every dialect; a vendor's or a dated name is a row like the model's."""
     known = {alias: draft for draft in drafts.values() for alias in draft.get("aliases", ())} | dict(drafts)
     like = next(known[other] for other in (*_names(name), PATTERN) if other in known)
-    aliases = like["aliases"] if like["id"] == name else ()
-    return {**like, "id": name, "aliases": aliases, "upstream": dict.fromkeys(DIALECTS, upstream)}
+    # What is sold, and for how long, is said of the model's own name.
+    own = {} if like["id"] == name else {"aliases": (), "retires": None}
+    return {**like, **own, "id": name, "upstream": dict.fromkeys(DIALECTS, upstream)}
 
 
 def _names(name: str) -> Iterator[str]:

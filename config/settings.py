@@ -21,6 +21,7 @@ from config.values import (
     Certificates,
     File,
     HostNames,
+    ImageTypes,
     Key,
     Limits,
     LimitTable,
@@ -256,6 +257,16 @@ class Settings(BaseModel):
     max_open_bytes: Bytes = Field(
         default=ByteSize(256 << 20), description="Most that the calls of all open connections hold, unpacked; else 503."
     )
+    max_image_bytes: Bytes = Field(
+        default=ByteSize(20 << 20),
+        description="Longest images of a call together, as written in it, beside max_body_bytes; where models see.",
+    )
+    max_images: Number = Field(default=50, le=600, title="NUMBER", description="Most images in a call.")
+    image_type: ImageTypes = Field(
+        default=("png", "jpeg", "gif", "webp"),
+        title="TYPE",
+        description="What an image that comes along may be, by its own first bytes: png, jpeg, gif, webp.",
+    )
     max_event_bytes: Bytes = Field(default=ByteSize(16 << 20), description="Longest single event of an upstream.")
 
     loop: Annotated[Loop, Word] = Field(
@@ -435,6 +446,9 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
         "trusted_host",
         "max_body_bytes",
         "max_open_bytes",
+        "max_image_bytes",
+        "max_images",
+        "image_type",
         "max_connections",
     ),
     "Limits": ("limits", "key_limits", "model_limits", "redis_url", "redis_policy"),

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, FilePath, SecretStr
@@ -303,6 +303,7 @@ Statuses = Annotated[tuple[Annotated[int, Field(strict=False)], ...], BeforeVali
 UrlPath = Annotated[str, Field(pattern=r"^/[!-~]*$")]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(origin)], ...], BeforeValidator(items)]
 HostNames = Annotated[tuple[Annotated[str, AfterValidator(host_name)], ...], BeforeValidator(items)]
+ImageTypes = Annotated[tuple[Literal["png", "jpeg", "gif", "webp"], ...], BeforeValidator(items)]
 Table = Annotated[dict[str, Annotated[str, Field(min_length=1)]], BeforeValidator(table)]
 LimitTable = Annotated[dict[str, Limits], BeforeValidator(table)]
 Route = Annotated[str | None, AfterValidator(route)]

@@ -14,10 +14,15 @@ import orjson
 import pytest
 
 import proxy.vocabulary
+from config import models
+from config.settings import Settings
 from tests import corpus, lint
 from translators import catalogue, dialogue, faults, pipe
 from translators import choice as answer
-from translators.dashscope import call, packets
+from translators.dashscope import call, multimodal, packets
+from translators.deepseek import prompt
+from translators.openai import dialects, request
+from translators.terms import agreed
 
 CASES = sorted((Path(__file__).parent / "golden" / "stream").iterdir())
 CATALOGUE = catalogue.Catalogue((corpus.NEVER, corpus.HYBRID, corpus.ALWAYS))
@@ -66,3 +71,48 @@ def test_what_was_written_down_agrees_with_itself(case: Path) -> None:
         folded, shown = corpus.fold(stream, index), corpus.told_by(last, index)
         assert replace(folded, usage={}) == replace(shown, usage={}) == replace(whole, usage={})
         assert folded.usage == shown.usage
+
+
+# The multimodal path: parts in, what goes upstream of them (`body.json`), and parts out.
+PARTS = sorted((Path(__file__).parent / "golden" / "multimodal").iterdir())
+SEEING = catalogue.Catalogue((dialogue.Model(**models.load(Settings())[-1]),))
+
+
+def shown(case: Path, **fields: object) -> dialogue.Call:
+    document = multimodal.read((case / "call.json").read_bytes())
+    given = multimodal.translate(document, SEEING, stream=True, decode=proxy.vocabulary.load().decode_bytes)
+    return given._replace(**fields)  # type: ignore[arg-type]
+
+
+def seen_through(given: dialogue.Call) -> pipe.Pipe:
+    """A pipe whose prompt is counted as the call's own."""
+    order = request.order(given, dialects.DIALECTS["deepseek"])
+    terms = agreed(order, request_id=corpus.REQUEST_ID, own_key=False)
+    through = pipe.Pipe(given, terms, proxy.vocabulary.load(), multimodal)
+    through.count_prompt(prompt.length(order.prompt, proxy.vocabulary.load()), 0)
+    return through
+
+
+@pytest.mark.parametrize("case", PARTS, ids=lambda case: case.name)
+def test_parts_go_upstream_as_they_stand(case: Path) -> None:
+    """REQ-4, COM-11: on either surface."""
+    body = request.order(shown(case), dialects.DIALECTS["deepseek"]).body().json
+    assert body == orjson.loads((case / "body.json").read_bytes())
+
+
+@pytest.mark.parametrize("cut", [1, 4096], ids="cut={}".format)
+@pytest.mark.parametrize("incremental", [True, False], ids=["incremental", "cumulative"])
+@pytest.mark.parametrize("case", PARTS, ids=lambda case: case.name)
+def test_packets_of_parts_are_what_was_written_down(case: Path, *, incremental: bool, cut: int) -> None:
+    """HTTP-3."""
+    wire = (case / "upstream.sse").read_bytes()
+    stream = corpus.drive(seen_through(shown(case, incremental=incremental)), wire, cut)
+    expected = (case / ("packets.sse" if incremental else "packets.cumulative.sse")).read_bytes()
+    assert stream.decode() == expected.decode()
+
+
+@pytest.mark.parametrize("case", PARTS, ids=lambda case: case.name)
+def test_a_reply_of_parts_is_what_was_written_down(case: Path) -> None:
+    """HTTP-3."""
+    reply = corpus.drive(seen_through(shown(case, stream=False)), (case / "upstream.sse").read_bytes())
+    assert orjson.loads(reply) == orjson.loads((case / "reply.json").read_bytes())

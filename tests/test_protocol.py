@@ -305,7 +305,7 @@ async def test_the_endpoint_of_another_modality_is_refused(serve: StartServe, si
     served = await serve((await simulator()).url)
     path = "/api/v1/services/aigc/multimodal-generation/generation"
     assert path in ENGLISH
-    answer = await caller.ask(served.url, caller.call("Hello!"), path=path)
+    answer = await caller.ask(served.url, caller.call("Hello!", "deepseek-v4-pro"), path=path)
     assert answer.fault == (400, "InvalidParameter", "url error, please check url！")
 
 

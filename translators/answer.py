@@ -161,7 +161,7 @@ class Answer:
             return each[0]
         chains = [one.reasoning for one in each if one.reasoning is not None]
         output = sum(one.output for one in each)
-        return Usage(self.tally.input, output, sum(chains) if chains else None, self.tally.cached)
+        return Usage(self.tally.input, output, sum(chains) if chains else None, self.tally.cached, self.tally.image)
 
 
 def _shares(total: int, counted: Sequence[tuple[int, int]]) -> list[int]:

@@ -21,11 +21,13 @@ class Catalogue:
 
     rows:    the models, each under its `id` and its own `aliases`
     aliases: further names and the model each stands for; an alias wins over a row of the same name (spec MOD-3)
+    sees:    whether any of them takes images
     raises:  ValueError for an alias of a model that is not among the rows
     """
 
     def __init__(self, rows: Iterable[Model], aliases: Mapping[str, str] = {}) -> None:
         rows = list(rows)
+        self.sees = any(row.sees for row in rows)
         known = {alias.lower(): row for row in rows for alias in row.aliases} | {row.id.lower(): row for row in rows}
         self._models = dict(known)
         for alias, target in aliases.items():

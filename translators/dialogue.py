@@ -21,6 +21,10 @@ Template = Literal["v3", "r1", "v3.1", "v3.2", "v4-preview", "v4", "v4.1"]
 ThinkInContent = Literal["auto", "yes", "no"]
 
 
+# Which of the native surface's two paths takes calls to a model; the route with a model in its path takes all (HTTP-3).
+Path = Literal["text", "multimodal", "both"]
+
+
 class Finish(Enum):
     """Why an answer ended; the value is DashScope's word (spec OUT-2)."""
 
@@ -44,6 +48,9 @@ class Model:
     strict_thinking: whether thinking demands SSE, incremental output and message format (spec PAR-14)
     aliases:         further names it goes by
     think_in_content: whether its chain of thought may come inside the content (spec OUT-10)
+    path:            which native path takes calls to it (spec HTTP-3)
+    sees:            whether it takes images (spec REQ-4)
+    retires:         the month, YYYY-MM, in which the service stops or stopped selling it; None where none is known
     upstream:        the id it has upstream, by dialect; a dialect without an entry gets `id`
     templates:       the prompt template of the model that serves it there, by dialect, where it differs
     source:          config/models.toml; Bailian's limits, partner spec
@@ -60,6 +67,9 @@ class Model:
     strict_thinking: bool = False
     aliases: tuple[str, ...] = ()
     think_in_content: ThinkInContent = "auto"
+    path: Path = "text"
+    sees: bool = False
+    retires: str | None = None
     upstream: Mapping[str, str] = field(default_factory=dict)
     templates: Mapping[str, Template] = field(default_factory=dict)
 
@@ -73,10 +83,26 @@ class ToolCall:
     arguments: str
 
 
+class Image(NamedTuple):
+    """A picture in a turn, as the caller gave it; nobody here ever fetches or decodes it.
+
+    url:    an http(s) address, or the picture itself as a `data:` URL
+    detail: how closely to look, where the caller said so
+    kind:   what it is by its own first bytes (`png`, `jpeg`, `gif`, `webp`); None of an address
+    tokens: what it counts in the prompt; None of an address, whose size is not known
+    """
+
+    url: str
+    detail: str | None = None
+    kind: str | None = None
+    tokens: int | None = None
+
+
 class Message(NamedTuple):
     """One turn of the conversation.
 
-    content:      text; None only on an assistant turn that is nothing but tool calls
+    content:      text, that of all parts together; None only on an assistant turn that is nothing but tool calls
+    parts:        texts and images in the caller's order; only on a turn that has an image
     reasoning:    the chain of thought of an assistant turn, where the caller kept it
     tool_call_id: on a tool turn, the call it answers
     partial:      on the last assistant turn: go on writing it (prefix completion)
@@ -88,6 +114,7 @@ class Message(NamedTuple):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     partial: bool = False
+    parts: tuple[str | Image, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +177,23 @@ class Call(NamedTuple):
     form: Any = None
     ignored: tuple[str, ...] = ()
 
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """All of them, in order."""
+        if not self.model.sees:
+            return ()
+        return tuple(part for message in self.messages for part in message.parts if isinstance(part, Image))
+
+    @property
+    def image_tokens(self) -> int | None:
+        """What they are in the prompt; None where there is none, or one whose size is not known."""
+        return sum(image.tokens or 0 for image in self.images) if self.images and self.is_countable else None
+
+    @property
+    def is_countable(self) -> bool:
+        """Whether its prompt can be counted before upstream has told: no image's size is unknown."""
+        return all(image.tokens is not None for image in self.images)
+
 
 class Usage(NamedTuple):
     """Tokens of one call or one choice, in tokens of the model's vocabulary.
@@ -158,6 +202,7 @@ class Usage(NamedTuple):
     output:    everything generated, reasoning and tool markup included
     reasoning: the part of `output` that is the visible chain of thought; None where the call does not think
     cached:    the part of `input` that upstream read from its cache; None where upstream does not tell
+    image:     the part of `input` that is images; None where there is none, or its size is not known
     source:    spec OUT-4, USE-1
     """
 
@@ -165,6 +210,7 @@ class Usage(NamedTuple):
     output: int
     reasoning: int | None = None
     cached: int | None = None
+    image: int | None = None
 
     @property
     def total(self) -> int:

@@ -108,6 +108,19 @@ def invalid(text: str, kind: Kind | None = None) -> Fault:
     return Fault(400, "InvalidParameter", PARAMETER_PREFIX + text, kind=kind)
 
 
+NOT_TEXT = invalid("input content must be a string.")
+IMAGES_TOO_LARGE = invalid("Multimodal file size is too large")
+IMAGE_NOT_LOADED = invalid("Failed to download multimodal content.")
+IMAGE_NOT_DECODED = invalid("Failed to decode the image during the data inspection.")
+IMAGE_MISSHAPEN = invalid("The image length and width do not meet the model restrictions.")
+IMAGE_KIND = invalid("The media format is not supported or incorrect for the data inspection.")
+
+
+def too_many_images(most: int, got: int) -> Fault:
+    """More images in one call than may be."""
+    return invalid(f"Too many images: max {most} images per request, got {got}")
+
+
 # In the algorithm layer's words too, for it is the caller who can mend it; what upstream said is not for him to read.
 PARAMETER_REFUSED = invalid("The upstream refused a parameter of this call.")
 

@@ -48,6 +48,7 @@ class Figures(NamedTuple):
     output: int | None = None
     reasoning: int | None = None
     cached: int | None = None
+    image: int | None = None
 
 
 class Place:
@@ -392,19 +393,21 @@ class Tally:
     input:         prompt tokens, counted (and moved by what was learned) until upstream tells
     counted_input: prompt tokens by our own count alone
     cached:        prompt tokens upstream read from its cache; None until it tells
+    image:         prompt tokens of the images, by our count where the size of each is known, else as upstream tells
     counts_chain:  whether usage names the tokens of the chain: where the call thinks, or once a chain has come
     told_input:    prompt tokens upstream told, at the end believed or not; None until it tells
     upstream:      its upstream calls, in the order they were begun
     """
 
-    __slots__ = ("cached", "counted_input", "counts_chain", "input", "told_input", "upstream", "window")
+    __slots__ = ("cached", "counted_input", "counts_chain", "image", "input", "told_input", "upstream", "window")
 
-    def __init__(self, window: int = _NO_WINDOW, *, counts_chain: bool = False) -> None:
+    def __init__(self, window: int = _NO_WINDOW, *, counts_chain: bool = False, image: int | None = None) -> None:
         self.window = window
         self.counts_chain = counts_chain
         self.input = 0
         self.counted_input = 0
         self.cached: int | None = None
+        self.image = image
         self.told_input: int | None = None
         self.upstream: list[Upstream] = []
 
@@ -434,7 +437,7 @@ class Tally:
         final:  whether nothing more can come
         of_one: whether the output is that of one choice of several, which says nothing of the whole
         """
-        prompt, output, reasoning, cached = told
+        prompt, output, reasoning, cached, image = told
         least, window = 0 if final else 1, self.window
         if prompt is not None and not least <= prompt <= window:
             prompt = None
@@ -457,6 +460,8 @@ class Tally:
         upstream.is_final = final and output is not None
         if upstream.chain is None:
             self._take(told.input if final else prompt, prompt, cached)
+            if image and prompt is not None and image <= prompt:
+                self.image = image
         return None if output is None else upstream.before + output
 
     @property
@@ -467,7 +472,7 @@ class Tally:
     def of(self, meter: Meter) -> Usage:
         """The usage of one choice as its next packet says it."""
         reasoning = min(meter.reasoning, meter.output) if self.counts_chain else None
-        return Usage(self.input, meter.output, reasoning, self.cached)
+        return Usage(self.input, meter.output, reasoning, self.cached, self.image)
 
     def _take(self, told: int | None, prompt: int | None, cached: int | None) -> None:
         """What upstream says of the caller's prompt, and what of that is believed."""

@@ -230,5 +230,6 @@ class Forwarding:
         """Remember how far our count of the prompt was from upstream's."""
         tally = self.pipe.answer.tally
         reported = tally.upstream[0].figures.input
-        if reported is not None:
+        # An image of unknown size is no difference of templates.
+        if reported is not None and self.exchange.call is not None and self.exchange.call.is_countable:
             self.gateway.offsets.learn(self.route.kind, tally.counted_input, reported)

@@ -41,6 +41,8 @@ ASKED_MODEL_CHARS = 64
 # A body that is checked, parsed and read in less time than a delta takes on its way.
 LARGE_BODY_BYTES: Final = 256 << 10
 PAUSE_S: Final = 0.001
+# How an image begins that comes along in a body; whoever writes `data\u003a` gives it up to be larger than a text.
+INLINE_IMAGE: Final = b"data:image/"
 
 
 async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Response:
@@ -66,7 +68,8 @@ async def _ready(
     request.tongue.check(request.headers)
     held = ends.enter_context(gateway.open_bodies.hold())
     body = await request.body(held)
-    exchange.times.read_s = monotonic()
+    exchange.times.read_s, size_bytes = monotonic(), len(body)
+    _check_size(gateway, size_bytes, body)
     # The body is there: what else is waited for is not its caller's fault.
     timeouts.enter(Timeout.FIRST_TOKEN)
     is_large = len(body) > LARGE_BODY_BYTES
@@ -82,6 +85,7 @@ async def _ready(
         exchange.asked_model = escaped(asked_model, ASKED_MODEL_CHARS)
     exchange.call = call = _read(gateway, request, document)
     del document
+    _check_images(gateway, call, size_bytes)
     await _give_way(is_large)
     if caller.known is not None:
         caller.known.check_model(call.model.id)
@@ -110,6 +114,27 @@ def _read(gateway: Gateway, request: Request, document: Json) -> Call:
         strict_thinking=gateway.settings.strict_thinking,
         decode=gateway.vocabulary.decode_bytes,
     )
+
+
+def _check_size(gateway: Gateway, size_bytes: int, body: bytearray) -> None:
+    """Refuse, before it is parsed, a body that only images may make so large, and that has none."""
+    if size_bytes > gateway.settings.max_body_bytes and INLINE_IMAGE not in body:
+        raise faults.Refusal(faults.BODY_TOO_LARGE)
+
+
+def _check_images(gateway: Gateway, call: Call, size_bytes: int) -> None:
+    """Hold the images of a call to their limits, and what is left of its body to its own (spec REQ-4, REQ-11)."""
+    settings, images = gateway.settings, call.images
+    inline_bytes = sum(len(image.url) for image in images if image.kind is not None)
+    if size_bytes - inline_bytes > settings.max_body_bytes:
+        raise faults.Refusal(faults.BODY_TOO_LARGE)
+    if inline_bytes > settings.max_image_bytes:
+        raise faults.Refusal(faults.IMAGES_TOO_LARGE, "over max_image_bytes")
+    if len(images) > settings.max_images:
+        raise faults.Refusal(faults.too_many_images(settings.max_images, len(images)), "over max_images")
+    for image in images:
+        if image.kind is not None and image.kind not in settings.image_type:
+            raise faults.Refusal(faults.IMAGE_KIND, f"image_type does not name {image.kind}")
 
 
 async def _prepared(

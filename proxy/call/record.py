@@ -169,7 +169,7 @@ def _attempt(attempt: Attempt) -> journal.Attempt:
         said["pool"] = attempt.pool
         said["used"] = None
         if attempt.used is not None and attempt.used.figures != NOTHING_SAID:
-            prompt, completion, reasoning, cached = attempt.used.figures
+            prompt, completion, reasoning, cached, _ = attempt.used.figures
             said["used"] = {"prompt": prompt, "cached": cached, "completion": completion, "reasoning": reasoning}
     return said
 

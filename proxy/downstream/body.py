@@ -99,7 +99,7 @@ class HeldBody:
         self._bytes += size_bytes
 
 
-async def read(request: web.Request, held: HeldBody) -> bytearray:
+async def read(request: web.Request, held: HeldBody, most_bytes: int) -> bytearray:
     """The body of a request, inflated, within its limit of size and that of all calls.
 
     Raises `Refusal`, or `CallerGone`.
@@ -107,12 +107,11 @@ async def read(request: web.Request, held: HeldBody) -> bytearray:
     encoding = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING, (PLAIN,))).strip().lower()
     if encoding not in ENCODINGS:
         raise faults.Refusal(faults.BODY_INVALID, "neither plain nor gzip")
-    most_bytes = request.client_max_size
     if (request.content_length or 0) > most_bytes:
         raise faults.Refusal(faults.BODY_TOO_LARGE)
     body = bytearray()
     if encoding == PLAIN:
-        await _receive(request, held, body.extend)
+        await _receive(request, held, most_bytes, body.extend)
         return body
     # In pieces, each of which is let go of once it is inflated.
     packed: deque[bytearray] = deque((body,))
@@ -123,17 +122,17 @@ async def read(request: web.Request, held: HeldBody) -> bytearray:
         else:
             packed.append(bytearray(chunk))
 
-    await _receive(request, held, keep)
+    await _receive(request, held, most_bytes, keep)
     return await _inflated(packed, most_bytes, held)
 
 
-async def _receive(request: web.Request, held: HeldBody, keep: Callable[[bytes], None]) -> None:
+async def _receive(request: web.Request, held: HeldBody, most_bytes: int, keep: Callable[[bytes], None]) -> None:
     """Keep what arrives, as it arrives, until all of it is there."""
     received_bytes = 0
     try:
         while chunk := await request.content.readany():
             received_bytes += len(chunk)
-            if received_bytes > request.client_max_size:
+            if received_bytes > most_bytes:
                 raise faults.Refusal(faults.BODY_TOO_LARGE)
             held.take(len(chunk))
             keep(chunk)

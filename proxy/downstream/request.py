@@ -30,12 +30,15 @@ class Request:
     id:         its request id (spec HTTP-6)
     headers:    as the caller sent them, names in any case
     path_model: the model that the route's path names; None where it names none
+    most_bytes: the longest body that is read
     """
 
-    __slots__ = ("_sink", "_timing", "_web", "headers", "id", "path_model", "tongue")
+    __slots__ = ("_sink", "_timing", "_web", "headers", "id", "most_bytes", "path_model", "tongue")
 
-    def __init__(self, request: web.Request, tongue: Tongue) -> None:
+    def __init__(self, request: web.Request, tongue: Tongue, image_bytes: int = 0) -> None:
+        """One call; `image_bytes` of images may come along in its body."""
         self._web = request
+        self.most_bytes = request.client_max_size + image_bytes
         self._sink: PacketSink | ReplySink | None = None
         self.tongue = tongue
         self.id = request_id(request)
@@ -86,7 +89,7 @@ class Request:
 
     async def body(self, held: HeldBody) -> bytearray:
         """The call's body, inflated. Raises `Refusal` where it is too large or unreadable, `CallerGone`."""
-        return await read(self._web, held)
+        return await read(self._web, held, self.most_bytes)
 
     def packets(self, pipe: Pipe, *, hold_s: float, heartbeat_s: float) -> PacketSink:
         """Where the packets of its answer go."""

@@ -98,6 +98,7 @@ class Usage(TypedDict):
     total_tokens:          always their sum
     output_tokens_details: where the call thinks, or a chain has come
     prompt_tokens_details: where upstream tells
+    image_tokens:          the part of the prompt that is images, where it is known
     """
 
     input_tokens: int
@@ -105,6 +106,7 @@ class Usage(TypedDict):
     total_tokens: int
     output_tokens_details: NotRequired[OutputDetails]
     prompt_tokens_details: NotRequired[PromptDetails]
+    image_tokens: NotRequired[int]
 
 
 class UpstreamCall(TypedDict):
@@ -401,6 +403,8 @@ def usage(used: dialogue.Usage, *, hybrid: bool) -> Usage:
             said["output_tokens_details"]["text_tokens"] = used.output - used.reasoning
     if used.cached is not None:
         said["prompt_tokens_details"] = {"cached_tokens": used.cached}
+    if used.image is not None:
+        said["image_tokens"] = used.image
     return said
 
 

@@ -75,7 +75,7 @@ def document(rows: Sequence[Model], streams: Mapping[str, str]) -> Json:
         "paths": {
             surface.GENERATION: {"post": generation},
             settings.model_route or "": {"post": by_path},
-            routes.MULTIMODAL: {"post": _multimodal()},
+            routes.MULTIMODAL: {"post": _multimodal(generation)},
             routes.HEALTH: {"get": _health()},
             "/docs/try": {"servers": [_server("the admin port", settings.port + 1)], "post": _try()},
             **{
@@ -164,12 +164,14 @@ def _header(name: str, text: str, schema: Json) -> Json:
     return {"name": name, "in": "header", "description": text, "schema": schema}
 
 
-def _multimodal() -> Json:
-    return {
+def _multimodal(generation: Json) -> Json:
+    """The other native path: the same call and answer for the models that are bound to it."""
+    return generation | {
         "operationId": "generateMultimodal",
-        "summary": "Always refused: these models read text (HTTP-3)",
-        "tags": ["calls"],
-        "responses": _failures([faults.WRONG_ENDPOINT]),
+        "summary": "The same for models bound to this path, which may be shown images (HTTP-3)",
+        "description": 'Where the model sees, `content` of a message may hold `{"image": URL}` parts; `content` of an '
+        'answer is a list of at most one `{"text"}` part. A model bound to the other path is 400 '
+        "`url error, please check url！`.",
     }
 
 

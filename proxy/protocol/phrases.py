@@ -97,6 +97,7 @@ FACTS: Final[Mapping[str, Words]] = {
     "keeps_reasoning": ("reads reasoning_content of the history", "读取历史中的 reasoning_content"),
     "counts_close": ("counts `</think>`", "计入 `</think>`"),
     "counts_end": ("counts the end-of-sentence token", "计入句末 token"),
+    "tool_images": ("a tool's answer may hold images", "工具结果中可含图片"),
 }
 
 TRIGGERS: Final[Mapping[str, Words]] = {
@@ -111,7 +112,28 @@ TRIGGERS: Final[Mapping[str, Words]] = {
         "the inflated body is over the limit, or upstream says so",
         "解压后的请求体超限，或上游如此答复",
     ),
-    "WRONG_ENDPOINT": ("a call to the multimodal endpoint", "调用了多模态接口"),
+    "WRONG_ENDPOINT": (
+        "the model's row is bound to the other native path (section 8)",
+        "该模型的行绑定在另一条原生路径上（第 8 节）",
+    ),
+    "NOT_TEXT": (
+        "a part that is no text where no image is taken, here or upstream",
+        "在不接受图片处给出了非文本片段（本端，或上游）",
+    ),
+    "IMAGES_TOO_LARGE": (
+        "the images that come along are over `max_image_bytes`",
+        "随请求附带的图片超过 `max_image_bytes`",
+    ),
+    "IMAGE_NOT_LOADED": (
+        "an image's address is not http, https or `data:`, or upstream cannot fetch it",
+        "图片地址不是 http、https 或 `data:`，或上游无法下载",
+    ),
+    "IMAGE_NOT_DECODED": ("an image that comes along has no header that can be read", "附带的图片没有可读的文件头"),
+    "IMAGE_MISSHAPEN": ("an image has a side of 0 or of more than 8,192 pixels", "图片某一边为 0 或超过 8,192 像素"),
+    "IMAGE_KIND": (
+        "an image that comes along is none of `image_type`, or upstream does not know its kind",
+        "附带的图片不属于 `image_type`，或上游不认识其格式",
+    ),
     "ENCRYPTED_BODY": ("`X-DashScope-EncryptionKey` is given", "带有 `X-DashScope-EncryptionKey`"),
     "NOT_FOUND": ("unknown path", "未知路径"),
     "NO_ASYNC": ("`X-DashScope-Async: enable`", "`X-DashScope-Async: enable`"),
@@ -159,6 +181,7 @@ TRIGGERS: Final[Mapping[str, Words]] = {
         "`enable_thinking` where the model's row says `refuse`",
         "模型行写明 `refuse` 时传 `enable_thinking`",
     ),
+    "too_many_images": ("more images than `max_images`", "图片数超过 `max_images`"),
     "input_length": ("the prompt is too long, by our count or upstream's word", "输入过长（按本端计数或上游答复）"),
 }
 
@@ -178,6 +201,12 @@ RETRY: Final[Mapping[faults.Blame, Words]] = {
 }
 YES_NO: Final[Mapping[bool, Words]] = {True: ("yes", "是"), False: ("–", "–")}
 ANY: Final[Words] = ("any", "任意")
+
+PATHS: Final[Mapping[str, Words]] = {
+    "text": ("text", "文本"),
+    "multimodal": ("multimodal", "多模态"),
+    "both": ("both", "两者"),
+}
 
 THINKS: Final[Mapping[str, Words]] = {
     "never": ("never", "从不"),
@@ -293,11 +322,21 @@ FEATURES: Final[tuple[tuple[str, str, str, str, str], ...]] = (
     ("SSE packets, incremental and cumulative", "–", "all", "–", "every upstream streams deltas (SSE-1, SSE-5)"),
     ("usage on every packet", "–", "all", "–", "counted until upstream's own figure comes, which wins (USE-1, USE-3)"),
     ("`input.prompt` and `input.history`", "–", "all", "–", "short for messages (REQ-2)"),
-    ("text parts of `content`", "–", "all", "–", "joined (REQ-4)"),
-    ("parts that are images, audio, files", "–", "–", "refused", "these models read text (REQ-4)"),
+    ("text parts of `content`", "–", "all", "–", "joined; beside images sent as they are (REQ-4)"),
+    ("parts that are images", "models that see", "–", "refused by the others", "`deepseek-v4.1-flash` sees (REQ-4)"),
+    (
+        "images in a tool's answer",
+        "as told in its section 8",
+        "–",
+        "refused elsewhere",
+        "a fact of each dialect (REQ-4)",
+    ),
+    ("images in `oss://`, uploads", "–", "–", "refused", "nothing is stored or fetched here; send `data:` or a URL"),
+    ("parts that are video, audio, files", "–", "–", "refused by name", "no model of DeepSeek's takes them (REQ-4)"),
+    ("`min_pixels`, `max_pixels` and their like", "–", "–", "ignored", "DeepSeek's rule of sizes is its own"),
     ("`partial` (prefix completion)", "all", "–", "–", "by each dialect's own way (REQ-6)"),
     ("`reasoning_content` of earlier turns", "all but openai", "–", "openai", "thinking with tools needs it (REQ-7)"),
-    ("multimodal endpoint", "–", "–", "refused", "text-only models (HTTP-3)"),
+    ("multimodal endpoint", "–", "models bound to it", "refused for the others", "a fact of each row (HTTP-3)"),
     ("asynchronous calls", "–", "–", "refused", "nobody keeps results (HTTP-9)"),
     ("encrypted bodies", "–", "–", "refused", "the platform's own keys (HTTP-9)"),
     ("workspaces, data inspection, resources", "–", "–", "ignored", "the platform's own (HTTP-8)"),

@@ -36,6 +36,7 @@ MADE: Final[Mapping[str, faults.Fault]] = {
     "invalid": faults.invalid("…"),
     "wrong_method": faults.wrong_method("GET"),
     "no_thinking": faults.no_thinking("X"),
+    "too_many_images": faults.too_many_images(50, 51),
     "input_length": faults.input_length(98_304),
 }
 
@@ -134,14 +135,28 @@ def _crossed(language: Language, sources: Sources) -> str:
 
 def _models(language: Language, sources: Sources) -> str:
     head = (
-        ("model", "thinks", "strict (PAR-14)", "context", "input", "chain", "answer", "template"),
-        ("模型", "思考", "严格（PAR-14）", "上下文", "输入", "思维链", "回答", "模板"),
+        (
+            "model",
+            "path",
+            "sees",
+            "thinks",
+            "strict (PAR-14)",
+            "context",
+            "input",
+            "chain",
+            "answer",
+            "template",
+            "retires",
+        ),
+        ("模型", "路径", "看图", "思考", "严格（PAR-14）", "上下文", "输入", "思维链", "回答", "模板", "下架"),
     )
     return _table(
         head[language],
         (
             (
                 _code(row.id),
+                phrases.PATHS[row.path][language],
+                phrases.YES_NO[row.sees][language],
                 phrases.THINKS[row.thinking][language],
                 phrases.YES_NO[row.strict_thinking][language],
                 *(
@@ -149,6 +164,7 @@ def _models(language: Language, sources: Sources) -> str:
                     for limit in (row.context_tokens, row.input_tokens, row.chain_tokens, row.answer_tokens)
                 ),
                 row.template,
+                row.retires or "–",
             )
             for row in sources.rows
         ),

@@ -8,12 +8,14 @@ from typing import Final
 import structlog
 
 from config.models import ModelRow
+from config.pools import EVERY_MODEL, Pool
 from config.settings import Settings
 from translators.openai.dialects import DIALECTS
 from translators.openai.request import enforces_budgets
 
 log = structlog.get_logger()
 
+RETIRING: Final = "the service stops selling {}; what answers for them here is what their rows or --map say"
 NOT_HELD: Final = "dialect {} holds no thinking_budget: an effort is asked for instead; this concerns {}"
 
 
@@ -22,17 +24,36 @@ def say(settings: Settings, rows: Collection[ModelRow]) -> None:
 
     rows: the models on offer
     """
-    if unheld := _unheld(settings, rows):
-        log.info("thinking_budget_not_held", dialect=settings.dialect, models=unheld)
+    for dialect, models in _unheld(settings, rows).items():
+        log.info("thinking_budget_not_held", dialect=dialect, models=models)
+    if retiring := _retiring(rows):
+        log.info("models_retire", models=retiring)
 
 
 def sentences(settings: Settings, rows: Collection[ModelRow]) -> Iterator[tuple[str, str]]:
     """The same for a person: a word for what it is about, and a sentence."""
-    if unheld := _unheld(settings, rows):
-        yield "budgets", NOT_HELD.format(settings.dialect, ", ".join(unheld))
+    for dialect, models in _unheld(settings, rows).items():
+        yield "budgets", NOT_HELD.format(dialect, ", ".join(models))
+    if retiring := _retiring(rows):
+        yield "retired", RETIRING.format(", ".join(f"{model} ({month})" for model, month in retiring.items()))
 
 
-def _unheld(settings: Settings, rows: Collection[ModelRow]) -> list[str]:
-    """The models that think where neither upstream nor we can hold a budget (spec OUT-9)."""
-    held = enforces_budgets(DIALECTS[settings.dialect])
-    return [] if held else [row["id"] for row in rows if row["thinking"] != "never"]
+def _retiring(rows: Collection[ModelRow]) -> dict[str, str]:
+    """The models that leave the service's shelf, each with the month (spec MOD-1)."""
+    return {row["id"]: row["retires"] for row in rows if row["retires"] is not None}
+
+
+def _unheld(settings: Settings, rows: Collection[ModelRow]) -> dict[str, list[str]]:
+    """By dialect, the models that think where neither upstream nor we can hold a budget (spec OUT-9)."""
+    unheld: dict[str, list[str]] = {}
+    for pool in settings.pools_in_force:
+        if enforces_budgets(DIALECTS[pool.dialect]):
+            continue
+        served = [row["id"] for row in rows if row["thinking"] != "never" and _serves(pool, row["id"])]
+        known = unheld.setdefault(pool.dialect, [])
+        known += [model for model in served if model not in known]
+    return {dialect: models for dialect, models in unheld.items() if models}
+
+
+def _serves(pool: Pool, model: str) -> bool:
+    return EVERY_MODEL in pool.models or model in pool.models

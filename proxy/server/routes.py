@@ -22,10 +22,13 @@ from translators.compatible import listing as compatible_listing
 from translators.compatible import tongue as compatible
 from translators.dashscope import call as dashscope_call
 from translators.dashscope import listing as dashscope_listing
+from translators.dashscope import multimodal
 from translators.dashscope import tongue as dashscope
 from translators.tongue import Tongue
 
 MULTIMODAL: Final = "/api/v1/services/aigc/multimodal-generation/generation"
+# Where the native surface takes calls.
+NATIVE: Final = (GENERATION, MULTIMODAL)
 HEALTH: Final = "/healthz"
 MODELS: Final = "/models"
 # What the native surface has beside the calls.
@@ -44,10 +47,12 @@ HINTS: Final[Hints] = tuple(
             "an OpenAI path: chat completions and models are served, below /compatible-mode/v1 and /v1",
         ),
         (r"/(readyz|metrics|docs|openapi\.json)\b", "the admin port's"),
-        (rf"/api/v1/services/(?!{re.escape(GENERATION.removeprefix('/api/v1/services/'))})", "only text is served"),
+        (
+            rf"/api/v1/services/(?!{'|'.join(re.escape(path.removeprefix('/api/v1/services/')) for path in NATIVE)})",
+            "answers in text are served, below text-generation and multimodal-generation",
+        ),
     )
 )
-PLAIN_TEXT_HINT: Final = "only text is served: a model that sees has another name, or another service"
 
 
 def application(
@@ -71,7 +76,8 @@ def application(
     app.on_response_prepare.append(_say_times)
     generation = _spoken(dashscope, gateway, keep)
     app.router.add_post(GENERATION, generation)
-    app.router.add_post(MULTIMODAL, _wrong_endpoint)
+    # What sees may be shown images by these two surfaces; a body of the text path is one of text (spec REQ-11).
+    app.router.add_post(MULTIMODAL, _spoken(multimodal, gateway, keep, shows_images=True))
     app.router.add_get(HEALTH, admin.alive)
     _add_lookups(app.router, gateway)
     for root in COMPATIBLE:
@@ -81,19 +87,21 @@ def application(
     return app
 
 
-def _spoken(tongue: Tongue, gateway: Gateway, keep: Keep) -> Handler:
-    """What serves the calls of a path whose callers speak so."""
+def _spoken(tongue: Tongue, gateway: Gateway, keep: Keep, *, shows_images: bool = False) -> Handler:
+    """What serves the calls of a path whose callers speak so, and may show images beside what they say."""
 
     async def generate(request: web.Request) -> web.StreamResponse:
         request[surface.TONGUE] = tongue
-        return await handler.serve(gateway.latest.gateway, Request(request, tongue), keep)  # type: ignore[return-value] # `Sent`: see `Connection`
+        now = gateway.latest.gateway
+        image_bytes = int(now.settings.max_image_bytes) if shows_images and now.catalogue.sees else 0
+        return await handler.serve(now, Request(request, tongue, image_bytes), keep)  # type: ignore[return-value] # `Sent`: see `Connection`
 
     return generate
 
 
 def _add_compatible(router: web.UrlDispatcher, root: str, gateway: Gateway, keep: Keep) -> None:
     """What is served below one path in the compatible surface's tongue (spec COM-1, COM-29)."""
-    router.add_post(root + COMPLETIONS, _spoken(compatible, gateway, keep))
+    router.add_post(root + COMPLETIONS, _spoken(compatible, gateway, keep, shows_images=True))
     router.add_get(root + MODELS, _listed(gateway), allow_head=False)
     model = router.add_resource(root + MODELS + "/{id:.+}")
     model.add_route(hdrs.METH_GET, _described(gateway))
@@ -152,10 +160,6 @@ async def _wrong_method(request: web.Request) -> web.StreamResponse:
 async def _say_times(request: web.Request, answer: web.StreamResponse) -> None:
     if (timing := request.get(TIMING)) is not None:
         answer.headers["Server-Timing"] = timing()
-
-
-async def _wrong_endpoint(_: web.Request) -> web.StreamResponse:
-    raise Stray(faults.WRONG_ENDPOINT, PLAIN_TEXT_HINT)
 
 
 def _pattern(route: str) -> str:

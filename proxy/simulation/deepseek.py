@@ -20,7 +20,8 @@ from typing import Any, Literal
 import orjson
 import pydantic
 
-from translators import tokens
+from translators import images, tokens
+from translators.deepseek import image_tokens
 from translators.openai import dialects
 from translators.openai.dialects import Dialect
 from translators.tokens import Vocabulary
@@ -283,6 +284,23 @@ def _text(message: Json) -> str:
     return content if isinstance(content, str) else "".join(part["text"] for part in content if "text" in part)
 
 
+def _pictures(message: Json) -> list[Json]:
+    """The images of a turn."""
+    content = message.get("content")
+    return [part["image_url"] for part in content if "image_url" in part] if isinstance(content, list) else []
+
+
+def _picture_tokens(image: Json) -> int:
+    """One that would have to be fetched is taken for a small one."""
+    url, detail = image["url"], image.get("detail")
+    size = images.header(url)[1:] if images.is_inline(url) else _FETCHED
+    return image_tokens.count(*size, detail)
+
+
+# Width and height, in pixels.
+_FETCHED = (512, 512)
+
+
 def _last(body: Json, role: str) -> str:
     messages = body.get("messages")
     named = (m for m in reversed(messages if isinstance(messages, list) else []) if isinstance(m, dict))
@@ -401,6 +419,9 @@ def _prompt_tokens(body: Json, scale: Scale) -> int:
 
 
 def _turn_tokens(message: Json, scale: Scale, *, with_tools: bool) -> int:
+    # A blank line stands between the parts; beside an image it is a token of its own, or one with the text behind it.
+    if pictures := _pictures(message):
+        return 1 + _parts_tokens(message["content"], scale) + sum(map(_picture_tokens, pictures))
     text = _text(message)
     match message["role"]:
         case "system":
@@ -413,6 +434,16 @@ def _turn_tokens(message: Json, scale: Scale, *, with_tools: bool) -> int:
         case "tool":
             return 1 + scale.count(f"<tool_result>{text}</tool_result>")
     return 1 + scale.count(text)
+
+
+def _parts_tokens(parts: Sequence[Json], scale: Scale) -> int:
+    """The texts of a turn with images, as the renderer joins them."""
+    said = "\n\n".join(part.get("text", _IMAGE_MARK) for part in parts)
+    return sum(map(scale.count, said.split(_IMAGE_MARK)))
+
+
+# Where an image stands among the texts; no caller's text holds it.
+_IMAGE_MARK = "\0image"
 
 
 def _usage(prompt_tokens: int, chain_tokens: int | None, other_tokens: int, number: int) -> Json:

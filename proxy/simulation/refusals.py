@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from proxy.simulation.deepseek import Answer, Json, Script, _offered, _stops, _text, _thinks, _wants
+from proxy.simulation.deepseek import Answer, Json, Script, _offered, _pictures, _stops, _text, _thinks, _wants
+from translators import images
 from translators.openai.dialects import DIALECTS, Dialect
 
 _ROLES = ("system", "user", "assistant", "tool", "latest_reminder")
@@ -56,6 +57,17 @@ class _Rule(NamedTuple):
 
 def _is_deepseek(host: Dialect) -> bool:
     return host is _DEEPSEEK
+
+
+def _shows_what_is_no_picture(body: Json) -> bool:
+    for message in body["messages"]:
+        for picture in _pictures(message):
+            try:
+                if images.is_inline(picture["url"]):
+                    images.header(picture["url"])
+            except images.UnreadableError:
+                return True
+    return False
 
 
 # What a body does wrong, and DeepSeek's words for it, in the order it looks (SOURCES#deepseek-request).
@@ -114,6 +126,16 @@ _RULES: tuple[_Rule, ...] = (
     _Rule(
         lambda body: isinstance(body.get("tool_choice"), dict) and not _offered(body),
         "tool_choice names a function that is not among the tools",
+    ),
+    _Rule(
+        lambda body: any(message["role"] == "assistant" and _pictures(message) for message in body["messages"]),
+        "Image in assistant message is not supported",
+        _is_deepseek,
+    ),
+    _Rule(
+        _shows_what_is_no_picture,
+        "You have uploaded an unsupported image. Please make sure your image is valid and has one of the following "
+        "formats: webp, png, jpeg, and gif.",
     ),
     _Rule(_lonely_tool, "Messages with role 'tool' must be a response to a preceding message with 'tool_calls'"),
     _Rule(

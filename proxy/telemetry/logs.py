@@ -34,6 +34,7 @@ AS_SAID: Final = signal.SIGUSR2
 LINES: Final[Mapping[str, tuple[str, ...]]] = {
     "serving": ("url", "admin", "upstream", "dialect", "auth", "workers", "loop"),
     "thinking_budget_not_held": ("dialect", "models"),
+    "models_retire": ("models",),
     "call": (
         *("request_id", "api", "model", "upstream_model", "key_id", "key_name", "stream", "thinking"),
         *("outcome", "status", "code", "usage", "generated", "basis", "calls", "drift_tokens", "packets"),

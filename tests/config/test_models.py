@@ -80,6 +80,31 @@ def test_limits_and_thinking_are_those_bailian_publishes(
     assert (row["context_tokens"], row["input_tokens"], row["chain_tokens"], row["answer_tokens"]) == limits
 
 
+def test_what_sees_and_what_leaves_the_shelf_is_said_by_its_row() -> None:
+    """MOD-1, HTTP-3; SOURCES#deepseek-models."""
+    shipped = rows()
+    assert {name for name, row in shipped.items() if row["sees"]} == {"deepseek-v4.1-flash"}
+    assert {name for name, row in shipped.items() if row["path"] != "text"} == {"deepseek-v4.1-flash"}
+    kept = {"deepseek-v4-flash", "deepseek-v4-pro", "deepseek-v4.1-flash"}
+    assert {name for name, row in shipped.items() if row["retires"] is None} == kept
+    assert {row["retires"] for row in shipped.values()} == {None, "2026-10"}
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ('path = "audio"', "path: must be 'text', 'multimodal' or 'both'"),
+        ("sees = 1.5", "sees: "),
+        ('retires = "soon"', "retires: "),
+        ('retires = "2026-13"', "retires: "),
+    ],
+)
+def test_what_a_row_says_wrongly_of_path_sight_and_end_is_named(theirs: Path, said: str, complaint: str) -> None:
+    """MOD-1."""
+    theirs.write_text(f'[[model]]\nid = "deepseek-v3"\n{said}\n')
+    assert any(complaint in line for line in complaints(models_file=str(theirs)))
+
+
 def test_a_model_that_never_thinks_ignores_the_wish_as_shipped() -> None:
     """PAR-14: partner acceptance sends enable_thinking to deepseek-v3."""
     assert rows()["deepseek-v3"]["enable_thinking"] == "ignore"
@@ -112,7 +137,12 @@ def test_a_mapped_name_has_the_given_id_in_every_dialect() -> None:
 def test_an_unknown_mapped_name_is_a_new_model_like_v3() -> None:
     """MOD-5."""
     table = rows(map=("house-model=smollm2",))
-    like = {**table["deepseek-v3"], "id": "house-model", "upstream": dict.fromkeys(DIALECTS, "smollm2")}
+    like = {
+        **table["deepseek-v3"],
+        "id": "house-model",
+        "retires": None,
+        "upstream": dict.fromkeys(DIALECTS, "smollm2"),
+    }
     assert table["house-model"] == {**like, "templates": {}}
 
 

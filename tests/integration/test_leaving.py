@@ -131,5 +131,5 @@ async def test_the_log_has_one_line_for_each_and_no_traceback(pair: Pair) -> Non
     assert [line["outcome"] for line in lines if line.get("request_id") == known_as] == [
         "client_gone_before_first_packet"
     ]
-    assert {line["event"] for line in lines} <= {"serving", "call"}
+    assert {line["event"] for line in lines} <= {"serving", "models_retire", "call"}
     assert "raceback" not in pair.served.output

@@ -257,7 +257,7 @@ class TestLog:
             ids.add((await line.answer()).headers["x-request-id"])
         await asyncio.to_thread(served.end)
         lines = [orjson.loads(line) for line in served.output.splitlines() if line.startswith("{")]
-        of_calls = [line for line in lines if line["event"] not in ("serving", "draining", "stopped")]
+        of_calls = [line for line in lines if line["event"] not in ("serving", "models_retire", "draining", "stopped")]
         assert {line["event"] for line in of_calls} == {"call", "ignored", "malformed"}
         assert {line.get("request_id") for line in of_calls} == ids
 

@@ -63,9 +63,13 @@ class TestHttp2:
         assert answer.fault == (400, "InvalidParameter", "Model not exist.")
 
 
-async def test_http3_the_multimodal_endpoint_says_that_it_is_the_wrong_one(pair: Pair) -> None:
+async def test_http3_the_multimodal_endpoint_takes_the_models_that_are_bound_to_it(pair: Pair) -> None:
     answer = await caller.ask(pair.url, caller.call(), path=routes.MULTIMODAL)
     assert answer.fault == (400, "InvalidParameter", "url error, please check url！")
+    for path in (routes.MULTIMODAL, caller.GENERATION, "/siliconflow/models/deepseek-v4.1-flash"):
+        answer = await caller.ask(pair.url, caller.call(model="deepseek-v4.1-flash"), path=path)
+        content = answer.json["output"]["choices"][0]["message"]["content"]
+        assert content == ([{"text": "You said: Say hello."}] if path == routes.MULTIMODAL else "You said: Say hello.")
 
 
 class TestHttp4:

@@ -339,7 +339,7 @@ def test_what_is_delivered_is_what_was_generated_and_of_a_cut_answer_no_more(
         account = through.account()
         (spent,) = account.spent
         assert account.delivered is not None
-        given, output, chain, cached = account.delivered
+        given, output, chain, cached, _ = account.delivered
         delivered, generated = (given, output, chain), (spent.prompt, spent.completion, spent.reasoning)
         assert cached == spent.cached
         if "cut" in spent.end:

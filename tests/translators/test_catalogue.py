@@ -98,3 +98,10 @@ def test_the_log_is_told_why_a_model_of_the_family_is_none_of_ours(name: str, ca
     with pytest.raises(faults.Refusal) as refusal:
         Catalogue([V3]).find(name)
     assert refusal.value.cause == cause
+
+
+def test_it_says_whether_any_model_sees() -> None:
+    """REQ-11: only then may a body be as large as its images make it."""
+    model = Model("m", "never", 9, 9, 0, 9, "v3")
+    assert not Catalogue([model]).sees
+    assert Catalogue([model, replace(model, id="n", sees=True)]).sees

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from translators.compatible import tongue as compatible
+from translators.dashscope import multimodal
 from translators.dashscope import tongue as dashscope
 from translators.tongue import Tongue
 
 # mypy holds each of them to the signatures.
-TONGUES: dict[str, Tongue] = {"dashscope": dashscope, "openai": compatible}
+TONGUES: dict[str, Tongue] = {"dashscope": dashscope, "multimodal": multimodal, "openai": compatible}
 
 
 @pytest.mark.parametrize("name", TONGUES)

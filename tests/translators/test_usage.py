@@ -373,3 +373,13 @@ def test_the_end_token_counts_where_the_server_counts_it_and_the_answer_ended_by
     assert meter.output == 1
     meter.end()
     assert meter.output == 2
+
+
+@pytest.mark.parametrize(
+    ("told", "image"), [(None, 192), (496, 496), (0, 192), (601, 192)], ids=["nothing", "more", "zero", "too much"]
+)
+def test_what_upstream_tells_of_images_is_believed_within_the_prompt(told: int | None, image: int) -> None:
+    """USE-3."""
+    tally = usage.Tally(image=192)
+    tally.report(tally.begin(0), usage.Figures(600, 3, image=told), final=True)
+    assert tally.image == image

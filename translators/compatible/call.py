@@ -73,11 +73,20 @@ def _wrong_content(content: Any, index: int) -> faults.Fault:
     return faults.invalid(NOT_CONTENT.format(index, found), "invalid_type")
 
 
+def _pictured(part: Json) -> tuple[Any, Any] | None:
+    """`{"type": "image_url", "image_url": {"url", "detail"}}`; some clients put the address there by itself."""
+    image = part.get("image_url")
+    if image is None:
+        return None
+    return (image.get("url"), image.get("detail")) if isinstance(image, dict) else (image, None)
+
+
 MANNER: Final = Manner(
     ROLES,
     # The second is DeepSeek's word for it.
     partial=("partial", "prefix"),
     place="messages.[{}]".format,
+    image=_pictured,
     wrong_role=lambda word, index: faults.invalid(NO_ROLE.format(_shown(word), index), "unnamed"),
     wrong_content=_wrong_content,
 )
@@ -100,7 +109,7 @@ def translate(
     """The call a document makes, checked in full but for the length of its input; see `tongue.Tongue.translate`."""
     name: Any = document.get("model") if path_model is None else path_model
     model = find(catalogue, name)
-    said = messages.converse(_turns(document), MANNER)
+    said = messages.converse(_turns(document), MANNER, sees=model.sees)
     # The demands of thinking that this surface has no words for are met: a chunk says what is new (spec COM-8).
     given = {**document, "enable_thinking": _switch(document), "incremental_output": True, "result_format": None}
     case = Case(model, said, given, stream, strict_thinking, decode)

@@ -320,7 +320,7 @@ class Chunks:
         prompt = max((given for given, _ in newest.values()), default=tally.input)
         said = [here.said if isinstance(here, Place) else here for _, here in newest.values()]
         chain = sum(min(one[1], one[0]) for one in said) if tally.counts_chain else None
-        return dialogue.Usage(prompt, sum(one[0] for one in said), chain, cached)
+        return dialogue.Usage(prompt, sum(one[0] for one in said), chain, cached, tally.image)
 
     def _delta(self, side: str, text: str) -> Delta:
         delta: Any = {**DELTAS[self._layout.thinks, side], side: text}

@@ -14,7 +14,7 @@ from translators import faults, surrogates
 from translators.catalogue import LONGEST_NAME, Catalogue
 from translators.dashscope import kinds, messages, parameters
 from translators.dashscope.rules import Case
-from translators.dialogue import Call, Json
+from translators.dialogue import Call, Json, Model, Path
 
 # orjson reads 1,024 levels, and writes so many.
 DEEPEST = 254
@@ -57,6 +57,7 @@ def translate(
     decode: Callable[[Sequence[int]], bytes],
     path_model: str | None = None,
     strict_thinking: bool | None = None,
+    path: Path = "text",
 ) -> Call:
     """The call a document makes, checked in full but for the length of its input (spec MOD-4).
 
@@ -65,12 +66,15 @@ def translate(
     decode:          token ids to the bytes they stand for; KeyError, ValueError or OverflowError for an unknown id
     path_model:      the model in the URL, which wins over the document's (spec HTTP-2)
     strict_thinking: overrides the model's row on what thinking demands; None leaves it (spec PAR-14)
+    path:            which of the two native paths it came by; the one with a model in it takes them all (spec HTTP-3)
     """
     name = path_model or _model_name(document)
     source = _input(document)
     model = catalogue.find(name)
+    if path_model is None:
+        _check_path(model, path)
     given = _parameters(document)
-    said = messages.read(source)
+    said = messages.read(source, sees=model.sees)
     case = Case(model, said, given, stream, strict_thinking, decode)
     check_partial(case)
     # The partner's route is another service, which sends calls in pieces (spec PAR-20).
@@ -96,7 +100,13 @@ def prompted(document: Json, catalogue: Catalogue) -> Call:
     """The call whose prompt a document holds, to be counted: no parameter is looked at (spec HTTP-12)."""
     name, source = _model_name(document), _input(document)
     model = catalogue.find(name)
-    return Call(model, messages.read(source), stream=False, thinking=model.thinking == "always")
+    said = messages.read(source, sees=model.sees)
+    return Call(model, said, stream=False, thinking=model.thinking == "always")
+
+
+def _check_path(model: Model, path: Path) -> None:
+    if model.path not in (path, "both"):
+        raise faults.Refusal(faults.WRONG_ENDPOINT, f"{model.id} is called on the {model.path} path (path of its row)")
 
 
 def check_partial(case: Case) -> None:

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import orjson
 
-from translators import faults, surrogates
+from translators import faults, images, surrogates
 from translators.dashscope import kinds
-from translators.dialogue import Json, Message, ToolCall
+from translators.deepseek import image_tokens
+from translators.dialogue import Image, Json, Message, ToolCall
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -33,6 +34,24 @@ READ_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"
 # A conversation of more turns, or a turn of more calls, is no conversation: it only costs time (spec, bad input).
 MOST_TURNS = 8_192
 MOST_CALLS = 1_024
+# What DeepSeek takes in one call (SOURCES#images).
+MOST_IMAGES = 600
+LONGEST_SIDE = 8_192
+# How closely to look at an image; another word says nothing.
+DETAILS = frozenset({"low", "high", "original", "auto"})
+# Who may show an image; what an assistant said is text.
+SHOWING = frozenset({"user", "tool"})
+# What else a part may be elsewhere, by its type or the key it stands under.
+MODALITIES: Mapping[str, str] = {
+    "video": "video",
+    "video_url": "video",
+    "audio": "audio",
+    "audio_url": "audio",
+    "input_audio": "audio",
+    "file": "file",
+    "file_url": "file",
+    "input_file": "file",
+}
 
 BOTH_FORMS = 'Only one of the parameters "prompt" and "messages" can be present'
 NO_FORM = 'Either "prompt" or "messages" must exist and cannot both be none'
@@ -43,7 +62,8 @@ WRONG_ROLE = (
 )
 NO_USER = "The input messages do not contain elements with the role of user."
 NO_CONTENT = "The content field is a required field."
-NOT_TEXT = "input content must be a string."
+NO_MODALITY = "The item of content should be a message of a certain modal."
+OTHER_MODALITY = "This model does not support {} input."
 ORPHAN = 'messages with role "tool" must be a response to a preceeding message with "tool_calls".'
 NOT_JSON = 'The "function.arguments" parameter of the code model must be in JSON format.'
 UNANSWERED = (
@@ -58,6 +78,7 @@ class Manner:
     roles:         ours for theirs
     partial:       what says, by true, that the last assistant turn is to be gone on with
     place:         how a refusal names a turn, by its number
+    image:         the address of the image that a part is, and how closely to look at it; None of another part
     wrong_role:    the fault of any other word for a role, in the turn of this number
     wrong_content: the fault of a content that is neither a text nor a list, in the turn of this number
     """
@@ -65,6 +86,7 @@ class Manner:
     roles: Mapping[str, Role]
     partial: tuple[str, ...]
     place: Callable[[int], str]
+    image: Callable[[Json], tuple[Any, Any] | None]
     wrong_role: Callable[[Any, int], faults.Fault]
     wrong_content: Callable[[Any, int], faults.Fault]
 
@@ -73,27 +95,41 @@ class Manner:
         return any(turn.get(name) is True for name in self.partial)
 
 
+def _shown(part: Json) -> tuple[Any, Any] | None:
+    """`{"image": URL}`; some clients put a type and an empty text beside it."""
+    return None if part.get("image") is None else (part["image"], part.get("detail"))
+
+
 MANNER = Manner(
     ROLES,
     partial=("partial",),
     place="input.messages.{}".format,
+    image=_shown,
     wrong_role=lambda _, __: faults.invalid(WRONG_ROLE),
-    wrong_content=lambda _, __: faults.invalid(NOT_TEXT),
+    wrong_content=lambda _, __: faults.NOT_TEXT,
 )
 
 
-def read(source: Json) -> tuple[Message, ...]:
+def read(source: Json, *, sees: bool) -> tuple[Message, ...]:
     """The conversation in `input`.
 
     source: the `input` object of a document that `call.read` has read
+    sees:   whether the model takes images
     """
-    return converse(_turns(source), MANNER)
+    return converse(_turns(source), MANNER, sees=sees)
 
 
-def converse(turns: Sequence[Json], manner: Manner) -> tuple[Message, ...]:
+def converse(turns: Sequence[Json], manner: Manner, *, sees: bool) -> tuple[Message, ...]:
     """The conversation these turns make; afterwards every tool message has the id of a call right before it."""
     roles = _roles(turns, manner)
-    said = [_message(turn, role, index, manner) for index, (turn, role) in enumerate(zip(turns, roles, strict=True))]
+    said = [
+        _message(turn, role, index, manner, sees=sees)
+        for index, (turn, role) in enumerate(zip(turns, roles, strict=True))
+    ]
+    if sees:
+        shown = sum(isinstance(part, Image) for message in said for part in message.parts)
+        if shown > MOST_IMAGES:
+            raise faults.Refusal(faults.too_many_images(MOST_IMAGES, shown))
     if roles[-1] == "assistant":
         # The assistant's turn comes last only to be continued (spec REQ-3).
         said[-1] = said[-1]._replace(partial=True)
@@ -153,38 +189,79 @@ def _role(word: Any, index: int, manner: Manner) -> Role:
     return manner.roles[word]
 
 
-def _message(turn: Json, role: Role, index: int, manner: Manner) -> Message:
+def _message(turn: Json, role: Role, index: int, manner: Manner, *, sees: bool) -> Message:
     """One turn, checked by itself; which call a tool turn answers is not known yet."""
     if role != "assistant":
-        return Message(role, _content(turn, index, manner))
+        parts = _parts(turn, index, manner, sees=sees and role in SHOWING)
+        return _told(role, parts)
     listed = turn.get("tool_calls")
     calls = _tool_calls(listed, f"{manner.place(index)}.tool_calls") if listed is not None else ()
-    content = None if calls and turn.get("content") is None else _content(turn, index, manner)
+    content = None if calls and turn.get("content") is None else "".join(_texts(turn, index, manner))
     reasoning = turn.get("reasoning_content")
     if reasoning is not None:
         kinds.string(reasoning, f"{manner.place(index)}.reasoning_content")
     return Message(role, content, reasoning=reasoning, tool_calls=calls)
 
 
-def _content(turn: Json, index: int, manner: Manner) -> str:
-    """The text of a turn, its parts joined (spec REQ-4)."""
+def _told(role: Role, parts: Sequence[str | Image]) -> Message:
+    texts = [part for part in parts if isinstance(part, str)]
+    return Message(role, "".join(texts), parts=tuple(parts) if len(texts) < len(parts) else ())
+
+
+def _texts(turn: Json, index: int, manner: Manner) -> Sequence[str]:
+    """The parts of a turn that has nothing but text."""
+    return [part for part in _parts(turn, index, manner, sees=False) if isinstance(part, str)]
+
+
+def _parts(turn: Json, index: int, manner: Manner, *, sees: bool) -> Sequence[str | Image]:
+    """What a turn says and shows, in the caller's order (spec REQ-4)."""
     content = turn.get("content")
     if isinstance(content, str):
-        return content
+        return (content,)
     if content is None:
         raise faults.Refusal(faults.invalid(NO_CONTENT))
     if not isinstance(content, list):
         raise faults.Refusal(manner.wrong_content(content, index))
-    return "".join(map(_text, content))
+    return [_seen(part, manner) if sees else _text(part) for part in content]
+
+
+def _seen(part: Any, manner: Manner) -> str | Image:
+    """A part of a turn that may show images."""
+    if not isinstance(part, dict):
+        raise faults.Refusal(faults.NOT_TEXT)
+    if (shown := manner.image(part)) is not None:
+        return _image(*shown)
+    for word in (part.get("type"), *part):
+        if isinstance(word, str) and word in MODALITIES:
+            raise faults.Refusal(faults.invalid(OTHER_MODALITY.format(MODALITIES[word])))
+    if "text" not in part:
+        raise faults.Refusal(faults.invalid(NO_MODALITY))
+    return _text(part)
+
+
+def _image(url: Any, detail: Any) -> Image:
+    """An image by its address, its size read where it came along; nothing is ever fetched."""
+    detail = detail if isinstance(detail, str) and detail in DETAILS else None
+    if not isinstance(url, str) or not (images.is_inline(url) or images.is_address(url)):
+        raise faults.Refusal(faults.IMAGE_NOT_LOADED, "an image whose address is not http, https or data")
+    if not images.is_inline(url):
+        return Image(url, detail)
+    try:
+        header = images.header(url)
+    except images.UnreadableError as error:
+        raise faults.Refusal(faults.IMAGE_NOT_DECODED, f"an image that cannot be read: {error}") from None
+    if not 1 <= min(header.width, header.height) <= max(header.width, header.height) <= LONGEST_SIDE:
+        raise faults.Refusal(faults.IMAGE_MISSHAPEN)
+    return Image(url, detail, header.kind, image_tokens.count(header.width, header.height, detail))
 
 
 def _text(part: Any) -> str:
     if not isinstance(part, dict) or part.get("type", "text") != "text" or "text" not in part:
-        raise faults.Refusal(faults.invalid(NOT_TEXT))
+        raise faults.Refusal(faults.NOT_TEXT)
     # AgentScope before 1.0.21 sends `[{"text": null}]` beside tool calls.
     text = "" if part["text"] is None else part["text"]
     if not isinstance(text, str):
-        raise faults.Refusal(faults.invalid(NOT_TEXT))
+        raise faults.Refusal(faults.NOT_TEXT)
     return text
 
 

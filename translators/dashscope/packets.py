@@ -37,8 +37,8 @@ EMPTY: Final = b'""'
 FRAMING: Final = ("take", "whole", "error", "hand_over", "hand_over_to", "handed", "mark")
 
 # The number of the newest packet; what each choice's newest said of output and reasoning tokens; what the newest of all
-# said of the prompt and of the cache.
-Told = tuple[int, Mapping[int, Said], int, int | None]
+# said of the prompt, of the cache and of images.
+Told = tuple[int, Mapping[int, Said], int, int | None, int | None]
 
 # The two texts of a packet, content and chain of thought, as JSON strings.
 Sides = tuple[bytes, bytes]
@@ -61,7 +61,7 @@ class Shape:
         self.thinks = call.thinking or call.model.thinking != "never"
         self.hybrid = call.model.thinking == "hybrid"
 
-    def message(self, content: str, reasoning: str, calls: Sequence[shapes.ToolCall] = ()) -> Message:
+    def message(self, content: Any, reasoning: Any, calls: Sequence[shapes.ToolCall] = ()) -> Message:
         """The `message` of a choice: content and role always, the rest where there is some."""
         message: Message
         if self.thinks:
@@ -132,7 +132,7 @@ class Frames:
     number: of the newest packet
     """
 
-    __slots__ = ("_cached", "_forms", "_given", "_handed", "_out", "_said", "_shows_chain", "number", "shape")
+    __slots__ = ("_cached", "_forms", "_given", "_handed", "_image", "_out", "_said", "_shows_chain", "number", "shape")
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
@@ -144,15 +144,16 @@ class Frames:
         # What the newest packet said of the prompt, and every form says.
         self._given = 0
         self._cached: int | None = None
+        self._image = shape.tally.image
         self._shows_chain = shape.thinks and shape.tally.counts_chain
-        self._handed: Told = (0, {}, 0, None)
+        self._handed: Told = (0, {}, 0, None, None)
 
     def text(self, choice: answer.Choice, texts: Iterable[Sides], said: Iterable[Said]) -> None:
         """The hot path: packets of text."""
         shape, index = self.shape, choice.index
         tally = shape.tally
         given = tally.input
-        if given != self._given or tally.cached != self._cached:
+        if given != self._given or tally.cached != self._cached or tally.image != self._image:
             self._renew()
         form = self._forms.get(index) or self._form_of(index)
         number = self.number
@@ -182,7 +183,7 @@ class Frames:
         shape = self.shape
         shown = shape.choice(choice.index, message, finish, logprobs)
         used = shape.tally.of(choice.meter)
-        if used.input != self._given or used.cached != self._cached:
+        if used.input != self._given or used.cached != self._cached or used.image != self._image:
             self._renew()
         packet = shape.whole([shown], shape.usage(used))
         self.number += 1
@@ -211,11 +212,11 @@ class Frames:
 
     def hand_over(self) -> None:
         """See `tongue.Writer`."""
-        self._handed = self.number, self._said.copy(), self._given, self._cached
+        self._handed = self.number, self._said.copy(), self._given, self._cached, self._image
 
     def mark(self) -> Told:
         """See `tongue.Writer`."""
-        return self.number, self._said.copy(), self._given, self._cached
+        return self.number, self._said.copy(), self._given, self._cached, self._image
 
     def hand_over_to(self, mark: Told) -> None:
         """See `tongue.Writer`."""
@@ -223,12 +224,12 @@ class Frames:
 
     def handed(self) -> Handed:
         """See `tongue.Writer`."""
-        packets, newest, given, cached = self._handed
+        packets, newest, given, cached, image = self._handed
         if not newest:
             return Handed(packets, None)
         said = newest.values()
         chain = sum(one[1] for one in said) if self.shape.tally.counts_chain else None
-        return Handed(packets, dialogue.Usage(given, sum(one[0] for one in said), chain, cached))
+        return Handed(packets, dialogue.Usage(given, sum(one[0] for one in said), chain, cached, image))
 
     def show_reasoning(self) -> None:
         """A chain came where none was expected: from now on packets carry it."""
@@ -238,13 +239,15 @@ class Frames:
 
     def _renew(self) -> None:
         """Upstream has told another figure of the prompt: the forms that say the old one are gone."""
-        self._given, self._cached = self.shape.tally.input, self.shape.tally.cached
+        tally = self.shape.tally
+        self._given, self._cached, self._image = tally.input, tally.cached, tally.image
         self._forms.clear()
 
     def _form_of(self, index: int) -> bytes:
         """A packet of this choice, serialised once, with marks where the hot path splices."""
         shape, marks, tally = self.shape, FIGURE_MARKS, self.shape.tally
-        shown: Any = shape.usage(dialogue.Usage(tally.input, 0, 0 if tally.counts_chain else None, tally.cached))
+        chain = 0 if tally.counts_chain else None
+        shown: Any = shape.usage(dialogue.Usage(tally.input, 0, chain, tally.cached, tally.image))
         shown |= {"output_tokens": marks["output"], "total_tokens": marks["total"]}
         details = shown.get("output_tokens_details", {})
         for name in details:
@@ -264,43 +267,43 @@ class Incremental:
 
     kept_bytes = 0
     repeats = False
-    __slots__ = ("_frames", "_logprobs", *FRAMING)
+    __slots__ = ("frames", "logprobs", *FRAMING)
 
     # Every packet says usage.
     copy = None
 
     def __init__(self, frames: Frames) -> None:
-        self._frames = frames
+        self.frames = frames
         self.take, self.whole, self.error = frames.take, frames.whole, frames.error
         self.hand_over, self.handed = frames.hand_over, frames.handed
         self.mark, self.hand_over_to = frames.mark, frames.hand_over_to
-        self._logprobs = frames.shape.call.logprobs
+        self.logprobs = frames.shape.call.logprobs
 
     def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
-        self._frames.show_reasoning()
-        if self._logprobs:
-            self._frames.packet(choice, self._frames.shape.message("", "".join(texts)))
+        self.frames.show_reasoning()
+        if self.logprobs:
+            self.frames.packet(choice, self.frames.shape.message("", "".join(texts)))
         else:
-            self._frames.text(choice, [(EMPTY, orjson.dumps(text)) for text in texts], said)
+            self.frames.text(choice, [(EMPTY, orjson.dumps(text)) for text in texts], said)
 
     def content(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
-        if self._logprobs:
+        if self.logprobs:
             text = "".join(texts)
-            self._frames.packet(choice, self._frames.shape.message(text, ""), choice.entries_of(text))
+            self.frames.packet(choice, self.frames.shape.message(text, ""), choice.entries_of(text))
         else:
-            self._frames.text(choice, [(orjson.dumps(text), EMPTY) for text in texts], said)
+            self.frames.text(choice, [(orjson.dumps(text), EMPTY) for text in texts], said)
 
     def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
         fragment = tool_call(position, call, first=first)
-        self._frames.packet(choice, self._frames.shape.message("", "", [fragment]))
+        self.frames.packet(choice, self.frames.shape.message("", "", [fragment]))
 
     def progress(self, choice: answer.Choice) -> None:
-        if self._frames.is_behind(choice):
-            self._frames.packet(choice, self._frames.shape.message("", ""))
+        if self.frames.is_behind(choice):
+            self.frames.packet(choice, self.frames.shape.message("", ""))
 
     def finish(self, choice: answer.Choice) -> None:
-        message = self._frames.shape.message(choice.tail, "")
-        self._frames.packet(choice, message, choice.entries_of(choice.tail), finish_of(choice))
+        message = self.frames.shape.message(choice.tail, "")
+        self.frames.packet(choice, message, choice.entries_of(choice.tail), finish_of(choice))
 
 
 class Cumulative:
@@ -311,16 +314,16 @@ class Cumulative:
     """
 
     repeats = True
-    __slots__ = ("_content", "_frames", "_logprobs", "_reasoning", "_said", "kept_bytes", *FRAMING)
+    __slots__ = ("_content", "_reasoning", "_said", "frames", "kept_bytes", "logprobs", *FRAMING)
 
     copy = None
 
     def __init__(self, frames: Frames) -> None:
-        self._frames = frames
+        self.frames = frames
         self.take, self.whole, self.error = frames.take, frames.whole, frames.error
         self.hand_over, self.handed = frames.hand_over, frames.handed
         self.mark, self.hand_over_to = frames.mark, frames.hand_over_to
-        self._logprobs = frames.shape.call.logprobs
+        self.logprobs = frames.shape.call.logprobs
         self.kept_bytes = 0
         # Per choice: the text so far as the inside of a JSON string, appended to and never encoded again.
         self._content: dict[int, bytes] = {}
@@ -328,7 +331,7 @@ class Cumulative:
         self._said: dict[int, list[Json]] = {}
 
     def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
-        self._frames.show_reasoning()
+        self.frames.show_reasoning()
         for text, one in zip(texts, said, strict=True):
             self._grow(self._reasoning, choice.index, text)
             self._text(choice, one)
@@ -336,13 +339,13 @@ class Cumulative:
     def content(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
         for text, one in zip(texts, said, strict=True):
             self._grow(self._content, choice.index, text)
-            self._text(choice, one, self._entries_of(choice, text) if self._logprobs else ())
+            self._text(choice, one, self._entries_of(choice, text) if self.logprobs else ())
 
     def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
         """Held: `finish` shows the calls."""
 
     def progress(self, choice: answer.Choice) -> None:
-        if self._frames.is_behind(choice):
+        if self.frames.is_behind(choice):
             self._text(choice, choice.meter.said)
 
     def finish(self, choice: answer.Choice) -> None:
@@ -363,19 +366,23 @@ class Cumulative:
         self.kept_bytes += len(piece)
 
     def _text(self, choice: answer.Choice, said: Said, entries: Sequence[Json] = ()) -> None:
-        if self._logprobs:
+        if self.logprobs:
             self._packet(choice, [], UNFINISHED, entries)
         else:
             content = self._content.get(choice.index, b"")
             reasoning = self._reasoning.get(choice.index, b"")
-            self._frames.text(choice, ((b'"%b"' % content, b'"%b"' % reasoning),), (said,))
+            self.frames.text(choice, (self.sides(content, reasoning),), (said,))
+
+    def sides(self, content: bytes, reasoning: bytes) -> Sides:
+        """Both texts so far, the insides of JSON strings, as a packet says them."""
+        return b'"%b"' % content, b'"%b"' % reasoning
 
     def _packet(
         self, choice: answer.Choice, calls: Sequence[shapes.ToolCall], finish: Finish, entries: Sequence[Json]
     ) -> None:
-        content: Any = orjson.Fragment(b'"%b"' % self._content.get(choice.index, b""))
-        reasoning: Any = orjson.Fragment(b'"%b"' % self._reasoning.get(choice.index, b""))
-        self._frames.packet(choice, self._frames.shape.message(content, reasoning, calls), entries, finish)
+        sides = self.sides(self._content.get(choice.index, b""), self._reasoning.get(choice.index, b""))
+        content, reasoning = map(orjson.Fragment, sides)
+        self.frames.packet(choice, self.frames.shape.message(content, reasoning, calls), entries, finish)
 
 
 def finish_of(choice: answer.Choice) -> Finish:

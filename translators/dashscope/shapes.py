@@ -39,16 +39,25 @@ class ToolCall(TypedDict):
     type: Literal["function"]
 
 
+class TextPart(TypedDict):
+    """A part of an answer on the multimodal path.
+
+    text: the answer, or what is new of it
+    """
+
+    text: str
+
+
 class Message(TypedDict):
     """What the model said, so far or since the packet before (spec OUT-1, SSE-5).
 
-    content:           the answer; never null
+    content:           the answer, never null; a list of at most one part on the multimodal path
     reasoning_content: the chain of thought; on models that think
     role:              always the same
     tool_calls:        absent where there are none
     """
 
-    content: str
+    content: str | list[TextPart]
     reasoning_content: NotRequired[str]
     role: Literal["assistant"]
     tool_calls: NotRequired[list[ToolCall]]
@@ -98,6 +107,17 @@ class PromptDetails(TypedDict):
     cached_tokens: int
 
 
+class InputDetails(TypedDict):
+    """The parts of `input_tokens`, on the multimodal path.
+
+    text_tokens:  everything but the images
+    image_tokens: the images; where there are some whose size is known, or upstream tells
+    """
+
+    text_tokens: int
+    image_tokens: NotRequired[int]
+
+
 class Usage(TypedDict):
     """Tokens of one choice, from the first packet to this one; in a reply, of all choices (spec OUT-4, USE-1).
 
@@ -106,6 +126,8 @@ class Usage(TypedDict):
     total_tokens:          always their sum
     output_tokens_details: where the call thinks
     prompt_tokens_details: where upstream tells
+    input_tokens_details:  on the multimodal path
+    image_tokens:          there, the images once more
     """
 
     input_tokens: int
@@ -113,6 +135,8 @@ class Usage(TypedDict):
     total_tokens: int
     output_tokens_details: NotRequired[OutputDetails]
     prompt_tokens_details: NotRequired[PromptDetails]
+    input_tokens_details: NotRequired[InputDetails]
+    image_tokens: NotRequired[int]
 
 
 class Output(TypedDict):

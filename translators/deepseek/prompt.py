@@ -14,7 +14,7 @@ from translators import tokens
 from translators.deepseek import instructions
 from translators.deepseek.markup import Piece, Special, pieces
 from translators.deepseek.templates import Before, Layout, layout
-from translators.dialogue import Call, Effort, Message, Model, Template, Tool, ToolCall
+from translators.dialogue import Call, Effort, Image, Message, Model, Template, Tool, ToolCall
 from translators.tokens import Vocabulary
 
 # A total is said about as often as this: a millisecond of an ordinary text.
@@ -27,22 +27,25 @@ class Prompt(NamedTuple):
     specials: special tokens, one each
     texts:    what stands between them, to be encoded as plain text whatever it spells
     fixed:    those parts of the texts that are the template's own words, whoever calls
-    source:   spec USE-1; SOURCES#chat-templates
+    images:   tokens of the images whose size is known
+    source:   spec USE-1; SOURCES#chat-templates, #images
     """
 
     specials: int
     texts: tuple[str, ...]
     fixed: tuple[str, ...] = ()
+    images: int = 0
 
 
 def length(rendered_prompt: Prompt, vocabulary: Vocabulary) -> int:
     """How many tokens it has (spec USE-1)."""
-    return rendered_prompt.specials + sum(tokens.count(text, vocabulary) for text in rendered_prompt.texts)
+    marks = rendered_prompt.specials + rendered_prompt.images
+    return marks + sum(tokens.count(text, vocabulary) for text in rendered_prompt.texts)
 
 
 def totals(rendered_prompt: Prompt, vocabulary: Vocabulary) -> Iterator[int]:
     """How many tokens it has up to each of a few thousand characters, the last time in all (spec USE-8)."""
-    total, unsaid_chars = rendered_prompt.specials, 0
+    total, unsaid_chars = rendered_prompt.specials + rendered_prompt.images, 0
     for text in rendered_prompt.texts:
         here = 0
         for here in tokens.totals(text, vocabulary):
@@ -93,13 +96,13 @@ def offset_key(call: Call, upstream_model: str, effort: Effort | None = None) ->
     has_system = any(message.role == "system" for message in call.messages)
     json_mode = call.response_format is not None and call.response_format.type != "text"
     thinking = (effort or "default") if call.thinking else None
-    return (upstream_model, thinking, has_system, bool(_offered(call)), is_forced(call), json_mode)
+    return (upstream_model, thinking, has_system, bool(_offered(call)), is_forced(call), json_mode, bool(call.images))
 
 
-def rendered(call: Call, template: Template, effort: Effort | None = None, dialect: str = "") -> list[Piece]:
+def rendered(call: Call, template: Template, effort: Effort | None = None, dialect: str = "") -> list[Piece | Image]:
     """Lay `call` out as `template` does where `dialect` is spoken."""
     row = layout(template, dialect)
-    out: list[Piece] = [Special.BOS, *_head(call, row, effort)]
+    out: list[Piece | Image] = [Special.BOS, *_head(call, row, effort)]
     before: Before = "user"
     turns = list(_turns(call.messages, row))
     asked_last = max((index for index, turn in enumerate(turns) if turn[0].role == "user"), default=-1)
@@ -123,17 +126,20 @@ def rendered(call: Call, template: Template, effort: Effort | None = None, diale
     return out
 
 
-def _counted(rendering: Iterable[Piece]) -> Prompt:
-    specials: int = 0
+def _counted(rendering: Iterable[Piece | Image]) -> Prompt:
+    specials = images = 0
     texts: list[list[str]] = [[]]
     for piece in rendering:
-        if not isinstance(piece, str):
+        if isinstance(piece, Image):
+            images += piece.tokens or 0
+            texts.append([])
+        elif not isinstance(piece, str):
             specials += 1
             texts.append([])
         elif piece:
             # A long one that stands alone is not copied.
             texts[-1].append(piece)
-    return Prompt(specials, tuple(filter(None, map("".join, texts))))
+    return Prompt(specials, tuple(filter(None, map("".join, texts))), images=images)
 
 
 def _head(call: Call, row: Layout, effort: Effort | None) -> list[Piece]:
@@ -233,20 +239,30 @@ def _assistant(message: Message, opening: Sequence[Piece], kept: bool, row: Layo
     return [*opening, *chain, message.content or "", *calls, *([] if message.partial else [Special.EOS])]
 
 
-def _asked(turn: Sequence[Message], row: Layout) -> list[Piece]:
+def _asked(turn: Sequence[Message], row: Layout) -> list[Piece | Image]:
     """A turn of the user's, tool results being the user's where the template has it so."""
     if not row.one_user_turn and turn[0].role == "tool":
-        out: list[Piece] = [*row.results.open]
+        out: list[Piece | Image] = [*row.results.open]
         for index, message in enumerate(turn):
             out += [row.results.between if index else "", *_result(message, row)]
         return [*out, *row.results.close]
     out = [Special.USER]
     for index, message in enumerate(turn):
-        said: list[Piece] = _result(message, row) if message.role == "tool" else [message.content or ""]
+        said = _result(message, row) if message.role == "tool" else _shown(message)
         out += ["\n\n" if index else "", *said]
     return out
 
 
-def _result(message: Message, row: Layout) -> list[Piece]:
+def _result(message: Message, row: Layout) -> list[Piece | Image]:
     opening, closing = row.results.each
-    return [opening, message.content or "", closing]
+    return [opening, *_shown(message), closing]
+
+
+def _shown(message: Message) -> list[Piece | Image]:
+    """What a turn says and shows; the renderer puts a blank line between its parts (SOURCES#images)."""
+    if not message.parts:
+        return [message.content or ""]
+    out: list[Piece | Image] = []
+    for index, part in enumerate(message.parts):
+        out += ["\n\n" if index else "", part]
+    return out

@@ -76,6 +76,7 @@ class Dialect:
     keeps_reasoning:  whether `reasoning_content` of the history is understood (spec REQ-7)
     counts_close:     whether `</think>` is part of its `completion_tokens`
     counts_end:       whether the end-of-sentence token is
+    tool_images:      whether a tool's answer may hold images, as a user's turn may everywhere (SOURCES#images)
     """
 
     name: str
@@ -101,6 +102,7 @@ class Dialect:
     keeps_reasoning: bool = True
     counts_close: bool = True
     counts_end: bool = False
+    tool_images: bool = True
 
     def word_for(self, effort: Effort, template: Template) -> str | None:
         """What the upstream calls an effort of a model with this template; None where it has no words for efforts."""
@@ -193,6 +195,7 @@ _ROWS = (
         efforts={"low": "high", "high": "high", "max": "max"},
         counts_chain=False,
         most_stops=4,
+        tool_images=False,
     ),
     # Silently answers n > 1 with one choice. Whether `max_tokens` includes the chain is not documented for every
     # model: taken as if it did, for then the worst is an answer that we cut. V4 has its own words for efforts there,
@@ -206,6 +209,7 @@ _ROWS = (
         efforts_v4={"low": "low", "high": "high", "max": "max"},
         most_stops=4,
         stream_options={"include_usage": True, "chunk_include_usage": True},
+        tool_images=False,
     ),
     # Any other host: what OpenAI itself documents, and nothing that a strict server would refuse.
     Dialect(
@@ -218,6 +222,7 @@ _ROWS = (
         json_schema=True,
         parallel_tools=True,
         keeps_reasoning=False,
+        tool_images=False,
     ),
 )
 

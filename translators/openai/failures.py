@@ -97,6 +97,12 @@ CONTEXT_TOKENS: Final = re.compile(r"(?:context length (?:is|of) |context (?:len
 INPUT_RISK: Final = r"content exists risk|inputtextriskdetection|inputimageriskdetection|sensitivecontentdetected"
 OUTPUT_RISK: Final = r"outputtextriskdetection|outputimageriskdetection|content_filter"
 
+# Of a model that does not see: Ark, hosts of text models, DeepSeek until August 2026, vLLM, llama.cpp (which says 500).
+NO_IMAGES: Final = (
+    r"not support image input|image input is not supported|only supports text input|unknown variant .?image_url"
+    r"|not a multimodal model|at most 0 image"
+)
+
 _ANY: Final = range(1000)
 
 # First match wins: what was said before where it was said, and the narrow before the wide.
@@ -111,6 +117,9 @@ ROWS: Final = (
         faults.ACCOUNT_OVERDUE,
     ),
     Row(_ANY, r"accountoverdue|insufficient balance", faults.ARREARAGE, faults.ACCOUNT_OVERDUE),
+    Row([400, 422, 500], NO_IMAGES, faults.NOT_TEXT),
+    Row([400, 422], r"download.{0,20}image|fetch.{0,20}image", faults.IMAGE_NOT_LOADED),
+    Row([400, 422], r"unsupported image", faults.IMAGE_KIND),
     Row([400, 422], None, _parameter),
     Row([401], None, faults.BAD_KEY, faults.UPSTREAM_KEY_REFUSED),
     Row([402], None, faults.ARREARAGE, faults.ACCOUNT_OVERDUE),

@@ -29,6 +29,8 @@ def read(reported: object) -> Figures | None:
         reasoning=reasoning,
         # DeepSeek named its cache before OpenAI had a field for it.
         cached=_figure_in(reported, "prompt_tokens_details", "cached_tokens", "prompt_cache_hit_tokens"),
+        # vLLM's word for it, and that of others.
+        image=_figure_in(reported, "prompt_tokens_details", "multimodal_tokens", "image_tokens"),
     )
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 
-from translators.dialogue import Call, Json, Message, ResponseFormat, ToolCall
+from translators import faults
+from translators.dialogue import Call, Image, Json, Message, ResponseFormat, ToolCall
 from translators.openai import plan
 from translators.openai.dialects import Dialect
 
@@ -15,6 +16,12 @@ from translators.openai.dialects import Dialect
 SCHEMA_INSTRUCTION = "Answer with one JSON object, and nothing else, that conforms to this JSON schema:\n"
 # A prefix whose text is empty would reopen the chain: the official renderer closes it only before text.
 CLOSED = "\n\n"
+
+
+def check_images(call: Call, dialect: Dialect) -> None:
+    """Raise `Refusal` for an image in a turn where this upstream takes none (spec REQ-4)."""
+    if not dialect.tool_images and any(message.parts and message.role == "tool" for message in call.messages):
+        raise faults.Refusal(faults.NOT_TEXT, f"dialect {dialect.name} takes no image in a tool's answer")
 
 
 def seen(call: Call, dialect: Dialect) -> Call:
@@ -69,7 +76,7 @@ def _with_chains(call: Call, dialect: Dialect) -> Call:
 
 
 def _message(message: Message, dialect: Dialect) -> Json:
-    out: Json = {"role": message.role, "content": message.content}
+    out: Json = {"role": message.role, "content": [*map(_part, message.parts)] if message.parts else message.content}
     if message.reasoning is not None and dialect.keeps_reasoning:
         out["reasoning_content"] = message.reasoning
     if message.tool_calls:
@@ -77,6 +84,12 @@ def _message(message: Message, dialect: Dialect) -> Json:
     if message.role == "tool":
         out["tool_call_id"] = message.tool_call_id
     return out | (dialect.continuation.message if message.partial else {})
+
+
+def _part(part: str | Image) -> Json:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    return {"type": "image_url", "image_url": {"url": part.url} | ({"detail": part.detail} if part.detail else {})}
 
 
 def _tool_call(call: ToolCall) -> Json:

@@ -84,7 +84,8 @@ class Order(NamedTuple):
 
 
 def order(call: Call, dialect: Dialect) -> Order:
-    """Work out what `dialect` is asked for `call`, and what its prompt is."""
+    """Work out what `dialect` is asked for `call`, and what its prompt is; raises `Refusal` where it takes no such."""
+    messages.check_images(call, dialect)
     decided = _decided(call, dialect)
     return Order(
         call,

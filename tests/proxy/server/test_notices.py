@@ -1,7 +1,8 @@
-"""What an operator is told of settings that are right (spec OUT-9)."""
+"""What an operator is told of settings that are right (spec OUT-9, MOD-1)."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,3 +35,29 @@ def test_a_budget_that_nobody_holds_is_told_with_the_models_that_think(dialect: 
         assert "deepseek-r1" in line["models"]
         assert "deepseek-v3" not in line["models"]
         assert f"dialect {dialect} " in sentences["budgets"]
+
+
+def test_models_that_leave_the_shelf_are_told_with_the_month(tmp_path: Path) -> None:
+    """MOD-1: as shipped, and as an operator's file says."""
+    sentences, lines = told()
+    assert lines["models_retire"]["models"]["deepseek-r1"] == "2026-10"
+    assert "deepseek-v4-pro" not in lines["models_retire"]["models"]
+    assert "deepseek-r1 (2026-10)" in sentences["retired"]
+    own = tmp_path / "models.toml"
+    own.write_text('[[model]]\nid = "deepseek-v4-pro"\nretires = "2027-01"\n')
+    assert told(models_file=own)[1]["models_retire"]["models"]["deepseek-v4-pro"] == "2027-01"
+
+
+def test_each_dialect_of_the_pools_is_told_with_the_models_that_it_serves() -> None:
+    """OUT-9."""
+    pools = [
+        {"name": "a", "urls": ["http://a"], "dialect": "ark", "models": ["deepseek-r1", "deepseek-v3"]},
+        {"name": "b", "urls": ["http://b"], "dialect": "ark", "models": ["deepseek-r1"]},
+        {"name": "c", "urls": ["http://c"], "dialect": "openai", "models": ["deepseek-v3"]},
+        {"name": "d", "urls": ["http://d"], "dialect": "deepseek", "models": ["*"]},
+    ]
+    settings = Settings(pools=pools)
+    with structlog.testing.capture_logs() as lines:
+        notices.say(settings, models.load(settings))
+    told = [(line["dialect"], line["models"]) for line in lines if line["event"] == "thinking_budget_not_held"]
+    assert told == [("ark", ["deepseek-r1"])]

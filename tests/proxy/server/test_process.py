@@ -135,5 +135,13 @@ class TestOneRecordForEveryCall:
     async def test_what_is_no_call_has_none(self, gateway_before: StartGateway) -> None:
         running = await gateway_before("http://127.0.0.1:1")
         await caller.ask(running.url, caller.call(), path="/elsewhere")
-        await caller.ask(running.url, caller.call(), path=routes.MULTIMODAL)
         assert not running.ended
+
+    async def test_a_model_on_the_other_path_has_a_refusals_line(self, gateway_before: StartGateway) -> None:
+        """HTTP-3, HTTP-13: the line says our sentence, the model and where it is bound."""
+        running = await gateway_before("http://127.0.0.1:1")
+        answer = await caller.ask(running.url, caller.call(), path=routes.MULTIMODAL)
+        assert answer.fault == (400, "InvalidParameter", "url error, please check url！")
+        ((record, outcome),) = running.ended
+        assert (outcome, record.asked_model) == ("rejected", "deepseek-v3")
+        assert "deepseek-v3 is called on the text path" in record.cause

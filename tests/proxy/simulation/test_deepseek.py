@@ -9,6 +9,7 @@ import pytest
 
 from proxy.simulation import deepseek, refusals
 from proxy.simulation.deepseek import Json, Scale, Script
+from tests import pictures
 from translators import tokens
 from translators.openai import dialects
 
@@ -295,3 +296,32 @@ def test_usage_adds_up_wherever_it_comes(scale: Scale) -> None:
         assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
         assert usage["completion_tokens"] >= usage["completion_tokens_details"]["reasoning_tokens"]
     assert usage == answer.usage
+
+
+def shown(*parts: Json, role: str = "user") -> Json:
+    return {**PLAIN, "messages": [*PLAIN["messages"], {"role": role, "content": [*parts]}, *PLAIN["messages"]]}
+
+
+def picture(url: str, **more: str) -> Json:
+    return {"type": "image_url", "image_url": {"url": url, **more}}
+
+
+def test_images_count_in_the_prompt_by_the_vendors_rule(scale: Scale) -> None:
+    """SOURCES#images: a blank line on each side of an image is a token, the one before a text among its tokens."""
+    text, seen = {"type": "text", "text": "What?"}, picture(pictures.url(pictures.PNG))
+
+    def prompt_tokens(*parts: Json) -> int:
+        used: int = deepseek.compose(shown(*parts), Script(), scale).usage["prompt_tokens"]
+        return used
+
+    assert prompt_tokens(seen, text) - prompt_tokens(text) == pictures.TOKENS + 1
+    assert prompt_tokens(seen, seen, text) - prompt_tokens(seen, text) == pictures.TOKENS + 1
+    assert prompt_tokens(picture("https://a/b"), text) - prompt_tokens(text) == 184 + 1
+
+
+def test_images_are_refused_in_deepseeks_words() -> None:
+    """SOURCES#images."""
+    good = picture(pictures.url(pictures.PNG))
+    assert refusals.fault(shown(good), beta=False) is None
+    assert refusals.fault(shown(good, role="assistant"), beta=False) == "Image in assistant message is not supported"
+    assert "unsupported image" in str(refusals.fault(shown(picture("data:image/bmp;base64,AAAA")), beta=False))

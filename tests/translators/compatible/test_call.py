@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import pictures
 from tests.translators.dashscope.test_call import CATALOGUE, USER, V31, decode
 from translators import faults
 from translators.compatible import call, parameters, tongue
 from translators.compatible.call import Form
+from translators.dashscope import multimodal
 from translators.dashscope import parameters as native_parameters
 from translators.dashscope import tongue as dashscope
-from translators.dialogue import Call, Json, Message
+from translators.dialogue import Call, Image, Json, Message
 from translators.openai import request
 from translators.openai.dialects import DIALECTS
 
@@ -369,3 +371,46 @@ def test_the_strict_rows_are_the_models() -> None:
 def test_a_model_of_the_path_wins() -> None:
     """The plug has it for every tongue; no route of this one uses it."""
     assert translated(body(model="gpt-4o"), path_model="deepseek-r1").form == Form("deepseek-r1")
+
+
+class TestImages:
+    """COM-7 as amended: where the row sees."""
+
+    PICTURE = pictures.url(pictures.PNG)
+    SEEN = Image(PICTURE, "low", "png", pictures.TOKENS)
+
+    @staticmethod
+    def shown(*parts: Any, model: str = "deepseek-v4.1-flash", role: str = "user") -> Json:
+        return body({"role": role, "content": [*parts]}, USER, model=model)
+
+    def part(self, **image: Any) -> Json:
+        return {"type": "image_url", "image_url": {"url": self.PICTURE} | image}
+
+    def test_a_model_that_sees_is_shown_them_in_the_callers_order(self) -> None:
+        made = translated(self.shown({"type": "text", "text": "a"}, self.part(detail="low"), {"text": "b"}))
+        assert made.messages[0] == Message("user", "ab", parts=("a", self.SEEN, "b"))
+
+    def test_an_address_by_itself_is_taken(self) -> None:
+        made = translated(self.shown({"type": "image_url", "image_url": "https://a/b.png"}))
+        assert made.images == (Image("https://a/b.png"),)
+
+    def test_the_call_is_that_of_its_native_twin(self) -> None:
+        """COM-11."""
+        native = {"messages": [{"role": "user", "content": [{"image": self.PICTURE, "detail": "low"}, {"text": "b"}]}]}
+        twin = multimodal.translate(
+            {"model": "deepseek-v4.1-flash", "input": native}, CATALOGUE, stream=False, decode=decode
+        )
+        said = [{"role": "user", "content": [self.part(detail="low"), {"text": "b"}]}]
+        made = translated({"model": "deepseek-v4.1-flash", "messages": said})
+        bodies = [request.order(one, DIALECTS["deepseek"]).body().json for one in (made, twin)]
+        assert bodies[0] == bodies[1]
+
+    def test_others_are_refused(self) -> None:
+        assert failure_of(self.shown(self.part(), model="deepseek-v3")) == refused("input content must be a string.")
+        assert failure_of(self.shown(self.part(), role="system")) == refused("input content must be a string.")
+        assert failure_of(self.shown({"type": "input_audio", "input_audio": {}})) == refused(
+            "This model does not support audio input."
+        )
+        assert failure_of(self.shown({"type": "image_url", "image_url": {}})) == refused(
+            "Failed to download multimodal content."
+        )

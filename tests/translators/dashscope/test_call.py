@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import pictures
 from translators import faults
 from translators.catalogue import Catalogue
 from translators.dashscope import call, parameters
@@ -19,8 +20,9 @@ from translators.dialogue import Call, Json, Message, Model, Tool
 V3 = Model("deepseek-v3", "never", 65_536, 57_344, 0, 8_192, "v3")
 V31 = Model("deepseek-v3.1", "hybrid", 131_072, 98_304, 32_768, 65_536, "v3.1", strict_thinking=True)
 V4 = replace(V31, id="deepseek-v4-pro", strict_thinking=False)
+V41 = replace(V4, id="deepseek-v4.1-flash", path="both", sees=True, template="v4.1")
 R1 = Model("deepseek-r1", "always", 131_072, 98_304, 32_768, 16_384, "r1")
-CATALOGUE = Catalogue([V3, V31, V4, R1], {"qwen-turbo": "deepseek-v3", "qwen-max": "deepseek-v3"})
+CATALOGUE = Catalogue([V3, V31, V4, V41, R1], {"qwen-turbo": "deepseek-v3", "qwen-max": "deepseek-v3"})
 
 BODY_INVALID = faults.Fault(400, "InvalidParameter", "Required body invalid, please check the request body format.")
 EMPTY_MODEL = faults.Fault(400, "BadRequest.EmptyModel", 'Required parameter "model" missing from request.')
@@ -435,3 +437,39 @@ def test_a_prompt_is_read_without_its_parameters() -> None:
     """HTTP-12."""
     document = body(model="deepseek-r1", temperature=99)
     assert call.prompted(document, CATALOGUE) == Call(R1, (Message("user", "Hi"),), stream=False, thinking=True)
+
+
+@pytest.mark.parametrize("path", ["text", "multimodal"])
+@pytest.mark.parametrize(("bound", "elsewhere"), [("text", "multimodal"), ("multimodal", "text"), ("both", "")])
+def test_a_model_is_called_on_the_path_of_its_row(bound: Any, elsewhere: str, path: Any) -> None:
+    """HTTP-3; the route with a model in its path takes all."""
+    models = Catalogue([replace(V3, path=bound)])
+    document = call.read(orjson.dumps(body()))
+    options: dict[str, Any] = {"stream": False, "decode": decode, "path": path}
+    assert call.translate(document, models, path_model="deepseek-v3", **options).model.path == bound
+    if path == elsewhere:
+        with pytest.raises(faults.Refusal) as refusal:
+            call.translate(document, models, **options)
+        assert refusal.value.fault == faults.WRONG_ENDPOINT
+        assert f"the {bound} path" in refusal.value.cause
+    else:
+        assert call.translate(document, models, **options).model.path == bound
+
+
+def test_what_is_counted_without_a_call_may_show_images_as_well() -> None:
+    """HTTP-12."""
+    picture = {"image": pictures.url(pictures.PNG)}
+    document = body({"role": "user", "content": [picture, {"text": "What?"}]}, model="deepseek-v4.1-flash")
+    assert call.prompted(call.read(orjson.dumps(document)), CATALOGUE).image_tokens == pictures.TOKENS
+
+
+def test_images_are_countable_where_the_size_of_each_is_known() -> None:
+    """USE-1: nobody fetches one to know."""
+    picture, address = {"image": pictures.url(pictures.PNG)}, {"image": "https://example.org/a.png"}
+
+    def asked(*parts: Any) -> Call:
+        return translated(body({"role": "user", "content": [*parts]}, model="deepseek-v4.1-flash"))
+
+    assert (asked({"text": "a"}).image_tokens, asked({"text": "a"}).is_countable) == (None, True)
+    assert (asked(picture, picture).image_tokens, asked(picture).is_countable) == (2 * pictures.TOKENS, True)
+    assert (asked(picture, address).image_tokens, asked(picture, address).is_countable) == (None, False)

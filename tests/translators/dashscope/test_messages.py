@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from tests import pictures
+from tests.pictures import url
 from translators import faults
 from translators.dashscope import messages
-from translators.dialogue import Message, ToolCall
+from translators.dialogue import Image, Message, ToolCall
 
 BOTH = 'Only one of the parameters "prompt" and "messages" can be present'
 NEITHER = 'Either "prompt" or "messages" must exist and cannot both be none'
@@ -44,12 +46,12 @@ def result(content: str, **fields: Any) -> dict[str, Any]:
 
 
 def read(*turns: Any) -> tuple[Message, ...]:
-    return messages.read({"messages": list(turns)})
+    return messages.read({"messages": list(turns)}, sees=False)
 
 
 def text_of_refusal(source: dict[str, Any]) -> str:
     with pytest.raises(faults.Refusal) as refusal:
-        messages.read(source)
+        messages.read(source, sees=False)
     fault = refusal.value.fault
     assert (fault.status, fault.code) == (400, "InvalidParameter")
     assert fault.message.startswith(faults.PARAMETER_PREFIX)
@@ -59,7 +61,7 @@ def text_of_refusal(source: dict[str, Any]) -> str:
 def test_history_and_prompt_become_messages_oldest_first() -> None:
     """REQ-2"""
     source = {"prompt": "c", "history": [{"user": "a1", "bot": "b1"}, {"user": "a2", "bot": "b2"}]}
-    assert messages.read(source) == (
+    assert messages.read(source, sees=False) == (
         Message("user", "a1"),
         Message("assistant", "b1"),
         Message("user", "a2"),
@@ -71,7 +73,7 @@ def test_history_and_prompt_become_messages_oldest_first() -> None:
 @pytest.mark.parametrize("history", [None, [], [{}], [{"user": None, "bot": None}]])
 def test_a_prompt_needs_no_history(history: Any) -> None:
     """REQ-2"""
-    assert messages.read({"prompt": "c", "history": history, "messages": None}) == (Message("user", "c"),)
+    assert messages.read({"prompt": "c", "history": history, "messages": None}, sees=False) == (Message("user", "c"),)
 
 
 @pytest.mark.parametrize("given", ["", 0, False, {}])
@@ -86,7 +88,7 @@ def test_what_is_empty_is_no_list_for_that(given: Any) -> None:
 def test_either_side_of_a_history_pair_may_be_missing() -> None:
     """REQ-2: the partner spec calls both optional."""
     source = {"prompt": "c", "history": [{"user": "a"}, {"bot": "b"}]}
-    assert [message.role for message in messages.read(source)] == ["user", "assistant", "user"]
+    assert [message.role for message in messages.read(source, sees=False)] == ["user", "assistant", "user"]
 
 
 @pytest.mark.parametrize(
@@ -441,3 +443,92 @@ def test_earlier_arguments_that_are_no_object_are_refused(arguments: str) -> Non
     made = call("a", arguments=arguments)
     text = 'The "function.arguments" parameter of the code model must be in JSON format.'
     assert text_of_refusal({"messages": [USER, calling(made), result("r", tool_call_id="a")]}) == text
+
+
+PICTURE = url(pictures.PNG)
+ADDRESS = "https://example.org/a.png"
+SEEN = Image(PICTURE, None, "png", pictures.TOKENS)
+
+
+def seen(*turns: Any, sees: bool = True) -> tuple[Message, ...]:
+    return messages.read({"messages": list(turns)}, sees=sees)
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "parts"),
+    [
+        ([{"image": PICTURE}, {"text": "What?"}], "What?", (SEEN, "What?")),
+        ([{"text": "a"}, {"image": ADDRESS}, {"text": "b"}], "ab", ("a", Image(ADDRESS), "b")),
+        ([{"type": "image", "image": ADDRESS, "text": None, "detail": "low"}], "", (Image(ADDRESS, "low"),)),
+        ([{"image": ADDRESS, "detail": "closely", "min_pixels": 3136}], "", (Image(ADDRESS),)),
+        ([{"image": None, "text": "a"}, {"type": "text", "text": "b"}], "ab", ()),
+        ([], "", ()),
+        ("a", "a", ()),
+    ],
+)
+@pytest.mark.parametrize("role", ["user", "tool"])
+def test_a_model_that_sees_is_shown_what_the_caller_shows(
+    role: str, content: Any, text: str, parts: tuple[str | Image, ...]
+) -> None:
+    """REQ-4: in the caller's order, and by the vendor's rule counted where the picture came along."""
+    turns: list[Any] = [{"role": "user", "content": content}]
+    if role == "tool":
+        called = {"id": "c", "function": {"name": "f"}}
+        turns = [USER, {"role": "assistant", "content": [], "tool_calls": [called]}]
+        turns += [{"role": "tool", "tool_call_id": "c", "content": content}]
+    message = seen(*turns)[-1]
+    assert (message.content, message.parts) == (text, parts)
+
+
+@pytest.mark.parametrize(
+    ("part", "fault"),
+    [
+        ({"video": ADDRESS}, "This model does not support video input."),
+        ({"video": [ADDRESS], "fps": 2}, "This model does not support video input."),
+        ({"type": "input_audio", "input_audio": {}}, "This model does not support audio input."),
+        ({"audio": ADDRESS}, "This model does not support audio input."),
+        ({"type": "file", "file": {"file_id": "x"}}, "This model does not support file input."),
+        ({"type": "image_url", "image_url": {"url": ADDRESS}}, messages.NO_MODALITY),
+        ({"picture": ADDRESS}, messages.NO_MODALITY),
+        ({}, messages.NO_MODALITY),
+        ("a", "input content must be a string."),
+        ({"text": 7}, "input content must be a string."),
+        ({"image": "oss://dashscope-instant/a.png"}, "Failed to download multimodal content."),
+        ({"image": "file:///a.png"}, "Failed to download multimodal content."),
+        ({"image": "https://a/" + "b" * 8_192}, "Failed to download multimodal content."),
+        ({"image": 7}, "Failed to download multimodal content."),
+        ({"image": ""}, "Failed to download multimodal content."),
+        ({"image": "data:image/png;base64,iVBO"}, "Failed to decode the image during the data inspection."),
+        ({"image": url(pictures.png(8_193, 1))}, "The image length and width do not meet the model restrictions."),
+        ({"image": url(pictures.png(5, 0))}, "The image length and width do not meet the model restrictions."),
+    ],
+)
+def test_what_it_cannot_be_shown_is_refused_by_name(part: Any, fault: str) -> None:
+    """REQ-4."""
+    with pytest.raises(faults.Refusal) as refusal:
+        seen({"role": "user", "content": [{"text": "a"}, part]})
+    assert refusal.value.fault == faults.invalid(fault)
+
+
+@pytest.mark.parametrize("role", ["system", "assistant"])
+def test_an_image_in_a_turn_that_nobody_shows_is_refused(role: str) -> None:
+    """REQ-4: upstream refuses it, or says nothing and takes a placeholder."""
+    with pytest.raises(faults.Refusal) as refusal:
+        seen({"role": role, "content": [{"image": PICTURE}]}, USER)
+    assert refusal.value.fault == faults.NOT_TEXT
+
+
+def test_a_model_that_does_not_see_is_shown_nothing() -> None:
+    """REQ-4."""
+    with pytest.raises(faults.Refusal) as refusal:
+        seen({"role": "user", "content": [{"image": PICTURE}]}, sees=False)
+    assert refusal.value.fault == faults.NOT_TEXT
+
+
+def test_a_call_has_no_more_images_than_upstream_takes() -> None:
+    """REQ-4."""
+    shown = {"role": "user", "content": [{"image": ADDRESS}] * 300}
+    assert sum(len(message.parts) for message in seen(shown, shown)) == messages.MOST_IMAGES
+    with pytest.raises(faults.Refusal) as refusal:
+        seen(shown, shown, {"role": "user", "content": [{"image": ADDRESS}]})
+    assert refusal.value.fault == faults.too_many_images(600, 601)

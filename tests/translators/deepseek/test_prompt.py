@@ -15,7 +15,7 @@ import proxy.vocabulary
 from translators.deepseek import prompt
 from translators.deepseek.markup import Piece, Special, pieces
 from translators.deepseek.templates import LAYOUTS
-from translators.dialogue import Call, Effort, Message, Model, ResponseFormat, Template, Tool, ToolCall
+from translators.dialogue import Call, Effort, Image, Message, Model, ResponseFormat, Template, Tool, ToolCall
 
 MODEL = Model("m", "hybrid", 1_000, 1_000, 100, 100, "v3.2", templates={"deepseek": "v4.1"})
 SYSTEM, USER = Message("system", "S"), Message("user", "U")
@@ -517,3 +517,20 @@ def test_totals_on_the_way_end_with_the_length(messages: tuple[Message, ...], le
     assert totals[-1] == prompt.length(taken, vocabulary)
     assert totals == sorted(totals)
     assert len(totals) >= least_turns
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_images_stand_among_the_texts_with_a_blank_line_between(template: Template) -> None:
+    """SOURCES#images: the blank line is a part of the text beside it, an image is as many tokens as it says."""
+    picture = Image("data:", None, "png", 192)
+    shown = Message("user", "ab", parts=("a", picture, "b", picture, Image("https://a/b")))
+    text = Message("user", "a")
+    seeing = replace(MODEL, sees=True)
+    plain = prompt.parts(asking(text)._replace(model=seeing), template)
+    made = prompt.parts(asking(shown)._replace(model=seeing), template)
+    assert (made.images, plain.images) == (384, 0)
+    assert made.specials == plain.specials
+    assert "".join(made.texts).replace("a\n\n\n\nb\n\n\n\n", "a") == "".join(plain.texts)
+    vocabulary = proxy.vocabulary.load()
+    assert [*prompt.totals(made, vocabulary)][-1] == prompt.length(made, vocabulary)
+    assert prompt.overhead(made, vocabulary) == prompt.overhead(plain, vocabulary)

@@ -47,6 +47,28 @@ TOO_LONG = faults.input_length(98_304)
 
 # who and what: status, body, what a caller with his own key reads
 SAID: dict[str, tuple[int, bytes, faults.Fault]] = {
+    "images, DeepSeek, a kind": (
+        400,
+        deepseek(
+            "You have uploaded an unsupported image. Please make sure your image is valid and has one of the following"
+            " formats: webp, png, jpeg, and gif."
+        ),
+        faults.IMAGE_KIND,
+    ),
+    "images, DeepSeek, an address": (400, deepseek("Failed to download image from URL"), faults.IMAGE_NOT_LOADED),
+    "images, DeepSeek, a text model of before August": (
+        400,
+        deepseek("Failed to deserialize the JSON body: messages[0]: unknown variant `image_url`, expected `text`"),
+        faults.NOT_TEXT,
+    ),
+    "images, Ark": (400, nested("Model do not support image input."), faults.NOT_TEXT),
+    "images, vLLM": (400, flat("m is not a multimodal model", "BadRequestError", 400), faults.NOT_TEXT),
+    "images, vLLM, none allowed": (400, nested("At most 0 image(s) may be provided in one prompt."), faults.NOT_TEXT),
+    "images, llama.cpp": (
+        500,
+        nested("image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"),
+        faults.NOT_TEXT,
+    ),
     "D.1 DeepSeek, a range": (
         400,
         deepseek("Invalid max_tokens value, the valid range of max_tokens is [1, 393216]"),

@@ -33,6 +33,11 @@ REPORTS: dict[str, tuple[object, usage.Figures | None]] = {
         usage.Figures(28, 14, 0),
     ),
     "llama.cpp": ({"prompt_tokens": 1, "completion_tokens": 2}, usage.Figures(1, 2)),
+    "vLLM, with details of the prompt": (
+        {"prompt_tokens": 528, "prompt_tokens_details": {"cached_tokens": 16, "multimodal_tokens": 496}},
+        usage.Figures(528, cached=16, image=496),
+    ),
+    "others": ({"image_tokens": 496}, usage.Figures(image=496)),
     "an explicit zero": ({"prompt_tokens": 0, "completion_tokens": 0}, usage.Figures(0, 0)),
     "nulls": ({"prompt_tokens": None, "completion_tokens": None}, usage.Figures()),
     "negative": ({"prompt_tokens": -1, "completion_tokens": -5}, usage.Figures()),

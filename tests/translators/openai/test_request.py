@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from translators import faults
 from translators.catalogue import Catalogue
 from translators.dashscope import call as dashscope
-from translators.dialogue import Call, Message, Model, ResponseFormat, Tool, ToolCall
+from translators.dialogue import Call, Image, Message, Model, ResponseFormat, Tool, ToolCall
 from translators.openai import request
 from translators.openai.dialects import DIALECTS, Dialect
 from translators.openai.fields import FieldMapping
@@ -366,3 +367,38 @@ def test_a_model_is_asked_for_by_the_id_it_has_there(dialect: str, known_as: str
     """MOD-1: its own name where nothing else is known of that upstream."""
     order = request.order(asking(), DIALECTS[dialect])
     assert order.upstream_model == order.body().json["model"] == known_as
+
+
+class TestImages:
+    """REQ-4."""
+
+    PICTURE = Image("data:image/png;base64,AAAA", "low", "png", 192)
+
+    def shown(self, role: Any) -> Call:
+        asked = Message("assistant", None, tool_calls=(ToolCall("c", "f", "{}"),))
+        said = Message(role, "a", parts=("a", self.PICTURE, Image("https://a/b")), tool_call_id="c")
+        return asking(model=replace(MODEL, sees=True), messages=(Message("user", "hi"), asked, said))
+
+    @pytest.mark.parametrize("dialect", DIALECTS)
+    def test_they_stand_among_the_texts_in_the_callers_order(self, dialect: str) -> None:
+        assert translated(self.shown("user"), dialect).json["messages"][-1]["content"] == [
+            {"type": "text", "text": "a"},
+            {"type": "image_url", "image_url": {"url": self.PICTURE.url, "detail": "low"}},
+            {"type": "image_url", "image_url": {"url": "https://a/b"}},
+        ]
+
+    @pytest.mark.parametrize("dialect", DIALECTS)
+    def test_in_a_tools_answer_they_go_where_they_are_known_to_be_taken(self, dialect: str) -> None:
+        call = self.shown("tool")
+        if dialect in {"deepseek", "vllm", "sglang", "llamacpp"}:
+            assert len(translated(call, dialect).json["messages"][-1]["content"]) == 3
+        else:
+            with pytest.raises(faults.Refusal) as refusal:
+                translated(call, dialect)
+            assert refusal.value.fault == faults.NOT_TEXT
+
+    def test_a_prompt_with_images_is_a_kind_of_its_own(self) -> None:
+        """USE-5."""
+        seeing, plain = self.shown("user"), asking(model=replace(MODEL, sees=True))
+        keys = [request.order(call, DIALECTS["deepseek"]).offset_key for call in (seeing, plain)]
+        assert keys[0] != keys[1]
