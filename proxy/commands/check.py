@@ -20,7 +20,7 @@ from config.pools import EVERY_MODEL, Pool
 from config.settings import Settings, SettingsError
 from proxy.admission import keyring
 from proxy.call.gateway import catalogue_of, open_gateway
-from proxy.commands import doctor, files, known_models
+from proxy.commands import doctor, files, known_models, texts
 from proxy.commands.exit_codes import Exit
 from proxy.downstream import surface
 from proxy.metering.journal import Record
@@ -80,14 +80,14 @@ def offline(chosen: Settings, rows: Sequence[ModelRow]) -> int:
     if chosen.keys_file:
         callers += f": {len(keyring.read(chosen.keys_file, catalogue))} of {chosen.keys_file}"
     said = sum(origin != "default" for origin in chosen.origins.values())
-    click.echo(f"ok        {said} settings said, {len(settings.NAMES) - said} left at their defaults")
+    texts.echo(f"ok        {said} settings said, {len(settings.NAMES) - said} left at their defaults")
     for pool in chosen.pools_in_force:
-        click.echo(f"upstream  {_named(pool)}{', '.join(pool.urls)}, dialect {pool.dialect}{_shared(pool)}")
-    click.echo(f"callers   {callers} (auth {chosen.auth}); on {chosen.host}:{chosen.port}")
-    click.echo(f"pays      {_payer(chosen)}")
-    click.echo(f"models    {', '.join(row['id'] for row in rows)}")
+        texts.echo(f"upstream  {_named(pool)}{', '.join(pool.urls)}, dialect {pool.dialect}{_shared(pool)}")
+    texts.echo(f"callers   {callers} (auth {chosen.auth}); on {chosen.host}:{chosen.port}")
+    texts.echo(f"pays      {_payer(chosen)}")
+    texts.echo(f"models    {', '.join(row['id'] for row in rows)}")
     for topic, sentence in notices.sentences(chosen, rows):
-        click.echo(f"{topic:9} {sentence}")
+        texts.echo(f"{topic:9} {sentence}")
     return Exit.OK
 
 
@@ -155,7 +155,7 @@ def online(chosen: Settings, rows: Sequence[ModelRow], environ: Mapping[str, str
         record = asyncio.run(_call(alone, rows, environ.get(KEY_VARIABLE, ANY_KEY), model))
     code = _told(record)
     if record.fault == faults.MODEL_UNKNOWN:
-        click.echo(f"          -> {known_models.hint(model, catalogue_of(chosen, rows).names)}")
+        texts.echo(f"          -> {known_models.hint(model, catalogue_of(chosen, rows).names)}")
     # What could not be reached has said so; what has answered may be the wrong place.
     if any(attempt["result"] != Result.UNREACHABLE.value for attempt in record.closing["attempts"]) and code != Exit.OK:
         asyncio.run(_examine(alone, environ))
@@ -190,21 +190,22 @@ async def _examine(chosen: Settings, environ: Mapping[str, str]) -> None:
     """Say what the doctor finds wrong with the upstream that has failed."""
     async for finding in doctor.of_upstreams(chosen, environ):
         if finding.verdict != "ok":
-            click.echo(f"{finding.what:9} {finding.found}\n          -> {finding.to_do}")
+            what = texts.padded(texts.of(finding.what), 9)
+            click.echo(f"{what} {texts.of(finding.found)}\n          -> {texts.of(finding.to_do)}")
 
 
 def _told(record: Record) -> int:
     closing = record.closing
     for attempt in closing["attempts"]:
-        click.echo(f"asked     {attempt['target']}: {attempt['result']}")
+        texts.echo(f"asked     {attempt['target']}: {attempt['result']}")
     if record.fault is not None:
-        click.echo(f"failed    {closing['status']} {closing['code']}: {record.cause or record.fault.message}")
+        texts.echo(f"failed    {closing['status']} {closing['code']}: {record.cause or record.fault.message}")
         if record.upstream_said:
-            click.echo(f"          upstream said: {record.upstream_said}")
+            texts.echo(f"          upstream said: {record.upstream_said}")
         return Exit.UPSTREAM_REFUSED if closing["attempts"] else Exit.CONFIGURATION
     times, used = closing["t"], closing["usage"]
-    click.echo(f"answered  after {times['first_packet']:.0f} ms, whole after {times['closed']:.0f} ms")
-    click.echo(
+    texts.echo(f"answered  after {times['first_packet']:.0f} ms, whole after {times['closed']:.0f} ms")
+    texts.echo(
         f"usage     {used['input_tokens']} + {used['output_tokens']} = {used['total_tokens']} tokens "
         f"({closing['basis']}); our count of the prompt was off by {closing['drift_tokens']}"
     )

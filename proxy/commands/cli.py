@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from proxy.commands import exit_codes, help_texts, options
+from proxy.commands import exit_codes, help_texts, options, texts
 from proxy.commands.exit_codes import Exit
 from proxy.commands.options import Sectioned
+from proxy.commands.texts import Command, Group
 from proxy.telemetry import installed
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ LISTENING: Mapping[int | None, tuple[type[click.ClickException], str]] = {
 ADDRESS = re.compile(r"\('([^']*)', (\d+)")
 
 
-class Commands(click.Group):
+class Commands(Group):
     """A group over the table at the end of this file; only a command that is named gets built."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -154,7 +155,7 @@ def _settled(read: Callable[[], Settled]) -> Settled:
 
 
 def _wrong(lines: Sequence[str]) -> WrongSetting:
-    return WrongSetting("\n  ".join(["wrong settings", *lines]))
+    return WrongSetting("\n  ".join(map(texts.of, ["wrong settings", *lines])))
 
 
 def _demo() -> click.Command:
@@ -165,7 +166,7 @@ def _demo() -> click.Command:
         _end_with(lambda: demo.run(once=once, port=port))
 
     once = click.Option(["--once"], is_flag=True, help="End after the call.")
-    return click.Command(
+    return Command(
         "demo", callback=run, params=[once, options.port(8080)], help=help_texts.DEMO, context_settings=dict(CONTEXT)
     )
 
@@ -182,9 +183,7 @@ def _simulate() -> click.Command:
         ["--host"], metavar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on."
     )
     params: list[click.Parameter] = [host, options.port(8090), *options.of(Script)]
-    return click.Command(
-        "simulate", callback=run, params=params, help=help_texts.SIMULATE, context_settings=dict(CONTEXT)
-    )
+    return Command("simulate", callback=run, params=params, help=help_texts.SIMULATE, context_settings=dict(CONTEXT))
 
 
 def _translate() -> click.Command:
@@ -222,7 +221,7 @@ def _translate() -> click.Command:
         *(options.flag(name) for name in ("map", "aliases", "models_file", "strict_thinking", "think_in_content")),
         options.config(),
     ]
-    return click.Command(
+    return Command(
         "translate", callback=_exiting(run), params=params, help=help_texts.TRANSLATE, context_settings=dict(CONTEXT)
     )
 
@@ -243,7 +242,9 @@ def _check() -> click.Command:
             check.show(chosen)
             return Exit.OK
         if online and check.needs_key(chosen, os.environ):
-            raise WrongSetting(f"callers bring their own key here: say one in {check.KEY_VARIABLE} for the call")
+            raise WrongSetting(
+                texts.of(f"callers bring their own key here: say one in {check.KEY_VARIABLE} for the call")
+            )
         code = _settled(lambda: check.offline(chosen, rows))
         return _settled(lambda: check.online(chosen, rows, os.environ, model)) if online else code
 
@@ -496,11 +497,11 @@ def _edited(run: Callable[[], int]) -> int:
 
 
 def _group(name: str, text: str, *commands: click.Command) -> click.Group:
-    return click.Group(name, commands, help=text, context_settings=dict(CONTEXT))
+    return Group(name, commands, help=text, context_settings=dict(CONTEXT))
 
 
 def _command(name: str, run: Callable[..., int], params: list[click.Parameter], text: str) -> click.Command:
-    return click.Command(name, callback=_exiting(run), params=params, help=text, context_settings=dict(CONTEXT))
+    return Command(name, callback=_exiting(run), params=params, help=text, context_settings=dict(CONTEXT))
 
 
 def _exiting(run: Callable[..., int]) -> Callable[..., None]:
@@ -513,7 +514,7 @@ def _exiting(run: Callable[..., int]) -> Callable[..., None]:
 
 
 def _version_command() -> click.Command:
-    return click.Command(
+    return Command(
         "version", callback=lambda: click.echo(version()), help="Say the version.", context_settings=dict(CONTEXT)
     )
 

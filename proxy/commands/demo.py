@@ -19,6 +19,7 @@ from config import models, sources
 from proxy import vocabulary
 from proxy.admin import application as admin
 from proxy.call.gateway import open_gateway
+from proxy.commands import texts
 from proxy.downstream import surface
 from proxy.downstream.phase import LIFECYCLE
 from proxy.metering.journal import Record
@@ -104,15 +105,15 @@ async def _demo(*, once: bool, port: int) -> int:
         calls = routes.application(gateway, keep)
         state = admin.Process(gateway, calls[LIFECYCLE], measured)
         running = await lifecycle.start(calls, chosen, admin.application(state, chosen))
-        click.echo(f"upstream  {what}\nproxy     {running.url}")
+        texts.echo(f"upstream  {what}\nproxy     {running.url}")
         seen = await _show(running.url)
         seen.complaints += _against_upstream(seen, await kept.get(), dialect)
         for complaint in seen.complaints:
-            click.echo(f"wrong: {complaint}", err=True)
+            texts.echo(f"wrong: {complaint}", err=True)
         if once:
             await running.stop()
         else:
-            click.echo(TO_PASTE.format(url=running.url, path=surface.GENERATION, key=KEY, docs=running.admin_url))
+            texts.echo(TO_PASTE.format(url=running.url, path=surface.GENERATION, key=KEY, docs=running.admin_url))
             await running.until_told_to_stop(gateway.open_calls)
     return 1 if seen.complaints else 0
 
@@ -129,7 +130,7 @@ async def _upstream(stack: AsyncExitStack, words: Vocabulary) -> tuple[str, str,
 
 async def _show(url: str) -> Seen:
     """Make the call as a DashScope client would, and print what comes."""
-    click.echo(f"sent      {orjson.dumps(CALL).decode()}\n")
+    texts.echo(f"sent      {orjson.dumps(CALL).decode()}\n")
     headers = {"Authorization": f"Bearer {KEY}", "X-DashScope-SSE": "enable"}
     seen = Seen()
     async with (
@@ -141,7 +142,7 @@ async def _show(url: str) -> Seen:
             return seen
         async for packet in _packets(got):
             _take(packet, seen)
-    click.echo(f"\n{seen.packets} packets, {seen.finish}; usage {orjson.dumps(seen.usage).decode()}")
+    texts.echo(f"\n{seen.packets} packets, {seen.finish}; usage {orjson.dumps(seen.usage).decode()}")
     if seen.finish == UNFINISHED:
         seen.complaints.append("the stream ended without a finish")
     return seen
@@ -176,11 +177,11 @@ def _against_upstream(seen: Seen, record: Record, dialect: str) -> list[str]:
     figures = f"{generated['input_tokens']} + {generated['output_tokens']}"
     if basis != "upstream_final" or generated != seen.usage:
         return [f"the record says {figures} ({basis})"]
-    click.echo(f"upstream says the same: {figures}")
+    texts.echo(f"upstream says the same: {figures}")
     if jump := _jump(seen):
         if dialect == SIMULATED:
             return [jump]
-        click.echo(JUMPS)
+        texts.echo(JUMPS)
     return []
 
 

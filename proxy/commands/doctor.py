@@ -25,7 +25,7 @@ import click
 from config.pools import Pool
 from config.settings import Settings, SettingsError
 from proxy import vocabulary
-from proxy.commands import files
+from proxy.commands import files, texts
 from proxy.commands.exit_codes import Exit
 from proxy.downstream import listener
 from proxy.metering.append_file import DASH
@@ -82,9 +82,12 @@ def examine(read: Callable[[], Settings], environ: Mapping[str, str]) -> int:
 async def _report(read: Callable[[], Settings], environ: Mapping[str, str]) -> int:
     failed: list[Exit] = []
     async for finding in findings(read, environ):
-        click.echo(f"{finding.verdict:4}  {finding.what:11} {finding.found}")
+        verdict, what = (
+            texts.padded(texts.of(one), columns) for one, columns in ((finding.verdict, 4), (finding.what, 11))
+        )
+        click.echo(f"{verdict}  {what} {texts.of(finding.found)}")
         if finding.verdict != "ok":
-            click.echo(f"{'':18}-> {finding.to_do}")
+            click.echo(f"{'':18}-> {texts.of(finding.to_do)}")
         if finding.verdict == "fail":
             failed.append(finding.code)
     return min(failed, default=Exit.OK)

@@ -119,7 +119,7 @@ Examples:
 """
 
 EXPORT = """Write one row for each call of usage journals: CSV, SQLite, or Parquet (which needs
-pip install 'dashseek[parquet]'). Repeated, or continued after a break, it adds what
+pip install '.[parquet]'). Repeated, or continued after a break, it adds what
 is not there yet: each call once. deploy/export.md says what each column is.
 
 \b

@@ -12,13 +12,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 
+from proxy.commands.texts import Command
 from proxy.protocol import field_docs
 
 # How a switch of a kind is read, where its type alone would not do.
 KINDS: Mapping[Any, click.ParamType[Any]] = {Path: click.Path(exists=True, dir_okay=False, path_type=Path)}
 
 
-class Sectioned(click.Command):
+class Sectioned(Command):
     """A command that takes the settings, shown in their sections instead of as one list of forty flags."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

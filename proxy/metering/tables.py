@@ -139,7 +139,7 @@ class ParquetTable:
             import pyarrow  # noqa: PLC0415 - an extra
             from pyarrow import parquet  # noqa: PLC0415
         except ImportError:
-            raise ExportError("needs pyarrow: pip install 'dashseek[parquet]'") from None
+            raise ExportError("needs pyarrow: pip install '.[parquet]'") from None
         self._arrow, self._parquet = pyarrow, parquet
         types = {
             "text": pyarrow.string(),
