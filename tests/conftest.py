@@ -30,6 +30,10 @@ ROOT = needs.ROOT
 # name the variable would be a setting to the commands that tests start.
 os.environ.setdefault("TESTS_CAMPAIGN", os.environ.pop("DASHSEEK_CAMPAIGN", ""))
 WHOLE = os.environ["TESTS_CAMPAIGN"] == "1"
+# The event loop of the processes that tests start, where it is to be another than theirs by default:
+# `DASHSEEK_LOOP=asyncio pytest tests/faults`.
+os.environ.setdefault("TESTS_LOOP", os.environ.pop("DASHSEEK_LOOP", ""))
+LOOP = {"DASHSEEK_LOOP": os.environ["TESTS_LOOP"]} if os.environ["TESTS_LOOP"] else {}
 SAMPLE = 20
 READY = re.compile(r"dashseek serving on (https?://\S+)")
 ADMIN = re.compile(r'"admin":"(http://[^"]+)"')
@@ -99,7 +103,7 @@ class Served:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "proxy", "serve", *flags],
             cwd=directory,
-            env={**inherited, "PYTHONPATH": str(ROOT), **env},
+            env={**inherited, **LOOP, "PYTHONPATH": str(ROOT), **env},
             # As a shell does for a job: a test may send what a terminal sends to all of it.
             process_group=0,
             stdin=subprocess.DEVNULL,

@@ -10,12 +10,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from config import sources
 from proxy.simulation.wire import Script
-from proxy.upstream import client, health, pools, response, targets
+from proxy.upstream import client, connections, health, pools, response, targets
 from proxy.upstream.response import completion_of, failure_of
 from tests.asking import answered
 from tests.conftest import StartSimulator
@@ -227,6 +228,64 @@ class TestTheOneRetry:
             retried = sum(await asyncio.gather(*map(lane, range(lanes))))
         assert len(simulated.calls) == calls
         assert simulated.connections >= retried > 0, "no call has met a connection that was being closed"
+
+
+class TestNames:
+    """A name's addresses: tried in turn, remembered for a while, asked for anew where they fail (RFC 8305)."""
+
+    NAME = "http://upstream.test:{}"
+
+    @staticmethod
+    def _resolve(monkeypatch: pytest.MonkeyPatch, found: list[str]) -> list[str]:
+        """What the system's resolver would say from now on; every question it was asked."""
+        asked: list[str] = []
+
+        def look_up(place: connections.Place) -> list[connections.Address]:
+            asked.append(place.host)
+            return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, place.port)) for host in found]
+
+        monkeypatch.setattr(connections, "_look_up", look_up)
+        return asked
+
+    async def test_an_address_that_refuses_or_says_nothing_gives_way_to_the_next(
+        self, simulator: StartSimulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Within the one try, and long before `connect_timeout`."""
+        port = urlsplit((simulated := await simulator()).url).port
+        with contextlib.ExitStack() as ends:
+            # Its queue is full: what comes now is answered by nobody.
+            silent = ends.enter_context(socket.create_server(("127.0.0.3", port or 0), backlog=0))
+            for _ in range(3):
+                waiting = ends.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(silent.getsockname())
+            self._resolve(monkeypatch, ["127.0.0.2", "127.0.0.3", "127.0.0.1"])
+            began_s = time.monotonic()
+            async with before(self.NAME.format(port), connect_timeout=10) as upstreams:
+                _, attempts = await ask(upstreams)
+        assert [attempt.word for attempt in attempts] == ["200"]
+        assert len(simulated.calls) == 1
+        assert time.monotonic() - began_s < 5
+
+    async def test_a_name_is_asked_for_once_in_a_while_and_anew_where_it_leads_nowhere(
+        self, simulator: StartSimulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        port, found = urlsplit((await simulator()).url).port, ["127.0.0.2"]
+        asked = self._resolve(monkeypatch, found)
+        async with before(self.NAME.format(port)) as upstreams:
+            _, attempts = await refusal_of(upstreams)
+            assert [attempt.word for attempt in attempts] == ["unreachable", "unreachable"]
+            # The host has moved: what failed is not remembered.
+            found[:] = ["127.0.0.1"]
+            before_it = len(asked)
+            for _ in range(3):
+                assert [attempt.word for attempt in (await ask(upstreams))[1]] == ["200"]
+                _sever(upstreams)
+            assert len(asked) == before_it + 1
+            # Its time is over.
+            monkeypatch.setattr(connections, "monotonic", lambda: time.monotonic() + connections.ADDRESSES_S)
+            await ask(upstreams)
+            assert len(asked) == before_it + 2
 
 
 class TestAnswers:
