@@ -309,6 +309,11 @@ class Settings(BaseModel):
     tracing: Annotated[Tracing, Word] = Field(
         default="off", description="otlp: send spans to where OTEL_EXPORTER_OTLP_ENDPOINT says (extra otel)."
     )
+    inspect: bool | None = Field(
+        default=None,
+        description="Keep the last 200 calls, both sides of each, in memory, for /calls on the admin port: texts, no "
+        "keys. Loopback and one worker only.",
+    )
 
     reload: Annotated[Reload, Word] = Field(
         default="signal",
@@ -406,6 +411,18 @@ class Settings(BaseModel):
             raise ValueError(f"each of several processes would allow the whole limit: say {PREFIX}REDIS_URL as well")
         return workers
 
+    @field_validator("inspect", mode="after")
+    @classmethod
+    def _seen_from_here_alone(cls, inspect: bool | None, info: ValidationInfo) -> bool | None:
+        if not inspect:
+            return inspect
+        for name in ("host", "admin_host"):
+            if name in info.data and not is_loopback(info.data[name]):
+                raise ValueError(f"shows what callers say: {name} must be an address of loopback, such as 127.0.0.1")
+        if info.data.get("workers", 1) > 1:
+            raise ValueError("shows the calls of one process: say --workers 1")
+        return inspect
+
     @field_validator("admin_port", mode="before")
     @classmethod
     def _next_port(cls, admin_port: object, info: ValidationInfo) -> object:
@@ -490,6 +507,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
         "log_upstream_text",
         "tracing",
         "reload",
+        "inspect",
     ),
 }
 NAMES = tuple(name for names in SECTIONS.values() for name in names)

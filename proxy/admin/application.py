@@ -13,11 +13,13 @@ from typing import Final, Protocol
 from aiohttp import hdrs, web
 
 from config.settings import Settings
-from proxy.admin import docs, pools
+from proxy.admin import calls, docs, pools
+from proxy.admin.calls import Inspected
 from proxy.call.gateway import Gateway
 from proxy.downstream import browsers, surface
 from proxy.downstream.phase import Lifecycle, Phase
 from proxy.downstream.strays import Hints, Strays
+from proxy.inspector.recent_calls import RecentCalls
 from proxy.telemetry import metrics, series
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.series import Reading
@@ -27,17 +29,18 @@ from translators.dashscope import tongue
 HEALTH: Final = ("/healthz", "/readyz")
 HINTS: Final[Hints] = ((re.compile("/api/|/v1/|.*/models/"), "a call: the data port takes it"),)
 
-# The whole index: what there is on this port, one line each.
+# The whole index, where to go from here for who has found the port and nothing else: one line each.
 INDEX: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>dashseek</title>
 <h1>dashseek</h1><ul>
 <li><a href="docs">docs</a>: the protocol, examples, a box that makes a call
-<li><a href="openapi.json">openapi.json</a>: the same for programs
+{links}<li><a href="openapi.json">openapi.json</a>: the same for programs
 <li><a href="pools">pools</a>: who is asked, who is out, and for how long; <a href="pools.json">for programs</a>
 <li><a href="metrics">metrics</a>: for Prometheus
 <li><a href="readyz">readyz</a>: whether a call would be served now, and why not
 <li><a href="healthz">healthz</a>: whether the process is alive
 </ul></html>
 """
+CALLS_LINK: Final = '<li><a href="calls">calls</a>: the last calls, both sides of each\n'
 
 
 class State(Protocol):
@@ -52,6 +55,10 @@ class State(Protocol):
     async def looks(self) -> list[Look]:
         """How each target stands, in each process."""
 
+    @property
+    def inspected(self) -> Inspected | None:
+        """The calls that are kept, and what it takes to read them; None where none are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -60,6 +67,11 @@ class Process:
     gateway: Gateway
     lifecycle: Lifecycle
     measured: Metrics
+    recent: RecentCalls | None = None
+
+    @property
+    def inspected(self) -> Inspected | None:
+        return None if self.recent is None else Inspected(self.recent, self.gateway)
 
     def said(self) -> list[str]:
         """`reasons`, at once."""
@@ -114,6 +126,15 @@ def application(state: State, settings: Settings) -> web.Application:
     app.router.add_get("/pools", targets)
     app.router.add_get("/pools.json", targets_told)
     docs.add_to(app, settings)
+    links = ""
+    if (inspected := state.inspected) is not None:
+        calls.add_to(app, inspected)
+        links = CALLS_LINK
+
+    async def index(_: web.Request) -> web.StreamResponse:
+        headers = {**docs.HEADERS, "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
+        return web.Response(text=INDEX.format(links=links), content_type="text/html", headers=headers)
+
     app.router.add_get("/", index)
     return app
 
@@ -121,9 +142,3 @@ def application(state: State, settings: Settings) -> web.Application:
 async def alive(_: web.Request) -> web.StreamResponse:
     """The loop answers; nothing else is asked."""
     return web.json_response({"status": "ok"})
-
-
-async def index(_: web.Request) -> web.StreamResponse:
-    """Where to go from here, for who has found the port and nothing else."""
-    headers = {**docs.HEADERS, "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
-    return web.Response(text=INDEX, content_type="text/html", headers=headers)

@@ -117,12 +117,9 @@ def add_to(app: web.Application, settings: Settings) -> None:
 @functools.lru_cache(maxsize=1)
 def page(served: str, *, asks_key: bool) -> Page:
     """The page of a process that serves there; `asks_key` where a call needs one."""
-    style, script = ((ROOM / "page" / name).read_text("utf-8") for name in ("page.css", "page.js"))
     described = orjson.loads((PROTOCOL / "openapi.json").read_bytes())
     models = described["components"]["schemas"]["Call"]["properties"]["model"]["enum"]
     slots = {
-        "style": style,
-        "script": script,
         "served": html.escape(served),
         "key": KEY if asks_key else "",
         "copy": COPY,
@@ -133,8 +130,17 @@ def page(served: str, *, asks_key: bool) -> Page:
         slots[f"article_{language}"], slots[f"contents_{language}"] = rendered(
             (PROTOCOL / name).read_text("utf-8"), f"{language}-"
         )
-    template = (ROOM / "page" / "page.html").read_text("utf-8")
-    body = SLOT.sub(lambda slot: slots[slot[1]], template)
+    return made("page", slots)
+
+
+def made(name: str, slots: Mapping[str, str]) -> Page:
+    """A page of its three files, with the policy that lets nothing else run.
+
+    slots: what stands in it beside its style and its script, as HTML
+    """
+    style, script = ((ROOM / "page" / f"{name}.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    within = {**slots, "style": style, "script": script}
+    body = SLOT.sub(lambda slot: within[slot[1]], (ROOM / "page" / f"{name}.html").read_text("utf-8"))
     policy = [
         "default-src 'none'",
         f"script-src '{_digest(script)}'",
@@ -206,11 +212,19 @@ def _digest(text: str) -> str:
 
 
 async def _show(request: web.Request) -> web.StreamResponse:
-    served = request.app[surface.SERVED]
+    served, asks_key = callable_at(request.app[surface.SERVED]), request.app[SETTINGS].auth != "none"
+    return shown(await asyncio.to_thread(functools.partial(page, served, asks_key=asks_key)))
+
+
+def callable_at(served: str) -> str:
+    """The URL to call where one listens on every address."""
     for anywhere in ANYWHERE:
         served = served.replace(anywhere, "//127.0.0.1:")
-    asks_key = request.app[SETTINGS].auth != "none"
-    made = await asyncio.to_thread(functools.partial(page, served, asks_key=asks_key))
+    return served
+
+
+def shown(made: Page) -> web.Response:
+    """A page as an answer."""
     headers = {**HEADERS, "Content-Security-Policy": made.policy, hdrs.CACHE_CONTROL: "no-cache"}
     return web.Response(body=made.body, content_type="text/html", charset="utf-8", headers=headers)
 

@@ -172,12 +172,16 @@ def _demo() -> click.Command:
 
 
 def _simulate() -> click.Command:
+    from proxy.inspector.call_file import NoCallFile
     from proxy.simulation import simulator
     from proxy.simulation.wire import Script
 
     def run(host: str, port: int, **switches: Any) -> None:
         _inspect_installation()
-        _end_with(lambda: simulator.run(Script(**switches), host, port))
+        try:
+            _end_with(lambda: simulator.run(Script(**switches), host, port))
+        except NoCallFile as error:
+            raise WrongSetting(f"--replay: {error}") from None
 
     host = click.Option(
         ["--host"], metavar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on."
@@ -313,6 +317,51 @@ def _conform() -> click.Command:
         click.Option(["--html"], type=path, metavar="FILE", help="Write a page to hand over."),
     ]
     return _command("conform", run, params, help_texts.CONFORM)
+
+
+def _calls() -> click.Command:
+    def told(run: Callable[[], int]) -> int:
+        from proxy.commands import calls
+        from proxy.inspector.call_file import NoCallFile
+
+        try:
+            return run()
+        except (calls.NotThere, NoCallFile) as error:
+            raise click.ClickException(str(error)) from None
+
+    def listed(admin: str, as_json: bool) -> int:
+        from proxy.commands import calls
+
+        return told(lambda: calls.show_list(admin, as_json=as_json))
+
+    def export(name: str, admin: str, redact: bool, har: bool) -> int:
+        from proxy.commands import calls
+
+        return told(lambda: calls.export(admin, name, redact=redact, har=har))
+
+    def replay(file: Path, to: str) -> int:
+        from proxy.commands import calls
+
+        return told(lambda: calls.replay(file, to, os.environ.get(calls.KEY_VARIABLE, "sk-replayed")))
+
+    admin = click.Option(
+        ["--admin"], metavar="URL", default="http://127.0.0.1:8081", show_default=True, help="The admin port of serve."
+    )
+    name = click.Argument(["name"], metavar="ID")
+    as_json = click.Option(["as_json", "--json"], is_flag=True, help="Print JSON, for scripts.")
+    redact = click.Option(["--redact"], is_flag=True, help="Each text becomes filler that counts the same.")
+    har = click.Option(["--har"], is_flag=True, help="As an HTTP archive.")
+    to = click.Option(
+        ["--to"], metavar="URL", required=True, help="Whom to ask: a host, such as http://127.0.0.1:8080."
+    )
+    file = click.Argument(["file"], type=options.KINDS[Path])
+    return _group(
+        "calls",
+        help_texts.CALLS,
+        _command("list", listed, [admin, as_json], help_texts.CALLS_LIST),
+        _command("export", export, [name, admin, redact, har], help_texts.CALLS_EXPORT),
+        _command("replay", replay, [file, to], help_texts.CALLS_REPLAY),
+    )
 
 
 def _completion() -> click.Command:
@@ -573,6 +622,7 @@ COMMANDS: Mapping[str, Entry] = {
     "doctor": Entry("Examine this machine and the way to the upstream.", _doctor),
     "conform": Entry("Is a gateway DashScope? Ask it, and say what is not.", _conform),
     "translate": Entry("See what would become of a call, offline.", _translate),
+    "calls": Entry("See, take away and replay calls of serve --inspect.", _calls),
     "usage": Entry("Add up, check, export or watch usage journals.", _usage),
     "keys": Entry("List, add and revoke callers' keys.", _keys),
     "completion": Entry("Print what makes a shell complete commands.", _completion),

@@ -22,6 +22,7 @@ from proxy.call.gateway import open_gateway
 from proxy.commands import texts
 from proxy.downstream import surface
 from proxy.downstream.phase import LIFECYCLE
+from proxy.inspector.recent_calls import RecentCalls
 from proxy.metering.journal import Record
 from proxy.server import lifecycle, routes
 from proxy.simulation import llamacpp
@@ -58,6 +59,7 @@ It keeps serving; try it from another shell (end it with Ctrl-C):
       print(packet.output.choices[0].message.content, end="", flush=True)
 
 The protocol, examples, a box to try a call: {docs}/docs
+Both sides of every call, as it goes: {docs}/calls
 """
 # Packets are counted by DeepSeek's vocabulary as they come; the last one says what upstream counted.
 JUMPS: Final = """\
@@ -102,8 +104,9 @@ async def _demo(*, once: bool, port: int) -> int:
             measured.keep(record)
             kept.put_nowait(record)
 
-        calls = routes.application(gateway, keep)
-        state = admin.Process(gateway, calls[LIFECYCLE], measured)
+        recent = RecentCalls()
+        calls = routes.inspected(gateway, keep, recent)
+        state = admin.Process(gateway, calls[LIFECYCLE], measured, recent)
         running = await lifecycle.start(calls, chosen, admin.application(state, chosen))
         texts.echo(f"upstream  {what}\nproxy     {running.url}")
         seen = await _show(running.url)

@@ -46,6 +46,7 @@ that a proxy can be tried without a key.
 Examples:
   dashseek simulate --port 8090
   dashseek serve --upstream http://127.0.0.1:8090
+  dashseek simulate --replay call.json
 """
 
 TRANSLATE = """Read a call from standard input and show the upstream call it becomes, with
@@ -223,4 +224,41 @@ Examples:
   dashseek completion bash >> ~/.bash_completion
   dashseek completion zsh > "${fpath[1]}/_dashseek"
   dashseek completion fish > ~/.config/fish/completions/dashseek.fish
+"""
+
+CALLS = """The calls that a running `dashseek serve --inspect` keeps, for scripts and for bug
+reports; people read them at /calls on the admin port.
+
+\b
+Examples:
+  dashseek serve --inspect --upstream http://127.0.0.1:8090
+  dashseek calls list
+  dashseek calls export 17 --redact > call.json
+"""
+
+CALLS_LIST = """List the calls that are kept, the newest first.
+
+\b
+Examples:
+  dashseek calls list
+  dashseek calls list --json --admin http://127.0.0.1:9001
+"""
+
+CALLS_EXPORT = """Print one call, by its number or its request id: both sides with their times, as a
+file for `calls replay` and `simulate --replay`. With --redact no text of it is left,
+and it plays the same.
+
+\b
+Examples:
+  dashseek calls export 17 > call.json
+  dashseek calls export 17 --redact > to-share.json
+"""
+
+CALLS_REPLAY = """Make a recorded call again and say what differs from the answer it had. The key is
+read from DASHSCOPE_API_KEY. Exit code 1 if something differs.
+
+\b
+Examples:
+  dashseek calls replay call.json --to http://127.0.0.1:8080
+  dashseek simulate --replay call.json --fast --port 8090
 """

@@ -105,10 +105,12 @@ class Strays:
             path=escaped(path, PATH_CHARS),
             status=status,
             request_id=request_id,
-            hint=hint or self._guess(path[:PATH_CHARS]),
+            hint=hint or self.guess(path),
         )
 
-    def _guess(self, path: str) -> str | None:
+    def guess(self, path: str) -> str | None:
+        """What was meant by a path, in our own words; None where there is nothing to guess."""
+        path = path[:PATH_CHARS]
         tidy = re.sub("/{2,}", "/", path)
         tidy = tidy.rstrip("/") or "/"
         found = next((hint for pattern, hint in self._hints if pattern.match(tidy)), None)

@@ -113,6 +113,10 @@ class WorkerReports:
         found |= {reason: None for report in reports for reason in report["reasons"]}
         return [*found] if reports else [*found, "no worker serves"]
 
+    @property
+    def inspected(self) -> None:
+        """No calls are kept where several processes serve."""
+
     async def readings(self) -> list[Reading]:
         """The metrics of each worker, those of ended ones included."""
         return [*await asyncio.gather(*map(self._reading, self.sockets)), self._gone]

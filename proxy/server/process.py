@@ -23,11 +23,12 @@ from proxy.admission import keyring
 from proxy.call.gateway import Gateway, catalogue_of, open_gateway
 from proxy.downstream import listener, surface
 from proxy.downstream.phase import LIFECYCLE
+from proxy.inspector.recent_calls import RecentCalls
 from proxy.metering.append_file import DASH
 from proxy.server import board, event_loop, lifecycle, notices, reloading, supervisor, systemd
 from proxy.server.board import Report, WorkerReports
 from proxy.server.reloading import Reloader, Snapshot, Source
-from proxy.server.routes import application
+from proxy.server.routes import application, inspected
 from proxy.server.supervisor import Following, WorkerSlot
 from proxy.telemetry import logs, metrics
 from proxy.telemetry.log_writer import Lines, LogWriter, Unthreaded
@@ -174,8 +175,12 @@ async def _open_process(
 ) -> AsyncIterator[tuple[Gateway, web.Application, Process]]:
     async with open_gateway(settings, rows) as gateway, metrics.opened(gateway.gauges(), stderr) as measured:
         _keep()
-        calls = application(gateway, measured.keep, measured.keep_stray)
-        yield gateway, calls, Process(gateway, calls[LIFECYCLE], measured)
+        recent = RecentCalls() if settings.inspect else None
+        if recent is None:
+            calls = application(gateway, measured.keep, measured.keep_stray)
+        else:
+            calls = inspected(gateway, measured.keep, recent, measured.keep_stray)
+        yield gateway, calls, Process(gateway, calls[LIFECYCLE], measured, recent)
 
 
 def _keep() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from aiohttp import hdrs, web
 
@@ -14,8 +15,11 @@ from proxy.call.gateway import Gateway
 from proxy.call.handler import Keep
 from proxy.downstream import browsers, surface
 from proxy.downstream.request import TIMING, Request
+from proxy.downstream.sinks import Response
 from proxy.downstream.strays import Hints, Stray, Strays
 from proxy.downstream.surface import COMPATIBLE, COMPLETIONS, GENERATION, Handler
+from proxy.inspector import taps
+from proxy.inspector.recent_calls import RecentCalls
 from translators import faults
 from translators.compatible import call as compatible_call
 from translators.compatible import listing as compatible_listing
@@ -36,11 +40,24 @@ NATIVE_MODELS: Final = "/api/v1/models"
 TOKENIZER: Final = "/api/v1/tokenizer"
 
 
+class Doors(NamedTuple):
+    """What stands at the two doors of every call.
+
+    request: makes a call of what came; told how many bytes of images may come along
+    serve:   serves it through the gateway of now
+    """
+
+    request: Callable[[web.Request, Tongue, int], Request] = Request
+    serve: Callable[[Gateway, Request, Keep], Awaitable[Response]] = handler.serve
+
+
 # What the paths look like that no route takes -> what was meant (spec HTTP-13).
 HINTS: Final[Hints] = tuple(
     (re.compile(pattern), hint)
     for pattern, hint in (
         (r"/services/", "/api/v1 is missing before it"),
+        (r"/v1/services/", "/api is missing before it"),
+        (r"/(compatible-mode|compatible-api)/v1/(api/v1/)?services/", "DashScope's own calls are below /api/v1"),
         (r"(/api/v1){2,}/", "/api/v1 is there twice"),
         (
             r"/compatible-mode\b|(/api)?/v1$|.*/(chat/)?completions$|(/api)?(/v1)?/(models|responses|embeddings)$",
@@ -56,14 +73,18 @@ HINTS: Final[Hints] = tuple(
 
 
 def application(
-    gateway: Gateway, keep: Keep = lambda _: None, stray: Callable[[int], None] = lambda _: None
+    gateway: Gateway,
+    keep: Keep = lambda _: None,
+    stray: Callable[[int], None] = lambda _: None,
+    doors: Doors | None = None,
 ) -> web.Application:
     """The web application before one gateway.
 
-    keep:  is told of every call when it has ended
-    stray: is told of everything that is no call, by its status
+    keep:   is told of every call when it has ended
+    stray:  is told of everything that is no call, by its status
+    doors:  what a request becomes, and who serves it
     """
-    settings = gateway.settings
+    settings, doors = gateway.settings, doors or Doors()
     app = web.Application(client_max_size=int(settings.max_body_bytes))
     surface.guard(
         app,
@@ -74,34 +95,53 @@ def application(
         health=(HEALTH,),
     )
     app.on_response_prepare.append(_say_times)
-    generation = _spoken(dashscope, gateway, keep)
+    generation = _spoken(dashscope, gateway, keep, doors)
     app.router.add_post(GENERATION, generation)
     # What sees may be shown images by these two surfaces; a body of the text path is one of text (spec REQ-11).
-    app.router.add_post(MULTIMODAL, _spoken(multimodal, gateway, keep, shows_images=True))
+    app.router.add_post(MULTIMODAL, _spoken(multimodal, gateway, keep, doors, shows_images=True))
     app.router.add_get(HEALTH, admin.alive)
     _add_lookups(app.router, gateway)
     for root in COMPATIBLE:
-        _add_compatible(app.router, root, gateway, keep)
+        _add_compatible(app.router, root, gateway, _spoken(compatible, gateway, keep, doors, shows_images=True))
     if settings.model_route:
         app.router.add_post(_pattern(settings.model_route), generation)
     return app
 
 
-def _spoken(tongue: Tongue, gateway: Gateway, keep: Keep, *, shows_images: bool = False) -> Handler:
+def inspected(
+    gateway: Gateway, keep: Keep, recent: RecentCalls, stray: Callable[[int], None] = lambda _: None
+) -> web.Application:
+    """The same with a tap at each of its two doors.
+
+    recent: where what passes is kept
+    """
+
+    def request(came: web.Request, tongue: Tongue, image_bytes: int) -> Request:
+        return taps.TappedRequest(came, tongue, image_bytes, recent)
+
+    async def serve(now: Gateway, call: Request, keep: Keep) -> Response:
+        return await handler.serve(replace(now, upstreams=taps.upstreams(now.upstreams, recent)), call, keep)
+
+    app = application(gateway, taps.keep_of(keep, recent), stray, Doors(request, serve))
+    taps.tap_strays(app, recent)
+    return app
+
+
+def _spoken(tongue: Tongue, gateway: Gateway, keep: Keep, doors: Doors, *, shows_images: bool = False) -> Handler:
     """What serves the calls of a path whose callers speak so, and may show images beside what they say."""
 
     async def generate(request: web.Request) -> web.StreamResponse:
         request[surface.TONGUE] = tongue
         now = gateway.latest.gateway
         image_bytes = int(now.settings.max_image_bytes) if shows_images and now.catalogue.sees else 0
-        return await handler.serve(now, Request(request, tongue, image_bytes), keep)  # type: ignore[return-value] # `Sent`: see `Connection`
+        return await doors.serve(now, doors.request(request, tongue, image_bytes), keep)  # type: ignore[return-value] # `Sent`: see `Connection`
 
     return generate
 
 
-def _add_compatible(router: web.UrlDispatcher, root: str, gateway: Gateway, keep: Keep) -> None:
+def _add_compatible(router: web.UrlDispatcher, root: str, gateway: Gateway, generation: Handler) -> None:
     """What is served below one path in the compatible surface's tongue (spec COM-1, COM-29)."""
-    router.add_post(root + COMPLETIONS, _spoken(compatible, gateway, keep, shows_images=True))
+    router.add_post(root + COMPLETIONS, generation)
     router.add_get(root + MODELS, _listed(gateway), allow_head=False)
     model = router.add_resource(root + MODELS + "/{id:.+}")
     model.add_route(hdrs.METH_GET, _described(gateway))

@@ -62,8 +62,9 @@ class Script:
     crlf:                end lines with CRLF
     blank_lines:         blank lines before a JSON body
     keepalive_timeout_s: close a connection that has been idle for so long
-    replay:              a file, or bytes, to send verbatim as the body
+    replay:              a file, or bytes, to send verbatim as the body; an exported call, as it came and when
     replay_content_type: the content type of that body
+    fast:                send an exported call without its waits
     dialect:             the kind of host: how thinking is switched there, and what is not refused
     source:              SOURCES#deepseek-request, #deepseek-stream, #deepseek-errors, #fault-simulation
     """
@@ -98,6 +99,7 @@ class Script:
     keepalive_timeout_s: float | None = None
     replay: Path | bytes | None = None
     replay_content_type: str = "text/event-stream; charset=utf-8"
+    fast: bool = False
     dialect: Literal["deepseek", "vllm", "sglang", "llamacpp", "siliconflow", "ark", "openai"] = "deepseek"
 
     @property

@@ -11,6 +11,7 @@ import signal
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypedDict
 
@@ -19,6 +20,8 @@ import orjson
 from multidict import CIMultiDict
 
 from proxy import vocabulary
+from proxy.inspector import call_file
+from proxy.inspector.call_file import NoCallFile
 from proxy.simulation import deepseek, refusals
 from proxy.simulation.deepseek import Scale
 from proxy.simulation.wire import _FRAME, Ending, Json, Script, Seen, _counted, _events, _halves, _Out
@@ -186,7 +189,11 @@ class Simulator:
         if refusal := _refusal(seen, script):
             return await out.refuse(*refusal)
         if script.replay is not None:
-            replay = script.replay if isinstance(script.replay, bytes) else script.replay.read_bytes()
+            replay = _replay(script)
+            if call_file.is_one(replay):
+                # Of a call that had several, each that is asked for is the next one.
+                recorded = call_file.read(replay)["upstream"]
+                return await out.play(recorded[(len(self.calls) - 1) % len(recorded)])
             return await out.send(script.replay_content_type, ((frame, 0) for frame in _FRAME.findall(replay)))
         if fault := refusals.fault(seen.body, beta=seen.path.startswith("/beta"), host=script.host):
             return await out.refuse(400, fault, script.error_shape)
@@ -202,8 +209,18 @@ class Simulator:
         )
 
 
+def _replay(script: Script) -> bytes:
+    given = script.replay
+    return given.read_bytes() if isinstance(given, Path) else given or b""
+
+
 def run(script: Script, host: str, port: int) -> int:
-    """Be the upstream until SIGINT or SIGTERM, then 0: `dashseek simulate`. OSError where it cannot listen."""
+    """Be the upstream until SIGINT or SIGTERM, then 0: `dashseek simulate`.
+
+    Raises OSError where it cannot listen, `NoCallFile` where what it is to play is an exported call and is none.
+    """
+    if call_file.is_one(replay := _replay(script)) and not call_file.read(replay)["upstream"]:
+        raise NoCallFile("that call never went upstream")
     return asyncio.run(_run(script, host, port))
 
 

@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 from multidict import CIMultiDict
 
+from proxy.inspector import call_file
 from proxy.simulation import deepseek
 from proxy.simulation.deepseek import Answer, Scale
+from translators import faults
 
 Json = deepseek.Json
 Script = deepseek.Script
@@ -201,6 +203,26 @@ class _Out:
             self._news.set()
         await self._write(b"".join(held))
         return await self._end()
+
+    async def play(self, call: Mapping[str, Any]) -> Ending:
+        """Answer as a recorded upstream did: its status, its bytes as they came and when, and how it ended."""
+        began_s = time.monotonic()
+
+        async def until(at_ms: float) -> None:
+            if not self._script.fast:
+                await asyncio.sleep(max(0.0, began_s + at_ms / 1e3 - time.monotonic()))
+
+        asked_ms = call["asked_ms"]
+        if call["answered_ms"] is None:
+            return await self._cut()
+        await until(call["answered_ms"] - asked_ms)
+        await self._head(call["status"], call["content_type"] or "application/json")
+        for chunk in call_file.chunks_of(call):
+            await until(chunk.at_ms)
+            await self._write(chunk.wire)
+            self._seen.events += 1
+            self._news.set()
+        return await (self._cut() if call["failure"].startswith(faults.CUT) else self._end())
 
     async def _head(self, status: int, content_type: str) -> None:
         lines = [

@@ -1,0 +1,83 @@
+"""One call that is kept: within its bound, and without its keys."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.inspector.recorded import ENTRY_BYTES, Mask, RecordedCall, masked_headers
+
+KEY = "sk-1234567890"
+
+
+def call(limit: int = 10_000) -> RecordedCall:
+    return RecordedCall(1, 0.0, "POST", "/", "dashscope", "id", {}, limit)
+
+
+def test_what_goes_beyond_the_bound_of_a_call_is_counted_and_not_kept() -> None:
+    kept = call(limit=1_000 + 3 * ENTRY_BYTES)
+    kept.take_body(b"x" * 600)
+    upstream = kept.ask("/chat/completions", b"y" * 300, {})
+    kept.take_read(upstream, b"z" * 200)
+    kept.take_read(upstream, b"z" * 100)
+    assert [read.wire for read in upstream.reads] == [b"z" * 100]
+    kept.take_packet(b"p")
+    assert kept.packets == []
+    assert kept.lost_bytes == 201
+    assert kept.held_bytes <= kept.limit
+
+
+def test_of_a_body_that_is_too_long_the_beginning_is_kept() -> None:
+    kept = call(limit=1_000)
+    kept.take_body(bytearray(b"x" * 5_000))
+    assert len(kept.body) == 1_000 - ENTRY_BYTES
+    assert kept.lost_bytes == 5_000 - len(kept.body)
+    kept.take_body(b"again")
+    assert kept.body == b""
+
+
+def test_what_is_forgotten_keeps_nothing_and_goes_on_without_harm() -> None:
+    kept = call()
+    upstream = kept.ask("/chat/completions", b"body", {})
+    kept.take_read(upstream, b"read")
+    kept.forget()
+    kept.take_read(upstream, b"more")
+    kept.take_packet(b"frames")
+    assert (kept.body, kept.packets, upstream.body, upstream.reads) == (b"", [], b"", [])
+
+
+def test_a_packet_is_that_of_the_read_before_it() -> None:
+    kept = call()
+    first, second = kept.ask("/", b"", {}), kept.ask("/", b"", {})
+    kept.take_packet(b"before")
+    kept.take_read(first, b"a")
+    kept.take_read(second, b"b")
+    kept.take_packet(b"b's")
+    kept.take_read(first, b"c")
+    kept.take_packet(b"c's")
+    assert [(packet.call, packet.read) for packet in kept.packets] == [(-1, -1), (1, 0), (0, 1)]
+
+
+@pytest.mark.parametrize("cut", range(1, len(KEY)))
+def test_a_key_is_masked_wherever_a_read_cuts_it(cut: int) -> None:
+    kept = call()
+    kept.mask.add(KEY)
+    upstream = kept.ask("/", f"is {KEY} good?".encode(), {"Authorization": f"Bearer {KEY}"})
+    kept.take_read(upstream, f"it is {KEY[:cut]}".encode())
+    kept.take_read(upstream, f"{KEY[cut:]}, you see".encode())
+    wire = b"".join(read.wire for read in upstream.reads)
+    assert wire == b"it is " + b"*" * len(KEY) + b", you see"
+    assert [len(read.wire) for read in upstream.reads] == [6 + cut, len(KEY) - cut + 9]
+    assert KEY.encode() not in upstream.body
+    assert upstream.headers == {"Authorization": "(masked)"}
+
+
+def test_a_word_is_no_key_to_be_masked_in_a_text() -> None:
+    mask = Mask()
+    mask.add("a")
+    mask.add(None)
+    assert mask(b"a text") == b"a text"
+
+
+def test_only_headers_that_let_in_are_masked() -> None:
+    said = [("X-Api-Key", "k"), ("Cookie", "c"), ("Content-Type", "t"), ("X-DashScope-EncryptionKey", "e")]
+    assert [*masked_headers(said).values()] == ["(masked)", "(masked)", "t", "(masked)"]

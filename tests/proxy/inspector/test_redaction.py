@@ -1,0 +1,97 @@
+"""Filler that counts the same: at every border of a delta, in words, Chinese, digits and JSON, with nothing left."""
+
+from __future__ import annotations
+
+import random
+
+import orjson
+import pytest
+
+from proxy.inspector import redaction
+from proxy.inspector.redaction import Filler
+from translators.tokens import Vocabulary
+
+TEXTS = {
+    "words": "The quick brown Fox jumps over the lazy dog, and then it doesn't come back.",
+    "Chinese": "请用一句话介绍杭州西湖的景色。苏堤春晓、断桥残雪，都是很美的地方。",
+    "code": "def weather(city: str) -> dict:\n    return {'city': city, 'days': 14}  # TODO\n",
+    "both": "我住在Shanghai的Pudong区，电话是13812345678。",
+    "others": "Добрый день, как дела? Ça va très bien, naïve café.",
+    "marks": "🎉🎉 --- *** ¯\\_(ツ)_/¯ \t\n\n",
+    "a long word": "Donaudampfschifffahrtsgesellschaftskapitän",
+}
+
+
+@pytest.fixture
+def filler(vocabulary: Vocabulary) -> Filler:
+    return Filler(vocabulary, random.Random(7))
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_whole_counts_the_same_and_no_word_of_it_is_left(filler: Filler, name: str) -> None:
+    text = TEXTS[name]
+    made = filler.whole(text)
+    assert filler.vocabulary.length(made) == filler.vocabulary.length(text)
+    words = {word for word in text.replace(",", " ").split() if word.isalpha() and len(word) > 4}
+    assert not words & {*made.split()}
+    assert [char for char in made if not char.isalnum()] == [
+        char for char in text if not char.isalnum()
+    ] or not made.isascii()
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("size", [None, 3, 11])
+def test_each_delta_brings_the_count_to_where_it_was(filler: Filler, name: str, size: int | None) -> None:
+    """By token, as most upstreams send, and in pieces that end anywhere."""
+    text, vocabulary = TEXTS[name], filler.vocabulary
+    cuts = list(range(size, len(text), size)) if size else token_ends(text, vocabulary)
+    parts = filler.text(text, cuts)
+    assert len(parts) == len(cuts) + 1
+    for number, cut in enumerate((*cuts, len(text)), 1):
+        assert vocabulary.length("".join(parts[:number])) == vocabulary.length(text[:cut]), (cut, parts)
+
+
+def token_ends(text: str, vocabulary: Vocabulary) -> list[int]:
+    ends, wire = [], b""
+    for token in vocabulary.encode(text):
+        wire += vocabulary.decode_bytes([token])
+        try:
+            ends.append(len(wire.decode()))
+        except UnicodeDecodeError:
+            continue
+    return ends[:-1]
+
+
+def test_json_keeps_its_form_and_its_keys(filler: Filler) -> None:
+    given = {"city": "Hangzhou", "days": 14, "rain": True, "notes": ['see "West Lake"\n', "é"], "far": -2.5e3}
+    text = orjson.dumps(given).decode()
+    made = orjson.loads(filler.whole(text))
+    assert list(made) == list(given)
+    assert made["rain"] is True
+    assert made["city"] != "Hangzhou"
+    assert made["notes"][0].count('"') == 2
+    assert made["days"] != 14
+    assert filler.vocabulary.length(orjson.dumps(made).decode()) == filler.vocabulary.length(text)
+
+
+def test_the_same_word_has_the_same_filler(filler: Filler) -> None:
+    first, second, third = filler.whole(" Hangzhou Hangzhou Hangzhou").split()
+    assert first == second == third != "Hangzhou"
+
+
+def test_what_a_translator_looks_for_stays(filler: Filler) -> None:
+    fixed = redaction.fixed_of("<think>Hm, END it</think>", is_json=False, stops=["END"])
+    (made,) = filler.text("<think>Hm, END it</think>", fixed=fixed)
+    assert made.startswith("<think>")
+    assert made.endswith("</think>")
+    assert " END " in made
+    assert "Hm" not in made
+
+
+def test_upstreams_own_words_stay_and_the_callers_in_them_do_not(filler: Filler) -> None:
+    filler.hear("My name is Ada Lovelace and I live in London")
+    said = "Invalid input: 'Ada Lovelace and I' is longer than 65536 tokens"
+    made = filler.quoted(said)
+    assert made.startswith("Invalid input: '")
+    assert made.endswith("is longer than 65536 tokens")
+    assert "Lovelace" not in made
