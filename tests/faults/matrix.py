@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import orjson
 
+from tests.faults import attacks
+
 HERE = Path(__file__).parent
 PAGE = HERE / "MATRIX.md"
 REACHED = HERE / "reached.json"
@@ -106,6 +108,14 @@ def page() -> str:
             "| row | claim | the caller saw | freed | held to | test |",
             "|---|---|---|---|---|---|",
             *(lines[number] for number in sorted(lines)),
+            "",
+            "## Attacks",
+            "",
+            "Each was tried once by hand and is tried again by every run of the tests.",
+            "",
+            "| attack | shown by |",
+            "|---|---|",
+            *attacks.page(),
             "",
             "## Figures",
             "",

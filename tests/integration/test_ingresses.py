@@ -172,3 +172,47 @@ async def test_a_drain_loses_nothing(program: str, vocabulary: tokens.Vocabulary
         assert caller.text(await line.rest()) == WORDS
         assert (await reply).status == 200
         assert await asyncio.to_thread(front.served.process.wait, 5) == 0
+
+
+HIDDEN = caller.request(caller.call("smuggled"))
+# What one reads as chunked and another may not: then the body of one is a request to the other.
+CODINGS = (
+    "Transfer-Encoding: chunked",
+    "Transfer-Encoding: Chunked",
+    "Transfer-Encoding:\tchunked",
+    "Transfer-Encoding: chunked ",
+    "Transfer-Encoding: xchunked",
+    "Transfer-Encoding: chunked;q=1",
+    "Transfer-Encoding: \x0bchunked",
+    "Transfer-Encoding: identity, chunked",
+    "Transfer-Encoding: chunked, identity",
+    "Transfer-Encoding: gzip, chunked",
+    "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+    "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
+    "Transfer-Encoding : chunked",
+    "Transfer-Encoding:\r\n chunked",
+    "X: 1\nTransfer-Encoding: chunked",
+    "X: 1\rTransfer-Encoding: chunked",
+)
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+async def test_no_call_is_hidden_in_the_body_of_another(front: Front, coding: str) -> None:
+    """Spec HTTP-14 (CWE-444): whoever of the two believes the length, and whoever the coding."""
+    asked = len(front.upstream.calls)
+    for body, length in ((b"0\r\n\r\n" + HIDDEN, None), (b"%x\r\n%b\r\n0\r\n\r\n" % (len(HIDDEN), HIDDEN), 4)):
+        head = f"POST {caller.GENERATION} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer k\r\n{coding}\r\n"
+        framed = f"{head}Content-Length: {len(body) if length is None else length}\r\n\r\n".encode("latin-1")
+        async with caller.dial(front.url) as line:
+            line.send(framed + body)
+            with contextlib.suppress(TimeoutError, asyncio.IncompleteReadError, ConnectionError):
+                async with asyncio.timeout(0.5):
+                    await line.answer()
+        # Over the connections that the ingress keeps, the next callers get their own answers.
+        for _ in range(2):
+            answer = await caller.ask(front.url, caller.call("mine"))
+            assert "mine" in answer.json["output"]["choices"][0]["message"]["content"]
+        said = [seen.body["messages"][-1]["content"] for seen in front.upstream.calls[asked:]]
+        # Where both believe a length that ends before it, it is hidden from nobody: one call behind another.
+        assert said == ["mine"] * len(said) or length is not None
+        asked = len(front.upstream.calls)
