@@ -7,9 +7,12 @@ redacted call makes the same packets with the same usage (spec USE-2).
 
 from __future__ import annotations
 
+import base64
 import functools
 import random
 import re
+import struct
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -19,6 +22,7 @@ from typing import Any, Final
 import orjson
 
 from proxy.inspector.call_file import coded, decoded
+from translators import images
 from translators.tokens import Vocabulary
 
 Json = dict[str, Any]
@@ -35,6 +39,9 @@ KEPT_HEADERS: Final = frozenset(
 )
 REDACTED: Final = "(redacted)"
 UPSTREAM: Final = "http://upstream.example"
+ADDRESS: Final = re.compile(r"https?://\S+\Z", re.IGNORECASE)
+ELSEWHERE: Final = "https://picture.example/redacted"
+LONGEST_BROKEN_CHARS: Final = 64 << 10
 # What a translator looks for in a text: it must find it there again.
 TAGS: Final = re.compile(r"</?think>|<｜[^｜]{1,32}｜>|｜DSML｜")
 ESCAPE: Final = re.compile(r"\\(?:u[0-9a-fA-F]{4}|.)", re.DOTALL)
@@ -110,7 +117,11 @@ class Filler:
         return parts + [""] * len(borders)
 
     def whole(self, text: str) -> str:
-        """The filler of a text in one; of JSON its values alone."""
+        """The filler of a text in one; of JSON its values alone; of a picture one of its size, without a pixel."""
+        if images.is_inline(text):
+            return _blank(text)
+        if ADDRESS.match(text):
+            return ELSEWHERE
         return self.text(text, fixed=fixed_of(text, is_json=is_json(text)))[0]
 
     def quoted(self, text: str) -> str:
@@ -188,6 +199,21 @@ class Filler:
 
     def _count(self, text: str) -> int:
         return self.vocabulary.length(text)
+
+
+def _blank(url: str) -> str:
+    """A picture of the same size, which is all that is counted of one; its pixels are left out."""
+    try:
+        _, width, height = images.header(url)
+    except images.UnreadableError:
+        width = height = 1
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    picture = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
 
 
 def _word(piece: str) -> str:
@@ -303,7 +329,9 @@ def _alone(said: Mapping[str, Any], filler: Filler) -> Json:
     wire = decoded(said)
     document = _parsed(wire)
     if not isinstance(document, dict):
-        return coded(filler.whole(wire.decode("utf-8", "replace")).encode())
+        # Longer ones are calls of which only the beginning is kept: nobody plays them.
+        text = wire.decode("utf-8", "replace")
+        return coded(filler.whole(text).encode() if len(text) <= LONGEST_BROKEN_CHARS else b"x" * len(text))
     for holder, key, _ in [*_slots(document)]:
         holder[key] = filler.whole(holder[key])
     return coded(orjson.dumps(document))

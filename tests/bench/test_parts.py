@@ -9,6 +9,7 @@ import orjson
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from proxy.inspector.recent_calls import RecentCalls
 from tests import corpus
 from tests.bench import upstream
 from translators import sse
@@ -41,3 +42,21 @@ def test_splice(benchmark: BenchmarkFixture, size: int) -> None:
         return frames.take()
 
     assert benchmark(splice).count(b"\nevent:result\n") == len(upstream.DELTAS)
+
+
+def test_tap(benchmark: BenchmarkFixture) -> None:
+    """What `--inspect` adds where it is on: a read and a packet for each delta."""
+    recent = RecentCalls(calls=1)
+
+    def tap() -> int:
+        call = recent.begin("POST", "/", "dashscope", corpus.REQUEST_ID, {})
+        call.mask.add("sk-the-callers-own")
+        upstream_call = call.ask("/chat/completions", b"{}", {})
+        for delta in upstream.DELTAS:
+            call.take_read(upstream_call, delta)
+            recent.changed(call)
+            call.take_packet(delta)
+            recent.changed(call)
+        return len(call.packets)
+
+    assert benchmark(tap) == len(upstream.DELTAS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
 import orjson
@@ -59,3 +60,22 @@ async def _listed(served: Served) -> caller.Answer:
 def _resident_kib(served: Served) -> int:
     status = Path(f"/proc/{served.process.pid}/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
+
+
+async def test_calls_are_kept_after_a_reload_as_before(
+    serve: StartServe, simulator: StartSimulator, tmp_path: Path
+) -> None:
+    upstream = await simulator()
+    file = tmp_path / "dashseek.toml"
+    file.write_text(f'upstream = ["{upstream.url}"]\ninspect = true\n')
+    served = await serve(upstream.url, "--config", str(file))
+    for number, alias in ((1, "before"), (2, "after")):
+        await caller.ask(served.url, caller.call(f"It is {alias}."), SSE)
+        calls = orjson.loads((await _listed(served)).body)["calls"]
+        assert (len(calls), calls[-1]["packets"] > 0, calls[-1]["answered_ms"] > 0) == (number, True, True)
+        file.write_text(file.read_text() + f'aliases = {{ {alias} = "deepseek-v3" }}\n' * (number == 1))
+        served.process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(10):
+            while '"event":"reload' not in served.output:  # noqa: ASYNC110 - the log of another process
+                await asyncio.sleep(0.01)
+    assert '"reloaded"' in served.output

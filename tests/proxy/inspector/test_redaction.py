@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 
 import orjson
@@ -9,6 +10,7 @@ import pytest
 
 from proxy.inspector import redaction
 from proxy.inspector.redaction import Filler
+from translators import images
 from translators.tokens import Vocabulary
 
 TEXTS = {
@@ -95,3 +97,17 @@ def test_upstreams_own_words_stay_and_the_callers_in_them_do_not(filler: Filler)
     assert made.startswith("Invalid input: '")
     assert made.endswith("is longer than 65536 tokens")
     assert "Lovelace" not in made
+
+
+def test_a_picture_keeps_its_size_and_nothing_else(filler: Filler) -> None:
+    jpeg = bytes.fromhex("ffd8ffc0001108012c019003012200021101031101") + b"the pixels"
+    made = filler.whole("data:image/jpeg;base64," + base64.b64encode(jpeg).decode())
+    assert images.header(made) == ("png", 400, 300)
+    assert images.header(filler.whole("data:image/png;base64,AAAA"))[1:] == (1, 1)
+    assert filler.whole("https://shop.example/my-face.jpg?key=1") == redaction.ELSEWHERE
+
+
+def test_of_a_body_that_is_cut_nothing_is_left_but_its_length(filler: Filler) -> None:
+    said = {"text": '{"input":{"prompt":"' + "my words " * 20_000}
+    assert redaction._alone(said, filler) == {"text": "x" * len(said["text"])}
+    assert "words" not in redaction._alone({"text": '{"input":{"prompt":"my words '}, filler)["text"]
