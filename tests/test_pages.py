@@ -28,6 +28,8 @@ RUN = {
     "deploy/money.md": "deploy/test_money.py",
     # Its commands are those of the first and the third.
     "deploy/README.zh.md": "test_pages.py",
+    # And its one command is the second's.
+    "proxy/examples/README.zh.md": "test_pages.py",
 }
 # Wrapped by nobody yet: its paragraphs are long lines, in both languages.
 LONG = {"translators/PROTOCOL.md", "translators/PROTOCOL.zh.md"}
@@ -183,3 +185,28 @@ class TestChinese:
     def test_it_names_the_same_settings_variables_and_words_of_the_code(self) -> None:
         said = [code(" ".join(prose(text).split())) for text in (*ENGLISH, CHINESE)]
         assert {*said[0], *said[1]} == {*said[2]}
+
+
+class TestChineseCallers:
+    """What Chinese callers ask most, as the English page has it: where the base URL goes, and Dify's 401."""
+
+    PAGES = tuple(
+        [part for part in re.split(r"(?=^## )", (ROOT / "proxy" / "examples" / name).read_text("utf-8"), flags=re.M)]
+        for name in ("README.md", "README.zh.md")
+    )
+    PAIRS = (("## Where a client", "## 客户端的 base URL"), ("## Dify, and its 401", "## Dify 与它的 401"))
+
+    @pytest.mark.parametrize("pair", PAIRS, ids=["base URL", "Dify"])
+    def test_a_section_has_the_commands_the_items_and_the_code_of_each_cell(self, pair: tuple[str, str]) -> None:
+        english, chinese = (
+            next(part for part in page if part.startswith(title)) for page, title in zip(self.PAGES, pair, strict=True)
+        )
+        for form in (r"```sh\n.*?```", r"^(?=\* )"):
+            ours, theirs = (re.findall(form, text, re.MULTILINE | re.DOTALL) for text in (english, chinese))
+            assert ours == theirs
+        cells = [
+            [code(cell) for line in text.splitlines() if line.startswith("|") for cell in line.split("|")[1:-1]]
+            for text in (english, chinese)
+        ]
+        assert cells[0] == cells[1]
+        assert {*code(english)} == {*code(chinese)}
