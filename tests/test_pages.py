@@ -191,7 +191,7 @@ class TestChineseCallers:
     """What Chinese callers ask most, as the English page has it: where the base URL goes, and Dify's 401."""
 
     PAGES = tuple(
-        [part for part in re.split(r"(?=^## )", (ROOT / "proxy" / "examples" / name).read_text("utf-8"), flags=re.M)]
+        re.split(r"(?=^## )", (ROOT / "proxy" / "examples" / name).read_text("utf-8"), flags=re.MULTILINE)
         for name in ("README.md", "README.zh.md")
     )
     PAIRS = (("## Where a client", "## 客户端的 base URL"), ("## Dify, and its 401", "## Dify 与它的 401"))
