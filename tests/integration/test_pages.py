@@ -28,6 +28,7 @@ HANDBOOK = re.sub(r"\n## Deploy\n.*?(?=\n## )", "", (ROOT / "deploy" / "README.m
 PAGES = README + CALLERS + HANDBOOK
 SHELL = re.findall(r"```sh\n(.*?)```", PAGES, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", CALLERS, re.DOTALL)
+NODE = re.findall(r"```js\n(.*?)```", CALLERS, re.DOTALL)
 # One command a line, continued lines joined.
 COMMANDS = [line for block in SHELL for line in block.replace("\\\n", " ").splitlines() if line and line[0] != "#"]
 (OPENSSL,) = [command for command in COMMANDS if command.startswith("openssl ")]
@@ -193,13 +194,30 @@ async def test_the_langchain_snippet_prints_the_answer(serve: Any, simulator: An
     assert (process.returncode, out.decode()) == (0, "You said: 你是谁？"), err.decode()
 
 
-async def test_the_openai_snippet_prints_the_answer(serve: Any, simulator: Any) -> None:
-    python = needs.client("openai") / "bin" / "python"
+# What a snippet for the compatible surface imports, and the environment of a client in which it runs.
+SNIPPETS = {
+    "from openai import": "openai",
+    "from langchain_openai import": "langchain-openai",
+    'from "openai"': "openai-js",
+    'from "ai"': "openai-js",
+}
+
+
+def test_every_snippet_of_the_compatible_surface_is_run() -> None:
+    assert len([block for block in PYTHON + NODE if "compatible-mode" in block]) == len(SNIPPETS)
+
+
+@pytest.mark.parametrize("imports", SNIPPETS)
+async def test_a_snippet_of_the_compatible_surface_prints_the_answer(serve: Any, simulator: Any, imports: str) -> None:
+    home = needs.client(SNIPPETS[imports])
+    (snippet,) = [block for block in PYTHON + NODE if imports in block]
+    node = ("node", "--input-type=module", "-e")
+    command = node if snippet in NODE else (str(home / "bin" / "python"), "-c")
     served = await serve((await simulator()).url)
-    (snippet,) = [block for block in PYTHON if "import OpenAI" in block]
     process = await asyncio.create_subprocess_exec(
-        *(str(python), "-c", snippet.replace("http://127.0.0.1:8080", served.url)),
-        env={"OPENAI_API_KEY": "sk-test"},
+        *(*command, snippet.replace("http://127.0.0.1:8080", served.url)),
+        cwd=home,
+        env={"OPENAI_API_KEY": "sk-test", "PATH": os.environ["PATH"]},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
