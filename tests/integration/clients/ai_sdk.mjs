@@ -13,18 +13,37 @@ const PROVIDERS = {
   deepseek: (apiKey) => createDeepSeek({ baseURL: process.argv[2], apiKey }),
 };
 
-function spelled(model, { messages, tools, thinking, temperature, retries }) {
+// A turn of OpenAI's protocol in the words of the SDK.
+function turn({ role, content, tool_calls: calls, tool_call_id: toolCallId }) {
+  if (calls)
+    return {
+      role,
+      content: calls.map(({ id, function: { name, arguments: input } }) => ({
+        type: "tool-call",
+        toolCallId: id,
+        toolName: name,
+        input: JSON.parse(input),
+      })),
+    };
+  if (role !== "tool") return { role, content };
+  const result = { type: "tool-result", toolCallId, toolName: "get_weather", output: { type: "text", value: content } };
+  return { role, content: [result] };
+}
+
+const SYSTEM = ["system", "developer"];
+
+function spelled(model, { messages, tools, tool_choice: toolChoice, thinking, temperature, retries }) {
   const functions = (tools ?? []).map(({ function: { name, description, parameters } }) => [
     name,
     tool({ description, inputSchema: jsonSchema(parameters) }),
   ]);
   return {
     model,
-    system: messages.filter(({ role }) => role === "system").map(({ content }) => content).join(),
-    messages: messages.filter(({ role }) => role !== "system"),
+    system: messages.filter(({ role }) => SYSTEM.includes(role)).map(({ content }) => content).join(),
+    messages: messages.filter(({ role }) => !SYSTEM.includes(role)).map(turn),
     temperature,
     maxRetries: retries ?? 0,
-    ...(functions.length ? { tools: Object.fromEntries(functions) } : {}),
+    ...(functions.length ? { tools: Object.fromEntries(functions), toolChoice } : {}),
     ...(thinking
       ? { providerOptions: { dashseek: { enable_thinking: true }, deepseek: { thinking: { type: "enabled" } } } }
       : {}),
@@ -47,16 +66,21 @@ for (const [name, { api, arguments: asked }] of Object.entries(await json(proces
   let failure = null;
   try {
     if (asked.stream) {
-      const answer = streamText(words);
-      let text = "";
+      const leaving = new AbortController();
+      const answer = streamText({ ...words, abortSignal: leaving.signal });
+      let text = "",
+        number = 0;
       for await (const part of answer.fullStream) {
-        if (part.type === "text-delta") text += part.text;
+        if (part.type === "text-delta") {
+          text += part.text;
+          if ((number += 1) === asked.leave_after) leaving.abort();
+        }
         if (part.type === "error") {
           packets.push({ text });
           throw part.error;
         }
       }
-      packets.push(await told(answer));
+      packets.push(leaving.signal.aborted ? { text } : await told(answer));
     } else packets.push(await told(await generateText(words)));
   } catch (error) {
     const code = error.data?.error?.code ?? error.code;

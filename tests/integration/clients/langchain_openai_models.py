@@ -27,16 +27,18 @@ async def chat_qwen(arguments: document.Json) -> AsyncIterator[document.Json]:
 async def see(kind: Any, arguments: document.Json, **words: Any) -> AsyncIterator[document.Json]:
     """Make a call, streamed or not."""
     key, messages, stream = (arguments.pop(name) for name in ("api_key", "messages", "stream"))
-    rest = {name: arguments.pop(name) for name in ("tools",) if name in arguments}
-    retries = arguments.pop("retries", 0)
+    rest = {name: arguments.pop(name) for name in ("tools", "tool_choice") if name in arguments}
+    retries, leave_after = arguments.pop("retries", 0), arguments.pop("leave_after", None)
     model = kind(base_url=document.BASE_URL, api_key=key, max_retries=retries, **arguments, **words)
     if not stream:
         yield told_of(model.invoke(messages, **rest))
         return
     message = None
     try:
-        for chunk in model.stream(messages, **rest):
+        for number, chunk in enumerate(model.stream(messages, **rest), 1):
             message = chunk if message is None else message + chunk
+            if number == leave_after:
+                break
     finally:
         if message is not None:
             yield told_of(message)

@@ -35,6 +35,7 @@ async def see(provider: str, arguments: document.Json) -> AsyncIterator[document
     if arguments["stream"]:
         arguments["stream_options"] = {"include_usage": True}
     arguments["model"] = f"{provider}/{arguments['model']}"
+    leave_after = arguments.pop("leave_after", None)
     answer = litellm.completion(api_base=document.BASE_URL, **arguments)
     if not arguments["stream"]:
         yield told_of(answer, answer.choices[0].message)
@@ -42,7 +43,9 @@ async def see(provider: str, arguments: document.Json) -> AsyncIterator[document
     chunks = []
     try:
         for chunk in answer:
-            chunks.append(chunk)  # noqa: PERF402 - those before a failure are kept
+            chunks.append(chunk)
+            if len(chunks) == leave_after:
+                break
     finally:
         if chunks:
             whole = litellm.stream_chunk_builder(chunks)

@@ -35,12 +35,16 @@ function add(told, chunk) {
 }
 
 const APIS = {
-  async create(client, words, packets) {
+  async create(client, words, packets, leaveAfter) {
     const answer = await client.chat.completions.create(words);
     if (!words.stream) return packets.push(whole(answer));
     const told = { text: "", reasoning: "", calls: [], finish: null, usage: null };
     packets.push(told);
-    for await (const chunk of answer) add(told, chunk);
+    let number = 0;
+    for await (const chunk of answer) {
+      add(told, chunk);
+      if ((number += 1) === leaveAfter) break;
+    }
   },
   async "stream helper"(client, words, packets) {
     packets.push(whole(await client.chat.completions.stream(words).finalChatCompletion()));
@@ -53,7 +57,7 @@ for (const [name, { api, arguments: asked }] of Object.entries(await json(proces
   const packets = [];
   let failure = null;
   try {
-    await APIS[api](client, spelled(asked), packets);
+    await APIS[api](client, spelled(asked), packets, asked.leave_after);
   } catch (error) {
     failure = { kind: error.constructor.name, text: error.message, code: error.code, status: error.status };
   }
