@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from aiohttp import hdrs, web
 
 from config.settings import Settings
-from proxy.admin import calls, docs, pools
+from proxy.admin import calls, docs, pools, usage
 from proxy.admin.calls import Inspected
 from proxy.call.gateway import Gateway
 from proxy.downstream import browsers, surface
@@ -35,6 +35,7 @@ INDEX: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>da
 <li><a href="docs">docs</a>: the protocol, examples, a box that makes a call
 {links}<li><a href="openapi.json">openapi.json</a>: the same for programs
 <li><a href="pools">pools</a>: who is asked, who is out, and for how long; <a href="pools.json">for programs</a>
+<li><a href="usage">usage</a>: today and this month, by key and model; <a href="usage.json">for programs</a>
 <li><a href="metrics">metrics</a>: for Prometheus
 <li><a href="readyz">readyz</a>: whether a call would be served now, and why not
 <li><a href="healthz">healthz</a>: whether the process is alive
@@ -125,6 +126,7 @@ def application(state: State, settings: Settings) -> web.Application:
     app.router.add_get("/metrics", scraped)
     app.router.add_get("/pools", targets)
     app.router.add_get("/pools.json", targets_told)
+    usage.add_to(app, settings, state.readings)
     docs.add_to(app, settings)
     links = ""
     if (inspected := state.inspected) is not None:

@@ -1,0 +1,141 @@
+"""Claims about the page of usage: the journal's sums, in two languages, worked out beside the calls."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import aiohttp
+import orjson
+import pytest
+from click.testing import CliRunner
+
+from proxy.admin import usage
+from proxy.commands import cli
+from proxy.simulation.wire import Script
+from proxy.telemetry.metrics import DRIFT
+from tests import caller, needs
+from tests.conftest import StartSimulator
+from tests.proxy.conftest import StartGateway
+from tests.proxy.metering.records import closed, named, opened, upstream_call, used, write
+
+NOW = datetime(2026, 11, 22, 20, tzinfo=ZoneInfo("Asia/Shanghai"))
+
+
+def summed(tmp_path: Path) -> dict[str, Any]:
+    """What `usage sum` says of two days and two keys, one call cut and counted, one without an end."""
+    said: list[tuple[str, dict[str, Any]]] = [
+        ("2026-11-22T10:00:00.000Z", {}),
+        ("2026-11-20T10:00:00.000Z", {"key_name": "<b>", "usage": used(90, 10), "generated": used(90, 10)}),
+        ("2026-11-20T11:00:00.000Z", {"outcome": "upstream_cut", "basis": "counted", "key_name": "<b>"}),
+    ]
+    lines = []
+    for number, (at, more) in enumerate(said):
+        names = {"at": at, **({"key_name": more["key_name"]} if "key_name" in more else {})}
+        lines += [
+            opened(named(number), **names),
+            closed(named(number), **{**more, **names}, calls=[upstream_call(3, 4)]),
+        ]
+    path = write(tmp_path / "calls.jsonl", *lines, opened(named(9)))
+    by = [word for name in usage.DIMENSIONS for word in ("--by", name)]
+    ended = CliRunner().invoke(cli.dashseek, ["usage", "sum", "--json", "--tz", "Asia/Shanghai", *by, str(path)])
+    return dict(orjson.loads(ended.stdout))
+
+
+def test_the_document_has_today_the_month_and_what_to_doubt(tmp_path: Path) -> None:
+    report = usage.overview(summed(tmp_path), NOW)
+    assert (report["today"]["day"], report["today"]["calls"], report["today"]["total"]) == ("2026-11-22", 2, 7)
+    assert (report["month"]["month"], report["month"]["calls"], report["month"]["total"]) == ("2026-11", 4, 114)
+    assert [(row["day"], row["calls"]) for row in report["by_day"]] == [("2026-11-20", 2), ("2026-11-22", 2)]
+    assert [(row["key"], row["total"]) for row in report["by_key"]] == [("<b>", 107), ("team a", 7)]
+    assert {row["outcome"] for row in report["failures"]} == {"upstream_cut", "unknown"}
+    assert (report["unknown"], report["counted_share"], report["violations"]) == (1, round(4 / 18, 4), 0)
+
+
+def test_drift_is_that_of_all_processes() -> None:
+    one = DRIFT.zero
+    one[0], one[3], one[-1] = 3, 1, 5
+    assert usage.drift([{DRIFT.name: {(): one}}, {DRIFT.name: {(): one}}, {}]) == {
+        "calls": 8,
+        "exact": 0.75,
+        "tokens": 1.25,
+    }
+    assert usage.drift([{DRIFT.name: {(): DRIFT.zero}}])["tokens"] is None
+
+
+@pytest.mark.parametrize(
+    ("language", "words"), [("en", ("By key", "calls without an end")), ("zh", ("按密钥", "没有结束行的调用"))]
+)
+def test_the_page_says_it_in_both_languages_and_holds_nothing_that_could_run(
+    tmp_path: Path, language: str, words: tuple[str, ...]
+) -> None:
+    report = {**usage.overview(summed(tmp_path), NOW), "drift": usage.drift([])}
+    page = usage.page(report, language)
+    for said in (*words, "&lt;b&gt;", "2026-11", "22.2%", "<svg"):
+        assert said in page
+    assert not re.search("<script|<b>|onload", page)
+    assert usage.WORDS["en"].keys() == usage.WORDS["zh"].keys()
+
+
+def test_the_language_is_the_one_asked_for_or_the_browsers() -> None:
+    assert [
+        usage.language_of(*said) for said in (("zh", "en"), (None, "zh-CN,zh;q=0.9"), ("fr", "fr"), (None, ""))
+    ] == [
+        "zh",
+        "zh",
+        "en",
+        "en",
+    ]
+
+
+def test_the_files_are_the_journal_and_what_was_rotated_from_it(tmp_path: Path) -> None:
+    names = ("calls.jsonl", "calls.jsonl.1", "calls.jsonl.2.gz", "calls.jsonl-20261101", "calls.jsonl-20261101-1.gz")
+    others = ("calls.jsonl.csv", "calls.jsonl.1.state", "other.jsonl", "calls.jsonl.old")
+    for name in (*names, *others):
+        (tmp_path / name).touch()
+    assert {path.name for path in usage.files(tmp_path / "calls.jsonl", 0)} == {*names}
+    os.utime(tmp_path / "calls.jsonl.1", (5, 5))
+    assert {path.name for path in usage.files(tmp_path / "calls.jsonl", 9)} == {*names} - {"calls.jsonl.1"}
+
+
+async def test_both_are_on_the_admin_port(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
+) -> None:
+    """MET-6: and a real browser shows the page, with its bar."""
+    upstream = await simulator(Script(text="hi"))
+    front = await gateway_before(upstream.url, journal_file=tmp_path / "calls.jsonl")
+    await caller.stream(front.url, caller.call(incremental_output=True))
+    await front.end_of()
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{front.admin_url}/usage.json?tz=UTC") as told:
+            report = await told.json()
+        async with session.get(f"{front.admin_url}/usage?lang=zh&tz=UTC") as page:
+            assert (page.status, page.content_type) == (200, "text/html")
+            assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+            assert "按模型" in await page.text()
+        async with session.get(f"{front.admin_url}/usage.json?tz=Mars/Phobos") as told:
+            assert (told.status, "no such zone" in (await told.json())["error"]) == (503, True)
+    assert (report["month"]["calls"], report["tz"], report["drift"]["calls"]) == (1, "UTC", 1)
+    assert [row["model"] for row in report["by_model"]] == [caller.call()["model"]]
+    browser = needs.program("chromium")
+    shown = await asyncio.to_thread(
+        subprocess.run,
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"{front.admin_url}/usage?tz=UTC"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert 'class="out"' in shown.stdout
+
+
+async def test_without_a_file_there_is_a_sentence(simulator: StartSimulator, gateway_before: StartGateway) -> None:
+    front = await gateway_before((await simulator(Script(text="hi"))).url)
+    async with aiohttp.ClientSession() as session, session.get(f"{front.admin_url}/usage") as page:
+        assert (page.status, "no journal is kept in a file" in await page.text()) == (503, True)
