@@ -194,7 +194,7 @@ def asks(target: Target) -> dict[str, Ask]:
         Ask("refused stream", refused, stream=True),
         Ask("no path", short, path="/services/aigc/no-such-service"),
         Ask("wrong method", None, method="GET"),
-        Ask("multimodal", short, path=MULTIMODAL),
+        priced("multimodal", short, path=MULTIMODAL),
         Ask("async", short, headers={"X-DashScope-Async": "enable"}),
         Ask("encrypted", short, headers={"X-DashScope-EncryptionKey": "{}"}),
         Ask("no json", b"{"),

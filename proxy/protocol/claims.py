@@ -187,7 +187,7 @@ CLAIMS: Final[Mapping[str, tuple[str, str]]] = {
     "sse-body": ("stream in the body selects nothing", "Releases of the Python SDK leak it into JSON calls."),
     "unknown-path": ("an unknown path is 404 NotFound", BRANCH),
     "wrong-method": ("a wrong method is 400 InvalidParameter", BRANCH),
-    "multimodal": ("the multimodal route refuses a text model: 400 InvalidParameter", BRANCH),
+    "multimodal": ("the multimodal route answers in parts, or refuses a text model: 400 InvalidParameter", BRANCH),
     "async": ("X-DashScope-Async is 403 AccessDenied", "A caller who waits for a task would wait for ever."),
     "encrypted": ("X-DashScope-EncryptionKey is 400 InvalidParameter", BRANCH),
     "ignored": (

@@ -113,7 +113,7 @@ _ROWS: Final[tuple[Row, ...]] = (
         ("wrong method",),
         judgements.refused_as(faults.wrong_method("GET")),
     ),
-    ("multimodal", "surface", "HTTP-3", "should", ("multimodal",), judgements.refused_as(faults.WRONG_ENDPOINT)),
+    ("multimodal", "surface", "HTTP-3", "should", ("multimodal",), judgements.in_parts_or(faults.WRONG_ENDPOINT)),
     ("async", "surface", "HTTP-9", "should", ("async",), judgements.refused_as(faults.NO_ASYNC)),
     ("encrypted", "surface", "HTTP-9", "note", ("encrypted",), judgements.refused_as(faults.ENCRYPTED_BODY)),
     ("ignored", "surface", "HTTP-8", "must", ("ignored",), judgements.status),

@@ -239,6 +239,19 @@ def refused_as(fault: faults.Fault) -> Judge:
     return judged
 
 
+def in_parts_or(fault: faults.Fault) -> Judge:
+    """An answer in parts by the multimodal path, or the refusal of a model that is bound to the other."""
+
+    def judged(came: Sequence[Came], target: Target) -> str:
+        if came[-1].status != OK:
+            return refused_as(fault)(came, target)
+        content = _choice(came[-1])["message"]["content"]
+        parts = isinstance(content, list) and all(isinstance(part, dict) and "text" in part for part in content)
+        return "" if parts else f"content is no list of parts: {told(came[-1])}"
+
+    return judged
+
+
 def among_answers(judge: Judge) -> Judge:
     """A judge of a refusal, heard only where a good call, the first of those made, is answered."""
 

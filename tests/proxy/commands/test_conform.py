@@ -313,6 +313,9 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "unknown-path", answering=lambda r, a: Answer(404, {}, (b"<h1>no</h1>",)) if a.status == 404 else a
     ),
     "405 for a wrong method": M("wrong-method", answering=refusing(lambda r: r.method == "GET", 405)),
+    "a string where parts are due": M(
+        "multimodal", asking=lambda r: replace(r, path=r.path.replace("multimodal-generation", "text-generation"))
+    ),
     "404 for the multimodal route": M("multimodal", answering=refusing(lambda r: "multimodal" in r.path, 404)),
     "async is not heard": M("async", asking=without("x-dashscope-async")),
     "encryption is not heard": M("encrypted", asking=without("x-dashscope-encryptionkey")),
