@@ -27,6 +27,19 @@ def _used(figure: bytes) -> bytes:
 
 
 _USED: Final = _used(rb"(" + _NUMBER + rb")")
+# What upstream said of an attempt, where there are pools; no sum is made of it.
+_SAID: Final = rb"(?:null|\d{1,15})"
+_TOLD: Final = (
+    rb'"used":(?:null|\{"prompt":'
+    + _SAID
+    + rb',"cached":'
+    + _SAID
+    + rb',"completion":'
+    + _SAID
+    + rb',"reasoning":'
+    + _SAID
+    + rb"\})\}\]"
+)
 # The groups of a line; all that are not of its kind are empty, of a line of no such form all:
 #
 # page, digits:     the name of a call that is opened, and its last three digits apart
@@ -39,14 +52,15 @@ _USED: Final = _used(rb"(" + _NUMBER + rb")")
 # made:             `generated`, whole, where it is not what was used
 # basis:            whose figure that is
 # uncalled:         there where no upstream call is known
-# tries:            its one attempt, or that there was none
+# tries:            its one attempt, but for what upstream said of it, or that there was none
 LINE: Final = re.compile(
     rb'\{"ev":"(?:open","call":"([^"]*)([^"]{3})"(,"at":[^{]*\}\n)'
     rb'|close","call":"([^"]*)([^"]{3})","at":"([^"]{24})","request_id":"[^"]*"'
     rb'(,"api":[^{]*"usage":)(' + _USED + rb"),"
     rb'"generated":(?:\8|(' + _used(_NUMBER) + rb")),"
     rb'("basis":"[^"]*"),"calls":\[(?:(\])|\{"prompt":[^}]*\}\]),'
-    rb'"drift_tokens":[^,]*,"packets":[^,]*,"bytes_out":[^,]*,("attempts":\[(?:\{[^}]*\})?\]),'
+    rb'"drift_tokens":[^,]*,"packets":[^,]*,"bytes_out":[^,]*,("attempts":\[(?:\]|\{[^{}]*(?:\}\]|(?="used":))))(?:'
+    rb"" + _TOLD + rb")?,"
     rb'"t":\{"upstream_sent":[^{]*\}\}\n)|[^\n]*\n'
 )
 _FIGURES: Final = re.compile(_USED)

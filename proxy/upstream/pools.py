@@ -268,7 +268,10 @@ class Upstreams:
         if is_stale:
             # It takes calls: what has died is a connection. No budget: nothing was asked of it twice.
             return lease.choose(tried, here.pool) or here
-        if not isinstance(failure, Unreachable | Slow) or not balancer.may_retry(self.retries, self.in_flight):
+        if isinstance(failure, Slow):
+            if not balancer.may_retry(self.retries, self.in_flight):
+                return None
+        elif not isinstance(failure, Unreachable):
             return None
         # A second wait of the same length for the same target helps nobody.
         return lease.choose(tried) or (None if isinstance(failure, Slow) else here)

@@ -36,6 +36,16 @@ def known(line: bytes) -> bool:
     return any(groups)
 
 
+# One try where there are pools.
+POOLED: Json = {
+    "target": "http://a",
+    "result": "200",
+    "reused": True,
+    "pool": "p",
+    "used": {"prompt": 5, "cached": None, "completion": 4, "reasoning": None},
+}
+
+
 def test_what_a_journal_writes_is_known(tmp_path: Path) -> None:
     """MET-3: the order of members is that of the journal's own code."""
     path = tmp_path / "usage.jsonl"
@@ -71,6 +81,10 @@ def test_what_a_journal_writes_is_known(tmp_path: Path) -> None:
         ({"calls": [upstream_call(3, 4), upstream_call(3, 4)]}, False),
         ({"attempts": [{"target": "http://a", "result": "cut", "reused": True}] * 2}, False),
         ({"attempts": [{"target": "http://[::1]:80", "result": "200", "reused": True, "pool": "a"}]}, True),
+        ({"attempts": [POOLED]}, True),
+        ({"attempts": [{**POOLED, "used": None}]}, True),
+        ({"attempts": [POOLED, POOLED]}, False),
+        ({"attempts": [{**POOLED, "used": {"prompt": "}"}}]}, False),
         ({"key_name": 'of {one} "team"'}, False),
         ({"usage": used(-1, 4)}, False),
         ({"usage": used(3, 10**15)}, False),
@@ -89,7 +103,12 @@ def test_figures_are_read_in_one_order() -> None:
 
 def test_a_line_onto_which_another_one_was_written_is_never_known() -> None:
     """Two processes share a file, and one cannot know that the other's line was cut: at every byte, for every kind."""
-    for torn in (begin(1), end(1), end(1, usage=used(9, 8, 7, 6), generated=used(9, 8, 7, 7))):
+    for torn in (
+        begin(1),
+        end(1),
+        end(1, usage=used(9, 8, 7, 6), generated=used(9, 8, 7, 7)),
+        end(1, attempts=[POOLED]),
+    ):
         for whole in (begin(2), end(2), end(2, usage=used(5, 4, 3, 2)), end(2, calls=[], attempts=[], basis="none")):
             for cut in range(1, len(torn) - 1):
                 groups = LINE.findall(torn[:cut] + whole)
@@ -122,6 +141,8 @@ def test_a_report_by_the_form_is_that_of_all_that_lines_say(
         }
         amounts = used(draw.randrange(99), draw.randrange(50, 99), *draw.choice([(), (3,), (3, 2)]))
         made = draw.choice([amounts, used(100, 100, 5, 5)])
+        tries = draw.choice([[{"target": "http://a", "result": "200", "reused": False}], [POOLED], [POOLED] * 2])
+        said["attempts"] = tries
         calls = draw.choice([[], [upstream_call(3, 4)], [upstream_call(3, 4)] * 2])
         whole = [begin(number, **said), end(number, **said, usage=amounts, generated=made, calls=calls)]
         lines += draw.choice([whole, whole, whole, whole[:1], whole[1:], whole * 2])

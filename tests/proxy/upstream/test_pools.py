@@ -140,14 +140,19 @@ class TestFailover:
             assert [attempt.retry for attempt in attempts] == [False, True, True]
             assert len({attempt.target for attempt in attempts}) == 3
 
-    async def test_a_bad_hour_does_not_double_itself(self, front: Front) -> None:
+    async def test_a_bad_hour_does_not_double_itself(self, front: Front, simulator: StartSimulator) -> None:
         """Retries are a fifth of the calls in flight, and three at the least."""
-        urls = [f"http://127.0.0.1:{port}" for port in range(1, 3)]
-        async with front.before({"urls": urls}) as upstreams:
+        urls = [(await simulator(Script(status=503))).url for _ in range(2)]
+        async with front.before({"urls": urls}, failover_on=[503]) as upstreams:
             held = [upstreams.lease(MODEL) for _ in range(10)]
             upstreams.retries = 3
             assert len(await ask(upstreams)) == 1
             held += [upstreams.lease(MODEL) for _ in range(10)]
+            assert len(await ask(upstreams)) == 2
+
+    async def test_a_refused_connection_is_outside_the_budget(self, front: Front) -> None:
+        async with front.before({"urls": [f"http://127.0.0.1:{port}" for port in range(1, 3)]}) as upstreams:
+            upstreams.retries = 100
             assert len(await ask(upstreams)) == 2
 
 
