@@ -47,6 +47,7 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/metering/outcome.py": "tests/proxy/metering/test_journal.py",
     "proxy/protocol/asks.py": "tests/proxy/commands/test_conform.py",
     "proxy/protocol/claims.py": "tests/proxy/commands/test_conform.py",
+    "proxy/protocol/claims_zh.py": "tests/proxy/commands/test_conform.py",
     "proxy/protocol/compatible.py": "tests/test_openapi.py",
     "proxy/protocol/compatible_checks.py": "tests/proxy/commands/test_conform_compatible.py",
     "proxy/protocol/conformance.py": "tests/proxy/commands/test_conform.py",

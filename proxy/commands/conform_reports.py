@@ -16,6 +16,7 @@ from yarl import URL
 
 from proxy.commands import tables
 from proxy.protocol import claims
+from proxy.protocol.claims_zh import chinese
 from proxy.protocol.conformance import Check, Finding, Verdict
 from proxy.protocol.phrases import Language
 from proxy.telemetry import installed
@@ -220,6 +221,22 @@ table {{ border-collapse: collapse; margin: 1rem 0 }} td, th {{ padding: .1rem 1
 """
 FACTS: Final = (("target", "目标"), ("model", "模型"), ("date", "日期"), ("checker", "检查工具"), ("result", "结果"))
 VERDICTS: Final = {Verdict.FAILED: "未通过", Verdict.NOT_SHOWN: "未体现", Verdict.PASSED: "通过"}
+GROUPS: Final = {
+    "surface": "接口",
+    "keys": "密钥",
+    "connections": "连接",
+    "frames": "帧",
+    "usage": "用量",
+    "tools": "工具",
+    "answers": "回答",
+    "prompts": "提示",
+    "errors": "错误",
+    "models": "模型",
+    "thinking": "思考",
+    "parameters": "参数",
+    "texts": "报错文本",
+    "choices": "选项",
+}
 WEIGHTS: Final = {"must": "必须", "should": "应当", "note": "备注"}
 
 
@@ -253,7 +270,8 @@ def _groups(report: Report) -> str:
     }
     head = "".join(f"<th>{_both(verdict.value, VERDICTS[verdict])}</th>" for verdict in Verdict)
     rows = "".join(
-        f"<tr><th>{html.escape(group)}</th>{''.join(f'<td>{counts[verdict]}</td>' for verdict in Verdict)}</tr>"
+        f"<tr><th>{_both(group, GROUPS[group])}</th>"
+        f"{''.join(f'<td>{counts[verdict]}</td>' for verdict in Verdict)}</tr>"
         for group, counts in found.items()
     )
     return f"<table><tr><th></th>{head}</tr>{rows}</table>"
@@ -263,11 +281,15 @@ def _unkept(report: Report) -> str:
     """What did not pass, a line each: with the facts and the groups above it, the page to hand over."""
     lines = "".join(
         f'<li><b class="{result.finding.verdict.value.split()[0]}">{_verdict(result)}</b> '
-        f"{html.escape(f'{result.check.rule} {result.check.name}: {result.check.claim}')}</li>"
+        f"{html.escape(f'{result.check.rule} {result.check.name}')}: {_claimed(result)}</li>"
         for result in report.sorted
         if result.finding.verdict is not Verdict.PASSED
     )
     return f"<ul>{lines}</ul>" if lines else ""
+
+
+def _claimed(result: Result) -> str:
+    return _both(result.check.claim, chinese(result.check.claim))
 
 
 def _verdict(result: Result) -> str:
@@ -289,9 +311,9 @@ def _folded(result: Result) -> str:
     evidence = "\n\n".join(_paired(result.asked, result.came))
     return (
         f'<details><summary><b class="{verdict.value.split()[0]}">{_both(verdict.value, VERDICTS[verdict])}</b> '
-        f"{_both(check.weight, WEIGHTS[check.weight])} {html.escape(f'{check.rule} {check.name}: {check.claim}')}"
+        f"{_both(check.weight, WEIGHTS[check.weight])} {html.escape(f'{check.rule} {check.name}')}: {_claimed(result)}"
         f"</summary><p>{html.escape(result.finding.evidence)}</p><p>{_both(*claims.sentence(check.rule))}</p>"
-        f"<p>{html.escape(check.why)}</p><pre>{html.escape(evidence)}</pre></details>"
+        f"<p>{_both(check.why, chinese(check.why))}</p><pre>{html.escape(evidence)}</pre></details>"
     )
 
 

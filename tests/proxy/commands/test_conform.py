@@ -20,9 +20,9 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from proxy.commands import conform
+from proxy.commands import conform, conform_reports
 from proxy.commands.conform_reports import Report
-from proxy.protocol import claims, conformance
+from proxy.protocol import asks, claims, claims_zh, conformance, tables
 from proxy.protocol.conformance import Verdict
 from proxy.protocol.judgements import Came
 from proxy.simulation.simulator import Simulator
@@ -608,6 +608,17 @@ async def test_every_rule_has_a_check_or_a_reason() -> None:
     assert conformance.by_rule()["PAR-2"] == ("PAR-2-takes-1…2", "PAR-2-refuses-1", "PAR-2-refuses-1-text")
 
 
+async def test_every_claim_and_every_reason_is_there_in_chinese_and_every_group() -> None:
+    for row in tables.shipped().rows:
+        for target in (asks.Target(row.id, row, routed=True), asks.Target(row.id, row, api="openai")):
+            for check in conformance.checks(target):
+                assert check.group in conform_reports.GROUPS
+                for sentence in (check.claim, check.why):
+                    assert re.search("[一-鿿]", claims_zh.chinese(sentence)), sentence
+    with pytest.raises(KeyError):
+        claims_zh.chinese("nobody has said so")
+
+
 # The command
 
 
@@ -676,7 +687,7 @@ async def test_reports_tell_all_of_it_load_nothing_and_hold_no_key(gateway: Gate
     assert suite is not None
     assert int(suite.attrib["failures"]) == len(list(suite.iter("failure"))) > 0
     shown = page.read_text("utf-8")
-    assert f"<th>surface</th><td>{told['failed']}</td>" in shown
+    assert f'<span class="zh">接口</span></th><td>{told["failed"]}</td>' in shown
     summary, _, _ = shown.partition("</section>")
     assert summary.count("<li>") == told["failed"] + told["not_shown"]
     assert not re.search(r"<script|src=|href=|@import|url\(", shown)
