@@ -49,7 +49,9 @@ SENTENCES: Final[Mapping[str, str]] = {
         "调用方按状态码与 code 分支处理：错了就会误重试，或该重试而不重试。"
     ),
     "a wrong method is 400 InvalidParameter": "方法不对为 400 InvalidParameter",
-    "the multimodal route refuses a text model: 400 InvalidParameter": "多模态路由拒绝文本模型：400 InvalidParameter",
+    "the multimodal route answers in parts, or refuses a text model: 400 InvalidParameter": (
+        "多模态路由以内容列表作答，或拒绝文本模型：400 InvalidParameter"
+    ),
     "X-DashScope-Async is 403 AccessDenied": "X-DashScope-Async 为 403 AccessDenied（不支持异步）",
     "A caller who waits for a task would wait for ever.": "等待任务的调用方会一直等下去。",
     "X-DashScope-EncryptionKey is 400 InvalidParameter": "X-DashScope-EncryptionKey 为 400 InvalidParameter（不加密）",
@@ -233,7 +235,7 @@ _FORMS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
 
 
 def chinese(sentence: str) -> str:
-    """A claim, or whom it hurts, in Chinese; KeyError where it is not there."""
+    """A claim, or whom it hurts, in Chinese; as it is where nobody has said it so."""
     found = SENTENCES.get(sentence)
     if found is not None:
         return found
@@ -241,4 +243,4 @@ def chinese(sentence: str) -> str:
         if form.fullmatch(sentence):
             render: Callable[[str, str], str] = form.sub
             return render(template, sentence)
-    raise KeyError(sentence)
+    return sentence
