@@ -16,8 +16,8 @@ _INLINE: Final = re.compile(r"data:image/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,
 _ADDRESS: Final = re.compile(r"https?://[^\s/]", re.ASCII | re.IGNORECASE)
 # The longest address that upstream fetches (SOURCES#images).
 LONGEST_ADDRESS: Final = 8_192
-# A photograph has some twenty parts before its size; more than this only costs time.
-MOST_SEGMENTS: Final = 512
+# A photograph has some twenty parts before its size; more than this only costs time, and a call may have 600 of them.
+MOST_SEGMENTS: Final = 64
 # Frames of a JPEG that say its size: all but those that define tables (T.81, table B.1).
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Markers that stand alone, without a length: they may be repeated.

@@ -122,18 +122,27 @@ def read(source: Json, *, sees: bool) -> tuple[Message, ...]:
 def converse(turns: Sequence[Json], manner: Manner, *, sees: bool) -> tuple[Message, ...]:
     """The conversation these turns make; afterwards every tool message has the id of a call right before it."""
     roles = _roles(turns, manner)
+    if sees:
+        _check_number(turns, manner)
     said = [
         _message(turn, role, index, manner, sees=sees)
         for index, (turn, role) in enumerate(zip(turns, roles, strict=True))
     ]
-    if sees:
-        shown = sum(isinstance(part, Image) for message in said for part in message.parts)
-        if shown > MOST_IMAGES:
-            raise faults.Refusal(faults.too_many_images(MOST_IMAGES, shown))
     if roles[-1] == "assistant":
         # The assistant's turn comes last only to be continued (spec REQ-3).
         said[-1] = said[-1]._replace(partial=True)
     return tuple(_paired(turns, said))
+
+
+def _check_number(turns: Sequence[Json], manner: Manner) -> None:
+    """Refuse more images than any call may have, before one of them is looked at."""
+    shown = 0
+    for turn in turns:
+        content = turn.get("content")
+        if isinstance(content, list):
+            shown += sum(isinstance(part, dict) and manner.image(part) is not None for part in content)
+    if shown > MOST_IMAGES:
+        raise faults.Refusal(faults.too_many_images(MOST_IMAGES, shown))
 
 
 def ignored(source: Json) -> Iterator[str]:
