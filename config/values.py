@@ -6,7 +6,9 @@ One kind serves all three places a value is said in: a variable and a flag are t
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -161,6 +163,19 @@ def redis_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def path_name(said: object) -> object:
+    """What can be the name of a file: one that is too long is an error of the system's wherever it is looked for."""
+    if isinstance(said, str | Path):
+        try:
+            os.stat(said)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise ValueError("is longer than the name of a file can be") from error
+        except ValueError as error:
+            raise ValueError("cannot be the name of a file") from error
+    return said
+
+
 def writable(path: Path) -> Path:
     """A file that is there, or can be made; `-` is standard output."""
     if path == Path("-"):
@@ -287,10 +302,10 @@ Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=F
 SecondsOrZero = Annotated[float, BeforeValidator(seconds), Field(ge=0, allow_inf_nan=False, title="SECONDS")]
 Bytes = Annotated[ByteSize, BeforeValidator(number), Field(gt=0, title="BYTES")]
 Port = Annotated[int, BeforeValidator(number), Field(ge=0, le=65535, title="PORT")]
-File = Annotated[FilePath, AfterValidator(readable)]
+File = Annotated[FilePath, BeforeValidator(path_name), AfterValidator(readable)]
 Certificates = Annotated[File, AfterValidator(certificates)]
 Key = Annotated[SecretStr, AfterValidator(key)]
-NewFile = Annotated[Path, AfterValidator(writable)]
+NewFile = Annotated[Path, BeforeValidator(path_name), AfterValidator(writable)]
 RedisUrl = Annotated[SecretStr, AfterValidator(redis_url)]
 Tokens = Annotated[int, BeforeValidator(number), Field(gt=0, title="TOKENS")]
 Number = Annotated[int, BeforeValidator(number), Field(gt=0, title="NUMBER")]

@@ -466,3 +466,12 @@ def test_a_secret_is_shown_to_be_there_and_no_more() -> None:
     chosen = load(environ={"DASHSEEK_UPSTREAM_API_KEY": KEY, "DASHSEEK_REDIS_URL": "redis://:hush@a:1"})
     assert settings.shown(chosen, "upstream_api_key") == "# upstream_api_key = (secret)"
     assert "hush" not in (settings.shown(chosen, "redis_url") or "")
+
+
+@pytest.mark.parametrize("name", ["keys_file", "journal_file", "models_file", "upstream_ca_file"])
+@pytest.mark.parametrize("said", ["a" * 300, "a/" * 3_000], ids=["a name", "a path"])
+def test_a_name_longer_than_a_files_can_be_is_a_complaint(name: str, said: str) -> None:
+    """The system says so as an error, wherever it is looked for."""
+    with pytest.raises(settings.SettingsError) as refused:
+        sources.load({"upstream": ("http://a",), name: said}, None, {})
+    assert "is longer than the name of a file can be" in str(refused.value)
