@@ -52,6 +52,7 @@ JournalPolicy = Literal["refuse", "continue"]
 RedisPolicy = Literal["open", "closed"]
 Tracing = Literal["off", "otlp"]
 CancelPolicy = Literal["abort", "drain"]
+ImageAddress = Literal["pass", "refuse"]
 ThinkInContent = Literal["auto", "yes", "no"]
 Affinity = Literal["off", "prefix", "key"]
 Reload = Literal["signal", "watch"]
@@ -267,6 +268,11 @@ class Settings(BaseModel):
         title="TYPE",
         description="What an image that comes along may be, by its own first bytes: png, jpeg, gif, webp.",
     )
+    image_address: Annotated[ImageAddress, Word] = Field(
+        default="pass",
+        description="An image that is told by its address. pass: upstream fetches it. refuse: for engines of your own "
+        "that would fetch what only they can reach.",
+    )
     max_event_bytes: Bytes = Field(default=ByteSize(16 << 20), description="Longest single event of an upstream.")
 
     loop: Annotated[Loop, Word] = Field(
@@ -466,6 +472,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
         "max_image_bytes",
         "max_images",
         "image_type",
+        "image_address",
         "max_connections",
     ),
     "Limits": ("limits", "key_limits", "model_limits", "redis_url", "redis_policy"),

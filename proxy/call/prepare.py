@@ -133,6 +133,8 @@ def _check_images(gateway: Gateway, call: Call, size_bytes: int) -> None:
     if len(images) > settings.max_images:
         raise faults.Refusal(faults.too_many_images(settings.max_images, len(images)), "over max_images")
     for image in images:
+        if image.kind is None and settings.image_address == "refuse":
+            raise faults.Refusal(faults.IMAGE_NOT_LOADED, "image_address is refuse")
         if image.kind is not None and image.kind not in settings.image_type:
             raise faults.Refusal(faults.IMAGE_KIND, f"image_type does not name {image.kind}")
 

@@ -147,6 +147,16 @@ async def test_they_are_bounded_in_bytes_number_and_kind(simulator: StartSimulat
     assert len(upstream.calls) == 2
 
 
+async def test_an_operator_may_have_none_fetched(simulator: StartSimulator, serve: StartServe) -> None:
+    """REQ-4: an engine of one's own would ask what only it can reach."""
+    upstream = await simulator()
+    front = await serve(upstream.url, "--image-address", "refuse")
+    answer = await shown(front.url, asking(part("http://127.0.0.1:9/a.png"), {"text": QUESTION}))
+    assert answer.fault[2].endswith("Failed to download multimodal content.")
+    assert (await shown(front.url, asking(part(), {"text": QUESTION}))).status == 200
+    assert len(upstream.calls) == 1
+
+
 async def test_where_nothing_sees_a_body_is_one_of_text(
     simulator: StartSimulator, serve: StartServe, tmp_path: Path
 ) -> None:
