@@ -20,6 +20,7 @@ from proxy.downstream import browsers, surface
 from proxy.downstream.phase import Lifecycle, Phase
 from proxy.downstream.strays import Hints, Strays
 from proxy.inspector.recent_calls import RecentCalls
+from proxy.metering.append_file import DASH
 from proxy.telemetry import metrics, series
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.series import Reading
@@ -35,12 +36,15 @@ INDEX: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>da
 <li><a href="docs">docs</a>: the protocol, examples, a box that makes a call
 {links}<li><a href="openapi.json">openapi.json</a>: the same for programs
 <li><a href="pools">pools</a>: who is asked, who is out, and for how long; <a href="pools.json">for programs</a>
-<li><a href="usage">usage</a>: today and this month, by key and model; <a href="usage.json">for programs</a>
-<li><a href="metrics">metrics</a>: for Prometheus
+{books}<li><a href="metrics">metrics</a>: for Prometheus
 <li><a href="readyz">readyz</a>: whether a call would be served now, and why not
 <li><a href="healthz">healthz</a>: whether the process is alive
 </ul></html>
 """
+# There only where there is something to read.
+USAGE_LINK: Final = (
+    '<li><a href="usage">usage</a>: today and this month, by key and model; <a href="usage.json">for programs</a>\n'
+)
 CALLS_LINK: Final = '<li><a href="calls">calls</a>: the last calls, both sides of each\n'
 
 
@@ -128,14 +132,16 @@ def application(state: State, settings: Settings) -> web.Application:
     app.router.add_get("/pools.json", targets_told)
     usage.add_to(app, settings, state.readings)
     docs.add_to(app, settings)
-    links = ""
     if (inspected := state.inspected) is not None:
         calls.add_to(app, inspected)
-        links = CALLS_LINK
+    made = INDEX.format(
+        links="" if inspected is None else CALLS_LINK,
+        books=USAGE_LINK if settings.journal_file not in (None, DASH) else "",
+    )
 
     async def index(_: web.Request) -> web.StreamResponse:
         headers = {**docs.HEADERS, "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
-        return web.Response(text=INDEX.format(links=links), content_type="text/html", headers=headers)
+        return web.Response(text=made, content_type="text/html", headers=headers)
 
     app.router.add_get("/", index)
     return app
