@@ -217,6 +217,11 @@ class Settings(BaseModel):
     redis_policy: Annotated[RedisPolicy, Word] = Field(
         default="open", description="While Redis is away. open: calls go without limits. closed: they are refused."
     )
+    prices_file: File | None = Field(
+        default=None,
+        title="FILE",
+        description="What callers owe, for limits of money, as for `usage sum --prices`.",
+    )
 
     journal_file: NewFile | None = Field(
         default=None,
@@ -429,6 +434,20 @@ class Settings(BaseModel):
             raise ValueError("shows the calls of one process: say --workers 1")
         return inspect
 
+    @field_validator("redis_url", mode="after")
+    @classmethod
+    def _budgets_are_of_one_process(cls, redis_url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if redis_url is not None and any(limit.of_period for limit in _limits(info)):
+            raise ValueError(f"{', '.join(values.BUDGETS)} are kept by one process alone: leave them out, or Redis")
+        return redis_url
+
+    @field_validator("prices_file", mode="after")
+    @classmethod
+    def _money_has_prices(cls, prices_file: Path | None, info: ValidationInfo) -> Path | None:
+        if prices_file is None and any(limit.of_money for limit in _limits(info)):
+            raise ValueError("limits of money, cost_day and cost_month, need one")
+        return prices_file
+
     @field_validator("admin_port", mode="before")
     @classmethod
     def _next_port(cls, admin_port: object, info: ValidationInfo) -> object:
@@ -441,6 +460,12 @@ class Settings(BaseModel):
         if admin_port and admin_port == info.data.get("port"):
             raise ValueError("must not be the port of the calls")
         return admin_port
+
+
+def _limits(info: ValidationInfo) -> list[values.Limit]:
+    """All limits that are said."""
+    said = [info.data.get("limits"), info.data.get("key_limits"), *(info.data.get("model_limits") or {}).values()]
+    return [limit for limit in said if limit is not None]
 
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -475,7 +500,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
         "image_address",
         "max_connections",
     ),
-    "Limits": ("limits", "key_limits", "model_limits", "redis_url", "redis_policy"),
+    "Limits": ("limits", "key_limits", "model_limits", "redis_url", "redis_policy", "prices_file"),
     "Metering": (
         "journal_file",
         "journal_fsync",

@@ -12,8 +12,9 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, FilePath, SecretStr
@@ -30,6 +31,10 @@ class Limit:
     burst:       calls at once; as many come back every second
     rpm:         calls a minute, all of them at once if need be
     tpm:         tokens a minute, likewise; reserved when a call is let in, settled when it has ended
+    tpd:         tokens a day, of this machine's zone: a call is let in while some are left
+    tokens_month: likewise, of a month
+    cost_day:    money a day, as `prices_file` reckons what callers owe
+    cost_month:  likewise, of a month
     source:      spec LIM-1
     """
 
@@ -37,6 +42,20 @@ class Limit:
     burst: int | None = None
     rpm: int | None = None
     tpm: int | None = None
+    tpd: int | None = None
+    tokens_month: int | None = None
+    cost_day: Decimal | None = None
+    cost_month: Decimal | None = None
+
+    @property
+    def of_period(self) -> bool:
+        """Whether some of it is of a day or a month."""
+        return any(getattr(self, name) is not None for name in BUDGETS)
+
+    @property
+    def of_money(self) -> bool:
+        """Whether some of it is money."""
+        return self.cost_day is not None or self.cost_month is not None
 
 
 WORD = re.compile(r"[a-z_]{1,20}")
@@ -44,6 +63,9 @@ DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|min|h)", re.IGNORECASE)
 DNS = "dns"
 UNITS_S: Mapping[str, float] = {"ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600}
 LIMITS = tuple(field.name for field in fields(Limit))
+# Limits of a day or a month, of which two are money.
+BUDGETS = ("tpd", "tokens_month", "cost_day", "cost_month")
+COSTS = frozenset({"cost_day", "cost_month"})
 
 
 def number(value: object) -> object:
@@ -112,7 +134,10 @@ def limit(value: object) -> object:
                 words = ", ".join(filter(WORD.fullmatch, unknown))
                 wrong = f"there is no limit {words}: " if words else ""
                 raise ValueError(f"{wrong}must name one or more of {', '.join(LIMITS)}")
-            return Limit(**{name: _count(name, amount) for name, amount in amounts.items()})
+            read: dict[str, Any] = {
+                name: (_money if name in COSTS else _count)(name, amount) for name, amount in amounts.items()
+            }
+            return Limit(**read)
     return value
 
 
@@ -126,6 +151,16 @@ def _count(name: str, amount: object) -> int:
     return count
 
 
+def _money(name: str, amount: object) -> Decimal:
+    try:
+        value = Decimal(str(amount))
+    except InvalidOperation:  # whose text repeats it
+        value = Decimal(0)
+    if not value.is_finite() or value <= 0:
+        raise ValueError(f"{name} must be an amount of money above 0, such as {name}=12.50")
+    return value
+
+
 def toml(value: object) -> str:
     """A value as a TOML file would say it, which reads as the same value again."""
     match value:
@@ -133,6 +168,8 @@ def toml(value: object) -> str:
             return str(value).lower()
         case int():
             return str(int(value))  # a size in bytes would tell itself in MiB, rounded
+        case Decimal():
+            return f"{value:f}"
         case float():
             return repr(value).removesuffix(".0")
         case Limit():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import html
-import re
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
@@ -22,7 +21,7 @@ from aiohttp import hdrs, web
 
 from config.settings import Settings
 from proxy.admin import docs
-from proxy.metering import periods
+from proxy.metering import journal_files, periods
 from proxy.metering.append_file import DASH
 from proxy.telemetry import metrics
 from proxy.telemetry.series import Reading
@@ -37,7 +36,6 @@ MOST_ZONES: Final = 4
 PROGRAM: Final = "import os; os.nice(19); from proxy.__main__ import main; main()"
 DIMENSIONS: Final = ("day", "model", "key", "outcome", "basis")
 FIGURES: Final = ("calls", "input", "cached", "output", "reasoning", "total", "generated_input", "generated_output")
-ROTATED: Final = r"(?:[.-][0-9]+)*(?:\.gz)?"
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 COUNTED: Final = "counted"
 NO_FAILURES: Final = frozenset({"ok"})
@@ -154,7 +152,7 @@ class Reports:
             raise ReportError("no journal is kept in a file: say --journal-file")
         now = datetime.now(zone)
         month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-        paths = await asyncio.to_thread(files, self._path, month.timestamp())
+        paths = await asyncio.to_thread(journal_files.of_journal, self._path, month.timestamp())
         by = [word for name in DIMENSIONS for word in ("--by", name)]
         said = ["usage", "sum", "--json", "--tz", periods.name_of(zone), "--since", month.isoformat(), *by]
         child = await asyncio.create_subprocess_exec(
@@ -202,13 +200,6 @@ def add_to(
 
     app.router.add_get("/usage", shown)
     app.router.add_get("/usage.json", told)
-
-
-def files(path: Path, since_s: float) -> list[Path]:
-    """The journal and what was rotated from it, as far as it was written to since a moment."""
-    pattern = re.compile(re.escape(path.name) + ROTATED)
-    found = [other for other in path.parent.iterdir() if pattern.fullmatch(other.name)]
-    return sorted(other for other in found if other == path or other.stat().st_mtime >= since_s)
 
 
 def overview(summed: Json, now: datetime) -> Json:

@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -96,6 +96,8 @@ class Key:
 
 
 Keys = Mapping[bytes, Key]
+# What limits of a day or a month can be here: none where limits are in a Redis, money where there are prices.
+Budgeted = Literal["none", "tokens", "money"]
 
 
 class Keyring:
@@ -105,11 +107,12 @@ class Keyring:
     catalogue: the models they may name
     """
 
-    def __init__(self, path: Path, catalogue: Catalogue) -> None:
+    def __init__(self, path: Path, catalogue: Catalogue, budgets: Budgeted = "money") -> None:
         self._path = path
         self._catalogue = catalogue
         self._version = _version(path)
-        self._keys = read(path, catalogue)
+        self._budgets = budgets
+        self._keys = read(path, catalogue, budgets)
         self._empty_looks = 0
 
         self._watching: asyncio.Task[None] | None = None
@@ -126,6 +129,11 @@ class Keyring:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    @property
+    def has_budgets(self) -> bool:
+        """Whether a key has a limit of a day or a month."""
+        return any(key.limits is not None and key.limits.of_period for key in self._keys.values())
 
     def find(self, secret: str) -> Key:
         """The caller who brings this key; raises `Refusal` where nobody does."""
@@ -155,7 +163,7 @@ class Keyring:
     async def _read(self) -> None:
         self._empty_looks = 0
         try:
-            keys = await asyncio.to_thread(read, self._path, self._catalogue)
+            keys = await asyncio.to_thread(read, self._path, self._catalogue, self._budgets)
         except SettingsError as error:
             log.error("keys_kept", reason=error.lines, keys=len(self._keys))
             return
@@ -187,7 +195,7 @@ async def opened(path: Path, catalogue: Catalogue) -> AsyncIterator[Keyring]:
         keyring.end()
 
 
-def read(path: Path, catalogue: Catalogue) -> Keys:
+def read(path: Path, catalogue: Catalogue, budgets: Budgeted = "money") -> Keys:
     """The keys of a file by the first bytes of their digests; raises `SettingsError`, which repeats no value of it."""
     read = rows(path)
     unknown = [
@@ -197,6 +205,13 @@ def read(path: Path, catalogue: Catalogue) -> Keys:
         for place, name in enumerate(row.models or ())
         if not catalogue.knows(name)
     ]
+    for number, row in enumerate(read):
+        if row.limits is not None and row.limits.of_period and budgets == "none":
+            unknown.append(
+                f"keys_file ({path}): key.{number}.limits: of a day or a month, are kept without Redis alone"
+            )
+        elif row.limits is not None and row.limits.of_money and budgets == "tokens":
+            unknown.append(f"keys_file ({path}): key.{number}.limits: of money, need a prices_file")
     if unknown:
         raise SettingsError(unknown)
     return {key.digest[:INDEX_BYTES]: key for key in (_key(row, catalogue) for row in read)}

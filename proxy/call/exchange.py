@@ -12,6 +12,7 @@ import structlog
 
 from proxy.admission.authentication import Admission
 from proxy.admission.limits import Reservation
+from proxy.call.budgets import Budgets
 from proxy.call.timeouts import EXPIRIES, Expired, Timeout
 from proxy.metering.journal import Entry, Opening
 from proxy.upstream.response import UpstreamFailure
@@ -65,12 +66,14 @@ class Books:
     opening:     what was known of it when it was admitted; None before
     entry:       its line in the journal, to be closed; None where it was never admitted
     reservation: what was taken from its allowances; None where it has none, or was over a limit
+    budgets:     what it counts in when it has ended; None where it has no limits
     trace:       its spans; None where calls are not traced
     """
 
     opening: Opening | None = None
     entry: Entry | None = None
     reservation: Reservation | None = None
+    budgets: Budgets | None = None
     trace: Trace | None = None
 
 

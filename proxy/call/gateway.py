@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from time import monotonic, time
 from typing import TYPE_CHECKING
+
+import structlog
 
 from config.models import ModelRow
 from config.pools import Pool
@@ -15,14 +18,17 @@ from proxy import vocabulary
 from proxy.admission.keyring import Keyring
 from proxy.admission.limits import Limiter
 from proxy.admission.memory_limiter import MemoryLimiter
-from proxy.call import abandoned, large_answers
+from proxy.call import abandoned, budgets, large_answers
 from proxy.call.abandoned import AbandonedCalls
+from proxy.call.budgets import Budgets
 from proxy.call.large_answers import LargeAnswers
 from proxy.call.prompt_count import CountingPool
 from proxy.call.timeouts import CallTimeouts, OpenCalls, Timeout
 from proxy.downstream.body import OpenBodies
-from proxy.metering import journal
+from proxy.metering import journal, periods, prices
+from proxy.metering.append_file import DASH
 from proxy.metering.journal import Journal
+from proxy.metering.prices import PriceError, Prices
 from proxy.telemetry import metrics
 from proxy.telemetry.metrics import Gauge
 from proxy.telemetry.series import Row
@@ -37,6 +43,8 @@ from translators.usage import Offsets
 
 if TYPE_CHECKING:
     from proxy.telemetry.spans import Spans
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -64,6 +72,7 @@ class Gateway:
     upstreams:       the pools that calls go to
     journal:         what is written down of every call
     limiter:         what lets calls in
+    budgets:         what was used today and this month; None where limits are in a Redis
     keyring:         the keys that are let in; None where any is, or none is needed
     open_calls:      the calls that are open, for their timer and for a drain
     open_bodies:     what the bodies of open calls hold
@@ -82,6 +91,7 @@ class Gateway:
     upstreams: Upstreams
     journal: Journal
     limiter: Limiter
+    budgets: Budgets | None
     keyring: Keyring | None
     open_calls: OpenCalls
     open_bodies: OpenBodies
@@ -166,13 +176,15 @@ async def open_gateway(settings: Settings, rows: Iterable[ModelRow]) -> AsyncIte
         stack.callback(open_calls.close)
         upstreams = await pools.started(settings)
         stack.push_async_callback(pools.closed, upstreams.connections)
+        keyring = _keyring(settings, catalogue)
         latest = Latest()
         gateway = latest.gateway = Gateway(
             loop=loop,
             settings=settings,
             catalogue=catalogue,
             vocabulary=vocabulary.load(),
-            keyring=Keyring(settings.keys_file, catalogue) if settings.keys_file else None,
+            keyring=keyring,
+            budgets=await _budgets(settings, keyring),
             upstreams=upstreams,
             journal=await stack.enter_async_context(journal.opened(settings)),
             limiter=await stack.enter_async_context(open_limiter(settings)),
@@ -207,7 +219,8 @@ async def successor(gateway: Gateway, settings: Settings, rows: Iterable[ModelRo
         settings=settings,
         catalogue=catalogue,
         upstreams=upstreams,
-        keyring=Keyring(settings.keys_file, catalogue) if settings.keys_file else None,
+        keyring=_keyring(settings, catalogue),
+        budgets=gateway.budgets.under(_prices(settings)) if gateway.budgets else None,
         _models={},
     )
 
@@ -233,6 +246,48 @@ def _retire(gateway: Gateway) -> None:
     gateway.upstreams.end()
     if gateway.keyring is not None:
         gateway.keyring.end()
+
+
+def _keyring(settings: Settings, catalogue: Catalogue) -> Keyring | None:
+    if settings.keys_file is None:
+        return None
+    return Keyring(
+        settings.keys_file,
+        catalogue,
+        "none" if settings.redis_url else "money" if settings.prices_file else "tokens",
+    )
+
+
+def _prices(settings: Settings) -> Prices | None:
+    if settings.prices_file is None:
+        return None
+    try:
+        priced = prices.load(settings.prices_file)
+    except (PriceError, OSError) as error:
+        raise SettingsError([f"prices_file: {error}"]) from None
+    if len(priced.currencies("callers")) > 1:
+        raise SettingsError(
+            [f"prices_file: {settings.prices_file}: callers owe in several currencies, a limit is in one"]
+        )
+    return priced
+
+
+async def _budgets(settings: Settings, keyring: Keyring | None) -> Budgets | None:
+    """What was used today and this month, as the journal says, where a limit asks for it."""
+    if settings.redis_url is not None:
+        return None
+    try:
+        zone = periods.machine_zone()
+    except periods.PeriodError as error:
+        raise SettingsError([f"TZ: {error}"]) from None
+    used = Budgets(zone, _prices(settings))
+    said = (settings.limits, settings.key_limits, *settings.model_limits.values())
+    is_asked = any(limit is not None and limit.of_period for limit in said) or (keyring and keyring.has_budgets)
+    if is_asked and settings.journal_file not in {None, DASH} and settings.journal_file.parent.is_dir():
+        began_s = monotonic()
+        calls = await asyncio.to_thread(budgets.rebuilt, used, settings.journal_file, zone, time())
+        log.info("budgets_read", calls=calls, took_s=round(monotonic() - began_s, 3))
+    return used
 
 
 @asynccontextmanager

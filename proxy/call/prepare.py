@@ -187,6 +187,11 @@ async def _let_in(gateway: Gateway, exchange: Exchange, call: Call) -> None:
     Raises `Refusal` where it is over a limit: then its prompt need not be counted.
     """
     if taken_from := _scopes(gateway, exchange, call):
+        if gateway.budgets is not None:
+            exchange.books.budgets = gateway.budgets
+            if (fault := gateway.budgets.refusal(taken_from)) is not None:
+                exchange.limited = True
+                raise faults.Refusal(fault, "over a limit of a day or a month")
         exchange.books.reservation = _taken(exchange, await gateway.limiter.reserve(taken_from, _longest_answer(call)))
 
 

@@ -81,6 +81,8 @@ def close(exchange: Exchange, end: End, journal: Journal, *, upstream_text: bool
             books.reservation.refund()
         else:
             books.reservation.settle(closing["generated"]["total_tokens"])
+    if books.budgets is not None and record.opening is not None:
+        books.budgets.spend({**record.opening, **closing})
     if books.trace is not None:
         books.trace.end(record)
     _log(record, opening, rendered)

@@ -22,6 +22,8 @@ ARCHIVE_ERRORS: Final = (EOFError, gzip.BadGzipFile, zlib.error)
 BUFFER_BYTES: Final = 1 << 18
 Content = BufferedIOBase
 
+# What rotation puts behind a name: numbers, dates, and the packer's ending.
+ROTATED: Final = r"(?:[.-][0-9]+)*(?:\.gz)?"
 AT: Final = re.compile(rb'"at":"([^"]*)"')
 
 
@@ -38,6 +40,13 @@ class Copy:
 
     def __str__(self) -> str:
         return f"{self.path}: {self.same} {self.original}, and is not counted again"
+
+
+def of_journal(path: Path, since_s: float) -> list[Path]:
+    """A journal and what was rotated from it, as far as it was written to since a moment; raises `OSError`."""
+    pattern = re.compile(re.escape(path.name) + ROTATED)
+    found = [other for other in path.parent.iterdir() if pattern.fullmatch(other.name)]
+    return sorted(other for other in found if other == path or other.stat().st_mtime >= since_s)
 
 
 def distinct(paths: Sequence[Path]) -> tuple[list[Path], list[Copy]]:

@@ -190,7 +190,11 @@ def test_what_is_missing_or_unknown_is_told_of_settings_that_are_else_right() ->
         ("strict_thinking", "maybe", "must be a valid boolean"),
         ("limits", "rpm=0", "whole number, 1 or more"),
         ("limits", "rpm=many", "whole number, 1 or more"),
-        ("limits", "rps=1", "must name one or more of concurrency, burst, rpm, tpm"),
+        (
+            "limits",
+            "rps=1",
+            "must name one or more of concurrency, burst, rpm, tpm, tpd, tokens_month, cost_day, cost_month",
+        ),
         ("limits", "", "must be NAME=VALUE"),
         ("model_limits", ("deepseek-v3",), "must be NAME=VALUE"),
         ("journal_file", "/nowhere/usage.jsonl", "in a directory that is there"),

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from proxy.admin import usage
 from proxy.commands import cli
+from proxy.metering import journal_files
 from proxy.simulation.wire import Script
 from proxy.telemetry.metrics import DRIFT
 from tests import caller, needs
@@ -99,9 +100,9 @@ def test_the_files_are_the_journal_and_what_was_rotated_from_it(tmp_path: Path) 
     others = ("calls.jsonl.csv", "calls.jsonl.1.state", "other.jsonl", "calls.jsonl.old")
     for name in (*names, *others):
         (tmp_path / name).touch()
-    assert {path.name for path in usage.files(tmp_path / "calls.jsonl", 0)} == {*names}
+    assert {path.name for path in journal_files.of_journal(tmp_path / "calls.jsonl", 0)} == {*names}
     os.utime(tmp_path / "calls.jsonl.1", (5, 5))
-    assert {path.name for path in usage.files(tmp_path / "calls.jsonl", 9)} == {*names} - {"calls.jsonl.1"}
+    assert {path.name for path in journal_files.of_journal(tmp_path / "calls.jsonl", 9)} == {*names} - {"calls.jsonl.1"}
 
 
 async def test_both_are_on_the_admin_port(

@@ -139,7 +139,7 @@ def test_no_entries_let_nobody_in(path: Path) -> None:
         (row() + 'limit = "rpm=1"', "key.0.limit: there is no such field"),
         (
             row() + 'limits = "rps=1"',
-            "key.0.limits: there is no limit rps: must name one or more of concurrency, burst, rpm, tpm",
+            f"key.0.limits: there is no limit rps: must name one or more of {', '.join(values.LIMITS)}",
         ),
         (row() + "models = []", "key.0.models: "),
         (row(name=""), "key.0.name: "),

@@ -1,0 +1,135 @@
+"""What callers may use in a day or a month, in tokens and in money, and what they have used: all, each key, each model.
+
+A budget is no meter: it drains at midnight, or at the end of the month, of this machine's zone. A call is let in while
+something is left, and counts with what it used when it has ended, so the last one may go beyond. What was used is in
+this process's memory, worked out anew from the journal when it starts. Source: spec LIM-1.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, tzinfo
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from config.values import BUDGETS, COSTS
+from proxy.admission.limits import FAULTS, Scope
+from proxy.metering import journal_files, ledger, periods, prices
+from proxy.metering.periods import Span
+from proxy.metering.prices import Phases, Prices
+from translators import faults
+
+# Budgets of a day; the others are of a month.
+DAILY: Final = ("tpd", "cost_day")
+
+
+@dataclass(slots=True)
+class Spent:
+    """What was used in one period."""
+
+    tokens: int = 0
+    cost: Decimal = field(default_factory=Decimal)
+
+
+class Budgets:
+    """What has been used today and this month, by scope; one process's.
+
+    zone:    whose days and months they are
+    priced:  what callers owe; None where budgets are of tokens alone
+    clock_s: wall clock
+    """
+
+    def __init__(self, zone: tzinfo, priced: Prices | None, clock_s: Callable[[], float] = time.time) -> None:
+        self._zone = zone
+        self._prices = priced
+        self._clock_s = clock_s
+        self._spent: dict[tuple[str, str], Spent] = {}
+        self._phases: tuple[str, Phases] = ("", ())
+        self._day = ""
+
+    def refusal(self, scopes: Iterable[Scope]) -> faults.Fault | None:
+        """What a caller is told one of whose budgets is used up, with the seconds until it is anew; None if none is."""
+        now: datetime | None = None
+        for scope in scopes:
+            for name in BUDGETS:
+                amount = getattr(scope.limit, name)
+                if amount is None:
+                    continue
+                now = now or datetime.fromtimestamp(self._clock_s(), self._zone)
+                spent = self._spent.get((scope.name, _period(name, now)))
+                if spent is not None and (spent.cost if name in COSTS else spent.tokens) >= amount:
+                    return FAULTS["tpm"].after(str(_left_s(name, now)))
+        return None
+
+    def spend(self, record: Mapping[str, Any]) -> None:
+        """Add a call that has ended, as both halves of its record say it, to the periods it was received in."""
+        tokens, cost = record["generated"]["total_tokens"], self._cost(record)
+        if not tokens and not cost:
+            return
+        local = datetime.fromisoformat(record["at"]).astimezone(self._zone)
+        day, month = f"{local:%Y-%m-%d}", f"{local:%Y-%m}"
+        if day > self._day:
+            self._forget(day)
+        for scope in ("all", f"key:{record['key_id']}", f"model:{record['model']}"):
+            for period in (day, month):
+                spent = self._spent.setdefault((scope, period), Spent())
+                spent.tokens += tokens
+                spent.cost += cost
+
+    def under(self, priced: Prices | None) -> Budgets:
+        """The same, by other prices from now on."""
+        budgets = Budgets(self._zone, priced, self._clock_s)
+        budgets._spent = self._spent
+        return budgets
+
+    def _forget(self, day: str) -> None:
+        """A new day has begun; nobody asks for periods that are over."""
+        self._day = day
+        for what in [what for what in self._spent if what[1] not in {day, day[:7]}]:
+            del self._spent[what]
+
+    def _cost(self, record: Mapping[str, Any]) -> Decimal:
+        if self._prices is None:
+            return Decimal(0)
+        minute = record["at"][: periods.MINUTE]
+        if self._phases[0] != minute:
+            self._phases = minute, self._prices.phases(periods.moment(minute))
+        key = record["key_name"] or record["key_id"] or "-"
+        tariff = self._prices.tariff("callers", record["model"], key, self._phases[1])
+        if tariff is None:
+            return Decimal(0)
+        used = record["usage"]
+        cached = used.get("prompt_tokens_details", {}).get("cached_tokens", 0)
+        return prices.amount(tariff.rates, used["input_tokens"], cached, used["output_tokens"])
+
+
+def rebuilt(budgets: Budgets, journal: Path, zone: tzinfo, now_s: float) -> int:
+    """Add what the journal says of this month; how many calls that were. Raises `OSError`."""
+    month = datetime.fromtimestamp(now_s, zone).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    calls = 0
+
+    def see(record: dict[str, Any], _: Path) -> None:
+        nonlocal calls
+        calls += 1
+        budgets.spend(record)
+
+    span = Span(zone, since=periods.at_of(month.isoformat(), zone))
+    ledger.read(journal_files.of_journal(journal, month.timestamp()), span=span, each=see)
+    return calls
+
+
+def _period(name: str, now: datetime) -> str:
+    return f"{now:%Y-%m-%d}" if name in DAILY else f"{now:%Y-%m}"
+
+
+def _left_s(name: str, now: datetime) -> int:
+    """Seconds until the period is over, at least 1; across a change of the clocks, too."""
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    end = (
+        midnight + timedelta(days=1) if name in DAILY else (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
+    )
+    return max(1, math.ceil(end.timestamp() - now.timestamp()))

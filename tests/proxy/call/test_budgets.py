@@ -1,0 +1,153 @@
+"""Claims about limits of a day and a month: what is used up is refused until midnight, and outlives a start."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from config.values import Limit, limit, toml
+from proxy.admission.limits import Scope
+from proxy.call import budgets
+from proxy.call.budgets import Budgets
+from proxy.metering import prices
+from proxy.simulation.wire import Script
+from tests import caller
+from tests.conftest import StartSimulator
+from tests.proxy.conftest import StartGateway
+from tests.proxy.metering.records import closed, named, opened, upstream_call, used, write
+
+SHANGHAI = ZoneInfo("Asia/Shanghai")
+PRICES = """zone = "Asia/Shanghai"
+[[callers]]
+model = "*"
+valid_from = 2026-01-01
+currency = "CNY"
+input = 1
+cached = 0.5
+output = 2
+"""
+
+
+def at(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def call(moment: str, tokens: tuple[int, int] = (600, 400), **said: Any) -> dict[str, Any]:
+    facts = {"at": moment, "usage": used(*tokens), "generated": used(*tokens), "calls": [upstream_call(*tokens)]}
+    return closed(named(1), **{**facts, **said})
+
+
+class Clock:
+    now = "2026-11-22T23:00:00+08:00"
+
+    def __call__(self) -> float:
+        return at(self.now)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.mark.parametrize(
+    ("amounts", "spent", "retry_after"),
+    [
+        ({"tpd": 1000}, 1, "3600"),
+        ({"tpd": 1001}, 1, None),
+        ({"tpd": 1001}, 2, "3600"),
+        ({"tokens_month": 2000}, 2, str(8 * 86400 + 3600)),
+        ({"cost_day": "0.0028"}, 2, "3600"),
+        ({"cost_month": "0.00280001"}, 2, None),
+        ({"rpm": 60}, 9, None),
+    ],
+)
+def test_a_call_is_let_in_while_something_is_left(
+    clock: Clock, tmp_path: Path, amounts: dict[str, object], spent: int, retry_after: str | None
+) -> None:
+    """LIM-1: 429 Throttling.AllocationQuota, with the seconds until the period is over."""
+    (path := tmp_path / "prices.toml").write_text(PRICES)
+    kept = Budgets(SHANGHAI, prices.load(path), clock)
+    parsed = limit(amounts)
+    assert isinstance(parsed, Limit)
+    scopes = [Scope("all", Limit()), Scope("key:9f86d081884c", parsed)]
+    for _ in range(spent):
+        kept.spend(call("2026-11-22T14:00:00.000Z"))
+    fault = kept.refusal(scopes)
+    assert (fault.retry_after if fault else None) == retry_after
+    if fault is not None:
+        assert (fault.status, fault.code) == (429, "Throttling.AllocationQuota")
+    assert kept.refusal([Scope("key:another", parsed)]) is None
+
+
+def test_the_day_is_that_of_the_zone_and_the_month_goes_on(clock: Clock) -> None:
+    kept = Budgets(SHANGHAI, None, clock)
+    # Half past midnight in Shanghai; the day before in UTC.
+    kept.spend(call("2026-11-21T15:59:00.000Z"))
+    kept.spend(call("2026-11-21T16:30:00.000Z"))
+    day, month = Scope("all", Limit(tpd=1000)), Scope("all", Limit(tokens_month=2000))
+    assert kept.refusal([day]) is not None
+    clock.now = "2026-11-23T00:00:00+08:00"
+    assert (kept.refusal([day]), kept.refusal([month]) is not None) == (None, True)
+    clock.now = "2026-12-01T00:00:00+08:00"
+    assert kept.refusal([day, month]) is None
+    kept.spend(call("2026-11-30T16:00:00.000Z"))
+    assert {period for _, period in kept._spent} == {"2026-12-01", "2026-12"}
+
+
+def test_a_day_of_changed_clocks_ends_at_its_own_midnight() -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    kept = Budgets(zone, None, lambda: at("2026-10-25T00:00:00+02:00"))
+    kept.spend(call("2026-10-24T22:00:00.000Z"))
+    fault = kept.refusal([Scope("all", Limit(tpd=1))])
+    assert fault is not None
+    assert fault.retry_after == str(25 * 3600)
+
+
+def test_other_prices_hold_from_then_on_and_what_was_used_stays(clock: Clock, tmp_path: Path) -> None:
+    (path := tmp_path / "prices.toml").write_text(PRICES)
+    kept = Budgets(SHANGHAI, None, clock)
+    kept.spend(call("2026-11-22T14:00:00.000Z"))
+    later = kept.under(prices.load(path))
+    later.spend(call("2026-11-22T14:00:00.000Z", key_name=None, usage=used(1000, 0, 0, 1000)))
+    assert kept._spent["all", "2026-11"] == budgets.Spent(2000, Decimal("0.0005"))
+
+
+def test_what_was_used_is_what_the_journal_says_of_this_month(tmp_path: Path) -> None:
+    """Rotated files too, and each call once."""
+    write(tmp_path / "calls.jsonl.1", opened(named(1)), call("2026-10-31T15:59:59.000Z"))
+    write(tmp_path / "calls.jsonl", opened(named(2)), call("2026-10-31T16:00:00.000Z") | {"call": named(2)})
+    kept = Budgets(SHANGHAI, None)
+    calls = budgets.rebuilt(kept, tmp_path / "calls.jsonl", SHANGHAI, at("2026-11-02T00:00:00+08:00"))
+    assert (calls, kept._spent["model:deepseek-v3", "2026-11"].tokens) == (1, 1000)
+
+
+def test_a_limit_of_money_is_an_exact_amount_and_reads_as_it_is_written() -> None:
+    read = limit("rpm=6 cost_day=12.50")
+    assert read == Limit(rpm=6, cost_day=Decimal("12.50"))
+    assert toml(read) == "{rpm = 6, cost_day = 12.50}"
+    for wrong in ("cost_day=0", "cost_day=x", "cost_month=nan", "tpd=1.5"):
+        with pytest.raises(ValueError, match="must be"):
+            limit(wrong)
+
+
+async def test_who_has_used_it_up_is_refused_and_a_restart_forgets_nothing(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LIM-1, MET-3: over the wire, and from the journal."""
+    monkeypatch.setenv("TZ", "UTC")
+    upstream = await simulator(Script(text="hi there"))
+    for first in (200, 429):
+        front = await gateway_before(upstream.url, journal_file=tmp_path / "calls.jsonl", limits="tpd=1")
+        for status in (first, 429):
+            answer = await caller.ask(front.url, caller.call())
+            assert answer.status == status, answer
+            await front.end_of()
+        assert b"Throttling.AllocationQuota" in answer.body
+        assert 0 < int(answer.headers["Retry-After"]) <= 86400
+    ends = [line for line in (tmp_path / "calls.jsonl").read_bytes().splitlines() if b'"close"' in line]
+    assert [b"throttled" in line for line in ends] == [False, True, True, True]
