@@ -74,7 +74,8 @@ def replay(file: Path, to: str, key: str) -> int:
     caller = document["caller"]
     before = call_file.packets_of(document)
     status, after, took_s = asyncio.run(_made(to, caller, key))
-    found = [*([f"status {document['status']} before, {status} now"] if document["status"] != status else [])]
+    was, _ = call_file.answered_of(document)
+    found = [] if was == status else [f"status {was} before, {status} now"]
     found += islice(comparison.differences(before, after), MOST_DIFFERENCES + 1)
     for line in found[:MOST_DIFFERENCES]:
         click.echo(line)

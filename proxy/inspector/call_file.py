@@ -14,12 +14,14 @@ import orjson
 
 from proxy.inspector.recorded import RecordedCall, UpstreamCall
 from proxy.metering.journal import Record
+from translators.sse import is_stream
 
 # The version of the form; a file of another is not read.
 FORM: Final = 1
 MARK: Final = "dashseek_call"
 MOST_FILE_BYTES: Final = 16 << 20
 MODEL_CHARS: Final = 64
+OK: Final = 200
 
 Json = dict[str, Any]
 
@@ -177,6 +179,13 @@ def chunks_of(call: Mapping[str, Any]) -> Iterator[Chunk]:
     """What came in one upstream call, in milliseconds since it was made."""
     for chunk in call["reads"]:
         yield Chunk(float(chunk["at_ms"]) - float(call["asked_ms"]), decoded(chunk))
+
+
+def answered_of(document: Mapping[str, Any]) -> tuple[int, str]:
+    """The status of HTTP and the type of what the caller was handed: a stream that failed on its way began with 200."""
+    if is_stream(packets_of(document)):
+        return OK, "text/event-stream; charset=utf-8"
+    return int(document["status"]), "application/json"
 
 
 def packets_of(document: Mapping[str, Any]) -> bytes:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final
 
-from proxy.inspector.call_file import decoded
+from proxy.inspector.call_file import answered_of, decoded
 
 Json = dict[str, Any]
 # What the form asks for and nobody has measured.
@@ -43,11 +43,11 @@ def har_of(document: Mapping[str, Any], version: str) -> Json:
 def _caller(document: Mapping[str, Any], began: datetime) -> Json:
     caller, packets = document["caller"], document["packets"]
     body = b"".join(decoded(packet) for packet in packets)
-    content_type = "text/event-stream; charset=utf-8" if document["stream"] else "application/json"
+    status, content_type = answered_of(document)
     ended = document["ended_ms"] or 0.0
     first = packets[0]["at_ms"] if packets else ended
     asked = _request(caller["method"], f"http://dashseek{caller['path']}", caller["headers"], decoded(caller["body"]))
-    answer = _response(document["status"], content_type, body)
+    answer = _response(status, content_type, body)
     return _entry(began, asked, answer, waited=first, received=max(0.0, ended - first))
 
 

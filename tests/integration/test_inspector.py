@@ -231,6 +231,19 @@ async def test_a_call_is_listed_exported_simulated_and_replayed(pair: Pair, tmp_
     assert "event 1.output.choices[0].message.content: " in other.stdout
 
 
+async def test_an_upstream_that_broke_off_breaks_off_again(pair: Pair, tmp_path: Path) -> None:
+    pair.next(Script(text="one two three", cut_after=3))
+    before = await asked(pair, caller.call(incremental_output=True))
+    kept = await newest(pair)
+    assert (before.status, kept["status"], call_file.answered_of(kept)[0]) == (200, 500, 200)
+    assert kept["upstream"][0]["failure"] == "upstream broke off (connection closed)"
+    file = tmp_path / "call.json"
+    file.write_bytes(orjson.dumps(kept))
+    pair.next(Script(replay=file))
+    same = await asyncio.to_thread(command, "calls", "replay", str(file), "--to", pair.url)
+    assert (same.returncode, same.stdout.partition(";")[0]) == (0, "the same answer"), same.stdout
+
+
 async def test_what_is_wrong_is_a_sentence(pair: Pair, tmp_path: Path) -> None:
     missing = await asyncio.to_thread(command, "calls", "export", "999999", "--admin", pair.served.admin_url)
     assert (missing.returncode, missing.stderr) == (1, "Error: no such call is kept\n")
