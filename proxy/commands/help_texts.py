@@ -186,6 +186,8 @@ Examples:
   dashseek check --config dashseek.toml
   dashseek check --config dashseek.toml --print
       every setting, with where it was said; secrets are not shown
+  dashseek check --config dashseek.toml --against next.toml
+      what a reload to the second file would change, and what stays
   DASHSCOPE_API_KEY=sk-... dashseek check --online \\
       --upstream https://api.deepseek.com
       one small call through all of it; a few tokens

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 import click
+import orjson
 import pytest
 from aiohttp import http_parser
 from click.testing import CliRunner, Result
@@ -384,3 +385,54 @@ def test_a_key_is_asked_for_without_an_echo_on_a_terminal(monkeypatch: pytest.Mo
         patched.setattr(click, "prompt", prompt)
         cli.dashseek(["keys", "digest", "--name", "a"], standalone_mode=False)
     assert asked == [{"hide_input": True, "err": True}]
+
+
+# pools
+
+ENGINES = (
+    '[[pools]]\nname = "engines"\nurls = ["http://127.0.0.1:1/v1"]\ndialect = "vllm"\nmap = {deepseek-v3 = "ds3"}\n'
+)
+OFFICIAL = (
+    '[[pools]]\nname = "official"\nurls = ["https://api.deepseek.com"]\npriority = 1\napi_key_env = "OFFICIAL_KEY"\n'
+)
+
+
+def test_check_says_what_a_reload_would_change_and_what_stays(tmp_path: Path) -> None:
+    now, then = tmp_path / "now.toml", tmp_path / "then.toml"
+    now.write_text(ENGINES)
+    then.write_text("port = 9\nidle_timeout = 7\n" + ENGINES)
+    told = run("check", "--config", str(now), "--against", str(then))
+    assert told.exit_code == 0
+    assert told.output.splitlines() == [
+        "stays     port: 8080 -> 9",
+        "changes   idle_timeout: 120 -> 7",
+        "stays     admin_port: 8081 -> 10",
+    ]
+    assert run("check", "--config", str(now), "--against", str(now)).output == "the same\n"
+    then.write_text("idle_timeout = -1\n" + ENGINES)
+    assert run("check", "--config", str(now), "--against", str(then)).exit_code == exit_codes.Exit.CONFIGURATION
+
+
+def test_check_says_who_is_asked_and_whose_key_goes_where(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(ENGINES + OFFICIAL)
+    told = run("check", "--config", str(file), env={"OFFICIAL_KEY": "sk-official"})
+    assert told.exit_code == 0, told.output
+    assert "upstream  engines: http://127.0.0.1:1/v1, dialect vllm, priority 0, for every model\n" in told.output
+    assert "pays      our own key of official; nobody: no key goes to engines\n" in told.output
+    assert "sk-official" not in told.output
+
+
+def test_translate_writes_a_call_for_the_pool_that_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(ENGINES + OFFICIAL)
+    call = '{"model": "deepseek-v3", "input": {"prompt": "hi"}}'
+
+    def model(*pool: str) -> str:
+        words = ["translate", "--config", str(file), "--json", *pool]
+        told = CliRunner().invoke(cli.dashseek, words, input=call, env={"OFFICIAL_KEY": "sk-a"})
+        return str(orjson.loads(told.stdout)["body"]["model"]) if told.exit_code == 0 else told.output
+
+    assert model() == model("--pool", "engines") == "ds3"
+    assert model("--pool", "official") == "deepseek-flash"
+    assert "there is no pool offical; did you mean official?" in model("--pool", "offical")
