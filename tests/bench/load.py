@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import orjson
 
 PATH = "/api/v1/services/aigc/text-generation/generation"
+COMPATIBLE = "/compatible-mode/v1/chat/completions"
 # Longer than any head or line of a peer.
 LIMIT_BYTES = 1 << 20
 
@@ -23,6 +24,7 @@ class Ask:
     deltas, burst, gap_s, silent: how the upstream is to answer
     prompt: characters before the instruction
     model:  the caller's name for it
+    compatible: whether by the OpenAI-compatible surface
     """
 
     deltas: int
@@ -33,22 +35,23 @@ class Ask:
     incremental: bool = True
     prompt: int = 0
     model: str = "deepseek-v3"
+    compatible: bool = False
 
     def wire(self) -> bytes:
         """The request, the same for every peer."""
         how = {"deltas": self.deltas, "burst": self.burst, "gap_s": self.gap_s, "silent": self.silent}
         text = "All work and no play makes a dull sea. " * (self.prompt // 39) + "\n" + orjson.dumps(how).decode()
-        body = orjson.dumps(
-            {
-                "model": self.model,
-                "stream": self.stream,
-                "input": {"messages": [{"role": "user", "content": text}]},
-                "parameters": {"incremental_output": self.incremental},
-            }
+        messages = [{"role": "user", "content": text}]
+        said = (
+            {"messages": messages, "stream_options": {"include_usage": True}}
+            if self.compatible
+            else {"input": {"messages": messages}, "parameters": {"incremental_output": self.incremental}}
         )
+        body = orjson.dumps({"model": self.model, "stream": self.stream, **said})
+        path = COMPATIBLE if self.compatible else PATH
         sse = "X-DashScope-SSE: enable\r\n" if self.stream else ""
         head = (
-            f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-bench\r\n{sse}"
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-bench\r\n{sse}"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body

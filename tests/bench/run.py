@@ -314,6 +314,12 @@ ROWS: Mapping[str, Callable[[str, Stand], list[Figure]]] = {
     "burst of 16, a chunk": Cost(Ask(1600, burst=16, gap_s=0.002), 32, 8, per_chunk=True, goal=1.7).measure,
     "paced at 20 ms x 50, a chunk": Cost(Ask(200, gap_s=0.02), 50, 50, per_chunk=True, goal=1.2).measure,
     "paced at 20 ms x 500, a chunk": Cost(Ask(150, gap_s=0.02), 500, 500, per_chunk=True, goal=1.2).measure,
+    "compatible, burst of 16, a chunk": (
+        Cost(Ask(1600, burst=16, gap_s=0.002, compatible=True), 32, 8, per_chunk=True, goal=1.4).measure
+    ),
+    "compatible, paced at 20 ms x 50, a chunk": (
+        Cost(Ask(200, gap_s=0.02, compatible=True), 50, 50, per_chunk=True, goal=1.1).measure
+    ),
     "64 KB prompt, JSON, less counting": (
         Cost(Ask(20, stream=False, prompt=64 << 10), 400, 16, per_chunk=False, goal=1.5, loop_alone=True).measure
     ),
