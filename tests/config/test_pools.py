@@ -1,4 +1,4 @@
-"""Claims about `[[pools]]`: what an entry may say, where its key is, and what it leaves to the shorthand."""
+"""Claims about `[[pools]]`: what an entry may say, where its key is, and what it leaves to the shorthand (POOL-1)."""
 
 from __future__ import annotations
 

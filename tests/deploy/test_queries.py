@@ -25,7 +25,8 @@ PAGE = (DEPLOY / "export.md").read_text()
 
 def engine(name: str) -> Any:
     """A database as a library; the test is skipped where its wheel is not there."""
-    return import_module(name) if util.find_spec(name) else needs.lack(name)
+    root = name.partition(".")[0]
+    return import_module(name) if util.find_spec(root) else needs.lack(root)
 
 
 def statements(name: str) -> list[str]:

@@ -102,8 +102,13 @@ EXAMINING = [command for command in COMMANDS if re.search(r"dashseek (check|doct
 
 
 @pytest.mark.parametrize("command", EXAMINING)
-async def test_a_recipe_that_examines_finds_a_simulated_upstream_well(simulator: Any, command: str) -> None:
+async def test_a_recipe_that_examines_finds_a_simulated_upstream_well(
+    simulator: Any, command: str, tmp_path: Path
+) -> None:
     upstream = await simulator()
+    for name, where in (("dashseek.toml", "/etc/dashseek/dashseek.toml"), ("next.toml", "next.toml")):
+        (tmp_path / name).write_text(f'upstream = ["{upstream.url}"]\n')
+        command = command.replace(where, str(tmp_path / name))
     env, (_, *flags) = words(command.replace("https://api.deepseek.com", upstream.url))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "proxy", *flags), cwd=ROOT, env=os.environ | env, stdout=asyncio.subprocess.PIPE

@@ -1,4 +1,4 @@
-"""Claims about the page of pools: what several processes see is one row for each target."""
+"""Claims about the page of pools: what several processes see is one row for each target (POOL-7)."""
 
 from __future__ import annotations
 

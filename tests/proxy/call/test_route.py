@@ -1,4 +1,4 @@
-"""Claims about a call that goes to one pool or another: it is written, counted and recorded for the one it goes to."""
+"""Claims about a call that goes to one pool or another: it is written, counted and recorded for its own (POOL-5)."""
 
 from __future__ import annotations
 

@@ -71,6 +71,8 @@ def words(attempts: list[Attempt]) -> list[tuple[str, str]]:
 
 
 class TestChoice:
+    """Spec POOL-2."""
+
     async def test_the_last_resort_is_asked_where_the_first_cannot_be(
         self, front: Front, simulator: StartSimulator, closed_port: str
     ) -> None:
@@ -116,6 +118,8 @@ class TestChoice:
 
 
 class TestFailover:
+    """Spec POOL-4."""
+
     @pytest.mark.parametrize("status", [429, 503, 529])
     async def test_where_the_operator_says_so_another_is_asked_after_a_status(
         self, front: Front, simulator: StartSimulator, status: int
@@ -157,6 +161,8 @@ class TestFailover:
 
 
 class TestHealth:
+    """Spec POOL-3."""
+
     async def test_failures_in_a_row_put_a_target_out_and_an_answer_brings_it_back(
         self, front: Front, simulator: StartSimulator
     ) -> None:
