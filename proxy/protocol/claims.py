@@ -160,6 +160,15 @@ UNCHECKED: Final[Mapping[str, Words]] = {
     "COM-34": ("speed, which is no form", "速度，不属于格式"),
 }
 
+# Families of rules, none of which a request can show.
+UNCHECKED_FAMILIES: Final[Mapping[str, Words]] = {"POOL": OPERATORS}
+
+
+def why_unchecked(rule: str) -> Words | None:
+    """Why no check holds a rule from outside; None where nothing is said of it."""
+    return UNCHECKED.get(rule) or UNCHECKED_FAMILIES.get(rule.partition("-")[0])
+
+
 BILLED: Final = "Callers and the platform bill by the last packet they saw; a cancelled call has no other figure."
 SDK: Final = "The official SDKs read exactly this form; what differs is lost or read as an error."
 BRANCH: Final = "Callers branch on status and code: a wrong one is retried, or not retried, wrongly."

@@ -53,7 +53,8 @@ def fill(document: str, language: Language, sources: Sources) -> str:
 
 def _held_by(rule: str, checks: Mapping[str, tuple[str, ...]], language: Language) -> str:
     """The checks that hold a rule from outside, or why there is none."""
-    return ", ".join(f"`{name}`" for name in checks.get(rule, ())) or claims.UNCHECKED[rule][language]
+    why = claims.why_unchecked(rule)
+    return ", ".join(f"`{name}`" for name in checks.get(rule, ())) or (why[language] if why else "–")
 
 
 def refresh(directory: Path, *, write: bool) -> list[str]:

@@ -603,7 +603,8 @@ async def test_every_rule_has_a_check_or_a_reason() -> None:
     text = (ROOT / "translators" / "PROTOCOL.md").read_text("utf-8")
     numbered = set(re.findall(r"^\| ([A-Z]+-\d+) \|", text.partition("\n## 13. ")[2], re.MULTILINE))
     checked = conformance.by_rule().keys()
-    assert numbered - checked == claims.UNCHECKED.keys()
+    assert {rule for rule in numbered - checked if claims.why_unchecked(rule) is None} == set()
+    assert numbered - checked >= claims.UNCHECKED.keys()
     assert checked & claims.UNCHECKED.keys() == set()
     assert conformance.by_rule()["PAR-2"] == ("PAR-2-takes-1…2", "PAR-2-refuses-1", "PAR-2-refuses-1-text")
 
