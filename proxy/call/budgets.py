@@ -41,13 +41,20 @@ class Budgets:
     zone:    whose days and months they are
     priced:  what callers owe; None where budgets are of tokens alone
     clock_s: wall clock
+    spent:   by scope and period, where something was used already
     """
 
-    def __init__(self, zone: tzinfo, priced: Prices | None, clock_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        zone: tzinfo,
+        priced: Prices | None,
+        clock_s: Callable[[], float] = time.time,
+        spent: dict[tuple[str, str], Spent] | None = None,
+    ) -> None:
         self._zone = zone
         self._prices = priced
         self._clock_s = clock_s
-        self._spent: dict[tuple[str, str], Spent] = {}
+        self._spent = {} if spent is None else spent
         self._phases: tuple[str, Phases] = ("", ())
         self._day = ""
 
@@ -82,9 +89,7 @@ class Budgets:
 
     def under(self, priced: Prices | None) -> Budgets:
         """The same, by other prices from now on."""
-        budgets = Budgets(self._zone, priced, self._clock_s)
-        budgets._spent = self._spent
-        return budgets
+        return Budgets(self._zone, priced, self._clock_s, self._spent)
 
     def _forget(self, day: str) -> None:
         """A new day has begun; nobody asks for periods that are over."""
