@@ -418,6 +418,8 @@ class Settings(BaseModel):
     @classmethod
     def _share_their_limits(cls, workers: int, info: ValidationInfo) -> int:
         limited = any(info.data.get(name) for name in ("limits", "key_limits", "model_limits"))
+        if workers > 1 and any(limit.of_period for limit in _limits(info)):
+            raise ValueError(f"{', '.join(values.BUDGETS)} are kept by one process alone: leave them out, or say 1")
         if workers > 1 and limited and not info.data.get("redis_url"):
             raise ValueError(f"each of several processes would allow the whole limit: say {PREFIX}REDIS_URL as well")
         return workers

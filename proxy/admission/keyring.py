@@ -207,9 +207,7 @@ def read(path: Path, catalogue: Catalogue, budgets: Budgeted = "money") -> Keys:
     ]
     for number, row in enumerate(read):
         if row.limits is not None and row.limits.of_period and budgets == "none":
-            unknown.append(
-                f"keys_file ({path}): key.{number}.limits: of a day or a month, are kept without Redis alone"
-            )
+            unknown.append(f"keys_file ({path}): key.{number}.limits: those of a day or a month need one process")
         elif row.limits is not None and row.limits.of_money and budgets == "tokens":
             unknown.append(f"keys_file ({path}): key.{number}.limits: of money, need a prices_file")
     if unknown:

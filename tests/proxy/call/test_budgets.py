@@ -10,7 +10,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from config import sources
+from config.settings import SettingsError
 from config.values import Limit, limit, toml
+from proxy.admission import key_file, keyring
+from proxy.admission.keyring import Keyring
 from proxy.admission.limits import Scope
 from proxy.call import budgets
 from proxy.call.budgets import Budgets
@@ -20,6 +24,7 @@ from tests import caller
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway
 from tests.proxy.metering.records import closed, named, opened, upstream_call, used, write
+from translators.catalogue import Catalogue
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 PRICES = """zone = "Asia/Shanghai"
@@ -151,3 +156,44 @@ async def test_who_has_used_it_up_is_refused_and_a_restart_forgets_nothing(
         assert 0 < int(answer.headers["Retry-After"]) <= 86400
     ends = [line for line in (tmp_path / "calls.jsonl").read_bytes().splitlines() if b'"close"' in line]
     assert [b"throttled" in line for line in ends] == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "complaint"),
+    [
+        (
+            {"limits": "tpd=5", "workers": "2"},
+            {},
+            "workers (--workers): tpd, tokens_month, cost_day, cost_month are kept by",
+        ),
+        ({"key_limits": "tpd=5"}, {"DASHSEEK_REDIS_URL": "redis://a"}, "redis_url (DASHSEEK_REDIS_URL): tpd, "),
+        ({"model_limits": ("deepseek-v3=cost_month=5",)}, {}, "prices_file (default): limits of money"),
+    ],
+)
+def test_what_one_process_cannot_keep_or_reckon_is_refused(
+    flags: dict[str, Any], environ: dict[str, str], complaint: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        sources.load(flags, None, environ)
+    assert complaint in "\n".join(refused.value.lines)
+
+
+@pytest.mark.parametrize(
+    ("kind", "limits", "complaint"),
+    [
+        ("none", "tpd=5", "those of a day or a month"),
+        ("tokens", "cost_day=5", "of money, need a prices_file"),
+        ("tokens", "tpd=5", None),
+        ("money", "cost_day=5", None),
+    ],
+)
+def test_the_keys_file_is_held_to_the_same(
+    tmp_path: Path, kind: keyring.Budgeted, limits: str, complaint: str | None
+) -> None:
+    """KEY-1: also when it is read anew."""
+    key_file.add(path := tmp_path / "keys.toml", "team a", key_file.made(), limits=limits)
+    if complaint is None:
+        assert Keyring(path, Catalogue([]), kind).has_budgets
+        return
+    with pytest.raises(SettingsError, match=complaint):
+        Keyring(path, Catalogue([]), kind)
