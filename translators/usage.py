@@ -6,6 +6,7 @@ remembers between calls how far a server's prompt template is from ours. Source:
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter as Counted
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
@@ -58,12 +59,21 @@ class Place:
     told:   its figures; None until they are counted
     """
 
-    __slots__ = ("meter", "pieces", "told")
+    __slots__ = ("_meter", "pieces", "told")
 
-    def __init__(self, meter: Meter, pieces: int) -> None:
-        self.meter = meter
+    def __init__(self, meter: weakref.ref[Meter], pieces: int) -> None:
+        # Its meter holds it: the two of a call that is over would else wait for a collection.
+        self._meter = meter
         self.pieces = pieces
         self.told: Said | None = None
+
+    @property
+    def meter(self) -> Meter:
+        """What counts the text; it lives as long as the answer."""
+        meter = self._meter()
+        if meter is None:
+            raise ReferenceError("the answer is gone")
+        return meter
 
     @property
     def said(self) -> Said:
@@ -84,6 +94,7 @@ class Meter:
     """
 
     __slots__ = (
+        "__weakref__",
         "_acts",
         "_answer",
         "_answer_end",
@@ -101,6 +112,7 @@ class Meter:
         "_owes_chain",
         "_places",
         "_reasoning",
+        "_this",
         "_whole",
     )
 
@@ -126,6 +138,7 @@ class Meter:
         # What has happened behind the pieces that are owed, in order; and the places among them that are remembered.
         self._acts: list[tuple[Callable[[int], None], int]] = []
         self._places: list[Place] = []
+        self._this = weakref.ref(self)
 
     @property
     def output(self) -> int:
@@ -156,7 +169,7 @@ class Meter:
         self._owed += strings
         self._owed += BETWEEN
         self._owed_pieces += pieces
-        place = Place(self, self._owed_pieces)
+        place = Place(self._this, self._owed_pieces)
         self._places.append(place)
         return place
 

@@ -144,6 +144,12 @@ def test_a_place_that_was_left_before_the_end_keeps_its_figures(meter: usage.Met
     assert meter.said == (99, 0)
 
 
+def test_a_place_does_not_keep_its_answer(vocabulary: tokens.Vocabulary) -> None:
+    place = owed(usage.Meter(vocabulary, 0), "The")
+    with pytest.raises(ReferenceError):
+        assert place.said
+
+
 def test_a_slice_is_counted_once_there_is_one(meter: usage.Meter) -> None:
     """COM-34: what is left to count when a caller leaves is a slice at most."""
     place = owed(meter, *["word "] * 100)

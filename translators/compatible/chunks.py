@@ -144,13 +144,11 @@ class Chunks:
         "_running",
         "_said",
         "_used",
-        "copy",
     )
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._running = layout.form.running_usage
-        self.copy: answer.Copy | None = None if self._running or layout.call.logprobs else self._copy
         self._out: list[bytes] = []
         self._made = 0
         # Choices that have had their first chunk; what stands before and behind a text of a choice and a side.
@@ -188,6 +186,11 @@ class Chunks:
             self._spell(choice, choice.tail)
         last = LAST[self._layout.thinks]
         self._chunk(choice, last, entries=choice.entries_of(""), finish=_finish(choice))
+
+    @property
+    def copy(self) -> answer.Copy | None:
+        """See `choice.Writer`; usage on every chunk, and log probabilities beside their text, need each text."""
+        return None if self._running or self._layout.call.logprobs else self._copy
 
     def take(self) -> bytes:
         """Every event since the last take: whole events, one write."""

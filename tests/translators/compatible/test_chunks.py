@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import orjson
@@ -286,6 +287,25 @@ def test_escapes_leave_as_upstream_wrote_them_but_for_those_of_characters() -> N
     assert through.feed(event(b"@", b"\\ud83d")) == b""
     assert '{"content":"😀"}'.encode() in through.feed(event(b"@", b"\\ude00"))
     assert '{"content":"海"}'.encode() in through.feed(event(b"@", "海".encode()))
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_nothing_of_a_stream_that_is_over_waits_for_a_collection(*, ends: bool) -> None:
+    """Thousands of them would, between two of the collector's looks."""
+    gc.collect()
+    gc.disable()
+    try:
+        through = opened(ask())
+        for _ in range(4):
+            through.feed(chunk({"content": "sea"}) + chunk({"content": " is"}))
+            through.hand_over()
+        if ends:
+            through.feed(chunk({"content": ""}, "stop") + usage_chunk(figures(7, 9)) + corpus.DONE)
+        through.account()
+        del through
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_a_stop_ends_an_answer_within_a_read() -> None:
