@@ -228,6 +228,8 @@ class Meter:
 
     def close_chain(self) -> None:
         """The chain is over, even an empty one: the server counts the tag that closes it, once."""
+        if not self._chain_end:
+            return
         self._settled()
         self._base += self._chain_end
         self._chain_end = 0

@@ -18,6 +18,7 @@ from translators.compatible import chunks, tongue
 from translators.compatible.call import Form
 from translators.dashscope import tongue as dashscope
 from translators.dialogue import Json
+from translators.usage import Meter
 
 AT_S = 1_795_872_537.9
 # As this tongue's calls have them.
@@ -306,6 +307,31 @@ def test_nothing_of_a_stream_that_is_over_waits_for_a_collection(*, ends: bool) 
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("usage", ["beside the end", "behind it"])
+def test_an_answer_whose_length_upstream_tells_is_not_counted(monkeypatch: pytest.MonkeyPatch, usage: str) -> None:
+    """COM-34: nothing of it is shorter than a slice, nobody left, and the bill is upstream's."""
+
+    def count(_: Meter) -> None:
+        raise AssertionError("it was counted")
+
+    told = figures(7, 9)
+    through = opened(ask(form=Form("x", usage=True)))
+    through.feed(chunk({"content": "The"}))
+    monkeypatch.setattr(Meter, "settle", count)
+    for _ in range(9):
+        through.feed(chunk({"content": " sea"}) * 3)
+        through.hand_over()
+    if usage == "behind it":
+        end = chunk({"content": ""}, "stop") + usage_chunk(told)
+    else:
+        end = chunk({"content": ""}, "stop", usage=told)
+    assert events(through.feed(end + corpus.DONE))[-1]["usage"]["completion_tokens"] == 9
+    through.hand_over()
+    account = through.account()
+    assert account.delivered == account.generated == dialogue.Usage(7, 9, None, None)
+    assert account.basis == "upstream_final"
 
 
 def test_a_stop_ends_an_answer_within_a_read() -> None:
