@@ -1,7 +1,7 @@
 """The head of a call's answer in one rendering, and the word to aiohttp that the answer is out.
 
-`StreamResponse` makes a multidict, runs two signals and three coroutines for each answer: 0.9 of a pass-through's call
-(`tests/bench/README.md`). Every other answer of the port goes by it. Source: spec HTTP-6, HTTP-7.
+`StreamResponse` makes a multidict, runs two signals and three coroutines for each answer: with aiohttp's client, 1.0 of
+a pass-through's call (`tests/bench/README.md`). Every other answer of the port goes by it. Source: spec HTTP-6, HTTP-7.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The event loop the process runs on: uvloop where it is installed, else asyncio's own.
 
-uvloop takes a tenth to a quarter of what a paced delta costs, and nothing of a small call (`tests/bench/README.md`).
+uvloop takes a twentieth to a fifth of what a paced delta costs, and nothing sure of a small call
+(`tests/bench/README.md`).
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ import orjson
 
 PATH = "/api/v1/services/aigc/text-generation/generation"
 COMPATIBLE = "/compatible-mode/v1/chat/completions"
+# Long words: four megabytes of it are half a million tokens, which the longest context holds.
+SENTENCE = "Everybody understands something important about international communication. "
 # Longer than any head or line of a peer.
 LIMIT_BYTES = 1 << 20
 
@@ -40,7 +42,7 @@ class Ask:
     def wire(self) -> bytes:
         """The request, the same for every peer."""
         how = {"deltas": self.deltas, "burst": self.burst, "gap_s": self.gap_s, "silent": self.silent}
-        text = "All work and no play makes a dull sea. " * (self.prompt // 39) + "\n" + orjson.dumps(how).decode()
+        text = SENTENCE * (self.prompt // len(SENTENCE)) + "\n" + orjson.dumps(how).decode()
         messages = [{"role": "user", "content": text}]
         said = (
             {"messages": messages, "stream_options": {"include_usage": True}}
