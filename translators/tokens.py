@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Protocol
 
-from translators import pretokens
+from translators import faults, pretokens
 
 # Up to here a tail is simply encoded again; most deltas of a real stream end there.
 _SHORT_TAIL_CHARS = 24
@@ -34,6 +34,8 @@ _LAST_TOKENS = 4
 _LOOK_BACK_CHARS = 1_024
 # So much the total of a text may fall at most, whatever follows: what is not settled, and the last token that is.
 UNSETTLED_TOKENS = 1_024
+# A text whose tokens are told has a sure border every so many characters: far from what the engine cannot take.
+LONGEST_RUN_CHARS = 128 << 10
 
 
 class Vocabulary(Protocol):
@@ -78,6 +80,22 @@ def totals(text: str, vocabulary: Vocabulary) -> Iterator[int]:
     counter = Counter(vocabulary)
     for start in range(0, len(text), _SLICE_CHARS):
         yield counter.add(text[start : start + _SLICE_CHARS])
+
+
+def encoded(text: str, vocabulary: Vocabulary) -> Iterator[Sequence[int]]:
+    """The tokens of a text, in parts; raises `Refusal` where too much of it offers no border between two.
+
+    Nobody writes so: for a million blanks the engine gives up, and what it makes of them is worth no more.
+    """
+    rest = ""
+    for start in range(0, len(text), _SLICE_CHARS):
+        rest += text[start : start + _SLICE_CHARS]
+        if end := pretokens.cut(rest, max(len(rest) - _SLICE_CHARS, 0)):
+            yield vocabulary.encode(rest[:end])
+            rest = rest[end:]
+        elif len(rest) > LONGEST_RUN_CHARS:
+            raise faults.Refusal(faults.BODY_TOO_LARGE, "a text without borders")
+    yield vocabulary.encode(rest)
 
 
 def count(text: str, vocabulary: Vocabulary) -> int:

@@ -76,6 +76,7 @@ class Gateway:
     keyring:         the keys that are let in; None where any is, or none is needed
     open_calls:      the calls that are open, for their timer and for a drain
     open_bodies:     what the bodies of open calls hold
+    reading:         where large bodies are read
     counting:        where long prompts are counted
     large_answers:   where what upstream says at once and is long is taken
     abandoned_calls: calls that may outlive their callers
@@ -95,6 +96,7 @@ class Gateway:
     keyring: Keyring | None
     open_calls: OpenCalls
     open_bodies: OpenBodies
+    reading: CountingPool
     counting: CountingPool
     large_answers: LargeAnswers
     abandoned_calls: AbandonedCalls
@@ -190,6 +192,8 @@ async def open_gateway(settings: Settings, rows: Iterable[ModelRow]) -> AsyncIte
             limiter=await stack.enter_async_context(open_limiter(settings)),
             open_calls=open_calls,
             open_bodies=OpenBodies(int(settings.max_open_bytes)),
+            # One thread, so that of large bodies one is in pieces at a time; `max_open_bytes` bounds those that wait.
+            reading=stack.enter_context(CountingPool(int(settings.max_open_bytes), threads=1)),
             counting=stack.enter_context(CountingPool()),
             large_answers=LargeAnswers(stack.enter_context(CountingPool(threads=large_answers.THREADS))),
             spans=stack.enter_context(_spans(settings)) if settings.tracing == "otlp" else None,

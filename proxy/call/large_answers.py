@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Final
 
-from proxy.call.prompt_count import CountingPool, Job
+from proxy.call.prompt_count import CountingPool, Job, settle
 from proxy.call.timeouts import CallTimeouts, Timeout
 from proxy.downstream.sinks import CallerGone, Sink
 from proxy.upstream.response import Response
@@ -81,7 +81,7 @@ class LargeAnswers:
 
         def tell(_: int, error: BaseException | None) -> None:
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_settle, done, error)
+                loop.call_soon_threadsafe(settle, done, error)
 
         # Above -1 tokens there is nothing more to do.
         job = Job(work(), pipe.late_bytes, -1, tell)
@@ -100,17 +100,6 @@ class LargeAnswers:
                     sink.pass_on(came[0])
             raise
         return came[0]
-
-
-def _settle(done: asyncio.Future[None], error: BaseException | None) -> None:
-    if done.done():
-        return
-    if error is None:
-        done.set_result(None)
-    else:
-        done.set_exception(error)
-        # It is raised where it is waited for; where nobody waits there is nobody to tell.
-        done.exception()
 
 
 async def _whatever_comes(done: asyncio.Future[None]) -> None:

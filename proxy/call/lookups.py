@@ -5,10 +5,10 @@ No upstream is asked and no journal line is written; the key is that of a call, 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from typing import Final, NamedTuple
 
@@ -16,7 +16,7 @@ from proxy.admission import authentication, limits
 from proxy.admission.authentication import Admission
 from proxy.admission.limits import Refused, Scope
 from proxy.call.gateway import Gateway
-from proxy.call.prompt_count import INLINE_CHARS, Count, begin
+from proxy.call.prompt_count import INLINE_CHARS, LARGE_BODY_BYTES, Count, begin
 from proxy.call.timeouts import EXPIRIES, Expired, Timeout
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import CallerGone
@@ -25,6 +25,7 @@ from translators.catalogue import Catalogue
 from translators.deepseek import prompt
 from translators.dialogue import Call, Json
 from translators.openai import request as upstream_request
+from translators.tokens import encoded as tokens_of
 
 # As a call that comes while the process leaves.
 LEAVING_RETRY_S: Final = "1"
@@ -65,10 +66,17 @@ async def tokens(gateway: Gateway, request: Request, prompted: Prompted) -> Toke
     with ExitStack() as ends:
         try:
             with gateway.timed(Timeout.BODY, received_s) as clock:
-                body = await request.body(ends.enter_context(gateway.open_bodies.hold()))
-                clock.enter(Timeout.FIRST_TOKEN)
-                breadth.check(body)
-                call = prompted(request.tongue.read(body), gateway.catalogue)
+                held = ends.enter_context(gateway.open_bodies.hold())
+                body = await request.body(held, partial(clock.enter, Timeout.FIRST_TOKEN))
+                found: list[Call] = []
+                steps = _read(gateway, request, prompted, body, found)
+                if len(body) > LARGE_BODY_BYTES:
+                    await gateway.reading.run(steps, len(body))
+                else:
+                    for _ in steps:
+                        pass
+                held.end_turn()
+                (call,) = found
                 if caller.known is not None:
                     caller.known.check_model(call.model.id)
                 return await _counted(gateway, call, ends)
@@ -76,6 +84,14 @@ async def tokens(gateway: Gateway, request: Request, prompted: Prompted) -> Toke
             raise faults.Refusal(EXPIRIES[expired.wait].fault or faults.TIMED_OUT) from None
         except CallerGone:
             request.hang_up()
+
+
+def _read(gateway: Gateway, request: Request, prompted: Prompted, body: bytearray, found: list[Call]) -> Iterator[int]:
+    """A body into the call whose prompt it holds; in steps, for a thread that has other bodies to read."""
+    yield from breadth.check(body)
+    document = request.tongue.read(body)
+    yield 0
+    found.append(prompted(document, gateway.catalogue))
 
 
 async def _admitted(gateway: Gateway, request: Request) -> Admission:
@@ -110,12 +126,22 @@ async def _counted(gateway: Gateway, call: Call, ends: ExitStack) -> Tokens:
     if length > model.input_tokens:
         raise faults.Refusal(faults.input_length(model.input_tokens))
     text = next(said.content or "" for said in reversed(call.messages) if said.role == "user")
+    told: list[Tokens] = []
+    steps = _told(gateway, text, length, told)
     if len(text) > INLINE_CHARS:
-        return await asyncio.to_thread(_tokens, gateway, text, length)
-    return _tokens(gateway, text, length)
+        await gateway.counting.run(steps, len(text))
+    else:
+        for _ in steps:
+            pass
+    return told[0]
 
 
-def _tokens(gateway: Gateway, text: str, length: int) -> Tokens:
+def _told(gateway: Gateway, text: str, length: int, told: list[Tokens]) -> Iterator[int]:
+    """The tokens of a text; in steps, for a thread that has other texts to count."""
     vocabulary = gateway.vocabulary
-    ids = vocabulary.encode(text)
-    return Tokens(ids, [vocabulary.decode_bytes([one]).decode("utf-8", "replace") for one in ids], length)
+    ids: list[int] = []
+    for part in tokens_of(text, vocabulary):
+        ids += part
+        yield len(ids)
+    words = [vocabulary.decode_bytes([one]).decode("utf-8", "replace") for one in ids]
+    told.append(Tokens(ids, words, length))

@@ -6,9 +6,9 @@ own status.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from time import monotonic
 from typing import Final
 
@@ -20,7 +20,7 @@ from proxy.admission.limits import Joined, Refused, Reservation, Scope
 from proxy.call.exchange import Exchange, refusal_of
 from proxy.call.forward import Forwarding
 from proxy.call.gateway import Gateway
-from proxy.call.prompt_count import Count
+from proxy.call.prompt_count import LARGE_BODY_BYTES, Count
 from proxy.call.route import Router, affinity_of
 from proxy.call.timeouts import CallTimeouts, Expired, Timeout
 from proxy.downstream.body import HeldBody
@@ -38,9 +38,9 @@ log = structlog.get_logger()
 # Of a model's name in the log, which a caller can invent.
 ASKED_MODEL_CHARS = 64
 
-# A body that is checked, parsed and read in less time than a delta takes on its way.
-LARGE_BODY_BYTES: Final = 256 << 10
-PAUSE_S: Final = 0.001
+# What a value of a call's JSON takes in memory, about; of few of them nothing is said.
+PART_BYTES: Final = 100
+MANY_PARTS: Final = 10_000
 # How an image begins that comes along in a body; whoever writes `data\u003a` gives it up to be larger than a text.
 INLINE_IMAGE: Final = b"data:image/"
 
@@ -67,26 +67,24 @@ async def _ready(
     exchange.caller = caller = authentication.admit(request.headers, gateway.settings, gateway.keyring)
     request.tongue.check(request.headers)
     held = ends.enter_context(gateway.open_bodies.hold())
-    body = await request.body(held)
+    # Once the body is there, what else is waited for is not its caller's fault.
+    body = await request.body(held, partial(timeouts.enter, Timeout.FIRST_TOKEN))
     exchange.times.read_s, size_bytes = monotonic(), len(body)
     _check_size(gateway, size_bytes, body)
-    # The body is there: what else is waited for is not its caller's fault.
-    timeouts.enter(Timeout.FIRST_TOKEN)
-    is_large = len(body) > LARGE_BODY_BYTES
-    for _ in breadth.check(body):
-        await _give_way(is_large)
-    await _give_way(is_large)
-    document = request.tongue.read(body)
+    reading = Reading(gateway, request, exchange, body)
     # What was sent is let go of as soon as it is read, and what nobody reads of it.
     del body
-    await _give_way(is_large)
-    asked_model = request.path_model or document.get("model")
-    if isinstance(asked_model, str):
-        exchange.asked_model = escaped(asked_model, ASKED_MODEL_CHARS)
-    exchange.call = call = _read(gateway, request, document)
-    del document
+    if size_bytes > LARGE_BODY_BYTES:
+        await gateway.reading.run(reading.steps(), size_bytes)
+        # Its text is in the call, and again in what upstream is asked.
+        held.take(size_bytes)
+    else:
+        for _ in reading.steps():
+            pass
+    held.end_turn()
+    held.take(reading.parts * PART_BYTES if reading.parts > MANY_PARTS else 0)
+    call = reading.call
     _check_images(gateway, call, size_bytes)
-    await _give_way(is_large)
     if caller.known is not None:
         caller.known.check_model(call.model.id)
     if exchange.asked_model != call.model.id:
@@ -97,11 +95,33 @@ async def _ready(
     return await _prepared(gateway, request, exchange, call, caller, timeouts=timeouts, ends=ends, held=held)
 
 
-async def _give_way(is_large: bool) -> None:
-    """Yield to the event loop between the parts of the work on a large call, none of which can be interrupted."""
-    if is_large:
-        # Not 0: what has come meanwhile takes the loop a few turns to be read, woken for and written.
-        await asyncio.sleep(PAUSE_S)
+class Reading:
+    """A body into the call that it makes: in steps, for a thread of a pool that has other bodies to read.
+
+    parts: values that its JSON has, about
+    call:  once all steps are taken
+    """
+
+    __slots__ = ("_body", "_exchange", "_gateway", "_request", "call", "parts")
+
+    def __init__(self, gateway: Gateway, request: Request, exchange: Exchange, body: bytearray) -> None:
+        self._gateway = gateway
+        self._request = request
+        self._exchange = exchange
+        self._body = body
+        self.call: Call
+        self.parts = 0
+
+    def steps(self) -> Iterator[int]:
+        """Check, parse and translate; of a long body each step is some milliseconds. Raises `Refusal`."""
+        self.parts = yield from breadth.check(self._body)
+        document = self._request.tongue.read(self._body)
+        self._body = bytearray()
+        yield 0
+        asked_model = self._request.path_model or document.get("model")
+        if isinstance(asked_model, str):
+            self._exchange.asked_model = escaped(asked_model, ASKED_MODEL_CHARS)
+        self._exchange.call = self.call = _read(self._gateway, self._request, document)
 
 
 def _read(gateway: Gateway, request: Request, document: Json) -> Call:

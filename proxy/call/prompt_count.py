@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import heapq
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from enum import Enum
@@ -22,6 +23,8 @@ from translators.tokens import UNSETTLED_TOKENS
 
 # A prompt below this many characters is counted in less time than a thread needs to take it over (tiktoken, measured).
 INLINE_CHARS: Final = 8_000
+# A body up to here is checked, parsed and read in less time than a delta takes on its way; others are in a thread.
+LARGE_BODY_BYTES: Final = 256 << 10
 # Bytes one character can have, and so the most tokens it can be.
 LONGEST_CHARACTER: Final = 4
 # They let go of the interpreter most of the time; more would take the loop's processor.
@@ -105,6 +108,25 @@ class CountingPool:
                 self._threads.append(threading.Thread(target=self._work, name="counting", daemon=True))
                 self._threads[-1].start()
 
+    async def run(self, steps: Iterator[int], chars: int) -> None:
+        """Let a thread take these steps, a shorter job's between them; what they raise is raised here.
+
+        Who is cancelled drops them.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def tell(_: int, error: BaseException | None) -> None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, done, error)
+
+        job = Job(steps, chars, sys.maxsize, tell)
+        self.put(job)
+        try:
+            await done
+        finally:
+            self.drop(job)
+
     def drop(self, job: Job) -> None:
         """Stop a job whose call has ended: at once if it waits, after the piece it is at if a thread has it."""
         with self._changed:
@@ -161,6 +183,18 @@ class CountingPool:
             elif job.state is _State.RUNNING and self._queue and self._queue[0][0] < job.chars:
                 self._enqueue(job)
             return job.state is not _State.RUNNING
+
+
+def settle(done: asyncio.Future[None], error: BaseException | None) -> None:
+    """Tell who waits for a job that it is done, or what it raised; nobody where nobody waits any more."""
+    if done.done():
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)
+        # It is raised where it is waited for; where nobody waits there is nobody to tell.
+        done.exception()
 
 
 class Count:

@@ -29,6 +29,8 @@ STEP_BYTES: Final = 256 << 10
 PIECE_BYTES: Final = 16 << 10
 # Compressors write one member, or one for each of some large blocks; empty ones cost as much as full ones.
 MOST_MEMBERS: Final = 64
+# A body that unpacks to more waits until no other large one is being unpacked and read.
+LARGE_BYTES: Final = 256 << 10
 # Other calls end in moments.
 RETRY_S: Final = "1"
 
@@ -60,12 +62,14 @@ class OpenBodies:
     """How many bytes the bodies of all open calls hold, unpacked, of how many that may be.
 
     most_bytes: spec REQ-11, `max_open_bytes`
+    turns:      of large packed bodies one is unpacked and read at a time, who comes first first
     """
 
-    __slots__ = ("held_bytes", "most_bytes")
+    __slots__ = ("held_bytes", "most_bytes", "turns")
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
+        self.turns = asyncio.Lock()
         self.held_bytes = 0
 
     def hold(self) -> HeldBody:
@@ -76,11 +80,12 @@ class OpenBodies:
 class HeldBody:
     """The share of one call in `OpenBodies`."""
 
-    __slots__ = ("_all", "_bytes")
+    __slots__ = ("_all", "_bytes", "_has_turn")
 
     def __init__(self, open_bodies: OpenBodies) -> None:
         self._all = open_bodies
         self._bytes = 0
+        self._has_turn = False
 
     def __enter__(self) -> Self:
         return self
@@ -88,8 +93,21 @@ class HeldBody:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end_turn()
         self._all.held_bytes -= self._bytes
         self._bytes = 0
+
+    async def take_turn(self) -> None:
+        """Wait until no other large body is being unpacked or read."""
+        if not self._has_turn:
+            await self._all.turns.acquire()
+            self._has_turn = True
+
+    def end_turn(self) -> None:
+        """The body is read. Idempotent."""
+        if self._has_turn:
+            self._has_turn = False
+            self._all.turns.release()
 
     def take(self, size_bytes: int) -> None:
         """Hold so many more, or fewer; raises `Refusal` where all calls together would hold too many."""
@@ -99,8 +117,12 @@ class HeldBody:
         self._bytes += size_bytes
 
 
-async def read(request: web.Request, held: HeldBody, most_bytes: int) -> bytearray:
+async def read(
+    request: web.Request, held: HeldBody, most_bytes: int, received: Callable[[], None] | None = None
+) -> bytearray:
     """The body of a request, inflated, within its limit of size and that of all calls.
+
+    received: called once all of it has come, as it was sent
 
     Raises `Refusal`, or `CallerGone`.
     """
@@ -112,6 +134,8 @@ async def read(request: web.Request, held: HeldBody, most_bytes: int) -> bytearr
     body = bytearray()
     if encoding == PLAIN:
         await _receive(request, held, most_bytes, body.extend)
+        if received is not None:
+            received()
         return body
     # In pieces, each of which is let go of once it is inflated.
     packed: deque[bytearray] = deque((body,))
@@ -123,6 +147,8 @@ async def read(request: web.Request, held: HeldBody, most_bytes: int) -> bytearr
             packed.append(bytearray(chunk))
 
     await _receive(request, held, most_bytes, keep)
+    if received is not None:
+        received()
     return await _inflated(packed, most_bytes, held)
 
 
@@ -178,6 +204,8 @@ async def _step(member: Inflating, packed: bytes | bytearray, body: bytearray, m
         raise faults.Refusal(faults.BODY_TOO_LARGE)
     held.take(len(more))
     body += more
+    if len(body) > LARGE_BYTES:
+        await held.take_turn()
     if len(more) == STEP_BYTES:
         await asyncio.sleep(0)
     return len(more)

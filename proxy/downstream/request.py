@@ -87,9 +87,12 @@ class Request:
         """Whether a part of its answer is out: a second one would be taken for a part of it."""
         return self._sink is not None and self._sink.is_open
 
-    async def body(self, held: HeldBody) -> bytearray:
-        """The call's body, inflated. Raises `Refusal` where it is too large or unreadable, `CallerGone`."""
-        return await read(self._web, held, self.most_bytes)
+    async def body(self, held: HeldBody, received: Callable[[], None] | None = None) -> bytearray:
+        """The call's body, inflated. Raises `Refusal` where it is too large or unreadable, `CallerGone`.
+
+        received: called once all of it has come, as it was sent
+        """
+        return await read(self._web, held, self.most_bytes, received)
 
     def packets(self, pipe: Pipe, *, hold_s: float, heartbeat_s: float) -> PacketSink:
         """Where the packets of its answer go."""

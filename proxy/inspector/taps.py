@@ -43,8 +43,8 @@ class TappedRequest(Request):
         self._kept.mask.add(authentication.key_in(request.headers))
         CURRENT.set(self._kept)
 
-    async def body(self, held: HeldBody) -> bytearray:
-        body = await super().body(held)
+    async def body(self, held: HeldBody, received: Callable[[], None] | None = None) -> bytearray:
+        body = await super().body(held, received)
         self._kept.take_body(body)
         self._calls.changed(self._kept)
         return body

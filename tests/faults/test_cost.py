@@ -358,3 +358,53 @@ async def test_f85_what_all_open_calls_hold_is_bounded(stage: Stage) -> None:
             task.cancel()
     assert (await stand.reply()).status == 200
     await stand.settled()
+
+
+SEVERAL_BYTES = 160 << 20
+SEVERAL = ("commas", "escapes", "lists, as many as are taken", "parts of a text, as many as are taken")
+several: dict[str, tuple[float, int]] = {}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+@row(
+    "an answer, or 400",
+    figure=f"64 kB as several calls at once: ≤ {2 * KEYED_CPU_S} s of the processor in the loop, "
+    f"≤ {SEVERAL_BYTES >> 20} MiB; of large bodies one is unpacked and read at a time, in a thread",
+)
+async def test_f113_several_calls_in_as_many_bytes_cost_little_more_than_one(stage: Stage, name: str) -> None:
+    stand = await stage()
+    stand.upstream.script = Script(text="a b", usage="never")
+    wire = packed(DEAR[name])
+    calls = max(SENT_BYTES // len(wire), 1)
+    await stand.reply()
+    spent = Spent(stand.served.process.pid)
+    answers = await asyncio.gather(*(stand.reply(wire, GZIP) for _ in range(calls)))
+    assert {answer.status for answer in answers} <= {200, 400}
+    loop_s, peak_bytes = spent.loop_s, spent.peak_bytes
+    assert loop_s < 2 * KEYED_CPU_S
+    assert peak_bytes < SEVERAL_BYTES
+    several[name] = loop_s, peak_bytes
+    by_loop, by_bytes = (max(several, key=lambda one: several[one][place]) for place in range(2))
+    matrix.reached(
+        "the dearest 64 kB with a key, as several calls at once",
+        f"{several[by_loop][0]:.2f} s of the loop ({by_loop}); {several[by_bytes][1] / MIB:.0f} MiB ({by_bytes})",
+    )
+    await stand.settled()
+
+
+@pytest.mark.parametrize("name", ["blanks", "lists, as many as fit", "lists, as many as are taken"])
+@row(
+    "an answer, or 400 `BadRequest.TooLarge`",
+    figure=f"`/api/v1/tokenizer`: ≤ {KEYED_CPU_S} s of the processor in the loop, ≤ {KEYED_BYTES >> 20} MiB",
+)
+async def test_f114_the_tokenizer_has_the_guards_of_a_call(stage: Stage, name: str) -> None:
+    stand = await stage()
+    wire = packed(DEAR[name])
+    await stand.reply()
+    spent = Spent(stand.served.process.pid)
+    answer = await caller.ask(stand.url, wire, GZIP, path="/api/v1/tokenizer")
+    assert answer.status in {200, 400}
+    assert spent.loop_s < KEYED_CPU_S
+    assert spent.peak_bytes < KEYED_BYTES
+    assert (await stand.reply()).status == 200
+    await stand.settled()

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from translators import tokens
+from translators import faults, tokens
 
 # What the pre-tokenizer tells apart, and what lies between: each is drawn alone and mixed with the others.
 ALPHABETS = (
@@ -334,3 +334,17 @@ def test_what_fits_of_one_delta_without_borders_costs_time_linear_in_it(vocabula
     length = counter.fits("a" * 2_000_000, 200_000)
     assert counter.add("a" * length) <= 200_000
     assert counter.add("a" * 128) > 200_000 - 128
+
+
+@pytest.mark.parametrize("text", ["", "a", "word and another, " * 3_000, "一二三。\n" * 6_000, "x = 1\n" * 9_000])
+def test_the_tokens_of_a_text_in_parts_are_those_of_the_whole(vocabulary: tokens.Vocabulary, text: str) -> None:
+    """HTTP-12."""
+    parts = [one for part in tokens.encoded(text, vocabulary) for one in part]
+    assert parts == [*vocabulary.encode(text)]
+
+
+def test_a_text_without_borders_has_no_tokens_to_tell(vocabulary: tokens.Vocabulary) -> None:
+    """USE-6: a million blanks are more than the engine takes."""
+    with pytest.raises(faults.Refusal) as refused:
+        list(tokens.encoded(" " * 1_500_000, vocabulary))
+    assert refused.value.fault is faults.BODY_TOO_LARGE
