@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
 from collections import Counter
@@ -126,6 +127,34 @@ def test_the_load_follows_the_weights(chance: random.Random) -> None:
         assert found is not None
         found.standing.in_flight += 1
     assert abs(fleet[1].standing.in_flight - 300) <= 2
+
+
+def test_shares_follow_capacity_within_a_tenth() -> None:
+    """Three of different speed under 2,000 calls, sixty at a time, on a clock of the test's own."""
+    takes_s, at_once, calls = (1.0, 0.5, 0.25), 60, 2_000
+    chance = random.Random(1)
+    fleet = [target(pool(), number) for number in range(3)]
+    open_calls: list[tuple[float, int, int]] = []
+    served: Counter[int] = Counter()
+
+    def begin(now_s: float, number: int) -> None:
+        found = balancer.choose(fleet, now_s, chance.random)
+        assert found is not None
+        found.standing.in_flight += 1
+        place = fleet.index(found)
+        heapq.heappush(open_calls, (now_s + takes_s[place] * chance.uniform(0.9, 1.1), number, place))
+
+    for number in range(at_once):
+        begin(0.0, number)
+    for number in range(calls):
+        now_s, _, place = heapq.heappop(open_calls)
+        fleet[place].standing.in_flight -= 1
+        # All begin at once, which is no choice.
+        served[place] += number >= at_once
+        begin(now_s, at_once + number)
+    ideal = [1 / one_s / sum(1 / s for s in takes_s) for one_s in takes_s]
+    for place, fair in enumerate(ideal):
+        assert abs(served[place] / served.total() / fair - 1) < 0.1
 
 
 def test_in_order_the_first_that_is_well_is_asked() -> None:
