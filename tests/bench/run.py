@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ CPUS = os.sched_getaffinity(0)
 PEER_CPU, LOAD_CPU = min(CPUS), max(CPUS)
 # Of the models, one whose context holds a prompt of megabytes.
 LONGEST = "deepseek-v4-pro"
+PACED_S = 0.02
 
 
 # Rows whose peers stand side by side: the loops we serve on, and what `--beside` names.
@@ -167,12 +168,15 @@ class Cost:
 
     def measure(self, name: str, stand: Stand) -> list[Figure]:
         calls = max(self.connections, self.calls // stand.scale // self.connections * self.connections)
-        units = calls * self.ask.deltas if self.per_chunk else calls
+        # A paced stream takes its time: of a short look, a quarter of it.
+        paced = stand.scale > 1 and self.ask.gap_s >= PACED_S
+        ask = replace(self.ask, deltas=self.ask.deltas // 4) if paced else self.ask
+        units = calls * ask.deltas if self.per_chunk else calls
 
         def cost_us(peer: Peer, calls: int) -> float:
             spent_s = peer.loop_s if self.loop_alone else peer.cpu_s
             before_s = spent_s()
-            asyncio.run(load.run(peer.url, self.ask, calls, self.connections))
+            asyncio.run(load.run(peer.url, ask, calls, self.connections))
             return (spent_s() - before_s) / units * 1e6
 
         costs: list[Mapping[str, float]] = []
