@@ -11,21 +11,13 @@ from translators.dialogue import Json
 
 _TEXT_PART: Final[Json] = {
     "type": "object",
-    "properties": {"type": {"const": "text"}, "text": {"type": ["string", "null"]}, "image": {"type": "null"}},
+    "properties": {"type": {"const": "text"}, "text": {"type": ["string", "null"]}},
     "required": ["text"],
 }
-_IMAGE_PART: Final[Json] = {
-    "type": "object",
-    "description": "To a model that sees, in a turn of the user's or a tool's; else refused (REQ-4).",
-    "properties": {
-        "image": {"type": "string", "pattern": "^(https?://[^\\s/]|data:image/)", "maxLength": 8_192},
-        "detail": {"description": "How closely to look: low, high, original or auto."},
-    },
-    "required": ["image"],
-}
 TEXT: Final[Json] = {
-    "description": "A text, or parts of one, which are joined, with images between them where the model sees.",
-    "anyOf": [{"type": "string"}, {"type": "array", "items": {"anyOf": [_TEXT_PART, _IMAGE_PART]}}],
+    "description": "A text, or parts of one, which are joined. A model that sees takes images as well, in turns of "
+    'users and tools: `{"image": URL}`, with `detail` beside it; to others they are refused (REQ-4).',
+    "anyOf": [{"type": "string"}, {"type": "array", "items": _TEXT_PART}],
 }
 NAME: Final[Json] = {"type": "string", "minLength": 1}
 TOOL_CALL: Final[Json] = {
@@ -111,18 +103,10 @@ SAID: Final[Mapping[str, Json]] = {
     },
     "enable_search": {"enum": [False, None]},
 }
-IMAGE_FAULTS: Final = (
-    faults.NOT_TEXT,
-    faults.IMAGE_NOT_LOADED,
-    faults.IMAGE_NOT_DECODED,
-    faults.IMAGE_MISSHAPEN,
-    faults.IMAGE_KIND,
-)
 # Refusals of calls that the schema lets through: one field's range hangs on another, or on the model.
 CROSS_FIELD: Final[tuple[tuple[str, str], ...]] = (
     ("HTTP-3", faults.WRONG_ENDPOINT.message),
     ("REQ-3", messages.WRONG_ROLE),
-    *(("REQ-4", fault.message.removeprefix(faults.PARAMETER_PREFIX)) for fault in IMAGE_FAULTS),
     ("REQ-5", messages.ORPHAN),
     ("REQ-5", messages.UNANSWERED),
     ("REQ-6", call.PARTIAL_WHILE_THINKING),

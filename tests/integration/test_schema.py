@@ -73,10 +73,11 @@ async def test_the_data_port_does_what_its_document_says(
     said = await check(
         tmp_path,
         served.url,
-        r"^/(api/|\{partner|healthz|compatible-mode/|v1/)",
+        # The multimodal path takes the same calls for other models: it is met in test_images.py.
+        r"^/(api/v1/(services/aigc/text|models|tokenizer)|\{partner|healthz|compatible-mode/|v1/)",
         *("--header", f"Authorization: Bearer {caller.KEY}", "--exclude-checks", REPLACED, "--max-examples", "80"),
     )
-    assert re.search(r"Tested: 12\b", said), said
+    assert re.search(r"Tested: 11\b", said), said
     # Enough of what was made up to keep the schema was let through for its answers to mean something.
     assert len(upstream.calls) > 100
 
