@@ -122,3 +122,25 @@ class TestWide:
     def test_nor_is_the_longest_prompt_as_escapes(self) -> None:
         """Two million characters, as an encoder writes them that keeps to ASCII."""
         assert not is_refused(b'["' + b"\\u4e00" * 2_000_000 + b'\\ud83d\\ude00"]')
+
+
+@pytest.mark.parametrize(
+    ("raw", "parts"),
+    [
+        (b"{}", 0),
+        (b"[" + b"[]," * 10_000 + b"[]]", 20_002),
+        (b"[" + b"[]," * 100_000 + b"[]]", 200_002),
+        (b'["' + b"," * 600_000 + b'"]', 1),
+    ],
+    ids=["few", "some", "many", "of a text alone"],
+)
+def test_it_tells_how_many_parts_there_are(raw: bytes, parts: int) -> None:
+    """REQ-11: what is built is held by its call; of a short text nothing is said."""
+    steps = breadth.check(raw)
+    told = None
+    while told is None:
+        try:
+            next(steps)
+        except StopIteration as done:
+            told = done.value
+    assert told == parts
