@@ -9,11 +9,15 @@ const chosen = () => /^(en|zh)$/.exec(new URLSearchParams(location.search).get("
 function speak(language) {
   root.lang = language;
   if (anchored() === language) document.querySelector(location.hash)?.scrollIntoView();
+  // What is shown has changed, also where nothing had to be scrolled.
+  requestAnimationFrame(() => mark());
 }
 const listen = () => speak(anchored() ?? chosen() ?? (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en"));
 $("language").addEventListener("click", () => {
   const language = root.lang === "zh" ? "en" : "zh";
-  const section = document.querySelector("aside [aria-current]")?.hash ?? location.hash;
+  // The section of the address as long as it is in sight, else the one that is read.
+  const top = anchored() ? document.querySelector(location.hash)?.getBoundingClientRect().top : undefined;
+  const section = top >= 0 && top < innerHeight ? location.hash : document.querySelector("aside [aria-current]")?.hash ?? location.hash;
   history.replaceState(null, "", `?lang=${language}${section.replace(/^#(en|zh)-/, `#${language}-`)}`);
   speak(language);
 });

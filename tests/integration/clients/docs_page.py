@@ -63,7 +63,11 @@ def read_on(browser: Browser, url: str) -> dict[str, Any]:
     page = browser.new_context(locale="en-US", reduced_motion="reduce").new_page()
 
     def place() -> list[Any]:
-        page.wait_for_timeout(100)
+        # However busy the machine is: the section that the address names is marked in the end.
+        page.wait_for_function(
+            "() => !location.hash || document.querySelector('aside [aria-current]')?.hash === location.hash",
+            timeout=10_000,
+        )
         shown = page.locator("aside [aria-current]")
         return [
             page.evaluate("() => document.documentElement.lang"),
