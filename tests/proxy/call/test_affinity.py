@@ -25,7 +25,7 @@ SYSTEM = "You are clerk number {n} of the harbour of town {n}. " + "Ship {n} car
 pytestmark = [
     needs.unless(llamacpp.available(), "the local model"),
     pytest.mark.campaign,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1_800),
 ]
 
 
