@@ -186,6 +186,8 @@ def _only_says(node: ast.AST) -> bool:
         # What a constant of the module is set to is tuning; those that must not move are picked by hand.
         case ast.AnnAssign(annotation=ast.Name(id="Final"), value=ast.Constant() | ast.BinOp()):
             return True
+        case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant() | ast.BinOp()) if name.isupper():
+            return True
     return False
 
 

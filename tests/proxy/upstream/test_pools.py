@@ -195,6 +195,19 @@ class TestHealth:
             trial.release()
             assert upstreams.lease(MODEL).pool.name == "p0"
 
+    async def test_a_call_that_began_before_says_nothing_of_a_trial(self, front: Front) -> None:
+        """Its caller leaves while another call is on trial there."""
+        entries = ({"urls": ["http://127.0.0.1:1"]}, {"urls": ["http://127.0.0.1:2"], "priority": 1})
+        async with front.before(*entries) as upstreams:
+            clock = {"s": 1_000.0}
+            upstreams.now_s = lambda: clock["s"]
+            early = upstreams.lease(MODEL)
+            upstreams.note(early.target, Event.LOST)
+            clock["s"] += 10
+            trial = upstreams.lease(MODEL)
+            early.release()
+            assert (trial.pool.name, upstreams.lease(MODEL).pool.name) == ("p0", "p1")
+
     async def test_who_is_asked_in_turn_is_found_out_before_a_call_is_lost(
         self, front: Front, simulator: StartSimulator, closed_port: str
     ) -> None:

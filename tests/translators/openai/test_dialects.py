@@ -4,7 +4,7 @@ import typing
 
 import pytest
 
-from config import settings
+from config import pools
 from translators.dialogue import Effort, Template
 from translators.openai import dialects
 from translators.openai.dialects import DIALECTS, Dialect, Native
@@ -13,7 +13,7 @@ ROWS = pytest.mark.parametrize("row", DIALECTS.values(), ids=DIALECTS.keys())
 
 
 def test_every_dialect_that_settings_offer_has_a_row() -> None:
-    assert set(DIALECTS) == set(settings.DIALECTS)
+    assert set(DIALECTS) == set(pools.DIALECTS)
 
 
 @ROWS
