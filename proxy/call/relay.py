@@ -1,6 +1,7 @@
-"""Upstream's bytes through a pipe to the caller: the loop of a stream, its held head, heartbeats, stalls and hang-ups.
+"""Upstream's bytes through a pipe to the caller: the loop of a stream, its waits and back-pressure.
 
-It moves bytes and knows no field. Source: spec SSE-2, SSE-8, SSE-10, SSE-11, ERR-5, MET-5.
+It moves bytes and knows no field. The head that is held and the heartbeat are the sink's; a caller who hangs up
+ends the handler. Source: spec SSE-2, SSE-8, SSE-10, SSE-11, ERR-5, MET-5.
 """
 
 from __future__ import annotations

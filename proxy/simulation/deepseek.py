@@ -20,6 +20,7 @@ from typing import Any, Literal
 import orjson
 import pydantic
 
+from config.pools import Dialect as DialectName
 from translators import images, tokens
 from translators.deepseek import image_tokens
 from translators.openai import dialects
@@ -100,7 +101,7 @@ class Script:
     replay: Path | bytes | None = None
     replay_content_type: str = "text/event-stream; charset=utf-8"
     fast: bool = False
-    dialect: Literal["deepseek", "vllm", "sglang", "llamacpp", "siliconflow", "ark", "openai"] = "deepseek"
+    dialect: DialectName = "deepseek"
 
     @property
     def host(self) -> Dialect:
