@@ -18,7 +18,7 @@ from tests.proxy.conftest import StartGateway
 
 CONVERSATIONS = max(4, campaign(40))
 TURNS = 4
-AT_ONCE = 3
+AT_ONCE = 1
 # Of its own for each conversation: some sixty tokens that only its own engine has.
 SYSTEM = "You are clerk number {n} of the harbour of town {n}. " + "Ship {n} carries {n} crates of salt and rope. " * 4
 
