@@ -6,7 +6,7 @@ Its choices are filled by the upstream's tongue and laid out by the caller's; it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from translators import usage
 from translators.choice import Choice, Writer
@@ -16,9 +16,6 @@ from translators.terms import Terms
 from translators.tokens import Vocabulary
 from translators.toolcalls import Drafts
 from translators.usage import Basis, Meter, Spent, Tally, Upstream
-
-# What stands behind a chain that is gone on with, in tokens: `</think>` and a blank line.
-CLOSING: Final = 2
 
 
 class Account(NamedTuple):
@@ -143,7 +140,7 @@ class Answer:
             reasoning = upstream.reasoning(chain)
             end = tuple(map(_end_of, served))
         completion = upstream.completion(counted)
-        prompt = self.tally.input if upstream.chain is None else self.tally.input + upstream.chain + CLOSING
+        prompt = self.tally.input if upstream.chain is None else self.tally.input + upstream.chain + usage.CLOSING
         return Spent(
             leg=upstream.leg,
             prompt=prompt if figures.input is None else figures.input,

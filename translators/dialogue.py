@@ -186,8 +186,8 @@ class Call(NamedTuple):
 
     @property
     def image_tokens(self) -> int | None:
-        """What they are in the prompt; None where there is none, or one whose size is not known."""
-        return sum(image.tokens or 0 for image in self.images) if self.images and self.is_countable else None
+        """What those whose size is known are in the prompt; None where there is none of them."""
+        return sum(image.tokens or 0 for image in self.images) or None
 
     @property
     def is_countable(self) -> bool:
@@ -202,7 +202,7 @@ class Usage(NamedTuple):
     output:    everything generated, reasoning and tool markup included
     reasoning: the part of `output` that is the visible chain of thought; None where the call does not think
     cached:    the part of `input` that upstream read from its cache; None where upstream does not tell
-    image:     the part of `input` that is images; None where there is none, or its size is not known
+    image:     the part of `input` that is images, as far as their size is known; None where there is none of these
     source:    spec OUT-4, USE-1
     """
 

@@ -31,6 +31,8 @@ REMEMBERED: Final = 5
 _REPORTED: Final = -(1 << 62)
 # Where no window is known, any whole number is a figure.
 _NO_WINDOW: Final = 1 << 62
+# What stands behind a chain that is gone on with, in tokens: `</think>` and a blank line.
+CLOSING: Final = 2
 
 
 # Text that nobody asks a figure of is counted once there is so much of it: a millisecond or two of work.
@@ -408,21 +410,45 @@ class Tally:
     input:         prompt tokens, counted (and moved by what was learned) until upstream tells
     counted_input: prompt tokens by our own count alone
     cached:        prompt tokens upstream read from its cache; None until it tells
-    image:         prompt tokens of the images, by our count where the size of each is known, else as upstream tells
+    image:         prompt tokens of the images, never beyond the input: as upstream tells, else ours of those whose size
+                   is known, else what upstream's prompt has beyond our count of its text
     counts_chain:  whether usage names the tokens of the chain: where the call thinks, or once a chain has come
     told_input:    prompt tokens upstream told, at the end believed or not; None until it tells
     upstream:      its upstream calls, in the order they were begun
     """
 
-    __slots__ = ("cached", "counted_input", "counts_chain", "image", "input", "told_input", "upstream", "window")
+    __slots__ = (
+        "_images",
+        "_is_countable",
+        "_knows_images",
+        "_text",
+        "cached",
+        "counted_input",
+        "counts_chain",
+        "image",
+        "input",
+        "told_input",
+        "upstream",
+        "window",
+    )
 
-    def __init__(self, window: int = _NO_WINDOW, *, counts_chain: bool = False, image: int | None = None) -> None:
+    def __init__(
+        self,
+        window: int = _NO_WINDOW,
+        *,
+        counts_chain: bool = False,
+        image: int | None = None,
+        is_countable: bool = True,
+    ) -> None:
+        """Begin with nothing but our count of the images, and whether that is of all there are."""
         self.window = window
         self.counts_chain = counts_chain
         self.input = 0
         self.counted_input = 0
         self.cached: int | None = None
-        self.image = image
+        self.image = self._images = image
+        self._is_countable = self._knows_images = is_countable
+        self._text = 0
         self.told_input: int | None = None
         self.upstream: list[Upstream] = []
 
@@ -433,6 +459,7 @@ class Tally:
         """
         self.counted_input = counted
         self.input = counted + learned if learned >= -overhead else counted
+        self._text = self.input - (self._images or 0)
 
     def begin(self, leg: int, choices: int = 1, *, before: int = 0, chain: int | None = None) -> Upstream:
         """Another upstream call is made; see `Upstream` for what it is told of an earlier one."""
@@ -475,8 +502,11 @@ class Tally:
         upstream.is_final = final and output is not None
         if upstream.chain is None:
             self._take(told.input if final else prompt, prompt, cached)
-            if image and prompt is not None and image <= prompt:
-                self.image = image
+        elif prompt is not None:
+            prompt = self._of_first(prompt, upstream.chain)
+            self.input = self.input if prompt is None else prompt
+        if prompt is not None:
+            self._see(image, prompt)
         return None if output is None else upstream.before + output
 
     @property
@@ -497,6 +527,25 @@ class Tally:
             self.input = prompt
         if cached is not None:
             self.cached = cached
+
+    def _of_first(self, prompt: int, chain: int) -> int | None:
+        """The caller's prompt, by that of the call which goes on behind its chain; None where it is known without.
+
+        A call that is left at its budget seldom tells its prompt: with an image of unknown size nobody else does.
+        """
+        if self._is_countable or any(one.chain is None and one.figures.input is not None for one in self.upstream):
+            return None
+        first = prompt - chain - CLOSING
+        return first if first > self._text else None
+
+    def _see(self, told: int | None, prompt: int) -> None:
+        """What of a prompt that is believed is images."""
+        if told and told <= prompt:
+            self._images, self._knows_images = told, True
+        if not self._knows_images:
+            self.image = max(0, prompt - self._text) or None
+        elif self._images is not None:
+            self.image = min(self._images, prompt)
 
 
 class Offsets:

@@ -80,11 +80,38 @@ async def test_an_address_is_passed_on_and_counted_by_upstream_alone(
         answer = await shown(front.url, body, stream=True)
         first, *_, last = caller.packets(answer.body)
         assert (first["usage"]["input_tokens"], last["usage"]["input_tokens"]) == (9, 9 + 184)
+        assert last["usage"]["input_tokens_details"] == {"text_tokens": 9, "image_tokens": 184}
         assert "image_tokens" not in first["usage"]
     assert upstream.calls[-1].body["messages"][0]["content"][0] == {
         "type": "image_url",
         "image_url": {"url": "https://example.invalid/a.png"},
     }
+
+
+async def test_a_picture_by_address_is_billed_where_a_chain_was_left_at_its_budget(
+    simulator: StartSimulator, serve: StartServe, tmp_path: Path
+) -> None:
+    """OUT-9, USE-1, MET-3: the first upstream call ends before it tells; the second one's prompt says what it had."""
+    upstream, books = await simulator(), tmp_path / "calls.jsonl"
+    front = await serve(upstream.url, "--journal-file", str(books))
+    text = {"text": "hello there my friend"}
+    # What the simulator's template has not is learned of a picture that came along.
+    assert (await shown(front.url, asking(part(), text, enable_thinking=True))).status == 200
+    body = asking(part("https://example.invalid/a.png"), text, enable_thinking=True, thinking_budget=4)
+    reply = (await shown(front.url, body)).json
+    last = caller.packets((await shown(front.url, body, stream=True)).body)[-1]
+    first, second = (call.prompt_tokens for call in upstream.calls[1:3])
+    assert (first, second) == (9 + 184, 9 + 184 + 4 + 2)
+    assert await asyncio.to_thread(front.end) == 0
+    lines = map(orjson.loads, books.read_bytes().splitlines())
+    closes = [line for line in lines if "generated" in line][1:]
+    for usage, close in zip((reply["usage"], last["usage"]), closes, strict=True):
+        assert (usage["input_tokens"], usage["image_tokens"]) == (first, 184)
+        assert usage["input_tokens_details"] == {"text_tokens": 9, "image_tokens": 184}
+        assert (close["usage"]["input_tokens"], close["usage"]["image_tokens"]) == (first, 184)
+        assert [call["prompt"] for call in close["calls"]] == [first, second]
+        assert close["generated"]["input_tokens"] == first + second
+    assert ledger.read([books], rules=ledger.RULES).violations == []
 
 
 async def test_each_surface_takes_them_and_each_path_its_models(simulator: StartSimulator, serve: StartServe) -> None:

@@ -389,3 +389,62 @@ def test_what_upstream_tells_of_images_is_believed_within_the_prompt(told: int |
     tally = usage.Tally(image=192)
     tally.report(tally.begin(0), usage.Figures(600, 3, image=told), final=True)
     assert tally.image == image
+
+
+@pytest.mark.parametrize(
+    ("known", "prompt", "image"),
+    [(None, 193, 184), (192, 400, 391), (None, 9, None), (None, 5, None), (192, 100, 91)],
+    ids=["an address", "and another", "no more than the text", "less", "less than is known"],
+)
+def test_where_the_size_of_an_image_is_not_known_the_text_is_what_we_count(
+    known: int | None, prompt: int, image: int | None
+) -> None:
+    """USE-1, OUT-4: all else of upstream's prompt is the images."""
+    tally = usage.Tally(image=known, is_countable=False)
+    tally.count_prompt(7 + (known or 0), 2, 3)
+    assert (tally.input, tally.image) == (9 + (known or 0), known)
+    tally.report(tally.begin(0), usage.Figures(prompt, 3), final=True)
+    assert (tally.input, tally.image) == (prompt, image)
+
+
+def test_what_upstream_tells_of_images_of_unknown_size_stands() -> None:
+    """USE-3."""
+    tally = usage.Tally(is_countable=False)
+    tally.count_prompt(9, 0, 3)
+    upstream = tally.begin(0)
+    tally.report(upstream, usage.Figures(600, 3, image=500), final=False)
+    tally.report(upstream, usage.Figures(600, 4), final=True)
+    assert tally.image == 500
+
+
+def test_images_are_never_more_than_the_prompt() -> None:
+    """OUT-4: where upstream counts them for less; a later word of it may be of more."""
+    tally = usage.Tally(image=192)
+    tally.count_prompt(201, 0, 3)
+    upstream = tally.begin(0)
+    tally.report(upstream, usage.Figures(100, 3), final=False)
+    assert (tally.input, tally.image) == (100, 100)
+    tally.report(upstream, usage.Figures(600, 3), final=True)
+    assert (tally.input, tally.image) == (600, 192)
+
+
+@pytest.mark.parametrize(
+    ("is_countable", "first", "second", "given", "image"),
+    [
+        (False, None, 199, 193, 184),
+        (False, None, None, 9, None),
+        (False, None, 15, 9, None),
+        (False, 190, 199, 190, 181),
+        (True, None, 199, 9, None),
+    ],
+    ids=["told behind it", "told nowhere", "of the text alone", "told before", "all is counted"],
+)
+def test_a_prompt_that_a_call_left_at_its_budget_has_not_told_is_read_off_the_one_behind_it(
+    first: int | None, second: int | None, given: int, image: int | None, *, is_countable: bool
+) -> None:
+    """OUT-9, USE-1: that of the second call less the chain, `</think>` and a blank line; where nobody else knows."""
+    tally = usage.Tally(is_countable=is_countable)
+    tally.count_prompt(9, 0, 3)
+    tally.report(tally.begin(0), usage.Figures(first, 4), final=False)
+    tally.report(tally.begin(0, before=4, chain=4), usage.Figures(second, 8), final=True)
+    assert (tally.input, tally.image) == (given, image)

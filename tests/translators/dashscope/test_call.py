@@ -472,4 +472,5 @@ def test_images_are_countable_where_the_size_of_each_is_known() -> None:
 
     assert (asked({"text": "a"}).image_tokens, asked({"text": "a"}).is_countable) == (None, True)
     assert (asked(picture, picture).image_tokens, asked(picture).is_countable) == (2 * pictures.TOKENS, True)
-    assert (asked(picture, address).image_tokens, asked(picture, address).is_countable) == (None, False)
+    assert (asked(picture, address).image_tokens, asked(picture, address).is_countable) == (pictures.TOKENS, False)
+    assert (asked(address).image_tokens, asked(address).is_countable) == (None, False)
