@@ -23,6 +23,8 @@ _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Markers that stand alone, without a length: they may be repeated.
 _ALONE: Final = frozenset({0x01, *range(0xD0, 0xD8)})
 _FILL: Final = 0xFF
+# How pictures begin that no upstream takes: BMP, TIFF, icons, SVG; HEIC and AVIF say it behind a length.
+OTHER_KINDS: Final = (b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0", b"<svg", b"<?xml")
 _HEADER_BYTES: Final = 32
 # As far as a frame's height and width.
 _SEGMENT_BYTES: Final = 9
@@ -42,6 +44,10 @@ class Header(NamedTuple):
 
 class UnreadableError(ValueError):
     """No picture of a kind that is known here, or none at all."""
+
+
+class UnknownKindError(UnreadableError):
+    """A picture, but of a kind that no upstream takes."""
 
 
 def is_inline(url: str) -> bool:
@@ -66,6 +72,8 @@ def header(url: str) -> Header:
             return Header(kind, *size(first))
     if first[:2] == b"\xff\xd8":
         return Header("jpeg", *_jpeg(picture))
+    if first.startswith(OTHER_KINDS) or first[4:8] == b"ftyp":
+        raise UnknownKindError("of a kind that is not taken")
     raise UnreadableError("of no known kind")
 
 

@@ -64,6 +64,15 @@ def test_what_is_no_picture_is_named_as_such(name: str) -> None:
         images.header(BROKEN[name])
 
 
+@pytest.mark.parametrize(
+    "first",
+    [b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0", b"<svg xmlns=", b'<?xml version="1.0"?><svg', b"\0\0\0\x18ftypheic"],
+)
+def test_a_picture_of_another_kind_is_told_from_what_is_none(first: bytes) -> None:
+    with pytest.raises(images.UnknownKindError):
+        images.header(url(first + bytes(60)))
+
+
 @given(
     st.binary(max_size=200), st.sampled_from([b"", *(picture for _, picture in PICTURES.values())]), st.integers(0, 40)
 )

@@ -52,6 +52,9 @@ MODALITIES: Mapping[str, str] = {
     "file_url": "file",
     "input_file": "file",
 }
+# Names that an image has in one tongue or another; and all under which a part may hold what is no text.
+PICTURED = ("image", "image_url")
+MEDIA = frozenset({*PICTURED, *MODALITIES})
 
 BOTH_FORMS = 'Only one of the parameters "prompt" and "messages" can be present'
 NO_FORM = 'Either "prompt" or "messages" must exist and cannot both be none'
@@ -231,21 +234,27 @@ def _parts(turn: Json, index: int, manner: Manner, *, sees: bool) -> Sequence[st
         raise faults.Refusal(faults.invalid(NO_CONTENT))
     if not isinstance(content, list):
         raise faults.Refusal(manner.wrong_content(content, index))
-    return [_seen(part, manner) if sees else _text(part) for part in content]
+    if not sees:
+        return [_text(part) for part in content]
+    return [one for part in content for one in _seen(part, manner)]
 
 
-def _seen(part: Any, manner: Manner) -> str | Image:
-    """A part of a turn that may show images."""
+def _seen(part: Any, manner: Manner) -> Sequence[str | Image]:
+    """What a part says and shows in a turn that may show images; of one that does both, in its own order."""
     if not isinstance(part, dict):
         raise faults.Refusal(faults.NOT_TEXT)
-    if (shown := manner.image(part)) is not None:
-        return _image(*shown)
-    for word in (part.get("type"), *part):
+    for word in (part.get("type"), *(name for name, held in part.items() if held is not None)):
         if isinstance(word, str) and word in MODALITIES:
             raise faults.Refusal(faults.invalid(OTHER_MODALITY.format(MODALITIES[word])))
+    if (shown := manner.image(part)) is not None:
+        text, image = _said(part), _image(*shown)
+        if not text:
+            return (image,)
+        first = next(name for name in part if name == "text" or name in PICTURED)
+        return (text, image) if first == "text" else (image, text)
     if "text" not in part:
         raise faults.Refusal(faults.invalid(NO_MODALITY))
-    return _text(part)
+    return (_text(part),)
 
 
 def _image(url: Any, detail: Any) -> Image:
@@ -257,6 +266,8 @@ def _image(url: Any, detail: Any) -> Image:
         return Image(url, detail)
     try:
         header = images.header(url)
+    except images.UnknownKindError as error:
+        raise faults.Refusal(faults.IMAGE_KIND, f"an image that cannot be read: {error}") from None
     except images.UnreadableError as error:
         raise faults.Refusal(faults.IMAGE_NOT_DECODED, f"an image that cannot be read: {error}") from None
     if not 1 <= min(header.width, header.height) <= max(header.width, header.height) <= LONGEST_SIDE:
@@ -265,10 +276,17 @@ def _image(url: Any, detail: Any) -> Image:
 
 
 def _text(part: Any) -> str:
+    """What a part says that is nothing but text: where it shows something as well, nobody would see it."""
     if not isinstance(part, dict) or part.get("type", "text") != "text" or "text" not in part:
         raise faults.Refusal(faults.NOT_TEXT)
+    if not MEDIA.isdisjoint(part) and any(part.get(name) is not None for name in MEDIA):
+        raise faults.Refusal(faults.NOT_TEXT, "a part that holds a text and something else")
+    return _said(part)
+
+
+def _said(part: Json) -> str:
     # AgentScope before 1.0.21 sends `[{"text": null}]` beside tool calls.
-    text = "" if part["text"] is None else part["text"]
+    text = "" if part.get("text") is None else part["text"]
     if not isinstance(text, str):
         raise faults.Refusal(faults.NOT_TEXT)
     return text

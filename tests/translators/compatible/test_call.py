@@ -390,6 +390,13 @@ class TestImages:
         made = translated(self.shown({"type": "text", "text": "a"}, self.part(detail="low"), {"text": "b"}))
         assert made.messages[0] == Message("user", "ab", parts=("a", self.SEEN, "b"))
 
+    def test_a_part_that_says_something_beside_it_loses_neither(self) -> None:
+        image = {"image_url": {"url": self.PICTURE, "detail": "low"}}
+        said = translated(self.shown({"type": "text", "text": "a"} | image))
+        assert said.messages[0] == Message("user", "a", parts=("a", self.SEEN))
+        shown = translated(self.shown({"type": "image_url"} | image | {"text": "a"}))
+        assert shown.messages[0] == Message("user", "a", parts=(self.SEEN, "a"))
+
     def test_an_address_by_itself_is_taken(self) -> None:
         made = translated(self.shown({"type": "image_url", "image_url": "https://a/b.png"}))
         assert made.images == (Image("https://a/b.png"),)
