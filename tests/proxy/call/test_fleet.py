@@ -116,10 +116,11 @@ async def test_a_death_costs_what_had_begun_there_and_it_comes_back(
         assert (last["target"], last["result"] in {"200", "broken"}) == (urls[2], True)
         assert record.opening is not None
         assert record.opening["at"] < killed_at
-    before = len(front.ended)
     with simulate(int(urls[2].rpartition(":")[2]), GAPS_S[2]):
         async with asyncio.timeout(15):
             while front.house.upstreams.looks()[2].state != "well":
                 assert all(await ask(front, LANES))
+        # From here on: while it was out it had nothing.
+        before = len(front.ended)
         assert all(await ask(front, 2 * LANES))
     assert shares(front.ended[before:], urls)[2] > 0.1
