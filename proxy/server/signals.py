@@ -43,11 +43,13 @@ def restore(before: Mapping[signal.Signals, Any]) -> None:
 
     For good: the interpreter lets go of all handlers but SIG_IGN before its last instruction.
     """
+    # Never `_end` in between: what it raises would leave a process that the next signal kills.
+    ending = (*STOPS, HANG_UP, *LEVELS) if _end in before.values() else ()
+    for number in ending:
+        signal.signal(number, signal.SIG_IGN)
     for number, handler in before.items():
-        signal.signal(number, handler or signal.SIG_DFL)
-    if _end in before.values():
-        for number in (*STOPS, HANG_UP, *LEVELS):
-            signal.signal(number, signal.SIG_IGN)
+        if number not in ending:
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def ignore(_number: int, _frame: Any) -> None:
@@ -55,6 +57,7 @@ def ignore(_number: int, _frame: Any) -> None:
 
 
 def _end(_number: int, _frame: Any) -> NoReturn:
+    # Not `ignore`: the interpreter lets go of that before its last instruction, and the next signal would kill.
     for number in STOPS:
-        signal.signal(number, ignore)
+        signal.signal(number, signal.SIG_IGN)
     raise SystemExit(0)

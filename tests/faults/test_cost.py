@@ -367,7 +367,7 @@ several: dict[str, tuple[float, int]] = {}
 
 @pytest.mark.parametrize("name", SEVERAL)
 @row(
-    "an answer, or 400",
+    "an answer, 400, or 503 `ModelServingError` beyond `max_open_bytes`",
     figure=f"64 kB as several calls at once: ≤ {2 * KEYED_CPU_S} s of the processor in the loop, "
     f"≤ {SEVERAL_BYTES >> 20} MiB; of large bodies one is unpacked and read at a time, in a thread",
 )
@@ -379,7 +379,9 @@ async def test_f113_several_calls_in_as_many_bytes_cost_little_more_than_one(sta
     await stand.reply()
     spent = Spent(stand.served.process.pid)
     answers = await asyncio.gather(*(stand.reply(wire, GZIP) for _ in range(calls)))
-    assert {answer.status for answer in answers} <= {200, 400}
+    assert {answer.status for answer in answers} <= {200, 400, 503}
+    # What many bodies are read into is open all at once, where a slow machine gets behind.
+    assert {answer.fault[:2] for answer in answers if answer.status == 503} <= {(503, "ModelServingError")}
     loop_s, peak_bytes = spent.loop_s, spent.peak_bytes
     assert loop_s < 2 * KEYED_CPU_S
     assert peak_bytes < SEVERAL_BYTES

@@ -68,6 +68,7 @@ def test_there_is_no_command_that_nothing_here_runs() -> None:
 async def test_a_serve_recipe_serves(serve: Any, tmp_path: Path, command: str) -> None:
     (tmp_path / "keys.toml").write_text(f'[[key]]\nname = "me"\nsha256 = "{"0" * 64}"\n')
     if "--tls-cert" in command:
+        needs.program("openssl")
         await asyncio.to_thread(subprocess.run, ["/bin/sh", "-ec", OPENSSL], cwd=tmp_path, check=True)
     env, (name, verb, *flags) = words(command)
     assert (name, verb) == ("dashseek", "serve")
