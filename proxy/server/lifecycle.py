@@ -30,6 +30,8 @@ LAST_FRAMES_S = 1.0
 # at most for the first call of each that has brought none.
 LATECOMERS_S = 0.2
 FIRST_CALLS_S = 2.0
+# Ignored by the system where nobody handles it. A loop that handles any signal wakes up for all of them.
+WAKES = signal.SIGURG
 
 
 @dataclass(slots=True)
@@ -226,18 +228,20 @@ class _Signals:
         # Whoever runs us in a process of their own, as `demo` does, may end when its terminal is closed.
         if signals.is_prepared():
             meanings[signals.HANG_UP] = self._hang_up
-        self._before = {number: signal.getsignal(number) for number in meanings}
-        for number, handler in meanings.items():
-            self._loop.add_signal_handler(number, handler)
+        # Not handlers of the loop: from when it drops one until another is there the next such signal kills, whatever
+        # this thread's mask, for another thread takes it.
+        self._loop.add_signal_handler(WAKES, lambda: None)
+
+        def hear(number: int, _frame: object) -> None:
+            self._loop.call_soon_threadsafe(meanings[signal.Signals(number)])
+
+        self._before = {number: signal.signal(number, hear) for number in meanings}
         signals.deliver()
 
     def forget(self) -> None:
         """Restore the signal handlers of before, except those that would end a process that is ending."""
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, self._before)
-        for number in self._before:
-            self._loop.remove_signal_handler(number)
         signals.restore(self._before)
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        self._loop.remove_signal_handler(WAKES)
 
     def _take(self) -> None:
         (self.second if self.first.is_set() else self.first).set()
