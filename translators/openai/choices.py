@@ -71,6 +71,18 @@ def reasoning_of(part: Mapping[str, Any]) -> str:
     return text_of(part.get("reasoning_content")) or text_of(part.get("reasoning"))
 
 
+def calls_of(part: Mapping[str, Any]) -> object:
+    """The tool calls of a delta or of a message; the older `function_call`, of which there is one, as such a call."""
+    if calls := part.get("tool_calls"):
+        return calls
+    called = part.get("function_call")
+    if not called:
+        return None
+    if not isinstance(called, dict):
+        raise faults.Refusal(faults.UPSTREAM_BROKEN, "upstream sent a function call that is no object")
+    return [{"index": 0, "function": called}]
+
+
 def take_calls(choice: Choice, calls: object) -> None:
     """Hand the tool calls of a delta or of a message to the choice."""
     if not isinstance(calls, list):
@@ -106,7 +118,7 @@ def take_logprobs(choice: Choice, part: Mapping[str, Any], logprobs: object) -> 
     part: the delta or message they stand beside; where it holds a chain as well, they start with the chain's (vLLM)
     """
     entries = logprobs.get("content") if isinstance(logprobs, dict) else None
-    if not isinstance(entries, list) or part.get("tool_calls"):
+    if not isinstance(entries, list) or calls_of(part):
         return
     content = word_of(part.get("content"))
     # A character of several tokens leaves its first ones with no text at all.

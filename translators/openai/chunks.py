@@ -302,7 +302,7 @@ class Reader:
         """A delta of any form: chain before answer, answer before calls, and the end with the text it brought."""
         reasoning = choices.reasoning_of(delta)
         text = choices.text_of(delta.get("content"))
-        calls = delta.get("tool_calls")
+        calls = choices.calls_of(delta)
         word = item.get("finish_reason")
         ended = word not in choices.NOT_ENDED
         if self._halved:
@@ -333,7 +333,7 @@ class Reader:
             return
         if text := choices.word_of(message.get("content")).removeprefix(prefix):
             (choice.quote if told else choice.say)(text)
-        if calls := message.get("tool_calls"):
+        if calls := choices.calls_of(message):
             choices.take_calls(choice, calls)
         # Behind the text: an answer that ended as none should was generated all the same.
         # Its framing says that it is complete, as `[DONE]` says it of a stream.

@@ -46,6 +46,7 @@ def plain(chunk: Any) -> tuple[str, str]:
         if (
             type(text) is str
             and not delta.get("tool_calls")
+            and not delta.get("function_call")
             and item.get("finish_reason") in NOT_ENDED
             and type(index) is int
             and index == 0

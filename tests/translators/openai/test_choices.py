@@ -133,6 +133,27 @@ def test_an_empty_fragment_of_a_call_is_no_call(choice: answer.Choice) -> None:
     assert choice.phase is answer.Phase.START
 
 
+@pytest.mark.parametrize(
+    ("part", "calls"),
+    [
+        ({"function_call": {"name": "f"}}, [{"index": 0, "function": {"name": "f"}}]),
+        ({"function_call": {"name": "f"}, "tool_calls": [{"id": "a"}]}, [{"id": "a"}]),
+        ({"function_call": None, "tool_calls": []}, None),
+        ({}, None),
+    ],
+)
+def test_the_older_form_of_a_call_is_one_call(part: dict[str, object], calls: object) -> None:
+    """OUT-3: no answer that is empty and has stopped."""
+    assert choices.calls_of(part) == calls
+
+
+def test_an_older_call_of_another_shape_ends_the_answer() -> None:
+    """ERR-3."""
+    with pytest.raises(faults.Refusal) as refused:
+        choices.calls_of({"function_call": "f"})
+    assert refused.value.fault == faults.UPSTREAM_BROKEN
+
+
 @pytest.mark.parametrize("calls", ["x", {}, [1], [{"id": 5}], [{"function": {"name": 5}}]])
 def test_calls_of_another_shape_end_the_answer(calls: object, choice: answer.Choice) -> None:
     """ERR-3."""

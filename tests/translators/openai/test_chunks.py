@@ -189,6 +189,34 @@ def test_a_completion_may_hold_calls_and_no_text() -> None:
     assert [call.name for call in choice.tool_calls()] == ["f"]
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_older_form_of_a_call_is_delivered_and_counted(whole: bool) -> None:
+    """OUT-3, OUT-5: `function_call`, in pieces or at once."""
+    read, (choice,), _ = reader()
+    if whole:
+        read.feed_completion(
+            b'{"choices":[{"message":{"content":null,"function_call":{"name":"f","arguments":"{\\"a\\":1}"}},'
+            b'"finish_reason":"function_call"}]}'
+        )
+    else:
+        for called in ({"name": "f", "arguments": ""}, {"arguments": '{"a"'}, {"arguments": ":1}"}):
+            read.feed([data(chunk({"function_call": called}))])
+        read.feed([b'{"choices":[{"index":0,"delta":{},"finish_reason":"function_call"}]}'])
+    choice.close()
+    assert choice.finish_reason is Finish.TOOL_CALLS
+    (call,) = choice.tool_calls()
+    assert (call.name, call.arguments) == ("f", '{"a":1}')
+    assert call.id
+    assert choice.meter.output > 0
+
+
+def test_a_text_beside_the_older_form_of_a_call_is_no_plain_chunk() -> None:
+    """OUT-5"""
+    read, (choice,), _ = reader()
+    read.feed([data(chunk({"content": "Hi", "function_call": {"name": "f", "arguments": "{}"}}))])
+    assert [call.name for call in choice.tool_calls()] == ["f"]
+
+
 @pytest.mark.parametrize("word", ["null", '""', '"null"', "..."])
 def test_a_complete_body_without_a_finish_reason_has_stopped(word: str) -> None:
     """OUT-3: its framing says that it is complete."""
