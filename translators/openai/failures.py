@@ -222,12 +222,22 @@ SENTENCES: Final = (
     (r"\btimed?[ -]?out\b", 504),
 )
 # A failure that is no `error` object: a sentence under one of these names, and what tells of which kind it is.
-SAID: Final = ("message", "detail", "msg", "error_msg")
-KINDS: Final = ("code", "status", "status_code", "error_code", "type")
-# Kinds of what is no failure: relays say so that they are there.
-QUIET: Final = frozenset({"0", "200", "ok", "success", "ping", "keepalive", "keep-alive", "heartbeat"})
+SAID: Final = ("message", "detail", "msg", "error_msg", "status_msg")
+KINDS: Final = ("code", "status", "status_code", "error_code", "errorCode", "type")
+# Kinds of what is no failure: relays say so that they are there, and queues that they work (1xx to 3xx of HTTP).
+QUIET: Final = frozenset(
+    {"0", "ok", "success", "ping", "keepalive", "keep-alive", "heartbeat", "progress", "queued", "processing"}
+).union(map(str, range(100, 400)))
+# Numbers and words, letters alone, of which one names an error; `error` itself is in most of them.
+FAILING: Final = re.compile(r"\s*(?:-\d+|[4-9]\d\d|[1-9]\d{3,})(?:\.0+)?\s*", re.ASCII)
+FAILING_WORDS: Final = re.compile(
+    "error|fail|exception|abort|denied|forbidden|refuse|reject|unauthori|invalid|illegal|notfound|unsupported|exceed"
+    "|limit|exhaust|insufficient|overdue|arrear|throttl|risk|sensitive|filter|internal|unknown|cancel|blocked"
+)
 # An empty text where others say null.
 NO_ERROR: Final = (None, "", False)
+# What a field that is only for errors says where there is none.
+NO_CODE: Final = frozenset({"0", "200", "ok", "success", "none", "false", ""})
 FAILED: Final = range(400, 600)
 NUMBER: Final = re.compile(r"\s*(\d{3})(?:\.0+)?\s*", re.ASCII)
 LONGEST_WAIT_S: Final = 86_400
@@ -263,10 +273,57 @@ def is_failure(chunk: Mapping[str, Any]) -> bool:
     if chunk.get("choices") is not None or chunk.get("usage") is not None:
         # Relays fill every field that there is: an empty object is no error beside an answer.
         return bool(error)
-    if error not in NO_ERROR or chunk.get("object") == "error" or chunk.get("detail"):
+    if any(sign.says(chunk.get(sign.field)) for sign in SIGNS):
         return True
     kinds = [str(chunk[name]).lower() for name in KINDS if chunk.get(name) not in (None, "")]
-    return bool(kinds) and QUIET.isdisjoint(kinds) and any(chunk.get(name) is not None for name in SAID)
+    if not kinds or not QUIET.isdisjoint(kinds) or all(chunk.get(name) is None for name in SAID):
+        return False
+    # Words that name no error are of progress, unless their sentence is one of those said of nothing else.
+    words = re.sub(r"[^a-z ]", "", " ".join(kinds)[:BODY_LIMIT])
+    return (
+        any(map(FAILING.fullmatch, kinds))
+        or any(re.search(pattern, words) for pattern, _ in CLASSES)
+        or FAILING_WORDS.search(words) is not None
+        or _status_said(_failure(0, chunk).text, 0) > 0
+    )
+
+
+class Sign(NamedTuple):
+    """A field that says by itself that an object is a failure.
+
+    says: whether it does, by its value; None where the field is missing
+    why:  who says so, or what else it cannot mean
+    """
+
+    field: str
+    says: Callable[[Any], bool]
+    why: str
+
+
+def _is_code(value: Any) -> bool:
+    return value is not None and str(value).lower() not in NO_CODE
+
+
+def _is_named_error(value: Any) -> bool:
+    return isinstance(value, str) and value.lower() == "error"
+
+
+SIGNS: Final = (
+    Sign("error", lambda value: value not in NO_ERROR, "OpenAI, and all that follow it"),
+    Sign("errors", bool, "JSON:API and GraphQL: a list, absent or empty where there is none"),
+    Sign("detail", bool, "FastAPI, which SGLang and vLLM are written with"),
+    Sign("object", _is_named_error, "SGLang, and vLLM of 2024"),
+    Sign("event", _is_named_error, "relays that put the event's name into its data"),
+    Sign("type", _is_named_error, "Anthropic's form, which gateways pass on"),
+    Sign("success", lambda value: value is False, "gateways' envelope: nothing else is not a success"),
+    Sign("error_code", _is_code, "Baidu's form: absent or 0 where there is none"),
+    Sign("errorCode", _is_code, "the same as Java services spell it"),
+    Sign(
+        "base_resp",
+        lambda value: isinstance(value, dict) and _is_code(value.get("status_code")),
+        "MiniMax's envelope: status_code 0 is success",
+    ),
+)
 
 
 def document(data: bytes) -> dict[str, Any]:
@@ -287,11 +344,13 @@ def of_event(chunk: Mapping[str, Any], terms: Terms) -> faults.Refusal:
 
 def _parts(document: Mapping[str, Any]) -> Mapping[str, Any]:
     """The fields of a failure: those of the innermost object that is one, else its own."""
-    for name in ("error", "detail"):
+    for name in ("error", "errors", "detail", "base_resp"):
         inner = document.get(name)
+        if name == "errors" and isinstance(inner, list) and inner:
+            inner = inner[0]
         if isinstance(inner, dict) and inner:
             return {**document, **inner}
-        if name == "error" and isinstance(inner, str) and inner:
+        if name in ("error", "errors") and isinstance(inner, str) and inner:
             return {**document, "message": document.get("message") or inner}
     return document
 
@@ -306,9 +365,9 @@ def _status_of(parts: Mapping[str, Any]) -> int:
     return next((status for pattern, status in CLASSES if re.search(pattern, words)), 0)
 
 
-def _status_said(sentence: str) -> int:
+def _status_said(sentence: str, otherwise: int = 500) -> int:
     said = sentence[: SENTENCE_LIMIT * 4].lower()
-    return next((status for pattern, status in SENTENCES if re.search(pattern, said)), 500)
+    return next((status for pattern, status in SENTENCES if re.search(pattern, said)), otherwise)
 
 
 def _refusal(failure: Failure, terms: Terms) -> faults.Refusal:
