@@ -41,6 +41,8 @@ OURS: Final = frozenset(
 )
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[!-~]+( +[!-~]+)*")
+# What stands for the value of a header where an entry is shown: it may be a secret.
+UNSHOWN: Final = "(secret)"
 
 
 def _headers(said: Mapping[str, str]) -> Mapping[str, str]:
@@ -51,7 +53,16 @@ def _headers(said: Mapping[str, str]) -> Mapping[str, str]:
             raise ValueError(f"{name.lower()} is not to be said here: dashseek says it itself")
         if not _VALUE.fullmatch(value):
             raise ValueError(f"{name}: must be printable ASCII on one line")
+        if value == UNSHOWN:
+            raise ValueError(f"{name}: {UNSHOWN} stands for a value that is not printed: say the value itself")
     return said
+
+
+def _each_once(urls: tuple[str, ...]) -> tuple[str, ...]:
+    bare = [url.rstrip("/") for url in urls]
+    if twice := sorted({url for url in bare if bare.count(url) > 1}):
+        raise ValueError(f"{', '.join(twice)} is there twice: say each URL once; weight is how a pool takes more")
+    return urls
 
 
 def _variable(name: str) -> str:
@@ -81,7 +92,7 @@ class Pool(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")]
-    urls: Annotated[TargetUrls, Field(min_length=1)]
+    urls: Annotated[TargetUrls, Field(min_length=1), AfterValidator(_each_once)]
     dialect: Annotated[Dialect, Word] = "deepseek"
     api_key_env: Annotated[str, AfterValidator(_variable)] | None = None
     api_key_file: File | None = None
@@ -132,9 +143,13 @@ class Pool(BaseModel):
         return EVERY_MODEL in self.models or model in self.models
 
     def said(self) -> dict[str, object]:
-        """The entry as a file would say it; its key is not in it."""
+        """The entry as a file would say it; neither its key is in it, nor what its headers say."""
         return {
-            name: str(value) if isinstance(value, Path) else value
+            name: dict.fromkeys(value, UNSHOWN)
+            if name == "headers"
+            else str(value)
+            if isinstance(value, Path)
+            else value
             for name in type(self).model_fields
             if name != "api_key"
             and (value := getattr(self, name)) is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from config import models, settings, sources
+from config import changes, models, settings, sources
 
 ENGINES = '[[pools]]\nname = "engines"\nurls = ["http://10.0.0.1:8000/v1"]\ndialect = "vllm"\n'
 OFFICIAL = '[[pools]]\nname = "official"\nurls = "https://api.deepseek.com"\npriority = 1\n'
@@ -110,6 +110,15 @@ class TestKeys:
         (ENGINES + "wait = 0", "there is no such field"),
         (ENGINES + 'headers = {Authorization = "Bearer x"}', "authorization is not to be said here"),
         (ENGINES + 'headers = {X-A = "a\\nb"}', "must be printable ASCII on one line"),
+        (ENGINES + 'headers = {X-A = "(secret)"}', "X-A: (secret) stands for a value that is not printed"),
+        (
+            ENGINES.replace('v1"]', 'v1", "http://10.0.0.1:8000/v1"]'),
+            "http://10.0.0.1:8000/v1 is there twice: say each URL once",
+        ),
+        (
+            ENGINES.replace('v1"]', 'v1", "http://b", "http://10.0.0.1:8000/v1/"]'),
+            "http://10.0.0.1:8000/v1 is there twice: say each URL once",
+        ),
         (ENGINES + 'models = ["deepseek-v9"]', "pools.0.models"),
         (ENGINES + 'models = ["deepseek-r1"]\nmap = {deepseek-v3 = "x"}', "none of them serves deepseek-v3"),
         (ENGINES.replace("http://10.0.0.1", "dns+http://10.0.0.1"), "dns+ is for a name"),
@@ -138,6 +147,18 @@ def test_what_no_pool_serves_is_not_on_offer(file: Path) -> None:
 
 
 def test_what_is_printed_can_be_read_again(file: Path) -> None:
-    chosen = load(file, ENGINES + 'max_in_flight = 8\nheaders = {X-Tenant = "a"}\n' + OFFICIAL)
+    chosen = load(file, ENGINES + "max_in_flight = 8\n" + OFFICIAL)
     again = load(file, str(settings.shown(chosen, "pools")))
     assert again.pools == chosen.pools
+
+
+def test_what_a_header_says_is_never_shown(file: Path) -> None:
+    before = load(file, ENGINES + 'headers = {X-Api-Key = "sk-before"}\n')
+    after = load(file, ENGINES + 'headers = {X-Api-Key = "sk-after"}\n')
+    shown = str(settings.shown(before, "pools"))
+    (change,) = changes.between(before, after)
+    assert "X-Api-Key" in shown
+    assert "X-Api-Key" in str(change)
+    assert "sk-" not in shown + str(change)
+    # It is refused where it is read again, not sent.
+    assert "say the value itself" in complaints(file, shown)
