@@ -5,6 +5,7 @@ Times are milliseconds since the call came in, to a tenth. Keys are masked here,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
@@ -13,10 +14,10 @@ from typing import Final
 from proxy.metering.journal import Record
 from translators import faults
 
-# Headers whose values let somebody in, in lower case, and what stands for such a value.
-SECRET_HEADERS: Final = frozenset(
-    {"authorization", "x-api-key", "cookie", "proxy-authorization", "x-dashscope-encryptionkey"}
-)
+# Words in the name of a header whose value lets somebody in, and what stands for such a value.
+SECRET_WORDS: Final = ("auth", "cookie", "key", "password", "secret", "signature", "token")
+# As keys of the services we know are written: masked wherever a head or a path has one.
+KEY: Final = re.compile(r"\bsk-[A-Za-z0-9_-]{8,}")
 MASKED: Final = "(masked)"
 # A shorter key is a word that stands in many texts: masked where it is a header, not in what is said.
 SHORTEST_KEY: Final = 6
@@ -110,7 +111,15 @@ class Mask:
 
 def masked_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Headers by their names as they came; of one that came twice the last."""
-    return {str(name): MASKED if name.lower() in SECRET_HEADERS else str(value) for name, value in headers}
+    return {
+        str(name): MASKED if any(word in name.lower() for word in SECRET_WORDS) else masked_text(str(value))
+        for name, value in headers
+    }
+
+
+def masked_text(text: str) -> str:
+    """A path or a header's value without what is written like a key."""
+    return KEY.sub(MASKED, text)
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from proxy.downstream.request import Request
 from proxy.downstream.sinks import PacketSink, ReplySink
 from proxy.downstream.strays import Strays
 from proxy.inspector.recent_calls import CURRENT, RecentCalls
-from proxy.inspector.recorded import RecordedCall, UpstreamCall, masked_headers
+from proxy.inspector.recorded import RecordedCall, UpstreamCall, masked_headers, masked_text
 from proxy.metering.journal import Record
 from proxy.upstream.client import Post
 from proxy.upstream.response import Response, UpstreamFailure
@@ -38,7 +38,7 @@ class TappedRequest(Request):
         super().__init__(request, tongue, image_bytes)
         headers = masked_headers(request.headers.items())
         self._calls = calls
-        self._kept = calls.begin(request.method, request.path, tongue.API, self.id, headers)
+        self._kept = calls.begin(request.method, masked_text(request.path), tongue.API, self.id, headers)
         self._kept.failure = tongue.failure
         self._kept.mask.add(authentication.key_in(request.headers))
         CURRENT.set(self._kept)
@@ -195,7 +195,7 @@ class TappedStrays(Strays):
 
     def note(self, method: str, target: str, status: int, request_id: str, hint: str | None = None) -> None:
         self._strays.note(method, target, status, request_id, hint)
-        path = target.partition("?")[0]
+        path = masked_text(target.partition("?")[0])
         call = self._calls.begin(method, path, "", request_id, {})
         call.status, call.hint, call.ended_ms = status, hint or self._strays.guess(path) or "", 0.0
         self._calls.changed(call)

@@ -105,6 +105,8 @@ async def test_a_death_costs_what_had_begun_there_and_it_comes_back(
     while len(front.ended) < CALLS // 3:  # noqa: ASYNC110 - the calls of others
         await asyncio.sleep(0.005)
     processes[2].kill()
+    # Only now its connections are closed, and seen to be.
+    await asyncio.to_thread(processes[2].wait)
     killed_at = journal.timestamp(time.time())
     whole = await asking
     failed = [record for record, outcome in front.ended if outcome != "ok"]
