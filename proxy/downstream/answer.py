@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from typing import Final
 
 from aiohttp import HttpVersion11, hdrs, web
 
-from proxy.downstream.surface import BROWSERS, VIA, is_last, request_id
+from proxy.downstream.phase import LIFECYCLE
+from proxy.downstream.surface import BROWSERS, VIA, is_last
 
 JSON: Final = "Content-Type: application/json\r\n"
 CHUNKED: Final = "Transfer-Encoding: chunked\r\n"
@@ -42,21 +43,39 @@ def _date(epoch_s: int) -> str:
     return formatdate(epoch_s, usegmt=True)
 
 
-def head(request: web.Request, lines: str, timing: str | None) -> tuple[bytes, bool, bool]:
-    """The head of a 200, whether its connection is kept, and whether its body goes in chunks.
+class Head:
+    """The head of a call's answer, of which only what it says is left open.
 
-    lines:  the header lines of this kind of answer; a body whose length they say goes as it is
-    timing: the value of `Server-Timing`, where there is one
+    lifecycle: of the port that the call came to
+    timing:    makes the value of `Server-Timing`, where there is one
     """
-    modern = request.version >= HttpVersion11
-    chunked = modern and hdrs.CONTENT_LENGTH not in lines
-    kept = request.keep_alive and not is_last(request) and (chunked or hdrs.CONTENT_LENGTH in lines)
-    said = "HTTP/1.1 200 OK\r\n" if modern else "HTTP/1.0 200 OK\r\n"
-    connection = "" if kept is modern else "Connection: keep-alive\r\n" if kept else "Connection: close\r\n"
-    timed = "" if timing is None else f"Server-Timing: {timing}\r\n"
-    shared = fields(request.app[BROWSERS].shared(request))
-    wire = (
-        f"{said}{lines}{CHUNKED if chunked else ''}{connection}X-Request-Id: {request_id(request)}\r\n"
-        f"Via: {VIA}\r\n{timed}{shared}Date: {_date(int(time.time()))}\r\n\r\n"
-    )
-    return wire.encode("ascii"), kept, chunked
+
+    __slots__ = ("_browsers", "_known_as", "_request", "lifecycle", "timing")
+
+    def __init__(self, request: web.Request, known_as: str) -> None:
+        app = request.app  # asked once: three calls each time
+        self._request = request
+        self._known_as = known_as
+        self._browsers = app[BROWSERS]
+        self.lifecycle = app[LIFECYCLE]
+        self.timing: Callable[[], str] | None = None
+
+    def rendered(self, lines: str) -> tuple[bytes, bool, bool]:
+        """The head of a 200, whether its connection is kept, and whether its body goes in chunks.
+
+        lines: the header lines of this kind of answer; a body whose length they say goes as it is
+        """
+        request = self._request
+        modern = request.version >= HttpVersion11
+        sized = hdrs.CONTENT_LENGTH in lines
+        chunked = modern and not sized
+        kept = (chunked or sized) and request.keep_alive and not is_last(request, self.lifecycle)
+        said = "HTTP/1.1 200 OK\r\n" if modern else "HTTP/1.0 200 OK\r\n"
+        connection = "" if kept is modern else "Connection: keep-alive\r\n" if kept else "Connection: close\r\n"
+        timed = "" if self.timing is None else f"Server-Timing: {self.timing()}\r\n"
+        shared = fields(self._browsers.shared(request)) if self._browsers.origins else ""
+        wire = (
+            f"{said}{lines}{CHUNKED if chunked else ''}{connection}X-Request-Id: {self._known_as}\r\n"
+            f"Via: {VIA}\r\n{timed}{shared}Date: {_date(int(time.time()))}\r\n\r\n"
+        )
+        return wire.encode("ascii"), kept, chunked

@@ -126,9 +126,11 @@ async def read(
 
     Raises `Refusal`, or `CallerGone`.
     """
-    encoding = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING, (PLAIN,))).strip().lower()
-    if encoding not in ENCODINGS:
-        raise faults.Refusal(faults.BODY_INVALID, "neither plain nor gzip")
+    encoding = PLAIN
+    if hdrs.CONTENT_ENCODING in request.headers:
+        encoding = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING)).strip().lower()
+        if encoding not in ENCODINGS:
+            raise faults.Refusal(faults.BODY_INVALID, "neither plain nor gzip")
     if (request.content_length or 0) > most_bytes:
         raise faults.Refusal(faults.BODY_TOO_LARGE)
     body = bytearray()
@@ -154,14 +156,16 @@ async def read(
 
 async def _receive(request: web.Request, held: HeldBody, most_bytes: int, keep: Callable[[bytes], None]) -> None:
     """Keep what arrives, as it arrives, until all of it is there."""
-    received_bytes = 0
+    received_bytes, content = 0, request.content
     try:
-        while chunk := await request.content.readany():
+        while chunk := await content.readany():
             received_bytes += len(chunk)
             if received_bytes > most_bytes:
                 raise faults.Refusal(faults.BODY_TOO_LARGE)
             held.take(len(chunk))
             keep(chunk)
+            if content.at_eof():
+                return  # one more look costs three calls
     except ConnectionError:
         # So it is told where the handler is not cancelled for it.
         raise CallerGone from None

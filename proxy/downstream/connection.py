@@ -206,13 +206,15 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Time a head from its first byte to its last; of who found no seat, nothing is read but a health probe."""
-        if self._room is self._door.reserve and not self._may_speak(data):
-            self._send_away()
-            return
-        self._measure(data)
+        if data:  # for none, aiohttp's reader asks for what its parser holds back
+            if self._room is self._door.reserve and not self._may_speak(data):
+                self._send_away()
+                return
+            self._measure(data)
         super().data_received(data)
         if not self.awaits_head:
-            self._stop_clock()
+            if self._begun or self._clock is not None:
+                self._stop_clock()
             # What comes behind a last answer is no request.
             if self._room is not None and not self._is_over:
                 self._room.idle.pop(self, None)
@@ -319,7 +321,8 @@ class Connection(web.RequestHandler):
             return
         self._room.idle.pop(self, None)
         self._room.idle[self] = None
-        self._stop_clock()
+        if self._begun or self._clock is not None:
+            self._stop_clock()
         if not self._runs_ahead and self._has_ended_with(request):
             self._received_bytes, self._last_bytes, self._head_bytes = 0, b"", 0
             return

@@ -12,11 +12,12 @@ from typing import Final, NoReturn
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
+from proxy.downstream.answer import Head
 from proxy.downstream.body import HeldBody, read
 from proxy.downstream.connection import Connection
-from proxy.downstream.phase import LIFECYCLE, Phase
+from proxy.downstream.phase import Phase
 from proxy.downstream.sinks import CallerGone, PacketSink, ReplySink
-from proxy.downstream.surface import request_id
+from proxy.downstream.surface import TONGUE, named
 from translators.pipe import Pipe
 from translators.tongue import Tongue
 
@@ -33,25 +34,26 @@ class Request:
     most_bytes: the longest body that is read
     """
 
-    __slots__ = ("_sink", "_timing", "_web", "headers", "id", "most_bytes", "path_model", "tongue")
+    __slots__ = ("_head", "_sink", "_web", "headers", "id", "most_bytes", "path_model", "tongue")
 
     def __init__(self, request: web.Request, tongue: Tongue, image_bytes: int = 0) -> None:
-        """One call; `image_bytes` of images may come along in its body."""
+        """One call, which nobody has seen before; `image_bytes` of images may come along in its body."""
         self._web = request
+        request[TONGUE] = tongue
         self.most_bytes = request.client_max_size + image_bytes
         self._sink: PacketSink | ReplySink | None = None
         self.tongue = tongue
-        self.id = request_id(request)
+        self.id = named(request)
         self.headers: CIMultiDictProxy[str] = request.headers
         self.path_model: str | None = request.match_info.get("model")
-        self._timing: Callable[[], str] | None = None
+        self._head = Head(request, self.id)
 
     def say_times(self, timing: Callable[[], str]) -> None:
         """What the head of its answer says of times (`Server-Timing`), whoever answers.
 
         aiohttp's request knows no more of us than this: a ring of the two would wait for a collection.
         """
-        self._timing = self._web[TIMING] = timing
+        self._head.timing = self._web[TIMING] = timing
 
     @property
     def method(self) -> str:
@@ -75,7 +77,7 @@ class Request:
 
         An ingress has no other way to learn of the end than that it cannot connect any more.
         """
-        phase = self._web.app[LIFECYCLE].phase
+        phase = self._head.lifecycle.phase
         if phase is Phase.SERVING:
             return False
         connection = self._web.protocol
@@ -97,19 +99,20 @@ class Request:
     def packets(self, pipe: Pipe, *, hold_s: float, heartbeat_s: float) -> PacketSink:
         """Where the packets of its answer go."""
         self._sink = sink = PacketSink(
-            self._web, self._transport(), self.tongue, pipe, self._timing, hold_s=hold_s, heartbeat_s=heartbeat_s
+            self._web, self._transport(), self.tongue, pipe, self._head, hold_s=hold_s, heartbeat_s=heartbeat_s
         )
         return sink
 
     def reply(self, pipe: Pipe) -> ReplySink:
         """Where the one reply goes."""
-        self._sink = sink = ReplySink(self._web, self._transport(), pipe, self._timing)
+        self._sink = sink = ReplySink(self._web, self._transport(), pipe, self._head)
         return sink
 
     def _transport(self) -> asyncio.Transport:
-        if self._web.transport is None:
+        transport = self._web.transport
+        if transport is None:
             raise CallerGone
-        return self._web.transport
+        return transport
 
     def hang_up(self, *, at_once: bool = False) -> NoReturn:
         """End the connection without an answer, or without the rest of it: aiohttp does so for a cancelled handler.

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections import deque
-from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
 from aiohttp import web
 
 from proxy.downstream import answer
-from proxy.downstream.answer import Sent
+from proxy.downstream.answer import Head, Sent
 from translators.pipe import Mark, Pipe
 from translators.tongue import Tongue
 
@@ -72,6 +72,7 @@ class PacketSink:
         "_beat",
         "_chunked",
         "_file",
+        "_head",
         "_heartbeat_s",
         "_is_closed",
         "_is_open",
@@ -81,7 +82,6 @@ class PacketSink:
         "_pipe",
         "_quiet_at",
         "_request",
-        "_timing",
         "_tongue",
         "_transport",
         "_written",
@@ -96,7 +96,7 @@ class PacketSink:
         transport: asyncio.Transport,
         tongue: Tongue,
         pipe: Pipe,
-        timing: Callable[[], str] | None,
+        head: Head,
         *,
         hold_s: float,
         heartbeat_s: float,
@@ -104,7 +104,7 @@ class PacketSink:
         self._request = request
         self._tongue = tongue
         self._pipe = pipe
-        self._timing = timing
+        self._head = head
         self._heartbeat_s = heartbeat_s
         self._loop = asyncio.get_running_loop()
         self._transport = transport
@@ -190,10 +190,7 @@ class PacketSink:
     def _opened(self, frames: bytes) -> bytes:
         """The head, and the first frames behind it."""
         self._is_open = True
-        timing = None if self._timing is None else self._timing()
-        head, self._keep_alive, self._chunked = answer.head(
-            self._request, answer.fields(self._tongue.STREAM_HEADERS), timing
-        )
+        head, self._keep_alive, self._chunked = self._head.rendered(_stream_lines(self._tongue))  # type: ignore[arg-type] # a module
         if not frames:
             return head
         return b"%b%x\r\n%b\r\n" % (head, len(frames), frames) if self._chunked else head + frames
@@ -226,15 +223,13 @@ class ReplySink:
     """The caller's reply, which leaves in one piece at the end: what a pipe says is kept until then."""
 
     left = False
-    __slots__ = ("_body", "_keep_alive", "_pipe", "_request", "_timing", "_transport", "bytes", "is_open", "sent_s")
+    __slots__ = ("_body", "_head", "_keep_alive", "_pipe", "_request", "_transport", "bytes", "is_open", "sent_s")
 
-    def __init__(
-        self, request: web.Request, transport: asyncio.Transport, pipe: Pipe, timing: Callable[[], str] | None
-    ) -> None:
+    def __init__(self, request: web.Request, transport: asyncio.Transport, pipe: Pipe, head: Head) -> None:
         self._request = request
         self._transport = transport
         self._pipe = pipe
-        self._timing = timing
+        self._head = head
         self._body = b""
         self._keep_alive = False
         self.is_open = False
@@ -266,13 +261,13 @@ class ReplySink:
 
     async def close(self) -> None:
         """Send the reply, here and not by aiohttp: it, too, may meet a caller who does not read."""
-        request, body = self._request, self._body
-        timing = None if self._timing is None else self._timing()
-        head, self._keep_alive, _ = answer.head(request, f"{answer.JSON}Content-Length: {len(body)}\r\n", timing)
+        protocol, body = self._request.protocol, self._body
+        head, self._keep_alive, _ = self._head.rendered(f"{answer.JSON}Content-Length: {len(body)}\r\n")
         _send(self._transport, _file_of(self._transport), head + body)
         self.is_open = True
         self.bytes = len(body)
-        await _drained(request)
+        if protocol.writing_paused:
+            await _drained(self._request)
         self.sent_s = monotonic()
         self._pipe.hand_over()
 
@@ -280,6 +275,12 @@ class ReplySink:
     def response(self) -> Sent:
         """What tells aiohttp that the answer is out."""
         return Sent(keep_alive=self._keep_alive)
+
+
+@functools.lru_cache(maxsize=8)
+def _stream_lines(tongue: Tongue) -> str:
+    """What the head of a stream says in a tongue, of which there are three."""
+    return answer.fields(tongue.STREAM_HEADERS)
 
 
 def _file_of(transport: asyncio.Transport) -> int | None:

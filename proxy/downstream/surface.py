@@ -13,6 +13,7 @@ from typing import Final
 
 import aiohttp
 from aiohttp import hdrs, http_exceptions, web
+from aiohttp.typedefs import Middleware
 
 from proxy.downstream.browsers import Browsers
 from proxy.downstream.phase import LIFECYCLE, Lifecycle, Phase
@@ -87,34 +88,37 @@ def guard(
     app[PORT_TONGUE], app[BROWSERS], app[STRAYS], app[HEALTH] = tongue, browsers, strays, health
     app[PATH_TONGUES] = below
     app[LIFECYCLE] = Lifecycle()
-    app.middlewares.append(shaped)
+    app.middlewares.append(_shaping(browsers))
     app.on_response_prepare.append(last_look)
 
 
-@web.middleware
-async def shaped(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let in what is framed well and no website's doing, and tell every failure in its tongue (spec HTTP-4, ERR-1)."""
-    check_framing(request)
-    app = request.app
-    try:
-        if (answer := app[BROWSERS].preflight(request)) is not None:
-            return answer
-        app[BROWSERS].check(request)
-        return await handler(request)
-    except faults.Refusal as refusal:
-        # Its traceback holds the frames of the call, which hold the refusal: only a collection would free them.
-        refusal.__traceback__ = None
-        return _refused(request, refusal.fault)
-    except Stray as found:
-        stray = found
-    except web.HTTPRequestEntityTooLarge:
-        return _refused(request, faults.BODY_TOO_LARGE)
-    except web.HTTPMethodNotAllowed as wrong:
-        stray = Stray(faults.wrong_method(request.method), f"takes {', '.join(sorted(wrong.allowed_methods))}")
-    except web.HTTPException:
-        stray = Stray(faults.NOT_FOUND)
-    app[STRAYS].note(request.method, request.raw_path, stray.fault.status, request_id(request), stray.hint)
-    return _refused(request, stray.fault)
+def _shaping(browsers: Browsers) -> Middleware:
+    """Lets in what is framed well and no website's doing; tells every failure in its tongue (spec HTTP-4, ERR-1)."""
+
+    @web.middleware
+    async def shaped(request: web.Request, handler: Handler) -> web.StreamResponse:
+        check_framing(request)
+        try:
+            if request.method == hdrs.METH_OPTIONS and (answer := browsers.preflight(request)) is not None:
+                return answer
+            browsers.check(request)
+            return await handler(request)
+        except faults.Refusal as refusal:
+            # Its traceback holds the frames of the call, which hold the refusal: only a collection would free them.
+            refusal.__traceback__ = None
+            return _refused(request, refusal.fault)
+        except Stray as found:
+            stray = found
+        except web.HTTPRequestEntityTooLarge:
+            return _refused(request, faults.BODY_TOO_LARGE)
+        except web.HTTPMethodNotAllowed as wrong:
+            stray = Stray(faults.wrong_method(request.method), f"takes {', '.join(sorted(wrong.allowed_methods))}")
+        except web.HTTPException:
+            stray = Stray(faults.NOT_FOUND)
+        request.app[STRAYS].note(request.method, request.raw_path, stray.fault.status, request_id(request), stray.hint)
+        return _refused(request, stray.fault)
+
+    return shaped
 
 
 def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
@@ -125,9 +129,17 @@ def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
 
 def request_id(request: web.BaseRequest) -> str:
     """The caller's id where it is a well-formed UUID, else a new one, the same whenever asked (spec HTTP-6)."""
-    if REQUEST_ID not in request:
-        request[REQUEST_ID] = new_request_id(request.headers.get("X-Request-Id", "").lower())
-    return request[REQUEST_ID]
+    try:
+        return request[REQUEST_ID]
+    except KeyError:
+        return named(request)
+
+
+def named(request: web.BaseRequest) -> str:
+    """The same of a request that nobody has asked before."""
+    given = request.headers.get("X-Request-Id")
+    request[REQUEST_ID] = known_as = new_request_id(given.lower()) if given else new_request_id()
+    return known_as
 
 
 def check_framing(request: web.Request) -> None:
@@ -166,19 +178,21 @@ async def last_look(request: web.Request, answer: web.StreamResponse) -> None:
         answer.headers[hdrs.CONNECTION] = "close"
 
 
-def is_last(request: web.Request) -> bool:
+def is_last(request: web.Request, lifecycle: Lifecycle | None = None) -> bool:
     """Whether its connection brings no other request after this one.
+
+    lifecycle: of its port, where that is at hand
 
     JDK's HttpClient offers `Upgrade: h2c` with its first call. That is to be ignored, but what follows it on the
     connection is read by nobody; nor is what follows a body that did not come in whole.
     """
-    leaving = request.app[LIFECYCLE].phase >= Phase.LEAVING
+    leaving = (lifecycle or request.app[LIFECYCLE]).phase >= Phase.LEAVING
     return leaving or hdrs.UPGRADE in request.headers or not request.content.is_eof()
 
 
 def new_request_id(given: str = "") -> str:
     """A caller's id where it is a well-formed UUID in lower case, else a new one: random, version 4 (RFC 9562)."""
-    if UUID.fullmatch(given):
+    if given and UUID.fullmatch(given):
         return given
     # `uuid.uuid4` takes five times as long, 1 % of a small call.
     made = os.urandom(16).hex()

@@ -131,7 +131,6 @@ def _spoken(tongue: Tongue, gateway: Gateway, keep: Keep, doors: Doors, *, shows
     """What serves the calls of a path whose callers speak so, and may show images beside what they say."""
 
     async def generate(request: web.Request) -> web.StreamResponse:
-        request[surface.TONGUE] = tongue
         now = gateway.latest.gateway
         image_bytes = int(now.settings.max_image_bytes) if shows_images and now.catalogue.sees else 0
         return await doors.serve(now, doors.request(request, tongue, image_bytes), keep)  # type: ignore[return-value] # `Sent`: see `Connection`

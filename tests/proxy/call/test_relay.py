@@ -14,6 +14,7 @@ from aiohttp import web
 
 from proxy.call import relay
 from proxy.downstream import sinks, surface
+from proxy.downstream.answer import Head
 from proxy.downstream.browsers import Browsers, nothing
 from proxy.downstream.phase import LIFECYCLE, Lifecycle
 from proxy.simulation.wire import Script
@@ -170,8 +171,9 @@ async def test_a_caller_who_is_gone_is_told_by_every_write_and_is_no_bug() -> No
     async def handler(request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
         through: Any = SimpleNamespace(is_over=False, is_behind=False, open=lambda: None)
-        packets = sinks.PacketSink(request, request.transport, tongue, through, None, hold_s=9, heartbeat_s=9)
-        reply = sinks.ReplySink(request, request.transport, through, None)
+        head = Head(request, "r")
+        packets = sinks.PacketSink(request, request.transport, tongue, through, head, hold_s=9, heartbeat_s=9)
+        reply = sinks.ReplySink(request, request.transport, through, head)
         request.transport.abort()
         packets._breathe()
         for write in (partial(packets.pass_on, b"data:\n\n"), packets.close, reply.close):
