@@ -16,7 +16,8 @@ AUTHORIZATION: Final = "Authorization"
 API_KEY: Final = "x-api-key"
 
 
-@dataclass(frozen=True, slots=True)
+# Frozen, each field would be set by a call of its own.
+@dataclass(slots=True)
 class Admission:
     """One caller let in.
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
-from functools import partial
-from http import HTTPStatus
+from contextlib import ExitStack
+from dataclasses import dataclass
 from time import monotonic
+from typing import Final
 
 import structlog
 
@@ -23,11 +22,14 @@ from proxy.downstream.sinks import CallerGone, Response, Sink
 from proxy.metering.journal import render
 from proxy.upstream.client import Post
 from proxy.upstream.pools import Lease
+from proxy.upstream.response import Response as Answer
 from proxy.upstream.response import completion_of, failure_of
 from translators import faults
 from translators.pipe import Pipe, State
 
 log = structlog.get_logger()
+
+OK: Final = 200  # `HTTPStatus.OK` is two function calls
 
 
 @dataclass(slots=True)
@@ -39,6 +41,7 @@ class Forwarding:
     lease:    its place among the calls on their way there
     streams:  whether its answer is packets, else one reply
     timeouts: the waits of the call
+    turns:    of its upstream calls, where what they say must be taken beside the loop; None before
     """
 
     gateway: Gateway
@@ -49,7 +52,7 @@ class Forwarding:
     lease: Lease
     streams: bool
     timeouts: CallTimeouts
-    turns: asyncio.Lock = field(default_factory=asyncio.Lock)
+    turns: asyncio.Lock | None = None
 
     @property
     def pipe(self) -> Pipe:
@@ -93,7 +96,13 @@ class Forwarding:
                     most = self.gateway.settings.cancel_drain_tokens
                     sink = unheard = AbandonedSink(sink, self.pipe, timeouts, most)
                     self.exchange.unheard = unheard.leave
-                await self._legs(sink, timeouts)
+                if self.route.terms.legs > 1:
+                    await self._legs(sink, timeouts)
+                else:
+                    if self.exchange.call is not None and self.exchange.call.n > 1:
+                        # Another pool may need several upstream calls for as many choices.
+                        self.lease.stay()
+                    await self._leg(sink, timeouts, 0, self.lease)
         except CallerGone:
             raise
         except Exception as error:  # noqa: BLE001 - a stream that is open needs its last frame, whatever happened
@@ -132,19 +141,12 @@ class Forwarding:
             self.exchange.times.ended_s = monotonic()
 
     async def _legs(self, sink: Sink, timeouts: CallTimeouts) -> None:
-        legs = self.route.terms.legs
-        if legs == 1:
-            if self.exchange.call is not None and self.exchange.call.n > 1:
-                # Another pool may need several upstream calls for as many choices.
-                self.lease.stay()
-            await self._leg(sink, timeouts, 0, self.lease)
-            return
-        # Written for one pool, and side by side: none of them can go to another.
+        """Several upstream calls side by side, each written for one pool: none of them can go to another."""
         self.lease.stay()
         try:
             with ExitStack() as ends:
                 leases = [self.lease]
-                for _ in range(legs - 1):
+                for _ in range(self.route.terms.legs - 1):
                     leases.append(self.lease.another())
                     ends.callback(leases[-1].release)
                 async with asyncio.TaskGroup() as group:
@@ -183,33 +185,47 @@ class Forwarding:
             await self._turn_to(pool, sink)
             return self.route.first() if chain is None else self.route.resumed(chain)
 
-        attempts = self.exchange.attempts
-        with closing(await self.gateway.upstreams.post(lease, post, rewrite, attempts)) as response:
-            if self.exchange.times.answered_s is None:
-                self.exchange.times.answered_s = monotonic()
-            if response.status != HTTPStatus.OK:
+        exchange = self.exchange
+        response = await self.gateway.upstreams.post(lease, post, rewrite, exchange.attempts)
+        try:
+            if exchange.times.answered_s is None:
+                exchange.times.answered_s = monotonic()
+            if response.status != OK:
                 raise await failure_of(response, self.route.terms.failures)
-            await self.route.count.wait()
-            pipe = self.pipe
+            # Another pool's, where the call has turned to one.
+            pipe, count = self.route.pipe, self.route.count
+            if count.tokens is None:
+                await count.wait()
             if lease.attempt is not None and lease.attempt.pool:
                 lease.attempt.used = pipe.answer.tally.latest(leg)
-            catch_up = partial(self.gateway.large_answers.catch_up, pipe, response, sink, timeouts, self.turns)
-            if response.content_type == "application/json":
-                frames = pipe.feed_completion(await completion_of(response, self.router.held.take), leg)
-                if pipe.is_behind:
-                    await catch_up()
-                else:
-                    await relay.write(sink, frames, timeouts)
-            else:
-                usage_s = self.gateway.settings.usage_timeout
-                await relay.pump(response, sink, pipe, timeouts, catch_up, leg=leg, usage_s=usage_s)
-            self.exchange.refusal = pipe.refusal
+            await self._move(response, sink, pipe, leg)
+            exchange.refusal = pipe.refusal
             if pipe.state is State.ENDED:
                 timeouts.enter(Timeout.CALLER)
                 await self._end(sink)
                 self._learn()
-            if not (pipe.refusal or pipe.was_cut(leg) or pipe.chain_over_budget(leg)):
+            if not (response.at_end() or pipe.refusal or pipe.was_cut(leg) or pipe.chain_over_budget(leg)):
                 await relay.drop_leftover(response)
+        finally:
+            response.close()
+
+    async def _move(self, response: Answer, sink: Sink, pipe: Pipe, leg: int) -> None:
+        """Move the body of one answer through the pipe to the caller."""
+        if response.content_type != "application/json":
+            usage_s = self.gateway.settings.usage_timeout
+            await relay.pump(response, sink, pipe, self.timeouts, self._catch_up, leg=leg, usage_s=usage_s)
+            return
+        frames = pipe.feed_completion(await completion_of(response, self.router.held.take), leg)
+        if pipe.is_behind:
+            await self._catch_up(response, sink, pipe)
+        else:
+            await relay.write(sink, frames, self.timeouts)
+
+    async def _catch_up(self, response: Answer, sink: Sink, pipe: Pipe) -> None:
+        """Pass on what the pipe has put off, one upstream call's after the other's."""
+        if self.turns is None:
+            self.turns = asyncio.Lock()
+        await self.gateway.large_answers.catch_up(pipe, response, sink, self.timeouts, self.turns)
 
     async def _turn_to(self, pool: Pool, sink: Sink) -> None:
         """Write the call anew, for another pool or with another key, where nothing of its answer has come yet."""

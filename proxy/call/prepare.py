@@ -7,7 +7,6 @@ own status.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from functools import partial
 from time import monotonic
 from typing import Final
@@ -17,6 +16,7 @@ import structlog
 from proxy.admission import authentication, limits
 from proxy.admission.authentication import Admission
 from proxy.admission.limits import Joined, Refused, Reservation, Scope
+from proxy.call.endings import Endings
 from proxy.call.exchange import Exchange, refusal_of
 from proxy.call.forward import Forwarding
 from proxy.call.gateway import Gateway
@@ -47,10 +47,12 @@ INLINE_IMAGE: Final = b"data:image/"
 
 async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Response:
     """Serve one call."""
-    with ExitStack() as ends:
+    with Endings() as ends:
         try:
             with gateway.timed(Timeout.BODY, exchange.times.received_s) as timeouts:
+                ends.callback(timeouts.leave)
                 ready = await _ready(gateway, request, exchange, timeouts, ends)
+                timeouts.go_on()
         except Expired as expired:
             raise refusal_of(expired, exchange) from None
         except faults.Refusal as refusal:
@@ -61,12 +63,13 @@ async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Re
 
 
 async def _ready(
-    gateway: Gateway, request: Request, exchange: Exchange, timeouts: CallTimeouts, ends: ExitStack
+    gateway: Gateway, request: Request, exchange: Exchange, timeouts: CallTimeouts, ends: Endings
 ) -> Forwarding:
     """Read and check a call until it is ready to go; with `ends` it gives back what it holds."""
     exchange.caller = caller = authentication.admit(request.headers, gateway.settings, gateway.keyring)
     request.tongue.check(request.headers)
-    held = ends.enter_context(gateway.open_bodies.hold())
+    held = gateway.open_bodies.hold()
+    ends.callback(held.give_back)
     # Once the body is there, what else is waited for is not its caller's fault.
     body = await request.body(held, partial(timeouts.enter, Timeout.FIRST_TOKEN))
     exchange.times.read_s, size_bytes = monotonic(), len(body)
@@ -79,12 +82,13 @@ async def _ready(
         # Its text is in the call, and again in what upstream is asked.
         held.take(size_bytes)
     else:
-        for _ in reading.steps():
-            pass
+        reading.now()
     held.end_turn()
-    held.take(reading.parts * PART_BYTES if reading.parts > MANY_PARTS else 0)
+    if reading.parts > MANY_PARTS:
+        held.take(reading.parts * PART_BYTES)
     call = reading.call
-    _check_images(gateway, call, size_bytes)
+    if call.images or size_bytes > gateway.settings.max_body_bytes:
+        _check_images(gateway, call, size_bytes)
     if caller.known is not None:
         caller.known.check_model(call.model.id)
     if exchange.asked_model != call.model.id:
@@ -118,22 +122,26 @@ class Reading:
         document = self._request.tongue.read(self._body)
         self._body = bytearray()
         yield 0
-        asked_model = self._request.path_model or document.get("model")
+        self._take(document)
+
+    def now(self) -> None:
+        """The same of a short body, which needs no steps."""
+        for _ in self.steps():
+            pass
+
+    def _take(self, document: Json) -> None:
+        gateway, request, tongue = self._gateway, self._request, self._request.tongue
+        asked_model = request.path_model or document.get("model")
         if isinstance(asked_model, str):
             self._exchange.asked_model = escaped(asked_model, ASKED_MODEL_CHARS)
-        self._exchange.call = self.call = _read(self._gateway, self._request, document)
-
-
-def _read(gateway: Gateway, request: Request, document: Json) -> Call:
-    tongue = request.tongue
-    return tongue.translate(
-        document,
-        gateway.catalogue,
-        stream=tongue.wants_stream(request.headers, document),
-        path_model=request.path_model,
-        strict_thinking=gateway.settings.strict_thinking,
-        decode=gateway.vocabulary.decode_bytes,
-    )
+        self._exchange.call = self.call = tongue.translate(
+            document,
+            gateway.catalogue,
+            stream=tongue.wants_stream(request.headers, document),
+            path_model=request.path_model,
+            strict_thinking=gateway.settings.strict_thinking,
+            decode=gateway.vocabulary.decode_bytes,
+        )
 
 
 def _check_size(gateway: Gateway, size_bytes: int, body: bytearray) -> None:
@@ -167,14 +175,16 @@ async def _prepared(
     caller: Admission,
     *,
     timeouts: CallTimeouts,
-    ends: ExitStack,
+    ends: Endings,
     held: HeldBody,
 ) -> Forwarding:
     """Everything a call needs to go; nothing has left yet."""
     upstreams, books = gateway.upstreams, exchange.books
     likely = next((target.pool for target in upstreams.serving(call.model.id)), upstreams.pools[0])
     opening = books.opening = _opening(exchange, call, caller, gateway.upstream_model(likely, call.model))
-    await _let_in(gateway, exchange, call)
+    taken_from = _scopes(gateway, exchange, call)
+    if taken_from:
+        await _let_in(gateway, exchange, call, taken_from)
     lease = upstreams.lease(call.model.id, key=affinity_of(gateway, call, caller))
     ends.callback(lease.release)
     pool = lease.pool
@@ -182,7 +192,8 @@ async def _prepared(
     order = router.order(pool)
     opening["upstream_model"] = order.upstream_model
     count = await router.counted(order)
-    await _add_prompt(gateway, exchange, call, count)
+    if taken_from:
+        await _add_prompt(gateway, exchange, call, count, taken_from)
     books.entry = entry = gateway.journal.open(opening)
     if gateway.settings.journal_file is None:
         _say_open(opening, entry.opening, books.trace.id if books.trace else None)
@@ -201,24 +212,25 @@ def _say_open(opening: Opening, rendered: bytes, trace_id: str | None) -> None:
     log.info("open", **known | ({} if trace_id is None else {"trace_id": trace_id}))
 
 
-async def _let_in(gateway: Gateway, exchange: Exchange, call: Call) -> None:
+async def _let_in(gateway: Gateway, exchange: Exchange, call: Call, taken_from: Sequence[Scope]) -> None:
     """Take the call from its allowances, and the longest answer it may get (spec LIM-1, USE-8).
 
     Raises `Refusal` where it is over a limit: then its prompt need not be counted.
     """
-    if taken_from := _scopes(gateway, exchange, call):
-        if gateway.budgets is not None:
-            exchange.books.budgets = gateway.budgets
-            if (fault := gateway.budgets.refusal(taken_from)) is not None:
-                exchange.limited = True
-                raise faults.Refusal(fault, "over a limit of a day or a month")
-        exchange.books.reservation = _taken(exchange, await gateway.limiter.reserve(taken_from, _longest_answer(call)))
+    if gateway.budgets is not None:
+        exchange.books.budgets = gateway.budgets
+        if (fault := gateway.budgets.refusal(taken_from)) is not None:
+            exchange.limited = True
+            raise faults.Refusal(fault, "over a limit of a day or a month")
+    exchange.books.reservation = _taken(exchange, await gateway.limiter.reserve(taken_from, _longest_answer(call)))
 
 
-async def _add_prompt(gateway: Gateway, exchange: Exchange, call: Call, count: Count) -> None:
+async def _add_prompt(
+    gateway: Gateway, exchange: Exchange, call: Call, count: Count, taken_from: Sequence[Scope]
+) -> None:
     """Take the tokens of its prompt as well, where tokens are limited; raises `Refusal`."""
     reservation = exchange.books.reservation
-    taken_from = [scope for scope in _scopes(gateway, exchange, call) if scope.limit.tpm is not None]
+    taken_from = [scope for scope in taken_from if scope.limit.tpm is not None]
     if reservation is None or not taken_from:
         return
     tokens = await count.wait()

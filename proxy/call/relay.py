@@ -27,7 +27,7 @@ async def pump(
     sink: Sink,
     pipe: Pipe,
     timeouts: CallTimeouts,
-    catch_up: Callable[[], Awaitable[None]],
+    catch_up: Callable[[Response, Sink, Pipe], Awaitable[None]],
     *,
     leg: int,
     usage_s: float,
@@ -61,7 +61,7 @@ async def pump(
 
     while pipe.is_open(leg):
         if pipe.is_behind:
-            await catch_up()
+            await catch_up(response, sink, pipe)
         elif pipe.awaits_usage(leg):
             await _end(response, sink, pipe, timeouts, leg=leg, usage_s=usage_s)
         else:

@@ -147,6 +147,7 @@ class CallTimeouts:
         "_deadline",
         "_deadline_of",
         "_expired",
+        "_goes_on",
         "_limits_s",
         "_loop",
         "_open",
@@ -161,6 +162,7 @@ class CallTimeouts:
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
         self._expired: Timeout | None = None
+        self._goes_on = False
         # Those of the configuration that the call began under.
         self._limits_s = open_calls.limits_s
         self._deadline = since_s + self._limits_s[Timeout.TOTAL]
@@ -198,7 +200,19 @@ class CallTimeouts:
         elif now_s >= self._since + self._limits_s[self.wait]:
             self.expire(self.wait)
 
+    def go_on(self) -> None:
+        """Let the context that ends now, without an error, go on in the next one: to end and begin takes ten calls."""
+        self._goes_on = True
+
+    def leave(self) -> None:
+        """The call has ended, whether or not there was a next context. Idempotent."""
+        self._open.discard(self)
+        self._task = None
+
     def __enter__(self) -> Self:
+        if self._goes_on and self._task is not None:
+            self._goes_on = False
+            return self
         task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101 - for the type checker: a call is served by a task
         self._task = task
@@ -213,6 +227,8 @@ class CallTimeouts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._goes_on and kind is None:
+            return
         self._open.discard(self)
         task, self._task = self._task, None
         # As `asyncio.timeout` does it: a cancellation of somebody else's stays one.

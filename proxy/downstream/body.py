@@ -93,6 +93,10 @@ class HeldBody:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.give_back()
+
+    def give_back(self) -> None:
+        """The call has ended. Idempotent."""
         self.end_turn()
         self._all.held_bytes -= self._bytes
         self._bytes = 0

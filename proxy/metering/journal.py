@@ -194,7 +194,8 @@ class Closing(TypedDict):
     t: Times
 
 
-@dataclass(frozen=True, slots=True)
+# Frozen, each of its fields would be set by a call of its own.
+@dataclass(slots=True)
 class Record:
     """One call that has ended, as all who keep it tell it: the journal, the log, the metrics, the spans.
 

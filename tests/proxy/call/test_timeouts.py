@@ -188,3 +188,36 @@ async def test_who_is_cancelled_by_another_is_cancelled_not_expired() -> None:
 async def test_an_error_of_the_block_is_what_leaves_it() -> None:
     with pytest.raises(KeyError), watch(Timeout.TOKEN):
         raise KeyError
+
+
+async def test_a_context_that_goes_on_ends_in_the_next_one_whatever_comes_between() -> None:
+    """The call is open all the while, and what ends it in between is told by the second context."""
+    calls = open_calls()
+    clock = watch(Timeout.BODY, open_=calls)
+    with clock:
+        clock.go_on()
+    assert clock in calls
+    clock.expire(Timeout.DRAIN)
+    with pytest.raises(Expired) as expired, clock:
+        await asyncio.sleep(10)
+    assert expired.value.wait is Timeout.DRAIN
+    assert len(calls) == 0
+
+
+async def test_a_call_that_has_no_next_context_leaves() -> None:
+    """A caller who is gone before the answer begins."""
+    calls = open_calls()
+    with watch(Timeout.BODY, open_=calls) as clock:
+        clock.go_on()
+    clock.leave()
+    clock.leave()
+    assert len(calls) == 0
+
+
+async def test_an_error_ends_a_context_that_was_to_go_on() -> None:
+    calls = open_calls()
+    clock = watch(Timeout.BODY, open_=calls)
+    clock.go_on()
+    with pytest.raises(ZeroDivisionError), clock:
+        raise ZeroDivisionError
+    assert len(calls) == 0
