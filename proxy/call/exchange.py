@@ -54,10 +54,6 @@ class Times:
     last_packet_s: float | None = None
     ended_s: float | None = None
 
-    def since_ms(self, moment_s: float | None) -> float | None:
-        """Milliseconds from the call's beginning to that moment, to a tenth."""
-        return None if moment_s is None else round((moment_s - self.received_s) * 1e3, 1)
-
 
 @dataclass(slots=True)
 class Books:

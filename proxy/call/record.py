@@ -135,12 +135,12 @@ def _record(exchange: Exchange, end: End, *, upstream_text: bool) -> Record:
         finish_reasons=account.finish_reasons if account else (),
         limited=exchange.limited,
         tries=[(attempt.pool, attempt.label or attempt.target, attempt.retry) for attempt in exchange.attempts],
-        read_s=_between_s(times.received_s, times.read_s),
-        translate_s=_between_s(times.read_s, times.sent_s),
+        read_s=None if times.read_s is None else times.read_s - times.received_s,
+        translate_s=None if times.read_s is None or times.sent_s is None else times.sent_s - times.read_s,
         fault=refusal.fault if refusal else None,
         asked_model=exchange.asked_model,
-        cause=exchange.cause,
-        upstream_said=upstream_words.told(refusal, call) if upstream_text else None,
+        cause=None if refusal is None else exchange.cause,
+        upstream_said=upstream_words.told(refusal, call) if upstream_text and refusal is not None else None,
         trace_id=exchange.books.trace.id if exchange.books.trace else None,
     )
 
@@ -150,17 +150,17 @@ def _closing(exchange: Exchange, account: Account | None, outcome: Outcome) -> C
     gone = outcome in GONE
     fault = exchange.refusal.fault if exchange.refusal else None
     return {
-        "outcome": outcome.value,
+        "outcome": outcome._value_,  # the property is two calls
         "status": CLIENT_GONE_STATUS if gone else fault.status if fault else 200,
         "code": None if gone or fault is None else fault.code,
         "usage": _said(exchange, account.delivered if account else None),
         "generated": _said(exchange, generated),
         "basis": basis,
-        "calls": [] if account is None or basis == "none" else list(map(_upstream_call, account.spent)),
+        "calls": [] if account is None or basis == "none" else [_upstream_call(spent) for spent in account.spent],
         "drift_tokens": account.drift if account else None,
         "packets": account.packets if account else 0,
         "bytes_out": exchange.bytes_out,
-        "attempts": [*map(_attempt, exchange.attempts)],
+        "attempts": [_attempt(attempt) for attempt in exchange.attempts],
         "t": _times(exchange),
     }
 
@@ -222,16 +222,13 @@ def _said(exchange: Exchange, used: dialogue.Usage | None) -> journal.Usage:
 
 def _times(exchange: Exchange) -> Times:
     times = exchange.times
+    begun_s, sent_s, first_s, last_s = times.received_s, times.sent_s, times.first_packet_s, times.last_packet_s
     return {
-        "upstream_sent": times.since_ms(times.sent_s),
-        "first_packet": times.since_ms(times.first_packet_s),
-        "last_packet": times.since_ms(times.last_packet_s),
-        "closed": round((monotonic() - times.received_s) * 1e3, 1),
+        "upstream_sent": None if sent_s is None else round((sent_s - begun_s) * 1e3, 1),
+        "first_packet": None if first_s is None else round((first_s - begun_s) * 1e3, 1),
+        "last_packet": None if last_s is None else round((last_s - begun_s) * 1e3, 1),
+        "closed": round((monotonic() - begun_s) * 1e3, 1),
     }
-
-
-def _between_s(start_s: float | None, end_s: float | None) -> float | None:
-    return None if start_s is None or end_s is None else end_s - start_s
 
 
 def _log(record: Record, opening: bytes | None, closing: bytes) -> None:

@@ -253,7 +253,7 @@ class Entry:
 
     __slots__ = ("_call", "_closed", "_journal", "opening")
 
-    def __init__(self, journal: Journal, call: str, opening: bytes) -> None:
+    def __init__(self, journal: Journal, call: bytes, opening: bytes) -> None:
         self._journal = journal
         self._call = call
         self._closed = False
@@ -263,7 +263,7 @@ class Entry:
         """Write the call's `close` line; the first one counts. Never raises: what cannot be written is counted."""
         if not self._closed:
             self._closed = True
-            self._journal.note("close", self._call, self.opening, closing)
+            self._journal.close_call(self._call, self.opening, closing)
 
 
 class Journal:
@@ -277,7 +277,7 @@ class Journal:
         self._file = file
         self._policy = policy
         # The call id in the journal is made here: a request id may be chosen by its caller, and may come twice.
-        self._process = os.urandom(6).hex()
+        self._process = os.urandom(6).hex().encode()
         self._numbers = itertools.count(1)
         self._failing = False
         self.written = 0
@@ -285,29 +285,34 @@ class Journal:
 
     def open(self, opening: Opening) -> Entry:
         """Write the call's `open` line; raises `Refusal` where it cannot be written and the policy is to refuse."""
-        entry = Entry(self, call := self._name(), rendered := render(opening))
-        if not self.note("open", call, rendered) and self._policy == "refuse":
-            raise faults.Refusal(UNWRITABLE, "the journal cannot be written")
-        return entry
+        call, rendered = b"%b-%x" % (self._process, next(self._numbers)), render(opening)
+        if self._file is not None:
+            line = b'{"ev":"open","call":"%b",%b\n' % (call, rendered[1:])
+            if not self._write(line) and self._policy == "refuse":
+                raise faults.Refusal(UNWRITABLE, "the journal cannot be written")
+        return Entry(self, call, rendered)
+
+    def close_call(self, call: bytes, opening: bytes, closing: bytes) -> None:
+        """Write the `close` line of an admitted call.
+
+        call:             its name in the books
+        opening, closing: JSON objects, whose members follow each other
+        """
+        if self._file is not None:
+            self._write(b'{"ev":"close","call":"%b",%b,%b\n' % (call, opening[1:-1], closing[1:]))
 
     def turn_away(self, opening: bytes, closing: bytes) -> None:
         """Write the lone `close` line of a call that was never admitted, such as one over a limit: it has no name."""
-        self.note("close", None, opening, closing)
+        if self._file is not None:
+            self._write(b'{"ev":"close","call":null,%b,%b\n' % (opening[1:-1], closing[1:]))
 
     def writable(self) -> bool:
         """Whether calls can be written down, or need not be (spec OPS-1)."""
         return self._file is None or self._policy == "continue" or self._file.writable()
 
-    def note(self, event: Literal["open", "close"], call: str | None, *facts: bytes) -> bool:
-        """Write one line; True if it is in the file, or if no file was asked for.
-
-        call:  its name in the books; None where it has none
-        facts: JSON objects, whose members follow each other
-        """
-        if self._file is None:
-            return True
-        named = b"null" if call is None else b'"%b"' % call.encode("ascii")
-        line = b'{"ev":"%b","call":%b,%b}\n' % (event.encode("ascii"), named, b",".join(fact[1:-1] for fact in facts))
+    def _write(self, line: bytes) -> bool:
+        """Write one line; True if it is in the file."""
+        assert self._file is not None  # noqa: S101 - for the type checker: there is one
         try:
             self._file.append(line)
         except OSError as error:
@@ -329,9 +334,6 @@ class Journal:
                 self._file.close()
             except OSError as error:
                 log.error("journal_sync_failed", reason=error.strerror)
-
-    def _name(self) -> str:
-        return f"{self._process}-{next(self._numbers):x}"
 
 
 @asynccontextmanager

@@ -8,6 +8,8 @@ from enum import Enum
 class Outcome(Enum):
     """How a call ended (spec MET-1)."""
 
+    __hash__ = object.__hash__  # in C; an `Enum` hashes its name, in Python
+
     OK = "ok"
     REJECTED = "rejected"
     THROTTLED = "throttled"

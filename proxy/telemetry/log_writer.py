@@ -60,6 +60,8 @@ class LogWriter:
         self._lines: deque[bytes] = deque()
         # Set while there is something for the thread to do: whoever adds the first line of a batch wakes it.
         self._awake = threading.Event()
+        # The same as a plain field, for whoever adds a line: it is set after a line and cleared before lines are taken.
+        self._is_woken = False
         self._over = False
         # One number for each thread that counts: `+=` of two threads may lose one.
         self._no_room = 0
@@ -84,7 +86,8 @@ class LogWriter:
             self._no_room += 1
             return
         self._lines.append(line)
-        if not self._awake.is_set():
+        if not self._is_woken:
+            self._is_woken = True
             self._awake.set()
 
     def flush(self) -> None:
@@ -103,6 +106,7 @@ class LogWriter:
                 time.sleep(GATHER_S)
             # In this order: a line that is added now is taken now, or wakes the thread again.
             self._awake.clear()
+            self._is_woken = False
             self._write_all()
         self._write_all()
 

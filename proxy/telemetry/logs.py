@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import sys
@@ -24,6 +25,13 @@ from proxy.telemetry.log_writer import Lines, LogWriter
 log = structlog.get_logger()
 
 Level = Literal["debug", "info", "warning", "error"]
+
+LEVELS: Final[Mapping[Level, bytes]] = {
+    "debug": b"debug",
+    "info": b"info",
+    "warning": b"warning",
+    "error": b"error",
+}
 
 DEBUG: Final = "debug"
 # Two signals and not one that toggles: of several processes, one may have started in between.
@@ -145,8 +153,9 @@ def say_call(level: Level, opening: bytes, closing: bytes, cause: str | None, up
     Returns False where `structlog` must say it.
     opening: JSON that begins with `at`, which the line has in its own time stamp
     """
+    why = b"null" if cause is None else orjson.dumps(cause)
     said = b"" if upstream_said is None else b',"upstream_said":' + orjson.dumps(upstream_said)
-    return _say(level, b"call", opening, b',%b,"cause":%b%b' % (closing[1:-1], orjson.dumps(cause), said))
+    return _say(level, b"call", opening, b',%b,"cause":%b%b' % (closing[1:-1], why, said))
 
 
 def say_open(opening: bytes) -> bool:
@@ -159,13 +168,25 @@ def _say(level: Level, event: bytes, opening: bytes, more: bytes) -> bool:
         return False
     threshold, lines, _ = _calls[0]
     if threshold.lets_pass(level):
-        second, nanos = divmod(time.time_ns(), 1_000_000_000)
-        now = f"{clock(second)}.{nanos // 1000:06d}".encode("ascii")
+        now_us = time.time_ns() // 1000
         lines.write_line(
-            b'{%b%b,"event":"%b","level":"%b","timestamp":"%bZ"}\n'
-            % (opening[opening.index(b",") + 1 : -1], more, event, level.encode("ascii"), now)
+            b'{%b%b,"event":"%b","level":"%b","timestamp":"%b.%06dZ"}\n'
+            % (
+                opening[opening.index(b",") + 1 : -1],
+                more,
+                event,
+                LEVELS[level],
+                encoded_clock(now_us // 1_000_000),
+                now_us % 1_000_000,
+            )
         )
     return True
+
+
+@functools.lru_cache(maxsize=2)
+def encoded_clock(epoch_s: int) -> bytes:
+    """Date and time of a second in UTC, as log lines say it; made once a second."""
+    return clock(epoch_s).encode("ascii")
 
 
 class Threshold:

@@ -12,14 +12,16 @@ import asyncio
 import contextlib
 import functools
 import platform
-from collections.abc import AsyncIterator, Callable, Mapping
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from time import monotonic
 from typing import Final
 
 from proxy.admission import limits
-from proxy.metering.journal import Closing, Outcome, Record
+from proxy.metering.journal import Outcome, Record
 from proxy.telemetry import installed, process_figures
 from proxy.telemetry.log_writer import Lines
 from proxy.telemetry.series import Counters, Labels, Reading, Row
@@ -191,6 +193,25 @@ TOO_LARGE: Final = "BadRequest.TooLarge"
 STATUSES: Final = frozenset(str(status.value) for status in HTTPStatus)
 
 
+@dataclass(slots=True)
+class Found:
+    """The series that all calls of one kind are counted in; None where a kind has none.
+
+    A call is counted in sixteen: to find each by its labels takes two function calls.
+    tokens: of the prompt and the answer that upstream read and wrote, and of those that were delivered
+    read, translate, close: of the overhead
+    """
+
+    requests: list[float]
+    duration: list[float]
+    records: list[float] | None
+    tokens: tuple[list[float], list[float], list[float], list[float]] | None
+    first_token: list[float] | None
+    read: list[float] | None
+    translate: list[float] | None
+    close: list[float] | None
+
+
 class Metrics:
     """What one process has measured of its calls and of itself.
 
@@ -198,42 +219,47 @@ class Metrics:
     log:    what writes its log lines
     """
 
-    __slots__ = ("_gauges", "_log", "_tally")
+    __slots__ = ("_found", "_gauges", "_log", "_tally")
 
     def __init__(self, gauges: Mapping[Row, Gauge], log: Lines | None = None) -> None:
         self._gauges: Mapping[Row, Gauge] = {**gauges, TASKS: _tasks, BUILD: _build, **process_figures.looks()}
         self._log = log
         self._tally = Counters(COUNTED)
+        # By what tells one kind from another: words of closed sets, as all labels are.
+        self._found: dict[tuple[object, ...], Found] = {}
 
     def keep(self, record: Record) -> None:
         """Publish one call that has ended."""
         closing, counted = record.closing, self._tally
-        model = record.model or OTHER
-        outcome, code = closing["outcome"], closing["code"]
-        counted.add(
-            REQUESTS,
-            (
-                record.api,
-                model,
-                "sse" if record.stream else "json",
-                str(closing["status"]),
-                code or ("ok" if outcome == "ok" else "none"),
-                outcome,
-            ),
+        outcome, code, times = closing["outcome"], closing["code"], closing["t"]
+        last_ms = times["last_packet"]
+        kind = (
+            *(record.api, record.model, record.stream, closing["status"], code, outcome, closing["basis"]),
+            *(record.opening is None, record.read_s is None, record.translate_s is None, last_ms is None),
         )
-        counted.observe(DURATION, closing["t"]["closed"] / 1e3, (model, CHAT, "" if outcome == "ok" else outcome))
-        if record.opening is not None:
-            counted.add(RECORDS, (outcome,))
-        if phase := PHASES.get(outcome):
-            counted.add(CANCELLED, (phase,))
-        if (limit := _limit(code, limited=record.limited)) is not None:
-            counted.add(REJECTIONS, (limit,))
+        found = self._found.get(kind)
+        if found is None:
+            found = self._found[kind] = self._find(record)
+        found.requests[0] += 1
+        _observe(found.duration, DURATION.buckets, times["closed"] / 1e3)
+        if found.records is not None:
+            found.records[0] += 1
+        if found.read is not None and record.read_s is not None:
+            _observe(found.read, SHORT_S, record.read_s)
+        if found.translate is not None and record.translate_s is not None:
+            _observe(found.translate, SHORT_S, record.translate_s)
+        if found.close is not None and last_ms is not None:
+            _observe(found.close, SHORT_S, max(0.0, times["closed"] - last_ms) / 1e3)
         for attempt, (pool, target, retry) in zip(closing["attempts"], record.tries, strict=True):
             result = attempt["result"]
-            known = OTHER if result.isdigit() and result not in STATUSES else result
+            known = result if result in STATUSES or not result.isdigit() else OTHER
             counted.add(ATTEMPTS, (pool, target, known, "true" if retry else "false"))
-        self._keep_tokens(model, closing)
-        self._keep_times(model, record)
+        if found.tokens is not None:
+            self._keep_tokens(found.tokens, record)
+        if found.first_token is not None:
+            self._keep_packets(found.first_token, record)
+        if outcome != "ok":
+            self._keep_failure(record)
 
     def keep_stray(self, status: int) -> None:
         """Publish one request that was no call."""
@@ -249,35 +275,69 @@ class Metrics:
         dropped = float(self._log.dropped) if self._log else 0.0
         return self._tally.read() | now | {LOG_DROPPED.name: {(): [dropped]}}
 
-    def _keep_tokens(self, model: str, closing: Closing) -> None:
-        counted, generated, basis = self._tally, closing["generated"], closing["basis"]
-        if basis == "none":
-            return
-        counted.add(TOKENS, (model, "input", basis), generated["input_tokens"])
-        counted.add(TOKENS, (model, "output", basis), generated["output_tokens"])
+    def _find(self, record: Record) -> Found:
+        """The series of a kind of calls, of which this is the first."""
+        closing, of, model = record.closing, self._tally.of, record.model or OTHER
+        outcome, code, basis = closing["outcome"], closing["code"], closing["basis"]
+        mode, status = "sse" if record.stream else "json", str(closing["status"])
+        is_ok, has_packets = outcome == "ok", closing["t"]["last_packet"] is not None
+        said = code or ("ok" if is_ok else "none")
+        return Found(
+            requests=of(REQUESTS, (record.api, model, mode, status, said, outcome)),
+            duration=of(DURATION, (model, CHAT, "" if is_ok else outcome)),
+            records=None if record.opening is None else of(RECORDS, (outcome,)),
+            tokens=None
+            if basis == "none"
+            else (
+                of(TOKENS, (model, "input", basis)),
+                of(TOKENS, (model, "output", basis)),
+                of(DELIVERED, (model, "input")),
+                of(DELIVERED, (model, "output")),
+            ),
+            first_token=of(FIRST_TOKEN, (model, CHAT)) if record.stream and has_packets else None,
+            read=None if record.read_s is None else of(OVERHEAD, ("read",)),
+            translate=None if record.translate_s is None else of(OVERHEAD, ("translate",)),
+            close=of(OVERHEAD, ("close",)) if has_packets else None,
+        )
+
+    def _keep_failure(self, record: Record) -> None:
+        """Publish what only calls that have failed are counted in."""
+        closing = record.closing
+        if phase := PHASES.get(closing["outcome"]):
+            self._tally.add(CANCELLED, (phase,))
+        if (limit := _limit(closing["code"], limited=record.limited)) is not None:
+            self._tally.add(REJECTIONS, (limit,))
+
+    def _keep_tokens(self, found: tuple[list[float], list[float], list[float], list[float]], record: Record) -> None:
+        closing = record.closing
+        generated, usage, basis = closing["generated"], closing["usage"], closing["basis"]
+        read, written, delivered_input, delivered_output = found
+        read[0] += generated["input_tokens"]
+        written[0] += generated["output_tokens"]
+        delivered_input[0] += usage["input_tokens"]
+        delivered_output[0] += usage["output_tokens"]
         if "output_tokens_details" in generated:
             reasoning = generated["output_tokens_details"]["reasoning_tokens"]
-            counted.add(TOKENS, (model, "reasoning", basis), reasoning)
+            self._tally.add(TOKENS, (record.model or OTHER, "reasoning", basis), reasoning)
         if "prompt_tokens_details" in generated:
-            counted.add(TOKENS, (model, "cached", basis), generated["prompt_tokens_details"]["cached_tokens"])
-        counted.add(DELIVERED, (model, "input"), closing["usage"]["input_tokens"])
-        counted.add(DELIVERED, (model, "output"), closing["usage"]["output_tokens"])
+            cached = generated["prompt_tokens_details"]["cached_tokens"]
+            self._tally.add(TOKENS, (record.model or OTHER, "cached", basis), cached)
         if closing["drift_tokens"] is not None:
-            counted.observe(DRIFT, abs(closing["drift_tokens"]))
+            self._tally.observe(DRIFT, abs(closing["drift_tokens"]))
 
-    def _keep_times(self, model: str, record: Record) -> None:
-        counted, times = self._tally, record.closing["t"]
+    def _keep_packets(self, first_token: list[float], record: Record) -> None:
+        times = record.closing["t"]
         first_ms, last_ms = times["first_packet"], times["last_packet"]
-        if record.stream and first_ms is not None and last_ms is not None:
-            counted.observe(FIRST_TOKEN, first_ms / 1e3, (model, CHAT))
+        if first_ms is not None and last_ms is not None:
+            _observe(first_token, FIRST_TOKEN.buckets, first_ms / 1e3)
             if (later := record.closing["usage"]["output_tokens"] - 1) > 0:
-                counted.observe(PER_TOKEN, (last_ms - first_ms) / 1e3 / later, (model, CHAT))
-        if record.read_s is not None:
-            counted.observe(OVERHEAD, record.read_s, ("read",))
-        if record.translate_s is not None:
-            counted.observe(OVERHEAD, record.translate_s, ("translate",))
-        if last_ms is not None:
-            counted.observe(OVERHEAD, max(0.0, times["closed"] - last_ms) / 1e3, ("close",))
+                self._tally.observe(PER_TOKEN, (last_ms - first_ms) / 1e3 / later, (record.model or OTHER, CHAT))
+
+
+def _observe(series: list[float], buckets: Sequence[float], value: float) -> None:
+    """Add one value to a series of a histogram."""
+    series[bisect_left(buckets, value)] += 1
+    series[-1] += value
 
 
 @asynccontextmanager

@@ -52,6 +52,10 @@ class Counters:
     def __init__(self, rows: Iterable[Row]) -> None:
         self._series: Reading = {row.name: {} if row.labels else {(): row.zero} for row in rows}
 
+    def of(self, row: Row, labels: Labels = ()) -> list[float]:
+        """One series, for whoever will count in it again: one number, or a histogram's."""
+        return self._series[row.name].get(labels) or self._begun(row, labels)
+
     def add(self, row: Row, labels: Labels = (), amount: float = 1.0) -> None:
         """Count more of something."""
         series = self._series[row.name].get(labels) or self._begun(row, labels)

@@ -36,7 +36,11 @@ async def test_a_pipe_gets_the_books_and_nothing_else(workers: str, simulator: S
     serving.terminate()
     out, _ = await serving.communicate()
     assert serving.returncode == 0
-    assert [orjson.loads(line)["ev"] for line in out.splitlines()] == ["open", "close"] * 3
+    # An answer is out before its call is closed: of two processes the other one may open the next call first.
+    events: dict[str, list[str]] = {}
+    for line in map(orjson.loads, out.splitlines()):
+        events.setdefault(line["call"], []).append(line["ev"])
+    assert [*events.values()] == [["open", "close"]] * 3
     books = tmp_path / "calls.jsonl"
     books.write_bytes(out)
     command = [sys.executable, "-m", "proxy", "usage", "verify", str(books)]
