@@ -6,6 +6,7 @@ Its choices are filled by the upstream's tongue and laid out by the caller's; it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from translators import usage
@@ -51,17 +52,20 @@ class Answer:
     def __init__(self, call: Call, terms: Terms, vocabulary: Vocabulary, tally: Tally, writer: Writer) -> None:
         self._legs = terms.legs
         self.tally = tally
+        names = [tool.name for tool in call.tools] if call.tools else ()
         self.choices = [
             Choice(
                 index,
                 Meter(vocabulary, terms.chain_end if call.thinking else 0, terms.answer_end),
                 writer,
                 terms.rules,
-                Drafts(
+                # Made with the first call that comes; it knows nothing of the answer, so that the two make no ring.
+                partial(
+                    Drafts,
                     vocabulary,
                     f"call_{terms.request_id.replace('-', '')}_{index}",
                     LAYOUTS[terms.template].calls,
-                    names=[tool.name for tool in call.tools],
+                    names=names,
                     opened=terms.calls_opened,
                 ),
                 tally=tally,
@@ -73,7 +77,7 @@ class Answer:
     def basis(self) -> Basis:
         """Whose figures the usage is, at the weakest of its upstream calls (spec MET-3)."""
         bases = [one.basis for one in self.tally.upstream]
-        if any(choice.cut for choice in self.choices):
+        if True in [choice.cut for choice in self.choices]:
             # What upstream said includes what we have cut off.
             bases.append("upstream_last")
         return min(bases, key=usage.BASES.index)
@@ -89,18 +93,20 @@ class Answer:
         cut by us keeps our count, as far as upstream's own last word goes.
         """
         served, upstream = self.served_by(leg), self.tally.latest(leg)
+        if len(served) == 1 and upstream.is_final and not served[0].cut:
+            # What follows would come to the same, and count what is owed for it. Nearly every answer ends here.
+            meter = served[0].meter
+            made, chain = upstream.before + upstream.completion(0), meter.reasoning
+            meter.correct(made, min(upstream.reasoning(chain), made) if upstream.chain is None else chain)
+            return
         meters = [choice.meter for choice in served]
-        if len(meters) == 1 and upstream.is_final and not served[0].cut:
-            # What follows would come to the same, and count what is owed for it.
-            outputs = [made := upstream.before + upstream.completion(0)]
-        else:
-            for meter in meters:
-                meter.conclude()
-            counted = sum(meter.output for meter in meters)
-            made = upstream.before + upstream.completion(counted - upstream.before)
-            if any(choice.cut for choice in served):
-                made = min(made, counted)
-            outputs = _shares(made, [(meter.output, made) for meter in meters])
+        for meter in meters:
+            meter.conclude()
+        counted = sum(meter.output for meter in meters)
+        made = upstream.before + upstream.completion(counted - upstream.before)
+        if any(choice.cut for choice in served):
+            made = min(made, counted)
+        outputs = _shares(made, [(meter.output, made) for meter in meters])
         chains = [meter.reasoning for meter in meters]
         if upstream.chain is None:
             chain = min(upstream.reasoning(sum(chains)), made)
@@ -124,7 +130,7 @@ class Answer:
 
     def spent(self) -> tuple[Spent, ...]:
         """What each upstream call has used, as far as is known, in the order they were begun (spec MET-3)."""
-        return tuple(map(self._spent, self.tally.upstream))
+        return tuple([self._spent(upstream) for upstream in self.tally.upstream])
 
     def _spent(self, upstream: Upstream) -> Spent:
         served, figures, successor = self.served_by(upstream.leg), upstream.figures, self.tally.latest(upstream.leg)
@@ -135,10 +141,10 @@ class Answer:
             end: tuple[str | None, ...] = ("budget",)
         else:
             # Where it has told all, our count is not asked for: of an answer that nobody had to count it would be made.
-            counted = 0 if upstream.is_final else sum(choice.meter.exact for choice in served) - upstream.before
-            chain = sum(choice.meter.reasoning for choice in served) if upstream.chain is None else 0
+            counted = 0 if upstream.is_final else sum([choice.meter.exact for choice in served]) - upstream.before
+            chain = sum([choice.meter.reasoning for choice in served]) if upstream.chain is None else 0
             reasoning = upstream.reasoning(chain)
-            end = tuple(map(_end_of, served))
+            end = tuple([_end_of(choice) for choice in served])
         completion = upstream.completion(counted)
         prompt = self.tally.input if upstream.chain is None else self.tally.input + upstream.chain + usage.CLOSING
         return Spent(
@@ -153,9 +159,9 @@ class Answer:
 
     def used(self) -> Usage:
         """The usage of all choices: input once, outputs summed (spec OUT-7)."""
+        if len(self.choices) == 1:
+            return self.tally.of(self.choices[0].meter)
         each = [self.tally.of(choice.meter) for choice in self.choices]
-        if len(each) == 1:
-            return each[0]
         chains = [one.reasoning for one in each if one.reasoning is not None]
         output = sum(one.output for one in each)
         return Usage(self.tally.input, output, sum(chains) if chains else None, self.tally.cached, self.tally.image)
@@ -178,4 +184,4 @@ def _end_of(choice: Choice) -> str | None:
         return "budget"
     if choice.cut:
         return "cut"
-    return choice.finish_reason.value if choice.finish_reason else None
+    return choice.finish_reason.word if choice.finish_reason else None

@@ -91,6 +91,10 @@ class Rules(NamedTuple):
 # Takes pieces of the answer, or of the chain where the last is true, as upstream wrote them, JSON strings; and where
 # the text has come to by them.
 Copy = Callable[["Choice", Sequence[bytes], Place, bool], None]
+# Takes the same, with the usage up to each piece; what upstream wrote is what we would have written.
+Splice = Callable[["Choice", Sequence[bytes], Sequence[Said], bool], None]
+# What a JSON string may hold that we write otherwise, beside `\\u`.
+OWN_SPELLING: Final = rb"\/"
 
 
 class Writer(Protocol):
@@ -99,6 +103,10 @@ class Writer(Protocol):
     @property
     def copy(self) -> Copy | None:
         """Takes pieces that are counted later; None where what is laid out says usage on the way."""
+
+    @property
+    def splice(self) -> Splice | None:
+        """Takes pieces as JSON strings, counted; None where what is laid out is made of texts."""
 
     def reasoning(self, choice: Choice, texts: Sequence[str], said: Sequence[Said], /) -> None:
         """Pieces of the chain of thought, and the usage up to each of them."""
@@ -127,6 +135,7 @@ class Choice:
     """
 
     __slots__ = (
+        "_begin_calls",
         "_calls",
         "_chain",
         "_closing",
@@ -137,6 +146,7 @@ class Choice:
         "_owed_bytes",
         "_plain",
         "_rules",
+        "_splice",
         "_splitter",
         "_tally",
         "_writer",
@@ -156,10 +166,11 @@ class Choice:
         meter: Meter,
         writer: Writer,
         rules: Rules,
-        calls: Drafts,
+        calls: Callable[[], Drafts],
         *,
         tally: Tally,
     ) -> None:
+        """Begin with nothing; `calls` makes what holds the tool calls, once there is one."""
         self.index = index
         self.meter = meter
         self.phase = Phase.START
@@ -171,8 +182,10 @@ class Choice:
         self._tally = tally
         self._writer = writer
         self._copy = writer.copy
+        self._splice = writer.splice
         self._rules = rules
-        self._calls = calls
+        self._begin_calls = calls
+        self._calls: Drafts | None = None
         self._live = 0
         self._owed_bytes = 0
         self._chain: list[str] = []
@@ -220,7 +233,10 @@ class Choice:
         Where nothing of ours needs a count on the way, none is made on it.
         lines: the strings in one, as `Meter.owe` takes them
         """
-        if self._copy is None or not self._plain or (is_chain and self._rules.chain_limit is not None):
+        copy, splice = self._copy, self._splice
+        if not self._plain or (is_chain and self._rules.chain_limit is not None):
+            copy = splice = None
+        if copy is None and (splice is None or OWN_SPELLING in lines):
             (self.think if is_chain else self.say)(*texts)
             return
         if is_chain:
@@ -230,7 +246,11 @@ class Choice:
                 self._tally.counts_chain = True
         elif self.phase is not Phase.ANSWERING:
             self._step(Sight.CONTENT, texts[0])
-        self._copy(self, strings, self.meter.owe(len(strings), lines, is_chain=is_chain), is_chain)
+        if copy is not None:
+            copy(self, strings, self.meter.owe(len(strings), lines, is_chain=is_chain), is_chain)
+        else:
+            assert splice is not None  # noqa: S101 - for the type checker: else it has gone the way of texts
+            splice(self, strings, (self.meter.think if is_chain else self.meter.answer)(*texts), is_chain)
 
     def quote(self, text: str) -> None:
         """Take a whole answer whose length upstream tells: where nothing of ours needs a count, none is made."""
@@ -244,9 +264,11 @@ class Choice:
         """Take a piece of a tool call, with empty words for what upstream left out."""
         if self.phase is not Phase.CALLING and not self._step(Sight.CALL):
             return
+        if self._calls is None:
+            self._calls = self._begin_calls()
         self._calls.add(index, call_id, name, arguments)
         self.meter.markup(self._calls.tokens, self._calls.lead)
-        self._show_calls(at_end=False)
+        self._show_calls(self._calls, at_end=False)
 
     def finish(self, reason: Finish, reasoning: str = "", text: str = "") -> None:
         """Take the end, and the text that came with it: the chain leaves at once, the answer with the last packet.
@@ -274,8 +296,9 @@ class Choice:
         if self.finish_reason is None or self._ended_from is Phase.ENDED:
             return
         self.phase, reason = self._ended_from, self.finish_reason
-        self.finish_reason = None
-        self._flush_held()
+        if self._splitter is not None or self._finder is not None:
+            self.finish_reason = None
+            self._flush_held()
         if not self.cut:
             self._end(reason)
 
@@ -298,6 +321,8 @@ class Choice:
 
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """Every call there is to show."""
+        if self._calls is None:
+            return ()
         calls = self._calls.whole()
         return calls if self._rules.parallel_calls else calls[:1]
 
@@ -420,7 +445,7 @@ class Choice:
             self.meter.end()
         self.phase = self._ended_from = Phase.ENDED
         self.finish_reason = reason
-        if not self._calls.drafts:
+        if self._calls is None:
             # Clients take the word for a promise of calls: without any it would be an empty one.
             if reason is Finish.TOOL_CALLS:
                 self.finish_reason = Finish.STOP
@@ -430,11 +455,11 @@ class Choice:
             # A call cut off by the limit is no call to make: it keeps `length`, so that nobody runs half its arguments.
             if reason is Finish.STOP or all(draft.is_whole() for draft in self._calls.drafts):
                 self.finish_reason = Finish.TOOL_CALLS
-            self._show_calls(at_end=True)
+            self._show_calls(self._calls, at_end=True)
 
-    def _show_calls(self, *, at_end: bool) -> None:
+    def _show_calls(self, calls: Drafts, *, at_end: bool) -> None:
         """Hand out calls in their order, each once it is whole, or in pieces: a later one waits (spec SSE-7)."""
-        drafts = self._calls.drafts if self._rules.parallel_calls else self._calls.drafts[:1]
+        drafts = calls.drafts if self._rules.parallel_calls else calls.drafts[:1]
         while self._live < len(drafts):
             draft = drafts[self._live]
             follows = self._live + 1 < len(drafts)
@@ -442,17 +467,17 @@ class Choice:
             ready = at_end or bool(draft.name and (follows or not draft.is_placeholder()))
             over = at_end or (ready and draft.is_whole())
             if ready and (over or self._rules.calls_in_pieces):
-                self._show(draft, at_end=at_end)
+                self._show(calls, draft, at_end=at_end)
             if not over or not (at_end or follows):
                 return
             self._live += 1
 
-    def _show(self, draft: Draft, *, at_end: bool) -> None:
+    def _show(self, calls: Drafts, draft: Draft, *, at_end: bool) -> None:
         """Hand out what is new of a call, with its id and name where it is the first of it."""
         first = draft.shown < 0
         piece = "".join(draft.arguments[max(draft.shown, 0) :])
         if piece or (first and at_end):
-            call = ToolCall(self._calls.id_of(self._live), draft.name, piece)
+            call = ToolCall(calls.id_of(self._live), draft.name, piece)
             self._writer.fragment(self, self._live, call, first=first)
             draft.shown = len(draft.arguments)
 

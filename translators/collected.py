@@ -40,7 +40,7 @@ class Collected:
     __slots__ = ("_content", "_handed", "_layout", "_logprobs", "_reasoning", "_used", "kept_bytes")
 
     # A reply is laid out of texts.
-    copy = None
+    copy = splice = None
 
     def __init__(self, layout: Layout) -> None:
         self.kept_bytes = 0
@@ -71,7 +71,8 @@ class Collected:
         """A reply says its usage once."""
 
     def finish(self, choice: answer.Choice) -> None:
-        self.content(choice, (choice.tail,), ())
+        if choice.tail or self._layout.call.logprobs:
+            self.content(choice, (choice.tail,), ())
 
     def take(self) -> bytes:
         """Nothing: a reply comes whole."""

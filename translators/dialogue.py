@@ -26,11 +26,19 @@ Path = Literal["text", "multimodal", "both"]
 
 
 class Finish(Enum):
-    """Why an answer ended; the value is DashScope's word (spec OUT-2)."""
+    """Why an answer ended.
+
+    word: DashScope's own (spec OUT-2); it is the value, which an `Enum` looks up in Python
+    """
+
+    word: Literal["stop", "length", "tool_calls"]
 
     STOP = "stop"
     LENGTH = "length"
     TOOL_CALLS = "tool_calls"
+
+    def __init__(self, word: Literal["stop", "length", "tool_calls"]) -> None:
+        self.word = word
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +195,12 @@ class Call(NamedTuple):
     @property
     def image_tokens(self) -> int | None:
         """What those whose size is known are in the prompt; None where there is none of them."""
-        return sum(image.tokens or 0 for image in self.images) or None
+        return (sum(image.tokens or 0 for image in self.images) or None) if self.model.sees else None
 
     @property
     def is_countable(self) -> bool:
         """Whether its prompt can be counted before upstream has told: no image's size is unknown."""
-        return all(image.tokens is not None for image in self.images)
+        return not self.model.sees or all(image.tokens is not None for image in self.images)
 
 
 class Usage(NamedTuple):

@@ -161,7 +161,10 @@ class Pipe:
         try:
             if writer.kept_bytes <= self._weighed_at_bytes:
                 if decoder.is_between and reader.take_run(wire):
-                    return self._flow(leg)
+                    # Nearly every read of a stream ends here: it has opened before, unless all of it was held.
+                    if reader.over or self.state is not State.OPEN:
+                        return self._flow(leg)
+                    return writer.take()
                 events = decoder.feed(wire)
                 if not decoder.is_large:
                     reader.feed(events)
@@ -285,7 +288,7 @@ class Pipe:
             generated=answer.used(),
             basis=answer.basis,
             drift=answer.tally.drift,
-            finish_reasons=tuple(one.finish_reason.value for one in answer.choices if one.finish_reason is not None),
+            finish_reasons=tuple([one.finish_reason.word for one in answer.choices if one.finish_reason is not None]),
             spent=answer.spent(),
         )
 
@@ -304,11 +307,11 @@ class Pipe:
 
     def wants_no_more(self, leg: int = 0) -> bool:
         """Whether this upstream call has said all but its usage, or more than can be taken at once."""
-        return leg not in self._flowing or self._has_ended(leg)
+        return leg not in self._flowing or self._readers[leg].has_ended()
 
     def awaits_usage(self, leg: int = 0) -> bool:
         """Whether all that is missing of this upstream call is its usage."""
-        return leg in self._flowing and self._has_ended(leg)
+        return leg in self._flowing and self._readers[leg].has_ended()
 
     def was_cut(self, leg: int = 0) -> bool:
         """Whether we ended the answer while upstream is still talking: its connection is not fit for another call."""
@@ -316,13 +319,7 @@ class Pipe:
 
     def generated(self, leg: int = 0) -> int:
         """Tokens generated so far, shown or held: how the shell tells a token from a comment."""
-        return sum(choice.meter.output for choice in self.answer.served_by(leg))
-
-    def _has_ended(self, leg: int) -> bool:
-        for choice in self.answer.served_by(leg):  # noqa: SIM110 - a generator would be made for every delta
-            if choice.finish_reason is None:
-                return False
-        return True
+        return sum([choice.meter.output for choice in self.answer.served_by(leg)])
 
     def _put_off(self, late: Late) -> None:
         self._late.append(late)
@@ -398,7 +395,7 @@ class Pipe:
         """Take what was not ended by a blank line, and the end."""
         reader = self._readers[leg]
         reader.feed(self._decoders[leg].eof())
-        if not (reader.done or self._has_ended(leg)):
+        if not (reader.done or reader.has_ended()):
             raise faults.Refusal(faults.UPSTREAM_BROKEN, f"{faults.CUT} before the answer ended")
         reader.done = True
         return self._flow(leg)
@@ -412,7 +409,7 @@ class Pipe:
         if served[0].over_budget:
             self._open_legs.discard(leg)
             return self._frames_out()
-        if reader.done and not self._has_ended(leg):
+        if reader.done and not reader.has_ended():
             reader.conclude()
         reader.settle()
         for choice in served:

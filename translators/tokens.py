@@ -130,23 +130,28 @@ class Counter:
 
     def add_each(self, deltas: Iterable[str]) -> list[int]:
         """Count one delta after the other; returns the total after each."""
-        totals = []
+        totals: list[int] = []
+        # In locals, and looked up once: a read of many deltas takes two thirds of the time.
+        total, tail, length, divides = self.total, self._tail, self._length, pretokens.divides
         for delta in deltas:
-            tail = self._tail
-            is_apart = not self._open and pretokens.divides(tail[-1:], delta[:1])
-            if is_apart:
+            if not self._open and divides(tail[-1:], delta[:1]):
                 # Most deltas of most languages are a word of their own: what was counted so far stays as it is.
-                self._base = self.total
+                self._base = total
                 self._seen_chars = 0
                 tail = delta
+                if len(tail) <= _SHORT_TAIL_CHARS:
+                    total += length(tail)
+                    totals.append(total)
+                    continue
             else:
                 tail += delta
             if len(tail) > self._room_chars:
-                self._settle(tail)
+                total = self._settle(tail)
+                tail = self._tail
             else:
-                self._tail = tail
-                self.total = self._base + (self._length(tail) if is_apart else len(self._encode(tail)))
-            totals.append(self.total)
+                total = self._base + len(self._encode(tail))
+            totals.append(total)
+        self.total, self._tail = total, tail
         return totals
 
     def fits(self, delta: str, limit: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter as Counted
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import Final, Literal, NamedTuple
 
 import orjson
@@ -52,6 +52,9 @@ class Figures(NamedTuple):
     reasoning: int | None = None
     cached: int | None = None
     image: int | None = None
+
+
+NOTHING_TOLD: Final = Figures()
 
 
 class Place:
@@ -115,11 +118,14 @@ class Meter:
         "_places",
         "_reasoning",
         "_this",
+        "_vocabulary",
         "_whole",
     )
 
     def __init__(self, vocabulary: Vocabulary, chain_end: int, answer_end: int = 0) -> None:
-        self._chain = Counter(vocabulary)
+        self._vocabulary = vocabulary
+        # Made with the chain that it counts: most answers have none.
+        self._chain: Counter | None = None
         self._answer = Counter(vocabulary)
         self._chain_end = chain_end
         self._answer_end = answer_end
@@ -187,7 +193,7 @@ class Meter:
         texts = orjson.loads(b"[%b]" % bytes(self._owed[: -len(BETWEEN)]))
         self._owed.clear()
         self._owed_pieces = 0
-        said = self._think(texts) if self._owes_chain else self._say(texts)
+        said = self.think(*texts) if self._owes_chain else self.answer(*texts)
         for place in self._places:
             place.told = said[place.pieces - 1]
         self._places.clear()
@@ -199,26 +205,23 @@ class Meter:
         """Count pieces of the chain of thought; what the packet of each says."""
         if self._owed:
             self.settle()
-        return self._think(texts)
+        output, more = self._output, self._answer.total + self._markup + self._offset
+        said = []
+        counter = self._chain
+        if counter is None:
+            counter = self._chain = Counter(self._vocabulary)
+        for chain in counter.add_each(texts):
+            if chain + more > output:  # noqa: PLR1730 - `max` is one call more for every delta
+                output = chain + more
+            said.append((output, chain))
+        self._output = output
+        self._reasoning = self._base = counter.total
+        return said
 
     def answer(self, *texts: str) -> list[Said]:
         """Count pieces of the answer; what the packet of each says."""
         if self._owed:
             self.settle()
-        return self._say(texts)
-
-    def _think(self, texts: Sequence[str]) -> list[Said]:
-        output, more = self._output, self._answer.total + self._markup + self._offset
-        said = []
-        for chain in self._chain.add_each(texts):
-            if chain + more > output:  # noqa: PLR1730 - `max` is one call more for every delta
-                output = chain + more
-            said.append((output, chain))
-        self._output = output
-        self._reasoning = self._base = self._chain.total
-        return said
-
-    def _say(self, texts: Sequence[str]) -> list[Said]:
         output, more, chain = self._output, self._base + self._markup + self._offset, self._reasoning
         said = []
         for total in self._answer.add_each(texts):
@@ -255,7 +258,12 @@ class Meter:
 
     def end(self) -> None:
         """Count what a model writes to end: the answer has ended by itself, by no limit and not by us."""
-        self._in_turn(self._end, self._answer_end)
+        if not self._answer_end:
+            return
+        if self._owed:
+            self._acts.append((self._end, self._answer_end))
+        else:
+            self._end(self._answer_end)
 
     def markup(self, count: int, lead: str = "") -> None:
         """All tool markup so far is `count` tokens behind `lead`, a text that may share a token with the answer."""
@@ -274,7 +282,8 @@ class Meter:
     @property
     def counted(self) -> int:
         """Everything generated so far, by our own count."""
-        self._settled()
+        if self._owed:
+            self.settle()
         return self._base + self._answer.total + self._markup
 
     def answer_fits(self, text: str, limit: int) -> int:
@@ -285,15 +294,23 @@ class Meter:
     def chain_fits(self, text: str, limit: int) -> int:
         """How many leading characters of `text` the chain can take within `limit` tokens (spec OUT-9)."""
         self._settled()
+        if self._chain is None:
+            self._chain = Counter(self._vocabulary)
         return self._chain.fits(text, limit)
 
     def expect(self, reported: int) -> None:
         """Upstream says `reported` of text that is about to be counted: its packets say that figure (spec USE-3)."""
-        self._in_turn(self._expect, reported)
+        if self._owed:
+            self._acts.append((self._expect, reported))
+        else:
+            self._expect(reported)
 
     def resume_from(self, reported: int) -> None:
         """That text is counted: go on from upstream's figure, without falling (spec USE-3)."""
-        self._in_turn(self._resume_from, reported)
+        if self._owed:
+            self._acts.append((self._resume_from, reported))
+        else:
+            self._resume_from(reported)
 
     def correct(self, output: int, reasoning: int) -> None:
         """Take the last figures, which may be below an earlier packet's (spec USE-3)."""
@@ -320,17 +337,10 @@ class Meter:
     def _expect(self, reported: int) -> None:
         self._least = reported
         self._offset = _REPORTED
-        self._raise_to(reported)
+        self._output = max(self._output, reported)
 
     def _resume_from(self, reported: int) -> None:
         self._offset = reported - self.counted
-
-    def _in_turn(self, act: Callable[[int], None], value: int) -> None:
-        """Do it now, or behind what is owed."""
-        if self._owed:
-            self._acts.append((act, value))
-        else:
-            act(value)
 
     def _settled(self) -> None:
         if self._owed:
@@ -361,7 +371,7 @@ class Upstream:
         self.choices = choices
         self.before = before
         self.chain = chain
-        self.figures = Figures()
+        self.figures = NOTHING_TOLD
         self.is_final = False
 
     def completion(self, counted: int) -> int:
@@ -501,12 +511,9 @@ class Tally:
         )
         upstream.is_final = final and output is not None
         if upstream.chain is None:
-            self._take(told.input if final else prompt, prompt, cached)
-        elif prompt is not None:
-            prompt = self._of_first(prompt, upstream.chain)
-            self.input = self.input if prompt is None else prompt
-        if prompt is not None:
-            self._see(image, prompt)
+            self._take(told.input if final else prompt, prompt, cached, image)
+        elif prompt is not None and (first := self._of_first(prompt, upstream.chain)) is not None:
+            self._take(None, first, None, image)
         return None if output is None else upstream.before + output
 
     @property
@@ -516,17 +523,20 @@ class Tally:
 
     def of(self, meter: Meter) -> Usage:
         """The usage of one choice as its next packet says it."""
-        reasoning = min(meter.reasoning, meter.output) if self.counts_chain else None
-        return Usage(self.input, meter.output, reasoning, self.cached, self.image)
+        output = meter.output
+        reasoning = min(meter.reasoning, output) if self.counts_chain else None
+        return Usage(self.input, output, reasoning, self.cached, self.image)
 
-    def _take(self, told: int | None, prompt: int | None, cached: int | None) -> None:
+    def _take(self, told: int | None, prompt: int | None, cached: int | None, image: int | None) -> None:
         """What upstream says of the caller's prompt, and what of that is believed."""
         if told is not None:
             self.told_input = told
-        if prompt is not None:
-            self.input = prompt
         if cached is not None:
             self.cached = cached
+        if prompt is not None:
+            self.input = prompt
+            if image or self._images is not None or not self._knows_images:
+                self._see(image, prompt)
 
     def _of_first(self, prompt: int, chain: int) -> int | None:
         """The caller's prompt, by that of the call which goes on behind its chain; None where it is known without.

@@ -17,6 +17,7 @@ class Heard:
     """A writer that remembers what it was told, in order."""
 
     copy: answer.Copy | None = None
+    splice: answer.Splice | None = None
 
     def __init__(self) -> None:
         self.events: list[tuple[object, ...]] = []
@@ -47,7 +48,7 @@ def make(vocabulary: tokens.Vocabulary, heard: Heard) -> Make:
     def made(**rules: object) -> answer.Choice:
         given = answer.Rules(**{"parallel_calls": True, **rules})  # type: ignore[arg-type]
         calls = toolcalls.Drafts(vocabulary, "call_x")
-        return answer.Choice(0, usage.Meter(vocabulary, 1), heard, given, calls, tally=usage.Tally())
+        return answer.Choice(0, usage.Meter(vocabulary, 1), heard, given, lambda: calls, tally=usage.Tally())
 
     return made
 
@@ -108,6 +109,18 @@ class TestRuns:
         make(**rules).take_run(*self.PIECES, is_chain=is_chain)
         assert copied == []
         assert "".join(str(text) for _, text in heard.events) == "The sea"
+
+    def test_they_are_counted_and_spliced_where_each_says_its_usage(self, make: Make, heard: Heard) -> None:
+        """SSE-1: but for a solidus with a backslash, which we write without."""
+        found: list[tuple[Sequence[bytes], Sequence[usage.Said], bool]] = []
+        heard.splice = lambda _, strings, said, is_chain: found.append((strings, said, is_chain))
+        choice = make()
+        choice.take_run(*self.PIECES, is_chain=True)
+        choice.take_run(*self.PIECES, is_chain=False)
+        choice.take_run(["a/b"], [rb'"a\/b"'], rb'"a\/b"', is_chain=False)
+        strings = self.PIECES[1]
+        assert found == [(strings, [(1, 1), (2, 2)], True), (strings, [(4, 2), (5, 2)], False)]
+        assert heard.events == [("content", "a/b")]
 
 
 def test_a_chain_behind_its_answer_is_not_shown(make: Make, heard: Heard) -> None:

@@ -391,6 +391,13 @@ def test_what_upstream_tells_of_images_is_believed_within_the_prompt(told: int |
     assert tally.image == image
 
 
+def test_more_image_than_prompt_is_no_figure() -> None:
+    """USE-3: told of a call without any."""
+    tally = usage.Tally()
+    tally.report(tally.begin(0), usage.Figures(10, 3, image=11), final=True)
+    assert (tally.input, tally.image) == (10, None)
+
+
 @pytest.mark.parametrize(
     ("known", "prompt", "image"),
     [(None, 193, 184), (192, 400, 391), (None, 9, None), (None, 5, None), (192, 100, 91)],

@@ -133,6 +133,8 @@ class Chunks:
 
     kept_bytes = 0
     repeats = False
+    # Where a chunk tells usage it is laid out whole.
+    splice = None
     __slots__ = (
         "_begun",
         "_cached",
@@ -345,7 +347,7 @@ class Chunks:
 
 def _finish(choice: answer.Choice) -> Any:
     """The word a choice ended with; None until it has."""
-    return None if choice.finish_reason is None else choice.finish_reason.value
+    return None if choice.finish_reason is None else choice.finish_reason.word
 
 
 def _whole_call(position: int, call: dialogue.ToolCall) -> shapes.ToolCall:

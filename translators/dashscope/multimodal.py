@@ -105,6 +105,8 @@ class IncrementalParts(Incremental):
     """Packets that carry what is new."""
 
     __slots__ = ()
+    # A text is a part of a list here.
+    splice = None
 
     def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
         if self.logprobs:

@@ -132,7 +132,19 @@ class Frames:
     number: of the newest packet
     """
 
-    __slots__ = ("_cached", "_forms", "_given", "_handed", "_image", "_out", "_said", "_shows_chain", "number", "shape")
+    __slots__ = (
+        "_cached",
+        "_forms",
+        "_given",
+        "_handed",
+        "_image",
+        "_one_sided",
+        "_out",
+        "_said",
+        "_shows_chain",
+        "number",
+        "shape",
+    )
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
@@ -141,6 +153,8 @@ class Frames:
         self._said: dict[int, Said] = {}
         self._out: list[bytes] = []
         self._forms: dict[int, bytes] = {}
+        # The same with an empty text in place of the chain, or of the answer: what is new is never both.
+        self._one_sided: dict[tuple[int, bool], bytes] = {}
         # What the newest packet said of the prompt, and every form says.
         self._given = 0
         self._cached: int | None = None
@@ -171,6 +185,36 @@ class Frames:
             self._out.append(form % values)
         self.number = number
         self._said[index] = made, seen
+
+    def splice(self, choice: answer.Choice, strings: Sequence[bytes], said: Sequence[Said], is_chain: bool) -> None:
+        """Packets of text of one side, as JSON strings: the hot path of what is new.
+
+        A loop for each kind of usage: to ask for it, and to fill in a side that says nothing, would be a third more.
+        """
+        if is_chain:
+            self.show_reasoning()
+        shape, index, number = self.shape, choice.index, self.number
+        tally = shape.tally
+        given = tally.input
+        if given != self._given or tally.cached != self._cached or tally.image != self._image:
+            self._renew()
+        form = self._one_sided.get((index, is_chain)) or self._one_sided_form(index, is_chain=is_chain)
+        out = self._out
+        if not (shape.thinks and tally.counts_chain):
+            for string, (made, _) in zip(strings, said, strict=True):
+                number += 1
+                out.append(form % (number, string, made, given + made))
+        else:
+            for string, (made, chain) in zip(strings, said, strict=True):
+                number += 1
+                seen = made if chain > made else chain  # noqa: FURB136 - `min` is one call more for every delta
+                if shape.hybrid:
+                    out.append(form % (number, string, made, given + made, seen, made - seen))
+                else:
+                    out.append(form % (number, string, made, given + made, seen))
+        self.number = number
+        made, chain = said[-1]
+        self._said[index] = made, min(chain, made)
 
     def packet(
         self,
@@ -236,12 +280,23 @@ class Frames:
         if not self._shows_chain:
             self._shows_chain = self.shape.thinks = True
             self._forms.clear()
+            self._one_sided.clear()
 
     def _renew(self) -> None:
         """Upstream has told another figure of the prompt: the forms that say the old one are gone."""
         tally = self.shape.tally
         self._given, self._cached, self._image = tally.input, tally.cached, tally.image
         self._forms.clear()
+        self._one_sided.clear()
+
+    def _one_sided_form(self, index: int, *, is_chain: bool) -> bytes:
+        form = self._forms.get(index) or self._form_of(index)
+        if self.shape.thinks:
+            content, reasoning = (EMPTY, b"%b") if is_chain else (b"%b", EMPTY)
+            before, between, behind = form.split(b"%b")
+            form = before + content + between + reasoning + behind
+        self._one_sided[index, is_chain] = form
+        return form
 
     def _form_of(self, index: int) -> bytes:
         """A packet of this choice, serialised once, with marks where the hot path splices."""
@@ -279,19 +334,24 @@ class Incremental:
         self.mark, self.hand_over_to = frames.mark, frames.hand_over_to
         self.logprobs = frames.shape.call.logprobs
 
+    @property
+    def splice(self) -> answer.Splice | None:
+        """See `choice.Writer`."""
+        return None if self.logprobs else self.frames.splice
+
     def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
-        self.frames.show_reasoning()
         if self.logprobs:
+            self.frames.show_reasoning()
             self.frames.packet(choice, self.frames.shape.message("", "".join(texts)))
         else:
-            self.frames.text(choice, [(EMPTY, orjson.dumps(text)) for text in texts], said)
+            self.frames.splice(choice, [orjson.dumps(text) for text in texts], said, True)
 
     def content(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
         if self.logprobs:
             text = "".join(texts)
             self.frames.packet(choice, self.frames.shape.message(text, ""), choice.entries_of(text))
         else:
-            self.frames.text(choice, [(orjson.dumps(text), EMPTY) for text in texts], said)
+            self.frames.splice(choice, [orjson.dumps(text) for text in texts], said, False)
 
     def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
         fragment = tool_call(position, call, first=first)
@@ -330,15 +390,28 @@ class Cumulative:
         self._reasoning: dict[int, bytes] = {}
         self._said: dict[int, list[Json]] = {}
 
+    @property
+    def splice(self) -> answer.Splice | None:
+        """See `choice.Writer`."""
+        return None if self.logprobs else self._splice
+
+    def _splice(self, choice: answer.Choice, strings: Sequence[bytes], said: Sequence[Said], is_chain: bool) -> None:
+        if is_chain:
+            self.frames.show_reasoning()
+        texts = self._reasoning if is_chain else self._content
+        for string, one in zip(strings, said, strict=True):
+            self._grow(texts, choice.index, string)
+            self._text(choice, one)
+
     def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
         self.frames.show_reasoning()
         for text, one in zip(texts, said, strict=True):
-            self._grow(self._reasoning, choice.index, text)
+            self._grow(self._reasoning, choice.index, orjson.dumps(text))
             self._text(choice, one)
 
     def content(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
         for text, one in zip(texts, said, strict=True):
-            self._grow(self._content, choice.index, text)
+            self._grow(self._content, choice.index, orjson.dumps(text))
             self._text(choice, one, self._entries_of(choice, text) if self.logprobs else ())
 
     def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
@@ -349,7 +422,7 @@ class Cumulative:
             self._text(choice, choice.meter.said)
 
     def finish(self, choice: answer.Choice) -> None:
-        self._grow(self._content, choice.index, choice.tail)
+        self._grow(self._content, choice.index, orjson.dumps(choice.tail))
         self._entries_of(choice, choice.tail)
         calls = [tool_call(position, call) for position, call in enumerate(choice.tool_calls())]
         self._packet(choice, calls, finish_of(choice), self._said[choice.index])
@@ -360,8 +433,8 @@ class Cumulative:
         self.kept_bytes += len(entries) * ENTRY_BYTES
         return entries
 
-    def _grow(self, texts: dict[int, bytes], index: int, text: str) -> None:
-        piece = orjson.dumps(text)[1:-1]
+    def _grow(self, texts: dict[int, bytes], index: int, string: bytes) -> None:
+        piece = string[1:-1]
         texts[index] = texts.get(index, b"") + piece
         self.kept_bytes += len(piece)
 
@@ -387,4 +460,4 @@ class Cumulative:
 
 def finish_of(choice: answer.Choice) -> Finish:
     """The word a choice ended with."""
-    return UNFINISHED if choice.finish_reason is None else choice.finish_reason.value
+    return UNFINISHED if choice.finish_reason is None else choice.finish_reason.word

@@ -26,6 +26,8 @@ FINISHES: Final[Mapping[str, Finish]] = {
 }
 # How it says that it has not stopped yet: llama.cpp null, SGLang of 2025 an empty word, KoboldCpp DashScope's own.
 NOT_ENDED: Final = (None, "", "null")
+# The names of the chain of thought; the same thing where both come (spec SSE-6).
+REASONING: Final = ("reasoning_content", "reasoning")
 FAILED_FINISHES: Final[Mapping[str, faults.Fault]] = {
     "content_filter": faults.OUTPUT_MODERATED,
     "insufficient_system_resource": faults.OVERLOADED,
@@ -67,8 +69,12 @@ def word_of(value: object) -> str:
 
 
 def reasoning_of(part: Mapping[str, Any]) -> str:
-    """The chain of thought under either of its names; the same thing where both come (spec SSE-6)."""
-    return text_of(part.get("reasoning_content")) or text_of(part.get("reasoning"))
+    """The chain of thought under either of its names."""
+    for name in REASONING:
+        said = part.get(name)
+        if said is not None and said != "":
+            return text_of(said)
+    return ""
 
 
 def calls_of(part: Mapping[str, Any]) -> object:

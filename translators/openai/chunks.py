@@ -39,6 +39,7 @@ class Reader:
         "_asked",
         "_halved",
         "_halves",
+        "_has_text",
         "_in_runs",
         "_logprobs",
         "_served",
@@ -69,7 +70,9 @@ class Reader:
         self._terms = terms
         self._logprobs = logprobs
         self._in_runs = self._asked == 1 and not logprobs
-        self._stencil = Stencil()
+        # Made with the second text: an answer of one, or in one piece, needs none.
+        self._stencil: Stencil | None = None
+        self._has_text = False
         # Once upstream was seen to cut characters in two: the halves that wait, of chain and answer, by choice.
         self._halved = False
         self._halves: dict[int, tuple[str, str]] = {}
@@ -98,28 +101,30 @@ class Reader:
         To be asked where no event has begun before this read. Nearly every read of a stream is such: it costs a third
         of what its events cost one by one.
         """
-        if self.over or self._halves:
+        known = self._stencil
+        if known is None or self.over or self._halves:
             return False
-        found = self._stencil.run_in(wire)
+        found = known.run_in(wire)
         if found is None:
             return False
         choice = self._served[0]
         self._zero = None
-        choice.take_run(*found, is_chain=self._stencil.name != stencil.CONTENT)
+        choice.take_run(*found, is_chain=known.name != stencil.CONTENT)
         if choice.cut or choice.over_budget:
-            self.over = choice.over_budget or self._has_ended()
+            self.over = choice.over_budget or self.has_ended()
         return True
 
     def _take_events(self, events: Iterator[bytes]) -> None:
         run: list[str] = []
         run_name = ""
         for data in events:
-            text, name = self._stencil.text_in(data), self._stencil.name
+            known = self._stencil
+            text, name = stencil.NOT_PLAIN if known is None else (known.text_in(data), known.name)
             if not text:
                 chunk = self._read(data)
                 text, name = stencil.plain(chunk) if self._in_runs and not self._halved else stencil.NOT_PLAIN
                 if text:
-                    self._stencil.cut(data, name)
+                    self._cut(data, name)
             if run and (not text or name != run_name):
                 self._take_run(run, run_name)
                 run = []
@@ -133,6 +138,14 @@ class Reader:
         if run:
             self._take_run(run, run_name)
 
+    def _cut(self, data: bytes, name: str) -> None:
+        """Have chunks like this one, which is plain, read by what differs between them."""
+        if self._stencil is None and self._has_text:
+            self._stencil = Stencil()
+        self._has_text = True
+        if self._stencil is not None:
+            self._stencil.cut(data, name)
+
     def take_last_usage(self, events: Iterator[bytes]) -> None:
         """What upstream tells of an answer that has failed, where it has come in the same read."""
         for data in events:
@@ -144,6 +157,9 @@ class Reader:
 
     def _read(self, data: bytes) -> Any:
         """An event's JSON; its data itself where that is none."""
+        if data.endswith(DONE):
+            # No JSON ends so: to fail at it twice costs more than all else of a stream's end.
+            return data
         try:
             return orjson.loads(data)
         except orjson.JSONDecodeError:
@@ -165,7 +181,7 @@ class Reader:
             run[0] = self._mended(choice, reasoning, text, last=False)[is_answer]
         (choice.say if name == stencil.CONTENT else choice.think)(*run)
         if choice.cut or choice.over_budget:
-            self.over = choice.over_budget or self._has_ended()
+            self.over = choice.over_budget or self.has_ended()
 
     def _take_event(self, chunk: Any) -> None:
         if type(chunk) is bytes:
@@ -181,10 +197,9 @@ class Reader:
             raise self._failure(chunk)
         items = self._items_of(chunk)
         if reported is None:
-            if items:
-                self._zero = None
             for item in items:
-                self._take(item)
+                self._zero = None
+                self._take(self._choice(item), item)
         else:
             self._take_with_usage(items, reported)
 
@@ -214,9 +229,9 @@ class Reader:
         unreadable. Blank lines before the object are DeepSeek's keep-alive.
         """
         try:
-            completion = surrogates.lenient(raw.strip() or b"null")
+            completion = orjson.loads(raw)
         except orjson.JSONDecodeError:
-            raise _broken("a completion that is not JSON") from None
+            completion = _repaired(raw)
         if type(completion) is not dict:
             raise _broken("a completion that is no object")
         if failures.is_failure(completion):
@@ -259,9 +274,9 @@ class Reader:
         told = figures.read(reported)
         # vLLM's continuous usage is per choice; only the chunk without choices sums them up.
         partial = bool(items) and self._asked > 1
-        meters = [self._choice(item).meter for item in items]
+        told_of = [self._choice(item) for item in items]
         # Of several choices only a chunk without any speaks of all.
-        final = not partial and (self._has_ended() or any(map(choices.has_ended, items)))
+        final = not partial and (self.has_ended() or any(map(choices.has_ended, items)))
         # Hosts that fill usage in on every chunk begin at 0, also with a first `stop` that is taken back: beside a
         # choice a 0 is the last word only if nothing follows.
         waits = final and bool(items) and told is not None and told.output == 0
@@ -269,24 +284,23 @@ class Reader:
         last = final and not waits
         made = None if told is None else self._tally.report(self._upstream, told, final=last, of_one=partial)
         if made:
-            for meter in meters:
-                meter.expect(made)
-        for item in items:
-            self._take(item)
+            for choice in told_of:
+                choice.meter.expect(made)
+        for choice, item in zip(told_of, items, strict=True):
+            self._take(choice, item)
         if made:
-            for item in items:
+            for choice in told_of:
                 # With its figures here, the end of a choice is the end.
-                self._choice(item).close()
-            for meter in meters:
-                meter.resume_from(made)
-        if not self._has_ended():
+                choice.close()
+            for choice in told_of:
+                choice.meter.resume_from(made)
+        if not self.has_ended():
             # More of the answer has taken the end back; an answer left at its budget has had no other.
             self._upstream.is_final &= self.over
         elif not (waits or partial or told is None):
             self.over = True
 
-    def _take(self, item: Any) -> None:
-        choice = self._choice(item)
+    def _take(self, choice: Choice, item: Any) -> None:
         delta = item.get("delta")
         if type(delta) is not dict:
             if delta is not None:
@@ -296,13 +310,13 @@ class Reader:
             choices.take_logprobs(choice, delta, item.get("logprobs"))
         self._take_all(choice, delta, item)
         if choice.cut or choice.over_budget:
-            self.over = choice.over_budget or self._has_ended()
+            self.over = choice.over_budget or self.has_ended()
 
     def _take_all(self, choice: Choice, delta: dict[str, Any], item: dict[str, Any]) -> None:
         """A delta of any form: chain before answer, answer before calls, and the end with the text it brought."""
         reasoning = choices.reasoning_of(delta)
         text = choices.text_of(delta.get("content"))
-        calls = choices.calls_of(delta)
+        calls = choices.calls_of(delta) if "tool_calls" in delta or "function_call" in delta else None
         word = item.get("finish_reason")
         ended = word not in choices.NOT_ENDED
         if self._halved:
@@ -327,13 +341,13 @@ class Reader:
             raise _broken("a choice without a message")
         if self._logprobs:
             choices.take_logprobs(choice, message, item.get("logprobs"))
-        if reasoning := surrogates.whole(choices.reasoning_of(message)):
-            choice.think(reasoning)
+        if reasoning := choices.reasoning_of(message):
+            choice.think(surrogates.whole(reasoning))
         if choice.over_budget:
             return
         if text := choices.word_of(message.get("content")).removeprefix(prefix):
             (choice.quote if told else choice.say)(text)
-        if calls := choices.calls_of(message):
+        if ("tool_calls" in message or "function_call" in message) and (calls := choices.calls_of(message)):
             choices.take_calls(choice, calls)
         # Behind the text: an answer that ended as none should was generated all the same.
         # Its framing says that it is complete, as `[DONE]` says it of a stream.
@@ -364,11 +378,20 @@ class Reader:
             return self._served[index]
         raise _broken("a choice that was not asked for")
 
-    def _has_ended(self) -> bool:
+    def has_ended(self) -> bool:
+        """Whether every choice it serves has had its end, as far as upstream has said."""
         for choice in self._served:  # noqa: SIM110 - a generator would be made for every delta
             if choice.finish_reason is None:
                 return False
         return True
+
+
+def _repaired(raw: bytes) -> Any:
+    """A completion that is not JSON as it stands; raises `Refusal` where it cannot be read for one."""
+    try:
+        return surrogates.lenient(raw.strip() or b"null")
+    except orjson.JSONDecodeError:
+        raise _broken("a completion that is not JSON") from None
 
 
 def _broken(what: str) -> faults.Refusal:

@@ -5,7 +5,12 @@ What a figure is worth, a zero on the way or one beyond the model's window, is `
 
 from __future__ import annotations
 
+from typing import Final
+
 from translators.usage import Figures
+
+# What a host of a model that does not think tells, without a cache.
+SUMMED: Final = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
 
 
 def read(reported: object) -> Figures | None:
@@ -17,6 +22,8 @@ def read(reported: object) -> Figures | None:
         return None
     prompt = _figure(reported.get("prompt_tokens"))
     completion = _figure(reported.get("completion_tokens"))
+    if reported.keys() <= SUMMED:
+        return Figures(prompt, completion)
     # SGLang and Azure put the chain at the top level.
     reasoning = _figure_in(reported, "completion_tokens_details", "reasoning_tokens", "reasoning_tokens")
     if prompt is not None and completion is not None and reasoning is not None and reasoning > completion:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from typing import Any
+
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -155,6 +159,40 @@ def test_spliced_packets_are_what_serialising_them_whole_would_give(texts: list[
         for block in stream.split(b"\n\n")[:-1]:
             data = block[block.index(b"\ndata:") + 6 :]
             assert orjson.dumps(orjson.loads(data)) == data
+
+
+SPELLINGS: dict[str, Callable[[Any], bytes]] = {
+    "as we write": orjson.dumps,
+    "in ASCII": lambda document: json.dumps(document).encode(),
+    "with escaped solidi": lambda document: orjson.dumps(document).replace(b"/", b"\\/"),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@settings(deadline=None, max_examples=60)
+@given(
+    texts=st.lists(st.text(min_size=1), min_size=1, max_size=12),
+    size=st.integers(1, 6),
+    incremental=st.booleans(),
+    name=st.sampled_from(["content", "reasoning_content"]),
+    model=st.sampled_from([corpus.NEVER, corpus.HYBRID, corpus.ALWAYS]),
+)
+def test_a_read_taken_at_one_go_is_what_its_events_give(
+    *, spelling: str, texts: list[str], size: int, incremental: bool, name: str, model: dialogue.Model
+) -> None:
+    """SSE-1, USE-1: byte for byte, whoever upstream's strings are written by."""
+
+    def event(text: str) -> bytes:
+        choice = {"index": 0, "delta": {name: text}, "finish_reason": None}
+        return b"data: " + SPELLINGS[spelling]({"choices": [choice]}) + b"\n\n"
+
+    call = corpus.ask(model, incremental=incremental)
+    at_one_go, one_by_one = corpus.open_pipe(call), corpus.open_pipe(call)
+    # The first two are read in full: a stencil is made of the second.
+    events = [event(text) for text in ("The", " sea", *texts)]
+    reads = [b"".join(events[at : at + size]) for at in range(0, len(events), size)]
+    # A comment behind each event makes it none of those.
+    assert b"".join(map(at_one_go.feed, reads)) == b"".join(one_by_one.feed(one + b": \n\n") for one in events)
 
 
 @pytest.mark.parametrize("text", ["%d", "%b", packets.CONTENT_MARK, packets.REASONING_MARK, ":-1", '","x":-2'])
