@@ -25,6 +25,8 @@ from tests import needs
 from tests.integration import scripts
 from translators import faults, tokens
 
+pytestmark = pytest.mark.timeout(scripts.CALLS_TIMEOUT_S + 60)
+
 Json = dict[str, Any]
 
 KEY = "sk-right"

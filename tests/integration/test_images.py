@@ -23,6 +23,8 @@ from tests import caller, needs, pictures
 from tests.conftest import StartServe, StartSimulator
 from tests.integration import scripts
 
+pytestmark = pytest.mark.timeout(scripts.CALLS_TIMEOUT_S + 60)
+
 Json = dict[str, Any]
 
 MODEL = "deepseek-v4.1-flash"

@@ -20,6 +20,8 @@ from tests import needs
 from tests.conftest import StartServe, StartSimulator
 from tests.integration import scripts
 
+pytestmark = pytest.mark.timeout(scripts.CALLS_TIMEOUT_S + 60)
+
 Json = dict[str, Any]
 
 COMPATIBLE = "/compatible-mode/v1"
