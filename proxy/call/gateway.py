@@ -214,7 +214,9 @@ async def successor(gateway: Gateway, settings: Settings, rows: Iterable[ModelRo
     """
     try:
         catalogue = catalogue_of(settings, rows)
-        upstreams = Upstreams(settings, gateway.upstreams.connections, gateway.upstreams.standings)
+        before = gateway.upstreams
+        # A name that cannot be asked in this moment keeps the addresses it has.
+        upstreams = Upstreams(settings, before.connections, before.standings, addresses=before.addresses)
         await upstreams.prepare()
     except (OSError, ValueError) as error:
         raise SettingsError([f"the configuration cannot be used: {type(error).__name__}"]) from error

@@ -2,14 +2,17 @@
 
 Pure: clock, randomness and what is in flight are handed in. The lowest priority with a target that is well and free;
 inside it the less loaded of two picked at random, or the one that a key belongs to; where nothing is well the least bad
-serves. Source: Mitzenmacher, The Power of Two Choices, 2001; Thaler and Ravishankar, Using Name-Based Mappings to
-Increase Hit Rates, 1998 (rendezvous); Mirrokni, Thorup, Zadimoghaddam, Consistent Hashing with Bounded Loads, 2018.
+serves. A weight is a part of what is in flight, and so of the calls where all targets take as long. Source:
+Mitzenmacher, The Power of Two Choices, 2001; Thaler and Ravishankar, Using Name-Based Mappings to Increase Hit Rates,
+1998 (rendezvous); Mirrokni, Thorup, Zadimoghaddam, Consistent Hashing with Bounded Loads, 2018.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Callable, Collection, Sequence
+from itertools import accumulate
 from typing import Final
 
 from proxy.upstream.health import State
@@ -76,17 +79,35 @@ def may_retry(retries: int, in_flight: int) -> bool:
 
 
 def _less_loaded(fit: Sequence[Target], random: Callable[[], float]) -> Target:
-    """Of two picked at random the one that has less on its way for its weight, this call included."""
+    """Of two picked at random, each as often as its weight says, the one that has less on its way for its weight.
+
+    Picked alike, a target would be in two of `len(fit)` picks at most, however great its weight. And the one that is
+    picked first is left where the other with a part of a call more, by chance, has less: were two of whole numbers the
+    measure, the greater weight would get all that comes alone, and two calls at a time would be shared alike.
+    """
     number = len(fit)
-    first = int(random() * number)
-    second = int(random() * (number - 1))
-    if second >= first:
-        second += 1
-    one, other = fit[first], fit[second]
+    weights = [target.weight for target in fit]
+    if min(weights) == max(weights):
+        first = int(random() * number)
+        second = int(random() * (number - 1))
+        if second >= first:
+            second += 1
+        one, other = fit[first], fit[second]
+        return other if other.standing.in_flight < one.standing.in_flight else one
+    first = _picked(weights, random())
+    one = fit[first]
+    weights[first] = 0.0
+    other = fit[_picked(weights, random())]
     # Divided by the weights; multiplied crosswise there is nothing to divide.
-    if (other.standing.in_flight + 1) * one.weight < (one.standing.in_flight + 1) * other.weight:
+    if (other.standing.in_flight + random()) * one.weight < one.standing.in_flight * other.weight:
         return other
     return one
+
+
+def _picked(weights: Sequence[float], chance: float) -> int:
+    """A place among some, each with the likelihood of its weight."""
+    sums = [*accumulate(weights)]
+    return min(bisect(sums, chance * sums[-1]), len(sums) - 1)
 
 
 def _bound_to(key: int, fit: Sequence[Target]) -> Target:

@@ -12,7 +12,7 @@ import asyncio
 import math
 import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -39,12 +39,22 @@ log = structlog.get_logger()
 ADDRESSES_EVERY_S: Final = 10.0
 # Files of keys and certificates are looked at so often.
 FILES_EVERY_S: Final = 1.0
+# What an answer to a check says, by what the same would say to a call: never that calls are served.
+CHECKED: Final[Mapping[Event, Event]] = {
+    Event.ANSWERED: Event.PROBED,
+    Event.FAILED: Event.AILING,
+    Event.REFUSED: Event.LOST,
+}
 # Checks are spread by so much of their interval, or all replicas would come at once.
 JITTER: Final = 0.2
 # Who finds nothing free may come back after so long.
 RETRY_S: Final = "1"
 
 MODELS: Final = "/models"
+# The last error of a target that did not take our key.
+KEY_REFUSED: Final = str(HTTPStatus.UNAUTHORIZED.value)
+# That of a name which nobody can be asked at.
+NO_ADDRESS: Final = "no_address"
 # What is written for a pool: its own dialect, its own names, its own key.
 Rewrite = Callable[[Pool], Awaitable[Post]]
 # What tells one version of a file from another; a Secret that is mounted changes as a whole, by a link.
@@ -55,10 +65,10 @@ class Look(NamedTuple):
     """How a target stands, for a page.
 
     pool, target:  its names
-    state:         well, out, or trial
+    state:         well, out, or trial; a name that has no address is out
     in_flight:     upstream calls on their way
     max_in_flight: most of them; None: no bound
-    out_for_s:     seconds until it is tried again; None while it is well
+    out_for_s:     seconds until it is tried again; None while it is well, and for a name without an address
     last_error:    the last failure, as records word it
     first_token_s: moving mean of the time to a first packet
     calls:         upstream calls that were sent there
@@ -164,6 +174,7 @@ class Upstreams:
     settings:    as the operator said them
     connections: of the process
     standings:   of the process, by pool and URL: a target that is still there after a reload stands as it stood
+    addresses:   of each name, as far as they are known
     now_s:       the clock that health goes by; random: what two targets are picked by
     in_flight:   upstream calls that are on their way; retries: those of them that are not the first try
     pools:       those in force
@@ -176,6 +187,7 @@ class Upstreams:
         connections: Connections,
         standings: dict[tuple[str, str], Standing],
         *,
+        addresses: Mapping[str, Sequence[str]] = {},
         now_s: Callable[[], float] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -189,11 +201,14 @@ class Upstreams:
         self.retries = 0
         self._max_attempts = settings.max_attempts
         self._failover_on = frozenset(settings.failover_on)
+        # Whose key goes along, or lacks: a 401 is then for us to mend, and no caller's.
+        self._is_ours = settings.auth != "passthrough"
         self._keys = {pool.name: pool.api_key.get_secret_value() if pool.api_key else None for pool in self.pools}
         self._connect_s = {pool.name: pool.connect_timeout or settings.connect_timeout for pool in self.pools}
         self._versions = {path: _version(path) for path in self._files()}
         self._trusts: dict[str, ssl.SSLContext] = {}
-        self._addresses: dict[str, Sequence[str]] = {}
+        self.addresses = dict(addresses)
+        self._unfound: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._serving: dict[tuple[str, str | None], Sequence[Target]] = {}
         self._targets: Sequence[Target] = ()
@@ -248,9 +263,9 @@ class Upstreams:
                     raise
             else:
                 status = response.status
-                if status == HTTPStatus.OK and standing.health.state is State.WELL and not standing.health.failures:
+                if status == HTTPStatus.OK and standing.health.is_spotless():
                     return response
-                following = self._after_status(status, lease, tried)
+                following = self._after_status(status, post.key, lease, tried)
                 if following is None:
                     return response
                 response.close()
@@ -276,18 +291,29 @@ class Upstreams:
         # A second wait of the same length for the same target helps nobody.
         return lease.choose(tried) or (None if isinstance(failure, Slow) else here)
 
-    def _after_status(self, status: int, lease: Lease, tried: list[Target]) -> Target | None:
-        """Note what a status says of its target, and where to try again; None where it is the caller's to see."""
+    def _after_status(self, status: int, key: str | None, lease: Lease, tried: list[Target]) -> Target | None:
+        """Note what a status says of its target, and where to try again; None where it is the caller's to see.
+
+        key: what it was asked with
+        """
         here = tried[-1]
-        is_ours = status == HTTPStatus.UNAUTHORIZED and self._keys[here.pool.name] is not None
         can_retry = len(tried) < self._max_attempts and balancer.may_retry(self.retries, self.in_flight)
-        if is_ours and self._look_at_key(here.pool) and can_retry:
-            return here
-        failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        if is_ours or failed:
+        event = self._event_of(status)
+        if event is Event.REFUSED:
+            self._look_at_key(here.pool)
+            if key != self._keys[here.pool.name]:
+                # Another one by now: what was refused says nothing of it.
+                return here if can_retry else None
+        if event is not Event.ANSWERED:
             here.standing.last_error = str(status)
-        self.note(here, Event.LOST if is_ours else Event.FAILED if failed else Event.ANSWERED)
+        self.note(here, event)
         return lease.choose(tried) if status in self._failover_on and can_retry else None
+
+    def _event_of(self, status: int) -> Event:
+        """What the status of an answer says of its target."""
+        if status == HTTPStatus.UNAUTHORIZED and self._is_ours:
+            return Event.REFUSED
+        return Event.FAILED if status >= HTTPStatus.INTERNAL_SERVER_ERROR else Event.ANSWERED
 
     def note(self, target: Target, event: Event) -> None:
         """Take what was found out about a target."""
@@ -321,7 +347,20 @@ class Upstreams:
     def looks(self) -> list[Look]:
         """How each target stands now."""
         now_s = self.now_s()
-        return [_look(target, now_s) for target in self._targets]
+        return [
+            *(_look(target, now_s) for target in self._targets),
+            *(
+                Look(pool.name, label, State.OUT.value, 0, pool.max_in_flight, None, NO_ADDRESS, None, 0)
+                for pool, label in self.nowhere()
+            ),
+        ]
+
+    def nowhere(self) -> Iterator[tuple[Pool, str]]:
+        """The names that have no address, each with its pool."""
+        for pool in self.pools:
+            for label in pool.urls:
+                if label.startswith(DNS_PREFIX) and not self.addresses.get(label):
+                    yield pool, label
 
     def _lay_out(self) -> None:
         """Make the targets of what is configured and of the addresses that are known."""
@@ -348,7 +387,7 @@ class Upstreams:
                 f"{scheme}://{f'[{address}]' if ':' in address else address}:{place.port}{place.prefix}",
                 place._replace(address=address),
             )
-            for address in self._addresses.get(label, ())
+            for address in self.addresses.get(label, ())
         ]
 
     # What is kept fresh
@@ -373,6 +412,7 @@ class Upstreams:
         here = {(target.pool.name, target.url) for target in self._targets}
         for place in [one for one, standing in self.standings.items() if one not in here and not standing.in_flight]:
             del self.standings[place]
+        self._let_try(self._targets)
         if any(label.startswith(DNS_PREFIX) for pool in self.pools for label in pool.urls):
             self._tasks.append(asyncio.create_task(self._follow_names()))
         if self._versions:
@@ -392,7 +432,7 @@ class Upstreams:
             await self._look_names_up()
 
     async def _look_names_up(self) -> None:
-        """Ask for the addresses of each name; one that cannot be asked now keeps those it has."""
+        """Ask for the addresses of each name; one that is not found keeps those it has, and that is said once."""
         loop = asyncio.get_running_loop()
         changed = False
         for label in dict.fromkeys(url for pool in self.pools for url in pool.urls if url.startswith(DNS_PREFIX)):
@@ -400,10 +440,16 @@ class Upstreams:
             try:
                 found: Sequence[str] = await loop.run_in_executor(None, addresses_of, place)
             except OSError as error:
-                log.warning("name_not_found", target=label, reason=str(reason_of(error)))
+                if label not in self._unfound:
+                    self._unfound.add(label)
+                    kept = self.addresses.get(label, ())
+                    log.warning("name_not_found", target=label, reason=str(reason_of(error)), addresses=kept)
                 continue
-            if found != self._addresses.get(label):
-                self._addresses[label] = found
+            if label in self._unfound:
+                self._unfound.discard(label)
+                log.info("name_found", target=label)
+            if found != self.addresses.get(label):
+                self.addresses[label] = found
                 changed = True
                 log.info("addresses", target=label, addresses=found)
         if changed:
@@ -433,21 +479,27 @@ class Upstreams:
                     self.connections.believe(_trust_name(pool), trust)
                     log.info("certificates_read", pool=pool.name)
 
-    def _look_at_key(self, pool: Pool) -> bool:
-        """Read the key of a pool anew, where a file holds it; whether it is another one."""
+    def _let_try(self, targets: Iterable[Target]) -> None:
+        """Let those that are out for a key be tried at once: by now it is another one, or may be."""
+        for target in targets:
+            if target.standing.last_error == KEY_REFUSED:
+                target.standing.health.let_try(self.now_s())
+
+    def _look_at_key(self, pool: Pool) -> None:
+        """Read the key of a pool anew, where a file holds it."""
         if pool.api_key_file is None:
-            return False
+            return
         try:
             key = values.key_of(pool.api_key_file).get_secret_value()
         except (OSError, ValueError):
             log.error("upstream_key_kept", pool=pool.name, reason="its file cannot be read, or holds no key")
-            return False
+            return
         if key == self._keys[pool.name]:
-            return False
+            return
         self._keys[pool.name] = key
         self.unsaid = (*self.unsaid, key)
         log.info("upstream_key_read", pool=pool.name)
-        return True
+        self._let_try(target for target in self._targets if target.pool is pool)
 
     async def _check_in_turn(self, interval_s: float) -> None:
         while True:
@@ -455,7 +507,7 @@ class Upstreams:
             await asyncio.gather(*map(self._check, self._targets))
 
     async def _check(self, target: Target) -> None:
-        """Ask a target whether it is well; any answer that is no failure says so."""
+        """Ask a target whether it is well; any answer that is no failure says that it can be reached."""
         place, path = target.place, self.settings.health_path
         if path is not None:
             place = place._replace(prefix="")
@@ -469,11 +521,10 @@ class Upstreams:
             target.standing.last_error = error.result.value if isinstance(error, UpstreamFailure) else Result.SLOW.value
             self.note(target, Event.LOST)
             return
-        failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        refused = status == HTTPStatus.UNAUTHORIZED and key is not None
-        if failed or refused:
+        event = CHECKED[self._event_of(status)]
+        if event is not Event.PROBED:
             target.standing.last_error = str(status)
-        self.note(target, Event.LOST if refused else Event.FAILED if failed else Event.ANSWERED)
+        self.note(target, event)
 
     def _files(self) -> list[Path]:
         return [path for pool in self.pools for path in (pool.api_key_file, pool.ca_file) if path is not None]
@@ -514,12 +565,14 @@ def connections_of(connections: Connections) -> Mapping[str, int]:
 
 
 def counts(upstreams: Upstreams) -> dict[tuple[str, ...], float]:
-    """How many targets of each configured one are in which state: pool, target, state."""
+    """How many targets of each configured one are in which state: pool, target, state; a name without one is out."""
     found: dict[tuple[str, ...], float] = {
         (pool.name, url, state.value): 0.0 for pool in upstreams.pools for url in pool.urls for state in State
     }
     for target in upstreams.targets:
         found[target.pool.name, target.label, target.standing.health.state.value] += 1
+    for pool, label in upstreams.nowhere():
+        found[pool.name, label, State.OUT.value] = 1.0
     return found
 
 

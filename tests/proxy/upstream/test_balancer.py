@@ -6,7 +6,9 @@ import heapq
 import math
 import random
 from collections import Counter
+from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -129,11 +131,9 @@ def test_the_load_follows_the_weights(chance: random.Random) -> None:
     assert abs(fleet[1].standing.in_flight - 300) <= 2
 
 
-def test_shares_follow_capacity_within_a_tenth() -> None:
-    """Three of different speed under 2,000 calls, sixty at a time, on a clock of the test's own."""
-    takes_s, at_once, calls = (1.0, 0.5, 0.25), 60, 2_000
+def shares(fleet: list[Target], takes_s: Sequence[float], at_once: int, calls: int) -> list[float]:
+    """The part of so many calls that each target gets, so many of them on their way at any time; no clock waits."""
     chance = random.Random(1)
-    fleet = [target(pool(), number) for number in range(3)]
     open_calls: list[tuple[float, int, int]] = []
     served: Counter[int] = Counter()
 
@@ -142,19 +142,34 @@ def test_shares_follow_capacity_within_a_tenth() -> None:
         assert found is not None
         found.standing.in_flight += 1
         place = fleet.index(found)
-        heapq.heappush(open_calls, (now_s + takes_s[place] * chance.uniform(0.9, 1.1), number, place))
+        # All of the first begin at once, which is no choice.
+        served[place] += number >= at_once
+        heapq.heappush(open_calls, (now_s + takes_s[place] * chance.uniform(0.7, 1.3), number, place))
 
     for number in range(at_once):
         begin(0.0, number)
-    for number in range(calls):
+    for number in range(at_once, at_once + calls):
         now_s, _, place = heapq.heappop(open_calls)
         fleet[place].standing.in_flight -= 1
-        # All begin at once, which is no choice.
-        served[place] += number >= at_once
-        begin(now_s, at_once + number)
+        begin(now_s, number)
+    return [served[place] / calls for place in range(len(fleet))]
+
+
+def test_shares_follow_capacity_within_a_tenth() -> None:
+    """Three of different speed under 2,000 calls, sixty at a time."""
+    takes_s = (1.0, 0.5, 0.25)
+    found = shares([target(pool(), number) for number in range(3)], takes_s, at_once=60, calls=2_000)
     ideal = [1 / one_s / sum(1 / s for s in takes_s) for one_s in takes_s]
-    for place, fair in enumerate(ideal):
-        assert abs(served[place] / served.total() / fair - 1) < 0.1
+    assert max(abs(share / fair - 1) for share, fair in zip(found, ideal, strict=True)) < 0.1
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 8, 60])
+@pytest.mark.parametrize("weights", [(1, 3), (1, 2), (1, 2, 4), (8, *[1] * 8), (0.1, *[10] * 3)])
+def test_shares_follow_weights_however_much_is_on_its_way(weights: Sequence[float], at_once: int) -> None:
+    fleet = [target(pool(str(number), weight=weight), number) for number, weight in enumerate(weights)]
+    found = shares(fleet, [1.0] * len(fleet), at_once, calls=4_000)
+    ideal = [weight / sum(weights) for weight in weights]
+    assert max(abs(share - fair) for share, fair in zip(found, ideal, strict=True)) < 0.035
 
 
 def test_in_order_the_first_that_is_well_is_asked() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,6 +68,66 @@ def test_a_trial_whose_caller_has_left_is_made_again_at_once() -> None:
     health.send(FIRST_OUT_S)
     health.note(Event.LEFT, FIRST_OUT_S)
     assert health.send(FIRST_OUT_S)
+
+
+@pytest.mark.parametrize("shown", [[Event.FAILED] * STRIKES, [Event.REFUSED]])
+@pytest.mark.parametrize("on_trial", [False, True])
+def test_a_check_takes_back_nothing_that_answers_have_shown(shown: list[Event], *, on_trial: bool) -> None:
+    """A server whose list of models is there, and whose calls fail."""
+    health = Health()
+    for event in shown:
+        health.note(event, 0.0)
+    if on_trial:
+        assert health.send(FIRST_OUT_S)
+    before = health.state
+    health.note(Event.PROBED, FIRST_OUT_S)
+    assert health.state is before is (State.TRIAL if on_trial else State.OUT)
+    health.note(Event.LOST, FIRST_OUT_S)
+    health.note(Event.PROBED, FIRST_OUT_S)
+    assert health.state is State.OUT
+    health.note(Event.ANSWERED, FIRST_OUT_S)
+    health.note(Event.LOST, FIRST_OUT_S)
+    health.note(Event.PROBED, FIRST_OUT_S)
+    assert health.state is State.WELL
+
+
+def test_checks_between_them_do_not_end_a_row_of_failures() -> None:
+    health = Health()
+    for _ in range(STRIKES):
+        assert health.state is State.WELL
+        health.note(Event.FAILED, 0.0)
+        health.note(Event.PROBED, 0.0)
+    assert health.state is State.OUT
+
+
+def test_failures_before_a_target_was_lost_do_not_keep_it_out() -> None:
+    """They were too few; and one of a call from before, which fails while it is out, shows nothing new."""
+    health = Health()
+    for event in (Event.FAILED, Event.LOST, Event.FAILED, Event.PROBED):
+        health.note(event, 0.0)
+    assert health.state is State.WELL
+
+
+def test_failed_checks_in_a_row_put_a_target_out_and_one_that_is_answered_brings_it_back() -> None:
+    health = Health()
+    for event in (Event.AILING, Event.PROBED, *[Event.AILING] * (STRIKES - 1), Event.ANSWERED):
+        health.note(event, 0.0)
+    assert health.is_spotless()
+    for _ in range(STRIKES):
+        assert health.state is State.WELL
+        health.note(Event.AILING, 0.0)
+    assert health.state is State.OUT
+    health.note(Event.PROBED, 0.0)
+    assert health.is_spotless()
+
+
+def test_what_may_have_been_mended_is_tried_at_once() -> None:
+    health = Health()
+    health.note(Event.REFUSED, 100.0)
+    health.let_try(101.0)
+    assert health.send(101.0)
+    health.let_try(101.0)
+    assert not health.may_be_asked(101.0)
 
 
 @given(st.lists(st.tuples(st.sampled_from([None, *Event]), st.floats(0, 400)), max_size=60))

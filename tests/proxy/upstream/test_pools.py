@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from config import sources
 from config.values import toml
@@ -216,6 +217,39 @@ class TestHealth:
             await until(lambda: upstreams.looks()[0].state != "well")
             assert [len(await ask(upstreams)) for _ in range(4)] == [1] * 4
 
+    async def test_a_check_that_is_answered_takes_back_nothing_that_calls_have_shown(
+        self, front: Front, simulator: StartSimulator
+    ) -> None:
+        """Its list of models is there; its completions fail."""
+        bad, good = await simulator(Script(status=500)), await simulator()
+        entries = ({"urls": [bad.url]}, {"urls": [good.url], "priority": 1})
+        async with front.before(*entries, health_interval=0.01) as upstreams:
+            for _ in range(3):
+                await ask(upstreams)
+            checks = len(bad.calls) + 3
+            await bad.until(lambda: len(bad.calls) > checks)
+            assert words(await ask(upstreams)) == [("p1", "200")]
+            assert upstreams.looks()[0].state == "out"
+
+    async def test_a_check_brings_back_what_could_not_be_reached(self, front: Front, simulator: StartSimulator) -> None:
+        one, other = await simulator(), await simulator()
+        entries = ({"urls": [one.url]}, {"urls": [other.url], "priority": 1})
+        async with front.before(*entries, health_interval=0.01) as upstreams:
+            upstreams.note(upstreams.targets[0], Event.LOST)
+            await until(lambda: upstreams.looks()[0].state == "well")
+
+    @pytest.mark.parametrize(("auth", "state"), [("none", "out"), ("passthrough", "well")])
+    async def test_a_401_is_ours_to_mend_unless_callers_bring_the_key(
+        self, front: Front, simulator: StartSimulator, auth: str, state: str
+    ) -> None:
+        """Without a key none goes along: then it is ours that lacks."""
+        locked, other = await simulator(Script(status=401)), await simulator()
+        entries = ({"urls": [locked.url]}, {"urls": [other.url], "priority": 1})
+        async with front.before(*entries, auth=auth) as upstreams:
+            assert words(await ask(upstreams)) == [("p0", "401")]
+            look = upstreams.looks()[0]
+            assert (look.state, look.last_error) == (state, "401" if state == "out" else None)
+
 
 class TestKeys:
     async def test_each_pool_has_its_own(
@@ -245,6 +279,45 @@ class TestKeys:
             assert words(await ask(upstreams)) == [("p0", "401")]
             key.write_text("sk-new")
             assert words(await ask(upstreams)) == [("p0", "401"), ("p0", "200")]
+            assert upstreams.looks()[0].state == "well"
+
+    async def test_calls_that_were_on_their_way_with_the_key_of_before_are_asked_again(
+        self, front: Front, simulator: StartSimulator, tmp_path: Path
+    ) -> None:
+        key = tmp_path / "key"
+        key.write_text("sk-old")
+
+        def judged(_: object) -> Script:
+            key.write_text("sk-new")
+            return Script(status=401 if official.calls[-1].headers["Authorization"] == "Bearer sk-old" else 200)
+
+        official = await simulator(judged)
+        async with front.before({"urls": [official.url], "api_key_file": str(key)}) as upstreams:
+            said = await asyncio.gather(ask(upstreams), ask(upstreams))
+            assert [words(attempts) for attempts in said] == [[("p0", "401"), ("p0", "200")]] * 2
+            assert upstreams.looks()[0].state == "well"
+
+    @pytest.mark.parametrize("anew", [False, True])
+    async def test_another_key_is_tried_at_once(
+        self, front: Front, simulator: StartSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, anew: bool
+    ) -> None:
+        """A file that changes, or another configuration: nobody waits for the end of the time out."""
+        monkeypatch.setattr(pools, "FILES_EVERY_S", 0.02)
+        key = tmp_path / "key"
+        key.write_text("sk-old")
+        official, other = await simulator(Script(status=401)), await simulator()
+        entries = ({"urls": [official.url], "api_key_file": str(key)}, {"urls": [other.url], "priority": 1})
+        async with front.before(*entries) as upstreams:
+            assert words(await ask(upstreams)) == [("p0", "401")]
+            assert words(await ask(upstreams)) == [("p1", "200")]
+            if anew:
+                after = pools.Upstreams(upstreams.settings, upstreams.connections, upstreams.standings)
+                after.begin()
+                after.end()
+            else:
+                key.write_text("sk-new")
+                await until(lambda: upstreams.key_of(upstreams.pools[0]) == "sk-new")
+            assert words(await ask(upstreams))[0][0] == "p0"
 
     async def test_a_file_that_changes_is_followed(
         self, front: Front, simulator: StartSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -281,6 +354,58 @@ async def test_a_name_is_as_many_targets_as_it_has_addresses(
         (attempt,) = await ask(upstreams)
     assert (attempt.target, attempt.label) == (upstream.url, f"dns+{url}")
     assert upstream.calls[0].headers["Host"] == url.removeprefix("http://")
+
+
+class Names:
+    """What names lead to; it is asked in a thread."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self.asked = 0
+
+    def addresses_of(self, _: object) -> list[str]:
+        self.asked += 1
+        if not self.found:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return self.found
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    made = Names()
+    monkeypatch.setattr(pools, "ADDRESSES_EVERY_S", 0.02)
+    monkeypatch.setattr(pools, "addresses_of", made.addresses_of)
+    return made
+
+
+class TestNames:
+    async def test_one_without_an_address_is_seen_and_said_once(self, front: Front, names: Names) -> None:
+        label = "dns+http://engines.example:8000"
+        entries = ({"urls": [label], "max_in_flight": 4}, {"urls": ["http://127.0.0.1:1"], "priority": 1})
+        with structlog.testing.capture_logs() as lines:
+            async with front.before(*entries) as upstreams:
+                await until(lambda: names.asked > 4)
+                _, lost = upstreams.looks()
+                assert lost == pools.Look("p0", label, "out", 0, 4, None, "no_address", None, 0)
+                assert pools.counts(upstreams)["p0", label, "out"] == 1
+                assert upstreams.lease(MODEL).pool.name == "p1"
+                names.found = ["10.0.0.1"]
+                await until(lambda: upstreams.looks()[0].target == "http://10.0.0.1:8000")
+                assert len(upstreams.looks()) == 2
+                assert pools.counts(upstreams)["p0", label, "out"] == 0
+        assert [line["event"] for line in lines] == ["name_not_found", "name_found", "addresses"]
+
+    async def test_one_that_cannot_be_asked_keeps_what_it_has_over_a_reload_too(
+        self, front: Front, names: Names
+    ) -> None:
+        names.found = ["10.0.0.1"]
+        async with front.before({"urls": ["dns+http://engines.example:8000"]}) as upstreams:
+            names.found = []
+            after = pools.Upstreams(
+                upstreams.settings, upstreams.connections, upstreams.standings, addresses=upstreams.addresses
+            )
+            await after.prepare()
+            assert [look.target for look in after.looks()] == ["http://10.0.0.1:8000"]
 
 
 async def test_what_a_pool_says_with_each_request_is_said(front: Front, simulator: StartSimulator) -> None:
