@@ -116,7 +116,7 @@ def load(chosen: Settings) -> tuple[ModelRow, ...]:
         if name.lower() not in drafts
     ]
     complaints += [
-        f"pools.{number}.models ({chosen.origins.get('pools', 'default')}): there is no model {name}"
+        f"{sources.where(chosen.origins, ('pools', number, 'models'), chosen.pools)}: there is no model {name}"
         + sources.guess(name, drafts)
         for number, pool in enumerate(chosen.pools)
         for name in pool.models
@@ -129,8 +129,9 @@ def load(chosen: Settings) -> tuple[ModelRow, ...]:
         if chosen.pools and {*_names(model.lower())} & named and not {*_names(model.lower())} & served
     ]
     complaints += [
-        f"pools ({chosen.origins.get('pools', 'default')}): none of them serves {model} of pool {pool.name}"
-        for pool in chosen.pools
+        f"{sources.where(chosen.origins, ('pools', number, 'map'), chosen.pools)}: {model} is not among its models: "
+        "add it there, or leave it out here"
+        for number, pool in enumerate(chosen.pools)
         for model in pool.map
         if not pool.serves(model)
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -18,8 +18,9 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationInfo,
-    model_validator,
+    field_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from config import values
 from config.values import Certificates, File, Key, Names, Number, Seconds, Table, TargetUrls, Word
@@ -39,6 +40,7 @@ OURS: Final = frozenset(
         *("x-request-id", "traceparent", "tracestate"),
     }
 )
+POOL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[!-~]+( +[!-~]+)*")
 # What stands for the value of a header where an entry is shown: it may be a secret.
@@ -65,10 +67,32 @@ def _each_once(urls: tuple[str, ...]) -> tuple[str, ...]:
     return urls
 
 
-def _variable(name: str) -> str:
+def _variable(name: str, info: ValidationInfo) -> str:
+    """The name of a variable that is set; what may be a key instead of a name is not repeated."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError("must be the name of a variable, such as ENGINE_API_KEY")
+    if not _environ(info).get(name):
+        shown = name if re.fullmatch(r"[A-Z][A-Z0-9_]*", name) else "that variable"
+        raise ValueError(f"{shown} is not set, or is empty: set it where dashseek is started")
     return name
+
+
+def _environ(info: ValidationInfo) -> Mapping[str, str]:
+    found: Mapping[str, str] = (info.context or {}).get("environ", {})
+    return found
+
+
+def _name(text: str) -> str:
+    if not POOL_NAME.fullmatch(text):
+        raise ValueError("must be a name of 1 to 32 letters, digits, _, . and -, which begins with a letter or digit")
+    return text
+
+
+def _with_a_key(path: Path, info: ValidationInfo) -> Path:
+    if info.data.get("api_key_env"):
+        raise ValueError("a key is said twice: say api_key_env or api_key_file")
+    values.key_of(path)
+    return path
 
 
 class Pool(BaseModel):
@@ -91,11 +115,11 @@ class Pool(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")]
+    name: Annotated[str, AfterValidator(_name)]
     urls: Annotated[TargetUrls, Field(min_length=1), AfterValidator(_each_once)]
     dialect: Annotated[Dialect, Word] = "deepseek"
     api_key_env: Annotated[str, AfterValidator(_variable)] | None = None
-    api_key_file: File | None = None
+    api_key_file: Annotated[File, AfterValidator(_with_a_key)] | None = None
     models: Annotated[Names, Field(min_length=1)] = (EVERY_MODEL,)
     map: Table = {}
     weight: Annotated[float, BeforeValidator(values.number), Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
@@ -108,30 +132,16 @@ class Pool(BaseModel):
     headers: Annotated[dict[str, str], AfterValidator(_headers)] = {}
     api_key: Key | None = Field(default=None, repr=False)
 
-    @model_validator(mode="before")
+    @field_validator("api_key", mode="before")
     @classmethod
-    def _keeps_its_key_elsewhere(cls, said: Any, info: ValidationInfo) -> Any:
-        """The entry with its key read from the variable; where there is none of that name, a complaint."""
-        if not isinstance(said, Mapping):
-            return said
-        if "api_key" in said:
+    def _kept_elsewhere(cls, said: object, info: ValidationInfo) -> object:
+        """The key, from the variable or the file that holds it."""
+        if said is not None:
             raise ValueError("a secret does not belong here: say api_key_env, or api_key_file")
-        variable = said.get("api_key_env")
-        if not isinstance(variable, str):
-            return said
-        if said.get("api_key_file"):
-            raise ValueError("has a key twice: say api_key_env or api_key_file")
-        environ: Mapping[str, str] = (info.context or {}).get("environ", {})
-        if not environ.get(variable):
-            raise ValueError("api_key_env: that variable is not set, or is empty")
-        return {**said, "api_key": SecretStr(environ[variable])}
-
-    @model_validator(mode="after")
-    def _with_the_key_of_its_file(self) -> Self:
-        if self.api_key_file is not None and self.api_key is None:
-            # The model is frozen for everybody else: it is not finished yet.
-            self.__dict__["api_key"] = values.key_of(self.api_key_file)
-        return self
+        if (variable := info.data.get("api_key_env")) is not None:
+            return SecretStr(_environ(info)[variable])
+        path: Path | None = info.data.get("api_key_file")
+        return None if path is None else values.key_of(path)
 
     @property
     def row_key(self) -> str:
@@ -158,11 +168,25 @@ class Pool(BaseModel):
         }
 
 
+# What an entry may say; its key is kept elsewhere.
+FIELDS: Final = frozenset(Pool.model_fields) - {"api_key"}
+
+
+def _entries(said: object) -> object:
+    if not isinstance(said, list | tuple) or not all(isinstance(entry, Mapping | Pool) for entry in said):
+        raise ValueError("must be a list of entries, each below a line [[pools]]")
+    return said
+
+
 def _apart(pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
-    names = [pool.name for pool in pools]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"two have the name {', '.join(twice)}")
+    names: set[str] = set()
+    for number, pool in enumerate(pools):
+        if pool.name in names:
+            raise PydanticCustomError(
+                "twice", "another pool has that name: say one of its own", {"at": (number, "name")}
+            )
+        names.add(pool.name)
     return pools
 
 
-PoolTable = Annotated[tuple[Pool, ...], AfterValidator(_apart)]
+PoolTable = Annotated[tuple[Pool, ...], BeforeValidator(_entries), AfterValidator(_apart)]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from config.pools import FIELDS, POOL_NAME
 from config.settings import (
     CONFIG_VARIABLE,
     FILE_ONLY,
@@ -34,18 +37,37 @@ SERVICE_LINK = re.compile(
     r"|\w+_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=.*"
     r"|\w+_PORT=(tcp|udp|sctp)://.*"
 )
-# pydantic's own words for these are unclear, or repeat a part of the value.
+# pydantic's own words for these are its own, unclear, or repeat a part of the value.
 WORDINGS: Mapping[str, str] = {
     "missing": "is missing",
     "extra_forbidden": "there is no such field",
     "path_not_file": "is not a file",
     "path_type": "must be a path",
-    "float_parsing": "must be a number of seconds, such as 90, 500ms or 5m",
-    "float_type": "must be a number of seconds, such as 90, 500ms or 5m",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a number that is finite",
+    "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "dict_type": "must be a table",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
     "byte_size": "must be a number of bytes, such as 16777216 or 16MiB",
     "byte_size_unit": "must be a number of bytes, such as 16777216 or 16MiB",
 }
+# A setting of all that stands below the first `[[pools]]`, where TOML takes it for a field of that entry.
+STRAY = "is a setting of the whole file: say it above the first [[pools]], below it belongs to that pool"
+KEYS = "api_key_env or api_key_file"
+# Where a line begins an entry of a list, and where a table.
+ENTRY = re.compile(r"""\s*\[\[\s*["']?([\w-]+)["']?\s*\]\]""")
+TABLE = re.compile(r"""\s*\[\s*["']?([\w-]+)["']?(?:\s*\.\s*["']?([\w-]+))?""")
+# What a path is written with, by whoever means one: a key that got into its place is not.
+PATH = re.compile(r"(/|\./|\.\./|~/).*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +77,13 @@ class Saying:
     name:   the setting it is about, or what they took for one
     value:  as said: text, a list of texts, or a TOML value
     origin: where they find it again: a flag, a variable, `file:line`
+    inner:  the same of each entry of a list and its fields: `0`, `0.weight`
     """
 
     name: str
     value: Any
     origin: str
+    inner: Mapping[str, str] = field(default_factory=dict)
 
 
 def load(
@@ -86,7 +110,8 @@ def load(
     try:
         settings = Settings.model_validate({**chosen, "origins": origins}, context={"environ": environ})
     except ValidationError as error:
-        raise SettingsError([*complaints, *(_complaint(detail, origins) for detail in error.errors())]) from None
+        told = (_complaint(detail, origins, chosen.get("pools")) for detail in error.errors())
+        raise SettingsError([*complaints, *told]) from None
     if complaints:
         raise SettingsError(complaints)
     return settings
@@ -101,14 +126,36 @@ def _file(path: str) -> Iterator[Saying]:
     except ValueError as error:
         raise SettingsError([f"{path}: is not TOML: {error}"]) from error
     lines = _lines(text)
-    return (Saying(name, value, f"{path}:{lines.get(name, 1)}") for name, value in said.items())
+    inner: dict[str, dict[str, str]] = {}
+    for place, line in lines.items():
+        name, _, rest = place.partition(".")
+        if rest:
+            inner.setdefault(name, {})[rest] = f"{path}:{line}"
+    return (Saying(name, value, f"{path}:{lines.get(name, 1)}", inner.get(name, {})) for name, value in said.items())
 
 
 def _lines(text: str) -> dict[str, int]:
-    """The line each top-level name begins on, which tomllib does not tell."""
-    # Top-level keys stand before all tables, so keys inside tables, listed as well, can only come too late to matter.
-    begins = ((number, KEY.match(line)) for number, line in enumerate(text.splitlines(), 1))
-    return {key[1]: number for number, key in reversed([*begins]) if key}
+    """The line each top-level name, entry of a list and field of one begins on, which tomllib does not tell."""
+    found: dict[str, int] = {}
+    entries: Counter[str] = Counter()
+    inside = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if entry := ENTRY.match(line):
+            inside = f"{entry[1]}.{entries[entry[1]]}"
+            entries[entry[1]] += 1
+            places = [entry[1], inside]
+        elif table := TABLE.match(line):
+            # `[pools.headers]` is a field of the entry above it; any other ends that.
+            inside = inside if inside.startswith(f"{table[1]}.") else ""
+            places = [table[1], f"{inside}.{table[2]}"] if inside and table[2] else [table[1]]
+        elif key := KEY.match(line):
+            # Top-level keys stand before all tables, so keys inside tables can only come too late to matter.
+            places = [key[1], f"{inside}.{key[1]}"] if inside else [key[1]]
+        else:
+            continue
+        for place in places:
+            found.setdefault(place, number)
+    return found
 
 
 def _key_variables(in_file: Iterable[Saying]) -> frozenset[str]:
@@ -129,12 +176,16 @@ def _said_twice(chosen: Mapping[str, Any], origins: Mapping[str, str]) -> Iterat
     for name in SHORTHAND:
         # `check --print` says the defaults, too.
         if chosen.get(name) and chosen[name] != Settings.model_fields[name].default:
-            field = {"upstream": "urls", "upstream_ca_file": "ca_file"}.get(name, name.removeprefix("upstream_"))
-            field = "api_key_env or api_key_file" if field.startswith("api_key") else field
             yield (
                 f"{name} ({origins[name]}): is shorthand for one pool, and there are pools ({origins['pools']}): "
-                f"say it in an entry [[pools]], as {field}, or leave the pools out"
+                f"say it in an entry [[pools]], as {_field_of(name)}, or leave the pools out"
             )
+
+
+def _field_of(shorthand: str) -> str:
+    """What an entry of pools calls it."""
+    bare = shorthand.removeprefix("upstream_")
+    return {"upstream": "urls", "api_key": KEYS, "api_key_file": KEYS}.get(bare, bare)
 
 
 def _environment(environ: Mapping[str, str], others: Collection[str]) -> Iterator[Saying]:
@@ -158,6 +209,8 @@ def _misplaced(saying: Saying) -> str | None:
         return f"{saying.name} ({saying.origin}): belongs in the file, an entry [[{saying.name}]] for each"
     if saying.name in NAMES:
         return None
+    if saying.name in FIELDS:
+        return f"{saying.name} ({saying.origin}): belongs to a pool: say it below the line [[pools]] of one"
     return f"{saying.name} ({saying.origin}): there is no such setting{guess(saying.name, NAMES)}"
 
 
@@ -178,10 +231,11 @@ def _settle(said: Iterable[Saying]) -> tuple[dict[str, Any], dict[str, str]]:
     """The strongest value of each setting and its origin; of a table, all parts, weakest first."""
     chosen: dict[str, Any] = {}
     origins = dict.fromkeys(NAMES, "default")
-    for name, value, origin in ((saying.name, saying.value, saying.origin) for saying in said):
+    for name, value, origin, inner in ((one.name, one.value, one.origin, one.inner) for one in said):
         whole = name in TABLES and name in chosen
         chosen |= {name: [*chosen.get(name, ()), value] if name in TABLES else value}
         origins |= {name: f"{origins[name]}, {origin}" if whole else origin}
+        origins |= {f"{name}.{place}": at for place, at in inner.items()}
     if "upstream_api_key" not in chosen:
         origins |= {"upstream_api_key": origins["upstream_api_key_file"]}
     return chosen, origins
@@ -191,15 +245,41 @@ def _missing(name: str) -> str:
     return f"{name}: is missing: say it in {FLAGS[name]}, {VARIABLES[name]} or the file"
 
 
-def _complaint(detail: ErrorDetails, origins: Mapping[str, str]) -> str:
-    name, *inner = map(str, detail["loc"])
-    return f"{'.'.join([name, *inner])} ({origins[name]}): {explain(detail)}"
+def _complaint(detail: ErrorDetails, origins: Mapping[str, str], entries: object) -> str:
+    loc = (*detail["loc"], *detail.get("ctx", {}).get("at", ()))
+    wrong = explain(detail)
+    if loc[0] == "pools" and detail["type"] == "extra_forbidden":
+        stray = str(loc[-1])
+        if stray in SHORTHAND:
+            wrong = f"is shorthand for a pool: in an entry it is {_field_of(stray)}"
+        else:
+            wrong = STRAY if stray in NAMES else wrong + guess(stray, FIELDS)
+    return f"{where(origins, loc, entries)}: {wrong}"
+
+
+def where(origins: Mapping[str, str], loc: Sequence[int | str], entries: object = ()) -> str:
+    """A setting, or a part of one, with the place where it was said: `pools.engines.weight (dashseek.toml:12)`.
+
+    entries: those of a list, which are called by their names; one without a name is `#1`, `#2`, …
+    """
+    places = [".".join(map(str, loc[:length])) for length in range(len(loc), 0, -1)]
+    origin = next((origins[place] for place in places if place in origins), "default")
+    named = [f"#{part + 1}" if isinstance(part, int) else part for part in loc]
+    if len(loc) > 1 and isinstance(number := loc[1], int) and isinstance(entries, list | tuple):
+        entry = entries[number]
+        name = entry.get("name") if isinstance(entry, Mapping) else getattr(entry, "name", None)
+        if isinstance(name, str) and POOL_NAME.fullmatch(name):
+            named[1] = name
+    return f"{'.'.join(named)} ({origin})"
 
 
 def explain(detail: ErrorDetails) -> str:
     """What pydantic found wrong, in an operator's words, without the value."""
     wrong = WORDINGS.get(detail["type"], detail["msg"])
     wrong = wrong.removeprefix("Value error, ").replace("Input should", "must")
-    return wrong + (
-        guess(str(detail["input"]), re.findall(r"'([\w.]+)'", wrong)) if detail["type"] == "literal_error" else ""
-    )
+    given = detail["input"]
+    if detail["type"] == "literal_error" and isinstance(given, str):
+        return wrong + guess(given, re.findall(r"'([\w.]+)'", wrong))
+    if detail["type"] == "path_not_file" and PATH.fullmatch(str(given)):
+        return f"{wrong}: nothing is at {given}" if not os.path.lexists(str(given)) else f"{wrong}: {given}"
+    return wrong

@@ -79,7 +79,12 @@ def seconds(value: object) -> object:
     """Seconds, as a number or with a unit as sizes have one: `90`, `500ms`, `60s`, `5m`, `1h`."""
     if isinstance(value, str) and (found := DURATION.fullmatch(value.strip())):
         return float(found[1]) * UNITS_S[found[2].lower()]
-    return number(value)
+    try:
+        return float(number(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        if isinstance(value, bool):
+            raise
+        raise ValueError("must be a number of seconds, such as 90, 500ms or 5m") from error
 
 
 def word(value: object) -> object:
@@ -91,7 +96,7 @@ def items(value: object) -> list[object]:
     """One list, from a repeated flag, a file's list, or a variable's `a,b` or `["a","b"]`."""
     match value:
         case str() if value.startswith("["):
-            return items(json.loads(value))
+            return items(_json(value))
         case str():
             return [part.strip() for part in value.split(",") if part.strip()]
         case list() | tuple():
@@ -105,12 +110,19 @@ def table(value: object) -> dict[str, object]:
         case Mapping():
             return {str(name).lower(): entry for name, entry in value.items()}
         case str() if value.startswith("{"):
-            return table(json.loads(value))
+            return table(_json(value))
         case str():
             return dict(pair(part) for part in value.split(",") if part.strip())
         case list() | tuple():
             return {name: entry for part in value for name, entry in table(part).items()}
     raise ValueError("must be a table, or NAME=VALUE")
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:  # whose text is the parser's
+        raise ValueError("begins as JSON does, and is none") from error
 
 
 def pair(text: str) -> tuple[str, str]:
@@ -138,7 +150,9 @@ def limit(value: object) -> object:
                 name: (_money if name in COSTS else _count)(name, amount) for name, amount in amounts.items()
             }
             return Limit(**read)
-    return value
+        case Limit():
+            return value
+    raise ValueError("must be a table, or words such as rpm=60 tpm=100000")
 
 
 def _count(name: str, amount: object) -> int:
@@ -269,6 +283,13 @@ def host_name(text: str) -> str:
     return text.lower()
 
 
+def url_path(text: str) -> str:
+    """A path of an upstream."""
+    if not re.fullmatch(r"/[!-~]*", text):
+        raise ValueError("must be a path that begins with /, such as /health")
+    return text
+
+
 def route(text: str | None) -> str | None:
     """A path with one `{model}` in it; None, said as `off`, is no such route."""
     if text is None or text == "off":
@@ -352,7 +373,7 @@ Urls = Annotated[tuple[Annotated[str, AfterValidator(base_url)], ...], BeforeVal
 TargetUrls = Annotated[tuple[Annotated[str, AfterValidator(target_url)], ...], BeforeValidator(items)]
 Names = Annotated[tuple[Annotated[str, BeforeValidator(word), Field(min_length=1)], ...], BeforeValidator(items)]
 Statuses = Annotated[tuple[Annotated[int, Field(strict=False)], ...], BeforeValidator(items)]
-UrlPath = Annotated[str, Field(pattern=r"^/[!-~]*$")]
+UrlPath = Annotated[str, AfterValidator(url_path)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(origin)], ...], BeforeValidator(items)]
 HostNames = Annotated[tuple[Annotated[str, AfterValidator(host_name)], ...], BeforeValidator(items)]
 ImageTypes = Annotated[tuple[Literal["png", "jpeg", "gif", "webp"], ...], BeforeValidator(items)]

@@ -79,7 +79,7 @@ def offline(chosen: Settings, rows: Sequence[ModelRow]) -> int:
     callers = CALLERS[chosen.auth]
     if chosen.keys_file:
         callers += f": {len(keyring.read(chosen.keys_file, catalogue))} of {chosen.keys_file}"
-    said = sum(origin != "default" for origin in chosen.origins.values())
+    said = sum(chosen.origins.get(name, "default") != "default" for name in settings.NAMES)
     texts.echo(f"ok        {said} settings said, {len(settings.NAMES) - said} left at their defaults")
     for pool in chosen.pools_in_force:
         texts.echo(f"upstream  {_named(pool)}{', '.join(pool.urls)}, dialect {pool.dialect}{_shared(pool)}")

@@ -79,8 +79,12 @@ class TestKeys:
         ("said", "environ", "wrong"),
         [
             ('api_key = "sk-secret"', {}, "a secret does not belong here: say api_key_env, or api_key_file"),
-            ('api_key_env = "NOWHERE"', {}, "that variable is not set, or is empty"),
-            ('api_key_env = "K"\napi_key_file = "/etc/hosts"', {"K": "sk-secret"}, "has a key twice"),
+            ('api_key_env = "NOWHERE"', {}, "official.api_key_env ({file}:5): NOWHERE is not set, or is empty"),
+            (
+                'api_key_env = "K"\napi_key_file = "/etc/hosts"',
+                {"K": "sk-secret"},
+                "official.api_key_file ({file}:6): a key is said twice",
+            ),
             ('api_key_env = "K"', {"K": "sk secret"}, "must be printable ASCII without spaces"),
         ],
     )
@@ -88,7 +92,7 @@ class TestKeys:
         self, file: Path, said: str, environ: dict[str, str], wrong: str
     ) -> None:
         told = complaints(file, OFFICIAL + said, environ)
-        assert wrong in told
+        assert wrong.replace("{file}", str(file)) in told
         assert "secret" not in told.replace("a secret does not belong", "")
 
     def test_with_a_key_of_ours_callers_need_none_of_the_upstreams(self, file: Path) -> None:
@@ -104,8 +108,26 @@ class TestKeys:
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
-        (ENGINES + ENGINES, "two have the name engines"),
-        (ENGINES.replace("engines", "a b"), "String should match pattern"),
+        (ENGINES + ENGINES, "pools.engines.name ({file}:6): another pool has that name"),
+        (ENGINES.replace("engines", "a b"), "pools.#1.name ({file}:2): must be a name of 1 to 32 letters"),
+        (OFFICIAL + ENGINES + "weight = -1", "pools.engines.weight ({file}:9): must be greater than 0"),
+        (OFFICIAL + ENGINES + 'weight = "much"', "pools.engines.weight ({file}:9): must be a number"),
+        (OFFICIAL + ENGINES.replace("name", "nom"), "pools.#2.name ({file}:5): is missing"),
+        (
+            OFFICIAL + ENGINES.replace("name", "nam"),
+            "pools.#2.nam ({file}:6): there is no such field; did you mean name?",
+        ),
+        (ENGINES + "wieght = 2", "there is no such field; did you mean weight?"),
+        (ENGINES + '\naffinity = "key"\n' + OFFICIAL, "pools.engines.affinity ({file}:6): is a setting of the whole"),
+        (ENGINES + 'upstream = "http://a"', "pools.engines.upstream ({file}:5): is shorthand for a pool: in an entry"),
+        ("weight = 2\n" + ENGINES, "weight ({file}:1): belongs to a pool: say it below the line [[pools]] of one"),
+        (OFFICIAL + '[pools.headers]\nHost = "a"', "pools.official.headers ({file}:5): host is not to be said here"),
+        (OFFICIAL + 'api_key_file = "/run/no/key"', "({file}:5): is not a file: nothing is at /run/no/key"),
+        (OFFICIAL + 'api_key_file = "/run"', "pools.official.api_key_file ({file}:5): is not a file: /run"),
+        (OFFICIAL + 'api_key_file = "sk-key"', "pools.official.api_key_file ({file}:5): is not a file"),
+        (OFFICIAL + 'api_key_file = "/etc/hosts"', "({file}:5): must be printable ASCII without spaces"),
+        (ENGINES.replace("[[pools]]", "[pools]"), "pools ({file}:1): must be a list of entries, each below a line"),
+        ("pools = [3]", "pools ({file}:1): must be a list of entries"),
         (ENGINES + "weight = 0", "must be greater than 0"),
         (ENGINES + "wait = 0", "there is no such field"),
         (ENGINES + 'headers = {Authorization = "Bearer x"}', "authorization is not to be said here"),
@@ -119,16 +141,25 @@ class TestKeys:
             ENGINES.replace('v1"]', 'v1", "http://b", "http://10.0.0.1:8000/v1/"]'),
             "http://10.0.0.1:8000/v1 is there twice: say each URL once",
         ),
-        (ENGINES + 'models = ["deepseek-v9"]', "pools.0.models"),
-        (ENGINES + 'models = ["deepseek-r1"]\nmap = {deepseek-v3 = "x"}', "none of them serves deepseek-v3"),
+        (ENGINES + 'models = ["deepseek-v9"]', "pools.engines.models ({file}:5): there is no model"),
+        (ENGINES + 'models = ["deepseek-r1"]\nmap = {deepseek-v3 = "x"}', "engines.map ({file}:6): deepseek-v3 is not"),
         (ENGINES.replace("http://10.0.0.1", "dns+http://10.0.0.1"), "dns+ is for a name"),
         (ENGINES.replace("[[pools]]", "failover_on = [500]\n[[pools]]"), "must be of 429, 503, 529"),
     ],
 )
 def test_what_is_wrong_is_told(file: Path, text: str, wrong: str) -> None:
-    assert wrong.replace("String should", "String must") in complaints(file, text).replace(
-        "String should", "String must"
-    )
+    assert wrong.replace("{file}", str(file)) in complaints(file, text)
+
+
+def test_what_may_be_a_key_is_repeated_nowhere(file: Path) -> None:
+    for said in ('api_key_file = "skcanary"', 'api_key_env = "skcanary"', 'api_key = "skcanary"', 'urls = "skcanary"'):
+        text = ENGINES.replace("urls", "#") if said.startswith("urls") else ENGINES
+        assert "canary" not in complaints(file, f"{text}\n{said}\n")
+
+
+def test_a_line_in_a_list_over_several_is_none_of_a_field(file: Path) -> None:
+    text = 'pools = [\n  {name = "a", urls = "http://a"},\n  {name = "b", urls = "http://b", weight = 0},\n]\n'
+    assert f"pools.b.weight ({file}:1): must be greater than 0" in complaints(file, text)
 
 
 def test_a_name_in_a_pools_map_is_a_model_and_has_its_id_there_alone(file: Path) -> None:
