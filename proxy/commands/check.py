@@ -109,9 +109,9 @@ def against(now: Settings, rows: Sequence[ModelRow], then: Settings, rows_then: 
     changes.settled(now, then)
     found = changes.between(now, then, rows, rows_then)
     for change in found:
-        click.echo(f"{'stays' if change.is_fixed else 'changes':9} {change}")
+        texts.echo(f"{'needs a restart' if change.is_fixed else 'at reload':15}  {change}")
     if not found:
-        click.echo("the same")
+        texts.echo("a reload would change nothing")
     return Exit.OK
 
 

@@ -34,7 +34,43 @@ def test_a_key_that_changes_is_told_and_not_shown() -> None:
 def test_models_that_come_go_and_change_are_told() -> None:
     now, then = load(map=("one=a",)), load(map=("one=b", "two=b"))
     told = [str(change) for change in changes.between(now, then, models.load(now), models.load(then))]
-    assert told[1:] == ["model one: a row -> another row", "model two: not set -> a row"]
+    assert told[2:] == ["model one: a row -> another row", "model two: not set -> a row"]
+
+
+def test_each_field_of_a_pool_and_each_entry_of_a_table_is_a_change_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("sk-canary")
+    text = '[[pools]]\nname = "{}"\nurls = "http://{}"\n'
+    before, after = tmp_path / "before.toml", tmp_path / "after.toml"
+    kept = text.format("kept", "a") + "weight = {}\nmodels = ['*']\n"
+    before.write_text('aliases = {x = "deepseek-v3"}\n' + kept.format(1) + text.format("old", "b"))
+    after.write_text(
+        'aliases = {x = "deepseek-r1", y = "deepseek-v3"}\n'
+        + kept.format(3)
+        + f'api_key_file = "{tmp_path / "key"}"\n'
+        + text.format("new", "c")
+    )
+    now, then = (sources.load({}, str(file), {}) for file in (before, after))
+    assert [*map(str, changes.between(now, then))] == [
+        "pools.kept.api_key_file: not set -> " + f'"{tmp_path / "key"}"',
+        "pools.kept.weight: 1 -> 3",
+        "pools.kept.api_key: not set -> (secret)",
+        'pools.old.name: "old" -> not set',
+        'pools.old.urls: ["http://b"] -> not set',
+        'pools.new.name: not set -> "new"',
+        'pools.new.urls: not set -> ["http://c"]',
+        'aliases.x: "deepseek-v3" -> "deepseek-r1"',
+        'aliases.y: not set -> "deepseek-v3"',
+        'auth: "passthrough" -> "any"',
+    ]
+
+
+def test_another_order_of_the_same_pools_is_told(tmp_path: Path) -> None:
+    file, text = tmp_path / "c.toml", '[[pools]]\nname = "{0}"\nurls = "http://{0}"\n'
+    loaded = []
+    for order in ("ab", "ba"):
+        file.write_text("".join(map(text.format, order)))
+        loaded.append(sources.load({}, str(file), {}))
+    assert [*map(str, changes.between(*loaded))] == ['pools: ["a", "b"] -> ["b", "a"]']
 
 
 def test_what_cannot_change_stays_and_is_named() -> None:
