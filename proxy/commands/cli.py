@@ -207,7 +207,9 @@ def _translate() -> click.Command:
 
     params: list[click.Parameter] = [
         options.flag("dialect"),
-        click.Option(["--pool"], metavar="NAME", help="Write it for this pool of the file. [the first]"),
+        click.Option(
+            ["--pool"], metavar="NAME", help="Write it for this pool of the file. [the first that serves the model]"
+        ),
         click.Option(
             ["--api"],
             type=click.Choice(["dashscope", "openai"]),

@@ -36,16 +36,20 @@ def of_call(raw: bytes, translator: Translator, *, stream: bool, model: str | No
     try:
         shown = translator.call(raw, stream=stream, model=model)
     except faults.Refusal as refusal:
-        unknown = refusal.fault == faults.MODEL_UNKNOWN
-        asked = model or str(translator.tongue.read(raw).get("model", "")) if unknown else ""
-        hint = known_models.hint(asked, translator.catalogue.names) if unknown else None
+        hint = None
+        if refusal.fault == faults.MODEL_UNKNOWN:
+            asked = model or str(translator.tongue.read(raw).get("model", ""))
+            hint = known_models.hint(asked, translator.catalogue.names)
+        elif refusal.fault == faults.UNAVAILABLE:
+            hint = refusal.cause
         return _show_refusal(refusal.fault, translator.tongue, as_json=as_json, hint=hint)
     if as_json:
         _print(shown.document())
         return 0
     body = shown.body
     times = f", {body.legs} times" if body.legs > 1 else ""
-    click.echo(f"POST {body.path}{times}   ({shown.input_tokens} prompt tokens)")
+    named = f" of pool {shown.pool}" if shown.pool else ""
+    click.echo(f"POST {body.path}{named}{times}   ({shown.input_tokens} prompt tokens)")
     click.echo(orjson.dumps(body.json, option=orjson.OPT_INDENT_2))
     click.echo()
     for line in shown.lines:

@@ -18,6 +18,8 @@ log = structlog.get_logger()
 RETIRING: Final = "the service stops selling {}; what answers for them here is what their rows or --map say"
 NOT_HELD: Final = "dialect {} holds no thinking_budget: an effort is asked for instead; this concerns {}"
 
+KEYLESS: Final = "{} has no key and {} has one: calls go there without any, and a 401 puts it out"
+
 
 def say(settings: Settings, rows: Collection[ModelRow]) -> None:
     """Say it in the log, one line for each thing to know.
@@ -28,6 +30,8 @@ def say(settings: Settings, rows: Collection[ModelRow]) -> None:
         log.info("thinking_budget_not_held", dialect=dialect, models=models)
     if retiring := _retiring(rows):
         log.info("models_retire", models=retiring)
+    if (keyless := _keyless(settings))[0]:
+        log.warning("pools_without_key", pools=keyless[0], beside=keyless[1])
 
 
 def sentences(settings: Settings, rows: Collection[ModelRow]) -> Iterator[tuple[str, str]]:
@@ -36,6 +40,14 @@ def sentences(settings: Settings, rows: Collection[ModelRow]) -> Iterator[tuple[
         yield "budgets", NOT_HELD.format(dialect, ", ".join(models))
     if retiring := _retiring(rows):
         yield "retired", RETIRING.format(", ".join(f"{model} ({month})" for model, month in retiring.items()))
+    if (keyless := _keyless(settings))[0]:
+        yield "keys", KEYLESS.format(*map(", ".join, keyless))
+
+
+def _keyless(settings: Settings) -> tuple[list[str], list[str]]:
+    """The pools that have no key, and those that have one; nothing where all are alike (POOL-1)."""
+    kinds = [[pool.name for pool in settings.pools if (pool.api_key is None) is bare] for bare in (True, False)]
+    return (kinds[0], kinds[1]) if all(kinds) else ([], [])
 
 
 def _retiring(rows: Collection[ModelRow]) -> dict[str, str]:

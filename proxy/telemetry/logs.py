@@ -43,6 +43,7 @@ LINES: Final[Mapping[str, tuple[str, ...]]] = {
     "serving": ("url", "admin", "upstream", "dialect", "auth", "workers", "loop"),
     "thinking_budget_not_held": ("dialect", "models"),
     "models_retire": ("models",),
+    "pools_without_key": ("pools", "beside"),
     "call": (
         *("request_id", "api", "model", "upstream_model", "key_id", "key_name", "stream", "thinking"),
         *("outcome", "status", "code", "usage", "generated", "basis", "calls", "drift_tokens", "packets"),

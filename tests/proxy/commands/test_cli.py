@@ -404,11 +404,11 @@ def test_check_says_what_a_reload_would_change_and_what_stays(tmp_path: Path) ->
     told = run("check", "--config", str(now), "--against", str(then))
     assert told.exit_code == 0
     assert told.output.splitlines() == [
-        "stays     port: 8080 -> 9",
-        "changes   idle_timeout: 120 -> 7",
-        "stays     admin_port: 8081 -> 10",
+        "needs a restart  port: 8080 -> 9",
+        "at reload        idle_timeout: 120 -> 7",
+        "needs a restart  admin_port: 8081 -> 10",
     ]
-    assert run("check", "--config", str(now), "--against", str(now)).output == "the same\n"
+    assert run("check", "--config", str(now), "--against", str(now)).output == "a reload would change nothing\n"
     then.write_text("idle_timeout = -1\n" + ENGINES)
     assert run("check", "--config", str(now), "--against", str(then)).exit_code == exit_codes.Exit.CONFIGURATION
 
@@ -428,11 +428,24 @@ def test_translate_writes_a_call_for_the_pool_that_is_named(tmp_path: Path) -> N
     file.write_text(ENGINES + OFFICIAL)
     call = '{"model": "deepseek-v3", "input": {"prompt": "hi"}}'
 
-    def model(*pool: str) -> str:
-        words = ["translate", "--config", str(file), "--json", *pool]
-        told = CliRunner().invoke(cli.dashseek, words, input=call, env={"OFFICIAL_KEY": "sk-a"})
-        return str(orjson.loads(told.stdout)["body"]["model"]) if told.exit_code == 0 else told.output
+    def told(*words: str, file: Path = file) -> str:
+        said = ["translate", "--config", str(file), *words]
+        return str(CliRunner().invoke(cli.dashseek, said, input=call, env={"OFFICIAL_KEY": "sk-a"}).output)
 
-    assert model() == model("--pool", "engines") == "ds3"
-    assert model("--pool", "official") == "deepseek-flash"
-    assert "there is no pool offical; did you mean official?" in model("--pool", "offical")
+    def asked(*words: str) -> tuple[str, str]:
+        shown = orjson.loads(told("--json", *words))
+        return shown["pool"], shown["body"]["model"]
+
+    assert asked() == asked("--pool", "engines") == ("engines", "ds3")
+    assert asked("--pool", "official") == ("official", "deepseek-flash")
+    assert told().startswith("POST /chat/completions of pool engines   (")
+    assert "no pool nope: there are engines, official\n" in told("--pool", "nope")
+    assert "no pool offical: there are engines, official; did you mean official?" in told("--pool", "offical")
+    file.write_text(ENGINES + "priority = 1\n" + OFFICIAL.replace("priority = 1\n", ""))
+    assert asked() == ("official", "deepseek-flash")
+    file.write_text(ENGINES.replace('map = {deepseek-v3 = "ds3"}', "models = 'deepseek-r1'") + OFFICIAL)
+    assert asked() == ("official", "deepseek-flash")
+    assert "pool engines does not serve deepseek-v3" in told("--pool", "engines")
+    (alone := tmp_path / "alone.toml").write_text('upstream = "http://127.0.0.1:1"\n')
+    assert "POST /chat/completions   (" in told(file=alone)
+    assert "there is no pool engines: the configuration has none" in told("--pool", "engines", file=alone)

@@ -16,7 +16,7 @@ from translators.openai.dialects import DIALECTS
 
 def told(**said: Any) -> tuple[dict[str, str], dict[str, Any]]:
     """Sentences by topic, and log lines by event."""
-    settings = Settings(upstream=("http://a",), **said)
+    settings = Settings(**{"upstream": ("http://a",), **said})
     rows = models.load(settings)
     with structlog.testing.capture_logs() as lines:
         notices.say(settings, rows)
@@ -61,3 +61,16 @@ def test_each_dialect_of_the_pools_is_told_with_the_models_that_it_serves() -> N
         notices.say(settings, models.load(settings))
     told = [(line["dialect"], line["models"]) for line in lines if line["event"] == "thinking_budget_not_held"]
     assert told == [("ark", ["deepseek-r1"])]
+
+
+@pytest.mark.parametrize(("keyed", "is_told"), [("a", True), ("", False), ("ab", False)])
+def test_a_pool_without_a_key_beside_one_that_has_one_is_told(tmp_path: Path, keyed: str, *, is_told: bool) -> None:
+    """Nothing is wrong with an engine that asks for none; but it may have been forgotten."""
+    (tmp_path / "key").write_text("sk-a")
+    key = {"api_key_file": tmp_path / "key"}
+    pools = [{"name": name, "urls": [f"http://{name}"], **(key if name in keyed else {})} for name in "ab"]
+    sentences, lines = told(upstream=(), pools=pools)
+    assert ("keys" in sentences) is ("pools_without_key" in lines) is is_told
+    if is_told:
+        assert sentences["keys"].startswith("b has no key and a has one:")
+        assert (lines["pools_without_key"]["pools"], lines["pools_without_key"]["beside"]) == (["b"], ["a"])
