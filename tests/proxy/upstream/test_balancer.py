@@ -163,13 +163,14 @@ def test_shares_follow_capacity_within_a_tenth() -> None:
     assert max(abs(share / fair - 1) for share, fair in zip(found, ideal, strict=True)) < 0.1
 
 
-@pytest.mark.parametrize("at_once", [1, 4, 8, 60])
-@pytest.mark.parametrize("weights", [(1, 3), (1, 2), (1, 2, 4), (8, *[1] * 8), (0.1, *[10] * 3)])
-def test_shares_follow_weights_however_much_is_on_its_way(weights: Sequence[float], at_once: int) -> None:
+@pytest.mark.parametrize(("at_once", "most"), [(1, 0.015), (2, 0.1), (4, 0.1), (8, 0.03), (60, 0.01)])
+@pytest.mark.parametrize("weights", [(1, 3), (1, 2), (1, 9), (1, 2, 4), (8, *[1] * 8), (0.1, *[10] * 3)])
+def test_shares_follow_weights_however_much_is_on_its_way(weights: Sequence[float], at_once: int, most: float) -> None:
+    """A call is whole: of two of a weight of 1 and 3 with two calls between them, one has none, half, or all."""
     fleet = [target(pool(str(number), weight=weight), number) for number, weight in enumerate(weights)]
     found = shares(fleet, [1.0] * len(fleet), at_once, calls=4_000)
     ideal = [weight / sum(weights) for weight in weights]
-    assert max(abs(share - fair) for share, fair in zip(found, ideal, strict=True)) < 0.035
+    assert max(abs(share - fair) for share, fair in zip(found, ideal, strict=True)) < most
 
 
 def test_in_order_the_first_that_is_well_is_asked() -> None:
