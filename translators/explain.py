@@ -21,13 +21,14 @@ from translators.openai.fields import Action, FieldMapping
 UNKNOWN: Final = "unknown here, and ignored as the service does"
 UNSAID: Final = "the default"
 SHAPES: Final = "the layout of our answer"
+HELD: Final = "not said: a tool call leaves in one packet, once it is whole; true lets its pieces leave as they come"
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
     """What became of one field.
 
-    field:  the caller's name for it, dotted; "" where the caller said nothing
+    field:  the caller's name for it, dotted; "" where the caller said nothing that could name it
     action: `added` is what upstream is told although the caller said nothing; the others are the crossing's
     theirs: upstream's name for it; "" where upstream is not told
     """
@@ -67,6 +68,8 @@ def _said(document: Json, call: Call, by_field: dict[str, FieldMapping]) -> Iter
         name = row.spelling(given)
         if name is not None:
             yield _parameter(f"parameters.{name}", row, by_field.get(row.ours or ""))
+    if call.tools and not call.tool_stream and given.get("tool_stream") is None:
+        yield Line("parameters.tool_stream", "kept", "", HELD)
     for name in call.ignored:
         yield Line(name, "dropped", "", _reason(name))
 

@@ -17,6 +17,7 @@ import functools
 import hashlib
 import html
 import re
+import tomllib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,8 +139,11 @@ def made(name: str, slots: Mapping[str, str]) -> Page:
 
     slots: what stands in it beside its style and its script, as HTML
     """
-    style, script = ((ROOM / "page" / f"{name}.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    within = {**slots, "style": style, "script": script}
+    style, shared, own = (
+        (ROOM / "page" / file).read_text("utf-8") for file in (f"{name}.css", "reasons.js", f"{name}.js")
+    )
+    script = shared + own
+    within = {**slots, "reasons": reasons(), "style": style, "script": script}
     body = SLOT.sub(lambda slot: within[slot[1]], (ROOM / "page" / f"{name}.html").read_text("utf-8"))
     policy = [
         "default-src 'none'",
@@ -152,6 +156,13 @@ def made(name: str, slots: Mapping[str, str]) -> Page:
         "frame-ancestors 'none'",
     ]
     return Page(body.encode(), "; ".join(policy))
+
+
+@functools.cache
+def reasons() -> str:
+    """What is said of a field, a failure or a stray, and the same in Chinese, as JSON that may stand in a page."""
+    known = tomllib.loads((ROOM / "page" / "reasons.zh.toml").read_text("utf-8"))
+    return orjson.dumps(known).decode().replace("<", "\\u003c")
 
 
 def rendered(document: str, prefix: str) -> tuple[str, str]:

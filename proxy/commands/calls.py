@@ -69,14 +69,24 @@ def export(admin: str, name: str, *, redact: bool, har: bool) -> int:
 
 
 def replay(file: Path, to: str, key: str) -> int:
-    """Make a caller's call again and print what differs; 0 where nothing does, 1 where something does."""
+    """Make a caller's call again and print what differs; 0 where nothing does, 1 where something does.
+
+    Raises `NoCallFile` where the file holds none, or one that cannot be made again.
+    """
     document = call_file.read(file.read_bytes())
+    if why := call_file.why_not_again(document) or call_file.why_not_whole(document):
+        raise call_file.NoCallFile(f"this call cannot be made again: {why}")
     caller = document["caller"]
-    before = call_file.packets_of(document)
+    before = call_file.answer_of(document)
     status, after, took_s = asyncio.run(_made(to, caller, key))
     was, _ = call_file.answered_of(document)
     found = [] if was == status else [f"status {was} before, {status} now"]
     found += islice(comparison.differences(before, after), MOST_DIFFERENCES + 1)
+    if learned := comparison.correction(before, after):
+        click.echo(
+            f"input tokens are {abs(learned)} {'more' if learned > 0 else 'fewer'} now until upstream tells its own: "
+            "what a server learns of its upstream's template (spec USE-5), and no difference"
+        )
     for line in found[:MOST_DIFFERENCES]:
         click.echo(line)
     if len(found) > MOST_DIFFERENCES:

@@ -22,6 +22,7 @@ MARK: Final = "dashseek_call"
 MOST_FILE_BYTES: Final = 16 << 20
 MODEL_CHARS: Final = 64
 OK: Final = 200
+ARCHIVE: Final = "an HTTP archive (HAR), which other tools read; `dashseek calls export` without --har writes a call"
 
 Json = dict[str, Any]
 
@@ -54,11 +55,13 @@ def document_of(call: RecordedCall) -> Json:
             "headers": call.headers,
             "body": coded(call.body),
             "read_ms": call.read_ms,
+            "lost_bytes": call.lost_body_bytes,
         },
         "upstream": [_upstream(one) for one in call.upstream],
         "packets": [
             {"at_ms": packet.at_ms, "of": [packet.call, packet.read], **coded(packet.frames)} for packet in call.packets
         ],
+        "refusal": coded(call.refusal) if call.refusal else None,
         "ended_ms": call.ended_ms,
         "status": call.status or (record.closing["status"] if record else 0),
         "hint": call.hint,
@@ -72,7 +75,7 @@ def summary_of(call: RecordedCall) -> Json:
     """One line of a list: how it goes, or went."""
     record = call.record
     closing = record.closing if record else None
-    first = call.packets[0].at_ms if call.packets else None
+    first = closing["t"]["first_packet"] if closing else call.packets[0].at_ms if call.packets else None
     asked = call.upstream[0] if call.upstream else None
     return {
         "number": call.number,
@@ -89,7 +92,7 @@ def summary_of(call: RecordedCall) -> Json:
         "cause": call.hint or (record.cause if record else None),
         "input_tokens": closing["usage"]["input_tokens"] if closing else None,
         "output_tokens": closing["usage"]["output_tokens"] if closing else None,
-        "packets": len(call.packets),
+        "packets": closing["packets"] if closing else len(call.packets),
         "read_ms": call.read_ms,
         "asked_ms": asked.asked_ms if asked else None,
         "answered_ms": asked.answered_ms if asked else None,
@@ -155,6 +158,8 @@ def read(raw: bytes) -> Json:
         raise NoCallFile(f"longer than any call: {len(raw):,} bytes")
     try:
         document: Any = orjson.loads(raw)
+        if MARK not in document and is_archive(raw):
+            raise NoCallFile(ARCHIVE)
         if document[MARK] != FORM:
             raise NoCallFile(f"a call of form {document[MARK]}; this version reads form {FORM}")
         decoded(document["caller"]["body"])
@@ -165,7 +170,7 @@ def read(raw: bytes) -> Json:
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, NoCallFile):
             raise
-        raise NoCallFile(f"not a call that was exported ({type(error).__name__})") from None
+        raise NoCallFile("not a call as `calls export` writes it") from None
     found: Json = document
     return found
 
@@ -173,6 +178,14 @@ def read(raw: bytes) -> Json:
 def is_one(raw: bytes) -> bool:
     """Whether bytes look like such a file, and not like an upstream's body."""
     return raw.lstrip()[:1] == b"{" and f'"{MARK}"'.encode() in raw
+
+
+def is_archive(raw: bytes) -> bool:
+    """Whether bytes are an HTTP archive, as `har_of` or a browser writes one."""
+    try:
+        return "entries" in orjson.loads(raw)["log"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return False
 
 
 def chunks_of(call: Mapping[str, Any]) -> Iterator[Chunk]:
@@ -183,11 +196,34 @@ def chunks_of(call: Mapping[str, Any]) -> Iterator[Chunk]:
 
 def answered_of(document: Mapping[str, Any]) -> tuple[int, str]:
     """The status of HTTP and the type of what the caller was handed: a stream that failed on its way began with 200."""
-    if is_stream(packets_of(document)):
+    if is_stream(answer_of(document)):
         return OK, "text/event-stream; charset=utf-8"
     return int(document["status"]), "application/json"
 
 
-def packets_of(document: Mapping[str, Any]) -> bytes:
-    """All that the caller was handed."""
-    return b"".join(decoded(packet) for packet in document["packets"])
+def answer_of(document: Mapping[str, Any]) -> bytes:
+    """All that the caller was handed: packets, a reply, or a refusal."""
+    return b"".join(map(decoded, handed(document)))
+
+
+def handed(document: Mapping[str, Any]) -> list[Json]:
+    """The same, as it left: the packets in order, or the one refusal."""
+    refusal = document.get("refusal")
+    return [*document["packets"], *([refusal] if refusal else [])]
+
+
+def why_not_whole(document: Mapping[str, Any]) -> str:
+    """Why an answer cannot be played, or held against another; "" where all of it is kept."""
+    lost = document.get("lost_bytes")
+    return f"{lost:,} bytes of it are not kept: a call is kept up to a bound" if lost else ""
+
+
+def why_not_again(document: Mapping[str, Any]) -> str:
+    """Why a call cannot be made again as its caller made it; "" where it can."""
+    caller = document["caller"]
+    if lost := caller.get("lost_bytes"):
+        return f"the last {lost:,} bytes of its body are not kept: a call is kept up to a bound"
+    sent = {name.lower(): value for name, value in caller["headers"].items()}
+    if caller["read_ms"] is None and (sent.get("content-length", "0") != "0" or "transfer-encoding" in sent):
+        return "its body was never read: it was refused for what stands before it"
+    return ""

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final
 
-from proxy.inspector.call_file import answered_of, decoded
+from proxy.inspector.call_file import answer_of, answered_of, decoded
 
 Json = dict[str, Any]
 # What the form asks for and nobody has measured.
@@ -42,7 +42,7 @@ def har_of(document: Mapping[str, Any], version: str) -> Json:
 
 def _caller(document: Mapping[str, Any], began: datetime) -> Json:
     caller, packets = document["caller"], document["packets"]
-    body = b"".join(decoded(packet) for packet in packets)
+    body = answer_of(document)
     status, content_type = answered_of(document)
     ended = document["ended_ms"] or 0.0
     first = packets[0]["at_ms"] if packets else ended

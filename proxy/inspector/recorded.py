@@ -6,13 +6,13 @@ Times are milliseconds since the call came in, to a tenth. Keys are masked here,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from time import monotonic
 from typing import Final
 
 from proxy.metering.journal import Record
-from translators import faults
 
 # Words in the name of a header whose value lets somebody in, and what stands for such a value.
 SECRET_WORDS: Final = ("auth", "cookie", "key", "password", "secret", "signature", "token")
@@ -94,19 +94,24 @@ class Mask:
                 wire = wire.replace(key, b"*" * len(key))
         return wire
 
-    def across(self, before: bytes, wire: bytes) -> tuple[bytes, bytes]:
-        """Both, where a key may begin in the one and end in the other."""
-        wire = self(wire)
-        if not self._keys:
-            return before, wire
-        joined = before[-self._reach :] + wire[: self._reach]
-        for key in self._keys:
-            if key in joined:
-                reach = len(key) - 1
-                seam = before[-reach:] + wire[:reach]
-                masked = before[:-reach] + seam.replace(key, b"*" * len(key)) + wire[reach:]
-                before, wire = masked[: len(before)], masked[len(before) :]
-        return before, wire
+    def across(self, before: Sequence[bytes], wire: bytes) -> tuple[list[bytes], bytes]:
+        """The last pieces of a wire and the next one, where a key may begin in any of them and end in the next.
+
+        before: as many of them as hold the part of a key that is to come
+        """
+        pieces = [*before, self(wire)]
+        if not self._keys or not before:
+            return pieces[:-1], pieces[-1]
+        masked = self(joined := b"".join(pieces))
+        if masked != joined:
+            ends = [0, *accumulate(map(len, pieces))]
+            pieces = [masked[start:end] for start, end in pairwise(ends)]
+        return pieces[:-1], pieces[-1]
+
+    @property
+    def reach(self) -> int:
+        """How many bytes of a wire a key may have behind it when its last one comes."""
+        return self._reach
 
 
 def masked_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -135,8 +140,9 @@ class RecordedCall:
     record:     what the books say of it, once it has ended
     held_bytes: what is kept of it
     lost_bytes: what came beyond the bound of one call, and is not kept
+    lost_body_bytes: those of them that are of the caller's body
     limit:      that bound
-    failure:    what its tongue answers to a fault, for an answer that no sink has passed on
+    refusal:    the body of an answer that is a failure and nothing else; no packet, to the books as well
     looked_at:  the upstream call and the read that came last, for the packets that leave meanwhile
     """
 
@@ -161,9 +167,10 @@ class RecordedCall:
     ended_ms: float | None = None
     held_bytes: int = 0
     lost_bytes: int = 0
+    lost_body_bytes: int = 0
+    refusal: bytes = b""
     is_forgotten: bool = False
     mask: Mask = field(default_factory=Mask)
-    failure: Callable[[faults.Fault, str], bytes] | None = None
     looked_at: tuple[int, int] = (-1, -1)
 
     def now_ms(self) -> float:
@@ -182,7 +189,8 @@ class RecordedCall:
         """Keep the caller's body, or the beginning that fits."""
         self.read_ms = self.now_ms()
         kept = bytes(body[: max(0, self.limit - self.held_bytes - ENTRY_BYTES)])
-        self.lost_bytes += len(body) - len(kept)
+        self.lost_body_bytes = len(body) - len(kept)
+        self.lost_bytes += self.lost_body_bytes
         self.held_bytes += len(kept) + ENTRY_BYTES
         self.body = self.mask(kept)
 
@@ -197,10 +205,13 @@ class RecordedCall:
         """Keep what has come from upstream, and take packets that leave from now on for what it has become."""
         reads = call.reads
         if self.hold(len(wire)):
-            if reads:
-                reads[-1].wire, wire = self.mask.across(reads[-1].wire, wire)
-            else:
-                wire = self.mask(wire)
+            last, behind = len(reads), 0
+            while last and behind < self.mask.reach:
+                last -= 1
+                behind += len(reads[last].wire)
+            before, wire = self.mask.across([read.wire for read in reads[last:]], wire)
+            for read, masked in zip(reads[last:], before, strict=True):
+                read.wire = masked
             reads.append(Read(self.now_ms(), wire))
         self.looked_at = (call.number, len(reads) - 1)
 
@@ -209,17 +220,19 @@ class RecordedCall:
         if self.hold(len(frames)):
             self.packets.append(Packet(self.now_ms(), self.mask(frames), *self.looked_at))
 
+    def take_refusal(self, body: bytes) -> None:
+        """Keep the answer that was a failure and nothing else."""
+        if self.hold(len(body)):
+            self.refusal = self.mask(body)
+
     def close(self, record: Record) -> None:
-        """Keep what the books say of it, and the answer that was a failure alone."""
+        """Keep what the books say of it."""
         self.record, self.ended_ms = record, self.now_ms()
-        fault = record.fault
-        if fault is not None and not self.packets and record.closing["status"] == fault.status and self.failure:
-            self.take_packet(self.failure(fault, self.request_id))
 
     def forget(self) -> None:
         """Keep nothing of it any more."""
         self.is_forgotten = True
-        self.body = b""
+        self.body = self.refusal = b""
         self.packets.clear()
         for call in self.upstream:
             call.body = b""

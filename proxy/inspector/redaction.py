@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import orjson
 
-from proxy.inspector.call_file import coded, decoded
+from proxy.inspector.call_file import coded, decoded, handed
 from translators import images
 from translators.tokens import Vocabulary
 
@@ -294,7 +294,7 @@ def redacted(document: Mapping[str, Any], vocabulary: Vocabulary) -> Json:
         call["target"], call["headers"] = UPSTREAM, _headers(call["headers"])
         call["body"] = _alone(call["body"], filler)
         sides.read(call)
-    sides.hear_packets(made["packets"])
+    sides.hear_packets(handed(made))
     sides.write(made)
     for line in made["journal"]:
         if "key_id" in line:
@@ -461,7 +461,7 @@ class _Sides:
                 read.pop("text", None)
                 read.pop("base64", None)
                 read.update(coded(wire))
-        for packet, events in zip(made["packets"], self._packets, strict=True):
+        for packet, events in zip(handed(made), self._packets, strict=True):
             _mend_logprobs(events)
             packet.pop("text", None)
             packet.pop("base64", None)

@@ -7,9 +7,10 @@ At the caller's door they stand for a `Request` and for the sink it makes; at up
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, TypeVar, cast
 
-from aiohttp import web
+from aiohttp import typedefs, web
 
 from proxy.admission import authentication
 from proxy.downstream import surface
@@ -39,7 +40,6 @@ class TappedRequest(Request):
         headers = masked_headers(request.headers.items())
         self._calls = calls
         self._kept = calls.begin(request.method, masked_text(request.path), tongue.API, self.id, headers)
-        self._kept.failure = tongue.failure
         self._kept.mask.add(authentication.key_in(request.headers))
         CURRENT.set(self._kept)
 
@@ -198,7 +198,38 @@ class TappedStrays(Strays):
         path = masked_text(target.partition("?")[0])
         call = self._calls.begin(method, path, "", request_id, {})
         call.status, call.hint, call.ended_ms = status, hint or self._strays.guess(path) or "", 0.0
+        if method:
+            # Not what came before any request, such as a hello of TLS.
+            CURRENT.set(call)
         self._calls.changed(call)
+
+
+def _answers(calls: RecentCalls) -> typedefs.Middleware:
+    """What keeps answers that are a failure and nothing else, outside of all that makes one."""
+
+    @web.middleware
+    async def answered(request: web.Request, handler: surface.Handler) -> web.StreamResponse:
+        CURRENT.set(None)
+        answer = await handler(request)
+        if isinstance(answer, web.Response) and answer.status >= HTTPStatus.BAD_REQUEST:
+            _keep_refusal(request, answer, calls)
+        return answer
+
+    return answered
+
+
+def _keep_refusal(request: web.Request, answer: web.Response, calls: RecentCalls) -> None:
+    kept = CURRENT.get()
+    if kept is None:
+        # Neither a call nor a stray: what callers ask beside their calls, and are refused.
+        kept = calls.begin(request.method, masked_text(request.path), "", surface.request_id(request), {})
+        kept.status, kept.ended_ms = answer.status, 0.0
+    if not kept.headers:
+        kept.headers = masked_headers(request.headers.items())
+        kept.mask.add(authentication.key_in(request.headers))
+    if isinstance(answer.body, bytes) and not kept.packets:
+        kept.take_refusal(answer.body)
+    calls.changed(kept)
 
 
 def upstreams(behind: Upstreams, calls: RecentCalls) -> Upstreams:
@@ -217,6 +248,7 @@ def keep_of(keep: Keep, calls: RecentCalls) -> Keep:
     return tapped
 
 
-def tap_strays(app: web.Application, calls: RecentCalls) -> None:
-    """Keep what is no call as well."""
+def tap_refusals(app: web.Application, calls: RecentCalls) -> None:
+    """Keep what is no call as well, and of all the answers that are failures."""
     app[surface.STRAYS] = TappedStrays(app[surface.STRAYS], calls)
+    app.middlewares.insert(0, _answers(calls))

@@ -123,7 +123,7 @@ def inspected(
         return await handler.serve(replace(now, upstreams=taps.upstreams(now.upstreams, recent)), call, keep)
 
     app = application(gateway, taps.keep_of(keep, recent), stray, Doors(request, serve))
-    taps.tap_strays(app, recent)
+    taps.tap_refusals(app, recent)
     return app
 
 

@@ -219,8 +219,15 @@ def run(script: Script, host: str, port: int) -> int:
 
     Raises OSError where it cannot listen, `NoCallFile` where what it is to play is an exported call and is none.
     """
-    if call_file.is_one(replay := _replay(script)) and not call_file.read(replay)["upstream"]:
-        raise NoCallFile("that call never went upstream")
+    replay = _replay(script)
+    if call_file.is_archive(replay):
+        raise NoCallFile(call_file.ARCHIVE)
+    if call_file.is_one(replay):
+        recorded = call_file.read(replay)
+        if not recorded["upstream"]:
+            raise NoCallFile("that call never went upstream")
+        if why := call_file.why_not_whole(recorded):
+            raise NoCallFile(why)
     return asyncio.run(_run(script, host, port))
 
 

@@ -53,7 +53,7 @@ async def test_both_sides_of_a_call_are_kept_with_what_became_of_its_fields(pair
     answer = await asked(pair, caller.call("Hello!", incremental_output=True, enable_search=False, plugins={}))
     kept = await newest(pair)
     (call,) = kept["upstream"]
-    assert call_file.packets_of(kept) == answer.body
+    assert call_file.answer_of(kept) == answer.body
     assert orjson.loads(call_file.decoded(kept["caller"]["body"]))["parameters"]["incremental_output"] is True
     assert orjson.loads(call_file.decoded(call["body"]))["stream"] is True
     assert (call["target"], call["path"], call["status"]) == (pair.upstream.url, "/chat/completions", 200)
@@ -93,7 +93,7 @@ async def test_no_key_is_kept_wherever_it_is_said(pair: Pair) -> None:
         assert key.encode() not in told
         assert kept["caller"]["headers"]["Authorization"] == kept["caller"]["headers"]["Cookie"] == "(masked)"
         wire = b"".join(call_file.decoded(read) for one in kept["upstream"] for read in one["reads"])
-        assert key.encode() not in wire + call_file.packets_of(kept)
+        assert key.encode() not in wire + call_file.answer_of(kept)
     assert key not in pair.served.output
 
 
@@ -101,10 +101,89 @@ async def test_a_refused_call_and_a_request_that_is_none_are_there_with_their_re
     await asked(pair, caller.call(temperature=9))
     kept = await newest(pair)
     assert (kept["status"], kept["upstream"]) == (400, [])
-    assert b"Temperature should be in" in call_file.packets_of(kept)
+    assert b"Temperature should be in" in call_file.answer_of(kept)
     await asked(pair, {}, "/v1/services/aigc/text-generation/generation")
     (*_, line) = (await got(pair, "/calls/list")).json["calls"]
     assert (line["outcome"], line["status"], line["cause"]) == ("stray", 404, "/api is missing before it")
+
+
+async def test_the_list_says_of_a_refusal_what_the_books_say(pair: Pair) -> None:
+    """Its answer is no packet: not in the journal, not here."""
+    for headers in (SSE, {"Accept": "application/json"}):
+        await asked(pair, caller.call(temperature=9), **headers)
+        kept = await newest(pair)
+        closing = kept["journal"][-1]
+        (*_, line) = (await got(pair, "/calls/list")).json["calls"]
+        assert (line["packets"], line["first_ms"]) == (closing["packets"], closing["t"]["first_packet"]) == (0, None)
+        assert kept["packets"] == []
+        assert b"Temperature" in call_file.decoded(kept["refusal"])
+    await asked(pair, caller.call("Hello!"), Accept="application/json")
+    closing = (await newest(pair))["journal"][-1]
+    (*_, line) = (await got(pair, "/calls/list")).json["calls"]
+    assert (line["packets"], line["first_ms"]) == (closing["packets"], closing["t"]["first_packet"])
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        ("/v1/services/aigc/text-generation/generation", "POST", SSE, 404),
+        (caller.GENERATION, "POST", {**SSE, "Authorization": ""}, 401),
+        ("/v1/models", "GET", {"Authorization": "", "Content-Length": ""}, 401),
+        (caller.GENERATION, "GET", {"Content-Length": ""}, 400),
+    ],
+    ids=["no route", "no key", "a lookup without a key", "a wrong method"],
+)
+async def test_what_was_refused_before_its_body_has_its_headers_and_its_answer(
+    pair: Pair, tmp_path: Path, refused: tuple[str, str, dict[str, str], int]
+) -> None:
+    """And is made again only where nothing of it is missing."""
+    path, method, headers, status = refused
+    body = orjson.dumps(caller.call("What did I send?")) if method == "POST" else b""
+    answer = await caller.ask(pair.url, body, {**headers, "X-Note": "here"}, path=path, method=method)
+    kept = await newest(pair)
+    assert (answer.status, kept["status"], kept["caller"]["method"], kept["caller"]["path"]) == (
+        *(status, status),
+        *(method, path),
+    )
+    assert call_file.answer_of(kept) == answer.body
+    assert kept["caller"]["headers"]["X-Note"] == "here"
+    file = tmp_path / "call.json"
+    file.write_bytes(orjson.dumps(await newest(pair, redact=True)))
+    again = await asyncio.to_thread(command, "calls", "replay", str(file), "--to", pair.url)
+    if method == "POST":
+        why = "this call cannot be made again: its body was never read: it was refused for what stands before it"
+        assert (again.returncode, again.stderr) == (1, f"Error: {why}\n")
+    elif path == caller.GENERATION:
+        assert (again.returncode, again.stdout.partition(";")[0]) == (0, "the same answer"), again.stdout + again.stderr
+
+
+async def test_a_correction_learned_since_is_said_and_no_difference(pair: Pair, tmp_path: Path) -> None:
+    """Upstream counts nine tokens more than we do: a server knows it from the second call of the kind on."""
+
+    def wire(prompt: int) -> bytes:
+        usage = {"prompt_tokens": prompt, "completion_tokens": 2, "total_tokens": prompt + 2}
+        said = (("one", None, {}), (" two", None, {}), ("", "stop", {"usage": usage}))
+        frames = (
+            orjson.dumps({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": end}], **more})
+            for text, end, more in said
+        )
+        return b"".join(b"data: %b\n\n" % frame for frame in (*frames, b"[DONE]"))
+
+    # Of a kind that no other test here asks for.
+    tool = {"type": "function", "function": {"name": "tell", "parameters": {"type": "object"}}}
+    call = caller.call("Learn of me, as JSON.", incremental_output=True, tools=[tool], result_format="message")
+    call["input"]["messages"].insert(0, {"role": "system", "content": "Say little."})
+    call["parameters"]["response_format"] = {"type": "json_object"}
+    counted = caller.packets((await asked_with(pair, wire(0), call, caller.GENERATION, SSE)).body)[0]
+    given = counted["usage"]["input_tokens"]
+    await asked_with(pair, wire(given + 9), call, caller.GENERATION, SSE)
+    file = tmp_path / "call.json"
+    file.write_bytes(orjson.dumps(await newest(pair)))
+    pair.next(Script(replay=file, fast=True))
+    same = await asyncio.to_thread(command, "calls", "replay", str(file), "--to", pair.url)
+    assert same.returncode == 0, same.stdout
+    assert same.stdout.startswith("input tokens are 9 more now until upstream tells its own: ")
+    assert "\nthe same answer; " in same.stdout
 
 
 async def test_a_website_may_not_read_them(pair: Pair) -> None:
@@ -165,7 +244,7 @@ async def test_a_redacted_call_plays_the_same_shape_and_usage(pair: Pair, call: 
     again = await asked_with(pair, raw, orjson.loads(call_file.decoded(shared["caller"]["body"])), path, headers)
     after = await asked_with(pair, wire, call, path, headers)
     assert shape(again.body) in (was, shape(after.body))
-    assert [*comparison.differences(call_file.packets_of(shared), again.body)] == []
+    assert [*comparison.differences(call_file.answer_of(shared), again.body)] == []
     for text in texts(call):
         assert text not in raw.decode(), text
 
@@ -252,9 +331,23 @@ async def test_what_is_wrong_is_a_sentence(pair: Pair, tmp_path: Path) -> None:
     assert "nobody answers at http://127.0.0.1:1: say --admin URL" in nobody.stderr
     file = tmp_path / "call.json"
     file.write_text('{"dashseek_call":2}')
-    for arguments in (("calls", "replay", str(file), "--to", pair.url), ("simulate", "--replay", str(file))):
+    replays = (("calls", "replay", str(file), "--to", pair.url), ("simulate", "--replay", str(file)))
+    for arguments in replays:
         wrong = await asyncio.to_thread(command, *arguments)
         assert "a call of form 2; this version reads form 1" in wrong.stderr
+    await asked(pair, caller.call("Hello!"))
+    kept = await newest(pair)
+    archive = (await got(pair, f"/calls/{kept['number']}.har")).body
+    for content, why in (
+        (archive, "an HTTP archive (HAR), which other tools read; `dashseek calls export` without --har writes a call"),
+        (orjson.dumps({**kept, "lost_bytes": 5_000_000}), "5,000,000 bytes of it are not kept"),
+        (orjson.dumps({**kept, "upstream": [{}]}), "not a call as `calls export` writes it"),
+    ):
+        file.write_bytes(content)
+        for arguments in replays:
+            wrong = await asyncio.to_thread(command, *arguments)
+            assert why in wrong.stderr, wrong.stderr
+            assert wrong.returncode in (1, 2)
 
 
 @pytest.mark.parametrize(

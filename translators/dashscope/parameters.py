@@ -191,7 +191,7 @@ ROWS: tuple[Row, ...] = (
         "tool_stream",
         kinds.boolean,
         rules.any_value,
-        "the layout of our packets: a call of a tool in one piece once it is whole, or in pieces as they come",
+        "true lets the pieces of a tool call leave as they come; else it leaves in one packet, once it is whole",
         "PAR-20",
     ),
     Row(

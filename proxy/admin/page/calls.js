@@ -1,6 +1,3 @@
-"use strict";
-
-const $ = (id) => document.getElementById(id);
 const served = document.body.dataset.served;
 
 // What is said comes from callers and upstreams: it is only ever put in as text.
@@ -11,6 +8,8 @@ function make(tag, text, name) {
   return made;
 }
 const both = (en, zh) => [["en", en], ["zh", zh]].map(([lang, text]) => { const said = make("span", text); said.lang = lang; return said; });
+const reason = (text) => both(text, inChinese(text));
+function inBoth(tag, en, zh) { const made = make(tag); made.append(...both(en, zh)); return made; }
 const ms = (value) => value === null || value === undefined ? "–" : value >= 10000 ? `${(value / 1000).toFixed(1)} s` : `${Math.round(value)} ms`;
 
 const root = document.documentElement;
@@ -50,6 +49,12 @@ function waterfall(call) {
   return place;
 }
 
+function why(before, cause) {
+  const place = make("span", null, "why");
+  place.append([...before, cause && ""].filter((text) => text !== null && text !== undefined).join(": "), ...(cause ? reason(cause) : []));
+  return place;
+}
+
 function badge(call) {
   const name = call.outcome === "open" ? "open" : failed(call) || call.outcome === "stray" ? "bad" : "ok";
   return make("span", call.outcome === "open" ? "…" : call.status, `badge ${name}`);
@@ -70,7 +75,7 @@ function draw(call) {
   const said = [new Date(call.at_s * 1000).toLocaleTimeString(), call.stream ? "SSE" : "JSON", call.api, tokens && `${tokens} tokens`,
     call.first_ms !== null && `▸ ${ms(call.first_ms)}`, call.ended_ms ? ms(call.ended_ms) : ""];
   for (const text of call.outcome === "stray" ? [said[0], call.method] : said) if (text) quiet.append(make("span", text));
-  if (call.code || call.cause) quiet.append(make("span", [call.code, call.cause].filter(Boolean).join(": "), "why"));
+  if (call.code || call.cause) quiet.append(why([call.code], call.cause));
   const name = call.outcome === "stray" ? call.path : call.model || call.path;
   row.replaceChildren(badge(call), make("span", name, "model"), make("span", call.number, "mono"), quiet);
   if (call.outcome !== "stray") row.append(waterfall(call));
@@ -136,7 +141,8 @@ function choose(number) {
 }
 $("back").addEventListener("click", () => { choose(null); $("list").focus(); });
 
-const bytesOf = (said) => said.text !== undefined ? said.text : new TextDecoder().decode(Uint8Array.from(atob(said.base64), (char) => char.charCodeAt(0)));
+const wireOf = (said) => said.text !== undefined ? new TextEncoder().encode(said.text) : Uint8Array.from(atob(said.base64), (char) => char.charCodeAt(0));
+const bytesOf = (said) => said.text !== undefined ? said.text : new TextDecoder().decode(wireOf(said));
 function parsed(text) { try { return JSON.parse(text); } catch { return null; } }
 function pretty(text) { const document = parsed(text); return document === null ? text : JSON.stringify(document, null, 2); }
 
@@ -150,26 +156,47 @@ function events(wire) {
   });
 }
 
+// The events that end in each read of an answer; what a read has of one that ends in a later read is `part`.
+function eventsOf(reads) {
+  const decoder = new TextDecoder();
+  let rest = "";
+  return reads.map((read, at) => {
+    const wire = rest + decoder.decode(wireOf(read), { stream: true });
+    const whole = at === reads.length - 1 || wire.trimStart().startsWith("{") && parsed(wire) ? wire.length
+      : wire.trimStart().startsWith("{") ? 0 : Math.max(...["\n\n", "\r\n\r\n"].map((end) => { const from = wire.lastIndexOf(end); return from < 0 ? 0 : from + end.length; }));
+    rest = wire.slice(whole);
+    return { theirs: events(wire.slice(0, whole)), part: rest };
+  });
+}
+
 // What one event of either side says: of upstream and of the OpenAI surface deltas, of DashScope messages.
+// parts: each text by its place, `choice/field`, or `choice/call/field` of a tool call.
 function told(json) {
-  const found = { text: "", chain: "", tools: "", end: "", usage: json?.usage ?? null, error: null };
+  const found = { text: "", chain: "", tools: "", end: "", usage: json?.usage ?? null, error: null, parts: [] };
   if (!json || typeof json !== "object") return found;
   if (json.error || json.code) found.error = JSON.stringify(json.error ?? json);
-  for (const choice of json.output?.choices ?? json.choices ?? []) {
-    const part = choice.delta ?? choice.message ?? {};
-    found.text += Array.isArray(part.content) ? part.content.map((one) => one.text ?? "").join("") : part.content ?? "";
-    found.chain += part.reasoning_content ?? "";
-    for (const call of part.tool_calls ?? []) found.tools += ` ⚙ ${call.function?.name ?? ""}${call.function?.arguments ?? ""}`;
+  (json.output?.choices ?? json.choices ?? []).forEach((choice, at) => {
+    const part = choice.delta ?? choice.message ?? {}, place = choice.index ?? at;
+    const text = Array.isArray(part.content) ? part.content.map((one) => one.text ?? "").join("") : part.content ?? "";
+    const chain = part.reasoning_content ?? part.reasoning ?? "";
+    found.text += text;
+    found.chain += chain;
+    if (text) found.parts.push([`${place}/text`, text]);
+    if (chain) found.parts.push([`${place}/chain`, chain]);
+    (part.tool_calls ?? []).forEach((call, number) => {
+      const name = call.function?.name ?? "", given = call.function?.arguments ?? "";
+      const said = typeof given === "string" ? given : JSON.stringify(given);
+      found.tools += ` ⚙ ${name}${said}`;
+      if (name) found.parts.push([`${place}/${call.index ?? number}/name`, name]);
+      if (said) found.parts.push([`${place}/${call.index ?? number}/arguments`, said]);
+    });
     if (choice.finish_reason && choice.finish_reason !== "null") found.end += choice.finish_reason;
-  }
+  });
   return found;
 }
 
-function figures(usage) {
-  if (!usage) return "";
-  const given = usage.input_tokens ?? usage.prompt_tokens, made = usage.output_tokens ?? usage.completion_tokens;
-  return `${given} + ${made} = ${usage.total_tokens}`;
-}
+const pair = (usage) => usage ? `${usage.input_tokens ?? usage.prompt_tokens} + ${usage.output_tokens ?? usage.completion_tokens}` : "";
+const figures = (usage) => usage ? `${pair(usage)} = ${usage.total_tokens}` : "";
 
 function side(listed) {
   const place = make("div");
@@ -184,31 +211,64 @@ function side(listed) {
     place.append(line);
   }
   if (listed.length) {
-    const raw = make("details");
-    raw.append(make("summary", `${listed.length > 1 ? `${listed.length} × ` : ""}raw`), make("pre", listed.map((event) => event.raw).join("\n\n")));
+    const raw = make("details"), times = listed.length > 1 ? `${listed.length} × ` : "";
+    raw.append(inBoth("summary", `${times}raw`, `${times}原文`), make("pre", listed.map((event) => event.raw).join("\n\n")));
     place.append(raw);
   }
   return place;
 }
 
 const MARKS = {
-  held: ["held: no packet for it yet, or none of its own", "已收下，暂无对应数据包"],
-  dropped: ["dropped: says nothing to a caller", "已丢弃：对调用方没有内容"],
-  changed: ["changed: the text is not upstream's", "已改写：文本与上游不同"],
-  counted: ["counted: usage is our own count", "已计数：用量由我们统计"],
+  held: ["held", "已收下"], dropped: ["dropped", "已丢弃"], changed: ["changed", "已改写"], counted: ["counted", "已计数"],
+};
+const WHY = {
+  call: ["a tool call leaves whole, unless the call says tool_stream", "工具调用完整后才送出，除非请求带 tool_stream"],
+  end: ["the end waits for usage", "结尾等待用量"],
+  text: ["its text leaves with what follows", "其文本随后续内容送出"],
+  figure: ["its usage is in the next packet", "其用量写入下一个数据包"],
+  part: ["an event that ends in a later read", "该事件在之后的读取中结束"],
+  dropped: ["says nothing to a caller", "对调用方没有内容"],
+  changed: ["what left is not what upstream said so far", "送出的内容与上游至此所说不同"],
+  counted: ["usage is our own count", "用量由我们统计"],
 };
 
-const sum = (listed, field) => listed.map((event) => told(event.json)[field]).join("");
-
-// How a read and its packets differ. Cumulative packets hold what came before them, too.
-function marks(theirs, ours) {
-  const found = [];
-  const said = ["text", "chain", "tools"].map((field) => sum(theirs, field)).join(""), shows = ["text", "chain", "tools"].map((field) => sum(ours, field)).join("");
-  const ends = sum(theirs, "end");
-  if (theirs.length && !ours.length) found.push(said || ends ? "held" : "dropped");
-  if (theirs.length && ours.length && said && !shows.endsWith(said)) found.push("changed");
-  if (ours.some((event) => event.json?.usage) && !theirs.some((event) => event.json?.usage)) found.push("counted");
-  return found;
+// What became of each read. All that upstream has said waits by its place; a packet takes what it says from the front
+// of what waits: then nothing was changed, however late it leaves, and in whatever pieces.
+function mark(line, call) {
+  const asked = parsed(bytesOf(call.caller.body)), waits = new Map(), shown = new Map();
+  const repeats = call.api !== "openai" && String(asked?.parameters?.incremental_output) !== "true";
+  // Several upstream calls answer a choice each, or one after the other the same.
+  const each = Number(asked?.parameters?.n ?? asked?.n ?? 1) > 1 && call.upstream.length > 1;
+  let last = null;
+  for (const row of line) {
+    if (!row.theirs) continue;
+    const from = row.key?.split("/")[0], theirs = row.theirs.map((event) => told(event.json));
+    if (from !== undefined && from !== last && !each) { waits.clear(); last = from; }
+    for (const [place, text] of theirs.flatMap((one) => one.parts)) {
+      const at = each ? place.replace(/^\d+/, from) : place, before = waits.get(at) ?? "";
+      // A name that is there is said again; a piece of one is put behind it.
+      waits.set(at, place.endsWith("/name") && before === text ? text : before + text);
+    }
+    const ours = row.packets.flatMap((packet) => packet.ours).map((event) => told(event.json));
+    let changed = false;
+    for (const [place, text] of ours.flatMap((one) => one.parts)) {
+      const before = repeats ? shown.get(place) ?? "" : "", fresh = text.startsWith(before) ? text.slice(before.length) : text;
+      const theirs = waits.get(place) ?? "";
+      if (repeats) shown.set(place, text);
+      changed ||= !theirs.startsWith(fresh);
+      waits.set(place, theirs.startsWith(fresh) ? theirs.slice(fresh.length) : "");
+    }
+    row.marks = [];
+    if (theirs.length && !row.packets.length) {
+      const parts = theirs.flatMap((one) => one.parts.map(([place]) => place.split("/").length > 2 ? "call" : "text"));
+      const why = parts[0] ?? (theirs.some((one) => one.end) ? "end" : theirs.some((one) => one.usage) ? "figure" : null);
+      row.marks.push(why ? ["held", why] : ["dropped", "dropped"]);
+    }
+    if (!theirs.length && row.part && !row.packets.length) row.marks.push(["held", "part"]);
+    if (changed) row.marks.push(["changed", "changed"]);
+    const said = new Set(theirs.map((one) => pair(one.usage)));
+    if (ours.some((one) => one.usage && !said.has(pair(one.usage)))) row.marks.push(["counted", "counted"]);
+  }
 }
 
 function timeline(call) {
@@ -216,9 +276,13 @@ function timeline(call) {
   call.upstream.forEach((upstream, number) => {
     line.push({ at: upstream.asked_ms, left: make("div", `→ POST ${upstream.target}${upstream.path}`, "use") });
     if (upstream.answered_ms !== null) line.push({ at: upstream.answered_ms, left: make("div", `← ${upstream.status} ${upstream.content_type}`, "use") });
-    upstream.reads.forEach((read, at) => line.push({ at: read.at_ms, key: `${number}/${at}`, theirs: events(bytesOf(read)), packets: [] }));
+    eventsOf(upstream.reads).forEach((row, at) => line.push({ at: upstream.reads[at].at_ms, key: `${number}/${at}`, packets: [], ...row }));
     // Of an answer that was whole, what came behind it is not waited for.
-    if (upstream.failure) line.push({ at: upstream.ended_ms ?? 0, bad: !well, left: make("div", upstream.failure, well ? "use" : "said why") });
+    if (upstream.failure) {
+      const left = make("div", null, well ? "use" : "said why");
+      left.append(...reason(upstream.failure));
+      line.push({ at: upstream.ended_ms ?? 0, bad: !well, left });
+    }
   });
   const byRead = new Map(line.filter((row) => row.key).map((row) => [row.key, row]));
   for (const packet of call.packets) {
@@ -226,23 +290,28 @@ function timeline(call) {
     const ours = events(bytesOf(packet));
     if (row) row.packets.push({ at: packet.at_ms, ours }); else line.push({ at: packet.at_ms, theirs: [], packets: [{ at: packet.at_ms, ours }] });
   }
-  return line.sort((one, other) => one.at - other.at);
+  if (call.refusal) line.push({ at: call.ended_ms ?? 0, theirs: [], packets: [{ at: call.ended_ms ?? 0, ours: events(bytesOf(call.refusal)) }] });
+  line.sort((one, other) => one.at - other.at);
+  mark(line, call);
+  return line;
 }
 
 function drawLine(call) {
-  const line = timeline(call), place = document.createDocumentFragment();
+  const line = timeline(call), place = document.createDocumentFragment(), before = new Map();
   for (const row of line.slice(0, most)) {
     const shows = make("div", null, row.bad ? "row bad" : "row");
     shows.append(make("span", row.at.toFixed(1), "at"));
     const left = make("div"), right = make("div");
     if (row.left) left.append(row.left);
     if (row.theirs) {
-      const ours = row.packets.flatMap((packet) => packet.ours);
-      for (const mark of marks(row.theirs, ours)) {
-        const chip = make("span", null, `mark ${mark}`);
-        chip.append(...both(mark, MARKS[mark][1].split("：")[0].split("，")[0]));
-        chip.title = MARKS[mark][root.lang === "zh" ? 1 : 0];
-        (row.theirs.length && mark !== "counted" ? left : right).append(chip);
+      for (const [name, why] of row.marks) {
+        const chip = make("span", null, `mark ${name}`), says = make("span", null, "use");
+        chip.append(...both(...MARKS[name]));
+        says.append(...both(...WHY[why]));
+        const place = make("div");
+        place.append(chip, ...(before.get(name) === why ? [] : [says]));
+        before.set(name, why);
+        (row.key && name !== "counted" ? left : right).append(place);
       }
       left.append(side(row.theirs));
       for (const packet of row.packets) {
@@ -257,22 +326,26 @@ function drawLine(call) {
   $("more").hidden = line.length <= most;
   $("more").replaceChildren(...both(`all ${line.length} rows`, `全部 ${line.length} 行`));
   $("legend").replaceChildren(...both(
-    `Each read from upstream beside the packets it became. ${Object.values(MARKS).map(([en]) => en).join("; ")}.`,
-    `上游每次到达的内容与由它产生的数据包并列。${Object.values(MARKS).map(([, zh]) => zh).join("；")}。`));
+    "Each read from upstream beside the packets it became. A mark says what differs; why is beside the first of its kind.",
+    "上游每次到达的内容与由它产生的数据包并列。标记说明差异，原因写在同类的第一个旁。"));
 }
 $("more").addEventListener("click", () => { most = Infinity; if (shown) drawLine(shown); });
+
+const ACTIONS = { kept: "保留", renamed: "改名", clamped: "截取", dropped: "丢弃", emulated: "模拟", added: "添加" };
 
 function table(account) {
   if (!account?.length) return [];
   const made = make("table");
   for (const line of account) {
     const row = made.insertRow();
-    row.insertCell().append(make("span", line.action, `mark ${line.action}`));
+    const action = make("span", null, `mark ${line.action}`);
+    action.append(...both(line.action, ACTIONS[line.action] ?? line.action));
+    row.insertCell().append(action);
     row.insertCell().append(make("code", line.field || "–"));
     row.insertCell().append(make("code", line.upstream));
-    row.insertCell().textContent = line.why;
+    row.insertCell().append(...(line.why ? reason(line.why) : []));
   }
-  return [make("h3", null), made];
+  return [inBoth("h3", "What became of each field", "各字段的去向"), made];
 }
 
 function body(heading, headers, text) {
@@ -280,7 +353,7 @@ function body(heading, headers, text) {
   place.append(make("pre", heading));
   if (Object.keys(headers).length) {
     const folded = make("details");
-    folded.append(make("summary", "headers"), make("pre", Object.entries(headers).map(([name, value]) => `${name}: ${value}`).join("\n")));
+    folded.append(inBoth("summary", "headers", "请求头"), make("pre", Object.entries(headers).map(([name, value]) => `${name}: ${value}`).join("\n")));
     place.append(folded);
   }
   if (text) place.append(make("pre", pretty(text)));
@@ -292,18 +365,18 @@ function show(call) {
   const { caller } = call, closing = call.journal.find((line) => line.event === "close");
   const line = calls.get(call.number);
   $("title").replaceChildren(...(line ? [badge(line), document.createTextNode(` ${line.model || ""} `)] : []), make("code", `${caller.method} ${caller.path}`));
-  $("cause").textContent = [closing?.code, call.cause, call.hint].filter(Boolean).join(" · ");
-  const first = call.packets[0]?.at_ms, asked = call.upstream[0];
+  $("cause").replaceChildren(why([closing?.code], call.cause || call.hint));
+  const first = closing ? closing.t.first_packet : call.packets[0]?.at_ms, asked = call.upstream[0];
   const facts = [
-    [["outcome", "结果"], closing?.outcome ?? (call.status ? "no call" : "open")],
+    [["outcome", "结果"], closing?.outcome ?? (call.status ? "stray" : "open")],
     [["request id", "请求 ID"], call.request_id],
     [["target", "目标"], call.upstream.map((one) => [one.pool, one.target].filter(Boolean).join(" ")).filter(Boolean).join(", ") || "–"],
     [["body read", "读取请求"], ms(caller.read_ms)], [["upstream asked", "请求上游"], ms(asked?.asked_ms)],
     [["upstream answered", "上游应答"], ms(asked?.answered_ms)], [["first packet", "首包"], ms(first)], [["ended", "结束"], ms(call.ended_ms)],
-    [["packets", "数据包"], call.packets.length],
+    [["packets", "数据包"], closing?.packets ?? call.packets.length],
     [["billed", "计费"], closing ? figures(closing.usage) : "–"], [["generated", "生成"], closing ? `${figures(closing.generated)} (${closing.basis})` : "–"],
   ];
-  if (call.lost_bytes) facts.push([["not kept", "未保留"], `${call.lost_bytes} bytes`]);
+  if (call.lost_bytes) facts.push([["not kept", "未保留"], `${call.lost_bytes} B`]);
   $("facts").replaceChildren(...facts.map(([names, value]) => {
     const pair = make("div"), term = make("dt");
     term.append(...both(...names));
@@ -318,6 +391,9 @@ function show(call) {
   $("asked").replaceChildren(...call.upstream.map((one) => body(`POST ${one.target}${one.path}`, one.headers, bytesOf(one.body))));
   if (!call.upstream.length) $("asked").append(make("p", "–"));
   $("account").replaceChildren(...table(call.account));
+  const lacks = lack(call);
+  for (const button of document.querySelectorAll("[data-copy]")) button.hidden = Boolean(lacks[button.dataset.copy]);
+  $("lacks").replaceChildren(...[...new Set(Object.values(lacks).filter(Boolean))].map((said) => inBoth("span", ...said)));
   drawLine(call);
   $("books").replaceChildren(...call.journal.map((one) => make("pre", JSON.stringify(one, null, 2))));
 }
@@ -327,13 +403,27 @@ function show(call) {
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 const KEPT = /^(content-type|accept|x-dashscope-.*)$/i;
 
+// Why a copy would not be what was sent or said; nothing where it would. What is not offered is told, with the reason.
+function lack(call) {
+  const { caller } = call, sent = new Map(Object.entries(caller.headers).map(([name, value]) => [name.toLowerCase(), value]));
+  const unread = caller.read_ms === null && ((sent.get("content-length") ?? "0") !== "0" || sent.has("transfer-encoding"));
+  const asking = caller.lost_bytes ? ["No curl: its body is longer than what is kept of a call. ", "不提供 curl：正文超过每个调用的保留上限。"]
+    : unread ? ["No curl: its body was never read, for it was refused for what stands before it. ", "不提供 curl：正文未读取，请求因正文之前的内容被拒绝。"] : null;
+  const never = call.upstream.length ? null : ["It never went upstream. ", "该请求未发往上游。"];
+  const cut = call.lost_bytes ? ["Upstream's side is longer than what is kept of a call. ", "上游一侧超过每个调用的保留上限。"] : null;
+  return { curl: asking, python: asking ?? (call.api ? null : NO_CALL), upstream: never ?? (call.upstream.every((one) => bytesOf(one.body)) ? null : cut), golden: asking ?? never ?? cut };
+}
+const NO_CALL = ["No Python: it is no call of either surface. ", "不提供 Python：该请求不是任一接口的调用。"];
+
 const copies = {
   curl(call) {
     const { caller } = call;
     const headers = Object.entries(caller.headers).filter(([name]) => KEPT.test(name));
     const lines = [`curl -N ${quoted(served + caller.path)}`, `-H "Authorization: Bearer $DASHSCOPE_API_KEY"`];
     for (const [name, value] of headers) lines.push(`-H ${quoted(`${name}: ${value}`)}`);
-    if (caller.method !== "POST") lines.push(`-X ${caller.method}`); else lines.push(`--data-binary ${quoted(bytesOf(caller.body))}`);
+    const body = bytesOf(caller.body);
+    if (caller.method !== (body ? "POST" : "GET")) lines.push(`-X ${caller.method}`);
+    if (body) lines.push(`--data-binary ${quoted(body)}`);
     return lines.join(" \\\n  ");
   },
   upstream(call) {
@@ -354,7 +444,7 @@ const copies = {
 };
 
 async function copy(what) {
-  if (!shown) return;
+  if (!shown || lack(shown)[what]) return;
   const text = copies[what](shown);
   $("copied").textContent = text;
   $("done").textContent = "";

@@ -1,7 +1,3 @@
-"use strict";
-
-const $ = (id) => document.getElementById(id);
-
 // The language is the anchor's, else the one chosen, which the address keeps, else the reader's; nothing is stored.
 const root = document.documentElement;
 const anchored = () => /^#(en|zh)-/.exec(location.hash)?.[1];
@@ -227,7 +223,14 @@ async function translate(body, api, headers) {
   $("fields").tBodies[0].replaceChildren();
   for (const { field, action, upstream, why } of shown.fields) {
     const line = $("fields").tBodies[0].insertRow();
-    for (const cell of [field || "–", action, upstream, why]) line.insertCell().textContent = cell;
+    for (const cell of [field || "–", action, upstream]) line.insertCell().textContent = cell;
+    const cell = line.insertCell();
+    for (const [lang, text] of [["en", why], ["zh", inChinese(why)]]) {
+      const said = document.createElement("span");
+      said.lang = lang;
+      said.textContent = text;
+      cell.append(said);
+    }
   }
 }
 

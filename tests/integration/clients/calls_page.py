@@ -24,9 +24,20 @@ FLAGS = [
 PICTURES = Path(sys.argv[3]) if len(sys.argv) > 3 else None
 
 
+# What is looked at, by the words that find it.
+FOUND = {
+    "stray": "stray",
+    "refused": "InvalidApiKey",
+    "zeros": "deepseek-v3.2-exp",
+    "cut": "deepseek-r1-0528",
+    "tool": "deepseek-v3.1",
+    "counted": "deepseek-v3.2",
+}
+
+
 def picture(page: Page, name: str) -> None:
     if PICTURES:
-        page.screenshot(path=str(PICTURES / f"{name}.png"))
+        page.screenshot(path=str(PICTURES / f"{name}.png"), full_page=True)
 
 
 def find(page: Page, words: str) -> dict[str, Any]:
@@ -47,6 +58,9 @@ def find(page: Page, words: str) -> dict[str, Any]:
         "marks": page.locator("#line .mark").all_inner_texts(),
         "line": page.locator("#line").inner_text(),
         "came": page.locator("#came").inner_text(),
+        "headers": page.locator("#came details").first.text_content() if page.locator("#came details").count() else "",
+        "lacks": page.locator("#lacks").inner_text(),
+        "copies": [one.get_attribute("data-copy") for one in page.locator("[data-copy]:visible").all()],
         "images": page.locator("#line img, #list img, #came img").count(),
     }
 
@@ -87,16 +101,18 @@ def look(browser: Browser, url: str) -> dict[str, Any]:
     picture(page, "one")
     seen["curl"], seen["python"] = copied(page, "curl"), copied(page, "python")
     seen["golden"], seen["upstream"] = copied(page, "golden"), copied(page, "upstream")
-    seen["stray"] = find(page, "stray")
-    seen["tool"] = find(page, "deepseek-v3.1")
-    picture(page, "tool")
-    seen["counted"] = find(page, "deepseek-v3.2")
+    for name, words in FOUND.items():
+        seen[name] = find(page, words)
+        picture(page, name)
     page.fill("#search", "")
     page.select_option("#which", "failed")
     seen["failed"] = page.locator("#list li:visible").count()
     page.select_option("#which", "all")
     page.click("#language")
     seen["chinese"] = page.locator("h2:visible").all_inner_texts()
+    for name in ("tool", "stray"):
+        seen[f"{name}_zh"] = find(page, FOUND[name])
+        picture(page, f"{name}-zh")
     seen["kept"] = page.evaluate("() => [localStorage.length, sessionStorage.length, document.cookie]")
     for width in (360, 800, 1400):
         page.set_viewport_size({"width": width, "height": 800})

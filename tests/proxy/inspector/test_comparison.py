@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.inspector.comparison import differences
+from proxy.inspector.comparison import correction, differences
 
 PACKET = b'id:1\nevent:result\n:HTTP_STATUS/200\ndata:{"output":{"n":[1,2]},"request_id":"a"}\n\n'
 
@@ -28,3 +28,40 @@ def test_each_place_that_differs_has_a_line(after: bytes, said: list[str]) -> No
 def test_what_is_no_json_is_compared_as_text_and_cut_where_it_is_long() -> None:
     (line,) = differences(b"data: [DONE]\n\n", b"data: %b\n\n" % (b"x" * 500))
     assert line == f'event 1: "[DONE]" before, "{"x" * 59}… now'
+
+
+def stream(*figures: tuple[int, int]) -> bytes:
+    """Packets that say so much of the prompt, and of the answer."""
+    return b"".join(
+        b'data:{"usage":{"input_tokens":%d,"output_tokens":%d,"total_tokens":%d}}\n\n' % (given, made, given + made)
+        for given, made in figures
+    )
+
+
+@pytest.mark.parametrize(
+    ("now", "learned"),
+    [
+        (stream((7, 1), (7, 2), (9, 3)), 2),
+        (stream((3, 1), (3, 2), (9, 3)), -2),
+        (stream((7, 1), (7, 2), (11, 3)), 2),
+        (stream((5, 1), (5, 2), (9, 3)), 0),
+        # What is not the same in every packet, or is more than is ever learned, differs.
+        (stream((7, 1), (8, 2), (9, 3)), 0),
+        (stream((5, 1), (7, 2), (9, 3)), 0),
+        (stream((205, 1), (205, 2), (9, 3)), 0),
+        (b"", 0),
+        (b"data: [DONE]\n\n", 0),
+    ],
+)
+def test_a_correction_of_the_prompt_is_the_same_until_upstream_tells(now: bytes, learned: int) -> None:
+    before = stream((5, 1), (5, 2), (9, 3))
+    assert correction(before, now) == learned
+    assert (not [*differences(before, now)]) is (learned != 0 or now == before)
+
+
+def test_what_differs_beside_a_correction_is_told() -> None:
+    now = stream((7, 1), (7, 4), (9, 3))
+    assert [*differences(stream((5, 1), (5, 2), (9, 3)), now)] == [
+        "event 2.usage.output_tokens: 2 before, 4 now",
+        "event 2.usage.total_tokens: 7 before, 11 now",
+    ]

@@ -71,6 +71,18 @@ def test_a_key_is_masked_wherever_a_read_cuts_it(cut: int) -> None:
     assert upstream.headers == {"Authorization": "(masked)"}
 
 
+@pytest.mark.parametrize("size", [1, 2, 5, 12])
+def test_a_key_is_masked_over_any_number_of_reads(size: int) -> None:
+    kept = call(limit=100_000)
+    kept.mask.add(KEY)
+    upstream = kept.ask("/", b"", {})
+    wire = f"it is {KEY}{KEY}, you see".encode()
+    for at in range(0, len(wire), size):
+        kept.take_read(upstream, wire[at : at + size])
+    assert b"".join(read.wire for read in upstream.reads) == wire.replace(KEY.encode(), b"*" * len(KEY))
+    assert {len(read.wire) for read in upstream.reads[:-1]} == {size}
+
+
 def test_a_word_is_no_key_to_be_masked_in_a_text() -> None:
     mask = Mask()
     mask.add("a")
@@ -87,3 +99,21 @@ def test_a_key_in_a_header_of_another_name_or_in_a_path_is_masked() -> None:
     said = [("api-key", "k" * 20), ("X-Auth-Token", "t"), ("X-Note", "sk-0123456789abcdef"), ("Accept", "*/*")]
     assert [*masked_headers(said).values()] == ["(masked)", "(masked)", "(masked)", "*/*"]
     assert masked_text("/v1/sk-0123456789abcdef/chat") == "/v1/(masked)/chat"
+
+
+def test_a_refusal_is_kept_beside_the_packets_and_without_a_key() -> None:
+    kept = call(limit=1_000)
+    kept.mask.add(KEY)
+    kept.take_refusal(f"not {KEY}".encode())
+    assert (kept.refusal, kept.packets) == (b"not " + b"*" * len(KEY), [])
+    kept.forget()
+    assert kept.refusal == b""
+    kept.take_refusal(b"late")
+    assert kept.refusal == b""
+
+
+def test_what_a_body_loses_is_told_by_itself() -> None:
+    kept = call(limit=1_000)
+    kept.take_body(b"x" * 5_000)
+    kept.take_packet(b"p" * 100)
+    assert (kept.lost_body_bytes, kept.lost_bytes - kept.lost_body_bytes) == (5_000 - (1_000 - ENTRY_BYTES), 100)
