@@ -297,17 +297,18 @@ class Upstreams:
         key: what it was asked with
         """
         here = tried[-1]
-        can_retry = len(tried) < self._max_attempts and balancer.may_retry(self.retries, self.in_flight)
+        can_retry = len(tried) < self._max_attempts
         event = self._event_of(status)
         if event is Event.REFUSED:
             self._look_at_key(here.pool)
             if key != self._keys[here.pool.name]:
-                # Another one by now: what was refused says nothing of it.
+                # Another one by now: what was refused says nothing of it. No budget: nothing was done with the old.
                 return here if can_retry else None
         if event is not Event.ANSWERED:
             here.standing.last_error = str(status)
         self.note(here, event)
-        return lease.choose(tried) if status in self._failover_on and can_retry else None
+        can_retry = can_retry and balancer.may_retry(self.retries, self.in_flight)
+        return lease.choose(tried) if can_retry and status in self._failover_on else None
 
     def _event_of(self, status: int) -> Event:
         """What the status of an answer says of its target."""

@@ -135,7 +135,9 @@ async def standing(
     upstream: Simulator, targets: tuple[str, ...], flags: tuple[str, ...], env: Mapping[str, str], directory: Path
 ) -> AsyncIterator[Stand]:
     """A process before these targets, or the upstream itself, as long as the context lives."""
-    asked = [part for target in targets or (upstream.url,) for part in ("--upstream", target)]
+    # A configuration says itself who is asked.
+    places = () if "--config" in flags else targets or (upstream.url,)
+    asked = [part for target in places for part in ("--upstream", target)]
     served = Served((*asked, "--port", "0", *FLAGS, *flags), env, directory)
     try:
         # In a thread: the upstream lives in this loop.
