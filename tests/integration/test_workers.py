@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -109,6 +110,32 @@ async def test_calls_spread_over_the_workers_and_add_up_in_one_journal_and_one_s
     ok = f"dashseek_requests_total{{{labels}}} 40.0"
     assert ok in scraped
     assert await admin(served, "/readyz") == (200, '{"ready": true, "reasons": []}')
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_each_process_may_open_as_many_files_as_it_is_allowed_to(serve: StartServe, workers: int) -> None:
+    """Whatever a shell gives: more callers than that are served."""
+    given, (soft, hard) = 128, resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard <= 4 * given:
+        pytest.skip(f"this machine allows {hard} files: raise its hard limit (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (given, hard))
+    try:
+        starting = asyncio.ensure_future(serve("http://127.0.0.1:1", "--workers", str(workers)))
+        # It is started in the first turn, with what this process has.
+        await asyncio.sleep(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    served = await starting
+    # The first of several serves nobody.
+    processes = children(served) if workers > 1 else [served.process.pid]
+    await until(lambda: {resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in processes} == {(hard, hard)})
+    lines = [orjson.loads(line) for line in served.output.splitlines() if '"file_limit"' in line]
+    assert {(line["level"], line["before"], line["files"]) for line in lines} == {("info", given, hard)}
+    async with contextlib.AsyncExitStack() as open_lines:
+        for _ in range(given * (1 + workers)):
+            last = await open_lines.enter_async_context(caller.dial(served.url))
+        last.send(caller.request(b"", path="/healthz", method="GET"))
+        assert (await last.answer()).status == 200
 
 
 async def test_a_worker_that_dies_is_replaced_and_the_others_go_on(
