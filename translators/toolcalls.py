@@ -14,9 +14,9 @@ from typing import Final
 import orjson
 
 from translators import faults, surrogates
-from translators.deepseek.call_counter import CallCounter, constant
 from translators.deepseek.markup import Markup
 from translators.deepseek.templates import LAYOUTS
+from translators.deepseek.tool_call_tokens import CallCounter, constant
 from translators.dialogue import ToolCall
 from translators.tokens import Vocabulary
 

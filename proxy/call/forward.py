@@ -15,7 +15,7 @@ from proxy.call import relay
 from proxy.call.abandoned import AbandonedSink
 from proxy.call.exchange import CallerStalled, Exchange, refusal_of
 from proxy.call.gateway import Gateway
-from proxy.call.route import Route, Router
+from proxy.call.pool_request import Route, Router
 from proxy.call.timeouts import CallTimeouts, Expired, Timeout
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import CallerGone, Response, Sink

@@ -20,8 +20,8 @@ from proxy.call.endings import Endings
 from proxy.call.exchange import Exchange, refusal_of
 from proxy.call.forward import Forwarding
 from proxy.call.gateway import Gateway
+from proxy.call.pool_request import Router, affinity_of
 from proxy.call.prompt_count import LARGE_BODY_BYTES, Count
-from proxy.call.route import Router, affinity_of
 from proxy.call.timeouts import CallTimeouts, Expired, Timeout
 from proxy.downstream.body import HeldBody
 from proxy.downstream.request import Request

@@ -477,10 +477,10 @@ def _forms() -> list[click.Parameter]:
 
 def _booked(run: Callable[[], int]) -> int:
     """Read books; what the operator typed or named wrongly is a sentence, and so is a file that cannot be read."""
-    from proxy.metering.bill import BillError
     from proxy.metering.export import ExportError
     from proxy.metering.periods import PeriodError
     from proxy.metering.prices import PriceError
+    from proxy.metering.provider_bill import BillError
 
     try:
         return run()

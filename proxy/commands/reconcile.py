@@ -16,9 +16,9 @@ import orjson
 from proxy.commands import tables, usage
 from proxy.commands.exit_codes import Exit
 from proxy.commands.usage import Form
-from proxy.metering import bill as bills
 from proxy.metering import ledger, periods, prices, reconciliation
-from proxy.metering.bill import Bill, Mapped
+from proxy.metering import provider_bill as bills
+from proxy.metering.provider_bill import Bill, Mapped
 from proxy.metering.reconciliation import Collector, Difference, Reconciliation, Tolerance
 
 HEAD: Final = ("day", "model", "key", "type", "bill", "journal", "difference")

@@ -15,11 +15,11 @@ from enum import Enum
 from typing import Any, Final
 
 from proxy.metering import prices as money
-from proxy.metering.bill import KINDS, Bill, Kind, Line, Mapped
 from proxy.metering.ledger import Unknown
 from proxy.metering.periods import MINUTE, Span
 from proxy.metering.periods import moment as moment_of
 from proxy.metering.prices import Prices, Rates
+from proxy.metering.provider_bill import KINDS, Bill, Kind, Line, Mapped
 from proxy.metering.totals import NOBODY, figures, pool_of
 
 Json = dict[str, Any]

@@ -17,10 +17,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from proxy.metering import bill as bills
 from proxy.metering import ledger, prices
+from proxy.metering import provider_bill as bills
 from proxy.metering.append_file import LineFile
-from proxy.metering.bill import Cost
+from proxy.metering.provider_bill import Cost
 from tests.deploy.conftest import DEPLOY, passes, program, run
 from tests.proxy.metering.records import closed, line, opened, used, write
 

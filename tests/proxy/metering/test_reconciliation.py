@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from proxy.metering import bill as bills
 from proxy.metering import ledger, prices, reconciliation
-from proxy.metering.bill import Mapped
+from proxy.metering import provider_bill as bills
+from proxy.metering.provider_bill import Mapped
 from proxy.metering.reconciliation import Absence, Cause, Collector, Difference, Reconciliation, Tolerance
 from tests.proxy.metering.records import Json, closed, opened, upstream_call, used, write
 

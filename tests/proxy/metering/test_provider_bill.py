@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from proxy.metering import bill as bills
-from proxy.metering.bill import Bill, BillError, Cost, Line, Mapped
+from proxy.metering import provider_bill as bills
+from proxy.metering.provider_bill import Bill, BillError, Cost, Line, Mapped
 
 NEW = "user_id,start_time_iso,end_time_iso,model,api_key_name,api_key,type,price,amount"
 NEW_COST = "user_id,start_time_iso,end_time_iso,model,wallet_type,cost,currency"

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 import proxy.vocabulary
 from translators import tokens
-from translators.deepseek.call_counter import CallCounter, constant
 from translators.deepseek.markup import Markup, Piece
 from translators.deepseek.templates import LAYOUTS
+from translators.deepseek.tool_call_tokens import CallCounter, constant
 from translators.dialogue import Template, ToolCall
 
 TEMPLATES: tuple[Template, ...] = get_args(Template)
