@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import proxy.vocabulary
 from proxy.simulation.simulator import Simulator
@@ -35,6 +36,9 @@ WHOLE = os.environ["TESTS_CAMPAIGN"] == "1"
 os.environ.setdefault("TESTS_LOOP", os.environ.pop("DASHSEEK_LOOP", ""))
 LOOP = {"DASHSEEK_LOOP": os.environ["TESTS_LOOP"]} if os.environ["TESTS_LOOP"] else {}
 SAMPLE = 20
+# How long an example takes says nothing on a machine with other work.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 READY = re.compile(r"dashseek serving on (https?://\S+)")
 ADMIN = re.compile(r'"admin":"(http://[^"]+)"')
 READY_TIMEOUT_S = 60.0

@@ -325,7 +325,7 @@ def answers(draw: st.DrawFn) -> tuple[bytes, answer.Rules, int]:
     return wire + usage_chunk(draw(told)) + corpus.DONE, answer.Rules(**limits), n
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(answers(), st.booleans())
 def test_what_is_delivered_is_what_was_generated_and_of_a_cut_answer_no_more(
     streamed: tuple[bytes, answer.Rules, int], thinking: bool

@@ -44,7 +44,7 @@ def is_refused(raw: bytes) -> bool:
     return False
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(value=JSON, window=st.integers(1, 12))
 def test_just_what_stands_outside_strings_counts(value: object, window: int) -> None:
     """Wherever the text is cut to be looked at."""

@@ -84,7 +84,7 @@ def called(arguments: list[Json], data: st.DataObject) -> list[bytes]:
 
 
 @pytest.mark.parametrize("join", [concatenated, stripped, guessed, parsed])
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(CALLS, st.data())
 def test_every_client_gets_the_arguments_the_model_wrote(
     join: Join, arguments: list[Json], data: st.DataObject
@@ -99,7 +99,7 @@ def test_every_client_gets_the_arguments_the_model_wrote(
     assert merged(stream, join) == [(f"c{index}", "get_weather", one) for index, one in enumerate(arguments)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(CALLS, st.data())
 def test_pieces_that_were_asked_for_are_the_text_itself(arguments: list[Json], data: st.DataObject) -> None:
     """PAR-20: and none of them is empty."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import proxy.vocabulary
@@ -117,7 +117,6 @@ def test_an_upstream_lost_before_the_finish_is_an_error_never_a_clean_end(name: 
         assert ("code" in last) is (b"event:error" in stream)
 
 
-@settings(deadline=None)  # the machine may be busy, and the vocabulary is loaded once
 @given(st.data())
 def test_any_upstream_stream_is_read_the_same_in_any_cut_and_any_mode(data: st.DataObject) -> None:
     """SSE-1…SSE-10, USE-2: random answers in random deltas, random usage, random reads."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from translators import stops
@@ -39,7 +39,6 @@ def test_text_before_a_stop_goes_out_and_nothing_after_it(name: str) -> None:
     assert fed(deltas, *texts) == (expected, hit)
 
 
-@settings(deadline=None)
 @given(st.text("ab.", max_size=20), st.lists(st.text("ab.", min_size=1, max_size=4), min_size=1, max_size=3), st.data())
 def test_no_cut_moves_a_stop(text: str, texts: list[str], data: st.DataObject) -> None:
     """The same text letter by letter, at once, and in random pieces."""
@@ -52,7 +51,6 @@ def test_no_cut_moves_a_stop(text: str, texts: list[str], data: st.DataObject) -
     assert len({("".join(out), hit) for out, hit in results}) == 1
 
 
-@settings(deadline=None)
 @given(st.text("ab.", max_size=20), st.lists(st.text("ab.", min_size=1, max_size=4), min_size=1, max_size=3))
 def test_no_more_is_held_than_may_become_a_stop(text: str, texts: list[str]) -> None:
     finder = stops.Finder(texts)
@@ -62,7 +60,6 @@ def test_no_more_is_held_than_may_become_a_stop(text: str, texts: list[str]) -> 
         assert held == "" or any(stop.startswith(held) for stop in texts)
 
 
-@settings(deadline=None)
 @given(st.text("ab", max_size=24), st.lists(st.text("ab", min_size=1, max_size=6), min_size=1, max_size=5))
 def test_the_stop_that_is_whole_first_wins_and_of_two_the_longer(text: str, texts: list[str]) -> None:
     found = [(end, end - len(stop)) for end in range(len(text) + 1) for stop in texts if text[:end].endswith(stop)]

@@ -172,7 +172,7 @@ def test_every_code_point_gives_the_reference_tokens(
     )
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(text=TEXTS)
 def test_mixed_scripts_give_the_reference_tokens(
     text: str, vocabulary: tokens.Vocabulary, reference: Tokenizer
@@ -201,7 +201,7 @@ def test_tokens_are_bytes_and_bytes_are_tokens(vocabulary: tokens.Vocabulary) ->
     assert vocabulary.decode_bytes(vocabulary.encode(text)) == text.encode()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(text=TEXTS, cuts=CUTS)
 def test_the_running_count_is_the_count_of_all_the_text(
     text: str, cuts: list[int], vocabulary: tokens.Vocabulary
@@ -210,7 +210,7 @@ def test_the_running_count_is_the_count_of_all_the_text(
     assert_exact_after_every_delta(deltas(text, cuts), vocabulary)
 
 
-@settings(deadline=None, max_examples=600)
+@settings(max_examples=600)
 @given(text=TEXTS, cuts=CUTS, bounds=st.tuples(*(st.integers(*ends) for ends in BOUNDS.values())))
 def test_the_bounds_of_tail_and_slice_are_only_about_speed(
     text: str, cuts: list[int], bounds: tuple[int, ...], vocabulary: tokens.Vocabulary
@@ -222,7 +222,7 @@ def test_the_bounds_of_tail_and_slice_are_only_about_speed(
         assert_exact_after_every_delta(deltas(text, cuts), vocabulary)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(text=TEXTS, more=TEXTS)
 def test_what_is_settled_stays_as_it_is_whatever_follows(text: str, more: str, vocabulary: tokens.Vocabulary) -> None:
     """USE-6."""
@@ -232,7 +232,7 @@ def test_what_is_settled_stays_as_it_is_whatever_follows(text: str, more: str, v
     assert [*vocabulary.encode(text[:end]), *vocabulary.encode(text[end:] + more)] == whole
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(parts=HALVES)
 def test_half_a_surrogate_pair_counts_as_a_replacement_character_until_its_other_half_comes(
     parts: list[str], vocabulary: tokens.Vocabulary
@@ -270,7 +270,7 @@ def test_a_million_blanks_are_counted(character: str, vocabulary: tokens.Vocabul
     assert tokens.count(text, vocabulary) == len(vocabulary.encode_piece(text.encode()))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(before=TEXTS, delta=PARTS, room=st.integers(-3, 40))
 def test_what_fits_is_the_longest_start_within_the_limit(
     before: str, delta: str, room: int, vocabulary: tokens.Vocabulary
@@ -311,7 +311,7 @@ def test_a_fork_goes_its_own_way(vocabulary: tokens.Vocabulary) -> None:
     assert fork.add("!") == len(vocabulary.encode("a" * 300 + "b" * 300 + "!"))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(text=TEXTS)
 def test_totals_on_the_way_end_with_the_count_and_fall_little(text: str, vocabulary: tokens.Vocabulary) -> None:
     """USE-8: who stops on the way knows that the text is too long, or goes on."""

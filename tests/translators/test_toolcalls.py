@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import proxy.vocabulary
@@ -206,7 +206,6 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(VALUES, st.data())
 def test_an_object_is_whole_with_its_last_character_and_not_before(value: object, data: st.DataObject) -> None:
     text = json.dumps({"x": value}, ensure_ascii=data.draw(st.booleans()))

@@ -469,7 +469,7 @@ class History(RuleBasedStateMachine):
 
 
 TestHistory = History.TestCase
-TestHistory.settings = hypothesis_settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestHistory.settings = hypothesis_settings(max_examples=100, stateful_step_count=40)
 
 
 # As an operator asks for it

@@ -314,7 +314,7 @@ FAULTS: tuple[Callable[[Json], Json], ...] = (
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     calls=st.lists(st.tuples(st.integers(2, 999), st.integers(1, 999), st.sampled_from(FAULTS), st.booleans())),
     cuts=st.lists(st.integers(0, 10**6), max_size=2),

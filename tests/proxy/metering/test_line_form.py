@@ -125,7 +125,7 @@ def by_parsing(path: Path) -> Ledger:
     return ledger.read([path], each=lambda *_: None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32))
 def test_a_report_by_the_form_is_that_of_all_that_lines_say(
     seed: int, tmp_path_factory: pytest.TempPathFactory

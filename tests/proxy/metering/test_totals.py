@@ -185,7 +185,7 @@ def summed(records: Iterable[Json], zone: str, grain: str) -> dict[tuple[str, st
     return groups
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(data=st.data(), records=calls(), zone=st.sampled_from(ZONES), grain=st.sampled_from([*GRAINS]))
 def test_any_journal_adds_up_to_what_an_independent_summing_makes_of_it(
     data: st.DataObject,

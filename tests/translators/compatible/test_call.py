@@ -351,7 +351,7 @@ JSON_VALUES = st.recursive(
 NAMES = [row.theirs for row in parameters.TABLE.rows] + [*call.SWITCHES, *call.READ_FIELDS, "messages"]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from(NAMES), JSON_VALUES, max_size=4))
 def test_whatever_is_said_is_a_call_or_a_refusal(fields: Json) -> None:
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import corpus
@@ -52,7 +52,6 @@ def test_an_event_is_exactly_this() -> None:
     )
 
 
-@settings(deadline=None)  # the machine may be busy, and the vocabulary is loaded once
 @given(
     st.lists(st.text(min_size=1), min_size=1),
     st.sampled_from([corpus.NEVER, corpus.HYBRID]),
@@ -252,7 +251,6 @@ def test_nothing_to_take_is_no_bytes() -> None:
 WORDS = st.lists(st.lists(st.text(min_size=1, max_size=9), min_size=1, max_size=4), min_size=1, max_size=6)
 
 
-@settings(deadline=None)
 @given(WORDS, WORDS, st.integers(0, 20), st.booleans())
 def test_whoever_leaves_is_billed_alike_however_the_text_was_read(
     chain: list[list[str]], text: list[list[str]], left_after: int, ends: bool

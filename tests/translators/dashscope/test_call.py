@@ -382,7 +382,7 @@ def a_call_or_a_refusal(document: Any) -> bool:
 
 
 @given(document=ANY_JSON)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_json_gives_a_call_or_a_refusal(document: Any) -> None:
     assert a_call_or_a_refusal(document)
 
@@ -392,7 +392,7 @@ def test_any_json_gives_a_call_or_a_refusal(document: Any) -> None:
     source=st.fixed_dictionaries({}, optional={"messages": ANY_JSON, "prompt": ANY_JSON, "history": ANY_JSON}),
     values=st.dictionaries(KEYS, ANY_JSON, max_size=6),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_input_and_parameters_give_a_call_or_a_refusal(model: str, source: Json, values: Json) -> None:
     assert a_call_or_a_refusal({"model": model, "input": source, "parameters": values})
 
@@ -410,7 +410,7 @@ def replaced(value: Any, path: Sequence[int], by: Any) -> Any:
 
 
 @given(client=st.sampled_from(sorted(CLIENTS)), path=st.lists(st.integers(0, 20), min_size=1, max_size=8), by=ANY_JSON)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_a_real_call_with_anything_in_the_place_of_a_value_gives_a_call_or_a_refusal(
     client: str, path: list[int], by: Any
 ) -> None:

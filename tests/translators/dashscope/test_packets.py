@@ -146,7 +146,6 @@ def test_what_upstream_tells_is_in_the_next_text_whatever_said_it_first() -> Non
     }
 
 
-@settings(deadline=None)  # the machine may be busy, and the vocabulary is loaded once
 @given(st.lists(st.text(min_size=1), min_size=1), st.sampled_from([corpus.NEVER, corpus.HYBRID, corpus.ALWAYS]))
 def test_spliced_packets_are_what_serialising_them_whole_would_give(texts: list[str], model: dialogue.Model) -> None:
     """SSE-1: whatever the text, quotes, controls, percent signs and marks of ours included."""
@@ -169,7 +168,7 @@ SPELLINGS: dict[str, Callable[[Any], bytes]] = {
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     texts=st.lists(st.text(min_size=1), min_size=1, max_size=12),
     size=st.integers(1, 6),
