@@ -21,13 +21,16 @@ import pytest
 import yaml
 
 from tests import needs
-from tests.test_layout import MODULES, ROOMS
+from tests.test_layout import CARD, MODULES, ROOMS
 
 ROOT = Path(__file__).parent.parent
 VERSION = "0.2.0"
 CHANGES = re.compile(r"^\*\*(\d+\.\d+\.\d+)\*\* ?[（(](\d{4}-\d{2}-\d{2})\b", re.MULTILINE)
 IMAGE = re.compile(r"registry\.example/dashseek:([\w.]+)")
 TAG = re.compile(r"newTag: (\S+)")
+# What is of a checkout and not on the card: the checks, and what an image is made of.
+BESIDE = (".ci", ".dockerignore", ".gitignore")
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 # Builds both as an index takes them: the second from what the first holds, so that nothing is missing there.
 BUILD = """
 import os, pathlib, sys, tarfile
@@ -63,10 +66,11 @@ class Built:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Built from a copy, with the build backend of this environment."""
     out, source = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("source")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for name in (*ROOMS, "tests"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in (*CARD, *BESIDE):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, source)
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", BUILD, str(out)], cwd=source, capture_output=True, text=True, check=False
     )
@@ -106,10 +110,17 @@ def test_the_wheel_holds_the_three_rooms_and_nothing_else(built: Built) -> None:
     assert {str(path.relative_to(ROOT)) for path in (*shipped, *documents, *MODULES, rows)} <= built.names()
 
 
-def test_the_source_distribution_holds_what_the_wheel_is_made_of(built: Built) -> None:
+def test_the_source_distribution_is_the_checkout(built: Built) -> None:
     with tarfile.open(built.sdist) as opened:
-        names = {name.partition("/")[2] for name in opened.getnames()}
-    assert {*built.names(), "setup.cfg", "pyproject.toml", "README.md", "LICENSE"} <= names
+        names = {name.partition("/")[2] for name in opened.getnames() if "/" in name}
+    source = [path for name in (*CARD, *BESIDE) for path in (ROOT / name, *(ROOT / name).rglob("*"))]
+    files = {str(path.relative_to(ROOT)) for path in source if path.is_file() and path.suffix != ".pyc"}
+    assert built.names() <= files <= names
+    # So each link of each page leads somewhere.
+    pages = [path for path in names if path.endswith(".md")]
+    links = [(page, link) for page in pages for link in LINK.findall((ROOT / page).read_text("utf-8"))]
+    assert len(links) > 100
+    assert [found for found in links if os.path.normpath(Path(found[0]).parent / found[1]) not in names] == []
 
 
 def test_the_metadata_says_what_it_is(built: Built) -> None:
@@ -118,6 +129,10 @@ def test_the_metadata_says_what_it_is(built: Built) -> None:
     assert said["Requires-Python"] == ">=3.11"
     assert {*card()["options.extras_require"]} == {*said.get_all("Provides-Extra", [])}
     assert "dashseek = proxy.__main__:main" in built.told("entry_points.txt").decode()
+    # On the page of an index a link of the checkout leads nowhere.
+    assert said["Description-Content-Type"] == "text/markdown"
+    assert "dashseek serve" in (page := str(said.get_payload()))
+    assert not LINK.search(page)
 
 
 def test_an_index_would_take_both(built: Built) -> None:
