@@ -188,6 +188,9 @@ class Simulator:
         out = _Out(writer, script, seen, self._news)
         if refusal := _refusal(seen, script):
             return await out.refuse(*refusal)
+        if seen.path in _MODELS:
+            await out.say("application/json", orjson.dumps(_LISTED))
+            return "done"
         if script.replay is not None:
             replay = _replay(script)
             if call_file.is_one(replay):
@@ -272,7 +275,10 @@ class _Connection(asyncio.StreamReaderProtocol):
 async def _read(reader: asyncio.StreamReader, connection: int) -> Seen:
     """The next request, its body by Content-Length; ConnectionError where it is not HTTP."""
     try:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        # A TLS hello has no end that could be waited for.
+        if (first := await reader.readexactly(1)) == TLS_HANDSHAKE:
+            raise ConnectionAbortedError("a TLS hello")
+        head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         request_line, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
         method, target, _ = request_line.split(" ", 2)
         headers = CIMultiDict((name, value.strip()) for name, _, value in (line.partition(":") for line in lines))
@@ -287,7 +293,16 @@ async def _read(reader: asyncio.StreamReader, connection: int) -> Seen:
 
 
 _TALLY = ("GET", "/tally")
-_PATHS = frozenset(f"{base}/chat/completions" for base in ("", "/v1", "/beta"))
+_BASES = ("", "/v1", "/beta")
+_PATHS = frozenset(f"{base}/chat/completions" for base in _BASES)
+_MODELS = frozenset(f"{base}/models" for base in _BASES)
+# As DeepSeek lists them; a call may name any.
+_LISTED: Json = {
+    "object": "list",
+    "data": [{"id": name, "object": "model", "owned_by": "deepseek"} for name in ("deepseek-flash", "deepseek-v4-pro")],
+}
+# The type of the record that a TLS client begins with (RFC 8446, 5.1).
+TLS_HANDSHAKE = b"\x16"
 
 
 def _refusal(seen: Seen, script: Script) -> tuple[int, str | None, str] | None:
@@ -296,8 +311,8 @@ def _refusal(seen: Seen, script: Script) -> tuple[int, str | None, str] | None:
     locked, shape = script.key is not None, script.error_shape
     rows = (
         ("Transfer-Encoding" in seen.headers, 411, "send a Content-Length", shape),
-        (seen.path not in _PATHS, 404, "Not Found", shape),
-        (seen.method != "POST", 405, "Method Not Allowed", shape),
+        (seen.path not in _PATHS | _MODELS, 404, "Not Found", shape),
+        (seen.method != ("GET" if seen.path in _MODELS else "POST"), 405, "Method Not Allowed", shape),
         # Without a key, the gateway before DeepSeek answers, and not in JSON (SOURCES#deepseek-errors).
         (locked and not scheme, 401, "Authentication Fails (governor)", "text"),
         (

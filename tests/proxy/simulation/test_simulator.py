@@ -364,12 +364,32 @@ async def test_it_remembers_what_it_was_asked_and_how_that_ended(simulator: Star
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("POST", "/models", 404), ("GET", "/chat/completions", 405)], ids=["path", "method"]
+    ("method", "path", "status"), [("POST", "/model", 404), ("GET", "/chat/completions", 405), ("POST", "/models", 405)]
 )
 async def test_another_path_or_method_is_refused(simulator: Start, method: str, path: str, status: int) -> None:
     upstream = await simulator()
     async with aiohttp.ClientSession() as session, session.request(method, upstream.url + path) as answer:
         assert answer.status == status
+
+
+@pytest.mark.parametrize("base", ["", "/v1", "/beta"])
+async def test_it_lists_models_to_who_has_the_key(simulator: Start, base: str) -> None:
+    upstream = await simulator(Script(key="sk-right"))
+    async with aiohttp.ClientSession() as session:
+        for key, status in (("sk-wrong", 401), ("sk-right", 200)):
+            headers = {"Authorization": f"Bearer {key}"}
+            async with session.get(f"{upstream.url}{base}/models", headers=headers) as answer:
+                assert answer.status == status
+                listed = await answer.json()
+    assert {row["object"] for row in listed["data"]} == {"model"}
+
+
+async def test_who_speaks_tls_is_hung_up_on(simulator: Start) -> None:
+    """Not left to wait: a hello has no end of a head."""
+    upstream = await simulator()
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.get(upstream.url.replace("http://", "https://"))
 
 
 async def test_a_body_without_its_length_is_refused(simulator: Start) -> None:
