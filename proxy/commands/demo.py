@@ -6,6 +6,7 @@ With the `[local]` extra the upstream is a real llama.cpp with a real small mode
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ CALL: Final = {
     "input": {"messages": [{"role": "user", "content": "Tell me in two sentences what the sea is."}]},
     "parameters": {"incremental_output": True, "max_tokens": 120, "temperature": 0},
 }
+LOOPBACK: Final = "127.0.0.1"
 UNFINISHED: Final = "null"
 FRAME_BYTES: Final = 1 << 20
 
@@ -92,7 +94,7 @@ async def _demo(*, once: bool, port: int) -> int:
     async with AsyncExitStack() as stack:
         words = vocabulary.load()
         url, dialect, what = await _upstream(stack, words)
-        said = {"upstream": (url,), "dialect": dialect, "port": port, "admin_port": 0, "auth": "any"}
+        said = {"upstream": (url,), "dialect": dialect, "port": port, "admin_port": _admin_port(port), "auth": "any"}
         chosen = sources.load({**said, "log_level": "warning"}, None, {})
         stderr = logs.configure(chosen)
         stack.callback(stderr.close)
@@ -119,6 +121,18 @@ async def _demo(*, once: bool, port: int) -> int:
             texts.echo(TO_PASTE.format(url=running.url, path=surface.GENERATION, key=KEY, docs=running.admin_url))
             await running.until_told_to_stop(gateway.open_calls)
     return 1 if seen.complaints else 0
+
+
+def _admin_port(port: int) -> int:
+    """Where `serve` has it, as the README says, or 0, any that is free, where somebody else is there."""
+    with socket.socket() as probe:
+        # A port that was left a moment ago can be had, as a listener has it.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port and port + 1))
+        except (OSError, OverflowError):
+            return 0
+    return port and port + 1
 
 
 async def _upstream(stack: AsyncExitStack, words: Vocabulary) -> tuple[str, str, str]:

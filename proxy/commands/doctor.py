@@ -34,7 +34,7 @@ from proxy.telemetry import installed
 from proxy.upstream import client as upstream
 from proxy.upstream.connections import Connections, place_of
 from proxy.upstream.pools import DNS_PREFIX, MODELS, closed
-from proxy.upstream.reasons import SPEAKS_TLS, Reason, reason_of
+from proxy.upstream.reasons import ANSWERS_NO_TLS, SPEAKS_TLS, Reason, reason_of
 from proxy.upstream.response import UpstreamFailure
 from proxy.vocabulary import VocabularyError
 
@@ -298,13 +298,20 @@ async def _name(asked: _Asked) -> Finding:
 async def _connection(asked: _Asked) -> Finding:
     place, context = asked.place, asked.trust()
     port = place.port or PORTS[place.scheme]
+    writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(asked.connect_s):
-            _, writer = await asyncio.open_connection(place.hostname, port, ssl=context)
+            _, writer = await asyncio.open_connection(place.hostname, port)
+            if context is not None:
+                await writer.start_tls(context, server_hostname=place.hostname)
     except (OSError, TimeoutError) as error:
-        return _unreached("connection", f"{place.hostname}:{port}", reason_of(error))
+        # A server that waits for the end of a head says nothing to a TLS hello, and is not away.
+        mute = writer is not None and isinstance(error, TimeoutError)
+        return _unreached("connection", f"{place.hostname}:{port}", ANSWERS_NO_TLS if mute else reason_of(error))
+    finally:
+        if writer is not None:
+            writer.transport.abort()
     secured = writer.get_extra_info("ssl_object")
-    writer.transport.abort()
     if secured is None:
         return _unsecured(place)
     return _secured(place, secured)

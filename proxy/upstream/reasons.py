@@ -44,6 +44,9 @@ class Row(NamedTuple):
 
 SPEAKS_TLS: Final = Reason("it speaks TLS", "say https:// instead of http://")
 SPEAKS_NO_TLS: Final = Reason("it speaks no TLS", "say http:// instead of https://")
+ANSWERS_NO_TLS: Final = Reason(
+    "it takes connections and does not answer in TLS", "if it speaks none, say http:// instead of https://"
+)
 _NO_WAY: Final = Reason("there is no way to it", "does a firewall or a network policy let us out?")
 
 ROWS: Final = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import sys
 from pathlib import Path
 
@@ -54,6 +55,17 @@ async def test_the_demo_serves_on_with_a_docs_page(tmp_path: Path) -> None:
         running.terminate()
         await running.communicate()
     assert running.returncode == 0
+
+
+def test_the_docs_of_the_demo_are_where_those_of_serve_are_unless_somebody_is_there() -> None:
+    with socket.socket() as taken, socket.socket() as free:
+        taken.bind(("127.0.0.1", 0))
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        assert demo._admin_port(port - 1) == port
+        assert demo._admin_port(taken.getsockname()[1] - 1) == 0
+    assert (demo._admin_port(0), demo._admin_port(65_535)) == (0, 0)
 
 
 def test_before_the_simulator_no_figure_jumps(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import resource
 import socket
@@ -114,6 +115,25 @@ async def test_nobody_there_is_a_failure_of_the_upstream() -> None:
         found = await seen(reading(f"http://127.0.0.1:{bound.getsockname()[1]}"))
     assert found["connection"].code == exit_codes.Exit.UPSTREAM_REFUSED
     assert "refused" in found["connection"].found
+
+
+async def test_a_server_that_is_mute_to_tls_is_not_said_to_be_away() -> None:
+    """One that waits for the end of a request's head waits for ever: its port is open, and no firewall is between."""
+    ended = asyncio.Event()
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+        ended.set()
+
+    async with await asyncio.start_server(wait, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        found = await seen(reading(f"https://127.0.0.1:{port}", connect_timeout="0.5"))
+        await ended.wait()
+    assert (found["connection"].verdict, found["connection"].code) == ("fail", exit_codes.Exit.UPSTREAM_REFUSED)
+    assert "http://" in found["connection"].to_do
+    assert "firewall" not in found["connection"].to_do
 
 
 async def test_a_certificate_nobody_vouches_for_is_seen(certificate: Path) -> None:
