@@ -295,6 +295,8 @@ def _conform() -> click.Command:
             conform.check_url(url)
             if not (key := os.environ.get(conform.KEY_VARIABLE, "")):
                 raise WrongSetting(f"say a key in {conform.KEY_VARIABLE}")
+            conform.check_key(key)
+            conform.check_reports(reports["junit"], reports["html"])
             return conform.run(conform.Examined(url, key=key, **asked), **reports)
         except conform.AskedWronglyError as error:
             raise WrongSetting(str(error)) from None
@@ -311,7 +313,12 @@ def _conform() -> click.Command:
         click.Option(["listed", "--list"], is_flag=True, help="List the checks and end."),
         click.Option(["--budget"], type=click.IntRange(0), metavar="TOKENS", help="Spend at most so many tokens."),
         click.Option(
-            ["timeout_s", "--timeout"], type=float, default=60, show_default=True, help="Seconds for one request."
+            ["timeout_s", "--timeout"],
+            type=click.FloatRange(0, min_open=True),
+            metavar="SECONDS",
+            default=60,
+            show_default=True,
+            help="Seconds for one request.",
         ),
         click.Option(["counted", "--count/--no-count"], default=True, help="Hold usage against our own count."),
         click.Option(["as_json", "--json"], is_flag=True, help="Print JSON, for scripts."),

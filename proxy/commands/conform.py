@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 import signal
 import sys
 import time
@@ -32,6 +33,7 @@ from proxy.protocol import asks, conformance, tables
 from proxy.protocol.asks import Api, Ask, Target
 from proxy.protocol.conformance import Check, Finding, Verdict
 from proxy.protocol.judgements import REJECTED, Came
+from proxy.upstream.reasons import reason_of
 from translators import tokens
 from translators.dashscope import call as calls
 from translators.deepseek import prompt
@@ -43,6 +45,15 @@ WRONG_KEY: Final = "sk-of-nobody-for-dashseek-conform"
 TRIES: Final = 3
 # The longest wait for a gateway that is too busy, in seconds; then its answer stands.
 LONGEST_RETRY_S: Final = 20.0
+# After so many answers in a row that it is too busy nobody waits any more.
+PATIENCE: Final = 3
+# So many requests without any answer, from the first on, and there is nobody.
+SILENCE: Final = 3
+# The request that any gateway answers, on either surface.
+PLAIN: Final = "reply"
+BASES: Final[Mapping[Api, str]] = {"dashscope": "/api/v1", "openai": "/compatible-mode/v1"}
+# What stands behind the part of a URL that both surfaces share.
+ROUTES: Final = re.compile(r"(/compatible-mode|/api)?(/v1)?(/services/.*|/chat/completions)?$")
 SHOWN_BYTES: Final = 300
 # No answer to these requests is so long; who sends more is not listened to.
 LONGEST_BODY_BYTES: Final = 4 << 20
@@ -115,6 +126,19 @@ def check_url(url: str) -> None:
         raise AskedWronglyError("say whom to examine: URL is an SDK's base, such as https://HOST/api/v1")
 
 
+def check_key(key: str) -> None:
+    """Refuse what no header can carry, with AskedWronglyError."""
+    if not (key.isascii() and key.isprintable() and key == key.strip()):
+        raise AskedWronglyError(f"{KEY_VARIABLE}: a key has no blanks around it, no line ends and ASCII alone")
+
+
+def check_reports(*files: Path | None) -> None:
+    """Refuse files that cannot be written, before anything is spent, with AskedWronglyError."""
+    for file in files:
+        if file and not file.absolute().parent.is_dir():
+            raise AskedWronglyError(f"{file}: there is no such folder to write it to")
+
+
 def show_list(target: Target, only: Sequence[str]) -> int:
     """Print the checks, and of the rules that have none the reason."""
     conform_reports.show_list(rows_of(target, only))
@@ -122,7 +146,7 @@ def show_list(target: Target, only: Sequence[str]) -> int:
 
 
 def run(examined: Examined, *, as_json: bool = False, junit: Path | None = None, html: Path | None = None) -> int:
-    """Examine, report; 0 where every must is kept, 1 where one is broken or it was left off, 4 where nobody answers."""
+    """Examine, report; 0 where every must is kept, 1 where one is broken or not asked, 4 where nobody answers."""
     target = target_of(examined.model, examined.route, counted=examined.counted, api=examined.api)
     rows = rows_of(target, examined.only)
     made = conformance.asked(rows).values()
@@ -132,8 +156,8 @@ def run(examined: Examined, *, as_json: bool = False, junit: Path | None = None,
         err=True,
     )
     report = asyncio.run(examine(examined, target, rows, _progress(len(rows))))
-    if report is None:
-        click.echo("nobody answers there", err=True)
+    if isinstance(report, str):
+        click.echo(f"nobody answers there: {report}", err=True)
         return Exit.UPSTREAM_REFUSED
     if as_json:
         click.echo(orjson.dumps(conform_reports.as_json(report), option=orjson.OPT_INDENT_2))
@@ -164,8 +188,8 @@ def _progress(total: int) -> Callable[[int, Check], None]:
 
 async def examine(
     examined: Examined, target: Target, rows: Sequence[Check], progress: Callable[[int, Check], None]
-) -> Report | None:
-    """Make the requests and judge them; what is known where SIGINT ends it; None where the first one met nobody."""
+) -> Report | str:
+    """Make the requests and judge them; what is known where SIGINT ends it; why, where nobody answers."""
     stopped, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, stopped.set)
     began, results = datetime.now(UTC), []
@@ -184,14 +208,31 @@ async def examine(
                     break
                 results.append(work.result())
                 if examiner.alone:
-                    return None
+                    return examiner.alone
     finally:
         loop.remove_signal_handler(signal.SIGINT)
     left = [Result(check, Finding(Verdict.NOT_SHOWN, "left off")) for check in rows[len(results) :]]
     url = conform_reports.bare(examined.url)
+    asked = not left and not any(result.unasked and result.check.weight == "must" for result in results)
+    hint = _astray(examined, examiner.came[PLAIN]) if PLAIN in examiner.came else ""
     return Report(
-        url, examined.route, examined.model, began, examiner.made, examiner.spent, (*results, *left), not left
+        url, examined.route, examined.model, began, examiner.made, examiner.spent, (*results, *left), asked, hint
     )
+
+
+def _astray(examined: Examined, plain: Came) -> str:
+    """What was probably meant, where a plain call is refused; "" where it is not, or cannot be told."""
+    said = plain.body.lower()
+    if plain.status in (401, 403):
+        return f"a plain call is answered {plain.status}: is that its key, in {KEY_VARIABLE}?"
+    if plain.status in (400, 404) and (b"modelnotfound" in said or (b"model" in said and b"exist" in said)):
+        return f"a plain call is answered {plain.status}, it has no {examined.model}: say a model of its with --model"
+    if plain.status in (404, 405) and not examined.route:
+        asked = conform_reports.bare(examined.url).rstrip("/")
+        meant = ROUTES.sub("", asked) + BASES[examined.api]
+        told = f"say the base of an SDK, such as {meant}" if meant != asked else "no such route is there"
+        return f"a plain call is answered {plain.status}: {told}"
+    return ""
 
 
 def _session(**how: Any) -> aiohttp.ClientSession:
@@ -216,7 +257,8 @@ class _Examiner:
     """Who asks: each request once, unless chance spoiled it.
 
     made, spent: requests and tokens so far
-    alone:       whether the first request met nobody
+    alone:       why nobody answers, as the first requests say; "" where somebody does
+    rejected:    answers in a row that it is too busy
     """
 
     examined: Examined
@@ -224,7 +266,8 @@ class _Examiner:
     session: aiohttp.ClientSession
     made: int = 0
     spent: int = 0
-    alone: bool = False
+    alone: str = ""
+    rejected: int = 0
     came: dict[str, Came] = field(default_factory=dict)
 
     async def result(self, check: Check) -> Result:
@@ -235,7 +278,8 @@ class _Examiner:
                     self.came.pop(ask.name, None)
             for ask in check.asks:
                 if ask.name not in self.came and not self._affordable(ask):
-                    return Result(check, Finding(Verdict.NOT_SHOWN, "not asked: the budget is spent"))
+                    spent = Finding(Verdict.NOT_SHOWN, "not asked: the budget is spent")
+                    return Result(check, spent, unasked=True)
                 if ask.name not in self.came:
                     self.came[ask.name] = await self._ask(ask)
             came = [self.came[ask.name] for ask in check.asks]
@@ -247,6 +291,7 @@ class _Examiner:
             Finding(finding.verdict, self._redacted(finding.evidence)),
             tuple(self._redacted(_told(ask, self._path(ask))) for ask in check.asks),
             tuple(self._redacted(_shown(answer)) for answer in came),
+            unasked=finding.verdict is Verdict.NOT_SHOWN and any(answer.status in REJECTED for answer in came),
         )
 
     def _affordable(self, ask: Ask) -> bool:
@@ -256,13 +301,16 @@ class _Examiner:
     async def _ask(self, ask: Ask) -> Came:
         came = await self._made(ask)
         wait_s = _retry_s(came)
-        if came.status in REJECTED and wait_s <= LONGEST_RETRY_S:
+        if came.status in REJECTED and wait_s <= LONGEST_RETRY_S and self.rejected < PATIENCE:
             await asyncio.sleep(wait_s)
             came = await self._made(ask)
+        self.rejected = self.rejected + 1 if came.status in REJECTED else 0
         if not came.status and came.failed and came.reused:
             # It was the connection that had gone, as any may while it is idle.
             async with _session() as fresh:
                 came = await self._made(ask, fresh)
+        if len(self.came) + 1 >= SILENCE and not any(one.status for one in (came, *self.came.values())):
+            self.alone = came.failed
         self.spent += _total(came, ask)
         return came
 
@@ -290,8 +338,9 @@ class _Examiner:
                         failed = f"longer than {LONGEST_BODY_BYTES:,} bytes"
                         break
         except aiohttp.ClientConnectorError as error:
-            self.alone = self.made == 1
-            failed = f"no connection: {error.strerror}"
+            failed = str(reason_of(getattr(error, "certificate_error", None) or error.os_error))
+            if self.made == 1:
+                self.alone = failed
         except TimeoutError:
             failed = f"not whole after {self.examined.timeout_s:g} s"
         except (aiohttp.ClientError, ValueError) as error:

@@ -30,12 +30,16 @@ LINE: Final = 110
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One check, what it found, and what was asked and came, cut and without the key."""
+    """One check, what it found, and what was asked and came, cut and without the key.
+
+    unasked: whether nothing is shown because the budget was spent, or the gateway was too busy
+    """
 
     check: Check
     finding: Finding
     asked: tuple[str, ...] = ()
     came: tuple[str, ...] = ()
+    unasked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,8 @@ class Report:
     """All that was found.
 
     calls, tokens: what it took
-    complete:      whether it was not left off
+    complete:      whether it was not left off, and every must could be asked for
+    hint:          what was probably meant, where even a plain call is refused; "" else
     """
 
     url: str
@@ -54,13 +59,17 @@ class Report:
     tokens: int
     results: tuple[Result, ...]
     complete: bool
+    hint: str = ""
+
+    @property
+    def broken(self) -> bool:
+        """Whether a must is broken."""
+        return any(map(_fails, self.results))
 
     @property
     def conforms(self) -> bool:
         """Whether every check was looked at, and no must is broken."""
-        return self.complete and not any(
-            result.finding.verdict is Verdict.FAILED and result.check.weight == "must" for result in self.results
-        )
+        return self.complete and not self.broken
 
     @property
     def sorted(self) -> list[Result]:
@@ -108,13 +117,15 @@ def show(report: Report) -> None:
     total = Counter(result.check.group for result in report.results)
     for group, number in total.items():
         click.echo(f"{click.style('passed', fg='green')}    {passed[group]} of {number} {group}")
+    if report.hint:
+        click.echo(report.hint)
     click.echo(summary(report))
 
 
 def summary(report: Report) -> str:
     """One line: whom, when, by what, with which result."""
     counts = report.counts
-    verdict = "conforms" if report.conforms else "does not conform" if report.complete else "left off"
+    verdict = "does not conform" if report.broken else "conforms" if report.complete else "left off"
     return (
         f"{report.url} ({report.model}) {verdict}: {counts['passed']} passed, {counts['failed']} failed, "
         f"{counts['not_shown']} not shown; {report.calls} calls, {report.tokens:,} tokens, "
@@ -138,6 +149,7 @@ def as_json(report: Report) -> Json:
         "calls": report.calls,
         "tokens": report.tokens,
         "complete": report.complete,
+        "hint": report.hint,
         "conforms": report.conforms,
         **report.counts,
         "checks": [_row(result) for result in report.sorted],

@@ -206,7 +206,7 @@ Examples:
 CONFORM = """Ask a gateway, anybody's, what DashScope's callers ask, and say where it differs.
 URL is the base an SDK is given, ending in /api/v1; the key is read from
 DASHSCOPE_API_KEY and is in no report. Says first what it will cost. Exit code 1 if
-a rule that must hold is broken, or if Ctrl-C ended it early.
+a rule that must hold is broken, or was not asked for: Ctrl-C, --budget, a gateway too busy.
 
 \b
 Examples:

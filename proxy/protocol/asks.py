@@ -96,10 +96,10 @@ def _quiet(target: Target) -> Json:
 THINKING_TOKENS: Final = 300
 
 
-def priced(name: str, call: Json, **how: Any) -> Ask:
+def priced(target: Target, name: str, call: Json, **how: Any) -> Ask:
     """A request with what it may cost: the answer's limit, the chain's where it thinks, and the prompt."""
     given = call.get("parameters", {})
-    chain = THINKING_TOKENS if given.get("enable_thinking") else 0
+    chain = THINKING_TOKENS if given.get("enable_thinking") or target.thinks == "always" else 0
     answers = given.get("n", 1) if isinstance(given.get("n", 1), int) else 1
     prompt = 10 + len(orjson.dumps(call.get("input", {}))) // 4 + len(orjson.dumps(given.get("tools", ""))) // 4
     return Ask(name, call, tokens=prompt + chain + answers * int(given.get("max_tokens", 64)), **how)
@@ -121,33 +121,39 @@ def asks(target: Target) -> dict[str, Ask]:
     parts = [{"type": "text", "text": "Say "}, {"text": "hello."}]
     refused = call(target, temperature=9)
     listed = (
-        priced("reply", plain),
-        priced("text", call(target, SCENE, incremental_output=True), stream=True),
-        priced("cumulative", call(target, SCENE), stream=True),
-        priced("thinking", call(target, "Is 91 a prime?", **thinking), stream=True),
-        priced("not thinking", call(target, "Is 91 a prime?", incremental_output=True), stream=True),
-        priced("named tool", call(target, CITIES, tool_choice=named, **tools)),
-        priced("required tool", call(target, CITIES, tool_choice="required", **tools)),
-        priced("no tool", call(target, CITIES, tool_choice="none", **tools)),
-        priced("auto tool", call(target, CITIES, max_tokens=128, **tools)),
-        priced("parallel tools", call(target, CITIES, max_tokens=128, parallel_tool_calls=True, **tools)),
-        priced("tool stream", call(target, CITIES, incremental_output=True, max_tokens=128, **tools), stream=True),
-        priced("tool cumulative", call(target, CITIES, max_tokens=128, **tools), stream=True),
-        priced("tool loop", loop),
-        priced("length", call(target, max_tokens=3)),
-        priced("stop", call(target, stop=["gamma"])),
-        priced("n", call(target, n=2)),
-        priced("n stream", call(target, n=2, incremental_output=True), stream=True),
-        priced("logprobs", call(target, logprobs=True, top_logprobs=2)),
-        priced("json", call(target, "Give a JSON object with one key.", response_format={"type": "json_object"})),
-        priced("schema", call(target, "Give a JSON object with one key.", response_format=schema)),
-        priced("prompt", {**short, "input": {"prompt": "Say hello."}}),
+        priced(target, "reply", plain),
+        priced(target, "text", call(target, SCENE, incremental_output=True), stream=True),
+        priced(target, "cumulative", call(target, SCENE), stream=True),
+        priced(target, "thinking", call(target, "Is 91 a prime?", **thinking), stream=True),
+        priced(target, "not thinking", call(target, "Is 91 a prime?", incremental_output=True), stream=True),
+        priced(target, "named tool", call(target, CITIES, tool_choice=named, **tools)),
+        priced(target, "required tool", call(target, CITIES, tool_choice="required", **tools)),
+        priced(target, "no tool", call(target, CITIES, tool_choice="none", **tools)),
+        priced(target, "auto tool", call(target, CITIES, max_tokens=128, **tools)),
+        priced(target, "parallel tools", call(target, CITIES, max_tokens=128, parallel_tool_calls=True, **tools)),
         priced(
+            target, "tool stream", call(target, CITIES, incremental_output=True, max_tokens=128, **tools), stream=True
+        ),
+        priced(target, "tool cumulative", call(target, CITIES, max_tokens=128, **tools), stream=True),
+        priced(target, "tool loop", loop),
+        priced(target, "length", call(target, max_tokens=3)),
+        priced(target, "stop", call(target, stop=["gamma"])),
+        priced(target, "n", call(target, n=2)),
+        priced(target, "n stream", call(target, n=2, incremental_output=True), stream=True),
+        priced(target, "logprobs", call(target, logprobs=True, top_logprobs=2)),
+        priced(
+            target, "json", call(target, "Give a JSON object with one key.", response_format={"type": "json_object"})
+        ),
+        priced(target, "schema", call(target, "Give a JSON object with one key.", response_format=schema)),
+        priced(target, "prompt", {**short, "input": {"prompt": "Say hello."}}),
+        priced(
+            target,
             "history",
             {**short, "input": {"prompt": "And now?", "history": [{"user": "I am Li.", "bot": "Hello, Li."}]}},
         ),
-        priced("parts", {**short, "input": {"messages": [{"role": "user", "content": parts}]}}),
+        priced(target, "parts", {**short, "input": {"messages": [{"role": "user", "content": parts}]}}),
         priced(
+            target,
             "prefix",
             {
                 **short,
@@ -156,9 +162,10 @@ def asks(target: Target) -> dict[str, Ask]:
                 },
             },
         ),
-        priced("vendor", {**short, "model": f"vendor/{target.model.upper()}"}),
-        priced("by path", {**short, "model": "no-such-model"}),
+        priced(target, "vendor", {**short, "model": f"vendor/{target.model.upper()}"}),
+        priced(target, "by path", {**short, "model": "no-such-model"}),
         priced(
+            target,
             "ignored",
             {
                 **short,
@@ -173,28 +180,28 @@ def asks(target: Target) -> dict[str, Ask]:
                 "X-Unknown": "1",
             },
         ),
-        priced("kept id", short, headers={"X-Request-Id": KEPT_ID}),
-        priced("by accept", short, headers={"Accept": "text/event-stream"}),
-        priced("by content type", short, headers={"Content-Type": "text/event-stream"}),
-        priced("in capitals", short, headers={"X-DASHSCOPE-SSE": "Enable"}),
-        priced("disabled", short, headers={"X-DashScope-SSE": "disable", "Accept": "text/event-stream"}),
-        priced("by body", {**short, "stream": True, "parameters": {**short["parameters"], "stream": True}}),
-        priced("offered gzip", {**short}, stream=True, headers={"Accept-Encoding": "gzip"}),
-        priced("gzip", short, manner="gzip"),
-        priced("expect", short, manner="expect"),
-        priced("http/1.0", short, manner="http10"),
-        priced("alive 1", short),
-        priced("alive 2", short),
-        priced("hang up", call(target, SCENE, incremental_output=True), stream=True, manner="hang_up"),
-        priced("after", short, manner="fresh"),
-        priced("x-api-key", short, manner="x_api_key"),
+        priced(target, "kept id", short, headers={"X-Request-Id": KEPT_ID}),
+        priced(target, "by accept", short, headers={"Accept": "text/event-stream"}),
+        priced(target, "by content type", short, headers={"Content-Type": "text/event-stream"}),
+        priced(target, "in capitals", short, headers={"X-DASHSCOPE-SSE": "Enable"}),
+        priced(target, "disabled", short, headers={"X-DashScope-SSE": "disable", "Accept": "text/event-stream"}),
+        priced(target, "by body", {**short, "stream": True, "parameters": {**short["parameters"], "stream": True}}),
+        priced(target, "offered gzip", {**short}, stream=True, headers={"Accept-Encoding": "gzip"}),
+        priced(target, "gzip", short, manner="gzip"),
+        priced(target, "expect", short, manner="expect"),
+        priced(target, "http/1.0", short, manner="http10"),
+        priced(target, "alive 1", short),
+        priced(target, "alive 2", short),
+        priced(target, "hang up", call(target, SCENE, incremental_output=True), stream=True, manner="hang_up"),
+        priced(target, "after", short, manner="fresh"),
+        priced(target, "x-api-key", short, manner="x_api_key"),
         Ask("no key", short, manner="no_key"),
         Ask("wrong key", short, manner="wrong_key"),
         Ask("refused", refused),
         Ask("refused stream", refused, stream=True),
         Ask("no path", short, path="/services/aigc/no-such-service"),
         Ask("wrong method", None, method="GET"),
-        priced("multimodal", short, path=MULTIMODAL),
+        priced(target, "multimodal", short, path=MULTIMODAL),
         Ask("async", short, headers={"X-DashScope-Async": "enable"}),
         Ask("encrypted", short, headers={"X-DashScope-EncryptionKey": "{}"}),
         Ask("no json", b"{"),

@@ -50,8 +50,8 @@ def _call(target: Target, text: str = asks.WORDS, **fields: Any) -> Json:
     return {"model": target.model, **said, **thinking, **fields}
 
 
-def _priced(name: str, call: Json, **how: Any) -> Ask:
-    chain = asks.THINKING_TOKENS if call.get("enable_thinking") else 0
+def _priced(target: Target, name: str, call: Json, **how: Any) -> Ask:
+    chain = asks.THINKING_TOKENS if call.get("enable_thinking") or target.thinks == "always" else 0
     prompt = 10 + (len(orjson.dumps(call["messages"])) + len(orjson.dumps(call.get("tools", "")))) // 4
     return Ask(name, call, path=COMPLETIONS, tokens=prompt + chain + call["max_tokens"] * call.get("n", 1), **how)
 
@@ -65,23 +65,26 @@ def requests(target: Target) -> dict[str, Ask]:
     refused = {**short, "temperature": 9}
     developer = [{"role": "developer", "content": "Be brief."}, *short["messages"]]
     listed = (
-        _priced("reply", _call(target)),
-        _priced("stream", _call(target, asks.SCENE, stream=True)),
-        _priced("stream usage", _call(target, asks.SCENE, stream=True, stream_options=usage)),
+        _priced(target, "reply", _call(target)),
+        _priced(target, "stream", _call(target, asks.SCENE, stream=True)),
+        _priced(target, "stream usage", _call(target, asks.SCENE, stream=True, stream_options=usage)),
         _priced(
+            target,
             "running usage",
             _call(target, asks.SCENE, stream=True, stream_options={**usage, "continuous_usage_stats": True}),
         ),
-        _priced("thinking", _call(target, "Is 91 a prime?", stream=True, enable_thinking=True)),
-        _priced("tool", _call(target, asks.CITIES, **tools)),
-        _priced("tool stream", _call(target, asks.CITIES, stream=True, **tools)),
-        _priced("length", _call(target, max_tokens=3)),
-        _priced("stop", _call(target, stop=["gamma"])),
-        _priced("n", _call(target, n=2)),
-        _priced("json", _call(target, "Give a JSON object with one key.", response_format={"type": "json_object"})),
-        _priced("by accept", short, headers={"Accept": "text/event-stream"}),
-        _priced("developer", {**short, "messages": developer}),
-        _priced("ignored", {**short, "user": "u", "store": False, "metadata": {}, "extra_body": {}}),
+        _priced(target, "thinking", _call(target, "Is 91 a prime?", stream=True, enable_thinking=True)),
+        _priced(target, "tool", _call(target, asks.CITIES, **tools)),
+        _priced(target, "tool stream", _call(target, asks.CITIES, stream=True, **tools)),
+        _priced(target, "length", _call(target, max_tokens=3)),
+        _priced(target, "stop", _call(target, stop=["gamma"])),
+        _priced(target, "n", _call(target, n=2)),
+        _priced(
+            target, "json", _call(target, "Give a JSON object with one key.", response_format={"type": "json_object"})
+        ),
+        _priced(target, "by accept", short, headers={"Accept": "text/event-stream"}),
+        _priced(target, "developer", {**short, "messages": developer}),
+        _priced(target, "ignored", {**short, "user": "u", "store": False, "metadata": {}, "extra_body": {}}),
         Ask("refused", refused, path=COMPLETIONS),
         Ask("refused stream", {**refused, "stream": True}, path=COMPLETIONS),
         Ask("no model", {**short, "model": "no-such-model"}, path=COMPLETIONS),

@@ -344,7 +344,7 @@ def _edges(target: Target) -> Iterator[Check]:
     for rule, given in TAKEN:
         numbers[rule] += 1
         claim, name = f"{_shown(given)} is taken", f"{rule}-takes-{numbers[rule]}"
-        ask = asks.priced(name, asks.call(target, "Say hello.", **{"max_tokens": 8, **given}))
+        ask = asks.priced(target, name, asks.call(target, "Say hello.", **{"max_tokens": 8, **given}))
         yield Check(name, "parameters", rule, "must", claim, claims.BRANCH, (ask,), judgements.status)
 
 

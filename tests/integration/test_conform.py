@@ -21,6 +21,8 @@ KEY = "sk-the-examiners-own"
 RUNS = max(2, campaign(20))
 TONGUES: tuple[tuple[Api, str], ...] = (("dashscope", "/api/v1"), ("openai", "/compatible-mode/v1"))
 MODELS = ("deepseek-v3.2", "deepseek-r1", "deepseek-v3", "deepseek-v4-flash")
+# Whose thinking can be off: once it thinks, the small model seldom comes to an end.
+SOBER = ("deepseek-v3.2", "deepseek-v3", "deepseek-v4-flash", "deepseek-v3.1")
 # How upstreams differ from run to run: sizes of deltas and writes, where usage stands, comments between.
 MANNERS = tuple(
     {"delta_chars": chars, "deltas_per_write": together, "usage": usage, "split": split, "crlf": crlf}
@@ -34,7 +36,7 @@ async def examined(url: str, api: Api, model: str, *, counted: bool = True) -> R
     asked = conform.Examined(url, model, KEY, timeout_s=60, counted=counted, api=api)
     target = conform.target_of(model, None, counted=counted, api=api)
     report = await conform.examine(asked, target, conform.rows_of(target, ()), lambda _, __: None)
-    assert report is not None
+    assert not isinstance(report, str)
     return report
 
 
@@ -67,11 +69,13 @@ def llama() -> Iterator[llamacpp.Local]:
 
 
 @pytest.mark.campaign
-@pytest.mark.timeout(1_200)
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("run", range(RUNS))
 @needs.unless(llamacpp.available(), "the local model")
-async def test_no_alarm_is_false_before_a_real_model(llama: llamacpp.Local, serve: StartServe) -> None:
+async def test_no_alarm_is_false_before_a_real_model(run: int, llama: llamacpp.Local, serve: StartServe) -> None:
     """Its words differ from DeepSeek's in every run, and its vocabulary always."""
     served = await serve(llama.url, "--dialect", "llamacpp")
-    for run, (api, base) in zip(range(RUNS), itertools.cycle(TONGUES), strict=False):
-        report = await examined(served.url + base, api, MODELS[run // 2 % 3], counted=False)
-        assert alarms(report) == {}, (run, api)
+    api, base = TONGUES[run % 2]
+    report = await examined(served.url + base, api, SOBER[run // 2 % len(SOBER)], counted=False)
+    assert alarms(report) == {}
+    assert report.conforms

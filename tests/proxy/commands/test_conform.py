@@ -76,7 +76,7 @@ async def examined(url: str, *only: str, model: str = "deepseek-v3.2", **how: An
     asked = conform.Examined(f"{url}/api/v1", model, KEY, only=only, timeout_s=10, **how)
     target = conform.target_of(model, asked.route, counted=True)
     report = await conform.examine(asked, target, conform.rows_of(target, only), lambda _, __: None)
-    assert report is not None
+    assert not isinstance(report, str)
     return report
 
 
@@ -712,13 +712,23 @@ async def test_an_answer_without_an_end_is_left(gateway: Gateway) -> None:
 
 async def test_what_cannot_be_asked_is_told_by_its_own_exit_code() -> None:
     code, _, err = await command("http://127.0.0.1:1/api/v1", "--only", "endpoint")
-    assert (code, err.splitlines()[-1]) == (4, "nobody answers there")
+    assert (code, err.splitlines()[-1][:37]) == (4, "nobody answers there: connection refu")
     code, _, err = await command("http://127.0.0.1:1/api/v1", key="")
     assert code == 2
     assert "DASHSCOPE_API_KEY" in err
-    code, _, err = await command("http://127.0.0.1:1/api/v1", "--only", "nothing")
+    url = "http://127.0.0.1:1/api/v1"
+    for arguments, told in (
+        (("--only", "nothing"), "--only nothing"),
+        (("--junit", "/no/such/folder/x.xml"), "no such folder"),
+        (("--html", "/no/such/folder/x.html"), "no such folder"),
+        (("--timeout", "0"), "--timeout"),
+    ):
+        code, _, err = await command(url, *arguments)
+        assert code == 2
+        assert told in err
+    code, _, err = await command(url, key="sk-with-a-line-end\n")
     assert code == 2
-    assert "--only nothing" in err
+    assert "DASHSCOPE_API_KEY" in err
     for arguments in ((), ("localhost:8080/api/v1",), ("ftp://localhost/api/v1",), ("http://[x",), ("http://",)):
         code, _, err = await command(*arguments)
         assert code == 2
@@ -737,6 +747,8 @@ async def test_the_list_names_every_check_and_every_rule_without_one() -> None:
 async def test_no_more_is_spent_than_the_budget(gateway: Gateway) -> None:
     report = await examined(gateway.upstream, budget=200)
     assert report.tokens <= 200
+    # What was not asked for is not kept.
+    assert (report.broken, report.complete, report.conforms) == (False, False, False)
     assert "not asked: the budget is spent" in found(report, Verdict.NOT_SHOWN).values()
     # What costs nothing is asked all the same.
     assert "no-key" not in found(report, Verdict.NOT_SHOWN)
@@ -781,6 +793,59 @@ async def test_ctrl_c_ends_with_what_is_known(gateway: Gateway, silent: str) -> 
 
 async def test_a_gateway_too_busy_to_answer_is_not_blamed(gateway: Gateway) -> None:
     gateway.mutant = Mutant("", answering=refusing(lambda _: True, 429))
-    report = await examined(gateway.url, "frames", "PAR-1", "json")
+    report = await examined(gateway.url, "PAR-1", "usage")
     assert found(report, Verdict.FAILED) == {}
     assert not found(report, Verdict.PASSED)
+    assert not report.conforms
+    # Nor waited for again and again.
+    asked = {ask.name for result in report.results for ask in result.check.asks}
+    assert report.calls == len(asked) + conform.PATIENCE
+
+
+HINTS: dict[str, tuple[str, str, asks.Api, str]] = {
+    "no path": ("", "deepseek-v3", "dashscope", "such as {}/api/v1"),
+    "the whole URL": (f"/api/v1{asks.GENERATION}", "deepseek-v3", "dashscope", "such as {}/api/v1"),
+    "the other surface": ("/compatible-mode/v1", "deepseek-v3", "dashscope", "such as {}/api/v1"),
+    "the other way round": ("/api/v1", "deepseek-v3", "openai", "such as {}/compatible-mode/v1"),
+    "a path of its own": ("/mine/api/v1", "deepseek-v3", "dashscope", "no such route is there"),
+    "another model": ("/api/v1", "gpt-4", "dashscope", "it has no gpt-4: say a model of its with --model"),
+    "another model, by OpenAI's protocol": ("/compatible-mode/v1", "gpt-4", "openai", "it has no gpt-4"),
+    "all well": ("/api/v1", "deepseek-v3", "dashscope", ""),
+}
+
+
+@pytest.mark.parametrize("name", HINTS)
+async def test_where_a_plain_call_is_refused_it_says_what_was_probably_meant(gateway: Gateway, name: str) -> None:
+    path, model, api, hint = HINTS[name]
+    asked = conform.Examined(gateway.upstream + path, model, KEY, api=api)
+    target = conform.target_of(model, None, counted=False, api=api)
+    first = conform.rows_of(target, ())[:1]
+    report = await conform.examine(asked, target, first, lambda _, __: None)
+    assert not isinstance(report, str)
+    assert hint.format(gateway.upstream) in report.hint
+    assert bool(report.hint) == bool(hint)
+
+
+async def test_a_key_that_is_refused_is_asked_about(gateway: Gateway) -> None:
+    gateway.mutant = Mutant("", answering=refusing(lambda _: True, 401))
+    code, out, _ = await command(f"{gateway.url}/api/v1", "--only", "endpoint")
+    assert code == 1
+    assert "is that its key, in DASHSCOPE_API_KEY?" in out
+
+
+async def test_somebody_who_never_answers_is_left_after_a_few_requests(silent: str) -> None:
+    asked = conform.Examined(f"{silent}/api/v1", "deepseek-v3", KEY, timeout_s=0.2)
+    target = conform.target_of("deepseek-v3", None, counted=False)
+    met = await conform.examine(asked, target, conform.rows_of(target, ()), lambda _, __: None)
+    assert met == "not whole after 0.2 s"
+
+
+async def test_what_a_model_that_always_thinks_may_cost_has_its_chain() -> None:
+    asked = conformance.asked(rows("deepseek-r1")).values()
+    assert min(ask.tokens for ask in asked if ask.tokens) > asks.THINKING_TOKENS
+    compatible = conformance.asked(
+        conformance.checks(conform.target_of("deepseek-r1", None, counted=True, api="openai"))
+    )
+    assert min(ask.tokens for ask in compatible.values() if ask.tokens) > asks.THINKING_TOKENS
+    plain = conformance.asked(rows("deepseek-v3")).values()
+    assert max(ask.tokens for ask in plain) < asks.THINKING_TOKENS
