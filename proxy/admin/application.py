@@ -114,7 +114,7 @@ def application(state: State, settings: Settings) -> web.Application:
         return web.Response(text=body, content_type="text/html", headers=headers)
 
     async def targets_told(_: web.Request) -> web.StreamResponse:
-        return web.json_response({"targets": pools.rows(await state.looks())})
+        return web.json_response({"targets": [row.document() for row in pools.rows(await state.looks())]})
 
     app = web.Application()
     surface.guard(

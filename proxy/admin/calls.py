@@ -17,19 +17,16 @@ from aiohttp import hdrs, web
 
 from proxy.admin import docs
 from proxy.admin.docs import Page
+from proxy.admin.translation import TONGUES
 from proxy.call.gateway import Gateway
 from proxy.downstream import browsers, surface
 from proxy.inspector import call_file, har, redaction
 from proxy.inspector.recent_calls import RecentCalls
 from proxy.telemetry import installed
 from translators import explain, faults
-from translators.compatible import tongue as compatible
 from translators.dashscope import multimodal
-from translators.dashscope import tongue as dashscope
 from translators.openai import request as upstream_request
-from translators.tongue import Tongue
 
-TONGUES: Final[dict[str, Tongue]] = {one.API: one for one in (dashscope, compatible)}
 # In the path of calls whose answers are lists of parts, whatever else they have in common.
 MULTIMODAL: Final = "/multimodal-generation/"
 # What has changed is told so often at most: of fifty streams each packet would be news.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
-from typing import Final, TypedDict
+from typing import Any, Final, NamedTuple
 
 from proxy.upstream.pools import Look
 
@@ -21,22 +21,19 @@ td,th{padding:.2rem .8rem;text-align:right;border-bottom:1px solid #ccc}td:nth-c
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
-class TargetRow(TypedDict):
-    """One target, in all processes together; see `proxy.upstream.pools.Look`.
+class TargetRow(NamedTuple):
+    """One target.
 
+    look:  how it stands in all processes together
     share: part of all calls of all targets that were sent here; None before the first
     """
 
-    pool: str
-    target: str
-    state: str
-    in_flight: int
-    max_in_flight: int | None
-    out_for_s: float | None
-    last_error: str | None
-    first_token_s: float | None
-    calls: int
+    look: Look
     share: float | None
+
+    def document(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return {**self.look._asdict(), "share": self.share}
 
 
 def rows(looks: Iterable[Look]) -> list[TargetRow]:
@@ -58,33 +55,34 @@ def _row(same: Sequence[Look], all_calls: int) -> TargetRow:
     waits = [look.out_for_s for look in same if look.out_for_s is not None]
     firsts = [(look.first_token_s, max(1, look.calls)) for look in same if look.first_token_s is not None]
     calls = sum(look.calls for look in same)
-    return {
-        "pool": same[0].pool,
-        "target": same[0].target,
-        "state": max((look.state for look in same), key=GRAVITY.index),
-        "in_flight": sum(look.in_flight for look in same),
-        "max_in_flight": sum(bounds) if bounds else None,
-        "out_for_s": max(waits, default=None),
-        "last_error": next((look.last_error for look in same if look.last_error is not None), None),
-        "first_token_s": round(sum(s * n for s, n in firsts) / sum(n for _, n in firsts), 4) if firsts else None,
-        "calls": calls,
-        "share": round(calls / all_calls, 4) if all_calls else None,
-    }
+    together = Look(
+        pool=same[0].pool,
+        target=same[0].target,
+        state=max((look.state for look in same), key=GRAVITY.index),
+        in_flight=sum(look.in_flight for look in same),
+        max_in_flight=sum(bounds) if bounds else None,
+        out_for_s=max(waits, default=None),
+        last_error=next((look.last_error for look in same if look.last_error is not None), None),
+        first_token_s=round(sum(s * n for s, n in firsts) / sum(n for _, n in firsts), 4) if firsts else None,
+        calls=calls,
+    )
+    return TargetRow(together, round(calls / all_calls, 4) if all_calls else None)
 
 
 def _line(row: TargetRow) -> str:
+    look = row.look
     cells = (
-        row["pool"] or "–",
-        row["target"],
-        row["state"],
-        str(row["in_flight"]),
-        "–" if row["max_in_flight"] is None else str(row["max_in_flight"]),
-        "–" if row["out_for_s"] is None else f"{row['out_for_s']:g} s",
-        row["last_error"] or "–",
-        "–" if row["first_token_s"] is None else f"{row['first_token_s'] * 1e3:.0f} ms",
-        str(row["calls"]),
-        "–" if row["share"] is None else f"{row['share']:.1%}",
+        look.pool or "–",
+        look.target,
+        look.state,
+        str(look.in_flight),
+        "–" if look.max_in_flight is None else str(look.max_in_flight),
+        "–" if look.out_for_s is None else f"{look.out_for_s:g} s",
+        look.last_error or "–",
+        "–" if look.first_token_s is None else f"{look.first_token_s * 1e3:.0f} ms",
+        str(look.calls),
+        "–" if row.share is None else f"{row.share:.1%}",
     )
-    state = html.escape(row["state"])
+    state = html.escape(look.state)
     told = (f'<td class="{state}">' if number == 2 else "<td>" for number in range(len(cells)))  # noqa: PLR2004 - its column
     return "<tr>" + "".join(start + html.escape(cell) for start, cell in zip(told, cells, strict=True))

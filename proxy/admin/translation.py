@@ -27,6 +27,7 @@ from translators.openai.request import Body, Order
 from translators.tokens import Vocabulary
 from translators.tongue import Tongue
 
+# By the names that records and journals have for them.
 TONGUES: Final[Mapping[str, Tongue]] = {one.API: one for one in (dashscope, compatible)}
 
 

@@ -1,6 +1,6 @@
-"""Calls whose callers may leave before upstream has ended: each in a task of its own, known until it has ended too.
+"""Where `cancel_policy` is `drain`: calls whose callers may leave before upstream has ended, each in a task of its own.
 
-Only where `cancel_policy` is `drain`; otherwise a call lives in its handler and ends with it. Source: spec MET-5.
+Otherwise a call lives in its handler and ends with it, and nothing here is used. Source: spec MET-5.
 """
 
 from __future__ import annotations

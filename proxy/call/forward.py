@@ -15,7 +15,7 @@ from proxy.call import relay
 from proxy.call.abandoned import AbandonedSink
 from proxy.call.exchange import CallerStalled, Exchange, refusal_of
 from proxy.call.gateway import Gateway
-from proxy.call.pool_request import Route, Router
+from proxy.call.pool_request import CallWriter, PoolRequest
 from proxy.call.timeouts import CallTimeouts, Expired, Timeout
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import CallerGone, Response, Sink
@@ -36,19 +36,19 @@ OK: Final = 200  # `HTTPStatus.OK` is two function calls
 class Forwarding:
     """A call that is ready to go.
 
-    router:   what it is written from, should it go to another pool
-    route:    how it is written for the pool that it goes to
-    lease:    its place among the calls on their way there
-    streams:  whether its answer is packets, else one reply
-    timeouts: the waits of the call
-    turns:    of its upstream calls, where what they say must be taken beside the loop; None before
+    writer:       what it is written from, should it go to another pool
+    pool_request: how it is written for the pool that it goes to
+    lease:        its place among the calls on their way there
+    streams:      whether its answer is packets, else one reply
+    timeouts:     the waits of the call
+    turns:        of its upstream calls, where what they say must be taken beside the loop; None before
     """
 
     gateway: Gateway
     request: Request
     exchange: Exchange
-    router: Router
-    route: Route
+    writer: CallWriter
+    pool_request: PoolRequest
     lease: Lease
     streams: bool
     timeouts: CallTimeouts
@@ -57,7 +57,7 @@ class Forwarding:
     @property
     def pipe(self) -> Pipe:
         """The way of its answer."""
-        return self.route.pipe
+        return self.pool_request.pipe
 
     async def reply(self) -> Response:
         """Serve the call as one JSON reply."""
@@ -96,7 +96,7 @@ class Forwarding:
                     most = self.gateway.settings.cancel_drain_tokens
                     sink = unheard = AbandonedSink(sink, self.pipe, timeouts, most)
                     self.exchange.unheard = unheard.leave
-                if self.route.terms.legs > 1:
+                if self.pool_request.terms.legs > 1:
                     await self._legs(sink, timeouts)
                 else:
                     if self.exchange.call is not None and self.exchange.call.n > 1:
@@ -146,7 +146,7 @@ class Forwarding:
         try:
             with ExitStack() as ends:
                 leases = [self.lease]
-                for _ in range(self.route.terms.legs - 1):
+                for _ in range(self.pool_request.terms.legs - 1):
                     leases.append(self.lease.another())
                     ends.callback(leases[-1].release)
                 async with asyncio.TaskGroup() as group:
@@ -162,12 +162,12 @@ class Forwarding:
 
     async def _leg(self, sink: Sink, timeouts: CallTimeouts, leg: int, lease: Lease) -> None:
         """Move one answer, which may be that of two upstream calls (spec OUT-9)."""
-        await self._ask(self.route.first(), sink, timeouts, leg, lease)
+        await self._ask(self.pool_request.first(), sink, timeouts, leg, lease)
         # Nobody would read what a second one says.
         if (chain := self.pipe.chain_over_budget(leg)) is not None and not sink.left:
             self.pipe.resume(leg)
             lease.stay()
-            await self._ask(self.route.resumed(chain), sink, timeouts, leg, lease, chain=chain)
+            await self._ask(self.pool_request.resumed(chain), sink, timeouts, leg, lease, chain=chain)
 
     async def _ask(
         self, post: Post, sink: Sink, timeouts: CallTimeouts, leg: int, lease: Lease, *, chain: str | None = None
@@ -179,11 +179,11 @@ class Forwarding:
         timeouts.enter(Timeout.FIRST_TOKEN)
         if self.exchange.times.sent_s is None:
             self.exchange.times.sent_s = monotonic()
-            self.route.count.beside()
+            self.pool_request.count.beside()
 
         async def rewrite(pool: Pool) -> Post:
             await self._turn_to(pool, sink)
-            return self.route.first() if chain is None else self.route.resumed(chain)
+            return self.pool_request.first() if chain is None else self.pool_request.resumed(chain)
 
         exchange = self.exchange
         response = await self.gateway.upstreams.post(lease, post, rewrite, exchange.attempts)
@@ -191,9 +191,9 @@ class Forwarding:
             if exchange.times.answered_s is None:
                 exchange.times.answered_s = monotonic()
             if response.status != OK:
-                raise await failure_of(response, self.route.terms.failures)
+                raise await failure_of(response, self.pool_request.terms.failures)
             # Another pool's, where the call has turned to one.
-            pipe, count = self.route.pipe, self.route.count
+            pipe, count = self.pool_request.pipe, self.pool_request.count
             if count.tokens is None:
                 await count.wait()
             if lease.attempt is not None and lease.attempt.pool:
@@ -215,7 +215,7 @@ class Forwarding:
             usage_s = self.gateway.settings.usage_timeout
             await relay.pump(response, sink, pipe, self.timeouts, self._catch_up, leg=leg, usage_s=usage_s)
             return
-        frames = pipe.feed_completion(await completion_of(response, self.router.held.take), leg)
+        frames = pipe.feed_completion(await completion_of(response, self.writer.held.take), leg)
         if pipe.is_behind:
             await self._catch_up(response, sink, pipe)
         else:
@@ -229,17 +229,17 @@ class Forwarding:
 
     async def _turn_to(self, pool: Pool, sink: Sink) -> None:
         """Write the call anew, for another pool or with another key, where nothing of its answer has come yet."""
-        if self.route.terms.legs > 1 or pool is self.route.pool:
+        if self.pool_request.terms.legs > 1 or pool is self.pool_request.pool:
             # Others of its legs are being answered, through this pipe.
-            self.route = self.router.with_key(self.route)
+            self.pool_request = self.writer.with_key(self.pool_request)
             return
-        self.route = await self.router.anew(self.route, pool)
-        sink.redirect(self.route.pipe)
+        self.pool_request = await self.writer.rewritten(self.pool_request, pool)
+        sink.redirect(self.pool_request.pipe)
         limit_s = pool.first_token_timeout or self.gateway.settings.first_token_timeout
         self.timeouts.limit(Timeout.FIRST_TOKEN, limit_s)
         books = self.exchange.books
         if books.opening is not None and books.entry is not None:
-            books.opening["upstream_model"] = self.route.order.upstream_model
+            books.opening["upstream_model"] = self.pool_request.order.upstream_model
             books.entry.opening = render(books.opening)
 
     def _learn(self) -> None:
@@ -248,4 +248,4 @@ class Forwarding:
         reported = tally.upstream[0].figures.input
         # An image of unknown size is no difference of templates.
         if reported is not None and self.exchange.call is not None and self.exchange.call.is_countable:
-            self.gateway.offsets.learn(self.route.kind, tally.counted_input, reported)
+            self.gateway.offsets.learn(self.pool_request.kind, tally.counted_input, reported)

@@ -34,7 +34,7 @@ PREFIX_CHARS: Final = 16 << 10
 
 # Frozen, each field would be set by a call of its own: of 1,130 of a small call, thirty.
 @dataclass(slots=True)
-class Route:
+class PoolRequest:
     """One call as one pool serves it.
 
     pool:  whose dialect, names and key it is written in
@@ -68,7 +68,7 @@ class Route:
 
 
 @dataclass(slots=True)
-class Router:
+class CallWriter:
     """What a call is written from, for whichever pool it goes to.
 
     ends: what gives back what a count holds
@@ -101,7 +101,7 @@ class Router:
             raise faults.Refusal(faults.input_length(model.input_tokens))
         return count
 
-    def route(self, pool: Pool, order: Order, count: Count, known_as: Mapping[str, str]) -> Route:
+    def written(self, pool: Pool, order: Order, count: Count, known_as: Mapping[str, str]) -> PoolRequest:
         """The call, written for a pool."""
         gateway, exchange, caller = self.gateway, self.exchange, self.caller
         key = gateway.upstreams.key_of(pool) if caller.own_key else caller.upstream_key
@@ -125,21 +125,21 @@ class Router:
         # Two pools may render one model's prompts in two ways.
         kind = order.offset_key if not pool.name else (pool.name, order.offset_key)
         count.tell(lambda tokens: pipe.count_prompt(tokens, gateway.offsets.get(kind), overhead))
-        return Route(pool, order, pipe, terms, count, kind, key, known_as)
+        return PoolRequest(pool, order, pipe, terms, count, kind, key, known_as)
 
-    def with_key(self, route: Route) -> Route:
+    def with_key(self, request: PoolRequest) -> PoolRequest:
         """The same with the key that its pool has by now."""
         own = self.caller.own_key
-        return replace(route, key=self.gateway.upstreams.key_of(route.pool) if own else self.caller.upstream_key)
+        return replace(request, key=self.gateway.upstreams.key_of(request.pool) if own else self.caller.upstream_key)
 
-    async def anew(self, before: Route, pool: Pool) -> Route:
+    async def rewritten(self, before: PoolRequest, pool: Pool) -> PoolRequest:
         """The same call, written for another pool."""
         order = self.order(pool)
         same = _form(order) == _form(before.order)
         count = before.count if same else await self.counted(order)
         if not same:
             count.beside()
-        return self.route(pool, before.order if same else order, count, before.known_as)
+        return self.written(pool, before.order if same else order, count, before.known_as)
 
 
 def _form(order: Order) -> tuple[str, str, str]:

@@ -20,7 +20,7 @@ from proxy.call.endings import Endings
 from proxy.call.exchange import Exchange, refusal_of
 from proxy.call.forward import Forwarding
 from proxy.call.gateway import Gateway
-from proxy.call.pool_request import Router, affinity_of
+from proxy.call.pool_request import CallWriter, affinity_of
 from proxy.call.prompt_count import LARGE_BODY_BYTES, Count
 from proxy.call.timeouts import CallTimeouts, Expired, Timeout
 from proxy.downstream.body import HeldBody
@@ -188,20 +188,20 @@ async def _prepared(
     lease = upstreams.lease(call.model.id, key=affinity_of(gateway, call, caller))
     ends.callback(lease.release)
     pool = lease.pool
-    router = Router(gateway, request, exchange, call, caller, ends, held)
-    order = router.order(pool)
+    writer = CallWriter(gateway, request, exchange, call, caller, ends, held)
+    order = writer.order(pool)
     opening["upstream_model"] = order.upstream_model
-    count = await router.counted(order)
+    count = await writer.counted(order)
     if taken_from:
         await _add_prompt(gateway, exchange, call, count, taken_from)
     books.entry = entry = gateway.journal.open(opening)
     if gateway.settings.journal_file is None:
         _say_open(opening, entry.opening, books.trace.id if books.trace else None)
     traced = trace_context.passed_on(request.headers) if books.trace is None else books.trace.onward(opening)
-    route = router.route(pool, order, count, {"X-Request-Id": exchange.request_id, **traced})
+    pool_request = writer.written(pool, order, count, {"X-Request-Id": exchange.request_id, **traced})
     if (own_s := pool.first_token_timeout) is not None:
         timeouts.limit(Timeout.FIRST_TOKEN, own_s)
-    return Forwarding(gateway, request, exchange, router, route, lease, call.stream, timeouts)
+    return Forwarding(gateway, request, exchange, writer, pool_request, lease, call.stream, timeouts)
 
 
 def _say_open(opening: Opening, rendered: bytes, trace_id: str | None) -> None:

@@ -11,7 +11,6 @@ import pytest
 from config import models, settings, sources
 from config.pools import DIALECTS
 from translators import dialogue
-from translators.openai import dialects
 
 
 def rows(**flags: object) -> dict[str, models.ModelRow]:
@@ -35,11 +34,6 @@ def test_a_row_is_field_for_field_the_model_of_the_vocabulary() -> None:
     assert get_args(models.Template) == get_args(dialogue.Template)
     for row in rows().values():
         assert dialogue.Model(**row).id == row["id"]
-
-
-def test_the_dialects_of_the_settings_are_those_of_the_translators() -> None:
-    """As above: `config` cannot ask."""
-    assert set(DIALECTS) == set(dialects.DIALECTS)
 
 
 def test_the_shipped_names_are_those_of_the_specification() -> None:

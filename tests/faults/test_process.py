@@ -71,7 +71,7 @@ STEPS = (
     "translators.dashscope.tongue:check",
     "proxy.downstream.request:Request.body",
     "proxy.call.prepare:_read",
-    "proxy.call.pool_request:Router.counted",
+    "proxy.call.pool_request:CallWriter.counted",
     "proxy.upstream.pools:Upstreams.post",
     "proxy.call.forward:completion_of",
     "proxy.call.relay:pump",

@@ -18,7 +18,7 @@ THIRD = Look("q", "http://b", "well", 0, None, None, None, None, 10)
 
 def test_one_row_for_each_target_with_the_gravest_word() -> None:
     first, second = pools.rows([ONE, THIRD, OTHER])
-    assert first == {
+    assert first.document() == {
         "pool": "p",
         "target": "http://a",
         "state": "out",
@@ -30,11 +30,11 @@ def test_one_row_for_each_target_with_the_gravest_word() -> None:
         "calls": 30,
         "share": 0.75,
     }
-    assert (second["share"], second["max_in_flight"], second["first_token_s"]) == (0.25, None, None)
+    assert (second.share, second.look.max_in_flight, second.look.first_token_s) == (0.25, None, None)
 
 
 def test_before_the_first_call_there_is_no_share() -> None:
-    assert pools.rows([THIRD._replace(calls=0)])[0]["share"] is None
+    assert pools.rows([THIRD._replace(calls=0)])[0].share is None
 
 
 def test_the_page_says_what_the_document_says_and_nothing_that_could_run() -> None:
