@@ -94,6 +94,7 @@ Copy = Callable[["Choice", Sequence[bytes], Place, bool], None]
 # Takes the same, with the usage up to each piece; what upstream wrote is what we would have written.
 Splice = Callable[["Choice", Sequence[bytes], Sequence[Said], bool], None]
 # What a JSON string may hold that we write otherwise, beside `\\u`.
+BACKSLASH: Final = 0x5C
 OWN_SPELLING: Final = rb"\/"
 
 
@@ -236,7 +237,7 @@ class Choice:
         copy, splice = self._copy, self._splice
         if not self._plain or (is_chain and self._rules.chain_limit is not None):
             copy = splice = None
-        if copy is None and (splice is None or OWN_SPELLING in lines):
+        if copy is None and (splice is None or (BACKSLASH in lines and OWN_SPELLING in lines)):
             (self.think if is_chain else self.say)(*texts)
             return
         if is_chain:

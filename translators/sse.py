@@ -51,7 +51,7 @@ class Decoder:
         if not self._pending and wire.startswith(b"data:") and wire.endswith(b"\n\n") and not self._after_cr:
             found = wire[5:-2].split(b"\n\ndata:")
             # Whole events of one data line each, as nearly every read of every upstream is: no other line end in it.
-            if CR not in wire and True not in [LF in data for data in found]:
+            if CR not in wire and wire.count(LF) == 2 * len(found):
                 self._unread = False
                 return found
         if self._unread:

@@ -58,7 +58,7 @@ def agreed(
     template = prompt.template_of(call.model, dialect.name)
     return Terms(
         rules=Rules(
-            think_tags=_looks_for_tags(call),
+            think_tags=call.thinking and _looks_for_tags(call),
             inside_chain=call.model.think_in_content == "yes",
             stops=decided.kept_stops,
             answer_limit=decided.answer_limit,
@@ -81,8 +81,8 @@ def agreed(
 
 
 def _looks_for_tags(call: Call) -> bool:
-    """Whether the chain may come inside the content (spec OUT-10); a prefix has its chain behind it."""
-    if not call.thinking or call.messages[-1].partial:
+    """Whether the chain of a call that thinks may come inside the content (spec OUT-10); a prefix has it behind it."""
+    if call.messages[-1].partial:
         return False
     where = call.model.think_in_content
     return where == "yes" or (where == "auto" and call.model.thinking == "always")

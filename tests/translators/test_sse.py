@@ -1,7 +1,7 @@
 """Upstream bytes become events wherever they are cut (spec SSE-10; WHATWG "Server-sent events")."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from translators import faults, sse
@@ -40,6 +40,7 @@ def test_the_data_of_events_does_not_depend_on_cuts(name: str, cut: int) -> None
     assert feed(wire, cut) == [data.strip() for data in expected]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.text("ab \u2028é", min_size=1), max_size=6), st.sampled_from([b"\n", b"\r\n", b"\r"]), st.data())
 def test_any_cut_gives_the_same_events(texts: list[str], end: bytes, data: st.DataObject) -> None:
     wire = b"".join(b"data: " + text.encode() + end + end for text in texts)

@@ -5,8 +5,7 @@ Faults come in the order of COM-4: the model, the messages, then the parameters 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -124,7 +123,7 @@ def translate(
         tool_stream=True,
         asked_model=name[:LONGEST_NAME],
         form=form,
-        ignored=shortened(_ignored(document)),
+        ignored=_ignored(document),
         **filled,
     )
 
@@ -150,7 +149,7 @@ def _turns(document: Json) -> list[Json]:
     if listed == []:
         raise faults.Refusal(faults.invalid(NO_MESSAGES, "unnamed"))
     bounded = kinds.bounded(_array(listed, "messages"), "messages", messages.MOST_TURNS)
-    return [_object(turn, MANNER.place(index)) for index, turn in enumerate(bounded)]
+    return [turn if type(turn) is dict else _object(turn, MANNER.place(index)) for index, turn in enumerate(bounded)]
 
 
 def _switch(document: Json) -> Any:
@@ -183,10 +182,10 @@ def _form(name: str, document: Json, *, stream: bool) -> Form:
     return Form(name, usage, usage and running)
 
 
-def _ignored(document: Json) -> Iterator[str]:
+def _ignored(document: Json) -> tuple[str, ...]:
     """Names that nobody read, dotted (spec COM-10)."""
-    listed = document["messages"]
-    yield from (name for name in TABLE.ignored(document) if name not in READ_FIELDS and name not in SWITCHES)
-    yield from chain.from_iterable(
-        (f"messages.{name}" for name in kinds.unread(turn, READ_IN_MESSAGES)) for turn in listed
-    )
+    names = [name for name in TABLE.ignored(document) if name not in READ_FIELDS and name not in SWITCHES]
+    for turn in document["messages"]:
+        if not turn.keys() <= READ_IN_MESSAGES:
+            names += [f"messages.{name}" for name in kinds.unread(turn, READ_IN_MESSAGES)]
+    return shortened(names) if names else ()

@@ -25,6 +25,10 @@ from translators.usage import Place, Said, Tally
 # One space: as recorded, and as every client of the OpenAI protocol has seen it.
 FRAME: Final = b"data: %b\n\n"
 DONE: Final = b"data: [DONE]\n\n"
+NULL: Final = b"null"
+# Between the choices of a chunk and its usage.
+BEHIND_CHOICES: Final = b',"object":"chat.completion.chunk","usage":'
+CHUNK: Final = b'data: {"choices":%b' + BEHIND_CHOICES + b"%b%b\n\n"
 
 # Stands for the text in a chunk that is made once; no name or id of ours can hold it.
 MARK: Final = "\0text"
@@ -58,11 +62,13 @@ class Layout:
     form:   how the call wants its answer
     """
 
-    __slots__ = ("_created_s", "_id", "call", "form", "request_id", "tally", "thinks")
+    __slots__ = ("_behind", "_created_s", "_id", "call", "form", "request_id", "tally", "thinks")
 
     def __init__(self, call: Call, tally: Tally, request_id: str, created_s: int) -> None:
         self._created_s = created_s
         self._id = f"chatcmpl-{request_id}"
+        # What stands behind the usage of every chunk, once there is one.
+        self._behind = b""
         self.call = call
         self.form: Form = call.form
         self.request_id = request_id
@@ -83,17 +89,23 @@ class Layout:
         return shown
 
     def chunk(self, choices: list[shapes.ChunkChoice], usage: shapes.Usage | None) -> bytes:
-        """One event (spec COM-15, COM-16)."""
-        shown: Chunk = {
-            "choices": choices,
-            "object": "chat.completion.chunk",
-            "usage": usage,
-            "created": self._created_s,
-            "system_fingerprint": None,
-            "model": self.form.model,
-            "id": self._id,
-        }
-        return FRAME % orjson.dumps(shown)
+        """One event (spec COM-15, COM-16): what changes is serialised, the rest once a stream."""
+        behind = self._behind
+        if not behind:
+            rest: Chunk = {
+                "choices": [],
+                "object": "chat.completion.chunk",
+                "usage": None,
+                "created": self._created_s,
+                "system_fingerprint": None,
+                "model": self.form.model,
+                "id": self._id,
+            }
+            # The name of a model comes behind them, and can say what it likes.
+            _, _, behind = orjson.dumps(rest).partition(BEHIND_CHOICES + NULL)
+            self._behind = behind
+        told = NULL if usage is None else orjson.dumps(usage)
+        return CHUNK % (orjson.dumps(choices), told, behind)
 
     def of(self, choice: answer.Choice, content: str, reasoning: str, logprobs: Sequence[Json]) -> shapes.Choice:
         """See `reply.Layout`."""
@@ -217,7 +229,7 @@ class Chunks:
 
     def hand_over(self) -> None:
         """See `tongue.Writer`."""
-        self._handed = self.mark()
+        self._handed = self._made, self._said.copy(), self._cached, self._used
         for _, said in self._said.values():
             if type(said) is Place:
                 said.meter.pass_by(said)

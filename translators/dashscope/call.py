@@ -6,7 +6,6 @@ Faults come in the order of the spec: REQ-1, the model (MOD-2), REQ-2 to REQ-6, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
 
 import orjson
 
@@ -14,7 +13,7 @@ from translators import faults, surrogates
 from translators.catalogue import LONGEST_NAME, Catalogue
 from translators.dashscope import kinds, messages, parameters
 from translators.dashscope.rules import Case
-from translators.dialogue import Call, Json, Model, Path
+from translators.dialogue import Call, Json, Path
 
 # orjson reads 1,024 levels, and writes so many.
 DEEPEST = 254
@@ -37,7 +36,10 @@ LONGEST_FIELD = 80
 def read(raw: bytes | bytearray) -> Json:
     """The JSON object in a request body; anything else is refused (spec REQ-1), but half a surrogate pair (REQ-10)."""
     try:
-        document = _parsed(raw)
+        try:
+            document = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            document = _mended(raw, error)
         if raw.count(b"[") + raw.count(b"{") > DEEPEST:
             # Perhaps too deep to be written back, and then it could not go upstream. Most calls need no such trial,
             # which costs a long one as much again as reading it.
@@ -71,8 +73,8 @@ def translate(
     name = path_model or _model_name(document)
     source = _input(document)
     model = catalogue.find(name)
-    if path_model is None:
-        _check_path(model, path)
+    if path_model is None and model.path not in (path, "both"):
+        raise faults.Refusal(faults.WRONG_ENDPOINT, f"{model.id} is called on the {model.path} path (path of its row)")
     given = _parameters(document)
     said = messages.read(source, sees=model.sees)
     case = Case(model, said, given, stream, strict_thinking, decode)
@@ -84,16 +86,16 @@ def translate(
     )
 
 
-def _parsed(raw: bytes | bytearray) -> object:
+def _mended(raw: bytes | bytearray, error: orjson.JSONDecodeError) -> object:
+    """A body that is no JSON but for half a surrogate pair; raises `error`, or another like it, where that is not all.
+
+    One bad character that a client keeps in its history must not end the conversation for good.
+    """
+    document = surrogates.loads(raw)
     try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        # One bad character that a client keeps in its history must not end the conversation for good.
-        document = surrogates.loads(raw)
-        try:
-            return surrogates.mended(document)
-        except RecursionError:
-            raise error from None
+        return surrogates.mended(document)
+    except RecursionError:
+        raise error from None
 
 
 def prompted(document: Json, catalogue: Catalogue) -> Call:
@@ -104,18 +106,14 @@ def prompted(document: Json, catalogue: Catalogue) -> Call:
     return Call(model, said, stream=False, thinking=model.thinking == "always")
 
 
-def _check_path(model: Model, path: Path) -> None:
-    if model.path not in (path, "both"):
-        raise faults.Refusal(faults.WRONG_ENDPOINT, f"{model.id} is called on the {model.path} path (path of its row)")
-
-
 def check_partial(case: Case) -> None:
     """Refuse an answer that is to be gone on with by a model asked to think (spec REQ-6).
 
     A model that never thinks ignores the flag here as elsewhere; r1 does not (SOURCES#r1-thinking-flag).
     """
-    thinks = case.model.thinking != "never" and case.given.get("enable_thinking") is True
-    if thinks and case.messages[-1].partial:
+    if not case.messages[-1].partial:
+        return
+    if case.model.thinking != "never" and case.given.get("enable_thinking") is True:
         raise faults.Refusal(faults.invalid(PARTIAL_WHILE_THINKING))
 
 
@@ -154,9 +152,9 @@ def _parameters(document: Json) -> Json:
 
 def _ignored(document: Json, source: Json, given: Json) -> tuple[str, ...]:
     """Names that nobody read, dotted."""
-    names = chain(
-        kinds.unread(document, READ_FIELDS),
-        (f"input.{name}" for name in messages.ignored(source)),
-        (f"parameters.{name}" for name in parameters.ignored(given)),
-    )
-    return shortened(names)
+    names = [*kinds.unread(document, READ_FIELDS)]
+    if told := messages.ignored(source):
+        names += [f"input.{name}" for name in told]
+    if set_ := parameters.ignored(given):
+        names += [f"parameters.{name}" for name in set_]
+    return shortened(names) if names else ()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Sequence, Set
 from typing import Any
 
 from translators import faults
@@ -19,12 +19,12 @@ NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 INTEGER = re.compile(r"[+-]?\d{1,640}", re.ASCII)
 
 
-def unread(given: Json, read: Set[str]) -> Iterable[str]:
+def unread(given: Json, read: Set[str]) -> Sequence[str]:
     """The names in an object that nobody reads; null counts as not given (spec HTTP-8)."""
     if given.keys() <= read:
         # As in nearly every call.
         return ()
-    return (name for name, value in given.items() if name not in read and value is not None)
+    return [name for name, value in given.items() if name not in read and value is not None]
 
 
 def number(value: Any, path: str) -> float:

@@ -29,7 +29,12 @@ ROLES: Mapping[str, Role] = {
     "function": "tool",
     "plugin": "tool",
 }
+# The two ways to say a conversation.
+FORM, TURNS = frozenset({"prompt", "history"}), frozenset({"messages"})
 READ_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "partial"})
+
+# What a turn of the assistant may have beside a text.
+CALLING = frozenset({"tool_calls", "reasoning_content"})
 
 # A conversation of more turns, or a turn of more calls, is no conversation: it only costs time (spec, bad input).
 MOST_TURNS = 8_192
@@ -127,14 +132,19 @@ def converse(turns: Sequence[Json], manner: Manner, *, sees: bool) -> tuple[Mess
     roles = _roles(turns, manner)
     if sees:
         _check_number(turns, manner)
-    said = [
-        _message(turn, role, index, manner, sees=sees)
-        for index, (turn, role) in enumerate(zip(turns, roles, strict=True))
-    ]
+    said, calls = [], "tool" in roles
+    for index, turn in enumerate(turns):
+        role, content = roles[index], turn.get("content")
+        if type(content) is str and (role != "assistant" or CALLING.isdisjoint(turn)):
+            # A text and nothing else, as most turns are: as `_message` would read it, without six more calls.
+            said.append(Message(role, content))
+        else:
+            said.append(message := _message(turn, role, index, manner, sees=sees))
+            calls = calls or bool(message.tool_calls)
     if roles[-1] == "assistant":
         # The assistant's turn comes last only to be continued (spec REQ-3).
         said[-1] = said[-1]._replace(partial=True)
-    return tuple(_paired(turns, said))
+    return tuple(_paired(turns, said)) if calls else tuple(said)
 
 
 def _check_number(turns: Sequence[Json], manner: Manner) -> None:
@@ -148,13 +158,14 @@ def _check_number(turns: Sequence[Json], manner: Manner) -> None:
         raise faults.Refusal(faults.too_many_images(MOST_IMAGES, shown))
 
 
-def ignored(source: Json) -> Iterator[str]:
+def ignored(source: Json) -> list[str]:
     """Names in `input` and its messages that nobody reads, dotted, repeated as often as they come (spec HTTP-8)."""
-    form = {"prompt", "history"} if source.get("messages") is None else {"messages"}
-    yield from kinds.unread(source, form)
-    for turn in source.get("messages") or ():
-        for name in kinds.unread(turn, READ_FIELDS):
-            yield f"messages.{name}"
+    turns = source.get("messages")
+    found = [*kinds.unread(source, FORM if turns is None else TURNS)]
+    for turn in turns or ():
+        if not turn.keys() <= READ_FIELDS:
+            found += [f"messages.{name}" for name in kinds.unread(turn, READ_FIELDS)]
+    return found
 
 
 def _turns(source: Json) -> list[Json]:
@@ -187,18 +198,17 @@ def _history(history: Any) -> Iterator[Json]:
 
 def _roles(turns: Sequence[Json], manner: Manner) -> list[Role]:
     """Every turn's role, ours for theirs (spec REQ-3)."""
-    roles = [_role(turn.get("role"), index, manner) for index, turn in enumerate(turns)]
+    roles: list[Role] = []
+    for index, turn in enumerate(turns):
+        word = turn.get("role")
+        if not isinstance(word, str) or word not in manner.roles:
+            raise faults.Refusal(manner.wrong_role(word, index))
+        roles.append(manner.roles[word])
     if roles[-1] == "system" or (roles[-1] == "assistant" and not manner.goes_on(turns[-1])):
         raise faults.Refusal(faults.invalid(WRONG_ROLE))
     if "user" not in roles:
         raise faults.Refusal(faults.invalid(NO_USER))
     return roles
-
-
-def _role(word: Any, index: int, manner: Manner) -> Role:
-    if not isinstance(word, str) or word not in manner.roles:
-        raise faults.Refusal(manner.wrong_role(word, index))
-    return manner.roles[word]
 
 
 def _message(turn: Json, role: Role, index: int, manner: Manner, *, sees: bool) -> Message:

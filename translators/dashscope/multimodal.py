@@ -94,6 +94,10 @@ class PartsShape(Shape):
             shown["input_tokens_details"]["image_tokens"] = shown["image_tokens"] = image
         return shown
 
+    def form(self, index: int) -> bytes:
+        """See `Shape.form`; the parts of the input follow the prompt, so that no two streams have one."""
+        return self.marked(index, self.tally.input, self.tally.cached, self.request_id)
+
     def of(self, choice: answer.Choice, content: str, reasoning: str, logprobs: Sequence[Json]) -> shapes.Choice:
         """See `collected.Layout`."""
         made = super().of(choice, content, reasoning, logprobs)
@@ -119,7 +123,11 @@ class IncrementalParts(Incremental):
         if self.logprobs:
             super().content(choice, texts, said)
         else:
-            self.frames.text(choice, [(ONE_PART % orjson.dumps(text), EMPTY) for text in texts], said)
+            self.frames.text(choice, map(self.sides, texts), said)
+
+    def sides(self, content: str) -> Sides:
+        """See `Incremental.sides`."""
+        return (ONE_PART % orjson.dumps(content) if content else NOTHING, EMPTY)
 
 
 class CumulativeParts(Cumulative):

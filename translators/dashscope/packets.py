@@ -30,8 +30,14 @@ ERROR_FRAME: Final = b"id:%d\nevent:error\n:HTTP_STATUS/%d\ndata:%b\n\n"
 # No id, name or number of ours can equal one.
 CONTENT_MARK: Final = "\0content"
 REASONING_MARK: Final = "\0reasoning"
+REQUEST_MARK: Final = "\0request"
 FIGURE_MARKS: Final = {"output": -1, "total": -2, "reasoning": -3, "text": -4}
+# What is the same in a whole stream, most often.
+GIVEN_MARK: Final = -5
+CACHED_MARK: Final = -6
 EMPTY: Final = b'""'
+# In a packet with no other text of its own yet.
+OPEN_END: Final = b'"finish_reason":"%b"' % UNFINISHED.encode()
 
 # What a writer of packets has from its `Frames`, as it is: passed on by a method each would cost a call more.
 FRAMING: Final = ("take", "whole", "error", "hand_over", "hand_over_to", "handed", "mark")
@@ -42,6 +48,10 @@ Told = tuple[int, Mapping[int, Said], int, int | None, int | None]
 
 # The two texts of a packet, content and chain of thought, as JSON strings.
 Sides = tuple[bytes, bytes]
+
+
+# By whether they think, by choice or at all, tell the chain's tokens and the cache's; and by the choice.
+_FORMS: Final[dict[tuple[bool, bool, bool, int, int], bytes]] = {}
 
 
 class Shape:
@@ -98,9 +108,44 @@ class Shape:
         """A packet or a reply: these three members, nothing else (spec OUT-1)."""
         return {"output": {"choices": choices}, "usage": shown_usage, "request_id": self.request_id}
 
+    def form(self, index: int) -> bytes:
+        """A text packet of a choice, to be filled by `%`: number, both texts, output, total, and its details.
+
+        The packets of two streams differ in little: it is serialised once for each kind, of which there are few.
+        """
+        tally = self.tally
+        cached = () if tally.cached is None else (tally.cached,)
+        kind = self.thinks, self.hybrid, tally.counts_chain, len(cached), index
+        form = _FORMS.get(kind)
+        if form is None:
+            form = self.marked(index, GIVEN_MARK, CACHED_MARK if cached else None, REQUEST_MARK).replace(b"%", b"%%")
+            for mark in (GIVEN_MARK, CACHED_MARK):
+                form = form.replace(b":%d" % mark, b":%d")
+            _FORMS[kind] = form = form.replace(orjson.dumps(REQUEST_MARK), b"%b")
+        return form % (tally.input, *cached, orjson.dumps(self.request_id))
+
+    def marked(self, index: int, given: int, cached: int | None, request_id: str) -> bytes:
+        """The same, serialised now."""
+        marks, tally = FIGURE_MARKS, self.tally
+        chain = 0 if tally.counts_chain else None
+        shown: Any = self.usage(dialogue.Usage(given, 0, chain, cached, tally.image))
+        shown |= {"output_tokens": marks["output"], "total_tokens": marks["total"]}
+        details = shown.get("output_tokens_details", {})
+        for name in details:
+            details[name] = marks[name.removesuffix("_tokens")]
+        choice = self.choice(index, self.message(CONTENT_MARK, REASONING_MARK), UNFINISHED, [])
+        form = orjson.dumps({**self.whole([choice], shown), "request_id": request_id})
+        for mark in (CONTENT_MARK, REASONING_MARK):
+            form = form.replace(orjson.dumps(mark), b"%b")
+        for figure in marks.values():
+            form = form.replace(b":%d" % figure, b":%d")
+        return FRAME.replace(b"%b", form)
+
     def of(self, choice: answer.Choice, content: str, reasoning: str, logprobs: Sequence[Json]) -> shapes.Choice:
         """See `reply.Layout`."""
-        calls = [tool_call(position, call) for position, call in enumerate(choice.tool_calls())]
+        calls: Sequence[shapes.ToolCall] = ()
+        if made := choice.tool_calls():
+            calls = [tool_call(position, call) for position, call in enumerate(made)]
         return self.choice(choice.index, self.message(content, reasoning, calls), finish_of(choice), logprobs)
 
     def reply(self, choices: list[shapes.Choice], used: dialogue.Usage) -> Answer:
@@ -162,14 +207,18 @@ class Frames:
         self._shows_chain = shape.thinks and shape.tally.counts_chain
         self._handed: Told = (0, {}, 0, None, None)
 
-    def text(self, choice: answer.Choice, texts: Iterable[Sides], said: Iterable[Said]) -> None:
-        """The hot path: packets of text."""
+    def text(
+        self, choice: answer.Choice, texts: Iterable[Sides], said: Iterable[Said], finish: Finish = UNFINISHED
+    ) -> None:
+        """Packets of text, without log probabilities and calls; `finish` is of the last of them, where it is one."""
         shape, index = self.shape, choice.index
         tally = shape.tally
         given = tally.input
         if given != self._given or tally.cached != self._cached or tally.image != self._image:
             self._renew()
         form = self._forms.get(index) or self._form_of(index)
+        if finish != UNFINISHED:
+            form = form.replace(OPEN_END, b'"finish_reason":"%b"' % finish.encode())
         number = self.number
         for (content, reasoning), (made, chain) in zip(texts, said, strict=True):
             number += 1
@@ -189,7 +238,8 @@ class Frames:
     def splice(self, choice: answer.Choice, strings: Sequence[bytes], said: Sequence[Said], is_chain: bool) -> None:
         """Packets of text of one side, as JSON strings: the hot path of what is new.
 
-        A loop for each kind of usage: to ask for it, and to fill in a side that says nothing, would be a third more.
+        A loop for each kind of usage: to ask for it, and to fill in a side that says nothing, would be a third more;
+        so would a `zip` that is strict, of one packet.
         """
         if is_chain:
             self.show_reasoning()
@@ -201,12 +251,14 @@ class Frames:
         form = self._one_sided.get((index, is_chain)) or self._one_sided_form(index, is_chain=is_chain)
         out = self._out
         if not (shape.thinks and tally.counts_chain):
-            for string, (made, _) in zip(strings, said, strict=True):
+            for at, string in enumerate(strings):
                 number += 1
+                made = said[at][0]
                 out.append(form % (number, string, made, given + made))
         else:
-            for string, (made, chain) in zip(strings, said, strict=True):
+            for at, string in enumerate(strings):
                 number += 1
+                made, chain = said[at]
                 seen = made if chain > made else chain  # noqa: FURB136 - `min` is one call more for every delta
                 if shape.hybrid:
                     out.append(form % (number, string, made, given + made, seen, made - seen))
@@ -272,8 +324,8 @@ class Frames:
         if not newest:
             return Handed(packets, None)
         said = newest.values()
-        chain = sum(one[1] for one in said) if self.shape.tally.counts_chain else None
-        return Handed(packets, dialogue.Usage(given, sum(one[0] for one in said), chain, cached, image))
+        chain = sum([one[1] for one in said]) if self.shape.tally.counts_chain else None
+        return Handed(packets, dialogue.Usage(given, sum([one[0] for one in said]), chain, cached, image))
 
     def show_reasoning(self) -> None:
         """A chain came where none was expected: from now on packets carry it."""
@@ -299,21 +351,7 @@ class Frames:
         return form
 
     def _form_of(self, index: int) -> bytes:
-        """A packet of this choice, serialised once, with marks where the hot path splices."""
-        shape, marks, tally = self.shape, FIGURE_MARKS, self.shape.tally
-        chain = 0 if tally.counts_chain else None
-        shown: Any = shape.usage(dialogue.Usage(tally.input, 0, chain, tally.cached, tally.image))
-        shown |= {"output_tokens": marks["output"], "total_tokens": marks["total"]}
-        details = shown.get("output_tokens_details", {})
-        for name in details:
-            details[name] = marks[name.removesuffix("_tokens")]
-        choice = shape.choice(index, shape.message(CONTENT_MARK, REASONING_MARK), UNFINISHED, [])
-        form = orjson.dumps(shape.whole([choice], shown))
-        for mark in (CONTENT_MARK, REASONING_MARK):
-            form = form.replace(orjson.dumps(mark), b"%b")
-        for figure in marks.values():
-            form = form.replace(b":%d" % figure, b":%d")
-        self._forms[index] = form = FRAME.replace(b"%b", form)
+        self._forms[index] = form = self.shape.form(index)
         return form
 
 
@@ -362,8 +400,15 @@ class Incremental:
             self.frames.packet(choice, self.frames.shape.message("", ""))
 
     def finish(self, choice: answer.Choice) -> None:
-        message = self.frames.shape.message(choice.tail, "")
-        self.frames.packet(choice, message, choice.entries_of(choice.tail), finish_of(choice))
+        if self.logprobs:
+            message = self.frames.shape.message(choice.tail, "")
+            self.frames.packet(choice, message, choice.entries_of(choice.tail), finish_of(choice))
+        else:
+            self.frames.text(choice, (self.sides(choice.tail),), (choice.meter.said,), finish_of(choice))
+
+    def sides(self, content: str) -> Sides:
+        """The two texts of a packet of the answer."""
+        return orjson.dumps(content), EMPTY
 
 
 class Cumulative:

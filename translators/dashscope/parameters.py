@@ -6,7 +6,7 @@ the order of checking; the first fault is the answer. What is known and left out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -253,7 +253,7 @@ class Table:
                 filled[row.ours] = value
         return filled
 
-    def ignored(self, given: Json) -> Iterable[str]:
+    def ignored(self, given: Json) -> Sequence[str]:
         """Names that no row reads: dropped, unknown, or set aside for another spelling (spec HTTP-8)."""
         if given.keys() <= self.named:
             # As in nearly every call.
@@ -263,7 +263,8 @@ class Table:
     def _asked(self, given: Json) -> list[tuple[Row, str]]:
         """The rows that are given something, in their order, each with the name that counts."""
         places, asked = self.places, []
-        for place in sorted({places[name] for name in given if name in places}):
+        found = [places[name] for name in given if name in places]
+        for place in sorted(set(found)) if len(found) > 1 else found:
             row = self.rows[place]
             name = row.theirs if row.theirs in given else row.spelling(given)
             if name is not None and (given[name] is not None or (name := row.spelling(given)) is not None):

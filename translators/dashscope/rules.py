@@ -69,7 +69,8 @@ class Case(NamedTuple):
     @property
     def thinks(self) -> bool:
         """Whether this call thinks, the model's nature considered (spec PAR-14)."""
-        return self.model.thinking == "always" or self.asked_to_think
+        nature = self.model.thinking
+        return nature == "always" or (nature == "hybrid" and self.given.get("enable_thinking") is True)
 
     @property
     def strict(self) -> bool:

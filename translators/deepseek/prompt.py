@@ -66,8 +66,8 @@ def template_of(model: Model, dialect: str) -> Template:
 
 def parts(call: Call, template: Template, effort: Effort | None = None, dialect: str = "") -> Prompt:
     """Take apart the prompt of `call`, which is to be the call as upstream sees it (`messages.seen`)."""
-    counted = _counted(rendered(call, template, effort, dialect))
-    return counted._replace(fixed=tuple(_fixed(call, layout(template, dialect), effort)))
+    row = layout(template, dialect)
+    return _counted(_rendered(call, row, effort), tuple(_fixed(call, row, effort)))
 
 
 def overhead(rendered_prompt: Prompt, vocabulary: Vocabulary) -> int:
@@ -88,24 +88,28 @@ def markup(calls: Sequence[ToolCall], template: Template, *, after: str = "", op
 
 def opens_calls(call: Call, template: Template) -> bool:
     """Whether a forced `tool_choice` has put what opens the calls into the prompt."""
-    return layout(template).opens_forced and is_forced(call)
+    return bool(call.tools) and layout(template).opens_forced and is_forced(call)
 
 
 def offset_key(call: Call, upstream_model: str, effort: Effort | None = None) -> Hashable:
     """Name the kind of prompt whose difference from upstream's figure is learned as one (spec USE-5)."""
-    has_system = any(message.role == "system" for message in call.messages)
+    has_system = "system" in [message.role for message in call.messages]
     json_mode = call.response_format is not None and call.response_format.type != "text"
     thinking = (effort or "default") if call.thinking else None
-    return (upstream_model, thinking, has_system, bool(_offered(call)), is_forced(call), json_mode, bool(call.images))
+    offered, forced = (bool(_offered(call)), is_forced(call)) if call.tools else (False, False)
+    return (upstream_model, thinking, has_system, offered, forced, json_mode, bool(call.images))
 
 
 def rendered(call: Call, template: Template, effort: Effort | None = None, dialect: str = "") -> list[Piece | Image]:
     """Lay `call` out as `template` does where `dialect` is spoken."""
-    row = layout(template, dialect)
+    return _rendered(call, layout(template, dialect), effort)
+
+
+def _rendered(call: Call, row: Layout, effort: Effort | None) -> list[Piece | Image]:
     out: list[Piece | Image] = [Special.BOS, *_head(call, row, effort)]
     before: Before = "user"
     turns = list(_turns(call.messages, row))
-    asked_last = max((index for index, turn in enumerate(turns) if turn[0].role == "user"), default=-1)
+    asked_last = max([index for index, turn in enumerate(turns) if turn[0].role == "user"], default=-1)
     for index, turn in enumerate(turns):
         match turn[0].role:
             case "system":
@@ -121,34 +125,37 @@ def rendered(call: Call, template: Template, effort: Effort | None = None, diale
                     out += row.opening[before, call.thinking and index >= asked_last]
     if not (row.opens_each or call.messages[-1].partial):
         out += row.opening[before, call.thinking]
-    if opens_calls(call, template):
+    if row.opens_forced and is_forced(call):
         out += row.calls.opening
     return out
 
 
-def _counted(rendering: Iterable[Piece | Image]) -> Prompt:
+def _counted(rendering: Iterable[Piece | Image], fixed: tuple[str, ...] = ()) -> Prompt:
     specials = images = 0
     texts: list[list[str]] = [[]]
     for piece in rendering:
+        if isinstance(piece, str):
+            if piece:
+                # A long one that stands alone is not copied.
+                texts[-1].append(piece)
+            continue
         if isinstance(piece, Image):
             images += piece.tokens or 0
-            texts.append([])
-        elif not isinstance(piece, str):
+        else:
             specials += 1
-            texts.append([])
-        elif piece:
-            # A long one that stands alone is not copied.
-            texts[-1].append(piece)
-    return Prompt(specials, tuple(filter(None, map("".join, texts))), images=images)
+        texts.append([])
+    return Prompt(specials, tuple(filter(None, map("".join, texts))), fixed, images)
 
 
 def _head(call: Call, row: Layout, effort: Effort | None) -> list[Piece]:
     """Everything before the first turn: preface, system messages, instructions for tools and format."""
     system = _all_systems(call) if row.systems == "joined" else _first_text(call)
     told: list[Piece] = []
-    for index, section in enumerate(_sections(call, row)):
-        parted = index or row.blank_first or system
-        told += ["\n\n" if parted else "", *section]
+    # Most calls have neither: then there is nothing to be said of them.
+    if call.tools or call.response_format is not None:
+        for index, section in enumerate(_sections(call, row)):
+            parted = index or row.blank_first or system
+            told += ["\n\n" if parted else "", *section]
     out = [_preface(call, row, effort), *([*told, system] if row.tools_first else [system, *told])]
     if row.systems == "marked" and (_leads_with_system(call) or any(out)):
         return [Special.SYSTEM, *out]
@@ -159,14 +166,15 @@ def _preface(call: Call, row: Layout, effort: Effort | None) -> str:
     return row.prefaces.get(effort or "high", "") if call.thinking else ""
 
 
-def _fixed(call: Call, row: Layout, effort: Effort | None) -> Iterator[str]:
+def _fixed(call: Call, row: Layout, effort: Effort | None) -> list[str]:
     """The template's own words in a prompt; tools and schemas are the caller's."""
-    yield _preface(call, row, effort)
-    if _offered(call):
+    fixed = [_preface(call, row, effort)] if call.thinking else []
+    if call.tools and _offered(call):
         told = (*pieces(row.tools.lead), *pieces(row.tools.close))
-        yield from (piece for piece in told if isinstance(piece, str))
+        fixed += [piece for piece in told if isinstance(piece, str)]
     if _wants(call, "json_object"):
-        yield row.json_mode
+        fixed.append(row.json_mode)
+    return fixed
 
 
 def _wants(call: Call, kind: str) -> bool:
@@ -248,8 +256,9 @@ def _asked(turn: Sequence[Message], row: Layout) -> list[Piece | Image]:
         return [*out, *row.results.close]
     out = [Special.USER]
     for index, message in enumerate(turn):
-        said = _result(message, row) if message.role == "tool" else _shown(message)
-        out += ["\n\n" if index else "", *said]
+        if index:
+            out.append("\n\n")
+        out += _result(message, row) if message.role == "tool" else _shown(message)
     return out
 
 

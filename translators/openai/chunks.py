@@ -122,7 +122,9 @@ class Reader:
             text, name = stencil.NOT_PLAIN if known is None else (known.text_in(data), known.name)
             if not text:
                 chunk = self._read(data)
-                text, name = stencil.plain(chunk) if self._in_runs and not self._halved else stencil.NOT_PLAIN
+                text, name = stencil.NOT_PLAIN
+                if self._in_runs and not self._halved and type(chunk) is dict:
+                    text, name = stencil.plain(chunk)
                 if text:
                     self._cut(data, name)
             if run and (not text or name != run_name):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from translators.dialogue import Json
+from translators.dialogue import Call, Json
 from translators.openai import messages, plan
 from translators.openai.dialects import Native
 from translators.openai.plan import Plan
@@ -41,6 +41,8 @@ def crossings(decided: Plan) -> list[FieldMapping]:
     """Every field of the call that was said, and what becomes of it."""
     call = decided.call
     said = [crossing for row in _ALWAYS if (crossing := row(decided)) is not None]
+    if call[_FIRST:_BEHIND] == _UNSAID:
+        return said
     for field, row in _WHERE_SAID:
         # Most calls say two or three of them: the rows of the others are not asked.
         value = getattr(call, field)
@@ -64,17 +66,20 @@ def _model(decided: Plan) -> FieldMapping:
     return FieldMapping("model", "model", "renamed" if renamed else "kept", "the id it has upstream", sent)
 
 
+_NO_STREAM = _kept("stream", False)
+
+
 def _messages(decided: Plan) -> FieldMapping:
     sent: Json = {"messages": messages.written(decided.call, decided.dialect)}
     if not decided.call.messages[-1].partial:
-        return FieldMapping("messages", "messages", "kept", sent=sent)
+        return FieldMapping("messages", "messages", "kept", "", sent)
     sent |= decided.dialect.continuation.body
     return FieldMapping("messages", ", ".join(sent), "kept", "the last one is gone on with (spec REQ-6)", sent)
 
 
 def _stream(decided: Plan) -> FieldMapping:
     if not decided.stream:
-        return _kept("stream", False)
+        return _NO_STREAM
     sent = {"stream": True, "stream_options": decided.dialect.stream_options}
     if decided.call.stream:
         return FieldMapping("stream", "stream, stream_options", "kept", "usage is asked for", sent)
@@ -227,3 +232,6 @@ _WHERE_SAID: tuple[tuple[str, Row], ...] = (
     ("tool_choice", _tool_choice),
     ("tools", _parallel_tool_calls),
 )
+# What those fields are where a call says none of them, as most do: they stand side by side in `Call`.
+_FIRST, _BEHIND = Call._fields.index("temperature"), Call._fields.index("parallel_tool_calls")
+_UNSAID = tuple(Call._field_defaults[name] for name in Call._fields[_FIRST:_BEHIND])

@@ -30,6 +30,8 @@ def seen(call: Call, dialect: Dialect) -> Call:
     A schema that cannot be enforced becomes JSON mode and a system instruction (spec PAR-11); an assistant turn of
     a thinking tool loop that lacks its chain gets an empty one (spec REQ-7).
     """
+    if call.response_format is None and not (call.thinking and call.tools):
+        return call
     return _with_chains(_with_schema(call, dialect), dialect)
 
 
@@ -83,7 +85,7 @@ def _message(message: Message, dialect: Dialect) -> Json:
         out["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
     if message.role == "tool":
         out["tool_call_id"] = message.tool_call_id
-    return out | (dialect.continuation.message if message.partial else {})
+    return out | dialect.continuation.message if message.partial else out
 
 
 def _part(part: str | Image) -> Json:

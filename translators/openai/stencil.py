@@ -27,8 +27,10 @@ _PROBE: Final = "\u2603"
 # something of its own beside the text, looking for one must not cost more than it saves.
 _LARGEST_BYTES: Final = 4_096
 _EVERY: Final = 16
-_QUOTE: Final = b'"'
-_BORDER: Final = _QUOTE + BETWEEN + _QUOTE
+_BORDER: Final = b'"' + BETWEEN + b'"'
+# As numbers: see `sse`.
+QUOTE: Final = 0x22
+BACKSLASH: Final = 0x5C
 # An event of several lines is written otherwise than its data is read.
 LF: Final = 0x0A
 
@@ -118,7 +120,8 @@ class Stencil:
             lines = BETWEEN.join(strings)
             if lines.count(_BORDER) != len(strings) - 1:
                 return None
-        if b"\\u" in lines or not (lines.startswith(_QUOTE) and lines.endswith(_QUOTE)):
+        # One byte is found in a sixth of the time that two take.
+        if (BACKSLASH in lines and b"\\u" in lines) or not (lines and lines[0] == QUOTE and lines[-1] == QUOTE):
             return None
         try:
             texts = orjson.loads(b"[%b]" % lines)
