@@ -179,7 +179,7 @@ class Forwarding:
         timeouts.enter(Timeout.FIRST_TOKEN)
         if self.exchange.times.sent_s is None:
             self.exchange.times.sent_s = monotonic()
-            self.pool_request.count.beside()
+            self.pool_request.count.beside(self.gateway.loop)
 
         async def rewrite(pool: Pool) -> Post:
             await self._turn_to(pool, sink)

@@ -96,7 +96,8 @@ class CallWriter:
         chars = sum(map(len, order.prompt.texts))
         count = Count(prompt.totals(order.prompt, vocabulary), chars, model.input_tokens)
         self.ends.callback(count.drop)
-        await prompt_count.begin(self.gateway.counting, count, model)
+        if not prompt_count.is_short(count, model):
+            await prompt_count.begin(self.gateway.counting, count, model)
         if count.tokens is not None and count.tokens > model.input_tokens:
             raise faults.Refusal(faults.input_length(model.input_tokens))
         return count
@@ -138,7 +139,7 @@ class CallWriter:
         same = _form(order) == _form(before.order)
         count = before.count if same else await self.counted(order)
         if not same:
-            count.beside()
+            count.beside(self.gateway.loop)
         return self.written(pool, before.order if same else order, count, before.known_as)
 
 

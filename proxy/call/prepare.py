@@ -180,7 +180,8 @@ async def _prepared(
 ) -> Forwarding:
     """Everything a call needs to go; nothing has left yet."""
     upstreams, books = gateway.upstreams, exchange.books
-    likely = next((target.pool for target in upstreams.serving(call.model.id)), upstreams.pools[0])
+    targets = upstreams.serving(call.model.id)
+    likely = targets[0].pool if targets else upstreams.pools[0]
     opening = books.opening = _opening(exchange, call, caller, gateway.upstream_model(likely, call.model))
     taken_from = _scopes(gateway, exchange, call)
     if taken_from:

@@ -214,7 +214,6 @@ class Count:
         self._totals = totals
         self._most = most + UNSETTLED_TOKENS
         self._tell: Callable[[int], None] | None = None
-        self._loop = asyncio.get_running_loop()
         self._pool: CountingPool | None = None
         self._job: Job | None = None
         self._future: asyncio.Future[int] | None = None
@@ -241,13 +240,14 @@ class Count:
         job = Job(self._totals, self.chars, self._most, self._counted)
         pool.put(job)
         self._pool, self._job = pool, job
+        self._loop = asyncio.get_running_loop()
         self._future = self._loop.create_future()
 
-    def beside(self) -> None:
+    def beside(self, loop: asyncio.AbstractEventLoop) -> None:
         """Schedule the count on the loop, behind what is ready there: the upstream request is written first."""
         if self.tokens is None and self._future is None:
             # A timer that is due comes behind all that is ready; `call_soon` would come before the request's bytes.
-            self._loop.call_later(0, self.now)
+            loop.call_later(0, self.now)
 
     async def wait(self) -> int:
         """The length, once it is known."""
@@ -280,6 +280,11 @@ class Count:
         self.tokens = tokens
         if self._tell is not None:
             self._tell(tokens)
+
+
+def is_short(count: Count, model: Model) -> bool:
+    """Whether a prompt need not be begun to be counted: it is short by its size alone, and counted on the loop."""
+    return count.chars <= INLINE_CHARS and count.chars * LONGEST_CHARACTER <= min(model.input_tokens, room(model))
 
 
 async def begin(pool: CountingPool, count: Count, model: Model) -> None:

@@ -106,7 +106,8 @@ class PacketSink:
         self._pipe = pipe
         self._head = head
         self._heartbeat_s = heartbeat_s
-        self._loop = asyncio.get_running_loop()
+        # Before Python 3.12 `get_running_loop` asks the kernel for the process.
+        self._loop = request.task.get_loop()
         self._transport = transport
         # One read of upstream's at most lies here, and the end of it is told (`drained`).
         transport.set_write_buffer_limits(high=0)

@@ -49,9 +49,7 @@ async def ask(
         attempt.reused = line is not None
         if line is None:
             line = await connections.connect(place, connect_s)
-        line.ask(_request("POST", place, post, target.pool.headers))
-        if len(post.body) > JOINED_BYTES:
-            line.send(post.body)
+        _send(line, target, post)
         await line.head()
         if attempt.reused and line.status == REQUEST_TIMEOUT:
             attempt.unserved = True
@@ -82,7 +80,7 @@ async def status_of(
     """
     line = await connections.connect(place, connect_s)
     try:
-        line.ask(_request("GET", place, Post(path, b"", key), headers))
+        line.ask(_request(_constant("GET", place, path, headers), Post(path, b"", key)))
         await line.head()
         return line.status
     finally:
@@ -94,20 +92,39 @@ def trust_of(authorities: Path | None) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=None if authorities is None else str(authorities))
 
 
-def _request(method: str, place: Place, post: Post, headers: Mapping[str, str]) -> bytes:
+def _send(line: Line, target: Target, post: Post) -> None:
+    head = target.heads.get(post.path)
+    if head is None:
+        head = target.heads[post.path] = _constant("POST", target.place, post.path, target.pool.headers)
+    line.ask(_request(head, post))
+    if len(post.body) > JOINED_BYTES:
+        line.send(post.body)
+
+
+def _constant(method: str, place: Place, path: str, headers: Mapping[str, str]) -> str:
+    """The lines of a request's head that are the same for every call."""
+    said = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"{method} {place.prefix}{path} HTTP/1.1\r\nHost: {place.authority}\r\n{CONSTANT}{said}"
+    _check(head)
+    return head
+
+
+def _request(constant: str, post: Post) -> bytes:
     """A request as it goes over the wire, its body with it unless that is long."""
-    body, key = post.body, post.key
-    lines = [f"{method} {place.prefix}{post.path} HTTP/1.1\r\nHost: {place.authority}\r\n{CONSTANT}"]
-    lines += [f"{name}: {value}\r\n" for name, value in post.known_as.items()]
-    if headers:
-        lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
-    if key is not None:
-        lines.append(f"Authorization: Bearer {key}\r\n")
+    body = post.body
+    said = "".join([f"{name}: {value}\r\n" for name, value in post.known_as.items()])
+    if post.key is not None:
+        said += f"Authorization: Bearer {post.key}\r\n"
+    _check(said)
     if body:
-        lines.append(f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n")
-    head = "".join(lines)
-    if head.count("\n") != head.count("\r\n") or head.count("\r") != head.count("\n"):
-        raise ValueError("a header of more than one line")
+        said += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     # As aiohttp's parser has read a caller's key: bytes that are no UTF-8 go on as they came.
-    wire = (head + "\r\n").encode("utf-8", "surrogateescape")
+    wire = f"{constant}{said}\r\n".encode("utf-8", "surrogateescape")
     return wire if len(body) > JOINED_BYTES else wire + body
+
+
+def _check(lines: str) -> None:
+    """Raise `ValueError` where a line is more than one."""
+    ends = lines.count("\r\n")
+    if lines.count("\n") != ends or lines.count("\r") != ends:
+        raise ValueError("a header of more than one line")

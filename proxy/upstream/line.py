@@ -153,7 +153,8 @@ class Line(asyncio.BufferedProtocol):
         """Wait for the head of the answer. Raises `Broken`."""
         while self.stage is Stage.ASKED:
             await self._wait()
-        self._raise_failure()
+        if self._failure is not None:
+            self._raise_failure()
 
     async def pour(self, take: Take) -> None:
         """Hand what comes to `take`, read by read, until it has enough (it returns True) or the body has ended.
@@ -185,6 +186,10 @@ class Line(asyncio.BufferedProtocol):
         if self._inflater is not None:
             # A few bytes may become many pieces: others have their turn between them.
             await asyncio.sleep(0)
+        elif self._held:
+            piece = self._held.pop(0)
+            self._held_bytes -= len(piece)
+            return piece
         while not (piece := self._next()):
             self._raise_failure()
             if self.stage is not Stage.BODY or self._is_unpacked():
@@ -203,7 +208,8 @@ class Line(asyncio.BufferedProtocol):
             self.stage = Stage.IDLE
             self.is_served = True
             self.idle_s = monotonic()
-            self._read_on()
+            if not self._is_reading:
+                self._read_on()
             self._part(self)
         elif self.stage is not Stage.IDLE:
             self.abort()
@@ -348,7 +354,7 @@ class Line(asyncio.BufferedProtocol):
 
     def _hold(self, wire: bytes) -> None:
         """Take what has come of the body: to the taker at once, or kept until somebody wants it."""
-        if self._is_unpacked():
+        if self._inflater is not None and self._inflater.eof:
             self._keeps_alive = False  # bytes behind the end of what was packed
             return
         if self._take is not None and not self._held:
@@ -360,7 +366,8 @@ class Line(asyncio.BufferedProtocol):
             return
         self._held.append(wire)
         self._held_bytes += len(wire)
-        self._flow()
+        if self._take is not None:
+            self._flow()
         if self._held_bytes > HELD_BYTES and self._is_reading and self._transport is not None:
             self._is_reading = False
             self._transport.pause_reading()

@@ -55,6 +55,7 @@ MODELS: Final = "/models"
 KEY_REFUSED: Final = str(HTTPStatus.UNAUTHORIZED.value)
 # That of a name which nobody can be asked at.
 NO_ADDRESS: Final = "no_address"
+OK: Final = 200  # `HTTPStatus.OK` is two function calls
 # What is written for a pool: its own dialect, its own names, its own key.
 Rewrite = Callable[[Pool], Awaitable[Post]]
 # What tells one version of a file from another; a Secret that is mounted changes as a whole, by a link.
@@ -263,7 +264,7 @@ class Upstreams:
                     raise
             else:
                 status = response.status
-                if status == HTTPStatus.OK and standing.health.is_spotless():
+                if status == OK and standing.health.is_spotless():
                     return response
                 following = self._after_status(status, post.key, lease, tried)
                 if following is None:

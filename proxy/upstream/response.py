@@ -126,7 +126,10 @@ async def completion_of(response: Response, hold: Callable[[int], None] | None =
 
 
 async def _whole(response: Response, limit: int, hold: Callable[[int], None] | None = None) -> bytes:
-    parts, size, held = [], 0, 0
+    first = await response.read()
+    if len(first) <= READ_BYTES and response.at_end():
+        return first
+    parts, size, held = [first], len(first), 0
     while size <= limit and (part := await response.read()):
         parts.append(part)
         size += len(part)

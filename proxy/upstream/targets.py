@@ -88,9 +88,10 @@ class Target:
     most:     upstream calls it may have at a time
     weight:   of its pool
     seed:     what affinity tells it from others by: the same in every process
+    heads:    by path, the lines of a request's head that are the same for every call
     """
 
-    __slots__ = ("label", "most", "place", "pool", "seed", "standing", "url", "weight")
+    __slots__ = ("heads", "label", "most", "place", "pool", "seed", "standing", "url", "weight")
 
     def __init__(self, pool: Pool, url: str, label: str, place: Place, standing: Standing) -> None:
         self.pool = pool
@@ -100,6 +101,7 @@ class Target:
         self.standing = standing
         self.most: float = math.inf if pool.max_in_flight is None else pool.max_in_flight
         self.weight = pool.weight
+        self.heads: dict[str, str] = {}
         self.seed = number_of(f"{pool.name} {url}".encode())
 
 

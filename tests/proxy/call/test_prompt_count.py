@@ -126,8 +126,8 @@ async def test_it_is_counted_behind_what_is_ready_and_once() -> None:
     counted, told, order = Counted(), asyncio.Event(), []
     count = Count(iter(counted), SHORT, 200)
     count.tell(lambda _: (order.append("counted"), told.set()))
-    count.beside()
-    count.beside()
+    count.beside(asyncio.get_running_loop())
+    count.beside(asyncio.get_running_loop())
     asyncio.get_running_loop().call_soon(order.append, "written")
     await told.wait()
     assert await count.wait() == 7
@@ -284,7 +284,7 @@ async def test_what_waits_for_a_thread_is_not_counted_on_the_loop(pool: Counting
     counted = Counted()
     async with busy(pool):
         count = put(pool, counted)
-        count.beside()
+        count.beside(asyncio.get_running_loop())
         await asyncio.sleep(0.01)
         assert counted.threads == []
     assert await count.wait() == 7
