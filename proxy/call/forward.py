@@ -61,7 +61,7 @@ class Forwarding:
 
     async def reply(self) -> Response:
         """Serve the call as one JSON reply."""
-        reply = self.request.reply(self.pipe)
+        reply = self.request.reply(self.pool_request.pipe)
         try:
             await self._relay(reply)
         finally:
@@ -74,7 +74,7 @@ class Forwarding:
         """Serve the call as packets."""
         gateway, times = self.gateway, self.exchange.times
         packets = self.request.packets(
-            self.pipe, hold_s=gateway.settings.head_hold, heartbeat_s=gateway.settings.heartbeat
+            self.pool_request.pipe, hold_s=gateway.settings.head_hold, heartbeat_s=gateway.settings.heartbeat
         )
         gateway.open_calls.streams += 1
         try:
@@ -164,8 +164,9 @@ class Forwarding:
         """Move one answer, which may be that of two upstream calls (spec OUT-9)."""
         await self._ask(self.pool_request.first(), sink, timeouts, leg, lease)
         # Nobody would read what a second one says.
-        if (chain := self.pipe.chain_over_budget(leg)) is not None and not sink.left:
-            self.pipe.resume(leg)
+        pipe = self.pool_request.pipe
+        if (chain := pipe.chain_over_budget(leg)) is not None and not sink.left:
+            pipe.resume(leg)
             lease.stay()
             await self._ask(self.pool_request.resumed(chain), sink, timeouts, leg, lease, chain=chain)
 
@@ -219,7 +220,9 @@ class Forwarding:
         if pipe.is_behind:
             await self._catch_up(response, sink, pipe)
         else:
-            await relay.write(sink, frames, self.timeouts)
+            self.timeouts.enter(Timeout.CALLER)
+            if sink.pass_on(frames):
+                await sink.drained()
 
     async def _catch_up(self, response: Answer, sink: Sink, pipe: Pipe) -> None:
         """Pass on what the pipe has put off, one upstream call's after the other's."""
@@ -244,7 +247,7 @@ class Forwarding:
 
     def _learn(self) -> None:
         """Remember how far our count of the prompt was from upstream's."""
-        tally = self.pipe.answer.tally
+        tally = self.pool_request.pipe.answer.tally
         reported = tally.upstream[0].figures.input
         # An image of unknown size is no difference of templates.
         if reported is not None and self.exchange.call is not None and self.exchange.call.is_countable:

@@ -50,7 +50,6 @@ async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Re
     with Endings() as ends:
         try:
             with gateway.timed(Timeout.BODY, exchange.times.received_s) as timeouts:
-                ends.callback(timeouts.leave)
                 ready = await _ready(gateway, request, exchange, timeouts, ends)
                 timeouts.go_on()
         except Expired as expired:
@@ -59,7 +58,11 @@ async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Re
             # Nobody else has been asked: too much is open here, or waits to be counted.
             exchange.limited |= refusal.fault.code == faults.OVERLOADED.code
             raise
-        return await (ready.stream() if ready.streams else ready.reply())
+        try:
+            return await (ready.stream() if ready.streams else ready.reply())
+        finally:
+            if timeouts.is_open:  # there was nobody to answer
+                timeouts.leave()
 
 
 async def _ready(
@@ -91,11 +94,8 @@ async def _ready(
         _check_images(gateway, call, size_bytes)
     if caller.known is not None:
         caller.known.check_model(call.model.id)
-    if exchange.asked_model != call.model.id:
-        # An alias, another case, a vendor's prefix or a date behind the name (spec MOD-6).
-        log.debug("model", request_id=exchange.request_id, asked_model=exchange.asked_model, model=call.model.id)
-    if call.ignored:
-        log.debug("ignored", request_id=exchange.request_id, fields=call.ignored)
+    if (call.ignored or exchange.asked_model != call.model.id) and logs.says("debug"):
+        _say_read(exchange, call)
     return await _prepared(gateway, request, exchange, call, caller, timeouts=timeouts, ends=ends, held=held)
 
 
@@ -203,6 +203,15 @@ async def _prepared(
     if (own_s := pool.first_token_timeout) is not None:
         timeouts.limit(Timeout.FIRST_TOKEN, own_s)
     return Forwarding(gateway, request, exchange, writer, pool_request, lease, call.stream, timeouts)
+
+
+def _say_read(exchange: Exchange, call: Call) -> None:
+    """Say what was made of a call."""
+    if exchange.asked_model != call.model.id:
+        # An alias, another case, a vendor's prefix or a date behind the name (spec MOD-6).
+        log.debug("model", request_id=exchange.request_id, asked_model=exchange.asked_model, model=call.model.id)
+    if call.ignored:
+        log.debug("ignored", request_id=exchange.request_id, fields=call.ignored)
 
 
 def _say_open(opening: Opening, rendered: bytes, trace_id: str | None) -> None:

@@ -147,14 +147,16 @@ def _record(exchange: Exchange, end: End, *, upstream_text: bool) -> Record:
 
 def _closing(exchange: Exchange, account: Account | None, outcome: Outcome) -> Closing:
     generated, basis = _generated(exchange, account, outcome)
+    delivered = account.delivered if account else None
+    usage = _said(exchange, delivered)
     gone = outcome in GONE
     fault = exchange.refusal.fault if exchange.refusal else None
     return {
         "outcome": outcome._value_,  # the property is two calls
         "status": CLIENT_GONE_STATUS if gone else fault.status if fault else 200,
         "code": None if gone or fault is None else fault.code,
-        "usage": _said(exchange, account.delivered if account else None),
-        "generated": _said(exchange, generated),
+        "usage": usage,
+        "generated": usage if generated == delivered else _said(exchange, generated),
         "basis": basis,
         "calls": [] if account is None or basis == "none" else [_upstream_call(spent) for spent in account.spent],
         "drift_tokens": account.drift if account else None,

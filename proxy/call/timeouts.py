@@ -204,8 +204,13 @@ class CallTimeouts:
         """Let the context that ends now, without an error, go on in the next one: to end and begin takes ten calls."""
         self._goes_on = True
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a context is open, or is to go on."""
+        return self._task is not None
+
     def leave(self) -> None:
-        """The call has ended, whether or not there was a next context. Idempotent."""
+        """The call has ended without a next context. Idempotent."""
         self._open.discard(self)
         self._task = None
 

@@ -135,6 +135,7 @@ class Connection(web.RequestHandler):
         "_clock",
         "_door",
         "_head_bytes",
+        "_is_held_back",
         "_is_over",
         "_last_bytes",
         "_received_bytes",
@@ -157,6 +158,7 @@ class Connection(web.RequestHandler):
         self._room: Room | None = None
         self.has_answered = False
         self._is_over = False
+        self._is_held_back = False
         self._says_tls = False
         self._clock: asyncio.TimerHandle | None = None
         # Whether bytes of a head have come, or of what is sent away.
@@ -224,6 +226,17 @@ class Connection(web.RequestHandler):
             # It is idle no more: aiohttp would close it without a word, in the middle of a head that came late.
             self.keep_alive(True)
             self._start_clock(self._too_late)
+
+    def pause_reading(self) -> None:
+        """Who is read for has enough."""
+        self._is_held_back = True
+        super().pause_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """They want more. aiohttp says so for every body, and looks for what was held back: eight calls for nothing."""
+        if self._is_held_back:
+            self._is_held_back = False
+            super().resume_reading(resume_parser)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nothing is waited for any more."""

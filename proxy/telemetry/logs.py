@@ -149,6 +149,11 @@ class Calls(NamedTuple):
 _calls: Final[list[Calls]] = []
 
 
+def says(level: Level) -> bool:
+    """Whether a line of this level may be written: to find out by `structlog` takes nine calls and an exception."""
+    return not _calls or _calls[0].chain[0] is not _calls[0].threshold or _calls[0].threshold.lets_pass(level)
+
+
 def say_call(level: Level, opening: bytes, closing: bytes, cause: str | None, upstream_said: str | None) -> bool:
     """Say the line of a call that has ended, spliced from what its journal lines are made of.
 

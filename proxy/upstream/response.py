@@ -117,7 +117,10 @@ async def completion_of(response: Response, hold: Callable[[int], None] | None =
 
     hold: told how many bytes more the call holds, where that is more than one read; may raise `Refusal`
     """
-    raw = await _whole(response, COMPLETION_BYTES, hold)
+    raw = await response.read()
+    if len(raw) <= READ_BYTES and response.at_end():
+        return raw  # as nearly every one
+    raw = await _whole(response, COMPLETION_BYTES, hold, raw)
     if len(raw) > COMPLETION_BYTES:
         raise faults.Refusal(
             faults.UPSTREAM_BROKEN, f"upstream sent a completion of more than {COMPLETION_BYTES} bytes"
@@ -125,10 +128,9 @@ async def completion_of(response: Response, hold: Callable[[int], None] | None =
     return raw
 
 
-async def _whole(response: Response, limit: int, hold: Callable[[int], None] | None = None) -> bytes:
-    first = await response.read()
-    if len(first) <= READ_BYTES and response.at_end():
-        return first
+async def _whole(
+    response: Response, limit: int, hold: Callable[[int], None] | None = None, first: bytes = b""
+) -> bytes:
     parts, size, held = [first], len(first), 0
     while size <= limit and (part := await response.read()):
         parts.append(part)
