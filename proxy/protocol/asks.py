@@ -92,6 +92,8 @@ def _quiet(target: Target) -> Json:
     return {"enable_thinking": False} if target.thinks == "hybrid" else {}
 
 
+# The limit of an answer that is to be cut off.
+CUT_AT: Final = 3
 # What a short question is thought about for, where no budget is said.
 THINKING_TOKENS: Final = 300
 
@@ -136,7 +138,7 @@ def asks(target: Target) -> dict[str, Ask]:
         ),
         priced(target, "tool cumulative", call(target, CITIES, max_tokens=128, **tools), stream=True),
         priced(target, "tool loop", loop),
-        priced(target, "length", call(target, max_tokens=3)),
+        priced(target, "length", call(target, max_tokens=CUT_AT)),
         priced(target, "stop", call(target, stop=["gamma"])),
         priced(target, "n", call(target, n=2)),
         priced(target, "n stream", call(target, n=2, incremental_output=True), stream=True),

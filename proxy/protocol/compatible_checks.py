@@ -22,12 +22,14 @@ from proxy.protocol.judgements import (
     Came,
     Judge,
     NotShown,
+    among_answers,
     answered,
     calls_of,
     cut,
     header,
     parsed,
     read,
+    spoken,
     streamed,
     told,
     within,
@@ -76,7 +78,7 @@ def requests(target: Target) -> dict[str, Ask]:
         _priced(target, "thinking", _call(target, "Is 91 a prime?", stream=True, enable_thinking=True)),
         _priced(target, "tool", _call(target, asks.CITIES, **tools)),
         _priced(target, "tool stream", _call(target, asks.CITIES, stream=True, **tools)),
-        _priced(target, "length", _call(target, max_tokens=3)),
+        _priced(target, "length", _call(target, max_tokens=asks.CUT_AT)),
         _priced(target, "stop", _call(target, stop=["gamma"])),
         _priced(target, "n", _call(target, n=2)),
         _priced(
@@ -114,6 +116,8 @@ def _chunks(came: Came) -> list[Json]:
     found = [chunk for data in _frames(came) if isinstance(chunk := parsed(data), dict)]
     if not found:
         raise Breach(f"no chunks: {cut(came.body)}")
+    if "error" in found[-1]:
+        raise Breach(f"an error in the stream: {cut(orjson.dumps(found[-1]))}")
     return found
 
 
@@ -222,8 +226,9 @@ def framed(came: Sequence[Came], _: Target) -> str:
 
 def done(came: Sequence[Came], _: Target) -> str:
     """`[DONE]` once, at the end."""
+    _chunks(came[0])
     frames = _frames(came[0])
-    return "" if frames and frames.index(DONE) == len(frames) - 1 else "[DONE] is not the last frame"
+    return "" if DONE in frames and frames.index(DONE) == len(frames) - 1 else "[DONE] is not the last frame"
 
 
 def chunked(came: Sequence[Came], _: Target) -> str:
@@ -257,6 +262,8 @@ def finished(came: Sequence[Came], _: Target) -> str:
 def in_pieces(came: Sequence[Came], _: Target) -> str:
     """More than one piece of text."""
     texts = [text for delta in _deltas(came[0]) if (text := delta.get("content"))]
+    if sum(map(len, texts)) < 8:  # noqa: PLR2004 - a word or two may come at once
+        raise NotShown("the answer was too short")
     return "" if len(texts) > 1 else "the whole text in one chunk"
 
 
@@ -300,6 +307,9 @@ def usage_running(came: Sequence[Came], _: Target) -> str:
 
 def usage_reply(came: Sequence[Came], _: Target) -> str:
     """Figures that add up."""
+    message = _choice(came[0])["message"]
+    if not any(map(message.get, ("content", "reasoning_content", "tool_calls"))):
+        raise NotShown("the model said nothing")
     _figures(read(answered(came[0]))["usage"])
     return ""
 
@@ -336,19 +346,27 @@ def fragments(came: Sequence[Came], _: Target) -> str:
     return f"arguments that are no JSON object: {wrong[0]}" if wrong else ""
 
 
-def ends_with(finish: Literal["stop", "length"]) -> Judge:
-    """An answer that ends so, and not behind the stop."""
+def stopped(came: Sequence[Came], _: Target) -> str:
+    """An answer that ends before the stop, and by it."""
+    choice = _choice(came[0])
+    text = choice["message"]["content"]
+    if "gamma" in text:
+        return f"the stop is in the text: {text!r}"
+    if "beta" not in text:
+        raise NotShown("the model did not come near the stop")
+    return "" if choice["finish_reason"] == "stop" else f"finish_reason {choice['finish_reason']!r}"
 
-    def judged(came: Sequence[Came], _: Target) -> str:
-        choice = _choice(came[0])
-        text = choice["message"]["content"]
-        if "gamma" in text:
-            return f"the stop is in the text: {text!r}"
-        if finish == "stop" and "beta" not in text:
-            raise NotShown("the model did not come near the stop")
-        return "" if choice["finish_reason"] == finish else f"finish_reason {choice['finish_reason']!r}"
 
-    return judged
+def cut_off(came: Sequence[Came], target: Target) -> str:
+    """An answer that ends at its limit, and says so."""
+    choice, usage = _choice(came[0]), read(came[0])["usage"]
+    finish, output = choice["finish_reason"], spoken(usage, "completion_tokens")
+    if finish == "stop" and output < asks.CUT_AT:
+        raise NotShown(f"the model ended by itself, after {output} tokens")
+    if finish != "length":
+        return f"finish_reason {finish!r} after {output} of {asks.CUT_AT} tokens"
+    ours = target.count(choice["message"]["content"]) if target.count else 0
+    return f"{ours} tokens of text at max_tokens {asks.CUT_AT}" if ours > asks.CUT_AT + 1 else ""
 
 
 def two(came: Sequence[Came], _: Target) -> str:
@@ -387,7 +405,16 @@ ROWS: Final[tuple[Row, ...]] = (
     ("ignored", "surface", "COM-10", "must", "unknown fields are ignored", _SDK, ("ignored",), whole),
     ("models", "surface", "COM-29", "should", "GET /models is a list", "Pickers read it.", ("models",), models),
     ("no-key", "keys", "COM-3", "must", "no key is 401", claims.BRANCH, ("no key",), locked),
-    ("wrong-key", "keys", "COM-3", "must", "a wrong key is 401", claims.BRANCH, ("wrong key",), locked),
+    (
+        "wrong-key",
+        "keys",
+        "COM-3",
+        "must",
+        "a wrong key is 401",
+        claims.BRANCH,
+        ("reply", "wrong key"),
+        among_answers(locked),
+    ),
     ("error", "errors", "COM-25", "must", "error has its four keys", _SDK, ("refused", "no model"), error_shape),
     (
         "range",
@@ -459,9 +486,9 @@ ROWS: Final[tuple[Row, ...]] = (
         "max_tokens ends by length",
         claims.STRINGS,
         ("length",),
-        ends_with("length"),
+        cut_off,
     ),
-    ("stop", "answers", "COM-8", "must", "a stop ends by stop", claims.STRINGS, ("stop",), ends_with("stop")),
+    ("stop", "answers", "COM-8", "must", "a stop ends by stop", claims.STRINGS, ("stop",), stopped),
     ("json", "answers", "COM-8", "must", "json_object is one", "It is parsed unseen.", ("json",), json_object),
 )
 # Of models that think, and of those that need not.

@@ -129,7 +129,7 @@ _ROWS: Final[tuple[Row, ...]] = (
     ("models", "surface", "HTTP-12", "note", ("models",), judgements.models),
     ("tokenizer", "surface", "HTTP-12", "note", ("tokenizer",), judgements.tokens),
     ("no-key", "keys", "HTTP-10", "must", ("no key",), judgements.locked),
-    ("wrong-key", "keys", "HTTP-10", "must", ("wrong key",), judgements.locked),
+    ("wrong-key", "keys", "HTTP-10", "must", ("reply", "wrong key"), judgements.among_answers(judgements.locked)),
     ("x-api-key", "keys", "HTTP-10", "note", ("x-api-key",), judgements.status),
     ("keep-alive", "connections", "HTTP-1", "should", ("alive 1", "alive 2"), judgements.reused),
     ("http-1.0", "connections", "HTTP-1", "should", ("http/1.0",), judgements.status),

@@ -450,6 +450,9 @@ def prompt_counted(came: Sequence[Came], target: Target) -> str:
 def sums(came: Sequence[Came], _: Target) -> str:
     for answer in came:
         given, generated, total = _figures(read(answered(answer)))
+        message = _choice(answer)["message"]
+        if generated == 0 and not any(map(message.get, ("content", "reasoning_content", "tool_calls"))):
+            raise NotShown("the model said nothing")
         if given <= 0 or generated <= 0 or total != given + generated:
             return f"{given} + {generated} = {total}"
     return ""
@@ -524,13 +527,21 @@ def stopped(came: Sequence[Came], _: Target) -> str:
     return "" if choice["finish_reason"] == "stop" else f"finish_reason {choice['finish_reason']!r}"
 
 
+def spoken(usage: Json, column: str) -> int:
+    """The tokens of an answer without its chain of thought, which no `max_tokens` limits (spec OUT-8)."""
+    generated: int = usage[column] - (usage.get(f"{column}_details") or {}).get("reasoning_tokens", 0)
+    return generated
+
+
 def cut_off(came: Sequence[Came], target: Target) -> str:
     choice = _choice(came[0])
-    text, output = choice["message"]["content"], _figures(read(came[0]))[1]
+    text, output = choice["message"]["content"], spoken(read(came[0])["usage"], "output_tokens")
+    if choice["finish_reason"] == "stop" and output < asks.CUT_AT:
+        raise NotShown(f"the model ended by itself, after {output} tokens")
     if choice["finish_reason"] != "length":
-        return f"finish_reason {choice['finish_reason']!r} after {output} of 3 tokens"
+        return f"finish_reason {choice['finish_reason']!r} after {output} of {asks.CUT_AT} tokens"
     ours = target.count(text) if target.count else 0
-    return f"{ours} tokens of text at max_tokens 3" if ours > 3 + 1 else ""
+    return f"{ours} tokens of text at max_tokens {asks.CUT_AT}" if ours > asks.CUT_AT + 1 else ""
 
 
 def two(came: Sequence[Came], _: Target) -> str:

@@ -60,16 +60,22 @@ CALL: Final = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(vocabulary: tokens.Vocabulary, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
-    """The real `serve` before a simulator that wants a key, and the server of mutants before both."""
+async def upstream(vocabulary: tokens.Vocabulary) -> AsyncIterator[Simulator]:
+    """A simulator that wants a key."""
     async with Simulator(Script(key=KEY), vocabulary=vocabulary) as upstream:
-        served = Served(("--upstream", upstream.url, "--port", "0"), {}, tmp_path_factory.mktemp("serve"))
-        try:
-            await asyncio.to_thread(served.wait_until_ready)
-            async with Gateway(served.url) as gateway:
-                yield gateway
-        finally:
-            await asyncio.to_thread(served.end)
+        yield upstream
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(upstream: Simulator, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+    """The real `serve` before it, and the server of mutants before both."""
+    served = Served(("--upstream", upstream.url, "--port", "0"), {}, tmp_path_factory.mktemp("serve"))
+    try:
+        await asyncio.to_thread(served.wait_until_ready)
+        async with Gateway(served.url) as gateway:
+            yield gateway
+    finally:
+        await asyncio.to_thread(served.end)
 
 
 async def examined(url: str, *only: str, model: str = "deepseek-v3.2", **how: Any) -> Report:
@@ -800,6 +806,31 @@ async def test_a_gateway_too_busy_to_answer_is_not_blamed(gateway: Gateway) -> N
     # Nor waited for again and again.
     asked = {ask.name for result in report.results for ask in result.check.asks}
     assert report.calls == len(asked) + conform.PATIENCE
+
+
+WORDS = ("alpha beta gamma delta", "OK", "", "\n\n")
+
+
+@pytest.mark.parametrize("model", ["deepseek-v3.2", "deepseek-r1"])
+@pytest.mark.parametrize("text", WORDS)
+async def test_whatever_a_model_says_is_no_breach(gateway: Gateway, upstream: Simulator, text: str, model: str) -> None:
+    """It may obey to the word, or end before any limit and any stop."""
+    upstream.script = Script(key=KEY, text=text)
+    try:
+        report = await examined(gateway.upstream, "length", "stop", "frames", "usage", model=model)
+        assert found(report, Verdict.FAILED) == {}
+    finally:
+        upstream.script = Script(key=KEY)
+
+
+async def test_where_no_call_is_answered_nothing_is_said_of_a_wrong_key(gateway: Gateway, upstream: Simulator) -> None:
+    upstream.script = Script(key=KEY, status=500)
+    try:
+        report = await examined(gateway.upstream, "keys")
+    finally:
+        upstream.script = Script(key=KEY)
+    assert found(report, Verdict.NOT_SHOWN)["wrong-key"] == "a good call is answered 500 as well"
+    assert "no-key" not in found(report, Verdict.FAILED)
 
 
 HINTS: dict[str, tuple[str, str, asks.Api, str]] = {

@@ -29,22 +29,27 @@ MODELS: Final = ("deepseek-v3", "deepseek-v4-flash", "deepseek-r1")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(vocabulary: tokens.Vocabulary, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+async def upstream(vocabulary: tokens.Vocabulary) -> AsyncIterator[Simulator]:
     async with Simulator(Script(key=KEY), vocabulary=vocabulary) as upstream:
-        served = Served(("--upstream", upstream.url, "--port", "0"), {}, tmp_path_factory.mktemp("serve"))
-        try:
-            await asyncio.to_thread(served.wait_until_ready)
-            async with Gateway(served.url) as gateway:
-                yield gateway
-        finally:
-            await asyncio.to_thread(served.end)
+        yield upstream
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(upstream: Simulator, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+    served = Served(("--upstream", upstream.url, "--port", "0"), {}, tmp_path_factory.mktemp("serve"))
+    try:
+        await asyncio.to_thread(served.wait_until_ready)
+        async with Gateway(served.url) as gateway:
+            yield gateway
+    finally:
+        await asyncio.to_thread(served.end)
 
 
 async def examined(url: str, *only: str, model: str = "deepseek-v4-flash") -> Report:
     asked = conform.Examined(f"{url}/compatible-mode/v1", model, KEY, only=only, timeout_s=10, api="openai")
     target = conform.target_of(model, None, counted=True, api="openai")
     report = await conform.examine(asked, target, conform.rows_of(target, only), lambda _, __: None)
-    assert report is not None
+    assert not isinstance(report, str)
     return report
 
 
@@ -214,6 +219,30 @@ async def test_a_broken_gateway_is_found_by_its_check(gateway: Gateway, name: st
     gateway.mutant = mutant = MUTANTS[name]
     report = await examined(gateway.url, mutant.caught)
     assert list(found(report, Verdict.FAILED)) == [mutant.caught], report.results
+
+
+WORDS = ("alpha beta gamma delta", "OK", "", "\n\n")
+
+
+@pytest.mark.parametrize("text", WORDS)
+async def test_whatever_a_model_says_is_no_breach(gateway: Gateway, upstream: Simulator, text: str) -> None:
+    """It may obey to the word, or end before any limit and any stop."""
+    upstream.script = Script(key=KEY, text=text)
+    try:
+        report = await examined(gateway.upstream, "length", "stop", "pieces", "usage-reply")
+        assert found(report, Verdict.FAILED) == {}
+    finally:
+        upstream.script = Script(key=KEY)
+
+
+async def test_a_stream_that_breaks_off_is_told_as_that(gateway: Gateway, upstream: Simulator) -> None:
+    upstream.script = Script(key=KEY, cut_after=5)
+    try:
+        report = await examined(gateway.upstream, "frames")
+    finally:
+        upstream.script = Script(key=KEY)
+    for name in ("chunk", "done", "finish"):
+        assert found(report, Verdict.FAILED)[name].startswith("an error in the stream: ")
 
 
 async def test_no_check_cannot_fail() -> None:
