@@ -41,8 +41,6 @@ ASKED_MODEL_CHARS = 64
 # What a value of a call's JSON takes in memory, about; of few of them nothing is said.
 PART_BYTES: Final = 100
 MANY_PARTS: Final = 10_000
-# How an image begins that comes along in a body; whoever writes `data\u003a` gives it up to be larger than a text.
-INLINE_IMAGE: Final = b"data:image/"
 
 
 async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Response:
@@ -76,7 +74,6 @@ async def _ready(
     # Once the body is there, what else is waited for is not its caller's fault.
     body = await request.body(held, partial(timeouts.enter, Timeout.FIRST_TOKEN))
     exchange.times.read_s, size_bytes = monotonic(), len(body)
-    _check_size(gateway, size_bytes, body)
     reading = Reading(gateway, request, exchange, body)
     # What was sent is let go of as soon as it is read, and what nobody reads of it.
     del body
@@ -142,12 +139,6 @@ class Reading:
             strict_thinking=gateway.settings.strict_thinking,
             decode=gateway.vocabulary.decode_bytes,
         )
-
-
-def _check_size(gateway: Gateway, size_bytes: int, body: bytearray) -> None:
-    """Refuse, before it is parsed, a body that only images may make so large, and that has none."""
-    if size_bytes > gateway.settings.max_body_bytes and INLINE_IMAGE not in body:
-        raise faults.Refusal(faults.BODY_TOO_LARGE)
 
 
 def _check_images(gateway: Gateway, call: Call, size_bytes: int) -> None:

@@ -11,7 +11,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -33,6 +33,30 @@ MOST_MEMBERS: Final = 64
 LARGE_BYTES: Final = 256 << 10
 # Other calls end in moments.
 RETRY_S: Final = "1"
+# How a picture begins that comes along in a body of JSON; some writers escape a slash, and whoever writes `data\u003a`
+# gives it up to be longer than a text.
+PICTURES: Final = (b"data:image/", b"data:image\\/")
+
+
+class Limits(NamedTuple):
+    """How long a body may be (spec REQ-11).
+
+    body_bytes:  in bytes, unpacked
+    image_bytes: as much more where a picture comes along: what stands before the first one is never longer
+    """
+
+    body_bytes: int
+    image_bytes: int = 0
+
+    @property
+    def most_bytes(self) -> int:
+        """The longest body that is read."""
+        return self.body_bytes + self.image_bytes
+
+    def check(self, body: bytearray, before_bytes: int) -> None:
+        """Refuse a body that has just become longer than one without pictures may be, and shows none."""
+        if before_bytes <= self.body_bytes < len(body) and not any(mark in body for mark in PICTURES):
+            raise faults.Refusal(faults.BODY_TOO_LARGE)
 
 
 class Inflating(Protocol):
@@ -122,9 +146,9 @@ class HeldBody:
 
 
 async def read(
-    request: web.Request, held: HeldBody, most_bytes: int, received: Callable[[], None] | None = None
+    request: web.Request, held: HeldBody, limits: Limits, received: Callable[[], None] | None = None
 ) -> bytearray:
-    """The body of a request, inflated, within its limit of size and that of all calls.
+    """The body of a request, inflated, within its limits of size and that of all calls.
 
     received: called once all of it has come, as it was sent
 
@@ -135,11 +159,18 @@ async def read(
         encoding = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING)).strip().lower()
         if encoding not in ENCODINGS:
             raise faults.Refusal(faults.BODY_INVALID, "neither plain nor gzip")
+    most_bytes = limits.most_bytes
     if (request.content_length or 0) > most_bytes:
         raise faults.Refusal(faults.BODY_TOO_LARGE)
     body = bytearray()
     if encoding == PLAIN:
-        await _receive(request, held, most_bytes, body.extend)
+
+        def add(chunk: bytes) -> None:
+            before_bytes = len(body)
+            body.extend(chunk)
+            limits.check(body, before_bytes)
+
+        await _receive(request, held, most_bytes, add if limits.image_bytes else body.extend)
         if received is not None:
             received()
         return body
@@ -155,7 +186,7 @@ async def read(
     await _receive(request, held, most_bytes, keep)
     if received is not None:
         received()
-    return await _inflated(packed, most_bytes, held)
+    return await _inflated(packed, limits, held)
 
 
 async def _receive(request: web.Request, held: HeldBody, most_bytes: int, keep: Callable[[bytes], None]) -> None:
@@ -177,7 +208,7 @@ async def _receive(request: web.Request, held: HeldBody, most_bytes: int, keep: 
         raise faults.Refusal(faults.BODY_INVALID, f"unreadable body ({type(error).__name__})") from None
 
 
-async def _inflated(packed: deque[bytearray], most_bytes: int, held: HeldBody) -> bytearray:
+async def _inflated(packed: deque[bytearray], limits: Limits, held: HeldBody) -> bytearray:
     """The members of a gzip body, one after the other, each to the end of its check sum and length."""
     body = bytearray()
     member, members = zlib.decompressobj(GZIP_WBITS), 1
@@ -192,11 +223,11 @@ async def _inflated(packed: deque[bytearray], most_bytes: int, held: HeldBody) -
                         member = zlib.decompressobj(GZIP_WBITS)
                     if members > MOST_MEMBERS:
                         raise faults.Refusal(faults.BODY_INVALID, "gzip of too many members")
-                    await _step(member, rest, body, most_bytes, held)
+                    await _step(member, rest, body, limits, held)
                     rest = member.unused_data if member.eof else member.unconsumed_tail
             held.take(-len(packed.popleft()))
         # It has taken all that came, and may not have given all of that.
-        while not member.eof and await _step(member, b"", body, most_bytes, held):
+        while not member.eof and await _step(member, b"", body, limits, held):
             pass
     except zlib.error:
         raise faults.Refusal(faults.BODY_INVALID, "broken gzip") from None
@@ -205,13 +236,15 @@ async def _inflated(packed: deque[bytearray], most_bytes: int, held: HeldBody) -
     return body
 
 
-async def _step(member: Inflating, packed: bytes | bytearray, body: bytearray, most_bytes: int, held: HeldBody) -> int:
+async def _step(member: Inflating, packed: bytes | bytearray, body: bytearray, limits: Limits, held: HeldBody) -> int:
     """Inflate no more than a step of it, and let the loop go on; returns how much that was, in bytes."""
     more = member.decompress(packed, STEP_BYTES)
-    if len(body) + len(more) > most_bytes:
+    before_bytes = len(body)
+    if before_bytes + len(more) > limits.most_bytes:
         raise faults.Refusal(faults.BODY_TOO_LARGE)
     held.take(len(more))
     body += more
+    limits.check(body, before_bytes)
     if len(body) > LARGE_BYTES:
         await held.take_turn()
     if len(more) == STEP_BYTES:

@@ -13,7 +13,7 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 
 from proxy.downstream.answer import Head
-from proxy.downstream.body import HeldBody, read
+from proxy.downstream.body import HeldBody, Limits, read
 from proxy.downstream.connection import Connection
 from proxy.downstream.phase import Phase
 from proxy.downstream.sinks import CallerGone, PacketSink, ReplySink
@@ -31,16 +31,16 @@ class Request:
     id:         its request id (spec HTTP-6)
     headers:    as the caller sent them, names in any case
     path_model: the model that the route's path names; None where it names none
-    most_bytes: the longest body that is read
+    limits:     how long its body may be
     """
 
-    __slots__ = ("_head", "_sink", "_web", "headers", "id", "most_bytes", "path_model", "tongue")
+    __slots__ = ("_head", "_sink", "_web", "headers", "id", "limits", "path_model", "tongue")
 
     def __init__(self, request: web.Request, tongue: Tongue, image_bytes: int = 0) -> None:
         """One call, which nobody has seen before; `image_bytes` of images may come along in its body."""
         self._web = request
         request[TONGUE] = tongue
-        self.most_bytes = request.client_max_size + image_bytes
+        self.limits = Limits(request.client_max_size, image_bytes)
         self._sink: PacketSink | ReplySink | None = None
         self.tongue = tongue
         self.id = named(request)
@@ -94,7 +94,7 @@ class Request:
 
         received: called once all of it has come, as it was sent
         """
-        return await read(self._web, held, self.most_bytes, received)
+        return await read(self._web, held, self.limits, received)
 
     def packets(self, pipe: Pipe, *, hold_s: float, heartbeat_s: float) -> PacketSink:
         """Where the packets of its answer go."""

@@ -97,12 +97,11 @@ def application(
     app.on_response_prepare.append(_say_times)
     generation = _spoken(dashscope, gateway, keep, doors)
     app.router.add_post(GENERATION, generation)
-    # What sees may be shown images by these two surfaces; a body of the text path is one of text (spec REQ-11).
-    app.router.add_post(MULTIMODAL, _spoken(multimodal, gateway, keep, doors, shows_images=True))
+    app.router.add_post(MULTIMODAL, _spoken(multimodal, gateway, keep, doors))
     app.router.add_get(HEALTH, admin.alive)
     _add_lookups(app.router, gateway)
     for root in COMPATIBLE:
-        _add_compatible(app.router, root, gateway, _spoken(compatible, gateway, keep, doors, shows_images=True))
+        _add_compatible(app.router, root, gateway, _spoken(compatible, gateway, keep, doors))
     if settings.model_route:
         app.router.add_post(_pattern(settings.model_route), generation)
     return app
@@ -127,12 +126,12 @@ def inspected(
     return app
 
 
-def _spoken(tongue: Tongue, gateway: Gateway, keep: Keep, doors: Doors, *, shows_images: bool = False) -> Handler:
-    """What serves the calls of a path whose callers speak so, and may show images beside what they say."""
+def _spoken(tongue: Tongue, gateway: Gateway, keep: Keep, doors: Doors) -> Handler:
+    """What serves the calls of a path whose callers speak so, and may show images where any model sees."""
 
     async def generate(request: web.Request) -> web.StreamResponse:
         now = gateway.latest.gateway
-        image_bytes = int(now.settings.max_image_bytes) if shows_images and now.catalogue.sees else 0
+        image_bytes = int(now.settings.max_image_bytes) if now.catalogue.sees else 0
         return await doors.serve(now, doors.request(request, tongue, image_bytes), keep)  # type: ignore[return-value] # `Sent`: see `Connection`
 
     return generate

@@ -165,7 +165,12 @@ async def test_they_are_bounded_in_bytes_number_and_kind(simulator: StartSimulat
 
     assert await refusal(asking(part(large), {"text": "a"})) == ""
     assert await refusal(asking(part(large), part(large), {"text": "a"})) == "Multimodal file size is too large"
-    assert await refusal(asking(part(large)), caller.GENERATION) == "Payload Too Large."
+    for path in (caller.GENERATION, f"/siliconflow/models/{MODEL}"):
+        assert await refusal(asking(part(large), {"text": "a"}), path) == ""
+        assert await refusal(asking(part(large), part(large)), path) == "Multimodal file size is too large"
+        assert await refusal(asking(part(), long), path) == "Payload Too Large."
+    blind = asking(part(large), model="deepseek-v3")
+    assert await refusal(blind, caller.GENERATION) == "input content must be a string."
     assert await refusal(asking(long)) == "Payload Too Large."
     assert await refusal(asking(part(), long)) == "Payload Too Large."
     assert await refusal(asking(part(large), part(large), long)) == "Payload Too Large."
@@ -173,7 +178,10 @@ async def test_they_are_bounded_in_bytes_number_and_kind(simulator: StartSimulat
     assert "got 4" in await refusal(asking(*[part()] * 4))
     other = await refusal(asking(part(pictures.url(pictures.GIF, "image/png"))))
     assert other == "The media format is not supported or incorrect for the data inspection."
-    assert len(upstream.calls) == 2
+    assert len(upstream.calls) == 4
+    # As PHP writes JSON.
+    escaped = orjson.dumps(asking(part(large), {"text": "a"})).replace(b"/", b"\\/")
+    assert (await caller.ask(front.url, escaped, path=routes.MULTIMODAL)).status == 200
 
 
 async def test_an_operator_may_have_none_fetched(simulator: StartSimulator, serve: StartServe) -> None:

@@ -86,8 +86,9 @@ class TestBody:
         self, gateway_before: StartGateway
     ) -> None:
         front = await gateway_before("http://127.0.0.1:1", max_body_bytes=str(self.LIMIT))
+        longest = self.LIMIT + int(front.house.settings.max_image_bytes)
         async with caller.dial(front.url) as line:
-            line.send(caller.request(b"{", {"Content-Length": str(self.LIMIT + 1)}))
+            line.send(caller.request(b"{", {"Content-Length": str(longest + 1)}))
             answer = await line.answer()
         assert answer.fault == TOO_LARGE
         assert answer.headers["connection"] == "close"
@@ -109,6 +110,22 @@ class TestBody:
         body = orjson.dumps(caller.call("a" * room))
         assert len(body) == self.LIMIT
         assert (await caller.ask(front.url, body)).status == 200
+
+    @pytest.mark.parametrize(("begin", "fault"), [(b"{", TOO_LARGE), (b'{"data:image/', UNREADABLE)])
+    async def test_only_one_that_shows_a_picture_is_read_beyond_it(
+        self, gateway_before: StartGateway, begin: bytes, fault: tuple[int, str, str]
+    ) -> None:
+        """REQ-11: whoever shows none is refused at the limit of a text, on every path."""
+        front = await gateway_before("http://127.0.0.1:1", max_body_bytes="300000", max_image_bytes="900000")
+        body = begin + b"a" * 600_000
+        assert (await caller.ask(front.url, body)).fault == fault
+        assert (await caller.ask(front.url, gzip.compress(body), GZIP)).fault == fault
+
+    async def test_and_that_before_the_rest_of_it_comes(self, gateway_before: StartGateway) -> None:
+        front = await gateway_before("http://127.0.0.1:1", max_body_bytes="300000", max_image_bytes="900000")
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(b"a" * 400_000, {"Content-Length": "1000000"}))
+            assert (await line.answer()).fault == TOO_LARGE
 
     @pytest.mark.parametrize("sent", [0, 40])
     async def test_a_body_that_does_not_come_is_not_waited_for(self, gateway_before: StartGateway, sent: int) -> None:
