@@ -12,16 +12,15 @@ class Endings:
 
     `contextlib.ExitStack` wraps every callback in two functions and looks at exceptions that these never raise: twenty
     function calls of a small call's nine hundred.
+
+    callback: takes what is to be called at the end
     """
 
-    __slots__ = ("_ends",)
+    __slots__ = ("_ends", "callback")
 
     def __init__(self) -> None:
         self._ends: list[Callable[[], None]] = []
-
-    def callback(self, end: Callable[[], None]) -> None:
-        """Call `end` at the end."""
-        self._ends.append(end)
+        self.callback = self._ends.append
 
     def __enter__(self) -> Self:
         return self

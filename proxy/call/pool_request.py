@@ -15,7 +15,7 @@ from proxy.call.endings import Endings
 from proxy.call.exchange import Exchange
 from proxy.call.gateway import Gateway
 from proxy.call.large_answers import LARGE_BYTES
-from proxy.call.prompt_count import Count
+from proxy.call.prompt_count import Count, is_short
 from proxy.downstream.body import HeldBody
 from proxy.downstream.request import Request
 from proxy.upstream.client import Post
@@ -90,17 +90,19 @@ class CallWriter:
         call = self.call if model is self.call.model else self.call._replace(model=model)
         return upstream_request.order(call, gateway.dialect_of(pool))
 
-    async def counted(self, order: Order) -> Count:
-        """The count of what upstream will make of the prompt; refused where it is known and too long (spec MOD-4)."""
-        vocabulary, model = self.gateway.vocabulary, self.call.model
+    def count(self, order: Order) -> Count:
+        """The count of what upstream will make of the prompt; of one that is not short, it is to be begun."""
         chars = sum(map(len, order.prompt.texts))
-        count = Count(prompt.totals(order.prompt, vocabulary), chars, model.input_tokens)
+        count = Count(prompt.totals(order.prompt, self.gateway.vocabulary), chars, self.call.model.input_tokens)
         self.ends.callback(count.drop)
-        if not prompt_count.is_short(count, model):
-            await prompt_count.begin(self.gateway.counting, count, model)
+        return count
+
+    async def begin(self, count: Count) -> None:
+        """Begin a count; the call is refused where the prompt is known by then and too long (spec MOD-4)."""
+        model = self.call.model
+        await prompt_count.begin(self.gateway.counting, count, model)
         if count.tokens is not None and count.tokens > model.input_tokens:
             raise faults.Refusal(faults.input_length(model.input_tokens))
-        return count
 
     def written(self, pool: Pool, order: Order, count: Count, known_as: Mapping[str, str]) -> PoolRequest:
         """The call, written for a pool."""
@@ -136,11 +138,13 @@ class CallWriter:
     async def rewritten(self, before: PoolRequest, pool: Pool) -> PoolRequest:
         """The same call, written for another pool."""
         order = self.order(pool)
-        same = _form(order) == _form(before.order)
-        count = before.count if same else await self.counted(order)
-        if not same:
-            count.beside(self.gateway.loop)
-        return self.written(pool, before.order if same else order, count, before.known_as)
+        if _form(order) == _form(before.order):
+            return self.written(pool, before.order, before.count, before.known_as)
+        count = self.count(order)
+        if not is_short(count, self.call.model):
+            await self.begin(count)
+        count.beside(self.gateway.loop)
+        return self.written(pool, order, count, before.known_as)
 
 
 def _form(order: Order) -> tuple[str, str, str]:

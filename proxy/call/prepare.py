@@ -21,7 +21,7 @@ from proxy.call.exchange import Exchange, refusal_of
 from proxy.call.forward import Forwarding
 from proxy.call.gateway import Gateway
 from proxy.call.pool_request import CallWriter, affinity_of
-from proxy.call.prompt_count import LARGE_BODY_BYTES, Count
+from proxy.call.prompt_count import LARGE_BODY_BYTES, Count, is_short
 from proxy.call.timeouts import CallTimeouts, Expired, Timeout
 from proxy.downstream.body import HeldBody
 from proxy.downstream.request import Request
@@ -31,7 +31,7 @@ from proxy.metering import journal
 from proxy.metering.journal import Opening
 from proxy.telemetry import logs, trace_context
 from translators import breadth, faults
-from translators.dialogue import Call, Json
+from translators.dialogue import Call
 
 log = structlog.get_logger()
 
@@ -82,8 +82,10 @@ async def _ready(
         # Its text is in the call, and again in what upstream is asked.
         held.take(size_bytes)
     else:
-        reading.now()
-    held.end_turn()
+        for _ in reading.steps():
+            pass
+    if held.has_turn:
+        held.end_turn()
     if reading.parts > MANY_PARTS:
         held.take(reading.parts * PART_BYTES)
     call = reading.call
@@ -119,14 +121,6 @@ class Reading:
         document = self._request.tongue.read(self._body)
         self._body = bytearray()
         yield 0
-        self._take(document)
-
-    def now(self) -> None:
-        """The same of a short body, which needs no steps."""
-        for _ in self.steps():
-            pass
-
-    def _take(self, document: Json) -> None:
         gateway, request, tongue = self._gateway, self._request, self._request.tongue
         asked_model = request.path_model or document.get("model")
         if isinstance(asked_model, str):
@@ -183,7 +177,9 @@ async def _prepared(
     writer = CallWriter(gateway, request, exchange, call, caller, ends, held)
     order = writer.order(pool)
     opening["upstream_model"] = order.upstream_model
-    count = await writer.counted(order)
+    count = writer.count(order)
+    if not is_short(count, call.model):
+        await writer.begin(count)
     if taken_from:
         await _add_prompt(gateway, exchange, call, count, taken_from)
     books.entry = entry = gateway.journal.open(opening)

@@ -158,11 +158,11 @@ def _closing(exchange: Exchange, account: Account | None, outcome: Outcome) -> C
         "usage": usage,
         "generated": usage if generated == delivered else _said(exchange, generated),
         "basis": basis,
-        "calls": [] if account is None or basis == "none" else [_upstream_call(spent) for spent in account.spent],
+        "calls": [] if account is None or basis == "none" else [*map(_upstream_call, account.spent)],
         "drift_tokens": account.drift if account else None,
         "packets": account.packets if account else 0,
         "bytes_out": exchange.bytes_out,
-        "attempts": [_attempt(attempt) for attempt in exchange.attempts],
+        "attempts": [*map(_attempt, exchange.attempts)],
         "t": _times(exchange),
     }
 

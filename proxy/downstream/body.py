@@ -102,14 +102,17 @@ class OpenBodies:
 
 
 class HeldBody:
-    """The share of one call in `OpenBodies`."""
+    """The share of one call in `OpenBodies`.
 
-    __slots__ = ("_all", "_bytes", "_has_turn")
+    has_turn: whether others wait for it to be unpacked and read
+    """
+
+    __slots__ = ("_all", "_bytes", "has_turn")
 
     def __init__(self, open_bodies: OpenBodies) -> None:
         self._all = open_bodies
         self._bytes = 0
-        self._has_turn = False
+        self.has_turn = False
 
     def __enter__(self) -> Self:
         return self
@@ -121,20 +124,21 @@ class HeldBody:
 
     def give_back(self) -> None:
         """The call has ended. Idempotent."""
-        self.end_turn()
+        if self.has_turn:
+            self.end_turn()
         self._all.held_bytes -= self._bytes
         self._bytes = 0
 
     async def take_turn(self) -> None:
         """Wait until no other large body is being unpacked or read."""
-        if not self._has_turn:
+        if not self.has_turn:
             await self._all.turns.acquire()
-            self._has_turn = True
+            self.has_turn = True
 
     def end_turn(self) -> None:
         """The body is read. Idempotent."""
-        if self._has_turn:
-            self._has_turn = False
+        if self.has_turn:
+            self.has_turn = False
             self._all.turns.release()
 
     def take(self, size_bytes: int) -> None:

@@ -232,7 +232,7 @@ class Metrics:
         """Publish one call that has ended."""
         closing, counted = record.closing, self._tally
         outcome, code, times = closing["outcome"], closing["code"], closing["t"]
-        last_ms = times["last_packet"]
+        took_s, last_ms = times["closed"] / 1e3, times["last_packet"]
         kind = (
             *(record.api, record.model, record.stream, closing["status"], code, outcome, closing["basis"]),
             *(record.opening is None, record.read_s is None, record.translate_s is None, last_ms is None),
@@ -240,16 +240,22 @@ class Metrics:
         found = self._found.get(kind)
         if found is None:
             found = self._found[kind] = self._find(record)
+        # Each histogram in place: four function calls less of a small call's eight hundred.
         found.requests[0] += 1
-        _observe(found.duration, DURATION.buckets, times["closed"] / 1e3)
+        found.duration[bisect_left(DURATION.buckets, took_s)] += 1
+        found.duration[-1] += took_s
         if found.records is not None:
             found.records[0] += 1
-        if found.read is not None and record.read_s is not None:
-            _observe(found.read, SHORT_S, record.read_s)
-        if found.translate is not None and record.translate_s is not None:
-            _observe(found.translate, SHORT_S, record.translate_s)
-        if found.close is not None and last_ms is not None:
-            _observe(found.close, SHORT_S, max(0.0, times["closed"] - last_ms) / 1e3)
+        if (series := found.read) is not None and (read_s := record.read_s) is not None:
+            series[bisect_left(SHORT_S, read_s)] += 1
+            series[-1] += read_s
+        if (series := found.translate) is not None and (translate_s := record.translate_s) is not None:
+            series[bisect_left(SHORT_S, translate_s)] += 1
+            series[-1] += translate_s
+        if (series := found.close) is not None and last_ms is not None:
+            close_s = max(0.0, took_s - last_ms / 1e3)
+            series[bisect_left(SHORT_S, close_s)] += 1
+            series[-1] += close_s
         for attempt, (pool, target, retry) in zip(closing["attempts"], record.tries, strict=True):
             result = attempt["result"]
             known = result if result in STATUSES or not result.isdigit() else OTHER

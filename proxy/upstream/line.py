@@ -167,7 +167,8 @@ class Line(asyncio.BufferedProtocol):
                     return
             return
         self._take = take
-        self._flow()
+        if self._held:
+            self._flow()
         while self._take is not None and self.stage is Stage.BODY and self._failure is None:
             self._read_on()
             await self._wait()
