@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from config.pools import Pool
 from proxy.upstream.client import Post
 from proxy.upstream.pools import Upstreams
@@ -19,6 +21,9 @@ async def answered(upstreams: Upstreams, post: Post, attempts: list[Attempt], mo
 
     lease = upstreams.lease(model)
     try:
-        return await upstreams.post(lease, await rewrite(lease.pool), rewrite, attempts)
+        response = await upstreams.post(lease, await rewrite(lease.pool), rewrite, attempts)
+        if response.status == HTTPStatus.OK:
+            lease.answered()
+        return response
     finally:
         lease.release()

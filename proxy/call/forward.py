@@ -23,13 +23,15 @@ from proxy.metering.journal import render
 from proxy.upstream.client import Post
 from proxy.upstream.pools import Lease
 from proxy.upstream.response import Response as Answer
-from proxy.upstream.response import completion_of, failure_of
+from proxy.upstream.response import UpstreamFailure, completion_of, failure_of
 from translators import faults
 from translators.pipe import Pipe, State
 
 log = structlog.get_logger()
 
 OK: Final = 200  # `HTTPStatus.OK` is two function calls
+# From here on a status says that upstream has failed.
+SERVER_ERROR: Final = 500
 
 
 @dataclass(slots=True)
@@ -76,6 +78,7 @@ class Forwarding:
         packets = self.request.packets(
             self.pool_request.pipe, hold_s=gateway.settings.head_hold, heartbeat_s=gateway.settings.heartbeat
         )
+        packets.on_first = self._begun
         gateway.open_calls.streams += 1
         try:
             await self._relay(packets)
@@ -83,10 +86,13 @@ class Forwarding:
             gateway.open_calls.streams -= 1
             packets.stop()
             times.first_packet_s, times.last_packet_s = packets.first_s, packets.last_s
-            if packets.first_s is not None and times.sent_s is not None:
-                self.lease.took(packets.first_s - times.sent_s)
             self.exchange.bytes_out = packets.bytes
         return packets.response
+
+    def _begun(self, at_s: float) -> None:
+        """The first packet is there; one that says that upstream has failed is not of an answer."""
+        if self.pipe.refusal is None and self.exchange.times.sent_s is not None:
+            self.lease.answered(at_s - self.exchange.times.sent_s)
 
     async def _relay(self, sink: Sink) -> None:
         """Run the upstream calls; a failure is raised while its status can still be sent, else it is the last frame."""
@@ -107,7 +113,7 @@ class Forwarding:
             raise
         except Exception as error:  # noqa: BLE001 - a stream that is open needs its last frame, whatever happened
             if isinstance(error, Expired) and error.wait is Timeout.FIRST_TOKEN:
-                self.lease.timed_out()
+                self.lease.failed(error.wait.value)
             if self.exchange.times.ended_s is not None:
                 return
             if sink.left:
@@ -199,7 +205,7 @@ class Forwarding:
                 await count.wait()
             if lease.attempt is not None and lease.attempt.pool:
                 lease.attempt.used = pipe.answer.tally.latest(leg)
-            await self._move(response, sink, pipe, leg)
+            await self._judge(response, sink, pipe, leg, lease)
             exchange.refusal = pipe.refusal
             if pipe.state is State.ENDED:
                 timeouts.enter(Timeout.CALLER)
@@ -209,6 +215,21 @@ class Forwarding:
                 await relay.drop_leftover(response)
         finally:
             response.close()
+
+    async def _judge(self, response: Answer, sink: Sink, pipe: Pipe, leg: int, lease: Lease) -> None:
+        """Move one answer, and note of its target what came of it before there was a packet."""
+        try:
+            await self._move(response, sink, pipe, leg)
+        except UpstreamFailure as failure:
+            lease.failed(failure.result.value)
+            raise
+        except faults.Refusal as refusal:
+            _blame(refusal.fault, sink, lease)
+            raise
+        if pipe.refusal is None:
+            lease.answered()
+        else:
+            _blame(pipe.refusal.fault, sink, lease)
 
     async def _move(self, response: Answer, sink: Sink, pipe: Pipe, leg: int) -> None:
         """Move the body of one answer through the pipe to the caller."""
@@ -252,3 +273,11 @@ class Forwarding:
         # An image of unknown size is no difference of templates.
         if reported is not None and self.exchange.call is not None and self.exchange.call.is_countable:
             self.gateway.offsets.learn(self.pool_request.kind, tally.counted_input, reported)
+
+
+def _blame(fault: faults.Fault, sink: Sink, lease: Lease) -> None:
+    """Note of a target what its answer has failed with; where there is no room here, who may come back is told when."""
+    if fault.status < SERVER_ERROR:
+        lease.answered()
+    elif fault.retry_after is None and not sink.left:
+        lease.failed(str(fault.status))

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import os
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
@@ -65,6 +66,7 @@ class PacketSink:
 
     first_s, last_s: time on the monotonic clock of the first and the newest packet, None before there is one
     bytes:           of frames, heartbeats apart
+    on_first:        told that time of the first one
     """
 
     left = False
@@ -88,6 +90,7 @@ class PacketSink:
         "bytes",
         "first_s",
         "last_s",
+        "on_first",
     )
 
     def __init__(
@@ -119,6 +122,7 @@ class PacketSink:
         self._marks: deque[tuple[int, Mark]] = deque()
         self.first_s: float | None = None
         self.last_s: float | None = None
+        self.on_first: Callable[[float], None] | None = None
         self.bytes = 0
 
     def pass_on(self, frames: bytes) -> bool:
@@ -135,6 +139,8 @@ class PacketSink:
         self.last_s = monotonic()
         if self.first_s is None:
             self.first_s = self.last_s
+            if self.on_first is not None:
+                self.on_first(self.last_s)
         if self._marks or self._transport.get_write_buffer_size():
             self._marks.append((self._written - len(wire), self._pipe.mark()))
             self.settle()

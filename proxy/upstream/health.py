@@ -30,7 +30,7 @@ class State(Enum):
 class Event(Enum):
     """What is found out: by calls, and by checks beside them.
 
-    ANSWERED: a call was answered, be it with a refusal
+    ANSWERED: a call was answered, be it with a refusal; where with 200, its first packet is there
     FAILED:   a call was answered that it has failed (5xx), was broken off before it was, or not answered in time
     REFUSED:  a call was refused for our own key; or too many have failed
     LOST:     no connection, to a call or a check; or a check was refused for our own key; or too many have failed

@@ -89,11 +89,12 @@ class Look(NamedTuple):
 class Lease:
     """A place among the calls on their way to one target, until it is released.
 
-    target:  the one that is asked now
-    attempt: the newest try; None before the first
+    target:    the one that is asked now
+    attempt:   the newest try; None before the first
+    is_judged: whether what came of it is known, and noted; a 200 is only the beginning of an answer
     """
 
-    __slots__ = ("_is_retry", "_is_trial", "_key", "_model", "_only", "_upstreams", "attempt", "target")
+    __slots__ = ("_is_retry", "_is_trial", "_key", "_model", "_only", "_upstreams", "attempt", "is_judged", "target")
 
     def __init__(self, upstreams: Upstreams, model: str, key: int | None, only: Pool | None) -> None:
         self._upstreams = upstreams
@@ -104,6 +105,7 @@ class Lease:
         self._is_trial = False
         self.target: Target | None = None
         self.attempt: Attempt | None = None
+        self.is_judged = False
 
     @property
     def pool(self) -> Pool:
@@ -119,16 +121,29 @@ class Lease:
         """A place for one more upstream call of the same call, in the same pool; raises `Refusal`."""
         return self._upstreams.lease(self._model, key=self._key, only=self.pool)
 
-    def timed_out(self) -> None:
-        """Upstream has not said a word for too long."""
-        self._note(Event.FAILED)
-        if self.target is not None:
-            self.target.standing.last_error = "first_token_timeout"
+    def answered(self, first_token_s: float | None = None) -> None:
+        """Something of an answer has come; what becomes of the rest of it says nothing of the target.
 
-    def took(self, first_token_s: float) -> None:
-        """Take the time to a first packet."""
-        if self.target is not None:
+        first_token_s: how long that took, where it was a packet
+        """
+        if self.is_judged or self.target is None:
+            return
+        self.is_judged = True
+        if first_token_s is not None:
             self.target.standing.took(first_token_s)
+        if not self.target.standing.health.is_spotless():
+            self._note(Event.ANSWERED)
+
+    def failed(self, word: str) -> None:
+        """Upstream has failed, or has been silent for too long, before anything of its answer had come.
+
+        word: what records call it
+        """
+        if self.is_judged or self.target is None:
+            return
+        self.is_judged = True
+        self.target.standing.last_error = word
+        self._note(Event.FAILED)
 
     def release(self) -> None:
         """The call has ended; idempotent."""
@@ -237,7 +252,7 @@ class Upstreams:
         """The response to one POST, its head read and its body not; see the module for when it is tried again.
 
         rewrite: the same for another pool
-        Raises `UpstreamFailure` where no target answered.
+        Raises `UpstreamFailure` where no target answered. Whoever reads an answer says by the lease what came of it.
         """
         tried: list[Target] = []
         while True:
@@ -245,6 +260,7 @@ class Upstreams:
             assert target is not None  # noqa: S101 - for the type checker: whoever asks has a place
             pool = target.pool
             lease.attempt = attempt = Attempt(target.url, pool.name, target.label, retry=bool(tried))
+            lease.is_judged = False
             attempts.append(attempt)
             tried.append(target)
             standing = target.standing
@@ -254,6 +270,7 @@ class Upstreams:
                     self.connections, target, post, attempt, connect_s=self._connect_s[pool.name], anew=attempt.retry
                 )
             except UpstreamFailure as failure:
+                lease.is_judged = True
                 is_stale = attempt.reused and attempt.unserved
                 if not is_stale:
                     standing.last_error = failure.result.value
@@ -264,8 +281,9 @@ class Upstreams:
                     raise
             else:
                 status = response.status
-                if status == OK and standing.health.is_spotless():
+                if status == OK:
                     return response
+                lease.is_judged = True
                 following = self._after_status(status, post.key, lease, tried)
                 if following is None:
                     return response

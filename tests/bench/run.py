@@ -121,17 +121,21 @@ class Stand:
             yield Peer(url, (pid,))
 
     @contextmanager
-    def ours(self, *flags: str, workers: int = 1, root: Path | None = None) -> Iterator[Peer]:
+    def ours(self, *flags: str, workers: int = 1, targets: int = 0, root: Path | None = None) -> Iterator[Peer]:
         """`dashseek serve`; of several processes those that serve.
 
-        root: another checkout, whose program it is
+        targets: of a pool of its file; 0: the one of `--upstream`
+        root:    another checkout, whose program it is
         """
         journal = self.directory / f"calls-{time.monotonic_ns()}.jsonl"
         said = ("--port", "0", "--journal-file", str(journal), "--workers", str(workers), *flags)
-        with _process("-m", "proxy", "serve", "--upstream", self.upstream, *said, root=root, pinned=workers == 1) as (
-            url,
-            pid,
-        ):
+        before = ("--upstream", self.upstream)
+        if targets:
+            # All of them lead to the same upstream, which looks at no path.
+            urls = ", ".join(f'"{self.upstream}/{number}"' for number in range(targets))
+            (file := self.directory / f"{targets}.toml").write_text(f'[[pools]]\nname = "p"\nurls = [{urls}]\n')
+            before = ("--config", str(file))
+        with _process("-m", "proxy", "serve", *before, *said, root=root, pinned=workers == 1) as (url, pid):
             yield Peer(url, (pid,) if workers == 1 else _children(pid)[1:])
 
     @contextmanager
@@ -301,6 +305,28 @@ def processes(name: str, stand: Stand) -> list[Figure]:
     return [Figure(name, "x", 1.1, tuple(ratios)), Figure("the busier one's share", "of all", 0.6, tuple(shares))]
 
 
+def targets(name: str, stand: Stand) -> list[Figure]:
+    """CPU for each small JSON call with a pool of one target, and of sixteen, against `--upstream` alone."""
+    ask, calls = Ask(deltas=16, stream=False), max(640, 3200 // stand.scale)
+    ratios: dict[int, list[float]] = {1: [], 16: []}
+    for turn in range(stand.rounds):
+        # One Python process may be a tenth dearer than the next for its whole life.
+        with stand.ours() as alone, stand.ours(targets=1) as one, stand.ours(targets=16) as sixteen:
+            peers, costs_s = [(0, alone), (1, one), (16, sixteen)], {0: 0.0, 1: 0.0, 16: 0.0}
+            for _, peer in peers:
+                asyncio.run(load.run(peer.url, ask, 200, 32))
+            for number, peer in random.Random(turn).sample(peers * 2, 2 * len(peers)):
+                before_s = peer.cpu_s()
+                asyncio.run(load.run(peer.url, ask, calls, 32))
+                costs_s[number] += peer.cpu_s() - before_s
+        for number, found in ratios.items():
+            found.append(costs_s[number] / costs_s[0])
+    return [
+        Figure(name, "x --upstream", 1.05, tuple(ratios[1])),
+        Figure("  the same: sixteen", "x --upstream", None, tuple(ratios[16])),
+    ]
+
+
 def start(name: str, stand: Stand) -> list[Figure]:
     """From the command to the line that says it serves."""
     rounds = []
@@ -335,6 +361,7 @@ ROWS: Mapping[str, Callable[[str, Stand], list[Figure]]] = {
     "cumulative, 4,000 tokens": cumulative,
     "gap beside a 10 MB prompt": gap,
     "two processes, small JSON call": processes,
+    "a pool of one target, small JSON call": targets,
     "start to ready": start,
 }
 # What takes long and says little in a small size.

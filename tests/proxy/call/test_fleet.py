@@ -100,6 +100,8 @@ async def test_a_death_costs_what_had_begun_there_and_it_comes_back(
     fleet: tuple[Running, list[str], list[subprocess.Popen[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "FIRST_OUT_S", 1.0)
+    # On a busy machine it is tried in vain more often before it is back, each time for twice as long.
+    monkeypatch.setattr(health, "LONGEST_OUT_S", 2.0)
     front, urls, processes = fleet
     asking = asyncio.create_task(ask(front, CALLS))
     while len(front.ended) < CALLS // 3:  # noqa: ASYNC110 - the calls of others
@@ -119,7 +121,7 @@ async def test_a_death_costs_what_had_begun_there_and_it_comes_back(
         assert record.opening is not None
         assert record.opening["at"] < killed_at
     with simulate(int(urls[2].rpartition(":")[2]), GAPS_S[2]):
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while front.house.upstreams.looks()[2].state != "well":
                 assert all(await ask(front, LANES))
         # From here on: while it was out it had nothing.

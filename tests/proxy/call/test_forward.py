@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from config.values import toml
 from proxy.call import relay, timeouts
 from proxy.downstream import sinks
+from proxy.simulation.simulator import Simulator
 from proxy.simulation.wire import Script
+from proxy.upstream.health import Event, State
 from tests import caller, lint
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import Running, StartGateway
@@ -46,6 +50,77 @@ async def cause_of(front: Running, number: int = 1) -> str:
 
 def assert_nothing_is_left(front: Running) -> None:
     assert not front.house.open_calls
+
+
+FrontOf = Callable[[Script, Script], Awaitable[tuple[Running, Simulator]]]
+
+
+@pytest.fixture
+def front_of(simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path) -> FrontOf:
+    """Starts a gateway before an upstream and the one that is asked where that is out; it, and the first of them."""
+
+    async def start(*scripts: Script) -> tuple[Running, Simulator]:
+        one, other = [await simulator(script) for script in scripts]
+        pools = [{"name": "p0", "urls": [one.url]}, {"name": "p1", "urls": [other.url], "priority": 1}]
+        file = tmp_path / "pools.toml"
+        await asyncio.to_thread(file.write_text, f"pools = {toml(pools)}\n")
+        return await gateway_before(config=file, first_token_timeout=0.15), one
+
+    return start
+
+
+class TestTargets:
+    """What an answer that has begun says of its target (POOL-3): nothing, until something of it has come."""
+
+    @pytest.mark.parametrize("ask", [caller.stream, caller.ask])
+    @pytest.mark.parametrize(
+        ("script", "word"),
+        [
+            (Script(stall_after=0), "first_token_timeout"),
+            (Script(keep_alive_s=0.02, first_byte_delay_s=30), "first_token_timeout"),
+            (Script(cut_after=0, cut_by="end"), "500"),
+            (Script(cut_after=0, cut_by="rst"), "broken"),
+            # Of a stream and of a completion.
+            (Script(replay=b'data: {"error": {"message": "no", "code": 503}}\n\n'), "503"),
+            (Script(replay=b"{", replay_content_type="application/json"), "500"),
+        ],
+        ids=["silence", "comments", "an end", "a reset", "an error", "no JSON"],
+    )
+    async def test_one_that_begins_three_answers_and_says_nothing_is_out(
+        self, front_of: FrontOf, script: Script, word: str, ask: Callable[..., Awaitable[caller.Answer]]
+    ) -> None:
+        front, bad = await front_of(script, Script(text=WORDS))
+        for _ in range(3):
+            assert (await ask(front.url, INCREMENTAL)).status in {500, 503}
+        look, _ = front.house.upstreams.looks()
+        assert (look.state, look.last_error, look.first_token_s) == ("out", word, None)
+        assert (await ask(front.url, INCREMENTAL)).status == 200
+        assert len(bad.calls) == 3
+
+    @pytest.mark.parametrize("script", [Script(text=WORDS, stall_after=4), Script(text=WORDS, cut_after=4)])
+    async def test_one_that_has_said_something_is_well(
+        self, simulator: StartSimulator, gateway_before: StartGateway, script: Script
+    ) -> None:
+        upstream = await simulator(script)
+        front = await gateway_before(upstream.url, idle_timeout=0.15)
+        for _ in range(4):
+            assert b"event:error" in (await caller.stream(front.url, INCREMENTAL)).body
+        assert front.house.upstreams.looks()[0].state == "well"
+
+    async def test_a_trial_lasts_until_the_first_packet(
+        self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        upstream = await simulator(Script(text=WORDS, gap_s=0.05))
+        front = await gateway_before(upstream.url)
+        (target,) = front.house.upstreams.targets
+        front.house.upstreams.note(target, Event.LOST)
+        target.standing.health.let_try(0.0)
+        streaming = asyncio.create_task(caller.stream(front.url, INCREMENTAL))
+        await upstream.until(lambda: bool(upstream.calls) and upstream.calls[0].events == 1)
+        assert target.standing.health.state is State.TRIAL
+        await upstream.until(lambda: upstream.calls[0].events > 4)
+        assert target.standing.health.state is State.WELL
+        assert caller.text((await streaming).body) == WORDS
 
 
 class TestFirstTokenTimeout:

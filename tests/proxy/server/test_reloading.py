@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,54 @@ async def test_what_is_wrong_leaves_all_as_it_was_and_is_said_in_one_line(
     assert [reason.split(" ")[0] for reason in line["reason"]] == ["wait", "idle_timeout"]
 
 
+def renamed(path: Path, *said: object, **settings: object) -> None:
+    """As an editor writes it, or a tool for deployments."""
+    write(path, *said, **settings)  # type: ignore[arg-type]
+
+
+def in_place(path: Path, *said: object, **settings: object) -> None:
+    """As a shell does: it is empty for a moment, and then half there."""
+    write(path.with_suffix(".whole"), *said, **settings)  # type: ignore[arg-type]
+    text = path.with_suffix(".whole").read_text()
+    with path.open("w") as file:
+        file.write(text[: len(text) // 2])
+        file.flush()
+        file.write(text[len(text) // 2 :])
+
+
+def mounted(path: Path, *said: object, **settings: object) -> None:
+    """As Kubernetes mounts a ConfigMap: a link into a directory that is a link, and the second one is replaced."""
+    version = path.parent / f"..{len([*path.parent.iterdir()])}"
+    version.mkdir()
+    write(version / path.name, *said, **settings)  # type: ignore[arg-type]
+    (path.parent / "..data_tmp").symlink_to(version.name)
+    (path.parent / "..data_tmp").rename(path.parent / "..data")
+    if not path.is_symlink():
+        path.symlink_to(f"..data/{path.name}")
+
+
+@pytest.mark.parametrize("replace", [renamed, in_place, mounted])
 async def test_a_file_that_changes_is_followed_where_that_is_asked_for(
+    simulator: StartSimulator,
+    gateway_before: StartGateway,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    replace: Callable[..., None],
+) -> None:
+    monkeypatch.setattr(reloading, "LOOK_EVERY_S", 0.02)
+    path = tmp_path / "c.toml"
+    upstream = await simulator()
+    replace(path, upstream.url, reload="watch")
+    front = await gateway_before(config=path)
+    async with following(front, path):
+        for name in "qr":
+            before = front.house.latest.reloaded_at_s
+            replace(path, upstream.url, name, reload="watch")
+            await until(front, "reloaded_at_s", before)
+            assert await asked(front) == name
+
+
+async def test_a_file_that_is_away_leaves_all_as_it_was_and_is_followed_when_it_is_back(
     simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reloading, "LOOK_EVERY_S", 0.02)
@@ -111,10 +158,15 @@ async def test_a_file_that_changes_is_followed_where_that_is_asked_for(
     upstream = await simulator()
     write(path, upstream.url, reload="watch")
     front = await gateway_before(config=path)
-    async with following(front, path):
-        write(path, upstream.url, "q", reload="watch")
-        await until(front, "reloaded_at_s", 0.0)
-        assert await asked(front) == "q"
+    with structlog.testing.capture_logs() as lines:
+        async with following(front, path):
+            path.unlink()
+            await until(front, "refused_at_s", 0.0)
+            assert await asked(front) == "p"
+            write(path, upstream.url, "q", reload="watch")
+            await until(front, "reloaded_at_s", 0.0)
+            assert await asked(front) == "q"
+    assert [line["event"] for line in lines if line["event"].startswith("reload")] == ["reload_refused", "reloaded"]
 
 
 async def test_a_target_that_is_still_there_stands_as_it_stood_and_what_is_gone_is_forgotten(

@@ -21,9 +21,12 @@ from proxy.upstream.health import Event
 from proxy.upstream.response import UpstreamFailure, completion_of
 from proxy.upstream.targets import Attempt
 from tests.asking import MODEL, answered
-from tests.conftest import StartSimulator
+from tests.conftest import ROOT, StartSimulator
+from tests.proxy.upstream.test_client import listening, polite
 from translators import faults
 
+# A certificate that vouches for none of the servers here.
+OTHERS = ROOT / "tests/config/ca.pem"
 POST = client.Post("/chat/completions", b'{"model":"m","messages":[{"role":"user","content":"hi"}]}', None)
 NO_SLOT = "every upstream has max_in_flight calls"
 
@@ -354,6 +357,41 @@ async def test_a_name_is_as_many_targets_as_it_has_addresses(
         (attempt,) = await ask(upstreams)
     assert (attempt.target, attempt.label) == (upstream.url, f"dns+{url}")
     assert upstream.calls[0].headers["Host"] == url.removeprefix("http://")
+
+
+class TestCertificates:
+    """TLS is verified for each pool by its own `ca_file`, and by the system's where it names none."""
+
+    async def test_each_pool_believes_its_own_alone(self, front: Front, certificate: Path) -> None:
+        trusted = certificate / "cert.pem"
+        async with listening(polite, certificate) as url:
+            # The same place, for those who believe another.
+            entries = (
+                {"urls": [url], "ca_file": str(OTHERS)},
+                {"urls": [url], "priority": 1},
+                {"urls": [url], "priority": 2, "ca_file": str(trusted)},
+            )
+            async with front.before(*entries, max_attempts=3) as upstreams:
+                assert words(await ask(upstreams)) == [("p0", "unreachable"), ("p1", "unreachable"), ("p2", "200")]
+
+    async def test_a_file_that_changes_is_followed(
+        self, front: Front, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pools, "FILES_EVERY_S", 0.02)
+        believed, following = tmp_path / "ca.pem", tmp_path / "ca.next"
+        believed.write_bytes(OTHERS.read_bytes())
+        async with (
+            listening(polite, certificate) as url,
+            front.before({"urls": [url], "ca_file": str(believed)}, max_attempts=1) as upstreams,
+        ):
+            assert words(await ask(upstreams)) == [("p0", "unreachable")]
+            # What is no certificate leaves the old in force.
+            for text in (b"none", (certificate / "cert.pem").read_bytes()):
+                following.write_bytes(text)
+                following.rename(believed)
+                with structlog.testing.capture_logs() as lines:
+                    await until(lambda lines=lines: any(line["event"].startswith("certificates_") for line in lines))
+            assert words(await ask(upstreams)) == [("p0", "200")]
 
 
 class Names:
