@@ -61,10 +61,13 @@ def front_of(simulator: StartSimulator, gateway_before: StartGateway, tmp_path: 
 
     async def start(*scripts: Script) -> tuple[Running, Simulator]:
         one, other = [await simulator(script) for script in scripts]
-        pools = [{"name": "p0", "urls": [one.url]}, {"name": "p1", "urls": [other.url], "priority": 1}]
+        pools = [
+            {"name": "p0", "urls": [one.url], "first_token_timeout": 0.15},
+            {"name": "p1", "urls": [other.url], "priority": 1},
+        ]
         file = tmp_path / "pools.toml"
         await asyncio.to_thread(file.write_text, f"pools = {toml(pools)}\n")
-        return await gateway_before(config=file, first_token_timeout=0.15), one
+        return await gateway_before(config=file), one
 
     return start
 
