@@ -325,10 +325,11 @@ async def test_the_command_line_that_probes_finds_each_models_path(
         assert answer["path"] == expected, name
 
 
-# What Dify's Tongyi plugin (0.2.13) sends for a model that sees, by its code: a text of one blank beside calls, a tool
-# turn with a name and no id; the picture by address, for any other it would upload first.
+# Recorded from Dify's Tongyi plugin 0.2.13 with a row of its own for the model, by the SDK 1.26.7: a text of one blank
+# beside calls, a tool turn with the call's id for a name; the picture by address, for any other it uploads first.
 DIFY: Json = {
     "model": MODEL,
+    "parameters": {"stream": False, "temperature": 0.3, "incremental_output": False},
     "input": {
         "messages": [
             {"role": "system", "content": [{"text": "You look."}]},
@@ -336,13 +337,21 @@ DIFY: Json = {
             {
                 "role": "assistant",
                 "content": [{"text": " "}],
-                "tool_calls": [{"id": "look", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+                "tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
             },
-            {"role": "tool", "content": "a dog", "name": "look"},
+            {"role": "tool", "content": "a dog", "name": "call_1"},
             {"role": "user", "content": [{"text": QUESTION}]},
         ]
     },
-    "parameters": {"incremental_output": False, "temperature": 0.3},
+}
+DIFYS_TOOL: Json = {
+    "type": "function",
+    "function": {
+        "name": "look",
+        "description": "Look",
+        "parameters": {"q": {"description": "", "type": "string"}},
+        "required": ["q"],
+    },
 }
 
 
@@ -352,8 +361,8 @@ async def test_difys_calls_for_models_that_see_are_answered(simulator: StartSimu
     front = await serve(upstream.url)
     reply = await shown(front.url, DIFY)
     assert reply.json["output"]["choices"][0]["message"]["content"][0]["text"] == f"You said: {QUESTION}"
-    tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
-    called = DIFY | {"parameters": DIFY["parameters"] | {"tools": tools}}
+    assert upstream.calls[0].body["messages"][3] == {"role": "tool", "content": "a dog", "tool_call_id": "call_1"}
+    called = DIFY | {"parameters": DIFY["parameters"] | {"tools": [DIFYS_TOOL]}}
     message = (await shown(front.url, called)).json["output"]["choices"][0]["message"]
     assert message["content"][0]["text"] == ""
     assert message["tool_calls"][0]["function"]["name"] == "look"
