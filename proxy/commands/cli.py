@@ -199,6 +199,8 @@ def _translate() -> click.Command:
 
         as_json, api, pool = bool(rest.pop("as_json")), str(rest.pop("api")), rest.pop("pool")
         translator = _settled(lambda: translation.build(sources.load(rest, config, os.environ), api, pool))
+        if sys.stdin.isatty():
+            texts.echo("reading JSON from this terminal; Ctrl-D on a line of its own ends it", err=True)
         given = sys.stdin.buffer.read()
         if answer:
             asked = call.read() if call else None

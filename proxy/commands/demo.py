@@ -53,7 +53,7 @@ It keeps serving; try it from another shell (end it with Ctrl-C):
     -d '{{"model":"deepseek-v3","input":{{"messages":[{{"role":"user","content":"Hello!"}}]}},\
 "parameters":{{"incremental_output":true}}}}'
 
-  import dashscope
+  import dashscope  # pip install dashscope
   dashscope.base_http_api_url = "{url}/api/v1"
   for packet in dashscope.Generation.call(
       "deepseek-v3", prompt="Hello!", api_key="{key}", stream=True, incremental_output=True, result_format="message"

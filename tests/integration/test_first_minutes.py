@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pty
 import re
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -81,3 +84,24 @@ def test_before_the_simulator_no_figure_jumps(
 def test_before_another_vocabulary_one_line_says_why_the_figures_jump(capfd: pytest.CaptureFixture[str]) -> None:
     assert demo.run(once=True, port=0) == 0
     assert demo.JUMPS in capfd.readouterr().out
+
+
+def test_who_starts_translate_in_a_terminal_is_told_that_it_waits() -> None:
+    ours, theirs = pty.openpty()
+    try:
+        with subprocess.Popen(
+            (sys.executable, "-m", "proxy", "translate"),
+            cwd=ROOT,
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as running:
+            # A line, and the end of input at the beginning of the next.
+            os.write(ours, b'{"model":"deepseek-v3","input":{"prompt":"hi"}}\n\x04')
+            said, told = running.communicate(timeout=60)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert running.returncode == 0
+    assert b"input.prompt" in said
+    assert b"Ctrl-D" in told
