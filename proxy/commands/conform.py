@@ -211,13 +211,11 @@ async def examine(
                     return examiner.alone
     finally:
         loop.remove_signal_handler(signal.SIGINT)
-    left = [Result(check, Finding(Verdict.NOT_SHOWN, "left off")) for check in rows[len(results) :]]
+    left = [Result(check, Finding(Verdict.NOT_SHOWN, "left off"), unasked=True) for check in rows[len(results) :]]
     url = conform_reports.bare(examined.url)
-    asked = not left and not any(result.unasked and result.check.weight == "must" for result in results)
     hint = _astray(examined, examiner.came[PLAIN]) if PLAIN in examiner.came else ""
-    return Report(
-        url, examined.route, examined.model, began, examiner.made, examiner.spent, (*results, *left), asked, hint
-    )
+    made, spent = examiner.made, examiner.spent
+    return Report(url, examined.route, examined.model, began, made, spent, (*results, *left), hint, bool(left))
 
 
 def _astray(examined: Examined, plain: Came) -> str:

@@ -32,7 +32,7 @@ LINE: Final = 110
 class Result:
     """One check, what it found, and what was asked and came, cut and without the key.
 
-    unasked: whether nothing is shown because the budget was spent, or the gateway was too busy
+    unasked: whether nothing is shown because it was left off, the budget was spent, or the gateway was too busy
     """
 
     check: Check
@@ -47,7 +47,7 @@ class Report:
     """All that was found.
 
     calls, tokens: what it took
-    complete:      whether it was not left off, and every must could be asked for
+    left_off:      whether it was ended before all was asked
     hint:          what was probably meant, where even a plain call is refused; "" else
     """
 
@@ -58,8 +58,13 @@ class Report:
     calls: int
     tokens: int
     results: tuple[Result, ...]
-    complete: bool
     hint: str = ""
+    left_off: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether it came to its end, and every must was asked for."""
+        return not self.left_off and not any(map(_is_owed, self.results))
 
     @property
     def broken(self) -> bool:
@@ -70,6 +75,11 @@ class Report:
     def conforms(self) -> bool:
         """Whether every check was looked at, and no must is broken."""
         return self.complete and not self.broken
+
+    @property
+    def verdict(self) -> str:
+        """In a word, of `OUTCOMES`."""
+        return "does not conform" if self.broken else "conforms" if self.complete else "left off"
 
     @property
     def sorted(self) -> list[Result]:
@@ -125,9 +135,8 @@ def show(report: Report) -> None:
 def summary(report: Report) -> str:
     """One line: whom, when, by what, with which result."""
     counts = report.counts
-    verdict = "does not conform" if report.broken else "conforms" if report.complete else "left off"
     return (
-        f"{report.url} ({report.model}) {verdict}: {counts['passed']} passed, {counts['failed']} failed, "
+        f"{report.url} ({report.model}) {report.verdict}: {counts['passed']} passed, {counts['failed']} failed, "
         f"{counts['not_shown']} not shown; {report.calls} calls, {report.tokens:,} tokens, "
         f"{report.began:%Y-%m-%d %H:%M} UTC, {version()}"
     )
@@ -175,20 +184,23 @@ def _row(result: Result) -> Json:
 
 
 def as_junit(report: Report) -> bytes:
-    """A suite for each group; a broken should or note is told in the output of a case that passes."""
+    """A suite for each group; a must that was not asked for is an error, and the output of a case that passes tells of
+    a broken should or note.
+    """
     root = Xml.Element("testsuites", name=f"dashseek conform {report.model}", tests=str(len(report.results)))
     for group in _named(report):
         results = [result for result in report.results if result.check.group == group]
         broken = [result for result in results if _fails(result)]
-        skipped = [result for result in results if result.finding.verdict is Verdict.NOT_SHOWN]
+        unasked = [result for result in results if _is_owed(result)]
+        unshown = [result for result in results if result.finding.verdict is Verdict.NOT_SHOWN]
         suite = Xml.SubElement(
             root,
             "testsuite",
             name=group,
             tests=str(len(results)),
             failures=str(len(broken)),
-            skipped=str(len(skipped)),
-            errors="0",
+            skipped=str(len(unshown) - len(unasked)),
+            errors=str(len(unasked)),
             timestamp=report.began.isoformat(timespec="seconds"),
         )
         for result in results:
@@ -199,6 +211,11 @@ def as_junit(report: Report) -> bytes:
 
 def _fails(result: Result) -> bool:
     return result.finding.verdict is Verdict.FAILED and result.check.weight == "must"
+
+
+def _is_owed(result: Result) -> bool:
+    """Whether it is a must that was not asked for."""
+    return result.unasked and result.check.weight == "must"
 
 
 def _case(suite: Xml.Element, result: Result) -> None:
@@ -212,7 +229,7 @@ def _case(suite: Xml.Element, result: Result) -> None:
     elif result.finding.verdict is Verdict.FAILED:
         Xml.SubElement(case, "system-out").text = f"{check.weight}: {evidence}\n{details}"
     elif result.finding.verdict is Verdict.NOT_SHOWN:
-        Xml.SubElement(case, "skipped", message=evidence)
+        Xml.SubElement(case, "error" if _is_owed(result) else "skipped", message=evidence)
 
 
 PAGE: Final = """<!doctype html>
@@ -232,6 +249,7 @@ table {{ border-collapse: collapse; margin: 1rem 0 }} td, th {{ padding: .1rem 1
 <main><section class="summary"><h1>{title}</h1>{facts}</section>{results}</main></body></html>
 """
 FACTS: Final = (("target", "目标"), ("model", "模型"), ("date", "日期"), ("checker", "检查工具"), ("result", "结果"))
+OUTCOMES: Final = {"conforms": "符合", "does not conform": "不符合", "left off": "未查完"}
 VERDICTS: Final = {Verdict.FAILED: "未通过", Verdict.NOT_SHOWN: "未体现", Verdict.PASSED: "通过"}
 GROUPS: Final = {
     "surface": "接口",
@@ -257,15 +275,18 @@ def as_html(report: Report) -> str:
     counts = report.counts
     result = f"{counts['passed']} ✓ {counts['failed']} ✗ {counts['not_shown']} ?"
     given = (
-        report.url + (report.route or ""),
-        report.model,
+        html.escape(report.url + (report.route or "")),
+        html.escape(report.model),
         f"{report.began:%Y-%m-%d %H:%M} UTC",
-        version(),
-        f"{result}; {report.calls} calls, {report.tokens} tokens",
+        html.escape(version()),
+        _both(
+            f"{report.verdict}: {result}; {report.calls} calls, {report.tokens:,} tokens",
+            f"{OUTCOMES[report.verdict]}：{result}；{report.calls} 次调用，{report.tokens:,} token",
+        )
+        + (f"<br>{html.escape(report.hint)}" if report.hint else ""),
     )
     rows = "".join(
-        f"<tr><th>{_both(*names)}</th><td>{html.escape(value)}</td></tr>"
-        for names, value in zip(FACTS, given, strict=True)
+        f"<tr><th>{_both(*names)}</th><td>{value}</td></tr>" for names, value in zip(FACTS, given, strict=True)
     )
     return PAGE.format(
         title=html.escape(f"dashseek conform: {report.model}"),

@@ -695,6 +695,9 @@ async def test_reports_tell_all_of_it_load_nothing_and_hold_no_key(gateway: Gate
     shown = page.read_text("utf-8")
     assert f'<span class="zh">接口</span></th><td>{told["failed"]}</td>' in shown
     summary, _, _ = shown.partition("</section>")
+    assert "does not conform: " in summary
+    assert "不符合：" in summary
+    assert "is that its key" not in summary
     assert summary.count("<li>") == told["failed"] + told["not_shown"]
     assert not re.search(r"<script|src=|href=|@import|url\(", shown)
     for text in (out, err, junit.read_text("utf-8"), shown):
@@ -756,6 +759,11 @@ async def test_no_more_is_spent_than_the_budget(gateway: Gateway) -> None:
     # What was not asked for is not kept.
     assert (report.broken, report.complete, report.conforms) == (False, False, False)
     assert "not asked: the budget is spent" in found(report, Verdict.NOT_SHOWN).values()
+    suites = list(ElementTree.fromstring(conform_reports.as_junit(report)))
+    errors = [case for suite in suites for case in suite if case.find("error") is not None]
+    owed = [it for it in report.results if it.unasked and it.check.weight == "must"]
+    assert len(errors) == sum(int(suite.attrib["errors"]) for suite in suites) == len(owed) > 0
+    assert "left off: " in conform_reports.as_html(report)
     # What costs nothing is asked all the same.
     assert "no-key" not in found(report, Verdict.NOT_SHOWN)
 
