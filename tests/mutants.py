@@ -1,7 +1,8 @@
 """Would the tests notice? The code changed in one place at a time, each change run against the tests nearest to it.
 
 `python -m tests.mutants` takes what was picked by hand and a sample of all single changes, and shows those that no test
-notices. Not part of a run of all tests: it takes hours. A change that means nothing is named in `SAME`.
+notices. Not part of a run of all tests: it takes hours, so `--results` keeps what was judged, and the same seed goes on
+from there. A change that harms nobody is named in `HARMLESS` with its reason, and counted apart.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -26,7 +28,7 @@ from queue import SimpleQueue
 from typing import Final, NamedTuple
 
 from tests.mirrors import ROOT, mirror, sources
-from tests.mutants_picked import PICKED, SAME
+from tests.mutants_picked import HARMLESS, PICKED, Change
 
 SAMPLE: Final = 150
 WANTED: Final = 0.95
@@ -67,6 +69,7 @@ class Mutant(NamedTuple):
     line:     where
     old, new: what stands there, and what would
     start:    where in the file's text
+    text:     the line it begins in, without its indent
     """
 
     source: str
@@ -74,6 +77,12 @@ class Mutant(NamedTuple):
     old: str
     new: str
     start: int
+    text: str
+
+    @property
+    def reason(self) -> str | None:
+        """Why nobody has to notice it; None where somebody has to."""
+        return HARMLESS.get(Change(self.source, self.text, self.old, self.new))
 
     def __str__(self) -> str:
         return f"{self.source}:{self.line}: {_short(self.old)} -> {_short(self.new)}"
@@ -164,7 +173,9 @@ def mutants_of(source: Path) -> Iterator[Mutant]:
             start = lines[node.lineno - 1] + node.col_offset  # type: ignore[attr-defined]
             old = raw[start : lines[node.end_lineno - 1] + node.end_col_offset].decode()  # type: ignore[attr-defined]
             new = ast.unparse(ast.fix_missing_locations(changed))
-            yield Mutant(str(source), node.lineno, old, f"({new})" if isinstance(node, ast.expr) else new, start)  # type: ignore[attr-defined]
+            where = node.lineno  # type: ignore[attr-defined]
+            put = f"({new})" if isinstance(node, ast.expr) else new
+            yield Mutant(str(source), where, old, put, start, text.splitlines()[where - 1].strip())
 
 
 def _walk(node: ast.AST) -> Iterator[ast.AST]:
@@ -200,14 +211,14 @@ def picked() -> Iterator[Mutant]:
         # What cannot be read any more would be noticed by whoever reads it.
         ast.parse(text.replace(old, new))
         start = text.index(old)
-        yield Mutant(source, text.count("\n", 0, start) + 1, old, new, len(text[:start].encode()))
+        line = text.count("\n", 0, start) + 1
+        yield Mutant(source, line, old, new, len(text[:start].encode()), text.splitlines()[line - 1].strip())
 
 
 def sampled(number: int, seed: int) -> list[Mutant]:
-    """So many of all changes, but for those that mean nothing."""
+    """So many of all changes."""
     every = [one for path in sources() if path.parts[0] != "config" for one in mutants_of(path)]
-    matter = [one for one in every if (one.source, one.old, one.new) not in SAME]
-    return random.Random(seed).sample(matter, min(number, len(matter)))
+    return random.Random(seed).sample(every, min(number, len(every)))
 
 
 def copy(directory: Path) -> Path:
@@ -287,6 +298,85 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+class Results:
+    """What was judged so far, a line of JSON for each change in a file, so that a run can go on where one has ended.
+
+    Of a change the line counts on which it stands, not its number: a file may have grown above it meanwhile.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._found: dict[Change, str | None] = {}
+        for line in path.read_text().splitlines() if path is not None and path.exists() else ():
+            # The last one may have been cut.
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                read = json.loads(line)
+                self._found[Change(*read["change"])] = read["by"]
+
+    def knows(self, mutant: Mutant) -> bool:
+        """Whether it was judged."""
+        return _change(mutant) in self._found
+
+    def by(self, mutant: Mutant) -> str | None:
+        """Which tests noticed it; None where none did."""
+        return self._found[_change(mutant)]
+
+    def keep(self, mutant: Mutant, by: str | None) -> None:
+        """Remember it."""
+        change = _change(mutant)
+        self._found[change] = by
+        if self._path is not None:
+            with self._path.open("a") as file:
+                # Behind whatever a run that was killed has left of a line.
+                file.write("\n" + json.dumps({"change": change, "by": by}) + "\n")
+
+
+def _change(mutant: Mutant) -> Change:
+    return Change(mutant.source, mutant.text, mutant.old, mutant.new)
+
+
+def judge_all(mutants: list[Mutant], results: Results, at_once: int) -> None:
+    """Judge changes side by side, each in a copy, and say what became of each."""
+    with tempfile.TemporaryDirectory(prefix="dashseek-mutants-") as directory:
+        homes: SimpleQueue[Path] = SimpleQueue()
+        sound: dict[str, bool] = {}
+        for number in range(at_once):
+            homes.put(copy(Path(directory) / str(number)))
+
+        def judge(mutant: Mutant) -> None:
+            home = homes.get()
+            try:
+                found = noticed_by(home, mutant, sound)
+            finally:
+                homes.put(home)
+            results.keep(mutant, found)
+            say(f"{'noticed' if found else 'MISSED '} {mutant}  {found or ''}")
+
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(judge, mutants))
+
+
+def report(chosen: list[Mutant], results: Results) -> bool:
+    """Say what of these was noticed, what was not, and what nobody has to; whether it was enough."""
+    harmless = [mutant for mutant in chosen if mutant.reason is not None]
+    judged = [mutant for mutant in chosen if mutant.reason is None and results.knows(mutant)]
+    missed = [mutant for mutant in judged if results.by(mutant) is None]
+    share = 1 - len(missed) / max(1, len(judged))
+    left = len(chosen) - len(harmless) - len(judged)
+    say(f"\n{len(judged) - len(missed)} of {len(judged)} noticed: {share:.1%}, {WANTED:.0%} wanted")
+    for wing, number in Counter(str(Path(mutant.source).parent) for mutant in missed).most_common():
+        say(f"  {number} missed in {wing}")
+    for mutant in missed:
+        say(f"  {mutant}")
+    if harmless:
+        say(f"{len(harmless)} more harm nobody, by tests/mutants_picked.py:")
+        for mutant in harmless:
+            say(f"  {mutant}: {mutant.reason}")
+    if left:
+        say(f"{left} more are not judged so far: the same command goes on with them")
+    return share >= WANTED
+
+
 def main() -> int:
     """Run them, say what was not noticed, and whether that is too much."""
     parser = argparse.ArgumentParser(prog=".ci/run mutants", description=__doc__.split("\n")[0])
@@ -294,34 +384,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="which ones")
     parser.add_argument("--only", default="", help="no others than those whose file has this in its name")
     parser.add_argument("--at-once", type=int, default=1, help="so many side by side; tests that bound time mind that")
+    parser.add_argument("--results", type=Path, help="keep there what was judged, and do not judge it again")
+    parser.add_argument("--limit", type=int, help="judge so many now, and leave the rest for another time")
     asked = parser.parse_args()
     chosen = [one for one in (*picked(), *sampled(asked.sample, asked.seed)) if asked.only in one.source]
-    say(f"{len(chosen)} changes, --seed {asked.seed}")
-    with tempfile.TemporaryDirectory(prefix="dashseek-mutants-") as directory:
-        homes: SimpleQueue[Path] = SimpleQueue()
-        sound: dict[str, bool] = {}
-        for number in range(asked.at_once):
-            homes.put(copy(Path(directory) / str(number)))
-
-        def judge(mutant: Mutant) -> str | None:
-            home = homes.get()
-            try:
-                found = noticed_by(home, mutant, sound)
-            finally:
-                homes.put(home)
-            say(f"{'noticed' if found else 'MISSED '} {mutant}  {found or ''}")
-            return found
-
-        with ThreadPoolExecutor(asked.at_once) as pool:
-            found = [*pool.map(judge, chosen)]
-    missed = [mutant for mutant, by in zip(chosen, found, strict=True) if by is None]
-    share = 1 - len(missed) / max(1, len(chosen))
-    say(f"\n{len(chosen) - len(missed)} of {len(chosen)} noticed: {share:.0%}, {WANTED:.0%} wanted")
-    for wing, number in Counter(str(Path(mutant.source).parent) for mutant in missed).most_common():
-        say(f"  {number} missed in {wing}")
-    for mutant in missed:
-        say(f"  {mutant}")
-    return share < WANTED
+    results = Results(asked.results)
+    todo = [one for one in chosen if one.reason is None and not results.knows(one)]
+    say(f"{len(chosen)} changes, {len(todo)} of them to be judged, --seed {asked.seed}")
+    try:
+        judge_all(todo[: asked.limit], results, asked.at_once)
+    except KeyboardInterrupt:
+        say("stopped")
+    return 0 if report(chosen, results) else 1
 
 
 if __name__ == "__main__":
