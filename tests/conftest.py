@@ -24,6 +24,7 @@ import proxy.vocabulary
 from proxy.simulation.simulator import Simulator
 from proxy.simulation.wire import Json, Script
 from tests import needs
+from tests.forks import Forked, forks
 from translators import tokens
 
 ROOT = needs.ROOT
@@ -101,21 +102,29 @@ class StartServe(Protocol):
 class Served:
     """A running `dashseek serve`: its process, and its base URL once it is ready."""
 
-    def __init__(self, flags: tuple[str, ...], env: Mapping[str, str], directory: Path) -> None:
+    def __init__(
+        self, flags: tuple[str, ...], env: Mapping[str, str], directory: Path, *, own_interpreter: bool = False
+    ) -> None:
         # The settings of whoever runs the tests are not the settings under test.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("DASHSEEK_")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "proxy", "serve", *flags],
-            cwd=directory,
-            env={**inherited, **LOOP, "PYTHONPATH": str(ROOT), **env},
-            # As a shell does for a job: a test may send what a terminal sends to all of it.
-            process_group=0,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-        )
+        given = {**inherited, **LOOP, "PYTHONPATH": str(ROOT), **env}
+        self.process: subprocess.Popen[str] | Forked
+        # What is no setting of ours may be read by Python itself, or while modules are imported.
+        if own_interpreter or not all(name.startswith("DASHSEEK_") for name in env):
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "proxy", "serve", *flags],
+                cwd=directory,
+                env=given,
+                # As a shell does for a job: a test may send what a terminal sends to all of it.
+                process_group=0,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+            )
+        else:
+            self.process = forks().start(("serve", *flags), given, directory)
         self.url = ""
         self._lines: list[str] = []
         self._ready_or_dead = threading.Event()
@@ -187,14 +196,15 @@ async def simulator(vocabulary: tokens.Vocabulary) -> AsyncIterator[StartSimulat
 
 
 @pytest.fixture
-async def serve(tmp_path: Path) -> AsyncIterator[StartServe]:
+async def serve(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[StartServe]:
     """Starts the real thing before an upstream, on a free port, in an empty directory; it ends with the test."""
     with contextlib.ExitStack() as stack:
+        own_interpreter = request.node.get_closest_marker("own_interpreter") is not None
 
         async def start(upstream: str, *flags: str, env: Mapping[str, str] | None = None) -> Served:
             # Without one where a file of settings has pools.
             before = ("--upstream", upstream) if upstream else ()
-            served = Served((*before, "--port", "0", *flags), env or {}, tmp_path)
+            served = Served((*before, "--port", "0", *flags), env or {}, tmp_path, own_interpreter=own_interpreter)
             stack.callback(served.end)
             # In a thread: the upstream may live in this loop.
             await asyncio.to_thread(served.wait_until_ready)

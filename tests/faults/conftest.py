@@ -132,13 +132,19 @@ class Stage(Protocol):
 
 @contextlib.asynccontextmanager
 async def standing(
-    upstream: Simulator, targets: tuple[str, ...], flags: tuple[str, ...], env: Mapping[str, str], directory: Path
+    upstream: Simulator,
+    targets: tuple[str, ...],
+    flags: tuple[str, ...],
+    env: Mapping[str, str],
+    directory: Path,
+    *,
+    own_interpreter: bool = False,
 ) -> AsyncIterator[Stand]:
     """A process before these targets, or the upstream itself, as long as the context lives."""
     # A configuration says itself who is asked.
     places = () if "--config" in flags else targets or (upstream.url,)
     asked = [part for target in places for part in ("--upstream", target)]
-    served = Served((*asked, "--port", "0", *FLAGS, *flags), env, directory)
+    served = Served((*asked, "--port", "0", *FLAGS, *flags), env, directory, own_interpreter=own_interpreter)
     try:
         # In a thread: the upstream lives in this loop.
         await asyncio.to_thread(served.wait_until_ready)
@@ -175,8 +181,9 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def stage(vocabulary: tokens.Vocabulary, tmp_path: Path) -> AsyncIterator[Stage]:
+async def stage(vocabulary: tokens.Vocabulary, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
     """Starts processes for one test; without an upstream of the test's own they get one."""
+    own_interpreter = request.node.get_closest_marker("own_interpreter") is not None
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(
@@ -187,7 +194,8 @@ async def stage(vocabulary: tokens.Vocabulary, tmp_path: Path) -> AsyncIterator[
         ) -> Stand:
             if upstream is None:
                 upstream = await stack.enter_async_context(Simulator(vocabulary=vocabulary))
-            return await stack.enter_async_context(standing(upstream, targets, flags, env or {}, tmp_path))
+            standing_there = standing(upstream, targets, flags, env or {}, tmp_path, own_interpreter=own_interpreter)
+            return await stack.enter_async_context(standing_there)
 
         yield start
 

@@ -25,7 +25,7 @@ from tests.faults.conftest import CALL, Stage, Stand, frame
 from tests.faults.matrix import row
 from translators import tokens
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.own_interpreter]
 
 ROOT = Path(__file__).parents[2]
 WORDS = "one two three four five six"

@@ -25,6 +25,8 @@ from proxy.simulation.wire import Script
 from tests import caller, lint
 from tests.conftest import ROOT, Served, StartServe, StartSimulator
 
+pytestmark = pytest.mark.own_interpreter
+
 WORDS = "one two three four five six seven eight nine ten"
 STREAM = caller.call(WORDS, incremental_output=True)
 ADMIN = ("--admin-port", "0")
