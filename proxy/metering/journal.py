@@ -238,7 +238,10 @@ class Record:
 
 
 def render(facts: Opening | Closing) -> bytes:
-    """One half of a call's record as a JSON object: once, for every line that says it."""
+    """One half of a call's record as a JSON object: once, for every line that says it.
+
+    It is 4 KiB, whatever it says: orjson gives its buffer as it is.
+    """
     return orjson.dumps(facts)
 
 
@@ -285,7 +288,8 @@ class Journal:
 
     def open(self, opening: Opening) -> Entry:
         """Write the call's `open` line; raises `Refusal` where it cannot be written and the policy is to refuse."""
-        call, rendered = b"%b-%x" % (self._process, next(self._numbers)), render(opening)
+        # Kept as long as the call is open, so in a buffer of its own size.
+        call, rendered = b"%b-%x" % (self._process, next(self._numbers)), b"%b" % render(opening)
         if self._file is not None:
             line = b'{"ev":"open","call":"%b",%b\n' % (call, rendered[1:])
             if not self._write(line) and self._policy == "refuse":
