@@ -427,11 +427,7 @@ class Upstreams:
         self.connections.keepalive_s = self.settings.upstream_keepalive_timeout
         for name, trust in self._trusts.items():
             self.connections.believe(name, trust)
-        self.connections.keep({target.place for target in self._targets})
-        # What is gone is forgotten, but for those who still have calls on their way.
-        here = {(target.pool.name, target.url) for target in self._targets}
-        for place in [one for one, standing in self.standings.items() if one not in here and not standing.in_flight]:
-            del self.standings[place]
+        self._forget()
         self._let_try(self._targets)
         if any(label.startswith(DNS_PREFIX) for pool in self.pools for label in pool.urls):
             self._tasks.append(asyncio.create_task(self._follow_names()))
@@ -439,6 +435,13 @@ class Upstreams:
             self._tasks.append(asyncio.create_task(self._follow_files()))
         if self.settings.health_interval is not None:
             self._tasks.append(asyncio.create_task(self._check_in_turn(self.settings.health_interval)))
+
+    def _forget(self) -> None:
+        """Let go of targets that are gone, but for those that still have calls on their way."""
+        self.connections.keep({target.place for target in self._targets})
+        here = {(target.pool.name, target.url) for target in self._targets}
+        for place in [one for one, standing in self.standings.items() if one not in here and not standing.in_flight]:
+            del self.standings[place]
 
     def end(self) -> None:
         """Keep nothing fresh any more; calls that are on their way go on."""
@@ -450,6 +453,8 @@ class Upstreams:
         while True:
             await asyncio.sleep(ADDRESSES_EVERY_S)
             await self._look_names_up()
+            # Of pods that come and go each has another address.
+            self._forget()
 
     async def _look_names_up(self) -> None:
         """Ask for the addresses of each name; one that is not found keeps those it has, and that is said once."""

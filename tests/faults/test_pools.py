@@ -198,3 +198,17 @@ async def test_f122_a_configuration_that_is_broken_changes_nothing(fleet: Fleet,
         assert caller.text((await begun).body) == WORDS * 8
     async with stand.frees("ok") as named:
         assert caller.text((await stand.ask(headers=named)).body) == WORDS
+
+
+@row("an error of its own each, three times, then the answer", figure="out after three: first_token_timeout 0.3 s")
+async def test_f123_an_engine_that_begins_and_says_nothing_is_left(fleet: Fleet) -> None:
+    stand, one, other = await fleet({"first_token_timeout": 0.3}, {"priority": 1})
+    broken = Script(replay=b'data: {"error": {"message": "no", "code": 503}}\n\n')
+    stand.next(Script(stall_after=0), Script(cut_after=0, cut_by="rst"), broken)
+    for outcome in ("timeout_first_token", "upstream_cut", "upstream_error"):
+        async with stand.frees(outcome) as named:
+            assert (await stand.ask(headers=named)).status in {500, 503}
+    async with stand.frees("ok") as named:
+        assert caller.text((await stand.ask(headers=named)).body) == WORDS
+    assert (await logged(stand, "target_out"))["reason"] == "503"
+    assert (len(one.calls), len(other.calls)) == (3, 1)

@@ -433,6 +433,20 @@ class TestNames:
                 assert pools.counts(upstreams)["p0", label, "out"] == 0
         assert [line["event"] for line in lines] == ["name_not_found", "name_found", "addresses"]
 
+    async def test_an_address_that_is_gone_is_forgotten_when_its_calls_have_ended(
+        self, front: Front, names: Names
+    ) -> None:
+        names.found = ["10.0.0.1"]
+        async with front.before({"urls": ["dns+http://engines.example:8000"]}) as upstreams:
+            lease = upstreams.lease(MODEL)
+            for number in range(2, 5):
+                names.found = [f"10.0.0.{number}"]
+                await until(lambda: upstreams.looks()[0].target == f"http://{names.found[0]}:8000")
+            await until(lambda: len(upstreams.standings) == 2)
+            assert ("p0", "http://10.0.0.1:8000") in upstreams.standings
+            lease.release()
+            await until(lambda: [*upstreams.standings] == [("p0", "http://10.0.0.4:8000")])
+
     async def test_one_that_cannot_be_asked_keeps_what_it_has_over_a_reload_too(
         self, front: Front, names: Names
     ) -> None:
