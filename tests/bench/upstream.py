@@ -51,7 +51,7 @@ DELTAS = [_chunk({"content": word}) for word in WORDS]
 FIRST = _chunk({"role": "assistant", "content": ""})
 
 
-def _last(deltas: int) -> bytes:
+def last(deltas: int) -> bytes:
     usage = {"prompt_tokens": 9, "completion_tokens": deltas, "total_tokens": 9 + deltas}
     return _chunk({"content": ""}, "stop", usage=usage) + b"data: [DONE]\n\n"
 
@@ -82,7 +82,7 @@ async def _answer(asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         await writer.drain()
         if how.get("silent"):
             await asyncio.Event().wait()
-    writer.write(_sized(_last(deltas)) + b"0\r\n\r\n")
+    writer.write(_sized(last(deltas)) + b"0\r\n\r\n")
 
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

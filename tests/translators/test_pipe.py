@@ -601,6 +601,8 @@ TEXT = {"content": "one two"}
         (FIRST_STOP, "", (0, 0)),
         (chunk(TEXT) + chunk({}, "stop", usage=figures(9, 0)), "one two", (9, 0)),
         (chunk(TEXT, "stop", usage=ZERO), "one two", (0, 0)),
+        (chunk(TEXT, "stop", usage=ZERO) + corpus.DONE + chunk({"content": ""}), "one two", (0, 0)),
+        (chunk(TEXT, "stop", usage=ZERO) + chunk({"content": ""}), "one two", (corpus.PROMPT_TOKENS, 2)),
     ],
 )
 @pytest.mark.parametrize("cut", CUTS)

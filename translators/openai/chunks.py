@@ -118,20 +118,20 @@ class Reader:
         run: list[str] = []
         run_name = ""
         for data in events:
+            if self.over:
+                return
             known = self._stencil
             text, name = stencil.NOT_PLAIN if known is None else (known.text_in(data), known.name)
             if not text:
                 chunk = self._read(data)
-                text, name = stencil.NOT_PLAIN
-                if self._in_runs and not self._halved and type(chunk) is dict:
-                    text, name = stencil.plain(chunk)
-                if text:
-                    self._cut(data, name)
+                text, name = self._plain(data, chunk)
+                if name and not text:
+                    self._zero = None
+                    continue
             if run and (not text or name != run_name):
-                self._take_run(run, run_name)
+                if self._take_run(run, run_name):
+                    return
                 run = []
-            if self.over:
-                return
             if text:
                 run.append(text)
                 run_name = name
@@ -140,13 +140,18 @@ class Reader:
         if run:
             self._take_run(run, run_name)
 
-    def _cut(self, data: bytes, name: str) -> None:
-        """Have chunks like this one, which is plain, read by what differs between them."""
-        if self._stencil is None and self._has_text:
-            self._stencil = Stencil()
-        self._has_text = True
-        if self._stencil is not None:
-            self._stencil.cut(data, name)
+    def _plain(self, data: bytes, chunk: Any) -> tuple[str, str]:
+        """A chunk as `stencil.plain` reads it; those like one that has a text will be read by what differs in them."""
+        if not self._in_runs or self._halved or type(chunk) is not dict:
+            return stencil.NOT_PLAIN
+        text, name = stencil.plain(chunk)
+        if text:
+            if self._stencil is None and self._has_text:
+                self._stencil = Stencil()
+            self._has_text = True
+            if self._stencil is not None:
+                self._stencil.cut(data, name)
+        return text, name
 
     def take_last_usage(self, events: Iterator[bytes]) -> None:
         """What upstream tells of an answer that has failed, where it has come in the same read."""
@@ -173,7 +178,8 @@ class Reader:
         self._halved = True
         return chunk
 
-    def _take_run(self, run: list[str], name: str) -> None:
+    def _take_run(self, run: list[str], name: str) -> bool:
+        """Take texts of one side; whether nothing more is wanted."""
         choice = self._served[0]
         self._zero = None
         if self._halves:
@@ -184,6 +190,7 @@ class Reader:
         (choice.say if name == stencil.CONTENT else choice.think)(*run)
         if choice.cut or choice.over_budget:
             self.over = choice.over_budget or self.has_ended()
+        return self.over
 
     def _take_event(self, chunk: Any) -> None:
         if type(chunk) is bytes:

@@ -16,6 +16,8 @@ from translators.openai.choices import NOT_ENDED
 from translators.usage import BETWEEN
 
 NOT_PLAIN: Final = "", ""
+# No text, of a chunk that has nothing else to say either: streams begin so, and some go on so while the model is slow.
+SILENT: Final = "", "nothing"
 CONTENT: Final = "content"
 # Where a delta has text; and where it stands in its bytes: of several places the last, as for whoever reads all of it.
 _TEXTS: Final = {
@@ -38,22 +40,23 @@ LF: Final = 0x0A
 def plain(chunk: Any) -> tuple[str, str]:
     """The text of a chunk for the only choice that says nothing else, and its name in the delta; else no text.
 
+    A chunk that says nothing at all is `SILENT`.
+
     What stands beside it as a null or an empty text, as with SGLang, or as a role, as with Ark, says nothing.
     """
     try:
         (item,) = chunk["choices"]
         delta = item["delta"]
-        text = name = None
+        text, name = SILENT
         for here in _TEXTS:
             said = delta.get(here)
             if said is not None and said != "":
-                if text is not None:
+                if text != "":
                     return NOT_PLAIN
                 text, name = said, here
         index = item.get("index", 0)
         if (
             type(text) is str
-            and name is not None
             and not delta.get("tool_calls")
             and not delta.get("function_call")
             and item.get("finish_reason") in NOT_ENDED
