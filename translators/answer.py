@@ -77,10 +77,9 @@ class Answer:
     def basis(self) -> Basis:
         """Whose figures the usage is, at the weakest of its upstream calls (spec MET-3)."""
         bases = [one.basis for one in self.tally.upstream]
-        if True in [choice.cut for choice in self.choices]:
-            # What upstream said includes what we have cut off.
-            bases.append("upstream_last")
-        return min(bases, key=usage.BASES.index)
+        # What upstream said includes what we have cut off.
+        bases += ["upstream_last" for choice in self.choices if choice.cut]
+        return bases[0] if len(bases) == 1 else min(bases, key=usage.BASES.index)
 
     def served_by(self, leg: int) -> Sequence[Choice]:
         """The choices that one upstream call fills."""
@@ -141,8 +140,12 @@ class Answer:
             end: tuple[str | None, ...] = ("budget",)
         else:
             # Where it has told all, our count is not asked for: of an answer that nobody had to count it would be made.
-            counted = 0 if upstream.is_final else sum([choice.meter.exact for choice in served]) - upstream.before
-            chain = sum([choice.meter.reasoning for choice in served]) if upstream.chain is None else 0
+            counted = chain = 0
+            if not upstream.is_final:
+                counted = sum([choice.meter.exact for choice in served]) - upstream.before
+            if upstream.chain is None:
+                for choice in served:
+                    chain += choice.meter.reasoning
             reasoning = upstream.reasoning(chain)
             end = tuple([_end_of(choice) for choice in served])
         completion = upstream.completion(counted)

@@ -367,7 +367,9 @@ class Choice:
             return False
         if self.phase in (Phase.START, Phase.THINKING) and sight in (Sight.CONTENT, Sight.CALL):
             self.meter.close_chain()
-            if text and (unseen := self._unseen_lines(text)):
+            # Either is a matter of few models.
+            may_hide = self._splitter is not None or self._rules.blank_behind_chain
+            if may_hide and text and (unseen := self._unseen_lines(text)):
                 self.meter.skip("\n" * unseen)
         self.phase = following
         return True

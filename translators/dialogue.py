@@ -195,12 +195,12 @@ class Call(NamedTuple):
     @property
     def image_tokens(self) -> int | None:
         """What those whose size is known are in the prompt; None where there is none of them."""
-        return (sum(image.tokens or 0 for image in self.images) or None) if self.model.sees else None
+        return sum(image.tokens or 0 for image in self.images) or None
 
     @property
     def is_countable(self) -> bool:
         """Whether its prompt can be counted before upstream has told: no image's size is unknown."""
-        return not self.model.sees or all(image.tokens is not None for image in self.images)
+        return all(image.tokens is not None for image in self.images)
 
 
 class Usage(NamedTuple):

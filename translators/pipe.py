@@ -121,11 +121,12 @@ class Pipe:
         large_bytes: an event or a completion of more is put off (`catch_up`)
         hold:        told how many bytes more, or fewer, the answer keeps, once they are many; may raise `Refusal`
         """
+        sees = call.model.sees
         tally = Tally(
             call.model.context_tokens,
             counts_chain=call.thinking,
-            image=call.image_tokens,
-            is_countable=call.is_countable,
+            image=call.image_tokens if sees else None,
+            is_countable=not sees or call.is_countable,
         )
         self.state = State.HELD
         self._terms = terms

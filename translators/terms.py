@@ -76,7 +76,7 @@ def agreed(
         event_limit=event_limit,
         prefix=last.content or "" if dialect.repeats_prefix and last.partial else "",
         template=template,
-        calls_opened=prompt.opens_calls(call, template),
+        calls_opened=bool(call.tools) and prompt.opens_calls(call, template),
     )
 
 

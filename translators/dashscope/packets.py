@@ -94,7 +94,7 @@ class Shape:
         shown: shapes.Usage = {
             "input_tokens": used.input,
             "output_tokens": used.output,
-            "total_tokens": used.total,
+            "total_tokens": used.input + used.output,
         }
         if used.reasoning is not None:
             shown["output_tokens_details"] = {"reasoning_tokens": used.reasoning}

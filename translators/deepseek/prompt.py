@@ -125,7 +125,7 @@ def _rendered(call: Call, row: Layout, effort: Effort | None) -> list[Piece | Im
                     out += row.opening[before, call.thinking and index >= asked_last]
     if not (row.opens_each or call.messages[-1].partial):
         out += row.opening[before, call.thinking]
-    if row.opens_forced and is_forced(call):
+    if row.opens_forced and call.tools and is_forced(call):
         out += row.calls.opening
     return out
 
@@ -156,19 +156,21 @@ def _head(call: Call, row: Layout, effort: Effort | None) -> list[Piece]:
         for index, section in enumerate(_sections(call, row)):
             parted = index or row.blank_first or system
             told += ["\n\n" if parted else "", *section]
-    out = [_preface(call, row, effort), *([*told, system] if row.tools_first else [system, *told])]
+    preface = _preface(row, effort) if call.thinking else ""
+    out = [preface, *([*told, system] if row.tools_first else [system, *told])]
     if row.systems == "marked" and (_leads_with_system(call) or any(out)):
         return [Special.SYSTEM, *out]
     return out
 
 
-def _preface(call: Call, row: Layout, effort: Effort | None) -> str:
-    return row.prefaces.get(effort or "high", "") if call.thinking else ""
+def _preface(row: Layout, effort: Effort | None) -> str:
+    """What stands before everything in a call that thinks."""
+    return row.prefaces.get(effort or "high", "")
 
 
 def _fixed(call: Call, row: Layout, effort: Effort | None) -> list[str]:
     """The template's own words in a prompt; tools and schemas are the caller's."""
-    fixed = [_preface(call, row, effort)] if call.thinking else []
+    fixed = [_preface(row, effort)] if call.thinking else []
     if call.tools and _offered(call):
         told = (*pieces(row.tools.lead), *pieces(row.tools.close))
         fixed += [piece for piece in told if isinstance(piece, str)]
@@ -186,7 +188,8 @@ def _leads_with_system(call: Call) -> bool:
 
 
 def _first_text(call: Call) -> str:
-    return (call.messages[0].content or "") if _leads_with_system(call) else ""
+    first = call.messages[0]
+    return (first.content or "") if first.role == "system" else ""
 
 
 def _all_systems(call: Call) -> str:

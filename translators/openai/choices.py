@@ -28,6 +28,7 @@ FINISHES: Final[Mapping[str, Finish]] = {
 NOT_ENDED: Final = (None, "", "null")
 # The names of the chain of thought; the same thing where both come (spec SSE-6).
 REASONING: Final = ("reasoning_content", "reasoning")
+NAMES: Final = frozenset(REASONING)
 FAILED_FINISHES: Final[Mapping[str, faults.Fault]] = {
     "content_filter": faults.OUTPUT_MODERATED,
     "insufficient_system_resource": faults.OVERLOADED,

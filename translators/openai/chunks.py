@@ -350,11 +350,14 @@ class Reader:
             raise _broken("a choice without a message")
         if self._logprobs:
             choices.take_logprobs(choice, message, item.get("logprobs"))
-        if reasoning := choices.reasoning_of(message):
+        if not choices.NAMES.isdisjoint(message) and (reasoning := choices.reasoning_of(message)):
             choice.think(surrogates.whole(reasoning))
         if choice.over_budget:
             return
-        if text := choices.word_of(message.get("content")).removeprefix(prefix):
+        text = message.get("content")
+        if type(text) is not str or not text.isascii():
+            text = choices.word_of(text)
+        if text := text.removeprefix(prefix):
             (choice.quote if told else choice.say)(text)
         if ("tool_calls" in message or "function_call" in message) and (calls := choices.calls_of(message)):
             choices.take_calls(choice, calls)

@@ -20,8 +20,11 @@ def read(reported: object) -> Figures | None:
     """
     if not isinstance(reported, dict):
         return None
-    prompt = _figure(reported.get("prompt_tokens"))
-    completion = _figure(reported.get("completion_tokens"))
+    prompt, completion = reported.get("prompt_tokens"), reported.get("completion_tokens")
+    if type(prompt) is not int or prompt < 0:
+        prompt = _figure(prompt)
+    if type(completion) is not int or completion < 0:
+        completion = _figure(completion)
     if reported.keys() <= SUMMED:
         return Figures(prompt, completion)
     # SGLang and Azure put the chain at the top level.
