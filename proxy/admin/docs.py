@@ -47,6 +47,7 @@ LANGUAGES: Final[Mapping[str, str]] = {"en": "PROTOCOL.md", "zh": "PROTOCOL.zh.m
 EXAMPLES: Final[Mapping[str, str]] = {
     "curl": "call.sh",
     "Python": "call.py",
+    "OpenAI": "compatible.py",
     "Java": "Call.java",
     "Java SDK": "Sdk.java",
     "Node": "call.mjs",
