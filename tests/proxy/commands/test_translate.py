@@ -61,6 +61,14 @@ def test_every_field_of_the_call_has_one_line_with_a_reason() -> None:
     assert all(field["why"] for field in told["fields"] if field["action"] != "kept")
 
 
+@pytest.mark.parametrize("said", [{}, {"tool_stream": None}, {"tool_stream": False}, {"tool_stream": True}], ids=str)
+def test_what_is_done_to_tool_calls_unasked_is_named_once(said: dict[str, bool | None]) -> None:
+    """PAR-20."""
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    told = explained({**CALL, "parameters": {"tools": tools, **said}})
+    assert [field["field"] for field in told["fields"]].count("parameters.tool_stream") == 1
+
+
 def test_what_becomes_of_a_field_depends_on_the_dialect() -> None:
     assert actions(explained(CALL, "--sse"))["parameters.top_k"] == "dropped"
     assert actions(explained(CALL, "--sse", "--dialect", "vllm"))["parameters.top_k"] == "kept"
