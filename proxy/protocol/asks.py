@@ -79,11 +79,15 @@ class Target:
         return self.row.thinking if self.row else "never"
 
 
+# The limit of an answer where a check asks for no other.
+ANSWER_TOKENS: Final = 64
+
+
 def call(target: Target, text: str = WORDS, **parameters: object) -> Json:
     return {
         "model": target.model,
         "input": {"messages": [{"role": "user", "content": text}]},
-        "parameters": {"max_tokens": 64, "temperature": 0, **_quiet(target), **parameters},
+        "parameters": {"max_tokens": ANSWER_TOKENS, "temperature": 0, **_quiet(target), **parameters},
     }
 
 
@@ -104,7 +108,7 @@ def priced(target: Target, name: str, call: Json, **how: Any) -> Ask:
     chain = THINKING_TOKENS if given.get("enable_thinking") or target.thinks == "always" else 0
     answers = given.get("n", 1) if isinstance(given.get("n", 1), int) else 1
     prompt = 10 + len(orjson.dumps(call.get("input", {}))) // 4 + len(orjson.dumps(given.get("tools", ""))) // 4
-    return Ask(name, call, tokens=prompt + chain + answers * int(given.get("max_tokens", 64)), **how)
+    return Ask(name, call, tokens=prompt + chain + answers * int(given.get("max_tokens", ANSWER_TOKENS)), **how)
 
 
 def asks(target: Target) -> dict[str, Ask]:
@@ -117,7 +121,7 @@ def asks(target: Target) -> dict[str, Ask]:
         {"role": "assistant", "content": "", "tool_calls": [turn]},
         {"role": "tool", "content": "sunny, 21 degrees", "tool_call_id": "call_1"},
     ]
-    thinking = {"enable_thinking": True, "incremental_output": True, "max_tokens": 64}
+    thinking = {"enable_thinking": True, "incremental_output": True, "max_tokens": ANSWER_TOKENS}
     named = {"type": "function", "function": {"name": TOOL["function"]["name"]}}
     schema = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}
     parts = [{"type": "text", "text": "Say "}, {"text": "hello."}]

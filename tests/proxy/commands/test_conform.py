@@ -888,3 +888,11 @@ async def test_what_a_model_that_always_thinks_may_cost_has_its_chain() -> None:
     assert min(ask.tokens for ask in compatible.values() if ask.tokens) > asks.THINKING_TOKENS
     plain = conformance.asked(rows("deepseek-v3")).values()
     assert max(ask.tokens for ask in plain) < asks.THINKING_TOKENS
+
+
+async def test_what_came_is_shown_whole_up_to_two_pieces_and_then_its_beginning_and_its_end() -> None:
+    short, long = "a" * conform.SHOWN_BYTES, "b" * conform.SHOWN_BYTES
+    whole = Came(200, {"content-type": "text/plain"}, ((short + long).encode(),))
+    assert conform._shown(whole).endswith(f"\n{short}{long}")
+    cut = replace(whole, pieces=((short + "c" + long).encode(),))
+    assert conform._shown(cut).endswith(f"\n{short}\n…\n{long}")
