@@ -341,7 +341,7 @@ def _taken(request: web.Request) -> tuple[Request, str]:
 async def _body(call: Request, most_bytes: int, timeout_s: float) -> bytes:
     try:
         async with asyncio.timeout(timeout_s):
-            with OpenBodies(2 * most_bytes).hold() as held:  # its own, as packed and as unpacked
+            with OpenBodies(2 * most_bytes, most_bytes).hold() as held:  # its own, as packed and as unpacked
                 return bytes(await call.body(held))
     except TimeoutError:
         raise faults.Refusal(faults.BODY_INVALID, "body_timeout fired") from None

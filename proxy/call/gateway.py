@@ -191,7 +191,7 @@ async def open_gateway(settings: Settings, rows: Iterable[ModelRow]) -> AsyncIte
             journal=await stack.enter_async_context(journal.opened(settings)),
             limiter=await stack.enter_async_context(open_limiter(settings)),
             open_calls=open_calls,
-            open_bodies=OpenBodies(int(settings.max_open_bytes)),
+            open_bodies=OpenBodies(int(settings.max_open_bytes), int(settings.max_body_bytes)),
             # One thread, so that of large bodies one is in pieces at a time; `max_open_bytes` bounds those that wait.
             reading=stack.enter_context(CountingPool(int(settings.max_open_bytes), threads=1)),
             counting=stack.enter_context(CountingPool()),
@@ -240,6 +240,7 @@ def take_over(gateway: Gateway) -> None:
         gateway.keyring.begin()
     gateway.open_calls.limit(_limits_s(settings))
     gateway.open_bodies.most_bytes = int(settings.max_open_bytes)
+    gateway.open_bodies.most_grown = int(settings.max_body_bytes)
     gateway.latest.gateway = gateway
 
 

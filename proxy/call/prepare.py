@@ -88,6 +88,7 @@ async def _ready(
         held.end_turn()
     if reading.parts > MANY_PARTS:
         held.take(reading.parts * PART_BYTES)
+        held.built(size_bytes + reading.parts * PART_BYTES)
     call = reading.call
     if call.images or size_bytes > gateway.settings.max_body_bytes:
         _check_images(gateway, call, size_bytes)

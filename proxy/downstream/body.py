@@ -31,6 +31,8 @@ PIECE_BYTES: Final = 16 << 10
 MOST_MEMBERS: Final = 64
 # A body that unpacks to more waits until no other large one is being unpacked and read.
 LARGE_BYTES: Final = 256 << 10
+# So many times what was sent a written text may become, and any picture: beyond it a body is made to become much.
+PLAIN_RATIO: Final = 16
 # Other calls end in moments.
 RETRY_S: Final = "1"
 # How a picture begins that comes along in a body of JSON; some writers escape a slash, and whoever writes `data\u003a`
@@ -85,16 +87,20 @@ class Inflating(Protocol):
 class OpenBodies:
     """How many bytes the bodies of all open calls hold, unpacked, of how many that may be.
 
-    most_bytes: spec REQ-11, `max_open_bytes`
-    turns:      of large packed bodies one is unpacked and read at a time, who comes first first
+    most_bytes:    spec REQ-11, `max_open_bytes`
+    most_grown:    bytes that packed bodies together may have become beyond `PLAIN_RATIO` times what was sent, so that
+                   several of them cost no more than one; one alone may become what a body may be
+    turns:         of large packed bodies one is unpacked and read at a time, who comes first first
     """
 
-    __slots__ = ("held_bytes", "most_bytes", "turns")
+    __slots__ = ("grown_bytes", "held_bytes", "most_bytes", "most_grown", "turns")
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int, most_grown: int) -> None:
         self.most_bytes = most_bytes
+        self.most_grown = most_grown
         self.turns = asyncio.Lock()
         self.held_bytes = 0
+        self.grown_bytes = 0
 
     def hold(self) -> HeldBody:
         """The share of one call, to be given back with the end of its context."""
@@ -107,11 +113,13 @@ class HeldBody:
     has_turn: whether others wait for it to be unpacked and read
     """
 
-    __slots__ = ("_all", "_bytes", "has_turn")
+    __slots__ = ("_all", "_bytes", "_grown_bytes", "_packed_bytes", "has_turn")
 
     def __init__(self, open_bodies: OpenBodies) -> None:
         self._all = open_bodies
         self._bytes = 0
+        self._grown_bytes = 0
+        self._packed_bytes: int | None = None
         self.has_turn = False
 
     def __enter__(self) -> Self:
@@ -127,7 +135,8 @@ class HeldBody:
         if self.has_turn:
             self.end_turn()
         self._all.held_bytes -= self._bytes
-        self._bytes = 0
+        self._all.grown_bytes -= self._grown_bytes
+        self._bytes = self._grown_bytes = 0
 
     async def take_turn(self) -> None:
         """Wait until no other large body is being unpacked or read."""
@@ -147,6 +156,24 @@ class HeldBody:
             raise faults.Refusal(faults.OVERLOADED.after(RETRY_S), "over max_open_bytes")
         self._all.held_bytes += size_bytes
         self._bytes += size_bytes
+
+    def came_packed(self, packed_bytes: int) -> None:
+        """The body is packed, and so large."""
+        self._packed_bytes = packed_bytes
+
+    def built(self, size_bytes: int) -> None:
+        """What has been made of a body that came packed is so much by now."""
+        if self._packed_bytes is not None:
+            # Those that wait for their turn have not grown.
+            grown = max(0, size_bytes - max(PLAIN_RATIO * self._packed_bytes, LARGE_BYTES))
+            self._all.grown_bytes += grown - self._grown_bytes
+            self._grown_bytes = grown
+
+    def grow(self, size_bytes: int) -> None:
+        """A body that came packed is so much by now; raises `Refusal` where those of others are vast as well."""
+        self.built(size_bytes)
+        if self._all.most_grown < self._all.grown_bytes != self._grown_bytes > 0:
+            raise faults.Refusal(faults.OVERLOADED.after(RETRY_S), "packed bodies become too much together")
 
 
 async def read(
@@ -215,6 +242,7 @@ async def _receive(request: web.Request, held: HeldBody, most_bytes: int, keep: 
 async def _inflated(packed: deque[bytearray], limits: Limits, held: HeldBody) -> bytearray:
     """The members of a gzip body, one after the other, each to the end of its check sum and length."""
     body = bytearray()
+    held.came_packed(sum(map(len, packed)))
     member, members = zlib.decompressobj(GZIP_WBITS), 1
     try:
         while packed:
@@ -228,11 +256,12 @@ async def _inflated(packed: deque[bytearray], limits: Limits, held: HeldBody) ->
                     if members > MOST_MEMBERS:
                         raise faults.Refusal(faults.BODY_INVALID, "gzip of too many members")
                     await _step(member, rest, body, limits, held)
+                    held.grow(len(body))
                     rest = member.unused_data if member.eof else member.unconsumed_tail
             held.take(-len(packed.popleft()))
         # It has taken all that came, and may not have given all of that.
         while not member.eof and await _step(member, b"", body, limits, held):
-            pass
+            held.grow(len(body))
     except zlib.error:
         raise faults.Refusal(faults.BODY_INVALID, "broken gzip") from None
     if not member.eof:
@@ -242,6 +271,9 @@ async def _inflated(packed: deque[bytearray], limits: Limits, held: HeldBody) ->
 
 async def _step(member: Inflating, packed: bytes | bytearray, body: bytearray, limits: Limits, held: HeldBody) -> int:
     """Inflate no more than a step of it, and let the loop go on; returns how much that was, in bytes."""
+    # Those that wait hold a step each.
+    if len(body) >= LARGE_BYTES:
+        await held.take_turn()
     more = member.decompress(packed, STEP_BYTES)
     before_bytes = len(body)
     if before_bytes + len(more) > limits.most_bytes:
@@ -249,8 +281,6 @@ async def _step(member: Inflating, packed: bytes | bytearray, body: bytearray, l
     held.take(len(more))
     body += more
     limits.check(body, before_bytes)
-    if len(body) > LARGE_BYTES:
-        await held.take_turn()
     if len(more) == STEP_BYTES:
         await asyncio.sleep(0)
     return len(more)

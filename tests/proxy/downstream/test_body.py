@@ -257,3 +257,33 @@ class TestAllOpenCalls:
             line.vanish()
             await front.end_of()
         assert front.house.open_bodies.held_bytes == 0
+
+
+class TestGrown:
+    """Spec REQ-11: several packed bodies cost no more than one."""
+
+    ONE = 12 << 20
+
+    def test_together_they_become_as_much_as_one_may(self) -> None:
+        together = bodies.OpenBodies(1 << 30, self.ONE)
+        with together.hold() as first, together.hold() as second:
+            for held in (first, second):
+                held.came_packed(1_000)
+                # Those that wait for their turn stand in nobody's way.
+                held.grow(bodies.LARGE_BYTES)
+            first.grow(self.ONE)
+            first.built(5 * self.ONE)
+            with pytest.raises(faults.Refusal) as refused:
+                second.grow(1 << 20)
+            assert (refused.value.fault.code, refused.value.fault.retry_after) == ("ModelServingError", "1")
+        assert together.grown_bytes == 0
+
+    def test_what_was_written_packs_less_and_is_no_matter(self) -> None:
+        together = bodies.OpenBodies(1 << 30, self.ONE)
+        with together.hold() as plain, together.hold() as text, together.hold() as vast:
+            plain.grow(self.ONE)
+            text.came_packed(self.ONE // bodies.PLAIN_RATIO)
+            text.grow(self.ONE)
+            vast.came_packed(10)
+            vast.grow(self.ONE)
+            text.grow(self.ONE)
