@@ -418,8 +418,6 @@ class Settings(BaseModel):
     @classmethod
     def _share_their_limits(cls, workers: int, info: ValidationInfo) -> int:
         limited = any(info.data.get(name) for name in ("limits", "key_limits", "model_limits"))
-        if workers > 1 and any(limit.of_period for limit in _limits(info)):
-            raise ValueError(f"{', '.join(values.BUDGETS)} are kept by one process alone: leave them out, or say 1")
         if workers > 1 and limited and not info.data.get("redis_url"):
             raise ValueError(f"each of several processes would allow the whole limit: say {PREFIX}REDIS_URL as well")
         return workers
@@ -435,13 +433,6 @@ class Settings(BaseModel):
         if info.data.get("workers", 1) > 1:
             raise ValueError("shows the calls of one process: say --workers 1")
         return inspect
-
-    @field_validator("redis_url", mode="after")
-    @classmethod
-    def _budgets_are_of_one_process(cls, redis_url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if redis_url is not None and any(limit.of_period for limit in _limits(info)):
-            raise ValueError(f"{', '.join(values.BUDGETS)} are kept by one process alone: leave them out, or Redis")
-        return redis_url
 
     @field_validator("prices_file", mode="after")
     @classmethod

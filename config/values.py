@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, FilePath, SecretStr
@@ -64,7 +64,8 @@ DNS = "dns"
 UNITS_S: Mapping[str, float] = {"ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600}
 LIMITS = tuple(field.name for field in fields(Limit))
 # Limits of a day or a month, of which two are money.
-BUDGETS = ("tpd", "tokens_month", "cost_day", "cost_month")
+Budget = Literal["tpd", "tokens_month", "cost_day", "cost_month"]
+BUDGETS: tuple[Budget, ...] = get_args(Budget)
 COSTS = frozenset({"cost_day", "cost_month"})
 
 

@@ -28,7 +28,7 @@ import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from config import sources, values
-from config.settings import SettingsError
+from config.settings import PREFIX, SettingsError
 from config.values import Limit, Limits
 from translators import faults
 from translators.catalogue import Catalogue
@@ -96,7 +96,7 @@ class Key:
 
 
 Keys = Mapping[bytes, Key]
-# What limits of a day or a month can be here: none where limits are in a Redis, money where there are prices.
+# What limits of a day or a month can be here: none where processes share no Redis, money where there are prices.
 Budgeted = Literal["none", "tokens", "money"]
 
 
@@ -207,7 +207,9 @@ def read(path: Path, catalogue: Catalogue, budgets: Budgeted = "money") -> Keys:
     ]
     for number, row in enumerate(read):
         if row.limits is not None and row.limits.of_period and budgets == "none":
-            unknown.append(f"keys_file ({path}): key.{number}.limits: those of a day or a month need one process")
+            unknown.append(
+                f"keys_file ({path}): key.{number}.limits: of a day or a month, need one process or {PREFIX}REDIS_URL"
+            )
         elif row.limits is not None and row.limits.of_money and budgets == "tokens":
             unknown.append(f"keys_file ({path}): key.{number}.limits: of money, need a prices_file")
     if unknown:

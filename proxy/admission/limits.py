@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Final, Literal, NamedTuple, Protocol
 
 from config.settings import Settings
-from config.values import Limit
+from config.values import BUDGETS, COSTS, Budget, Limit
 from translators import faults
 
-Kind = Literal["concurrency", "burst", "rpm", "tpm"]
+Kind = Literal["concurrency", "burst", "rpm", "tpm"] | Budget
 
 # What a caller is told who is over a limit of a kind; the proxy's capacity is not upstream's, though it reads the same.
 FAULTS: Final[dict[Kind, faults.Fault]] = {
@@ -23,6 +24,10 @@ FAULTS: Final[dict[Kind, faults.Fault]] = {
     "burst": faults.BURST_LIMITED,
     "rpm": faults.RATE_LIMITED,
     "tpm": faults.QUOTA_EXCEEDED,
+    "tpd": faults.QUOTA_EXCEEDED,
+    "tokens_month": faults.QUOTA_EXCEEDED,
+    "cost_day": faults.QUOTA_EXCEEDED,
+    "cost_month": faults.QUOTA_EXCEEDED,
 }
 # The time in which a full meter drains; a call that is open drains when it ends.
 PERIODS_MS: Final[dict[Kind, int]] = {"concurrency": 0, "burst": 1_000, "rpm": 60_000, "tpm": 60_000}
@@ -31,6 +36,9 @@ OPEN_CALL_MS: Final = 1_000
 # Low levels that are kept of a meter, so that a late end gives back no more than it still holds; beyond so many,
 # neighbours count as the lower of the two.
 MOST_LOWS: Final = 64
+# Money is counted in whole units of so much of its currency: the cost of a token at a thousandth of a cent a million.
+UNIT: Final = Decimal("1e-10")
+NO_MONEY: Final = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +52,13 @@ class Scope:
 class Demand(NamedTuple):
     """What one call takes from one meter.
 
-    meter:     its name: scope and kind
+    meter:     its name: scope and kind; of a budget, the day or month as well
     kind:      what it measures
-    amount:    how much it holds: calls or tokens
-    period_ms: the time in which that much drains; 0 for open calls
-    cost:      how much the call takes; tokens at most the amount, or a long call could never be let in
+    amount:    how much it holds: calls, tokens, or money in `UNIT`
+    period_ms: the time in which that much drains; 0 for open calls; of a budget, which does not drain, the time that
+               is left of its day or month, below 0
+    cost:      how much the call takes; tokens at most the amount, or a long call could never be let in; of a budget
+               nothing, a call counts when it has ended
     before:    tokens that the same call has taken from it in an earlier step
     """
 
@@ -74,10 +84,11 @@ class Refused:
 class Reservation(Protocol):
     """What one call has taken. It ends in one of three ways, the first of which counts; none blocks or raises."""
 
-    def settle(self, tokens_used: int, *, in_part: bool = False) -> None:
+    def settle(self, tokens_used: int, *, in_part: bool = False, cost: Decimal = NO_MONEY) -> None:
         """End the call at the tokens it used.
 
         in_part: what is above this reservation is settled with the call's other one
+        cost:    what its caller owes, where budgets are counted with the limits
         """
 
     def refund(self) -> None:
@@ -100,9 +111,9 @@ class Joined:
         self._first = first
         self._more = more
 
-    def settle(self, tokens_used: int, *, in_part: bool = False) -> None:
+    def settle(self, tokens_used: int, *, in_part: bool = False, cost: Decimal = NO_MONEY) -> None:
         """See `Reservation`."""
-        self._first.settle(tokens_used, in_part=True)
+        self._first.settle(tokens_used, in_part=True, cost=cost)
         self._more.settle(tokens_used, in_part=in_part)
 
     def refund(self) -> None:
@@ -119,11 +130,14 @@ class Joined:
 class Limiter(Protocol):
     """Decides which calls are let in, by limits."""
 
-    async def reserve(self, scopes: Sequence[Scope], tokens: int, held: int | None = None) -> Reservation | Refused:
+    async def reserve(
+        self, scopes: Sequence[Scope], tokens: int, held: int | None = None, budgets: Sequence[Demand] = ()
+    ) -> Reservation | Refused:
         """Reserve one call of so many tokens in all scopes, or, where one has no room, in none.
 
-        tokens: the most it can be: its prompt and the longest answer it may get
-        held:   what the same call has taken before: these tokens come on top of it, and it is not one call more
+        tokens:  the most it can be: its prompt and the longest answer it may get
+        held:    what the same call has taken before: these tokens come on top of it, and it is not one call more
+        budgets: of a day or a month, that must have something left, and count the call when it has ended
         """
 
 
@@ -165,23 +179,27 @@ def refused(demand: Demand, wait_ms: int) -> Refused:
     return Refused(FAULTS[demand.kind].after(str(max(1, math.ceil(wait_ms / 1_000)))))
 
 
-def returned(demand: Demand, tokens_used: int | None, *, in_part: bool = False) -> int:
+def returned(demand: Demand, tokens_used: int | None, *, in_part: bool = False, cost: Decimal = NO_MONEY) -> int:
     """What the end of a call adds to a meter: negative where it used less than it reserved.
 
-    tokens_used: None where nobody knows
-    in_part:     see `Reservation.settle`
+    tokens_used:   None where nobody knows
+    in_part, cost: see `Reservation.settle`
     """
     if demand.kind == "concurrency":
         return -demand.cost
+    if demand.kind in BUDGETS:
+        return round(cost / UNIT) if demand.kind in COSTS else tokens_used or 0
     if demand.kind != "tpm" or tokens_used is None:
         return 0
     more = max(tokens_used - demand.before, 0) - demand.cost
     return min(more, 0) if in_part else more
 
 
-def changes(asked: Iterable[Demand], tokens_used: int | None, *, in_part: bool = False) -> Changes:
+def changes(
+    asked: Iterable[Demand], tokens_used: int | None, *, in_part: bool = False, cost: Decimal = NO_MONEY
+) -> Changes:
     """What the end of a call adds to each meter; see `returned`."""
-    return tuple((demand, returned(demand, tokens_used, in_part=in_part)) for demand in asked)
+    return tuple((demand, returned(demand, tokens_used, in_part=in_part, cost=cost)) for demand in asked)
 
 
 class Taken:
@@ -197,9 +215,9 @@ class Taken:
         self._give_back = give_back
         self._open = True
 
-    def settle(self, tokens_used: int, *, in_part: bool = False) -> None:
+    def settle(self, tokens_used: int, *, in_part: bool = False, cost: Decimal = NO_MONEY) -> None:
         """See `Reservation`."""
-        self._end(tokens_used, in_part=in_part)
+        self._end(tokens_used, in_part=in_part, cost=cost)
 
     def refund(self) -> None:
         """See `Reservation`."""
@@ -209,7 +227,7 @@ class Taken:
         """See `Reservation`."""
         self._end(None)
 
-    def _end(self, tokens_used: int | None, *, in_part: bool = False) -> None:
+    def _end(self, tokens_used: int | None, *, in_part: bool = False, cost: Decimal = NO_MONEY) -> None:
         if self._open:
             self._open = False
-            self._give_back(changes(self._asked, tokens_used, in_part=in_part))
+            self._give_back(changes(self._asked, tokens_used, in_part=in_part, cost=cost))

@@ -89,8 +89,17 @@ class MemoryLimiter:
         self._numbers = itertools.count()
         self._sweep_at = SWEEP_AT
 
-    async def reserve(self, scopes: Sequence[Scope], tokens: int, held: int | None = None) -> Reservation | Refused:
-        """Decide without ever waiting, so that no other call can come between."""
+    async def reserve(
+        self,
+        scopes: Sequence[Scope],
+        tokens: int,
+        held: int | None = None,
+        budgets: Sequence[Demand] = (),  # noqa: ARG002 - see below
+    ) -> Reservation | Refused:
+        """Decide without ever waiting, so that no other call can come between.
+
+        budgets: none: in one process they are kept by whoever reads the journal for them
+        """
         at_ms = self._clock_ms()
         asked = tuple(demands(scopes, tokens, held))
         waits_ms = [self._wait_ms(demand, at_ms) for demand in asked]

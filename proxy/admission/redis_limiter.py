@@ -3,7 +3,8 @@
 Redis's clock counts, not the processes'. An open call holds a lease that its process renews, so that the calls of a
 process that has died are over when their leases are. A reservation whose answer was not awaited is undone as soon as
 Redis speaks again, and its lease is over within a second by itself. What a restart makes Redis forget is forgotten:
-calls that were open then are not counted any more. Needs the extra `redis`. Source: spec LIM-1.
+calls that were open then are not counted any more. Budgets of a day or a month are beside the meters: who has some
+left is let in, and what a call used counts when it has ended. Needs the extra `redis`. Source: spec LIM-1.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import partial
 from typing import Any, Final, Literal
 
@@ -44,6 +46,8 @@ FIRST_LEASE_MS: Final = 1_000
 # What its process renews: the calls of one that has died are over after so long.
 LEASE_MS: Final = 60_000
 RENEW_EVERY_S: Final = 20.0
+# A budget is kept so long beyond its day or month, for a clock that is set back and for calls that are still open.
+KEPT_MS: Final = 2 * 86_400_000
 # Leases in one script: Redis serves nobody else while it runs.
 RENEWED_AT_ONCE: Final = 500
 # At the end, so long for the last settlements to arrive.
@@ -59,8 +63,9 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 # RESERVE and SETTLE get the meters as KEYS, then the reservation's own key; ARGV are its name, an argument of the
 # script's own, and for each meter: amount, period in ms, change. A period of 0 is a set of leases; else a meter is a
 # hash of its level, the time it had it, and its lows: times, rising, each with the lowest level since the one before
-# (`memory_limiter.Bucket`). The reservation's own key is `taken` and the time as long as the reservation stands and
-# `undone` where it was given up; so each script can come twice, late, or in the wrong order, and counts once.
+# (`memory_limiter.Bucket`). A period below 0 is a budget, a number, and what is left of its time. The reservation's own
+# key is `taken` and the time as long as the reservation stands, `undone` where it was given up, and `settled` where it
+# had budgets; so each script can come twice, late, or in the wrong order, and counts once.
 METERS: Final = (
     CLOCK
     + """
@@ -154,6 +159,8 @@ for i = 1, meters do
             redis.call('ZADD', key, now + LEASE_MS, name)
         end
         if redis.call('ZCARD', key) + cost > amount then wait = OPEN_CALL_MS end
+    elseif period < 0 then
+        if (tonumber(redis.call('GET', key)) or 0) >= amount then wait = -period end
     else
         levels[i] = drained(key, amount)
         -- The later step of a call that has filled it already waits for nothing.
@@ -181,17 +188,26 @@ return {0, 0}
 )
 
 # Its own argument: `settled`, or `undone` where nobody has heard whether the reservation was made. What Redis does not
-# know (any more) has drained, or was lost with all else: there is nothing to give back.
+# know (any more) has drained, or was lost with all else: there is nothing to give back. What was used of a budget was
+# used whatever Redis knows.
 SETTLE: Final = (
-    METERS
-    + """
-local since = tonumber(string.match(redis.call('GET', reservation) or '', '^taken (%d+)$'))
+    (
+        METERS
+        + """
+local known, budgets = redis.call('GET', reservation) or '', false
+local since = tonumber(string.match(known, '^taken (%d+)$'))
 -- Where the clock has gone back behind it, every low counts as later.
 if since and since > now then since = 0 end
 for i = 1, meters do
     local key, amount, period, change = KEYS[i], row(i)
     if period == 0 then
         redis.call('ZREM', key, ARGV[1])
+    elseif period < 0 then
+        budgets = true
+        if change > 0 and known ~= 'settled' and known ~= 'undone' then
+            redis.call('INCRBY', key, ARGV[3 * i + 2])
+            redis.call('PEXPIRE', key, KEPT_MS - period)
+        end
     elseif since and change > 0 then
         local level = drained(key, amount)
         keep(key, level + change * period, amount)
@@ -200,13 +216,16 @@ for i = 1, meters do
         give_back(key, drained(key, amount), amount, since, -change * period)
     end
 end
-if ARGV[2] == 'undone' then
-    redis.call('SET', reservation, 'undone', 'PX', LEASE_MS)
+if budgets or ARGV[2] == 'undone' then
+    redis.call('SET', reservation, ARGV[2], 'PX', LEASE_MS)
 else
     redis.call('DEL', reservation)
 end
 """
-).replace("LEASE_MS", str(LEASE_MS))
+    )
+    .replace("LEASE_MS", str(LEASE_MS))
+    .replace("KEPT_MS", str(KEPT_MS))
+)
 
 # KEYS: pairs of a reservation and a set of leases, or the reservation again where it is in none. ARGV: the lease in ms,
 # then for each pair the reservation's name. One that has ended is not revived.
@@ -248,7 +267,7 @@ class End:
 class Unchecked:
     """The reservation of a call let in while Redis was away: nothing was counted, so nothing is given back."""
 
-    def settle(self, tokens_used: int, *, in_part: bool = False) -> None:
+    def settle(self, tokens_used: int, *, in_part: bool = False, cost: Decimal = limits.NO_MONEY) -> None:
         """See `limits.Reservation`."""
 
     def refund(self) -> None:
@@ -287,9 +306,11 @@ class RedisLimiter:
         """Reservations that have ended and of whose end Redis has not heard yet."""
         return len(self._untold)
 
-    async def reserve(self, scopes: Sequence[Scope], tokens: int, held: int | None = None) -> Reservation | Refused:
+    async def reserve(
+        self, scopes: Sequence[Scope], tokens: int, held: int | None = None, budgets: Sequence[Demand] = ()
+    ) -> Reservation | Refused:
         """Decide in one round trip; where there is no answer in time, by the policy."""
-        asked = tuple(limits.demands(scopes, tokens, held))
+        asked = (*limits.demands(scopes, tokens, held), *budgets)
         if not asked:
             return Unchecked()
         name = uuid.uuid4().hex
@@ -300,7 +321,10 @@ class RedisLimiter:
         except (RedisError, OSError) as error:
             self._give_up(name, asked, error)
             self.unchecked += 1
-            return Unchecked() if self._policy == "open" else Refused(AWAY)
+            if self._policy == "closed":
+                return Refused(AWAY)
+            # What it uses of its budgets is used, and told when Redis is back.
+            return Taken(budgets, partial(self._end, uuid.uuid4().hex)) if budgets else Unchecked()
         except asyncio.CancelledError:
             # The caller has left while Redis was deciding: what it takes is given back.
             asking.add_done_callback(lambda _: self._forgo(name, asked, asking))

@@ -2,7 +2,8 @@
 
 A budget is no meter: it drains at midnight, or at the end of the month, of this machine's zone. A call is let in while
 something is left, and counts with what it used when it has ended, so the last one may go beyond. What was used is in
-this process's memory, worked out anew from the journal when it starts. Source: spec LIM-1.
+this process's memory, worked out anew from the journal when it starts, or, of several processes, in their Redis.
+Source: spec LIM-1.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from config.values import BUDGETS, COSTS
-from proxy.admission.limits import FAULTS, Scope
+from proxy.admission.limits import FAULTS, UNIT, Demand, Scope
 from proxy.metering import journal_files, ledger, periods, prices
 from proxy.metering.periods import Span
 from proxy.metering.prices import Phases, Prices
@@ -35,69 +36,41 @@ class Spent:
     cost: Decimal = field(default_factory=Decimal)
 
 
-class Budgets:
-    """What has been used today and this month, by scope; one process's.
+class SharedBudgets:
+    """What several processes count in one Redis, beside its meters: what is asked for there, and what a call costs.
 
     zone:    whose days and months they are
     priced:  what callers owe; None where budgets are of tokens alone
     clock_s: wall clock
-    spent:   by scope and period, where something was used already
     """
 
-    def __init__(
-        self,
-        zone: tzinfo,
-        priced: Prices | None,
-        clock_s: Callable[[], float] = time.time,
-        spent: dict[tuple[str, str], Spent] | None = None,
-    ) -> None:
+    def __init__(self, zone: tzinfo, priced: Prices | None, clock_s: Callable[[], float] = time.time) -> None:
         self._zone = zone
         self._prices = priced
         self._clock_s = clock_s
-        self._spent = {} if spent is None else spent
         self._phases: tuple[str, Phases] = ("", ())
-        self._day = ""
 
-    def refusal(self, scopes: Iterable[Scope]) -> faults.Fault | None:
-        """What a caller is told one of whose budgets is used up, with the seconds until it is anew; None if none is."""
+    def demands(self, scopes: Iterable[Scope]) -> tuple[Demand, ...]:
+        """What a call needs something left of, where its limits are decided."""
         now: datetime | None = None
+        asked: list[Demand] = []
         for scope in scopes:
             for name in BUDGETS:
                 amount = getattr(scope.limit, name)
                 if amount is None:
                     continue
                 now = now or datetime.fromtimestamp(self._clock_s(), self._zone)
-                spent = self._spent.get((scope.name, _period(name, now)))
-                if spent is not None and (spent.cost if name in COSTS else spent.tokens) >= amount:
-                    return FAULTS["tpm"].after(str(_left_s(name, now)))
+                units = math.ceil(amount / UNIT) if name in COSTS else amount
+                meter = f"{scope.name}:{name}:{_period(name, now)}"
+                asked.append(Demand(meter, name, units, -1_000 * _left_s(name, now), 0))
+        return tuple(asked)
+
+    def refusal(self, scopes: Iterable[Scope]) -> faults.Fault | None:  # noqa: ARG002 - decided in Redis
+        """None: nothing is known here; see `Budgets`."""
         return None
 
-    def spend(self, record: Mapping[str, Any]) -> None:
-        """Add a call that has ended, as both halves of its record say it, to the periods it was received in."""
-        tokens, cost = record["generated"]["total_tokens"], self._cost(record)
-        if not tokens and not cost:
-            return
-        local = datetime.fromisoformat(record["at"]).astimezone(self._zone)
-        day, month = f"{local:%Y-%m-%d}", f"{local:%Y-%m}"
-        if day > self._day:
-            self._forget(day)
-        for scope in ("all", f"key:{record['key_id']}", f"model:{record['model']}"):
-            for period in (day, month):
-                spent = self._spent.setdefault((scope, period), Spent())
-                spent.tokens += tokens
-                spent.cost += cost
-
-    def under(self, priced: Prices | None) -> Budgets:
-        """The same, by other prices from now on."""
-        return Budgets(self._zone, priced, self._clock_s, self._spent)
-
-    def _forget(self, day: str) -> None:
-        """A new day has begun; nobody asks for periods that are over."""
-        self._day = day
-        for what in [what for what in self._spent if what[1] not in {day, day[:7]}]:
-            del self._spent[what]
-
-    def _cost(self, record: Mapping[str, Any]) -> Decimal:
+    def spend(self, record: Mapping[str, Any]) -> Decimal:
+        """What its caller owes for a call, as both halves of its record say it."""
         if self._prices is None:
             return Decimal(0)
         minute = record["at"][: periods.MINUTE]
@@ -110,6 +83,73 @@ class Budgets:
         used = record["usage"]
         cached = used.get("prompt_tokens_details", {}).get("cached_tokens", 0)
         return prices.amount(tariff.rates, used["input_tokens"], cached, used["output_tokens"])
+
+    def under(self, priced: Prices | None) -> SharedBudgets:
+        """The same, by other prices from now on."""
+        return SharedBudgets(self._zone, priced, self._clock_s)
+
+
+class Budgets(SharedBudgets):
+    """What has been used today and this month, by scope; one process's.
+
+    zone, priced, clock_s: as there
+    spent:                 by scope and period, where something was used already
+    """
+
+    def __init__(
+        self,
+        zone: tzinfo,
+        priced: Prices | None,
+        clock_s: Callable[[], float] = time.time,
+        spent: dict[tuple[str, str], Spent] | None = None,
+    ) -> None:
+        super().__init__(zone, priced, clock_s)
+        self._spent = {} if spent is None else spent
+        self._day = ""
+
+    def demands(self, scopes: Iterable[Scope]) -> tuple[Demand, ...]:  # noqa: ARG002 - decided here
+        """None: nobody else knows of them."""
+        return ()
+
+    def refusal(self, scopes: Iterable[Scope]) -> faults.Fault | None:
+        """What a caller is told one of whose budgets is used up, with the seconds until it is anew; None if none is."""
+        now: datetime | None = None
+        for scope in scopes:
+            for name in BUDGETS:
+                amount = getattr(scope.limit, name)
+                if amount is None:
+                    continue
+                now = now or datetime.fromtimestamp(self._clock_s(), self._zone)
+                spent = self._spent.get((scope.name, _period(name, now)))
+                if spent is not None and (spent.cost if name in COSTS else spent.tokens) >= amount:
+                    return FAULTS[name].after(str(_left_s(name, now)))
+        return None
+
+    def spend(self, record: Mapping[str, Any]) -> Decimal:
+        """Add a call that has ended, as both halves of its record say it, to the periods it was received in."""
+        tokens, cost = record["generated"]["total_tokens"], super().spend(record)
+        if not tokens and not cost:
+            return cost
+        local = datetime.fromisoformat(record["at"]).astimezone(self._zone)
+        day, month = f"{local:%Y-%m-%d}", f"{local:%Y-%m}"
+        if day > self._day:
+            self._forget(day)
+        for scope in ("all", f"key:{record['key_id']}", f"model:{record['model']}"):
+            for period in (day, month):
+                spent = self._spent.setdefault((scope, period), Spent())
+                spent.tokens += tokens
+                spent.cost += cost
+        return cost
+
+    def under(self, priced: Prices | None) -> Budgets:
+        """The same, by other prices from now on."""
+        return Budgets(self._zone, priced, self._clock_s, self._spent)
+
+    def _forget(self, day: str) -> None:
+        """A new day has begun; nobody asks for periods that are over."""
+        self._day = day
+        for what in [what for what in self._spent if what[1] not in {day, day[:7]}]:
+            del self._spent[what]
 
 
 def rebuilt(budgets: Budgets, journal: Path, zone: tzinfo, now_s: float) -> int:

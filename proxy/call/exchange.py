@@ -12,7 +12,7 @@ import structlog
 
 from proxy.admission.authentication import Admission
 from proxy.admission.limits import Reservation
-from proxy.call.budgets import Budgets
+from proxy.call.budgets import SharedBudgets
 from proxy.call.timeouts import EXPIRIES, Expired, Timeout
 from proxy.metering.journal import Entry, Opening
 from proxy.upstream.response import UpstreamFailure
@@ -69,7 +69,7 @@ class Books:
     opening: Opening | None = None
     entry: Entry | None = None
     reservation: Reservation | None = None
-    budgets: Budgets | None = None
+    budgets: SharedBudgets | None = None
     trace: Trace | None = None
 
 

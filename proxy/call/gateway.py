@@ -15,12 +15,12 @@ from config.models import ModelRow
 from config.pools import Pool
 from config.settings import Settings, SettingsError
 from proxy import vocabulary
-from proxy.admission.keyring import Keyring
+from proxy.admission.keyring import Budgeted, Keyring
 from proxy.admission.limits import Limiter
 from proxy.admission.memory_limiter import MemoryLimiter
 from proxy.call import abandoned, budgets, large_answers
 from proxy.call.abandoned import AbandonedCalls
-from proxy.call.budgets import Budgets
+from proxy.call.budgets import Budgets, SharedBudgets
 from proxy.call.large_answers import LargeAnswers
 from proxy.call.prompt_count import CountingPool
 from proxy.call.timeouts import CallTimeouts, OpenCalls, Timeout
@@ -72,7 +72,7 @@ class Gateway:
     upstreams:       the pools that calls go to
     journal:         what is written down of every call
     limiter:         what lets calls in
-    budgets:         what was used today and this month; None where limits are in a Redis
+    budgets:         what was used today and this month
     keyring:         the keys that are let in; None where any is, or none is needed
     open_calls:      the calls that are open, for their timer and for a drain
     open_bodies:     what the bodies of open calls hold
@@ -92,7 +92,7 @@ class Gateway:
     upstreams: Upstreams
     journal: Journal
     limiter: Limiter
-    budgets: Budgets | None
+    budgets: SharedBudgets
     keyring: Keyring | None
     open_calls: OpenCalls
     open_bodies: OpenBodies
@@ -226,7 +226,7 @@ async def successor(gateway: Gateway, settings: Settings, rows: Iterable[ModelRo
         catalogue=catalogue,
         upstreams=upstreams,
         keyring=_keyring(settings, catalogue),
-        budgets=gateway.budgets.under(_prices(settings)) if gateway.budgets else None,
+        budgets=gateway.budgets.under(_prices(settings)),
         _models={},
     )
 
@@ -258,11 +258,10 @@ def _retire(gateway: Gateway) -> None:
 def _keyring(settings: Settings, catalogue: Catalogue) -> Keyring | None:
     if settings.keys_file is None:
         return None
-    return Keyring(
-        settings.keys_file,
-        catalogue,
-        "none" if settings.redis_url else "money" if settings.prices_file else "tokens",
-    )
+    budgeted: Budgeted = "money" if settings.prices_file else "tokens"
+    if settings.workers > 1 and settings.redis_url is None:
+        budgeted = "none"
+    return Keyring(settings.keys_file, catalogue, budgeted)
 
 
 def _prices(settings: Settings) -> Prices | None:
@@ -279,14 +278,14 @@ def _prices(settings: Settings) -> Prices | None:
     return priced
 
 
-async def _budgets(settings: Settings, keyring: Keyring | None) -> Budgets | None:
-    """What was used today and this month, as the journal says, where a limit asks for it."""
-    if settings.redis_url is not None:
-        return None
+async def _budgets(settings: Settings, keyring: Keyring | None) -> SharedBudgets:
+    """What was used today and this month: as Redis says, or, where a limit asks for it, as the journal does."""
     try:
         zone = periods.machine_zone()
     except periods.PeriodError as error:
         raise SettingsError([f"TZ: {error}"]) from None
+    if settings.redis_url is not None:
+        return SharedBudgets(zone, _prices(settings))
     used = Budgets(zone, _prices(settings))
     said = (settings.limits, settings.key_limits, *settings.model_limits.values())
     is_asked = any(limit is not None and limit.of_period for limit in said) or (keyring and keyring.has_budgets)

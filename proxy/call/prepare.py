@@ -215,12 +215,12 @@ async def _let_in(gateway: Gateway, exchange: Exchange, call: Call, taken_from: 
 
     Raises `Refusal` where it is over a limit: then its prompt need not be counted.
     """
-    if gateway.budgets is not None:
-        exchange.books.budgets = gateway.budgets
-        if (fault := gateway.budgets.refusal(taken_from)) is not None:
-            exchange.limited = True
-            raise faults.Refusal(fault, "over a limit of a day or a month")
-    exchange.books.reservation = _taken(exchange, await gateway.limiter.reserve(taken_from, _longest_answer(call)))
+    budgets = exchange.books.budgets = gateway.budgets
+    if (fault := budgets.refusal(taken_from)) is not None:
+        exchange.limited = True
+        raise faults.Refusal(fault, "over a limit of a day or a month")
+    got = await gateway.limiter.reserve(taken_from, _longest_answer(call), budgets=budgets.demands(taken_from))
+    exchange.books.reservation = _taken(exchange, got)
 
 
 async def _add_prompt(

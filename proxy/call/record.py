@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 from structlog.processors import NAME_TO_LEVEL
 
+from proxy.admission.limits import NO_MONEY
 from proxy.call import upstream_words
 from proxy.call.exchange import Exchange
 from proxy.call.timeouts import EXPIRIES
@@ -76,13 +77,14 @@ def close(exchange: Exchange, end: End, journal: Journal, *, upstream_text: bool
     elif record.opening is not None:
         opening = render(record.opening)
         journal.turn_away(opening, rendered)
+    cost = NO_MONEY
+    if books.budgets is not None and record.opening is not None:
+        cost = books.budgets.spend({**record.opening, **closing})
     if books.reservation is not None:
         if closing["basis"] == "none":
             books.reservation.refund()
         else:
-            books.reservation.settle(closing["generated"]["total_tokens"])
-    if books.budgets is not None and record.opening is not None:
-        books.budgets.spend({**record.opening, **closing})
+            books.reservation.settle(closing["generated"]["total_tokens"], cost=cost)
     if books.trace is not None:
         books.trace.end(record)
     _log(record, opening, rendered)

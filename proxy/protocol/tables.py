@@ -274,6 +274,10 @@ def _limits(language: Language, _: Sources) -> str:
         "burst": ("calls a second", "每秒调用"),
         "rpm": ("calls a minute", "每分钟调用"),
         "tpm": ("tokens a minute", "每分钟 token"),
+        "tpd": ("tokens a day", "每日 token"),
+        "tokens_month": ("tokens a month", "每月 token"),
+        "cost_day": ("money a day", "每日金额"),
+        "cost_month": ("money a month", "每月金额"),
     }
     return _table(
         head[language],

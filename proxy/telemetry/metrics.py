@@ -188,7 +188,8 @@ PHASES: Final[Mapping[str, str]] = {
     Outcome.CLIENT_GONE_MID_STREAM.value: "mid_stream",
     Outcome.CLIENT_STALLED.value: "stalled",
 }
-LIMITS: Final[Mapping[str, str]] = {fault.code: kind for kind, fault in limits.FAULTS.items()}
+# Of those that are told the same, the first: a budget counts as `tpm`.
+LIMITS: Final[Mapping[str, str]] = {fault.code: kind for kind, fault in reversed(limits.FAULTS.items())}
 TOO_LARGE: Final = "BadRequest.TooLarge"
 STATUSES: Final = frozenset(str(status.value) for status in HTTPStatus)
 

@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from config import sources, values
 from proxy.admission import limits, redis_limiter
 from proxy.admission.memory_limiter import MemoryLimiter
 from proxy.call import gateway
+from proxy.call.budgets import SharedBudgets
 from proxy.simulation.wire import Script
 from tests import caller, needs
 from tests.conftest import StartServe, StartSimulator
@@ -753,6 +756,178 @@ async def test_a_redis_that_accepts_and_says_nothing_holds_no_call_up() -> None:
                 assert all(call.done() for call in later)
                 assert limiter.unchecked == 100
     assert [event["event"] for event in logged] == ["redis_away"]
+
+
+# Budgets of a day and a month
+
+EVENING = datetime(2026, 11, 28, 23, tzinfo=UTC).timestamp()
+
+
+def left_of(scopes: list[limits.Scope], now_s: float = EVENING) -> tuple[limits.Demand, ...]:
+    return SharedBudgets(UTC, None, lambda: now_s).demands(scopes)
+
+
+async def spent(client: Any, kind: str = "tpd:2026-11-28") -> int:
+    return int(await client.get(f"{{dashseek}}:all:{kind}") or 0)
+
+
+@pytest.mark.usefixtures("patience")
+async def test_processes_share_what_is_left_of_a_day(client: Any, url: str) -> None:
+    """LIM-1: who has some left is let in; beyond it nothing is taken until midnight, also where a clock goes back."""
+    one = [scope(tpd=1_000, rpm=9)]
+    async with redis_limiter.opened(url, "closed") as first, redis_limiter.opened(url, "closed") as second:
+        for limiter in (first, second):
+            reservation = await limiter.reserve(one, 1, budgets=left_of(one))
+            assert not isinstance(reservation, limits.Refused)
+            reservation.settle(600)
+            await limiter.settled()
+        assert await spent(client) == 1_200
+        assert redis_limiter.KEPT_MS < await client.pttl("{dashseek}:all:tpd:2026-11-28") <= 176_400_000
+        for now_s in (EVENING, EVENING + 3_600, EVENING + 1):
+            decision = await second.reserve(one, 1, budgets=left_of(one, now_s))
+            if now_s == EVENING + 3_600:
+                assert not refused(decision)
+                continue
+            assert isinstance(decision, limits.Refused)
+            told = decision.fault
+            assert (told.status, told.code) == (429, "Throttling.AllocationQuota")
+            assert told.retry_after == str(round(EVENING + 3_600 - now_s))
+        assert float(await client.hget("{dashseek}:all:rpm", "level")) <= 3 * 60_000
+
+
+@pytest.mark.usefixtures("patience")
+@pytest.mark.parametrize(("amount", "is_left"), [("0.0056", False), ("0.0056000001", True)])
+async def test_money_is_counted_exactly(limiter: redis_limiter.RedisLimiter, amount: str, is_left: bool) -> None:
+    one = [limits.Scope("all", values.Limit(cost_day=Decimal(amount)))]
+    for _ in range(2):
+        reservation = await limiter.reserve(one, 1, budgets=left_of(one))
+        assert not isinstance(reservation, limits.Refused)
+        reservation.settle(5, cost=Decimal("0.0028"))
+        await limiter.settled()
+    assert refused(await limiter.reserve(one, 1, budgets=left_of(one))) is not is_left
+
+
+async def test_what_was_used_counts_once_whatever_redis_hears_and_forgets(client: Any, port: int) -> None:
+    """LIM-1: an end whose answer was lost is told again; what a call used was used though Redis has lost the call."""
+    one = [scope(tpd=10_000, concurrency=2)]
+    async with losing_answers(port) as (lossy, lost), redis_limiter.opened(lossy, "closed") as limiter:
+        reservations = [await limiter.reserve(one, 1, budgets=left_of(one)) for _ in range(2)]
+        lost.append(b"EVALSHA")
+        for reservation in reservations:
+            assert not isinstance(reservation, limits.Refused)
+            reservation.settle(700)
+            reservation.settle(700)
+            await limiter.settled()
+            await until(lambda: _told(limiter), 2)
+            await client.delete(*await client.keys("*reservation*"))
+        assert not lost
+        assert await spent(client) == 1_400
+        (await let_in(limiter, one)).refund()
+        await limiter.settled()
+        assert await spent(client) == 1_400
+
+
+async def _told(limiter: redis_limiter.RedisLimiter) -> bool:
+    return not limiter.unsettled
+
+
+async def test_a_call_that_went_while_redis_stood_still_counts_when_it_is_back(
+    client: Any, server: subprocess.Popen[bytes], url: str
+) -> None:
+    one = [scope(tpd=10_000)]
+    with capture_logs():
+        async with redis_limiter.opened(url, "open") as limiter:
+            (await let_in(limiter, one)).release()
+            with standing_still(server):
+                reservation = await limiter.reserve(one, 1, budgets=left_of(one))
+                assert not isinstance(reservation, limits.Refused)
+                reservation.settle(700)
+                await limiter.settled()
+            await client.ping()
+            await until(lambda: _told(limiter), 2)
+            assert await spent(client) == 700
+
+
+async def test_workers_refuse_together_and_a_restart_forgets_nothing(
+    serve: StartServe, simulator: StartSimulator, server: subprocess.Popen[bytes], url: str
+) -> None:
+    """LIM-1: over the wire, with two workers; the books of one are not the other's."""
+    assert server.poll() is None
+    upstream = await simulator(Script(text="hi there"))
+    flags, env = ("--limits", "tpd=1", "--workers", "2"), {"DASHSEEK_REDIS_URL": url, "TZ": "UTC"}
+    served = await serve(upstream.url, *flags, env=env)
+    assert (await caller.ask(served.url, caller.call())).status == 200
+
+    async def all_refuse() -> bool:
+        answers = await asyncio.gather(*(caller.ask(served.url, caller.call()) for _ in range(8)))
+        told = {(answer.status, b"Throttling.AllocationQuota" in answer.body) for answer in answers}
+        return told == {(429, True)}
+
+    await until(all_refuse, 5)
+    await asyncio.to_thread(served.end)
+    served = await serve(upstream.url, *flags, env=env)
+    assert await all_refuse()
+
+
+# A whole gateway
+
+# What a process does first: the scripts go by a clock that is behind by what Redis says.
+BEHIND = """
+from proxy.admission import redis_limiter
+for script in ("RESERVE", "SETTLE", "RENEW"):
+    told = getattr(redis_limiter, script)
+    time = "{redis.call('TIME')[1] - (redis.call('GET', '{dashseek}:behind') or 0), redis.call('TIME')[2]}"
+    setattr(redis_limiter, script, told.replace("redis.call('TIME')", time, 1))
+"""
+
+
+async def test_a_gateway_outlives_a_redis_that_is_stopped_killed_restarted_and_set_back(
+    serve: StartServe, simulator: StartSimulator, port: int, url: str, tmp_path: Path
+) -> None:
+    """LIM-1, by a whole process: each time as many calls are let in as before, none more, and none is left open."""
+    (early := tmp_path / "early").mkdir()
+    (early / "sitecustomize.py").write_text(BEHIND)
+    upstream = await simulator(Script(first_byte_delay_s=0.3))
+    flags = ("--limits", "concurrency=4 rpm=6000", "--redis-policy", "closed")
+    env = {"DASHSEEK_REDIS_URL": url, "PYTHONPATH": f"{early}:{ROOT}"}
+
+    async def told(calls: int = 4) -> set[str | None]:
+        answers = await asyncio.gather(*(caller.ask(served.url, caller.call()) for _ in range(calls)))
+        return {answer.json.get("code") for answer in answers}
+
+    async def all_are_served() -> bool:
+        return await told() == {None}
+
+    async def is_as_before() -> None:
+        await until(all_are_served, 10)
+        async with redis.Redis.from_url(url) as client:
+            await until(lambda: _nothing_is_open(client), 5)
+        # More than may be open at once.
+        assert await told(12) == {None, "ModelServingError"}
+
+    with running(port, tmp_path) as server:
+        await answers(url)
+        served = await serve(upstream.url, *flags, env=env)
+        await is_as_before()
+        with standing_still(server):
+            assert await told() == {"ModelUnavailable"}
+        await is_as_before()
+        server.kill()
+        server.wait()
+        assert await told() == {"ModelUnavailable"}
+    with running(port, tmp_path):
+        await answers(url)
+        await is_as_before()
+        async with redis.Redis.from_url(url) as client:
+            before_ms = int(await client.hget("{dashseek}:all:rpm", "at") or 0)
+            await client.set("{dashseek}:behind", 3_600)
+            await is_as_before()
+            assert before_ms - int(await client.hget("{dashseek}:all:rpm", "at") or 0) > 3_000_000
+            leases = await client.zrange("{dashseek}:all:concurrency", 0, -1)
+            assert leases == []
+    said = served.output
+    assert said.count("redis_away") >= 2
+    assert "Traceback" not in said
 
 
 # As an operator asks for it

@@ -13,11 +13,11 @@ import pytest
 from config import sources
 from config.settings import SettingsError
 from config.values import Limit, limit, toml
-from proxy.admission import key_file, keyring
+from proxy.admission import key_file, keyring, limits
 from proxy.admission.keyring import Keyring
 from proxy.admission.limits import Scope
 from proxy.call import budgets
-from proxy.call.budgets import Budgets
+from proxy.call.budgets import Budgets, SharedBudgets
 from proxy.metering import prices
 from proxy.simulation.wire import Script
 from tests import caller
@@ -164,13 +164,12 @@ async def test_who_has_used_it_up_is_refused_and_a_restart_forgets_nothing(
         (
             {"limits": "tpd=5", "workers": "2"},
             {},
-            "workers (--workers): tpd, tokens_month, cost_day, cost_month are kept by",
+            "workers (--workers): each of several processes would allow the whole limit: say DASHSEEK_REDIS_URL",
         ),
-        ({"key_limits": "tpd=5"}, {"DASHSEEK_REDIS_URL": "redis://a"}, "redis_url (DASHSEEK_REDIS_URL): tpd, "),
         ({"model_limits": ("deepseek-v3=cost_month=5",)}, {}, "prices_file (default): limits of money"),
     ],
 )
-def test_what_one_process_cannot_keep_or_reckon_is_refused(
+def test_what_processes_cannot_share_or_reckon_is_refused(
     flags: dict[str, Any], environ: dict[str, str], complaint: str
 ) -> None:
     with pytest.raises(SettingsError) as refused:
@@ -178,20 +177,40 @@ def test_what_one_process_cannot_keep_or_reckon_is_refused(
     assert complaint in "\n".join(refused.value.lines)
 
 
+def test_with_a_redis_workers_may_have_them() -> None:
+    said = {"limits": "tpd=5", "key_limits": "tokens_month=9", "workers": "2"}
+    assert sources.load(said, None, {"DASHSEEK_REDIS_URL": "redis://a"}).workers == 2
+
+
+def test_what_is_asked_of_a_redis_names_the_period_and_what_is_left_of_it(clock: Clock) -> None:
+    """LIM-1: a budget drains at midnight, and takes nothing beforehand; money is in whole units."""
+    amounts = Limit(rpm=6, tpd=1000, tokens_month=2000, cost_day=Decimal("12.50"))
+    asked = SharedBudgets(SHANGHAI, None, clock).demands([Scope("all", Limit(rpm=1)), Scope("key:a", amounts)])
+    assert [(one.meter, one.kind, one.amount, one.period_ms, one.cost) for one in asked] == [
+        ("key:a:tpd:2026-11-22", "tpd", 1000, -3_600_000, 0),
+        ("key:a:tokens_month:2026-11", "tokens_month", 2000, -(8 * 24 + 1) * 3_600_000, 0),
+        ("key:a:cost_day:2026-11-22", "cost_day", 125_000_000_000, -3_600_000, 0),
+    ]
+    assert Budgets(SHANGHAI, None, clock).demands([Scope("all", amounts)]) == ()
+    ended = limits.changes(asked, 700, in_part=True, cost=Decimal("0.0028"))
+    assert [change for _, change in ended] == [700, 700, 28_000_000]
+    assert [change for _, change in limits.changes(asked, None)] == [0, 0, 0]
+
+
 @pytest.mark.parametrize(
-    ("kind", "limits", "complaint"),
+    ("kind", "said", "complaint"),
     [
-        ("none", "tpd=5", "those of a day or a month"),
+        ("none", "tpd=5", "of a day or a month, need one process or DASHSEEK_REDIS_URL"),
         ("tokens", "cost_day=5", "of money, need a prices_file"),
         ("tokens", "tpd=5", None),
         ("money", "cost_day=5", None),
     ],
 )
 def test_the_keys_file_is_held_to_the_same(
-    tmp_path: Path, kind: keyring.Budgeted, limits: str, complaint: str | None
+    tmp_path: Path, kind: keyring.Budgeted, said: str, complaint: str | None
 ) -> None:
     """KEY-1: also when it is read anew."""
-    key_file.add(path := tmp_path / "keys.toml", "team a", key_file.made(), limits=limits)
+    key_file.add(path := tmp_path / "keys.toml", "team a", key_file.made(), limits=said)
     if complaint is None:
         assert Keyring(path, Catalogue([]), kind).has_budgets
         return
