@@ -130,7 +130,7 @@ def application(state: State, settings: Settings) -> web.Application:
     app.router.add_get("/metrics", scraped)
     app.router.add_get("/pools", targets)
     app.router.add_get("/pools.json", targets_told)
-    usage.add_to(app, settings, state.readings)
+    usage.add_to(app, settings)
     docs.add_to(app, settings)
     if (inspected := state.inspected) is not None:
         calls.add_to(app, inspected)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import html
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from time import monotonic
@@ -23,8 +23,6 @@ from config.settings import Settings
 from proxy.admin import docs
 from proxy.metering import journal_files, periods
 from proxy.metering.append_file import DASH
-from proxy.telemetry import metrics
-from proxy.telemetry.series import Reading
 
 Json = dict[str, Any]
 
@@ -71,7 +69,7 @@ WORDS: Final[Mapping[str, Mapping[str, str]]] = {
         "counted": "share of the output that is our count, not upstream's",
         "unknown": "calls without an end",
         "broken": "lines that break a rule",
-        "drift": "upstream's prompts against our count, since the start",
+        "drift": "upstream's prompts against our count",
         "most": "the highest bar {:,} tokens",
         "apart": "{} tokens apart on average, {:.1%} of calls exact",
         "calls": "calls",
@@ -102,7 +100,7 @@ WORDS: Final[Mapping[str, Mapping[str, str]]] = {
         "counted": "由本机计数、而非上游给出的输出占比",
         "unknown": "没有结束行的调用",
         "broken": "违反规则的行",
-        "drift": "上游提示词与本机计数之差（自启动起）",
+        "drift": "上游提示词与本机计数之差",
         "most": "最高一柱 {:,} tokens",
         "apart": "平均相差 {} tokens，{:.1%} 的调用完全一致",
         "calls": "调用",
@@ -132,7 +130,7 @@ class Reports:
         self._one_at_a_time = asyncio.Lock()
         self._kept: dict[str, tuple[float, Json]] = {}
 
-    async def report(self, tz: str | None, readings: Iterable[Reading]) -> Json:
+    async def report(self, tz: str | None) -> Json:
         """This month in a zone, this machine's where none is said; raises `ReportError`."""
         try:
             zone = periods.zone_of(tz) if tz else periods.machine_zone()
@@ -145,7 +143,7 @@ class Reports:
                 if len(self._kept) >= MOST_ZONES:
                     self._kept.clear()
                 self._kept[name] = monotonic(), report
-        return {**report, "drift": drift(readings)}
+        return report
 
     async def _made(self, zone: tzinfo) -> Json:
         if self._path is None or self._path == DASH:
@@ -177,9 +175,7 @@ class Reports:
         return overview(summed, now)
 
 
-def add_to(
-    app: web.Application, settings: Settings, readings: Callable[[], Coroutine[Any, Any, list[Reading]]]
-) -> None:
+def add_to(app: web.Application, settings: Settings) -> None:
     """Put the page and the document on the admin port."""
     reports = Reports(settings.journal_file)
 
@@ -187,14 +183,14 @@ def add_to(
         language = language_of(request.query.get("lang"), request.headers.get(hdrs.ACCEPT_LANGUAGE, ""))
         headers = {**docs.HEADERS, "Content-Security-Policy": POLICY, hdrs.CACHE_CONTROL: "no-store"}
         try:
-            body, status = page(await reports.report(request.query.get("tz"), await readings()), language), 200
+            body, status = page(await reports.report(request.query.get("tz")), language), 200
         except ReportError as error:
             body, status = complaint(str(error), language), 503
         return web.Response(text=body, status=status, content_type="text/html", headers=headers)
 
     async def told(request: web.Request) -> web.StreamResponse:
         try:
-            return web.json_response(await reports.report(request.query.get("tz"), await readings()))
+            return web.json_response(await reports.report(request.query.get("tz")))
         except ReportError as error:
             return web.json_response({"error": str(error)}, status=503)
 
@@ -224,20 +220,19 @@ def overview(summed: Json, now: datetime) -> Json:
         "counted_share": round(counted / generated, 4) if generated else None,
         "violations": len(summed["violations"]),
         "torn": len(summed["torn"]),
+        "drift": drift(summed["drift"]),
     }
 
 
-def drift(readings: Iterable[Reading]) -> Json:
-    """How far upstream's prompts are from our count of them, of the calls it told of since the processes began.
+def drift(summed: Json) -> Json:
+    """How far upstream's prompts are from our count of them: the share of calls without a difference, and the mean.
 
-    calls: of which it told; exact: the share of them without a difference; tokens: the mean difference, without sign
+    calls: of which upstream told; exact: that share; tokens: the mean difference, without sign
     """
-    series = [found for reading in readings for found in reading.get(metrics.DRIFT.name, {}).values()]
-    calls = sum(sum(found[:-1]) for found in series)
+    calls = summed["calls"]
     if not calls:
         return {"calls": 0, "exact": None, "tokens": None}
-    exact, tokens = sum(found[0] for found in series), sum(found[-1] for found in series)
-    return {"calls": int(calls), "exact": round(exact / calls, 4), "tokens": round(tokens / calls, 2)}
+    return {"calls": calls, "exact": round(summed["exact"] / calls, 4), "tokens": round(summed["tokens"] / calls, 2)}
 
 
 def page(report: Json, language: str) -> str:

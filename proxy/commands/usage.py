@@ -173,6 +173,7 @@ def _show_json(read: Ledger, dimensions: Sequence[str], asked: Report) -> None:
         "until": span.until if span.until != periods.LAST else None,
         "total": _shown(_total(read), asked),
         "groups": _rows(read, dimensions, asked),
+        "drift": asdict(read.drift),
         "unknown": [unknown.opening | {"place": str(unknown.place)} for unknown in read.unknown],
         "torn": [*map(str, read.torn)],
         "violations": [*map(str, read.violations)],

@@ -29,10 +29,11 @@ Json = dict[str, Any]
 
 NO_FORMS: Final[dict[Form, Row]] = {}
 # So many blocks until what their lines say is added up.
-FOLD_EVERY: Final = 64
+FOLD_EVERY: Final = 32
 # Every line of ours begins so, and no text inside one can hold it: its quotation marks would be escaped.
 BEGINNING: Final = b'{"ev":"'
 OPENING: Final = b'{"ev":"open","call":"'
+NOT_TOLD: Final = b"null"
 # The rule that files are what was sealed, and all there.
 SEAL: Final = "seal"
 # What reading a line that is no record can raise.
@@ -74,10 +75,31 @@ class Unknown:
 
 
 @dataclass(slots=True)
+class Drift:
+    """How far upstream's prompts are from our count of them, of the calls it told of.
+
+    calls:  of which it told
+    exact:  those without a difference
+    tokens: the differences together, without their signs
+    """
+
+    calls: int = 0
+    exact: int = 0
+    tokens: int = 0
+
+    def add(self, drifts: list[int]) -> None:
+        """Add some calls' differences."""
+        self.calls += len(drifts)
+        self.exact += drifts.count(0)
+        self.tokens += sum(map(abs, drifts))
+
+
+@dataclass(slots=True)
 class Ledger:
     """What journals say.
 
     totals:          sums by group; unknown calls have an outcome of that name
+    drift:           how far upstream's prompts are from ours
     unknown:         calls without an end
     begun_elsewhere: calls whose end alone is here: they began in a file that was rotated away
     torn:            lines that were cut off while they were written, which is no broken rule
@@ -87,6 +109,7 @@ class Ledger:
     """
 
     totals: dict[Group, Totals] = field(default_factory=dict)
+    drift: Drift = field(default_factory=Drift)
     unknown: list[Unknown] = field(default_factory=list)
     begun_elsewhere: int = 0
     torn: list[Place] = field(default_factory=list)
@@ -234,9 +257,10 @@ class _Reader:
         opens, forms, row_of = self._open, self._sums.forms.get, self._sums.row_of
         page_of, position_of, opened, ended = self._calls.pages.get, _Calls.DIGITS.get, _Calls.OPENED, _Calls.ENDED
         since, until, is_repeating = self._since.encode(), self._until.encode(), self._repeated is not None
+        drifts: list[bytes] = []
         for number, (
             page_name, digits, opening, ended_page_name, ended_digits, at, said, used, given, generated, reasoning,
-            cached, made, basis, uncalled, tries,
+            cached, made, basis, uncalled, drift, tries,
         ) in enumerate(lines, self._line + 1):  # fmt: skip
             if opening:
                 page, position = page_of(page_name), position_of(digits)
@@ -261,11 +285,14 @@ class _Reader:
             del opens[ended_page_name + ended_digits]
             if not since <= at < until:
                 continue
+            if drift != NOT_TOLD:
+                drifts.append(drift)
             if made or uncalled:
                 row.add((1, *said_of(used), *said_of(made or used), not uncalled))
             else:
                 row.agreed.extend((given, cached, generated, reasoning))
         self._line += len(lines)
+        self._ledger.drift.add([*map(int, drifts)])
 
     def _parsed(self, path: Path, number: int, line: bytes) -> Json | None:
         """Take a line; what it says, if it is an end that can be read."""
@@ -353,6 +380,8 @@ class _Reader:
                 self._end_repeated()
         if self._since <= record["at"] < self._until:
             row.add(added)
+            if type(drift := record.get("drift_tokens")) is int:
+                self._ledger.drift.add([drift])
             if self._each is not None:
                 self._each(record, path)
         for rule in self._rules:

@@ -52,6 +52,7 @@ _TOLD: Final = (
 # made:             `generated`, whole, where it is not what was used
 # basis:            whose figure that is
 # uncalled:         there where no upstream call is known
+# drift:            how far upstream's prompt is from our count; `null` where it has not told
 # tries:            its one attempt, but for what upstream said of it, or that there was none
 LINE: Final = re.compile(
     rb'\{"ev":"(?:open","call":"([^"]*)([^"]{3})"(,"at":[^{]*\}\n)'
@@ -59,7 +60,7 @@ LINE: Final = re.compile(
     rb'(,"api":[^{]*"usage":)(' + _USED + rb"),"
     rb'"generated":(?:\8|(' + _used(_NUMBER) + rb")),"
     rb'("basis":"[^"]*"),"calls":\[(?:(\])|\{"prompt":[^}]*\}\]),'
-    rb'"drift_tokens":[^,]*,"packets":[^,]*,"bytes_out":[^,]*,("attempts":\[(?:\]|\{[^{}]*(?:\}\]|(?="used":))))(?:'
+    rb'"drift_tokens":(null|-?\d{1,15}),"packets":[^,]*,"bytes_out":[^,]*,("attempts":\[(?:\]|\{[^{}]*(?:\}\]|(?="used":))))(?:'
     rb"" + _TOLD + rb")?,"
     rb'"t":\{"upstream_sent":[^{]*\}\}\n)|[^\n]*\n'
 )

@@ -20,7 +20,6 @@ from proxy.admin import usage
 from proxy.commands import cli
 from proxy.metering import journal_files
 from proxy.simulation.wire import Script
-from proxy.telemetry.metrics import DRIFT
 from tests import caller, needs
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway
@@ -32,9 +31,12 @@ NOW = datetime(2026, 11, 22, 20, tzinfo=ZoneInfo("Asia/Shanghai"))
 def summed(tmp_path: Path) -> dict[str, Any]:
     """What `usage sum` says of two days and two keys, one call cut and counted, one without an end."""
     said: list[tuple[str, dict[str, Any]]] = [
-        ("2026-11-22T10:00:00.000Z", {}),
+        ("2026-11-22T10:00:00.000Z", {"drift_tokens": -3}),
         ("2026-11-20T10:00:00.000Z", {"key_name": "<b>", "usage": used(90, 10), "generated": used(90, 10)}),
-        ("2026-11-20T11:00:00.000Z", {"outcome": "upstream_cut", "basis": "counted", "key_name": "<b>"}),
+        (
+            "2026-11-20T11:00:00.000Z",
+            {"outcome": "upstream_cut", "basis": "counted", "key_name": "<b>", "drift_tokens": None},
+        ),
     ]
     lines = []
     for number, (at, more) in enumerate(said):
@@ -57,17 +59,15 @@ def test_the_document_has_today_the_month_and_what_to_doubt(tmp_path: Path) -> N
     assert [(row["key"], row["total"]) for row in report["by_key"]] == [("<b>", 107), ("team a", 7)]
     assert {row["outcome"] for row in report["failures"]} == {"upstream_cut", "unknown"}
     assert (report["unknown"], report["counted_share"], report["violations"]) == (1, round(4 / 18, 4), 0)
+    # Of the two calls whose prompt upstream has told.
+    assert report["drift"] == {"calls": 2, "exact": 0.5, "tokens": 1.5}
 
 
-def test_drift_is_that_of_all_processes() -> None:
-    one = DRIFT.zero
-    one[0], one[3], one[-1] = 3, 1, 5
-    assert usage.drift([{DRIFT.name: {(): one}}, {DRIFT.name: {(): one}}, {}]) == {
-        "calls": 8,
-        "exact": 0.75,
-        "tokens": 1.25,
-    }
-    assert usage.drift([{DRIFT.name: {(): DRIFT.zero}}])["tokens"] is None
+def test_where_upstream_tells_nothing_there_is_no_drift(tmp_path: Path) -> None:
+    silent = {**summed(tmp_path), "drift": {"calls": 0, "exact": 0, "tokens": 0}}
+    report = usage.overview(silent, NOW)
+    assert report["drift"] == {"calls": 0, "exact": None, "tokens": None}
+    assert "–" in usage.page(report, "en")
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,7 @@ def test_drift_is_that_of_all_processes() -> None:
 def test_the_page_says_it_in_both_languages_and_holds_nothing_that_could_run(
     tmp_path: Path, language: str, words: tuple[str, ...]
 ) -> None:
-    report = {**usage.overview(summed(tmp_path), NOW), "drift": usage.drift([])}
-    page = usage.page(report, language)
+    page = usage.page(usage.overview(summed(tmp_path), NOW), language)
     for said in (*words, "&lt;b&gt;", "2026-11", "22.2%", "<svg"):
         assert said in page
     assert not re.search("<script|<b>|onload", page)

@@ -114,7 +114,7 @@ def test_a_line_onto_which_another_one_was_written_is_never_known() -> None:
                 groups = LINE.findall(torn[:cut] + whole)
                 # What stands in the pieces of a line that was never parsed is not believed.
                 assert not any(group[2] for group in groups)
-                assert all(b'"ev"' in group[6] + group[13] + group[15] for group in groups if group[5]), (torn, cut)
+                assert all(b'"ev"' in group[6] + group[13] + group[16] for group in groups if group[5]), (torn, cut)
 
 
 def by_form(path: Path) -> Ledger:
@@ -138,13 +138,15 @@ def test_a_report_by_the_form_is_that_of_all_that_lines_say(
             "at": f"2026-11-{draw.randrange(1, 29):02}T10:00:{draw.randrange(60):02}.000Z",
             "model": draw.choice(["a", "b"]),
             "key_name": draw.choice(["team a", "team {b}", None]),
+            "drift_tokens": draw.choice([0, 0, -3, 12, None, "x", 1.5]),
         }
         amounts = used(draw.randrange(99), draw.randrange(50, 99), *draw.choice([(), (3,), (3, 2)]))
         made = draw.choice([amounts, used(100, 100, 5, 5)])
         tries = draw.choice([[{"target": "http://a", "result": "200", "reused": False}], [POOLED], [POOLED] * 2])
         said["attempts"] = tries
         calls = draw.choice([[], [upstream_call(3, 4)], [upstream_call(3, 4)] * 2])
-        whole = [begin(number, **said), end(number, **said, usage=amounts, generated=made, calls=calls)]
+        opening = {name: value for name, value in said.items() if name in opened(None)}
+        whole = [begin(number, **opening), end(number, **said, usage=amounts, generated=made, calls=calls)]
         lines += draw.choice([whole, whole, whole, whole[:1], whole[1:], whole * 2])
     if draw.random() < 0.5:
         draw.shuffle(lines)
