@@ -19,7 +19,7 @@ from typing import Final, Literal
 
 # How a journal that broke off inside its archive ends.
 ARCHIVE_ERRORS: Final = (EOFError, gzip.BadGzipFile, zlib.error)
-BUFFER_BYTES: Final = 1 << 18
+BUFFER_BYTES: Final = 1 << 16
 Content = BufferedIOBase
 
 # What rotation puts behind a name: numbers, dates, and the packer's ending.
