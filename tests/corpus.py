@@ -700,9 +700,9 @@ SHAPES: Final[Mapping[str, Shape]] = {
         fragment(0, '{"city":', id="c1") + fragment(0, '"Paris"}', name="get_weather") + _whole(1, _ROME) + _CALLED,
         **_BOTH,
     ),
-    "SSE-7 a call without a name": Shape(
-        fragment(0, "{}", id="c1") + _whole(1, _ROME) + _CALLED,
-        calls=(("c1", "", "{}"), _ROME),
+    "SSE-7 an id that calls nothing": Shape(
+        fragment(0, id="c1") + _whole(1, _ROME) + _CALLED,
+        calls=(_ROME,),
         finish="tool_calls",
         figures=(9, 48, 0),
     ),

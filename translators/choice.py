@@ -261,13 +261,13 @@ class Choice:
         else:
             self._filtered(text)
 
-    def fragment(self, index: int | None, call_id: str, name: str, arguments: str) -> None:
-        """Take a piece of a tool call, with empty words for what upstream left out."""
+    def fragment(self, index: int | None, call_id: str, name: str, arguments: str, *, anew: bool = False) -> None:
+        """Take a piece of a tool call, with empty words for what upstream left out; `anew` where it is a whole one."""
         if self.phase is not Phase.CALLING and not self._step(Sight.CALL):
             return
         if self._calls is None:
             self._calls = self._begin_calls()
-        self._calls.add(index, call_id, name, arguments)
+        self._calls.add(index, call_id, name, arguments, anew=anew)
         self.meter.markup(self._calls.tokens, self._calls.lead)
         self._show_calls(self._calls, at_end=False)
 
@@ -448,13 +448,14 @@ class Choice:
             self.meter.end()
         self.phase = self._ended_from = Phase.ENDED
         self.finish_reason = reason
-        if self._calls is None:
+        if self._calls is not None:
+            self._calls.close(cut=reason is Finish.LENGTH)
+            self.meter.markup(self._calls.tokens, self._calls.lead)
+        if self._calls is None or not self._calls.drafts:
             # Clients take the word for a promise of calls: without any it would be an empty one.
             if reason is Finish.TOOL_CALLS:
                 self.finish_reason = Finish.STOP
         else:
-            self._calls.close(cut=reason is Finish.LENGTH)
-            self.meter.markup(self._calls.tokens, self._calls.lead)
             # A call cut off by the limit is no call to make: it keeps `length`, so that nobody runs half its arguments.
             if reason is Finish.STOP or all(draft.is_whole() for draft in self._calls.drafts):
                 self.finish_reason = Finish.TOOL_CALLS

@@ -318,6 +318,15 @@ class Pipe:
         """Whether we ended the answer while upstream is still talking: its connection is not fit for another call."""
         return any(choice.cut for choice in self.answer.served_by(leg))
 
+    def pass_by(self, wire: bytes, leg: int = 0) -> None:
+        """Look at what upstream says behind its end, for `has_passed_by`; nothing comes of it."""
+        self._readers[leg].pass_by(self._decoders[leg].feed(wire))
+
+    @property
+    def has_passed_by(self) -> bool:
+        """Whether upstream said more of the answer behind an end that it had told with its usage: nobody sees that."""
+        return any(reader.passed_by for reader in self._readers)
+
     def generated(self, leg: int = 0) -> int:
         """Tokens generated so far, shown or held: how the shell tells a token from a comment."""
         return sum([choice.meter.output for choice in self.answer.served_by(leg)])

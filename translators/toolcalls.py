@@ -29,17 +29,17 @@ MOST_CHARS: Final = 16 << 20
 # What opens or closes something, and what can end a string or hide that it does not.
 _STRUCTURE: Final = re.compile(r'["{}\[\]]')
 _IN_STRING: Final = re.compile(r'["\\]')
-# Arguments that may still turn out to be none: nothing is shown of them. Blanks aside, for they mean nothing there.
-_NOTHING: Final = ("null", "{}")
-_LONGEST_NOTHING: Final = max(map(len, _NOTHING))
-# Any number of them, before the object that was meant.
+# Arguments that may still turn out to be none, any number of them: nothing is shown. Blanks mean nothing there.
+_NOTHING: Final = re.compile(r"(?:\{\}|null)*(?:\{|n|nu|nul)?")
+_LONGEST_NOTHING: Final = 64
+# The same before the object that was meant.
 _PLACEHOLDERS: Final = re.compile(r"(?:\s*(?:\{\s*\}|null))+(?=\s*\{)")
 
 
 class Draft:
     """One call as it grows.
 
-    arguments: JSON text so far, in pieces
+    arguments: JSON text so far, in pieces; no more of them once it is an object
     shown:     how many pieces the caller has seen; -1 before it has seen the call at all
     counter:   what the model has written of it, in tokens
     """
@@ -68,7 +68,7 @@ class Draft:
         self._vocabulary = vocabulary
         self._end = _End()
         self._half = ""
-        # What the arguments begin with, without blanks, as far as it tells whether they are none.
+        # What came of arguments, without blanks and what stood for others, as far as it tells whether they are none.
         self._start = ""
         self._whole = False
 
@@ -93,9 +93,14 @@ class Draft:
         """Whether the arguments are a complete JSON object: nothing can follow."""
         return self._whole
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing but an id was ever said of it."""
+        return not (self.name or self._start)
+
     def is_placeholder(self) -> bool:
         """Whether what there is of arguments may be none at all, or stand for others that follow."""
-        return any(nothing.startswith(self._start) for nothing in _NOTHING)
+        return len(self._start) <= _LONGEST_NOTHING and _NOTHING.fullmatch(self._start) is not None
 
     def close(self, *, cut: bool) -> None:
         """Nothing follows: half a character stays one, and no arguments at all are an empty object, unless cut off."""
@@ -110,23 +115,27 @@ class Draft:
         self.counter.end()
 
     def _extend(self, more: str) -> None:
-        if not (self.arguments or more.strip()):
-            return
+        """Take more of the arguments; wherever they are cut, what becomes of them is the same.
+
+        Blanks before the object mean nothing, nor does anything behind it.
+        """
+        if not self.arguments:
+            more = more.lstrip()
         # Hosts that begin with `{}` and say the arguments later, or at once behind it, mean the later ones.
-        replaceable = self.shown < 0 and self.is_placeholder()
-        if replaceable and (found := _PLACEHOLDERS.match(self._start + more)):
-            more = (self._start + more)[found.end() :]
+        if self.shown < 0 and self.is_placeholder() and (found := _PLACEHOLDERS.match(self._start + more)):
+            more = (self._start + more)[found.end() :].lstrip()
             self._restart()
+        if len(self._start) <= _LONGEST_NOTHING:
+            self._start += "".join(more[: _LONGEST_NOTHING * 2].split())
         if self._whole:
             return
         more, self._half = surrogates.parted(self._half + more)
         if more:
-            self.arguments.append(more)
-            if len(self._start) <= _LONGEST_NOTHING:
-                self._start += "".join(more.split())[: _LONGEST_NOTHING + 1]
-            self.counter.add(more)
             # Parsed once, where it can be whole: what closes before its end is no object for any parser.
-            self._whole = self._end.seen(more) and _is_object(self.text)
+            if (end := self._end.seen(more)) and _is_object(self.text + more[:end]):
+                self._whole, self._half, more = True, "", more[:end]
+            self.arguments.append(more)
+            self.counter.add(more)
 
     def _restart(self) -> None:
         self.arguments, self._start, self._end, self._whole = [], "", _End(), False
@@ -178,15 +187,17 @@ class Drafts:
         self.lead = ""
         self.tokens = 0
 
-    def add(self, index: int | None, call_id: str, name: str, arguments: str) -> None:
+    def add(self, index: int | None, call_id: str, name: str, arguments: str, *, anew: bool = False) -> None:
         """Take one fragment as upstream sent it; missing fields are empty, a missing index is None.
+
+        anew: whether it is a call of its own, whatever it says: in a message all are
 
         Raises `Refusal` where there are more calls, longer names or arguments, than any answer has.
         """
         self._chars += len(arguments)
         if self._chars > MOST_CHARS:
             raise faults.Refusal(faults.UPSTREAM_BROKEN, "upstream sent arguments without end")
-        draft = self._find(index, call_id, name)
+        draft = None if anew else self._find(index, call_id, name)
         if draft is None or ((call_id or name) and arguments.strip() and draft.is_whole()):
             # Some servers give every call the same index, or its function's name for an id.
             draft = self._begin()
@@ -199,11 +210,22 @@ class Drafts:
         self.tokens += draft.counter.total - before
 
     def close(self, *, cut: bool) -> None:
-        """End every call and their block, unless the last was cut off by a limit."""
+        """End every call and their block, unless the last was cut off by a limit.
+
+        Raises `Refusal` where a call has arguments and no name, and more than one function could be meant.
+        """
+        last = self.drafts[-1]
+        # An id alone calls nothing, nor does what a limit cut off before its name.
+        calls = [draft for draft in self.drafts if draft.name or not (draft.is_empty or (cut and draft is last))]
         for draft in self.drafts:
             before = draft.counter.total
-            draft.close(cut=cut and draft is self.drafts[-1])
+            if not draft.name and draft.arguments and len(self._names) == 1:
+                draft.add("", next(iter(self._names)), "")
+            draft.close(cut=cut and draft is last)
             self.tokens += draft.counter.total - before
+        self.drafts = calls
+        if not all(draft.name for draft in calls):
+            raise faults.Refusal(faults.UPSTREAM_BROKEN, "upstream sent a tool call without a name")
         if not cut:
             self.tokens += constant(self._markup.close, self._vocabulary)
 
@@ -218,12 +240,14 @@ class Drafts:
         return self.drafts[position].id or f"{self._fallback_id}_{position}"
 
     def _find(self, index: int | None, call_id: str, name: str) -> Draft | None:
-        if call_id and call_id in self._by_id:
-            return self._by_id[call_id]
         known = None if index is None else self._by_index.get(index)
+        if (same := self._by_id.get(call_id)) is not None:
+            # A function's name for an id: the index tells two calls apart where both say their names.
+            return None if known is None and index is not None and name and same.name else same
         begins = bool(call_id or name)
         if known is not None:
-            taken = bool(call_id and known.id) or self._is_another(known, name)
+            # A call that goes on under an id made anew for each fragment says no name, and is not whole.
+            taken = bool(call_id and known.id and (name or known.is_whole())) or self._is_another(known, name)
             return None if taken else known
         # The tail of a call under a new index belongs to the call begun last.
         return None if begins or not self.drafts else self.drafts[-1]
@@ -278,14 +302,14 @@ class _End:
         self._begun = False
         self._over = False
 
-    def seen(self, text: str) -> bool:
-        """Whether the object ends with this piece, and nothing but blanks came behind its end."""
+    def seen(self, text: str) -> int:
+        """Where in this piece the object ends, behind its last character; 0 where it does not."""
         if not self._begun:
             self._begun = True
             # What is no object has no end.
-            self._over = not text.lstrip().startswith("{")
+            self._over = not text.startswith("{")
         if self._over:
-            return False
+            return 0
         at = self._unhide(text) if self._hidden else 0
         while (found := (_IN_STRING if self._in_string else _STRUCTURE).search(text, at)) is not None:
             mark, at = found[0], found.end()
@@ -298,8 +322,8 @@ class _End:
                 self._depth += 1 if mark in "{[" else -1
                 if not self._depth:
                     self._over = True
-                    return not text[at:].strip()
-        return False
+                    return at
+        return 0
 
     def _unhide(self, text: str, at: int = 0) -> int:
         """Where to go on behind the character that a backslash hides, which may be in the next piece."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +15,8 @@ from translators import faults
 
 AUTHORIZATION: Final = "Authorization"
 API_KEY: Final = "x-api-key"
+# A key that was told, though not as one: one word of credentials, and none that names a scheme (RFC 9110, 11.4).
+WITHOUT_SCHEME: Final = re.compile(r"(?!(?:bearer|basic|digest|negotiate)\Z)\S+", re.IGNORECASE)
 
 
 # Frozen, each field would be set by a call of its own.
@@ -43,6 +46,8 @@ def admit(headers: MultiMapping[str], settings: Settings, keyring: Keyring | Non
         raise faults.Refusal(faults.BAD_KEY, "a key header came twice")
     key = key_in(headers)
     if not key and settings.auth != "none":
+        if WITHOUT_SCHEME.fullmatch(headers.get(AUTHORIZATION, "").strip()):
+            raise faults.Refusal(faults.BAD_KEY, "the key stands in Authorization without Bearer before it")
         raise faults.Refusal(faults.NO_KEY)
     fingerprint = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:12] if key else None
     if settings.auth == "passthrough":

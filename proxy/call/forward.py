@@ -25,6 +25,7 @@ from proxy.upstream.pools import Lease
 from proxy.upstream.response import Response as Answer
 from proxy.upstream.response import UpstreamFailure, completion_of, failure_of
 from translators import faults
+from translators.openai import failures
 from translators.pipe import Pipe, State
 
 log = structlog.get_logger()
@@ -213,8 +214,7 @@ class Forwarding:
                 timeouts.enter(Timeout.CALLER)
                 await self._end(sink)
                 self._learn()
-            if not (response.at_end() or pipe.refusal or pipe.was_cut(leg) or pipe.chain_over_budget(leg)):
-                await relay.drop_leftover(response)
+            await self._leave(response, pipe, leg)
         finally:
             response.close()
 
@@ -227,11 +227,20 @@ class Forwarding:
             raise
         except faults.Refusal as refusal:
             _blame(refusal.fault, sink, lease)
-            raise
+            # Of a failure inside a success the head may say when to come back.
+            raise failures.waiting(refusal, response.retry_after) from None
         if pipe.refusal is None:
             lease.answered()
         else:
             _blame(pipe.refusal.fault, sink, lease)
+
+    async def _leave(self, response: Answer, pipe: Pipe, leg: int) -> None:
+        """Let go of an answer that has ended, and tell of what it said behind its end."""
+        if not (response.at_end() or pipe.refusal or pipe.was_cut(leg) or pipe.chain_over_budget(leg)):
+            await relay.drop_leftover(response, pipe, leg)
+        if pipe.has_passed_by:
+            exchange = self.exchange
+            log.warning("text_after_end", request_id=exchange.request_id, target=exchange.attempts[-1].target)
 
     async def _move(self, response: Answer, sink: Sink, pipe: Pipe, leg: int) -> None:
         """Move the body of one answer through the pipe to the caller."""

@@ -13,6 +13,7 @@ from time import monotonic
 from proxy.call.timeouts import CallTimeouts, Timeout
 from proxy.downstream.sinks import Sink
 from proxy.upstream.response import Broken, Response
+from translators import faults
 from translators.pipe import Pipe
 
 # While a call of a tool is held until it is whole, its growing usage is told at most so often (spec SSE-7).
@@ -104,13 +105,13 @@ async def _last_words(response: Response, pipe: Pipe, leg: int, usage_s: float) 
     return b""
 
 
-async def drop_leftover(response: Response) -> None:
+async def drop_leftover(response: Response, pipe: Pipe, leg: int) -> None:
     """Read what upstream still says after the finish, so that its connection is clean for the next call."""
     if response.at_end():
         return
     try:
         async with asyncio.timeout(LEFTOVER_S):
-            while await response.read():
-                pass
-    except (TimeoutError, Broken):
+            while wire := await response.read():
+                pipe.pass_by(wire, leg)
+    except (TimeoutError, Broken, faults.Refusal):
         response.close()

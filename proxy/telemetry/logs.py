@@ -55,6 +55,7 @@ LINES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "model": ("request_id", "asked_model", "model"),
     "ignored": ("request_id", "fields"),
+    "text_after_end": ("request_id", "target"),
     "bug": ("request_id", "error", "traceback"),
     "stray": ("port", "method", "path", "status", "request_id", "hint", "count"),
     "malformed": ("port", "request_id", "reason", "count"),

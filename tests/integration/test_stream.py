@@ -51,6 +51,11 @@ def usages(body: bytes) -> list[caller.Json]:
     return [packet["usage"] for packet in caller.packets(body) if "usage" in packet]
 
 
+def logged(pair: Pair, request_id: str) -> list[caller.Json]:
+    """The lines of the log about one call."""
+    return [orjson.loads(line) for line in pair.served.output.splitlines() if f'"{request_id}"' in line]
+
+
 def last(body: bytes) -> caller.Json:
     return caller.packets(body)[-1]
 
@@ -133,6 +138,31 @@ class TestSse2:
     @pytest.mark.parametrize("status", [429, 503])
     async def test_retry_after_is_passed_on(self, pair: Pair, status: int) -> None:
         assert (await stream(pair, Script(status=status, retry_after="7"))).headers["retry-after"] == "7"
+
+    async def test_retry_after_is_passed_on_from_the_head_of_a_success(self, pair: Pair) -> None:
+        script = Script(error_event_after=0, error_event_status=429, retry_after="7")
+        answer = await stream(pair, script)
+        assert (answer.status, answer.headers["retry-after"]) == (429, "7")
+
+    async def test_more_behind_an_end_that_came_with_its_usage_is_logged(self, pair: Pair) -> None:
+        usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
+        wire = b"".join(
+            b"data: %b\n\n" % orjson.dumps({"choices": [{"index": 0, "delta": {"content": text}, **more}], **told})
+            for text, more, told in (
+                ("one", {}, {}),
+                ("", {"finish_reason": "stop"}, {"usage": usage}),
+                (" two", {}, {}),
+            )
+        )
+        answer = await stream(pair, Script(replay=wire, deltas_per_write=3))
+        assert b" two" not in answer.body
+        known_as = answer.headers["x-request-id"]
+        async with asyncio.timeout(10):
+            while not (lines := [line for line in logged(pair, known_as) if line["event"] == "call"]):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert lines[0]["outcome"] == "ok"
+        (told,) = [line for line in logged(pair, known_as) if line["event"] == "text_after_end"]
+        assert (told["target"], told["level"]) == (pair.upstream.url, "warning")
 
     @pytest.mark.parametrize("after", [0, ROLE], ids=["first event", "after the role"])
     @pytest.mark.parametrize(("status", "code"), [(429, "Throttling.RateQuota"), (503, "ModelServingError")])

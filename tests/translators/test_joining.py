@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests import corpus, lint
 from tests.corpus import Json, chunk, fragment
+from translators import dialogue, faults
 
 Join = Callable[[str | None, str], str]
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(
@@ -108,6 +109,54 @@ def test_pieces_that_were_asked_for_are_the_text_itself(arguments: list[Json], d
     assert merged(stream, concatenated) == [(f"c{index}", "get_weather", one) for index, one in enumerate(arguments)]
     for packet in corpus.packets(stream):
         assert all(call["function"]["arguments"] for call in corpus.choice_of(packet)["message"].get("tool_calls", ()))
+
+
+ODD = st.lists(st.sampled_from(["{}", "null", " ", '{"a":1}', '{"b":"}"}', "x", "{", "}", ""]), max_size=4).map("".join)
+
+
+@settings(max_examples=60)
+@given(st.lists(ODD, min_size=1, max_size=3), st.sampled_from(["", "same"]), st.data())
+def test_a_stream_and_a_whole_answer_give_the_same_calls(
+    arguments: list[str], one_id: str, data: st.DataObject
+) -> None:
+    """OUT-5: mended in the same way, also where a host gives every call the same id."""
+    ids = [one_id or f"c{number}" for number in range(len(arguments))]
+    heads = (fragment(number, "", name="get_weather", id=ids[number]) for number in range(len(arguments)))
+    stream = b""
+    for number, (head, text) in enumerate(zip(heads, arguments, strict=True)):
+        stream += head + b"".join(fragment(number, piece) for piece in pieces_of(text, data))
+    calls = [
+        {"id": ids[number], "type": "function", "function": {"name": "get_weather", "arguments": text}}
+        for number, text in enumerate(arguments)
+    ]
+    message = {"role": "assistant", "content": None, "tool_calls": calls}
+    whole = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+    streamed = corpus.drive(corpus.open_pipe(corpus.ask(stream=False)), stream + chunk({}, "tool_calls") + corpus.DONE)
+    said = corpus.open_pipe(corpus.ask(stream=False)).feed_completion(json.dumps(whole).encode())
+    assert json.loads(streamed)["output"] == json.loads(said)["output"]
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["stream", "whole"])
+@pytest.mark.parametrize("offered", [("get_weather",), ("get_weather", "get_time")])
+def test_a_call_without_a_name_is_the_only_functions_or_an_error(offered: tuple[str, ...], *, whole: bool) -> None:
+    """OUT-5: nobody could make a call of a function without a name."""
+    tools = tuple(dialogue.Tool(name, {"name": name}) for name in offered)
+    through = corpus.open_pipe(corpus.ask(stream=not whole, tools=tools))
+    call = {"id": "c1", "type": "function", "function": {"arguments": "{}"}}
+    message = {"role": "assistant", "content": "So:", "tool_calls": [call]}
+    raw = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+    wire = chunk({"content": "So:"}) + fragment(0, "{}", id="c1") + chunk({}, "tool_calls") + corpus.DONE
+    if len(offered) > 1 and whole:
+        with pytest.raises(faults.Refusal, match="a tool call without a name"):
+            through.feed_completion(json.dumps(raw).encode())
+        return
+    said = through.feed_completion(json.dumps(raw).encode()) if whole else through.feed(wire)
+    if len(offered) > 1:
+        assert b"event:error" in said
+        assert through.refusal is not None
+        assert through.refusal.cause == "upstream sent a tool call without a name"
+    else:
+        assert b'"name":"get_weather"' in said
 
 
 @pytest.mark.parametrize(

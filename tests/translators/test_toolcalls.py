@@ -6,9 +6,10 @@ Source: spec SSE-7, USE-2; SOURCES#recorded-completions.
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import proxy.vocabulary
@@ -73,7 +74,7 @@ MERGES: dict[str, tuple[list[Piece], list[tuple[str, str, str]]]] = {
         [(0, "", "get", ""), (0, "", "haha", "{}")],
         [("call_x_0", "get", ""), ("call_x_1", "haha", "{}")],
     ),
-    "a placeholder": ([(0, "a", "f", "{}"), (0, "", "", ' {"x"'), (0, "", "", ":1}")], [("a", "f", ' {"x":1}')]),
+    "a placeholder": ([(0, "a", "f", "{}"), (0, "", "", ' {"x"'), (0, "", "", ":1}")], [("a", "f", '{"x":1}')]),
     "a placeholder with a blank in it": (
         [(0, "a", "f", "{ }"), (0, "", "", '{"x":1}')],
         [("a", "f", '{"x":1}')],
@@ -82,7 +83,7 @@ MERGES: dict[str, tuple[list[Piece], list[tuple[str, str, str]]]] = {
         [(0, "a", "f", "{"), (0, "", "", "\n"), (0, "", "", " }"), (0, "", "", " "), (0, "", "", '{"x":1}')],
         [("a", "f", '{"x":1}')],
     ),
-    "a null for a placeholder": ([(0, "a", "f", "nu"), (0, "", "", 'll {"x":1}')], [("a", "f", ' {"x":1}')]),
+    "a null for a placeholder": ([(0, "a", "f", "nu"), (0, "", "", 'll {"x":1}')], [("a", "f", '{"x":1}')]),
     "placeholders of every kind": ([(0, "a", "f", '{}null{ }{"x":1}')], [("a", "f", '{"x":1}')]),
     "a placeholder alone": ([(0, "a", "f", "{ }"), (0, "", "", "{}"), (0, "", "", "x")], [("a", "f", "{}")]),
     "a name said anew, a little longer": (
@@ -103,6 +104,20 @@ MERGES: dict[str, tuple[list[Piece], list[tuple[str, str, str]]]] = {
     ),
     "a longer name that nobody offers": ([(0, "a", "no", ""), (0, "a", "nobody", "{}")], [("a", "nonobody", "{}")]),
     "something behind the end": ([(0, "a", "f", '{"x":1}'), (0, "", "", '{"y":2}')], [("a", "f", '{"x":1}')]),
+    "something behind the end, at once": ([(0, "a", "f", '{"x":1}{"y":2}')], [("a", "f", '{"x":1}')]),
+    "blanks around it": ([(0, "a", "f", ' \n{"x":1}\n ')], [("a", "f", '{"x":1}')]),
+    "an id made anew for each fragment": (
+        [(0, "a", "f", ""), (0, "b", "", '{"x"'), (0, "c", "", ":1}")],
+        [("a", "f", '{"x":1}')],
+    ),
+    "an id and then a name, behind a whole call": (
+        [(0, "a", "f", "{}"), (0, "b", "", ""), (0, "", "g", "{}")],
+        [("a", "f", "{}"), ("b", "g", "{}")],
+    ),
+    "two calls without arguments, by one id": (
+        [(0, "f", "f", ""), (1, "f", "f", "")],
+        [("f", "f", ""), ("f", "f", "")],
+    ),
     "half a character and the other": (
         [(0, "a", "f", '{"x":"\ud83d'), (0, "", "", '\ude00"}')],
         [("a", "f", '{"x":"😀"}')],
@@ -127,7 +142,7 @@ def test_fragments_are_merged_by_id_and_index(name: str, drafts: toolcalls.Draft
         (["1"], False),
         (["[{}", "]"], False),
         ([], False),
-        (["{", "}}"], False),
+        (["{", "}}"], True),
         (["{a}"], False),
         (["{a}", "{}"], False),
     ],
@@ -142,6 +157,59 @@ def test_a_call_is_whole_when_nothing_can_follow(
         draft.add("", "f", piece)
         draft.is_whole()
     assert draft.is_whole() is whole
+
+
+PARTS = st.lists(
+    st.sampled_from(
+        [
+            *("{}", "{ }", "null", " ", "\n", '{"a":1}', '{"b":"}"}', '{"c":{}}', "x", "[1]", '"', "{", "}"),
+            "\ud83d",
+            "\ude00",
+        ]
+    ),
+    max_size=6,
+).map("".join)
+
+
+@settings(max_examples=300)
+@given(PARTS, st.lists(st.integers(0, 60)))
+def test_arguments_are_the_same_wherever_they_are_cut(text: str, cuts: list[int]) -> None:
+    """OUT-5: whatever they are."""
+    vocabulary = proxy.vocabulary.load()
+    places = [0, *sorted({cut for cut in cuts if cut < len(text)} - {0}), len(text)]
+    found = []
+    for pieces in ([text], [text[start:end] for start, end in pairwise(places)]):
+        drafts = toolcalls.Drafts(vocabulary, "call_x", names=["f"])
+        add(drafts, (0, "a", "f", ""), *((0, "", "", piece) for piece in pieces))
+        drafts.close(cut=False)
+        found.append(drafts.whole())
+    assert found[0] == found[1]
+
+
+def test_a_call_without_a_name_is_that_of_the_only_function(vocabulary: tokens.Vocabulary) -> None:
+    """OUT-5"""
+    drafts = toolcalls.Drafts(vocabulary, "call_x", names=["only"])
+    add(drafts, (0, "a", "", '{"x":1}'), (1, "b", "", ""))
+    drafts.close(cut=False)
+    assert [(call.id, call.name, call.arguments) for call in drafts.whole()] == [("a", "only", '{"x":1}')]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_call_that_could_be_of_several_functions_is_unreadable(drafts: toolcalls.Drafts, *, cut: bool) -> None:
+    """OUT-5: nobody could make it; what a limit cut off before its name is none."""
+    add(drafts, (0, "a", "", '{"x":1}'))
+    if cut:
+        drafts.close(cut=True)
+        assert drafts.whole() == ()
+    else:
+        with pytest.raises(faults.Refusal, match="a tool call without a name"):
+            drafts.close(cut=False)
+
+
+def test_an_id_alone_calls_nothing(drafts: toolcalls.Drafts) -> None:
+    add(drafts, (0, "a", "f", "{}"), (1, "b", "", ""))
+    drafts.close(cut=False)
+    assert [call.id for call in drafts.whole()] == ["a"]
 
 
 def test_what_follows_a_whole_call_that_was_shown_is_dropped(vocabulary: tokens.Vocabulary) -> None:

@@ -29,6 +29,8 @@ NOT_ENDED: Final = (None, "", "null")
 # The names of the chain of thought; the same thing where both come (spec SSE-6).
 REASONING: Final = ("reasoning_content", "reasoning")
 NAMES: Final = frozenset(REASONING)
+# What of a delta is a part of the answer.
+SAYING: Final = ("content", *REASONING, "tool_calls", "function_call")
 FAILED_FINISHES: Final[Mapping[str, faults.Fault]] = {
     "content_filter": faults.OUTPUT_MODERATED,
     "insufficient_system_resource": faults.OVERLOADED,
@@ -90,8 +92,8 @@ def calls_of(part: Mapping[str, Any]) -> object:
     return [{"index": 0, "function": called}]
 
 
-def take_calls(choice: Choice, calls: object) -> None:
-    """Hand the tool calls of a delta or of a message to the choice."""
+def take_calls(choice: Choice, calls: object, *, whole: bool = False) -> None:
+    """Hand the tool calls of a delta, or of a whole message, to the choice."""
     if not isinstance(calls, list):
         raise faults.Refusal(faults.UPSTREAM_BROKEN, "upstream sent tool_calls that are no list")
     for call in calls:
@@ -102,7 +104,7 @@ def take_calls(choice: Choice, calls: object) -> None:
         index = call.get("index")
         said = word_of(call.get("id")), word_of(function.get("name")), _arguments_of(function.get("arguments"))
         if any(said):
-            choice.fragment(index if type(index) is int else None, *said)
+            choice.fragment(index if type(index) is int else None, *said, anew=whole)
 
 
 def _arguments_of(value: object) -> str:

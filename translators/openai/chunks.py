@@ -33,6 +33,7 @@ class Reader:
     chain:    tokens of the chain that it goes on behind; None where there is no earlier one
     done:     whether upstream said `[DONE]`
     over:     whether nothing it may still say is wanted
+    passed_by: whether it said more of the answer all the same
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class Reader:
         "_zero",
         "done",
         "over",
+        "passed_by",
     )
 
     def __init__(
@@ -80,6 +82,7 @@ class Reader:
         self._zero: Figures | None = None
         self.done = False
         self.over = False
+        self.passed_by = False
 
     def feed(self, events: Iterable[bytes]) -> None:
         """Take the data of events until nothing more is wanted; raises `Refusal` for an error and anything unreadable.
@@ -119,6 +122,7 @@ class Reader:
         run_name = ""
         for data in events:
             if self.over:
+                self.pass_by([data, *events])
                 return
             known = self._stencil
             text, name = stencil.NOT_PLAIN if known is None else (known.text_in(data), known.name)
@@ -152,6 +156,19 @@ class Reader:
             if self._stencil is not None:
                 self._stencil.cut(data, name)
         return text, name
+
+    def pass_by(self, events: Iterable[bytes]) -> None:
+        """Note whether what came behind the end is more of the answer, which nobody sees: an end told with its usage is
+        the end, unless we ended the answer ourselves.
+        """
+        if not (self.passed_by or any(choice.cut or choice.over_budget for choice in self._served)):
+            self.passed_by = any(map(self._is_answer, events))
+
+    def _is_answer(self, data: bytes) -> bool:
+        chunk = self._read(data)
+        items = chunk.get("choices") if type(chunk) is dict else None
+        deltas = [item.get("delta") for item in items if type(item) is dict] if type(items) is list else ()
+        return any(delta.get(name) for delta in deltas if type(delta) is dict for name in choices.SAYING)
 
     def take_last_usage(self, events: Iterator[bytes]) -> None:
         """What upstream tells of an answer that has failed, where it has come in the same read."""
@@ -360,7 +377,7 @@ class Reader:
         if text := text.removeprefix(prefix):
             (choice.quote if told else choice.say)(text)
         if ("tool_calls" in message or "function_call" in message) and (calls := choices.calls_of(message)):
-            choices.take_calls(choice, calls)
+            choices.take_calls(choice, calls, whole=True)
         # Behind the text: an answer that ended as none should was generated all the same.
         # Its framing says that it is complete, as `[DONE]` says it of a stream.
         choice.finish(choices.finish_of(item.get("finish_reason")) or Finish.STOP)

@@ -6,6 +6,7 @@ SOURCES#deepseek-errors, #engine-errors; spec ERR-1…ERR-3.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -224,6 +225,8 @@ SENTENCES: Final = (
 # A failure that is no `error` object: a sentence under one of these names, and what tells of which kind it is.
 SAID: Final = ("message", "detail", "msg", "error_msg", "status_msg")
 KINDS: Final = ("code", "status", "status_code", "error_code", "errorCode", "type")
+# Where a failure inside a success says when to come back, in seconds.
+WAITS: Final = ("retry_after", "retryAfter")
 # Kinds of what is no failure: relays say so that they are there, and queues that they work (1xx to 3xx of HTTP).
 QUIET: Final = frozenset(
     {"0", "ok", "success", "ping", "keepalive", "keep-alive", "heartbeat", "progress", "queued", "processing"}
@@ -253,15 +256,21 @@ def of_response(status: int, raw: bytes, terms: Terms, retry_after: str | None =
 
     raw: the first `BODY_LIMIT` bytes of its body: JSON of any known shape, plain text, HTML
     """
-    refusal = _refusal(_read(status, raw), terms)
-    if refusal.fault.status not in RETRIED:
+    return waiting(_refusal(_read(status, raw), terms), retry_after)
+
+
+def waiting(refusal: faults.Refusal, retry_after: object) -> faults.Refusal:
+    """The same, with when to come back where upstream tells that and the caller may be told; see `of_response`."""
+    if refusal.fault.status not in RETRIED or refusal.fault.retry_after is not None:
         return refusal
     return faults.Refusal(refusal.fault.after(_wait(retry_after)), refusal.cause, refusal.said)
 
 
-def _wait(said: str | None) -> str | None:
+def _wait(value: object) -> str | None:
     """A `Retry-After` that means what it says: seconds up to a day, or a date; nothing for anything else."""
-    said = (said or "").strip()
+    if isinstance(value, float) and 0 <= value <= LONGEST_WAIT_S:
+        value = math.ceil(value)
+    said = "" if value is None else str(value).strip()
     if re.fullmatch(r"\d{1,5}", said, re.ASCII) and int(said) <= LONGEST_WAIT_S:
         return said
     return said if HTTP_DATE.fullmatch(said) else None
@@ -339,7 +348,8 @@ def of_event(chunk: Mapping[str, Any], terms: Terms) -> faults.Refusal:
     """What an error object in an open stream, or in the body of a success, means."""
     parts = _parts(chunk)
     failure = _failure(_status_of(parts), parts)
-    return _refusal(replace(failure, status=failure.status or _status_said(failure.text)), terms)
+    refusal = _refusal(replace(failure, status=failure.status or _status_said(failure.text)), terms)
+    return waiting(refusal, next((parts[name] for name in WAITS if parts.get(name) is not None), None))
 
 
 def _parts(document: Mapping[str, Any]) -> Mapping[str, Any]:

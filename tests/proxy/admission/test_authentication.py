@@ -40,13 +40,30 @@ def test_a_key_comes_by_either_header_and_bearer_wins(headers: dict[str, str]) -
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, {"Authorization": "Bearer"}, {"Authorization": "Bearer   "}, {"x-api-key": ""}, {"Authorization": KEY}],
+    [
+        {},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer   "},
+        {"x-api-key": ""},
+        {"Authorization": "Basic dTpw"},
+    ],
 )
 @pytest.mark.parametrize("auth", ["passthrough", "any"])
 def test_no_key_or_an_empty_one_is_refused(headers: dict[str, str], auth: str) -> None:
     with pytest.raises(faults.Refusal) as refusal:
         authentication.admit(CIMultiDict(headers), chosen(auth=auth))
     assert refusal.value.fault == faults.NO_KEY
+
+
+@pytest.mark.parametrize("auth", ["passthrough", "any"])
+def test_a_key_without_bearer_before_it_is_no_missing_one(auth: str) -> None:
+    """Spec HTTP-10: one was told, and it is refused; the log says what is missing."""
+    with pytest.raises(faults.Refusal) as refusal:
+        authentication.admit(CIMultiDict({"Authorization": KEY}), chosen(auth=auth))
+    assert (refusal.value.fault, refusal.value.cause) == (
+        faults.BAD_KEY,
+        "the key stands in Authorization without Bearer before it",
+    )
 
 
 @pytest.mark.parametrize("name", ["Authorization", "x-api-key"])

@@ -264,7 +264,8 @@ async def test_a_call_that_was_not_let_in_has_no_more_to_say(gateway_before: Sta
         (caller.call(model="qwen-flash"), {}, "Model not exist.", "qwen-flash"),
         (caller.call(model="a\n\u4f60" + "b" * 100), {}, "Model not exist.", "a\\x0a\\u4f60" + "b" * 61),
         (caller.call(top_p=2), {}, "InvalidParameter: Range of top_p", "deepseek-v3"),
-        (caller.call(), {"Authorization": "sk-canary"}, "No API-key provided.", None),
+        (caller.call(), {"Authorization": "Basic c2stY2FuYXJ5"}, "No API-key provided.", None),
+        (caller.call(), {"Authorization": "sk-canary"}, "Invalid API-key provided. (the key stands in", None),
         (b"[]", {}, "Required body invalid, please check the request body format. (not an object)", None),
         (b'{"canary', {}, "Required body invalid, please check the request body format. (", None),
         (

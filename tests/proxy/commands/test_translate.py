@@ -54,6 +54,18 @@ def actions(told: dict[str, Any]) -> dict[str, str]:
     return {field["field"]: field["action"] for field in told["fields"] if field["field"]}
 
 
+@pytest.mark.parametrize(
+    ("said", "why"), [({}, "not said: a tool call leaves in one packet"), ({"tool_stream": True}, "true lets")]
+)
+def test_how_a_tool_call_leaves_is_told_whether_its_caller_said_so_or_not(said: dict[str, Any], why: str) -> None:
+    """SSE-7: who sees pieces held reads here why they are."""
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    told = explained({**CALL, "parameters": {"tools": [tool], "result_format": "message", **said}}, "--sse")
+    (line,) = [field for field in told["fields"] if field["field"] == "parameters.tool_stream"]
+    assert (line["action"], line["upstream"], line["why"].startswith(why)) == ("kept", "", True)
+    assert "parameters.tool_stream" not in actions(explained(CALL, "--sse"))
+
+
 def test_every_field_of_the_call_has_one_line_with_a_reason() -> None:
     told = explained(CALL, "--sse")
     said = {"model", "input.messages", "input.messages.mood", *(f"parameters.{name}" for name in CALL["parameters"])}

@@ -234,3 +234,40 @@ def test_a_flat_failure_in_a_success_is_no_silence(raw: bytes) -> None:
         with pytest.raises(faults.Refusal) as refused:
             take(reader()[0])
         assert refused.value.fault == faults.UPSTREAM_BROKEN
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["in one read", "in a later one"])
+@pytest.mark.parametrize(
+    ("behind", "passed"),
+    [
+        (chunk({"content": " two"}), True),
+        (chunk({"reasoning_content": "hm"}), True),
+        (corpus.fragment(0, "{}", name="f"), True),
+        (chunk({"content": ""}) + corpus.DONE, False),
+        (usage_chunk(figures(9, 1)), False),
+        (b'data: []\n\ndata: {"choices":[1,{"delta":2}]}\n\n', False),
+        (b"", False),
+    ],
+)
+def test_more_behind_an_end_that_came_with_its_usage_is_noticed_and_not_shown(
+    behind: bytes, passed: bool, *, later: bool
+) -> None:
+    """OUT-3: with its usage an end is the end."""
+    through = corpus.open_pipe(corpus.ask())
+    wire = chunk({"content": "one"}) + chunk({}, "stop", usage=figures(9, 1))
+    stream = through.feed(wire + (b"" if later else behind))
+    if later:
+        through.pass_by(behind)
+    assert through.is_over
+    assert b"two" not in stream
+    assert through.has_passed_by is passed
+    # It is known by now.
+    through.pass_by(behind)
+    assert through.has_passed_by is passed
+
+
+def test_what_we_cut_off_ourselves_is_no_more_of_an_answer() -> None:
+    through = corpus.open_pipe(corpus.ask(), answer.Rules(parallel_calls=True, stops=("x",)))
+    through.feed(chunk({"content": "one x"}) + chunk({"content": " two"}))
+    assert through.is_over
+    assert not through.has_passed_by

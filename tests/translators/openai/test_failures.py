@@ -238,6 +238,35 @@ def test_a_retry_after_means_what_it_says_or_is_not_passed_on(said: str, passed:
     assert failures.of_response(429, b"", PASSED_ON, said).fault.retry_after == passed
 
 
+@pytest.mark.parametrize(
+    ("said", "passed"),
+    [
+        ({"retry_after": 7}, "7"),
+        ({"retry_after": 1.2}, "2"),
+        ({"retryAfter": "30"}, "30"),
+        ({"retry_after": None, "retryAfter": 5}, "5"),
+        ({"retry_after": "soon"}, None),
+        ({"retry_after": -1.5}, None),
+        ({"retry_after": 86_401.0}, None),
+        ({"retry_after": True}, None),
+        ({}, None),
+    ],
+)
+def test_a_failure_inside_a_success_says_when_to_come_back(said: dict[str, object], passed: str | None) -> None:
+    """ERR-3, ERR-4: by a field of its own."""
+    limited = failures.of_event({"error": {"code": "rate_limit_exceeded", **said}}, PASSED_ON)
+    assert (limited.fault.status, limited.fault.retry_after) == (429, passed)
+    wrong = failures.of_event({"error": {"code": "invalid_request_error", **said}}, PASSED_ON)
+    assert (wrong.fault.status, wrong.fault.retry_after) == (400, None)
+
+
+def test_what_a_failure_says_itself_wins_over_the_head_it_came_with() -> None:
+    limited = failures.of_event({"error": {"code": 429, "retry_after": 7}}, PASSED_ON)
+    assert failures.waiting(limited, "9").fault.retry_after == "7"
+    limited = failures.of_event({"error": {"code": 429}}, PASSED_ON)
+    assert failures.waiting(limited, "9").fault.retry_after == "9"
+
+
 EVENTS: dict[str, tuple[object, faults.Fault]] = {
     "vLLM, a status": ({"message": "bad top_p", "code": 400}, faults.invalid("bad top_p")),
     "a number as text": ({"message": "no", "code": "429"}, faults.RATE_LIMITED),
