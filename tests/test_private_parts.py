@@ -42,8 +42,8 @@ def touched(tree: ast.Module) -> Iterator[str]:
                 yield node.attr
 
 
-# Public, whatever their first letter: the manuals of `collections.namedtuple` and `os` say so.
-PUBLIC = {"_asdict", "_replace", "_fields", "_exit"}
+# Public, whatever their first letter: the manuals of `collections.namedtuple`, `enum` and `os` say so.
+PUBLIC = {"_asdict", "_replace", "_fields", "_field_defaults", "_value_", "_exit"}
 
 
 def test_what_we_touch_is_named_here_with_what_breaks() -> None:
