@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import uuid
 
 import pytest
@@ -11,7 +13,7 @@ from proxy.downstream import surface
 from proxy.server import routes
 from proxy.simulation.wire import Script
 from tests import caller
-from tests.conftest import StartSimulator
+from tests.conftest import ROOT, StartSimulator
 from tests.proxy.conftest import StartGateway
 from translators import faults
 from translators.dashscope import tongue
@@ -76,6 +78,26 @@ def test_a_well_formed_id_is_kept_and_anything_else_replaced(said: str, kept: st
     assert known_as == (kept or known_as)
     assert str(uuid.UUID(known_as)) == known_as
     assert surface.request_id(request) == known_as  # type: ignore[arg-type]
+
+
+# Says ten new ids, in a child that was forked in the middle and in its parent.
+FORKED = """
+import os
+from proxy.downstream.surface import new_request_id
+first = new_request_id()
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+print(first, *(new_request_id() for _ in range(10)))
+"""
+
+
+def test_new_ids_differ_also_in_what_is_forked() -> None:
+    made = [surface.new_request_id() for _ in range(3 * surface.IDS_AT_ONCE)]
+    assert {uuid.UUID(one).version for one in made} == {4}
+    assert {str(uuid.UUID(one)) for one in made} == set(made)
+    run = subprocess.run([sys.executable, "-c", FORKED], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert len(made) + 1 + 2 * 10 == len({*made, *run.stdout.split()})
 
 
 class _Asked(dict[object, object]):
