@@ -24,6 +24,9 @@ BOUND: Final = 1.25
 RETRIED_PART: Final = 0.2
 LEAST_RETRIES: Final = 3
 
+# Of so many all are looked at: two picks would leave out the one that is free in a third of all choices.
+FEW: Final = 3
+
 # Above the hash of any whole number (`sys.hash_info.modulus`), by so much that no quotient is rounded to 1.
 _NUMBERS: Final = float((1 << 61) + (1 << 10))
 
@@ -81,9 +84,10 @@ def may_retry(retries: int, in_flight: int) -> bool:
 def _less_loaded(fit: Sequence[Target], random: Callable[[], float]) -> Target:
     """Of two picked at random, each as often as its weight says, the one that has less on its way for its weight.
 
-    Picked alike, a target would be in two of `len(fit)` picks at most, however great its weight. And the one that is
-    picked first is left where the other with a part of a call more, by chance, has less: were two of whole numbers the
-    measure, the greater weight would get all that comes alone, and two calls at a time would be shared alike.
+    Of three that weigh the same it is the one that has the least. Picked alike, a target would be in two of `len(fit)`
+    picks at most, however great its weight. And the one that is picked first is left where the other with a part of a
+    call more, by chance, has less: were two of whole numbers the measure, the greater weight would get all that comes
+    alone, and two calls at a time would be shared alike.
     """
     number = len(fit)
     weights = [target.weight for target in fit]
@@ -93,7 +97,11 @@ def _less_loaded(fit: Sequence[Target], random: Callable[[], float]) -> Target:
         if second >= first:
             second += 1
         one, other = fit[first], fit[second]
-        return other if other.standing.in_flight < one.standing.in_flight else one
+        found = other if other.standing.in_flight < one.standing.in_flight else one
+        if number == FEW:
+            last = fit[FEW - first - second]
+            return last if last.standing.in_flight < found.standing.in_flight else found
+        return found
     first = _picked(weights, random())
     one = fit[first]
     weights[first] = 0.0
