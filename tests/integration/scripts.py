@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import orjson
@@ -23,15 +25,21 @@ async def run(url: str, client: str, script: str, calls: Json) -> Json:
         SCRIPTS / script,
         url,
         cwd=home,
+        env={**os.environ, "PYTHONFAULTHANDLER": "1"},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
+    talk = asyncio.create_task(process.communicate(orjson.dumps(calls)))
     try:
-        document, _ = await asyncio.wait_for(process.communicate(orjson.dumps(calls)), CALLS_TIMEOUT_S)
+        await asyncio.wait([talk], timeout=CALLS_TIMEOUT_S)
     finally:
+        is_over = talk.done()
         if process.returncode is None:
-            process.kill()
+            # A Python says where it stands.
+            process.send_signal(signal.SIGABRT)
             await process.wait()
+    document, _ = await talk
+    assert is_over, f"{script} in .clients/{client} did not end in {CALLS_TIMEOUT_S:g} s; where it stood, see above"
     assert process.returncode == 0, f"{script} in .clients/{client} failed: see above"
     seen: Json = orjson.loads(document)
     return seen

@@ -198,7 +198,10 @@ def sights() -> dict[str, Sight]:
 @pytest.fixture
 async def sight(sights: dict[str, Sight], simulator: StartSimulator, serve: StartServe) -> Sight:
     """What the user of each client saw of each call."""
+    if sights.keys() == {"begun"}:
+        pytest.fail("see the first test of these clients, in which not all of them came to an end")
     if not sights:
+        sights["begun"] = {}
         upstream = await simulator(Script(key=KEY))
         front = await serve(upstream.url)
         calls: dict[tuple[str, str], Json] = defaultdict(dict)
