@@ -260,12 +260,13 @@ def _complaint(detail: ErrorDetails, origins: Mapping[str, str], entries: object
 def where(origins: Mapping[str, str], loc: Sequence[int | str], entries: object = ()) -> str:
     """A setting, or a part of one, with the place where it was said: `pools.engines.weight (dashseek.toml:12)`.
 
-    entries: those of a list, which are called by their names; one without a name is `#1`, `#2`, …
+    entries: the pools, which are called by their names; one without a name is `#1`, `#2`, …
     """
     places = [".".join(map(str, loc[:length])) for length in range(len(loc), 0, -1)]
     origin = next((origins[place] for place in places if place in origins), "default")
     named = [f"#{part + 1}" if isinstance(part, int) else part for part in loc]
-    if len(loc) > 1 and isinstance(number := loc[1], int) and isinstance(entries, list | tuple):
+    number = loc[1] if loc[0] == "pools" and len(loc) > 1 else None
+    if isinstance(number, int) and isinstance(entries, list | tuple):
         entry = entries[number]
         name = entry.get("name") if isinstance(entry, Mapping) else getattr(entry, "name", None)
         if isinstance(name, str) and POOL_NAME.fullmatch(name):

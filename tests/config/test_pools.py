@@ -128,6 +128,8 @@ class TestKeys:
         (OFFICIAL + 'api_key_file = "/etc/hosts"', "({file}:5): must be printable ASCII without spaces"),
         (ENGINES.replace("[[pools]]", "[pools]"), "pools ({file}:1): must be a list of entries, each below a line"),
         ("pools = [3]", "pools ({file}:1): must be a list of entries"),
+        # An entry of another list has no name.
+        ('failover_on = [429, "x"]\n' + ENGINES, "failover_on.#2 ({file}:1): must be a whole number"),
         (ENGINES + "weight = 0", "must be greater than 0"),
         (ENGINES + "wait = 0", "there is no such field"),
         (ENGINES + 'headers = {Authorization = "Bearer x"}', "authorization is not to be said here"),
