@@ -19,7 +19,7 @@ def test_every_row_has_one_test_or_a_reason() -> None:
 
 def test_every_attack_is_shown_by_rows_and_tests_that_are_there() -> None:
     numbers = {number for number, *_ in matrix.tests()} | matrix.ELSEWHERE.keys()
-    for line in attacks.page():
+    for line in (*attacks.page(), *attacks.gone()):
         where = line.rsplit(" | ", 1)[1].removesuffix(" |")
         assert {int(number) for number in re.findall(r"\b\d+\b", where)} <= numbers, line
         for file in re.findall(r"tests/\S+\.py", where):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
+import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from proxy.admission import limits
 from proxy.admission.memory_limiter import MemoryLimiter
+from proxy.call.prompt_count import THREADS, Job
 from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import StartSimulator
@@ -63,6 +67,28 @@ class TestCounting:
         assert (status, code) == (400, "InvalidParameter")
         assert message.endswith(f"Range of input length should be [1, {limit}]")
         assert not upstream.calls
+
+    async def test_who_waits_for_a_count_is_not_told_that_the_body_was_invalid(
+        self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        """ERR-5: longer than body_timeout, for all of the body was there."""
+        front = await gateway_before((await simulator(Script(text="hi"))).url, limits="tpm=9000000", body_timeout=0.2)
+        busy, over = threading.Semaphore(0), threading.Event()
+
+        def for_long() -> Iterator[int]:
+            busy.release()
+            over.wait()
+            yield 1
+
+        for _ in range(THREADS):
+            front.house.counting.put(Job(for_long(), 1, sys.maxsize, lambda *_: None))
+        for _ in range(THREADS):
+            await asyncio.to_thread(busy.acquire)
+        asking = asyncio.create_task(caller.ask(front.url, caller.call(self.LONG)))
+        done, _ = await asyncio.wait([asking], timeout=0.6)
+        over.set()
+        assert not done
+        assert (await asking).status == 200
 
 
 class TestTrace:
