@@ -377,6 +377,7 @@ def test_a_lease_is_confirmed_before_the_first_one_ends_and_renewed_twice_before
     assert 2 * redis_limiter.RENEW_EVERY_S < redis_limiter.LEASE_MS / 1e3
 
 
+@pytest.mark.usefixtures("patience")
 async def test_the_calls_of_a_process_that_has_died_are_over_when_their_leases_are(
     client: Any, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -807,6 +808,7 @@ async def test_money_is_counted_exactly(limiter: redis_limiter.RedisLimiter, amo
     assert refused(await limiter.reserve(one, 1, budgets=left_of(one))) is not is_left
 
 
+@pytest.mark.usefixtures("patience")
 async def test_what_was_used_counts_once_whatever_redis_hears_and_forgets(client: Any, port: int) -> None:
     """LIM-1: an end whose answer was lost is told again; what a call used was used though Redis has lost the call."""
     one = [scope(tpd=10_000, concurrency=2)]
@@ -818,7 +820,7 @@ async def test_what_was_used_counts_once_whatever_redis_hears_and_forgets(client
             reservation.settle(700)
             reservation.settle(700)
             await limiter.settled()
-            await until(lambda: _told(limiter), 2)
+            await until(lambda: _told(limiter), 20)
             await client.delete(*await client.keys("*reservation*"))
         assert not lost
         assert await spent(client) == 1_400
@@ -844,7 +846,7 @@ async def test_a_call_that_went_while_redis_stood_still_counts_when_it_is_back(
                 reservation.settle(700)
                 await limiter.settled()
             await client.ping()
-            await until(lambda: _told(limiter), 2)
+            await until(lambda: _told(limiter), 20)
             assert await spent(client) == 700
 
 
@@ -854,19 +856,25 @@ async def test_workers_refuse_together_and_a_restart_forgets_nothing(
     """LIM-1: over the wire, with two workers; the books of one are not the other's."""
     assert server.poll() is None
     upstream = await simulator(Script(text="hi there"))
-    flags, env = ("--limits", "tpd=1", "--workers", "2"), {"DASHSEEK_REDIS_URL": url, "TZ": "UTC"}
-    served = await serve(upstream.url, *flags, env=env)
-    assert (await caller.ask(served.url, caller.call())).status == 200
+    # A Redis that is slow on a busy machine lets nobody in.
+    flags = ("--limits", "tpd=1", "--workers", "2", "--redis-policy", "closed")
+    env = {"DASHSEEK_REDIS_URL": url, "TZ": "UTC"}
+    seen: set[str | None] = set()
 
     async def all_refuse() -> bool:
         answers = await asyncio.gather(*(caller.ask(served.url, caller.call()) for _ in range(8)))
-        told = {(answer.status, b"Throttling.AllocationQuota" in answer.body) for answer in answers}
-        return told == {(429, True)}
+        told = {answer.json.get("code") for answer in answers}
+        seen.update(told)
+        return told == {"Throttling.AllocationQuota"}
 
-    await until(all_refuse, 5)
-    await asyncio.to_thread(served.end)
     served = await serve(upstream.url, *flags, env=env)
-    assert await all_refuse()
+    await until(all_refuse, 20)
+    assert None in seen
+    await asyncio.to_thread(served.end)
+    seen.clear()
+    served = await serve(upstream.url, *flags, env=env)
+    await until(all_refuse, 20)
+    assert None not in seen
 
 
 # A whole gateway
@@ -898,12 +906,14 @@ async def test_a_gateway_outlives_a_redis_that_is_stopped_killed_restarted_and_s
     async def all_are_served() -> bool:
         return await told() == {None}
 
+    async def more_are_refused() -> bool:
+        return await told(12) == {None, "ModelServingError"}
+
     async def is_as_before() -> None:
-        await until(all_are_served, 10)
+        await until(all_are_served, 20)
         async with redis.Redis.from_url(url) as client:
-            await until(lambda: _nothing_is_open(client), 5)
-        # More than may be open at once.
-        assert await told(12) == {None, "ModelServingError"}
+            await until(lambda: _nothing_is_open(client), 20)
+        await until(more_are_refused, 20)
 
     with running(port, tmp_path) as server:
         await answers(url)
@@ -923,8 +933,7 @@ async def test_a_gateway_outlives_a_redis_that_is_stopped_killed_restarted_and_s
             await client.set("{dashseek}:behind", 3_600)
             await is_as_before()
             assert before_ms - int(await client.hget("{dashseek}:all:rpm", "at") or 0) > 3_000_000
-            leases = await client.zrange("{dashseek}:all:concurrency", 0, -1)
-            assert leases == []
+            await until(lambda: _nothing_is_open(client), 20)
     said = served.output
     assert said.count("redis_away") >= 2
     assert "Traceback" not in said
