@@ -253,6 +253,17 @@ WAITS: Final[Mapping[str, tuple[Words, Words]]] = {
         ("the next call on a connection", "同一连接上的下一次调用"),
         ("the connection ends", "连接关闭"),
     ),
+    "upstream_keepalive_timeout": (
+        ("the next upstream call on a connection to it", "同一上游连接上的下一次上游调用"),
+        ("the connection ends", "连接关闭"),
+    ),
+    "cancel_drain_timeout": (
+        (
+            "the end of an answer whose caller has left, where `cancel_policy` is `drain`",
+            "调用方已离开的回答结束（`cancel_policy` 为 `drain` 时）",
+        ),
+        ("upstream is stopped", "停止上游"),
+    ),
 }
 
 # How a call ended, as its line in the journal says.
