@@ -253,8 +253,16 @@ class Line(asyncio.BufferedProtocol):
         if self._bare_bytes > HEAD_BYTES and self.stage is not Stage.WHOLE:
             self._fail(f"more than {HEAD_BYTES} bytes of a head, or between two pieces of a body")
         if self._body:
-            self._hold(self._body[0] if len(self._body) == 1 else b"".join(self._body))
+            wire = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             self._body.clear()
+            if self._take is None or self._held:
+                self._hold(wire)
+            else:
+                try:
+                    if self._take(wire):
+                        self._take = None
+                except Exception as error:  # noqa: BLE001 - it belongs to the call that waits, not to the loop
+                    self._take, self._take_error = None, error
         if self._waiter is not None and (self._take is None or self.stage is not Stage.BODY or self._failure):
             self._wake()
 
@@ -354,16 +362,9 @@ class Line(asyncio.BufferedProtocol):
             self._fail("a content coding nobody asked for")
 
     def _hold(self, wire: bytes) -> None:
-        """Take what has come of the body: to the taker at once, or kept until somebody wants it."""
+        """Keep what has come of the body until somebody wants it."""
         if self._inflater is not None and self._inflater.eof:
             self._keeps_alive = False  # bytes behind the end of what was packed
-            return
-        if self._take is not None and not self._held:
-            try:
-                if self._take(wire):
-                    self._take = None
-            except Exception as error:  # noqa: BLE001 - it belongs to the call that waits, not to the loop
-                self._take, self._take_error = None, error
             return
         self._held.append(wire)
         self._held_bytes += len(wire)

@@ -22,6 +22,7 @@ from tests import caller, lint
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway
 from translators.dashscope import tongue
+from translators.pipe import State
 
 WORDS = "one two three four five"
 INCREMENTAL = caller.call(WORDS, incremental_output=True)
@@ -170,7 +171,7 @@ async def test_a_caller_who_is_gone_is_told_by_every_write_and_is_no_bug() -> No
 
     async def handler(request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
-        through: Any = SimpleNamespace(is_over=False, is_behind=False, open=lambda: None)
+        through: Any = SimpleNamespace(state=State.OPEN, is_behind=False, open=lambda: None)
         head = Head(request, "r")
         packets = sinks.PacketSink(request, request.transport, tongue, through, head, hold_s=9, heartbeat_s=9)
         reply = sinks.ReplySink(request, request.transport, through, head)
