@@ -225,7 +225,8 @@ def test_what_is_wrong_is_told_in_our_own_words(name: str, tmp_path: Path) -> No
             said = {"name": '"a"', "urls": '"http://a"', name.removeprefix("pools."): value}
             file.write_text("[[pools]]\n" + "".join(f"{field} = {text}\n" for field, text in said.items()))
         else:
-            file.write_text(f"{name} = {value}\n")
+            beside = "" if name == "pools" else '[[pools]]\nname = "a"\nurls = "http://a"\n'
+            file.write_text(f"{name} = {value}\n{beside}")
         try:
             sources.load({}, str(file), {})
         except settings.SettingsError as refused:
