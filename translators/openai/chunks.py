@@ -146,7 +146,7 @@ class Reader:
 
     def _plain(self, data: bytes, chunk: Any) -> tuple[str, str]:
         """A chunk as `stencil.plain` reads it; those like one that has a text will be read by what differs in them."""
-        if not self._in_runs or self._halved or type(chunk) is not dict:
+        if not self._in_runs or self._halved or type(chunk) is not dict or chunk.get("usage") is not None:
             return stencil.NOT_PLAIN
         text, name = stencil.plain(chunk)
         if text:
@@ -219,6 +219,8 @@ class Reader:
             raise _broken("a chunk that is no object")
         # An object with none of the three says nothing: relays keep a stream alive so while the model is slow.
         reported = chunk.get("usage")
+        if reported is not None and self._take_told(chunk, reported):
+            return
         if failures.is_failure(chunk):
             raise self._failure(chunk)
         items = self._items_of(chunk)
@@ -294,6 +296,30 @@ class Reader:
         if begun and refusal.fault == faults.INPUT_MODERATED:
             return faults.Refusal(faults.OUTPUT_MODERATED, refusal.cause, refusal.said)
         return refusal
+
+    def _take_told(self, chunk: dict[str, Any], reported: object) -> bool:
+        """Take a chunk that has a plain text and the usage up to it; whether it was one.
+
+        What `_take_with_usage` does for it, without what it never needs: engines that tell usage tell it on every
+        chunk, and a delta of theirs costs a fifth less so.
+        """
+        choice = self._served[0]
+        if not self._in_runs or self._halved or choice.finish_reason is not None:
+            return False
+        text, name = stencil.plain(chunk, told=True)
+        told = figures.read(reported)
+        if not text or told is None:
+            return False
+        self._zero = None
+        made = self._tally.report(self._upstream, told, final=False)
+        if made:
+            choice.meter.expect(made)
+        (choice.say if name == stencil.CONTENT else choice.think)(text)
+        if made:
+            choice.meter.resume_from(made)
+        if choice.cut or choice.over_budget:
+            self.over = True
+        return True
 
     def _take_with_usage(self, items: list[Any], reported: object) -> None:
         """A chunk that reports usage: the packets of its own text say what it reports."""

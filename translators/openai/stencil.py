@@ -37,10 +37,11 @@ BACKSLASH: Final = 0x5C
 LF: Final = 0x0A
 
 
-def plain(chunk: Any) -> tuple[str, str]:
+def plain(chunk: Any, *, told: bool = False) -> tuple[str, str]:
     """The text of a chunk for the only choice that says nothing else, and its name in the delta; else no text.
 
     A chunk that says nothing at all is `SILENT`.
+    told: whether it may say usage beside it
 
     What stands beside it as a null or an empty text, as with SGLang, or as a role, as with Ark, says nothing.
     """
@@ -62,7 +63,7 @@ def plain(chunk: Any) -> tuple[str, str]:
             and item.get("finish_reason") in NOT_ENDED
             and type(index) is int
             and index == 0
-            and chunk.get("usage") is None
+            and (told or chunk.get("usage") is None)
             and not chunk.get("error")
         ):
             return text, name

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests import corpus
 from tests.corpus import chunk, figures, usage_chunk
@@ -65,6 +69,41 @@ def test_an_answer_cut_by_us_is_over_once_every_choice_has_ended() -> None:
         read.feed([data(chunk({"content": "The answer"}, index=index))])
         seen.append(read.over)
     assert seen == [False, True]
+
+
+TOLD: st.SearchStrategy[Any] = (
+    st.none() | st.just({}) | st.just([]) | st.builds(figures, st.integers(0, 12), st.integers(0, 12))
+)
+
+
+@settings(deadline=None)
+@given(
+    pieces=st.lists(
+        st.tuples(st.sampled_from(["content", "reasoning_content"]), st.text("ab <think>/", max_size=6), TOLD),
+        min_size=1,
+        max_size=8,
+    ),
+    ends=st.lists(st.integers(0, 7), max_size=2),
+    rules=st.sampled_from([{}, {"stops": ("b",)}, {"answer_limit": 2}, {"chain_limit": 2}, {"think_tags": True}]),
+    size=st.integers(1, 3),
+)
+def test_a_text_that_tells_usage_is_taken_as_any_chunk_is(
+    *, pieces: list[tuple[str, str, Any]], ends: list[int], rules: dict[str, Any], size: int
+) -> None:
+    """USE-3: byte for byte and in the books, behind an end that is taken back as well."""
+    events = [chunk({name: text}, usage=told) for name, text, told in pieces]
+    for at in ends:
+        events.insert(at, chunk({"content": ""}, "stop", usage=figures(9, 0)))
+    reads = [b"".join(events[at : at + size]) for at in range(0, len(events), size)] + [corpus.DONE]
+    seen = []
+    for is_short in (True, False):
+        through = corpus.open_pipe(corpus.ask(), answer.Rules(**rules))
+        for reader in through._readers:
+            # Without runs every chunk goes the long way.
+            reader._in_runs = is_short
+        out = corpus.outcome(lambda: b"".join(map(through.feed, reads)) + through.eof())  # noqa: B023 - called at once
+        seen.append((out, through.account()))
+    assert seen[0] == seen[1]
 
 
 @pytest.mark.parametrize("logprobs", [True, False])
