@@ -77,9 +77,11 @@ class Forwarding:
         """Serve the call as packets."""
         gateway, times = self.gateway, self.exchange.times
         packets = self.request.packets(
-            self.pool_request.pipe, hold_s=gateway.settings.head_hold, heartbeat_s=gateway.settings.heartbeat
+            self.pool_request.pipe,
+            hold_s=gateway.settings.head_hold,
+            heartbeat_s=gateway.settings.heartbeat,
+            on_first=self._begun,
         )
-        packets.on_first = self._begun
         gateway.open_calls.streams += 1
         try:
             await self._relay(packets)

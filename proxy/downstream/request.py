@@ -96,11 +96,14 @@ class Request:
         """
         return await read(self._web, held, self.limits, received)
 
-    def packets(self, pipe: Pipe, *, hold_s: float, heartbeat_s: float) -> PacketSink:
-        """Where the packets of its answer go."""
+    def packets(
+        self, pipe: Pipe, *, hold_s: float, heartbeat_s: float, on_first: Callable[[float], None]
+    ) -> PacketSink:
+        """Where the packets of its answer go; `on_first` is told when the first one does."""
         self._sink = sink = PacketSink(
             self._web, self._transport(), self.tongue, pipe, self._head, hold_s=hold_s, heartbeat_s=heartbeat_s
         )
+        sink.on_first = on_first
         return sink
 
     def reply(self, pipe: Pipe) -> ReplySink:

@@ -49,9 +49,11 @@ class TappedRequest(Request):
         self._calls.changed(self._kept)
         return body
 
-    def packets(self, pipe: Pipe, *, hold_s: float, heartbeat_s: float) -> PacketSink:
+    def packets(
+        self, pipe: Pipe, *, hold_s: float, heartbeat_s: float, on_first: Callable[[float], None]
+    ) -> PacketSink:
         self._kept.streams = True
-        sink = super().packets(pipe, hold_s=hold_s, heartbeat_s=heartbeat_s)
+        sink = super().packets(pipe, hold_s=hold_s, heartbeat_s=heartbeat_s, on_first=on_first)
         return cast("PacketSink", TappedSink(sink, self._kept, self._calls))
 
     def reply(self, pipe: Pipe) -> ReplySink:
