@@ -209,7 +209,7 @@ GONE: Final = {
     "`identity, chunked` and `gzip, chunked` taken for `chunked`": "row 101",
     "two `Authorization` lines": "row 101",
     "an admin port that answers in another's words": "row 92",
-    "a call whose count waits, told that its body is invalid": "tests/proxy/call/test_prepare.py",
+    "a call whose count waits, told that its body is invalid": "row 124, tests/proxy/call/test_prepare.py",
     "SIGUSR1 in the first tenths of a second": "row 80",
 }
 

@@ -405,6 +405,21 @@ async def test_f113_several_calls_in_as_many_bytes_cost_little_more_than_one(sta
     await stand.settled()
 
 
+@row(
+    "the answer",
+    figure="body_timeout 0.2 s; 12 MiB of blanks that are counted before they are let in, which takes longer",
+)
+async def test_f124_who_waits_for_a_count_is_not_told_that_the_body_was_invalid(stage: Stage) -> None:
+    stand = await stage("--body-timeout", "0.2", "--limits", "tpm=100000000")
+    stand.upstream.script = Script(text="a b", usage="never")
+    wire = packed(DEAR["blanks"])
+    await stand.reply()
+    began_s = asyncio.get_running_loop().time()
+    assert (await stand.reply(wire, GZIP)).status == 200
+    assert asyncio.get_running_loop().time() - began_s > 0.2
+    await stand.settled()
+
+
 @pytest.mark.parametrize("name", ["blanks", "lists, as many as fit", "lists, as many as are taken"])
 @row(
     "an answer, or 400 `BadRequest.TooLarge`",
