@@ -91,6 +91,14 @@ def call(target: Target, text: str = WORDS, **parameters: object) -> Json:
     }
 
 
+def _limited(target: Target, name: str) -> Json:
+    """A call whose answer is to be cut off by another name of `max_tokens`."""
+    asked = call(target)
+    del asked["parameters"]["max_tokens"]
+    asked["parameters"][name] = CUT_AT
+    return asked
+
+
 def _quiet(target: Target) -> Json:
     """What keeps a hybrid model from thinking where a check does not ask for it."""
     return {"enable_thinking": False} if target.thinks == "hybrid" else {}
@@ -98,6 +106,7 @@ def _quiet(target: Target) -> Json:
 
 # The limit of an answer that is to be cut off.
 CUT_AT: Final = 3
+LIMIT_ALIASES: Final = ("max_length", "max_completion_tokens")
 # What a short question is thought about for, where no budget is said.
 THINKING_TOKENS: Final = 300
 
@@ -143,6 +152,7 @@ def asks(target: Target) -> dict[str, Ask]:
         priced(target, "tool cumulative", call(target, CITIES, max_tokens=128, **tools), stream=True),
         priced(target, "tool loop", loop),
         priced(target, "length", call(target, max_tokens=CUT_AT)),
+        *(priced(target, name, _limited(target, name)) for name in LIMIT_ALIASES),
         priced(target, "stop", call(target, stop=["gamma"])),
         priced(target, "n", call(target, n=2)),
         priced(target, "n stream", call(target, n=2, incremental_output=True), stream=True),

@@ -175,6 +175,7 @@ BRANCH: Final = "Callers branch on status and code: a wrong one is retried, or n
 STRINGS: Final = "Clients compare strings and index lists without looking twice."
 SEARCHED: Final = "Users search for the sentence; some clients match on it."
 LOOPS: Final = "Agents act on the calls they are told of; a broken one ends the loop."
+ALIASES: Final = "A limit that is not heard is paid for."
 
 # What a gateway that keeps the rule does, and who is hurt by one that does not.
 CLAIMS: Final[Mapping[str, tuple[str, str]]] = {
@@ -264,6 +265,8 @@ CLAIMS: Final[Mapping[str, tuple[str, str]]] = {
     "tool-stream-shape": ("a streamed call has its fields", LOOPS),
     "tool-loop": ("a tool's result is answered", LOOPS),
     "length": ("max_tokens cuts the answer, and says length", "Callers ask for the rest when they read it."),
+    "length-max_length": ("max_length is max_tokens", ALIASES),
+    "length-max_completion_tokens": ("max_completion_tokens is max_tokens", ALIASES),
     "stop": ("a stop ends the text before it", "Prompts of chains end at marks."),
     "logprobs": ("log probabilities beside the message", "Classifiers read them."),
     "json": ("json_object answers with one", "It is parsed without a look."),

@@ -145,6 +145,9 @@ SENTENCES: Final[Mapping[str, str]] = {
     "a tool's result is answered": "工具结果得到回答",
     # Answers and prompts
     "max_tokens cuts the answer, and says length": "max_tokens 截断回答，并给出 length",
+    "max_length is max_tokens": "max_length 即 max_tokens",
+    "max_completion_tokens is max_tokens": "max_completion_tokens 即 max_tokens",
+    "A limit that is not heard is paid for.": "没有生效的上限要照价付费。",
     "Callers ask for the rest when they read it.": "调用方看到它就会要余下部分。",
     "a stop ends the text before it": "文本在停止串之前结束",
     "Prompts of chains end at marks.": "链式提示以标记收尾。",

@@ -446,6 +446,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "stop for length": M(
         "length", answering=choice(lambda c: c.update(finish_reason="stop"), where=wants("max_tokens", 3))
     ),
+    "max_length is not heard": M("length-max_length", asking=given(max_length=None)),
+    "max_completion_tokens is not heard": M("length-max_completion_tokens", asking=given(max_completion_tokens=None)),
     "stops are not heard": M("stop", asking=given(stop=None)),
     "the stop is shown": M(
         "stop", answering=choice(lambda c: c["message"].update(content="alpha beta gamma"), where=has("stop"))
