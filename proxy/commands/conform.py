@@ -25,6 +25,7 @@ import orjson
 from multidict import CIMultiDict
 from yarl import URL
 
+from config import sources
 from proxy import vocabulary
 from proxy.commands import conform_reports
 from proxy.commands.conform_reports import Report, Result
@@ -110,10 +111,14 @@ def target_of(model: str, route: str | None, *, counted: bool, api: Api = "dashs
 
 def rows_of(target: Target, only: Sequence[str]) -> tuple[Check, ...]:
     """The checks to make; AskedWronglyError for a word that names none."""
+    checks = conformance.checks(target)
     try:
-        return conformance.selected(conformance.checks(target), only)
+        return conformance.selected(checks, only)
     except KeyError as unknown:
-        raise AskedWronglyError(f"--only {unknown.args[0]}: no group, rule or check has that name (--list)") from None
+        word = str(unknown.args[0])
+        known = {name for check in checks for name in (check.group, check.rule, check.name)}
+        guess = sources.guess(word, known)
+        raise AskedWronglyError(f"--only {word}: no group, rule or check has that name (--list){guess}") from None
 
 
 def check_url(url: str) -> None:

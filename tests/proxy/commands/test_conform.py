@@ -729,7 +729,8 @@ async def test_what_cannot_be_asked_is_told_by_its_own_exit_code() -> None:
     assert "DASHSCOPE_API_KEY" in err
     url = "http://127.0.0.1:1/api/v1"
     for arguments, told in (
-        (("--only", "nothing"), "--only nothing"),
+        (("--only", "nothing"), "--only nothing: no group"),
+        (("--only", "usaeg"), "did you mean usage?"),
         (("--junit", "/no/such/folder/x.xml"), "no such folder"),
         (("--html", "/no/such/folder/x.html"), "no such folder"),
         (("--timeout", "0"), "--timeout"),
