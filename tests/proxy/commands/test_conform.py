@@ -19,8 +19,9 @@ from xml.etree import ElementTree
 import orjson
 import pytest
 import pytest_asyncio
+from click.testing import CliRunner
 
-from proxy.commands import conform, conform_reports
+from proxy.commands import cli, conform, conform_reports
 from proxy.commands.conform_reports import Report
 from proxy.protocol import asks, claims, claims_zh, conformance, tables
 from proxy.protocol.conformance import Verdict
@@ -721,30 +722,35 @@ async def test_an_answer_without_an_end_is_left(gateway: Gateway) -> None:
     assert found(report, Verdict.FAILED) == {"endpoint": "longer than 4,194,304 bytes"}
 
 
-async def test_what_cannot_be_asked_is_told_by_its_own_exit_code() -> None:
+async def test_nobody_there_is_told_by_its_own_exit_code() -> None:
     code, _, err = await command("http://127.0.0.1:1/api/v1", "--only", "endpoint")
-    assert (code, err.splitlines()[-1][:37]) == (4, "nobody answers there: connection refu")
-    code, _, err = await command("http://127.0.0.1:1/api/v1", key="")
-    assert code == 2
-    assert "DASHSCOPE_API_KEY" in err
-    url = "http://127.0.0.1:1/api/v1"
-    for arguments, told in (
-        (("--only", "nothing"), "--only nothing: no group"),
-        (("--only", "usaeg"), "did you mean usage?"),
-        (("--junit", "/no/such/folder/x.xml"), "no such folder"),
-        (("--html", "/no/such/folder/x.html"), "no such folder"),
-        (("--timeout", "0"), "--timeout"),
-    ):
-        code, _, err = await command(url, *arguments)
-        assert code == 2
-        assert told in err
-    code, _, err = await command(url, key="sk-with-a-line-end\n")
-    assert code == 2
-    assert "DASHSCOPE_API_KEY" in err
-    for arguments in ((), ("localhost:8080/api/v1",), ("ftp://localhost/api/v1",), ("http://[x",), ("http://",)):
-        code, _, err = await command(*arguments)
-        assert code == 2
-        assert "URL is an SDK's base" in err
+    assert code == 4
+    assert err.splitlines()[-1].startswith("nobody answers there: connection refused")
+
+
+NOBODY: Final = "http://127.0.0.1:1/api/v1"
+MISTAKES: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "no key": ((NOBODY,), "", "DASHSCOPE_API_KEY"),
+    "a key with its line end": ((NOBODY,), f"{KEY}\n", "DASHSCOPE_API_KEY"),
+    "a word that is none": ((NOBODY, "--only", "nothing"), KEY, "--only nothing: no group"),
+    "a slip": ((NOBODY, "--only", "usaeg"), KEY, "did you mean usage?"),
+    "a folder that is none": ((NOBODY, "--junit", "/no/such/folder/x.xml"), KEY, "no such folder"),
+    "for a page": ((NOBODY, "--html", "/no/such/folder/x.html"), KEY, "no such folder"),
+    "no time": ((NOBODY, "--timeout", "0"), KEY, "--timeout"),
+    "nobody": ((), KEY, "URL is an SDK's base"),
+    "no scheme": (("localhost:8080/api/v1",), KEY, "URL is an SDK's base"),
+    "another scheme": (("ftp://localhost/api/v1",), KEY, "URL is an SDK's base"),
+    "half an address": (("http://[x",), KEY, "URL is an SDK's base"),
+    "no host": (("http://",), KEY, "URL is an SDK's base"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+async def test_what_cannot_be_asked_is_told_before_anything_is_spent(name: str) -> None:
+    arguments, key, told = MISTAKES[name]
+    ended = CliRunner().invoke(cli.dashseek, ["conform", *arguments], env={"DASHSCOPE_API_KEY": key, "LANG": "C"})
+    assert ended.exit_code == 2, ended.output
+    assert told in ended.output
 
 
 async def test_the_list_names_every_check_and_every_rule_without_one() -> None:
