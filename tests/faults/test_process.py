@@ -71,7 +71,7 @@ STEPS = (
     "translators.dashscope.tongue:check",
     "proxy.downstream.request:Request.body",
     "proxy.call.prepare:_ready",
-    "proxy.call.pool_request:CallWriter.counted",
+    "proxy.call.pool_request:CallWriter.count",
     "proxy.upstream.pools:Upstreams.post",
     "proxy.call.forward:completion_of",
     "proxy.call.relay:pump",
