@@ -15,7 +15,7 @@ import pytest
 
 from proxy.commands import demo
 from proxy.simulation import llamacpp
-from tests import caller
+from tests import caller, needs
 from tests.conftest import ROOT, StartServe
 
 DOCS = re.compile(r"(http://\S+:\d+)/docs")
@@ -80,7 +80,7 @@ def test_before_the_simulator_no_figure_jumps(
     assert demo.JUMPS not in said
 
 
-@pytest.mark.skipif(not llamacpp.available(), reason="needs the local model")
+@needs.unless(llamacpp.available(), "the local model")
 def test_before_another_vocabulary_one_line_says_why_the_figures_jump(capfd: pytest.CaptureFixture[str]) -> None:
     assert demo.run(once=True, port=0) == 0
     assert demo.JUMPS in capfd.readouterr().out
