@@ -12,7 +12,7 @@ import pytest
 
 from proxy.downstream import surface
 from proxy.simulation import llamacpp
-from tests import lint, needs
+from tests import lint, needs, pictures
 
 pytestmark = needs.unless(llamacpp.available(), "the local model")
 
@@ -143,3 +143,16 @@ async def test_a_real_server_takes_every_body_of_its_dialect(
     async with session.post(llama.url + golden["path"], json=golden["json"] | {"max_tokens": 8}) as answer:
         assert answer.status == 200, await answer.text()
         assert await answer.read()
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-DashScope-SSE": "enable"}], ids=["json", "sse"])
+async def test_a_picture_for_an_engine_that_does_not_see_is_a_fault_of_the_call(
+    session: aiohttp.ClientSession, url: str, headers: dict[str, str]
+) -> None:
+    """REQ-4, ERR-3: this one says so with status 500; whoever is told 500 would call again."""
+    parts = [{"image": pictures.url(pictures.PNG)}, {"text": "What is it?"}]
+    asked = call([{"role": "user", "content": parts}], "deepseek-v4.1-flash")
+    async with session.post(url, json=asked, headers=headers) as answer:
+        document = await answer.json()
+    assert (answer.status, document["code"]) == (400, "InvalidParameter")
+    assert document["message"].endswith("input content must be a string.")
