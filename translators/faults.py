@@ -51,6 +51,8 @@ class Refusal(Exception):  # noqa: N818 - it refuses a call; it is not an error 
         self.said = said
 
 
+# How a cause begins where it is upstream that failed.
+UPSTREAM: Final = "upstream "
 # How a cause begins where upstream had begun to answer and then went away.
 CUT: Final = "upstream broke off"
 

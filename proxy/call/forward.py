@@ -228,13 +228,13 @@ class Forwarding:
             lease.failed(failure.result.value)
             raise
         except faults.Refusal as refusal:
-            _blame(refusal.fault, sink, lease)
+            _blame(refusal, sink, lease)
             # Of a failure inside a success the head may say when to come back.
             raise failures.waiting(refusal, response.retry_after) from None
         if pipe.refusal is None:
             lease.answered()
         else:
-            _blame(pipe.refusal.fault, sink, lease)
+            _blame(pipe.refusal, sink, lease)
 
     async def _leave(self, response: Answer, pipe: Pipe, leg: int) -> None:
         """Let go of an answer that has ended, and tell of what it said behind its end."""
@@ -288,9 +288,10 @@ class Forwarding:
             self.gateway.offsets.learn(self.pool_request.kind, tally.counted_input, reported)
 
 
-def _blame(fault: faults.Fault, sink: Sink, lease: Lease) -> None:
+def _blame(refusal: faults.Refusal, sink: Sink, lease: Lease) -> None:
     """Note of a target what its answer has failed with; where there is no room here, who may come back is told when."""
+    fault, is_ours = refusal.fault, not refusal.cause.startswith(faults.UPSTREAM)
     if fault.status < SERVER_ERROR:
         lease.answered()
-    elif fault.retry_after is None and not sink.left:
+    elif not (is_ours and fault.retry_after is not None) and not sink.left:
         lease.failed(str(fault.status))

@@ -19,6 +19,10 @@ CANARY = "canary-host.internal"
 BROKEN = (500, "InternalError")
 OVERLOADED = (503, "ModelServingError")
 THROTTLED = (429, "Throttling.RateQuota")
+NAMELESS = (
+    b'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c1","function":{"arguments":"{}"}}]}}]}\n\n'
+    b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}\n\ndata: [DONE]\n\n'
+)
 EVENT = b'data: {"error": {"message": "%b", "type": "x", "code": %d}}\n\n'
 
 
@@ -93,8 +97,9 @@ async def test_f34_a_throttled_upstream_is_passed_on_and_not_asked_again(stand: 
         Script(status=500, error_text=CANARY),
         Script(status=502, error_text=CANARY, error_shape="html"),
         Script(replay=b'{"choices": [', replay_content_type="application/json"),
+        Script(replay=NAMELESS),
     ],
-    ids=["500", "502", "broken JSON"],
+    ids=["500", "502", "broken JSON", "a tool call without a name"],
 )
 @row("500 `InternalError`, none of upstream's words")
 async def test_f35_a_broken_answer_is_an_internal_error(stand: Stand, script: Script) -> None:
@@ -114,14 +119,18 @@ async def test_f36_an_overloaded_upstream_is_told_as_such(stand: Stand, script: 
     assert (frame(answer.body) if answer.status == 200 else answer.fault[:2]) == OVERLOADED
 
 
-@row("the true status: 400, 429, 503; `event:error` once heartbeats began", figure="both sides of head_hold")
+@row(
+    "the true status: 400, 429, 503, and `Retry-After` with the last two; `event:error` once heartbeats began",
+    figure="both sides of head_hold",
+)
 async def test_f37_a_200_whose_first_event_is_an_error_has_its_true_status(stand: Stand, stage: Stage) -> None:
     hasty = await stage("--head-hold", "0.1")
     for status in (400, 429, 503):
         replay = EVENT % (CANARY.encode(), status)
-        stand.next(Script(replay=replay))
+        stand.next(Script(replay=replay, retry_after="7"))
         async with stand.frees("upstream_error", "throttled") as named:
-            assert (await stand.ask(headers=named)).fault[0] == status
+            answer = await stand.ask(headers=named)
+        assert (answer.fault[0], answer.headers.get("Retry-After")) == (status, None if status == 400 else "7")
         hasty.next(Script(replay=replay, first_byte_delay_s=0.3))
         async with hasty.frees("upstream_error", "throttled") as named:
             answer = await hasty.ask(headers=named)

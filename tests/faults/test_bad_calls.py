@@ -117,7 +117,10 @@ async def test_f18_a_request_that_others_may_frame_differently_is_refused(stand:
         assert b"HTTP/1" not in await line.eof()
 
 
-@pytest.mark.parametrize("key", ["", "Bearer ", "Basic abc", "Bearer a\tb"], ids=["none", "empty", "scheme", "tab"])
+KEYS = {"none": "", "empty": "Bearer ", "scheme": "Basic abc", "no scheme": "sk-abc", "tab": "Bearer a\tb"}
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
 @row("401 `InvalidApiKey`", figure="no echo of the key")
 async def test_f19_a_call_without_a_usable_key_is_refused(stand: Stand, key: str) -> None:
     async with stand.frees("rejected") as named:

@@ -85,9 +85,10 @@ class TestTargets:
             (Script(cut_after=0, cut_by="rst"), "broken"),
             # Of a stream and of a completion.
             (Script(replay=b'data: {"error": {"message": "no", "code": 503}}\n\n'), "503"),
+            (Script(replay=b'data: {"error": {"message": "no", "code": 503, "retry_after": 7}}\n\n'), "503"),
             (Script(replay=b"{", replay_content_type="application/json"), "500"),
         ],
-        ids=["silence", "comments", "an end", "a reset", "an error", "no JSON"],
+        ids=["silence", "comments", "an end", "a reset", "an error", "an error that says when", "no JSON"],
     )
     async def test_one_that_begins_three_answers_and_says_nothing_is_out(
         self, front_of: FrontOf, script: Script, word: str, ask: Callable[..., Awaitable[caller.Answer]]
