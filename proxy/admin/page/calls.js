@@ -143,6 +143,11 @@ $("back").addEventListener("click", () => { choose(null); $("list").focus(); });
 
 const wireOf = (said) => said.text !== undefined ? new TextEncoder().encode(said.text) : Uint8Array.from(atob(said.base64), (char) => char.charCodeAt(0));
 const bytesOf = (said) => said.text !== undefined ? said.text : new TextDecoder().decode(wireOf(said));
+// A read may end inside a character.
+function textOf(reads) {
+  const decoder = new TextDecoder();
+  return reads.map((read) => decoder.decode(wireOf(read), { stream: true })).join("") + decoder.decode();
+}
 function parsed(text) { try { return JSON.parse(text); } catch { return null; } }
 function pretty(text) { const document = parsed(text); return document === null ? text : JSON.stringify(document, null, 2); }
 
@@ -411,9 +416,11 @@ function lack(call) {
     : unread ? ["No curl: its body was never read, for it was refused for what stands before it. ", "不提供 curl：正文未读取，请求因正文之前的内容被拒绝。"] : null;
   const never = call.upstream.length ? null : ["It never went upstream. ", "该请求未发往上游。"];
   const cut = call.lost_bytes ? ["Upstream's side is longer than what is kept of a call. ", "上游一侧超过每个调用的保留上限。"] : null;
-  return { curl: asking, python: asking ?? (call.api ? null : NO_CALL), upstream: never ?? (call.upstream.every((one) => bytesOf(one.body)) ? null : cut), golden: asking ?? never ?? cut };
+  return { curl: asking, python: asking ?? (KNOWN.some((path) => caller.path.endsWith(path)) ? null : NO_CALL), upstream: never ?? (call.upstream.every((one) => bytesOf(one.body)) ? null : cut), golden: asking ?? never ?? cut ?? (call.upstream.every((one) => one.content_type === "text/event-stream") ? null : NO_STREAM) };
 }
-const NO_CALL = ["No Python: it is no call of either surface. ", "不提供 Python：该请求不是任一接口的调用。"];
+const KNOWN = ["/text-generation/generation", "/multimodal-generation/generation", "/chat/completions"];
+const NO_STREAM = ["No golden case: those are of upstream's streams. ", "不提供样例：样例都是上游的流。"];
+const NO_CALL = ["No Python: no SDK calls this path. ", "不提供 Python：没有 SDK 调用此路径。"];
 
 const copies = {
   curl(call) {
@@ -433,11 +440,15 @@ const copies = {
   python(call) {
     const text = JSON.stringify(bytesOf(call.caller.body));
     if (call.api === "openai") return `import json\nimport os\n\nimport openai\n\ncall = json.loads(${text})\nclient = openai.OpenAI(base_url=${JSON.stringify(served + call.caller.path.replace(/\/chat\/completions$/, ""))}, api_key=os.environ["DASHSCOPE_API_KEY"])\nanswer = client.post("/chat/completions", cast_to=object, body=call${call.stream ? ", stream=True, stream_cls=openai.Stream[object]" : ""})\n${call.stream ? "for chunk in answer:\n    print(chunk)" : "print(answer)"}\n`;
-    return `import json\nimport os\n\nimport dashscope\n\ndashscope.base_http_api_url = ${JSON.stringify(`${served}/api/v1`)}\ncall = json.loads(${text})\nanswer = dashscope.Generation.call(\n    call["model"], **call["input"], **{"result_format": "message", **call.get("parameters", {})},\n    api_key=os.environ["DASHSCOPE_API_KEY"]${call.stream ? ", stream=True" : ""},\n)\n${call.stream ? "for packet in answer:\n    print(packet)" : "print(answer)"}\n`;
+    const sees = call.caller.path.includes("/multimodal-generation/");
+    const made = sees ? `MultiModalConversation.call(\n    call["model"], call["input"]["messages"], **call.get("parameters", {}),`
+      : `Generation.call(\n    call["model"], **call["input"], **{"result_format": "message", **call.get("parameters", {})},`;
+    return `import json\nimport os\n\nimport dashscope\n\ndashscope.base_http_api_url = ${JSON.stringify(`${served}/api/v1`)}\ncall = json.loads(${text})\nanswer = dashscope.${made}\n    api_key=os.environ["DASHSCOPE_API_KEY"]${call.stream ? ", stream=True" : ""},\n)\n${call.stream ? "for packet in answer:\n    print(packet)" : "print(answer)"}\n`;
   },
   golden(call) {
-    const room = `tests/golden/${call.api === "openai" ? "compatible" : "stream"}/RULE-what-it-shows`;
-    const wire = call.upstream.flatMap((one) => one.reads.map(bytesOf)).join("");
+    const kind = call.api === "openai" ? "compatible" : call.caller.path.includes("/multimodal-generation/") ? "multimodal" : "stream";
+    const room = `tests/golden/${kind}/RULE-what-it-shows`;
+    const wire = call.upstream.map((one) => textOf(one.reads)).join("");
     const file = (name, text) => `cat > ${room}/${name} <<'END_OF_FILE'\n${text.replace(/\n$/, "")}\nEND_OF_FILE`;
     return [`mkdir -p ${room}`, file("call.json", pretty(bytesOf(call.caller.body))), file("upstream.sse", wire)].join("\n");
   },
