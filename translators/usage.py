@@ -421,7 +421,7 @@ class Tally:
     counted_input: prompt tokens by our own count alone
     cached:        prompt tokens upstream read from its cache; None until it tells
     image:         prompt tokens of the images, never beyond the input: as upstream tells, else ours of those whose size
-                   is known, else what upstream's prompt has beyond our count of its text
+                   is known, else, or where these are more, what upstream's prompt has beyond our count of its text
     counts_chain:  whether usage names the tokens of the chain: where the call thinks, or once a chain has come
     told_input:    prompt tokens upstream told, at the end believed or not; None until it tells
     upstream:      its upstream calls, in the order they were begun
@@ -552,10 +552,11 @@ class Tally:
         """What of a prompt that is believed is images."""
         if told and told <= prompt:
             self._images, self._knows_images = told, True
-        if not self._knows_images:
+        if not self._knows_images or (self._images or 0) > prompt:
+            # Of unknown size, or seen by a model that counts by another rule than DeepSeek's.
             self.image = max(0, prompt - self._text) or None
         elif self._images is not None:
-            self.image = min(self._images, prompt)
+            self.image = self._images
 
 
 class Offsets:

@@ -424,13 +424,22 @@ def test_what_upstream_tells_of_images_of_unknown_size_stands() -> None:
     assert tally.image == 500
 
 
+def test_images_of_a_model_that_counts_by_another_rule_leave_the_text_what_we_counted() -> None:
+    """OUT-4: llama.cpp with an eye of 16 tokens told 29 of a prompt of 9 and a picture that is 194 by DeepSeek's."""
+    tally = usage.Tally(image=194)
+    tally.count_prompt(203, 0, 0)
+    assert (tally.input, tally.image) == (203, 194)
+    tally.report(tally.begin(0), usage.Figures(29, 8), final=True)
+    assert (tally.input, tally.image) == (29, 20)
+
+
 def test_images_are_never_more_than_the_prompt() -> None:
     """OUT-4: where upstream counts them for less; a later word of it may be of more."""
     tally = usage.Tally(image=192)
     tally.count_prompt(201, 0, 3)
     upstream = tally.begin(0)
     tally.report(upstream, usage.Figures(100, 3), final=False)
-    assert (tally.input, tally.image) == (100, 100)
+    assert (tally.input, tally.image) == (100, 91)
     tally.report(upstream, usage.Figures(600, 3), final=True)
     assert (tally.input, tally.image) == (600, 192)
 

@@ -120,6 +120,9 @@ ROWS: Final = (
     Row(_ANY, r"accountoverdue|insufficient balance", faults.ARREARAGE, faults.ACCOUNT_OVERDUE),
     Row([400, 422, 500], NO_IMAGES, faults.NOT_TEXT),
     Row([400, 422], r"download.{0,20}image|fetch.{0,20}image", faults.IMAGE_NOT_LOADED),
+    # llama.cpp, which asks for an address in its own name and says 500 of what comes.
+    Row([500], r"cannot make get request|failed to download image", faults.IMAGE_NOT_LOADED),
+    Row([400, 422], r"failed to load image", faults.IMAGE_NOT_DECODED),
     Row([400, 422], r"unsupported image", faults.IMAGE_KIND),
     Row([400, 422], None, _parameter),
     Row([401], None, faults.BAD_KEY, faults.UPSTREAM_KEY_REFUSED),

@@ -56,6 +56,8 @@ SAID: dict[str, tuple[int, bytes, faults.Fault]] = {
         faults.IMAGE_KIND,
     ),
     "images, DeepSeek, an address": (400, deepseek("Failed to download image from URL"), faults.IMAGE_NOT_LOADED),
+    "images, llama.cpp, an address": (500, nested("error: cannot make GET request"), faults.IMAGE_NOT_LOADED),
+    "images, llama.cpp, broken": (400, nested("Failed to load image or audio file"), faults.IMAGE_NOT_DECODED),
     "images, DeepSeek, a text model of before August": (
         400,
         deepseek("Failed to deserialize the JSON body: messages[0]: unknown variant `image_url`, expected `text`"),
