@@ -1,12 +1,13 @@
 """Pictures of 37 × 21 pixels as `data:` URLs, by a common image library; of a JPEG what comes before its size.
 
-None of them is ever decoded: what follows the header is left out, or what a test puts there.
+None of them is ever decoded, but `whole` ones: what follows the header is left out, or what a test puts there.
 """
 
 from __future__ import annotations
 
 import base64
 import struct
+import zlib
 from typing import Final
 
 WIDTH, HEIGHT = 37, 21
@@ -37,6 +38,15 @@ JPEG: Final = jpeg(segment(0xE0, b"JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 def png(width: int, height: int) -> bytes:
     """The header of a PNG of this size."""
     return PNG[:16] + struct.pack(">II", width, height) + PNG[24:]
+
+
+def whole(width: int, height: int) -> bytes:
+    """A PNG that can be decoded: grey, all of it."""
+    rows = zlib.compress((b"\0" + b"\x80" * (3 * width)) * height)
+    parts = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b""))
+    return PNG[:8] + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in parts
+    )
 
 
 def url(picture: bytes, kind: str = "image/png") -> str:

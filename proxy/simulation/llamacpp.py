@@ -95,11 +95,14 @@ def available() -> bool:
 
 
 @contextlib.contextmanager
-def start(port: int = 0, *, verbose: bool = False, ready_timeout_s: float = READY_TIMEOUT_S) -> Iterator[Local]:
+def start(
+    port: int = 0, *, verbose: bool = False, eye: Path | None = None, ready_timeout_s: float = READY_TIMEOUT_S
+) -> Iterator[Local]:
     """Run the local upstream until the block ends, or this process does.
 
     port:    0 takes a free one
     verbose: whether llama.cpp may write its log to our stderr
+    eye:     a vision encoder for it, as llama.cpp's `--mmproj`; the model has none
     Unavailable when it is not installed, dies on the way, or is not ready in time.
     """
     if not available():
@@ -109,7 +112,7 @@ def start(port: int = 0, *, verbose: bool = False, ready_timeout_s: float = READ
         child = stack.enter_context(
             subprocess.Popen(  # noqa: S603 - our own file, a number and a flag
                 # By path and with -P: neither working directory nor this package can shadow what the engine imports.
-                [sys.executable, "-P", __file__, str(port), str(int(verbose))],
+                [sys.executable, "-P", __file__, str(port), str(int(verbose)), str(eye or "")],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -119,7 +122,7 @@ def start(port: int = 0, *, verbose: bool = False, ready_timeout_s: float = READ
         yield Local(url=_address(child, log, ready_timeout_s), model=MODEL_ID, pid=child.pid)
 
 
-def serve(port: int, *, verbose: bool) -> None:
+def serve(port: int, *, verbose: bool, eye: str) -> None:
     """Be the child: load the model, print the address, serve until stdin closes."""
     import xllamacpp  # noqa: PLC0415 - only the child needs the engine, and only the extra installs it
 
@@ -128,6 +131,8 @@ def serve(port: int, *, verbose: bool) -> None:
     params = xllamacpp.CommonParams()
     params.model.path = str(_model_file())
     params.model_alias = {MODEL_ID}
+    if eye:
+        params.mmproj.path = eye
     params.hostnames = ["127.0.0.1"]
     params.port = port
     params.n_ctx = CONTEXT_TOKENS
@@ -191,4 +196,4 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), verbose=sys.argv[2] == "1")
+    serve(int(sys.argv[1]), verbose=sys.argv[2] == "1", eye=sys.argv[3])

@@ -2,7 +2,7 @@
 
 The SDK's `MultiModalConversation` in every form, its second generation, the command line that probes for a model's
 path, and the calls of Dify's plugin for models that see. No model that sees could be had as a package: what upstream
-says of a picture is the simulator's.
+says of a picture is the simulator's; a real engine with an eye of zero weights is asked in `test_real_model`.
 
 Source: spec HTTP-3, REQ-4, REQ-11, COM-7, USE-1; SOURCES#images, #multimodal-path.
 """

@@ -11,8 +11,10 @@ import aiohttp
 import pytest
 
 from proxy.downstream import surface
+from proxy.server import routes
 from proxy.simulation import llamacpp
-from tests import lint, needs, pictures
+from tests import eye, lint, needs, pictures
+from translators import faults
 
 pytestmark = needs.unless(llamacpp.available(), "the local model")
 
@@ -156,3 +158,37 @@ async def test_a_picture_for_an_engine_that_does_not_see_is_a_fault_of_the_call(
         document = await answer.json()
     assert (answer.status, document["code"]) == (400, "InvalidParameter")
     assert document["message"].endswith("input content must be a string.")
+
+
+@pytest.fixture
+async def seeing(serve: Any, tmp_path: Path) -> AsyncIterator[str]:
+    """The same before an engine that has an eye, on the path of pictures."""
+    eye.write(tmp_path / "mmproj.gguf")
+    with llamacpp.start(eye=tmp_path / "mmproj.gguf") as running:
+        served = await serve(running.url, "--dialect", "llamacpp")
+        yield str(served.url + routes.MULTIMODAL)
+
+
+async def test_a_real_engine_is_shown_a_picture(session: aiohttp.ClientSession, seeing: str) -> None:
+    """HTTP-3, USE-1, OUT-4: decoded and counted there, by its own rule; what it cannot see is the caller's fault."""
+
+    def asking(picture: str) -> dict[str, Any]:
+        parts = [{"image": picture}, {"text": "What is it?"}]
+        return call([{"role": "user", "content": parts}], "deepseek-v4.1-flash", max_tokens=4, incremental_output=True)
+
+    shown = asking(pictures.url(pictures.whole(64, 48)))
+    usage = (await reply(session, seeing, shown))["usage"]
+    assert usage["image_tokens"] >= eye.TOKENS
+    assert usage["input_tokens_details"]["text_tokens"] + usage["image_tokens"] == usage["input_tokens"]
+    async with session.post(seeing, json=shown, headers={"X-DashScope-SSE": "enable"}) as answer:
+        data = [line[5:] for line in (await answer.read()).splitlines() if line.startswith(b"data:")]
+    last = json.loads(data[-1])
+    assert len(data) > 1
+    assert last["output"]["choices"][0]["finish_reason"] == "length"
+    assert last["usage"]["input_tokens_details"] == usage["input_tokens_details"]
+    for picture, told in (
+        (pictures.url(pictures.PNG), faults.IMAGE_NOT_DECODED),
+        ("http://127.0.0.1:1/a.png", faults.IMAGE_NOT_LOADED),
+    ):
+        async with session.post(seeing, json=asking(picture)) as answer:
+            assert (answer.status, (await answer.json())["message"]) == (400, told.message)
