@@ -94,24 +94,24 @@ class Mask:
                 wire = wire.replace(key, b"*" * len(key))
         return wire
 
-    def across(self, before: Sequence[bytes], wire: bytes) -> tuple[list[bytes], bytes]:
-        """The last pieces of a wire and the next one, where a key may begin in any of them and end in the next.
+    def spans(self, before: Sequence[Read], wire: bytes) -> int:
+        """How many of the newest reads hold the beginning of a key that ends in the next one; 0 where there is none."""
+        if not before or not self._reach:
+            return 0
+        reads, tail = 1, before[-1].wire
+        while len(tail) < self._reach and reads < len(before):
+            reads += 1
+            tail = before[-reads].wire + tail
+        seam = tail[-self._reach :] + wire[: self._reach]
+        for key in self._keys:
+            if key in seam:
+                return reads
+        return 0
 
-        before: as many of them as hold the part of a key that is to come
-        """
-        pieces = [*before, self(wire)]
-        if not self._keys or not before:
-            return pieces[:-1], pieces[-1]
-        masked = self(joined := b"".join(pieces))
-        if masked != joined:
-            ends = [0, *accumulate(map(len, pieces))]
-            pieces = [masked[start:end] for start, end in pairwise(ends)]
-        return pieces[:-1], pieces[-1]
-
-    @property
-    def reach(self) -> int:
-        """How many bytes of a wire a key may have behind it when its last one comes."""
-        return self._reach
+    def across(self, pieces: Sequence[bytes]) -> list[bytes]:
+        """Pieces of a wire, where a key may begin in one and end in another."""
+        masked, ends = self(b"".join(pieces)), [0, *accumulate(map(len, pieces))]
+        return [masked[start:end] for start, end in pairwise(ends)]
 
 
 def masked_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -205,13 +205,11 @@ class RecordedCall:
         """Keep what has come from upstream, and take packets that leave from now on for what it has become."""
         reads = call.reads
         if self.hold(len(wire)):
-            last, behind = len(reads), 0
-            while last and behind < self.mask.reach:
-                last -= 1
-                behind += len(reads[last].wire)
-            before, wire = self.mask.across([read.wire for read in reads[last:]], wire)
-            for read, masked in zip(reads[last:], before, strict=True):
-                read.wire = masked
+            wire = self.mask(wire)
+            if spanned := self.mask.spans(reads, wire):
+                *before, wire = self.mask.across([*(read.wire for read in reads[-spanned:]), wire])
+                for read, masked in zip(reads[-spanned:], before, strict=True):
+                    read.wire = masked
             reads.append(Read(self.now_ms(), wire))
         self.looked_at = (call.number, len(reads) - 1)
 
