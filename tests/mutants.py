@@ -391,6 +391,8 @@ def main() -> int:
     results = Results(asked.results)
     todo = [one for one in chosen if one.reason is None and not results.knows(one)]
     say(f"{len(chosen)} changes, {len(todo)} of them to be judged, --seed {asked.seed}")
+    # Whoever ends a run, a `timeout` too, gets a report, and no copies are left.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         judge_all(todo[: asked.limit], results, asked.at_once)
     except KeyboardInterrupt:
