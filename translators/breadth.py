@@ -15,7 +15,7 @@ from translators import faults
 # `[`, `{` and `,` outside strings: about as many values, of some hundred bytes each.
 MOST_PARTS = 500_000
 # `:` outside strings: names with a value.
-MOST_MEMBERS = 200_000
+MOST_MEMBERS = 160_000
 
 # One character beyond Latin makes every character of its text two bytes long, one beyond the basic plane four.
 MOST_CHARS = {1: sys.maxsize, 2: 10 << 20, 4: 8 << 20}

@@ -39,8 +39,6 @@ KEYED_CPU_S = 0.3
 # Of all threads: 12 MiB of text, the dearest of which may cost ten times as much as English (row 82).
 KEYED_ALL_S = 5.0
 KEYED_BYTES = 64 << 20
-# Of several calls side by side, whose parts are open all at once: seen are 62 to 69 MiB, where one has up to 55.
-SEVERAL_BYTES = 80 << 20
 GAP_S = 0.1
 TIMES_ENGLISH = 10
 
@@ -158,7 +156,7 @@ DEAR = {
     "a schema, as large as is taken": tool(many(NESTED, 1_990)),
     "parts of a text, as many as are taken": saying(b" ").split(b'"content":')[0]
     + b'"content":'
-    + many(b'{"text":"a"}', 190_000)
+    + many(b'{"text":"a"}', 152_000)
     + b"}]}}",
     "not JSON": b"[" * BODY_BYTES,
     "blanks alone": b" " * BODY_BYTES,
@@ -380,7 +378,7 @@ several: dict[str, tuple[float, int, float]] = {}
 @row(
     "an answer, 400, or 503 `ModelServingError` beyond `max_open_bytes`",
     figure=f"64 kB as several calls at once: ≤ {KEYED_CPU_S} s of the processor in the loop, ≤ {KEYED_ALL_S:g} s in "
-    f"all threads, ≤ {SEVERAL_BYTES >> 20} MiB; together packed bodies become no more than one may",
+    f"all threads, ≤ {KEYED_BYTES >> 20} MiB; together packed bodies become no more than one may",
 )
 async def test_f113_several_calls_in_as_many_bytes_cost_little_more_than_one(stage: Stage, name: str) -> None:
     stand = await stage()
@@ -396,7 +394,7 @@ async def test_f113_several_calls_in_as_many_bytes_cost_little_more_than_one(sta
     loop_s, all_s, peak_bytes = spent.loop_s, spent.all_s, spent.peak_bytes
     assert loop_s < KEYED_CPU_S
     assert all_s < KEYED_ALL_S
-    assert peak_bytes < SEVERAL_BYTES
+    assert peak_bytes < KEYED_BYTES
     several[name] = loop_s, peak_bytes, all_s
     by_loop, by_bytes, by_all = (max(several, key=lambda one: several[one][place]) for place in range(3))
     matrix.reached(
