@@ -36,7 +36,7 @@ POOLS: Final = """\
 #     map = {"deepseek-v3" = "ds-v3"}         # what a model is called there
 #     weight = 1                              # of the load, beside others of this priority
 #     priority = 0                            # 0 is asked first
-#     max_in_flight = 64                      # calls at a time, of each target, for each worker
+#     max_in_flight = 64                      # calls at a time, of each target
 #     spread = "load"                         # or "order": the first that is well
 #     connect_timeout = 2                     # in seconds; unset: as all
 #     first_token_timeout = 60

@@ -106,7 +106,7 @@ class Pool(BaseModel):
     map:                 the id a model has there, by its name
     weight:              how much of the load it takes beside pools of the same priority
     priority:            0 is asked first; a greater one where nothing is well and free before it
-    max_in_flight:       most upstream calls at a time of each target; None: no bound
+    max_in_flight:       most upstream calls at a time of each target, in all workers; None: no bound
     spread:              load: the less loaded of two picked at random; order: the first in the list that is well
     connect_timeout, first_token_timeout: its own, in seconds; None: those of all
     ca_file:             certificates to trust instead of the system's
@@ -147,6 +147,13 @@ class Pool(BaseModel):
     def row_key(self) -> str:
         """What its entries in a model's row are filed under."""
         return ROW_PREFIX + self.name
+
+    def part(self, number: int, workers: int) -> Pool:
+        """The pool as one of several processes has it, counted from 1: each has its part of `max_in_flight`."""
+        if self.max_in_flight is None:
+            return self
+        each, more = divmod(self.max_in_flight, workers)
+        return self.model_copy(update={"max_in_flight": each + (number <= more)})
 
     def serves(self, model: str) -> bool:
         """Whether it serves a model, named by its id."""

@@ -333,6 +333,10 @@ class Settings(BaseModel):
 
     origins: dict[str, str] = Field(default={}, repr=False)
 
+    def of_worker(self, number: int) -> Settings:
+        """The settings of one of its processes, counted from 1: what all may have together is divided among them."""
+        return self.model_copy(update={"pools": tuple(pool.part(number, self.workers) for pool in self.pools)})
+
     @property
     def pools_in_force(self) -> tuple[Pool, ...]:
         """The pools that calls go to: those of the file, or the one of `--upstream`, whose name is empty."""
@@ -420,6 +424,13 @@ class Settings(BaseModel):
         limited = any(info.data.get(name) for name in ("limits", "key_limits", "model_limits"))
         if workers > 1 and limited and not info.data.get("redis_url"):
             raise ValueError(f"each of several processes would allow the whole limit: say {PREFIX}REDIS_URL as well")
+        for pool in info.data.get("pools", ()):
+            most = pool.max_in_flight
+            if most is not None and most < workers:
+                raise ValueError(
+                    f"each has its part of max_in_flight = {most} of the pool {pool.name}, and needs one: "
+                    f"say --workers {most} at most, or a greater max_in_flight"
+                )
         return workers
 
     @field_validator("inspect", mode="after")

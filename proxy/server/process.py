@@ -139,7 +139,7 @@ async def _serve(source: Source, stdout: Lines, stderr: Lines) -> None:
 
 async def _work(snapshot: Snapshot, slot: WorkerSlot, stderr: Lines) -> None:
     """One of several that serve a port."""
-    settings, rows, _ = snapshot
+    settings, rows = snapshot.settings.of_worker(slot.number), snapshot.rows
     async with _open_process(settings, rows, stderr) as (gateway, calls, state):
 
         def report() -> Report:
@@ -152,7 +152,7 @@ async def _work(snapshot: Snapshot, slot: WorkerSlot, stderr: Lines) -> None:
 
         running = await lifecycle.start(calls, settings.model_copy(update={"port": slot.port}))
         async with board.serve_report(slot.sockets[slot.number], report):
-            following = asyncio.create_task(reloading.follow(slot.control, gateway))
+            following = asyncio.create_task(reloading.follow(slot.control, gateway, slot.number))
             with slot.held():
                 try:
                     await running.until_told_to_stop(gateway.open_calls, slot.say_ready)

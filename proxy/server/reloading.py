@@ -204,24 +204,26 @@ def _exactly(worker: socket.socket, length: int) -> bytes:
     return found
 
 
-async def follow(control: socket.socket, gateway: Gateway) -> None:
-    """Take what the first process offers, in a worker, until cancelled."""
+async def follow(control: socket.socket, gateway: Gateway, worker: int) -> None:
+    """Take what the first process offers, in a worker of that number, until cancelled."""
     reader, writer = await asyncio.open_connection(sock=control)
     try:
-        await _follow(reader, writer, gateway.latest)
+        await _follow(reader, writer, gateway.latest, worker)
     except (asyncio.IncompleteReadError, ConnectionError):
         return  # the first process is gone, and this one drains
     finally:
         writer.close()
 
 
-async def _follow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, latest: gateways.Latest) -> None:
+async def _follow(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, latest: gateways.Latest, worker: int
+) -> None:
     following: Gateway | None = None
     while True:
         kind, number, length = _FRAME.unpack(await reader.readexactly(_FRAME.size))
         said = await reader.readexactly(length)
         if kind == Kind.OFFER:
-            following, reasons = await _prepared(latest.gateway, said)
+            following, reasons = await _prepared(latest.gateway, said, worker)
             answer = orjson.dumps(reasons)
             writer.write(_FRAME.pack(Kind.READY, number, len(answer)) + answer)
         elif kind == Kind.GO and following is not None:
@@ -234,10 +236,10 @@ async def _follow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, la
             latest.refused_at_s = time.time()
 
 
-async def _prepared(gateway: Gateway, said: bytes) -> tuple[Gateway | None, Sequence[str]]:
+async def _prepared(gateway: Gateway, said: bytes, worker: int) -> tuple[Gateway | None, Sequence[str]]:
     # From the first process, which has made this one: nobody else can write there.
     snapshot: Snapshot = pickle.loads(said)  # noqa: S301 - as above
     try:
-        return await gateways.successor(gateway, snapshot.settings, snapshot.rows), ()
+        return await gateways.successor(gateway, snapshot.settings.of_worker(worker), snapshot.rows), ()
     except SettingsError as error:
         return None, error.lines

@@ -195,3 +195,13 @@ def test_what_a_header_says_is_never_shown(file: Path) -> None:
     assert "sk-" not in shown + str(change)
     # It is refused where it is read again, not sent.
     assert "say the value itself" in complaints(file, shown)
+
+
+def test_several_processes_divide_what_all_may_have_on_their_way(file: Path) -> None:
+    """POOL-2: never above `max_in_flight`, whichever worker a call comes to."""
+    chosen = load(file, ENGINES + "max_in_flight = 7\n" + OFFICIAL, workers=3)
+    parts = [[pool.max_in_flight for pool in chosen.of_worker(number).pools_in_force] for number in (1, 2, 3)]
+    assert parts == [[3, None], [2, None], [2, None]]
+    said = complaints(file, ENGINES + "max_in_flight = 2\n", workers=3)
+    assert "max_in_flight = 2 of the pool engines" in said
+    assert "--workers 2 at most" in said

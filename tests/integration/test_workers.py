@@ -115,6 +115,25 @@ async def test_calls_spread_over_the_workers_and_add_up_in_one_journal_and_one_s
     assert await admin(served, "/readyz") == (200, '{"ready": true, "reasons": []}')
 
 
+async def test_what_a_target_may_have_on_its_way_is_divided_among_the_workers(
+    serve: StartServe, simulator: StartSimulator, tmp_path: Path
+) -> None:
+    """POOL-2: never above `max_in_flight`."""
+    upstream = await simulator(Script(text=WORDS, stall_after=5))
+    said = f'[[pools]]\nname = "p"\nurls = ["{upstream.url}"]\nmax_in_flight = 3\n'
+    (tmp_path / "pools.toml").write_text(said)
+    served = await serve("", "--workers", "2", "--config", "pools.toml", *ADMIN)
+    async with contextlib.AsyncExitStack() as stack:
+        # Each on a connection of its own: whichever worker that comes to, until both have their part.
+        while len(upstream.calls) < 3:
+            line = await stack.enter_async_context(caller.dial(served.url))
+            line.send(caller.request(STREAM, caller.SSE))
+            await line.head()
+        answers = [await caller.ask(served.url, caller.call()) for _ in range(20)]
+        assert {(answer.status, answer.headers["Retry-After"]) for answer in answers} == {(503, "1")}
+        assert len(upstream.calls) == 3
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_each_process_may_open_as_many_files_as_it_is_allowed_to(serve: StartServe, workers: int) -> None:
     """Whatever a shell gives: more callers than that are served."""

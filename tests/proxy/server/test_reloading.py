@@ -204,7 +204,7 @@ class TestSeveralWorkers:
         fronts = [await gateway_before(config=path) for _ in range(2)]
         pairs = [socket.socketpair() for _ in fronts]
         tasks = [
-            asyncio.create_task(reloading.follow(theirs, front.house))
+            asyncio.create_task(reloading.follow(theirs, front.house, 1))
             for (_, theirs), front in zip(pairs, fronts, strict=True)
         ]
         yield [ours for ours, _ in pairs], fronts, path
