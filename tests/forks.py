@@ -7,6 +7,7 @@ signals of a process marks itself `own_interpreter` and gets a Python of its own
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import gc
 import os
@@ -52,7 +53,9 @@ class Forked:
     def send_signal(self, number: int) -> None:
         """Nothing is sent where it has ended: its number may be another's by now."""
         if self.returncode is None:
-            os.kill(self.pid, number)
+            # It may have ended, and that not be told yet.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """SIGTERM."""
