@@ -28,7 +28,8 @@ from proxy.telemetry.series import Counters, Labels, Reading, Row
 
 OTHER: Final = "other"
 CHAT: Final = "chat"
-GEN_AI: Final = ("gen_ai_request_model", "gen_ai_operation_name")
+# Of every row that is of calls, `api` is the tongue they came in.
+GEN_AI: Final = ("gen_ai_request_model", "gen_ai_operation_name", "api")
 LAG_EVERY_S: Final = 0.25
 SHORT_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -64,13 +65,13 @@ TOKENS: Final = Row(
     "dashseek_tokens_total",
     "counter",
     "Tokens that upstream produced or read, and whose figure that is; reasoning is a part of output, cached of input.",
-    ("model", "type", "basis"),
+    ("api", "model", "type", "basis"),
 )
 DELIVERED: Final = Row(
     "dashseek_delivered_tokens_total",
     "counter",
     "Tokens that the last packet handed to the caller named: what is billed.",
-    ("model", "type"),
+    ("api", "model", "type"),
 )
 CANCELLED: Final = Row("dashseek_cancelled_total", "counter", "Calls whose caller left or stopped reading.", ("phase",))
 RECORDS: Final = Row(
@@ -284,24 +285,25 @@ class Metrics:
 
     def _find(self, record: Record) -> Found:
         """The series of a kind of calls, of which this is the first."""
-        closing, of, model = record.closing, self._tally.of, record.model or OTHER
+        closing, of = record.closing, self._tally.of
+        api, model = record.api, record.model or OTHER
         outcome, code, basis = closing["outcome"], closing["code"], closing["basis"]
         mode, status = "sse" if record.stream else "json", str(closing["status"])
         is_ok, has_packets = outcome == "ok", closing["t"]["last_packet"] is not None
         said = code or ("ok" if is_ok else "none")
         return Found(
-            requests=of(REQUESTS, (record.api, model, mode, status, said, outcome)),
-            duration=of(DURATION, (model, CHAT, "" if is_ok else outcome)),
+            requests=of(REQUESTS, (api, model, mode, status, said, outcome)),
+            duration=of(DURATION, (model, CHAT, api, "" if is_ok else outcome)),
             records=None if record.opening is None else of(RECORDS, (outcome,)),
             tokens=None
             if basis == "none"
             else (
-                of(TOKENS, (model, "input", basis)),
-                of(TOKENS, (model, "output", basis)),
-                of(DELIVERED, (model, "input")),
-                of(DELIVERED, (model, "output")),
+                of(TOKENS, (api, model, "input", basis)),
+                of(TOKENS, (api, model, "output", basis)),
+                of(DELIVERED, (api, model, "input")),
+                of(DELIVERED, (api, model, "output")),
             ),
-            first_token=of(FIRST_TOKEN, (model, CHAT)) if record.stream and has_packets else None,
+            first_token=of(FIRST_TOKEN, (model, CHAT, api)) if record.stream and has_packets else None,
             read=None if record.read_s is None else of(OVERHEAD, ("read",)),
             translate=None if record.translate_s is None else of(OVERHEAD, ("translate",)),
             close=of(OVERHEAD, ("close",)) if has_packets else None,
@@ -325,10 +327,10 @@ class Metrics:
         delivered_output[0] += usage["output_tokens"]
         if "output_tokens_details" in generated:
             reasoning = generated["output_tokens_details"]["reasoning_tokens"]
-            self._tally.add(TOKENS, (record.model or OTHER, "reasoning", basis), reasoning)
+            self._tally.add(TOKENS, (record.api, record.model or OTHER, "reasoning", basis), reasoning)
         if "prompt_tokens_details" in generated:
             cached = generated["prompt_tokens_details"]["cached_tokens"]
-            self._tally.add(TOKENS, (record.model or OTHER, "cached", basis), cached)
+            self._tally.add(TOKENS, (record.api, record.model or OTHER, "cached", basis), cached)
         if closing["drift_tokens"] is not None:
             self._tally.observe(DRIFT, abs(closing["drift_tokens"]))
 
@@ -338,7 +340,8 @@ class Metrics:
         if first_ms is not None and last_ms is not None:
             _observe(first_token, FIRST_TOKEN.buckets, first_ms / 1e3)
             if (later := record.closing["usage"]["output_tokens"] - 1) > 0:
-                self._tally.observe(PER_TOKEN, (last_ms - first_ms) / 1e3 / later, (record.model or OTHER, CHAT))
+                labels = record.model or OTHER, CHAT, record.api
+                self._tally.observe(PER_TOKEN, (last_ms - first_ms) / 1e3 / later, labels)
 
 
 def _observe(series: list[float], buckets: Sequence[float], value: float) -> None:

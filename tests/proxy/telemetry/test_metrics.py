@@ -45,25 +45,39 @@ async def test_an_answered_call_is_counted_once_everywhere(
     answer = await caller.stream(running.url, caller.call("Hi", "deepseek-v3.2", **THINKING))
     await running.end_of()
     used = caller.packets(answer.body)[-1]["usage"]
+    details = {**used["output_tokens_details"], **used["prompt_tokens_details"]}
     assert values(measured, metrics.REQUESTS) == {("dashscope", "deepseek-v3.2", "sse", "200", "ok", "ok"): 1}
-    assert values(measured, metrics.DURATION) == {("deepseek-v3.2", "chat", ""): 1}
-    assert values(measured, metrics.FIRST_TOKEN) == {("deepseek-v3.2", "chat"): 1}
-    assert values(measured, metrics.PER_TOKEN) == {("deepseek-v3.2", "chat"): 1}
+    assert values(measured, metrics.DURATION) == {("deepseek-v3.2", "chat", "dashscope", ""): 1}
+    assert values(measured, metrics.FIRST_TOKEN) == {("deepseek-v3.2", "chat", "dashscope"): 1}
+    assert values(measured, metrics.PER_TOKEN) == {("deepseek-v3.2", "chat", "dashscope"): 1}
     assert values(measured, metrics.TOKENS) == {
-        ("deepseek-v3.2", "input", "upstream_final"): used["input_tokens"],
-        ("deepseek-v3.2", "output", "upstream_final"): used["output_tokens"],
-        ("deepseek-v3.2", "reasoning", "upstream_final"): used["output_tokens_details"]["reasoning_tokens"],
-        ("deepseek-v3.2", "cached", "upstream_final"): used["prompt_tokens_details"]["cached_tokens"],
+        ("dashscope", "deepseek-v3.2", "input", "upstream_final"): used["input_tokens"],
+        ("dashscope", "deepseek-v3.2", "output", "upstream_final"): used["output_tokens"],
+        ("dashscope", "deepseek-v3.2", "reasoning", "upstream_final"): details["reasoning_tokens"],
+        ("dashscope", "deepseek-v3.2", "cached", "upstream_final"): details["cached_tokens"],
     }
     assert values(measured, metrics.DELIVERED) == {
-        ("deepseek-v3.2", "input"): used["input_tokens"],
-        ("deepseek-v3.2", "output"): used["output_tokens"],
+        ("dashscope", "deepseek-v3.2", "input"): used["input_tokens"],
+        ("dashscope", "deepseek-v3.2", "output"): used["output_tokens"],
     }
     assert values(measured, metrics.RECORDS) == {("ok",): 1}
     assert values(measured, metrics.ATTEMPTS) == {("", upstream_.url, "200", "false"): 1}
     assert values(measured, metrics.OVERHEAD) == {("read",): 1, ("translate",): 1, ("close",): 1}
     assert values(measured, metrics.DRIFT) == {(): 1}
     assert values(measured, metrics.CANCELLED) == values(measured, metrics.REJECTIONS) == {}
+
+
+async def test_com32_what_is_of_calls_is_told_apart_by_the_tongue_they_came_in(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    running = await gateway_before((await simulator()).url)
+    body = {"model": "deepseek-v3", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    assert (await caller.ask(running.url, body, path="/compatible-mode/v1/chat/completions")).status == 200
+    await running.end_of()
+    for row in metrics.ROWS:
+        if "api" in row.labels:
+            assert {labels[row.labels.index("api")] for labels in values(running.metrics, row)} == {"openai"}, row.name
+    assert sum("api" in row.labels for row in metrics.ROWS) == 6
 
 
 async def test_a_reply_has_no_time_to_first_token(simulator: StartSimulator, gateway_before: StartGateway) -> None:
