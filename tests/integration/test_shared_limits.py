@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import random
 import signal
 import socket
@@ -156,10 +157,14 @@ async def limiter(client: Any, url: str) -> AsyncIterator[redis_limiter.RedisLim
         yield shared
 
 
-@pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For exact counts on a machine that others use too: else a slow answer counts as none, and the policy decides."""
-    monkeypatch.setattr(redis_limiter, "TIMEOUT_S", 10.0)
+@pytest.fixture(autouse=True)
+def patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that others use too a slow answer would count as none, and the policy decide.
+
+    Not for whoever stops the server itself: that is about a Redis that is silent.
+    """
+    if "client" in request.fixturenames and "server" not in inspect.signature(request.function).parameters:
+        monkeypatch.setattr(redis_limiter, "TIMEOUT_S", 10.0)
 
 
 def refused(decision: object) -> bool:
@@ -175,7 +180,6 @@ async def let_in(limiter: limits.Limiter, scopes: list[limits.Scope], tokens: in
 # One sum
 
 
-@pytest.mark.usefixtures("patience")
 async def test_two_limiters_on_one_redis_never_let_in_more_than_one_would(client: Any, url: str) -> None:
     """LIM-1."""
     scopes = [scope(tpm=1_000, concurrency=80, rpm=500)]
@@ -186,7 +190,6 @@ async def test_two_limiters_on_one_redis_never_let_in_more_than_one_would(client
     assert sum(not refused(decision) for decision in decisions) == 10
 
 
-@pytest.mark.usefixtures("patience")
 async def test_a_thousand_calls_at_once_are_all_counted(client: Any, url: str) -> None:
     """Row 41: a flood must not open the door because it finds no connection."""
     async with redis_limiter.opened(url, "open") as limiter:
@@ -377,7 +380,6 @@ def test_a_lease_is_confirmed_before_the_first_one_ends_and_renewed_twice_before
     assert 2 * redis_limiter.RENEW_EVERY_S < redis_limiter.LEASE_MS / 1e3
 
 
-@pytest.mark.usefixtures("patience")
 async def test_the_calls_of_a_process_that_has_died_are_over_when_their_leases_are(
     client: Any, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -772,7 +774,6 @@ async def spent(client: Any, kind: str = "tpd:2026-11-28") -> int:
     return int(await client.get(f"{{dashseek}}:all:{kind}") or 0)
 
 
-@pytest.mark.usefixtures("patience")
 async def test_processes_share_what_is_left_of_a_day(client: Any, url: str) -> None:
     """LIM-1: who has some left is let in; beyond it nothing is taken until midnight, also where a clock goes back."""
     one = [scope(tpd=1_000, rpm=9)]
@@ -796,7 +797,6 @@ async def test_processes_share_what_is_left_of_a_day(client: Any, url: str) -> N
         assert float(await client.hget("{dashseek}:all:rpm", "level")) <= 3 * 60_000
 
 
-@pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize(("amount", "is_left"), [("0.0056", False), ("0.0056000001", True)])
 async def test_money_is_counted_exactly(limiter: redis_limiter.RedisLimiter, amount: str, is_left: bool) -> None:
     one = [limits.Scope("all", values.Limit(cost_day=Decimal(amount)))]
@@ -808,7 +808,6 @@ async def test_money_is_counted_exactly(limiter: redis_limiter.RedisLimiter, amo
     assert refused(await limiter.reserve(one, 1, budgets=left_of(one))) is not is_left
 
 
-@pytest.mark.usefixtures("patience")
 async def test_what_was_used_counts_once_whatever_redis_hears_and_forgets(client: Any, port: int) -> None:
     """LIM-1: an end whose answer was lost is told again; what a call used was used though Redis has lost the call."""
     one = [scope(tpd=10_000, concurrency=2)]
