@@ -17,7 +17,7 @@ import pytest
 
 from proxy.simulation.wire import Script
 from tests import caller, needs
-from tests.conftest import campaign
+from tests.conftest import LOOP, campaign
 from tests.faults import fuzz, matrix
 from tests.faults.conftest import CALL, Stage, Stand
 from tests.faults.matrix import row
@@ -25,6 +25,8 @@ from tests.faults.matrix import row
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(3600)]
 
 STORM = 10_000
+# On asyncio memory comes to its level after 20,000 leavers, and is flat from there to 30,000; on uvloop it begins flat.
+BEFORE_STORM = 20_000 if LOOP.get("DASHSEEK_LOOP") == "asyncio" else 0
 CROWD = 2_000
 CALLS = 10_000
 FUZZ = campaign(1_000_000)
@@ -75,7 +77,7 @@ async def test_f12_a_storm_of_leavers_leaves_nothing_behind(stage: Stage) -> Non
     stand = await stage()
     stand.upstream.script = Script(text="a b c", endless=True, gap_s=0.02)
     before, half_bytes = await stand.gauges(), 0
-    for start in range(0, STORM, WAVE):
+    for start in range(-BEFORE_STORM, STORM, WAVE):
         await asyncio.gather(*(_leave(stand, number) for number in range(start, start + WAVE)))
         if start < STORM // 2:
             half_bytes = stand.rss_bytes
