@@ -80,6 +80,7 @@ class Pipe:
     that a folded stream and a completion give the same reply.
     state:     see `State`
     refusal:   what ended an open stream with an error frame
+    failed_behind_packets: whether packets of the same read came before that frame
     hand_over: say that all that has come out is in the caller's socket; the writer's own, for it is called for every
                write
     mark, hand_over_to: what has come out so far, and that it is in the caller's socket up to there
@@ -99,6 +100,7 @@ class Pipe:
         "_weighed_at_bytes",
         "_writer",
         "answer",
+        "failed_behind_packets",
         "hand_over",
         "hand_over_to",
         "mark",
@@ -144,6 +146,7 @@ class Pipe:
         self._held_bytes = 0
         self._logprobs = call.logprobs
         self.refusal: faults.Refusal | None = None
+        self.failed_behind_packets = False
         self._decoders = [Decoder(terms.event_limit, large_bytes) for _ in self._open_legs]
         self._readers = [self._reader(leg) for leg in self._open_legs]
 
@@ -270,6 +273,7 @@ class Pipe:
         if ready:
             # What came before the fault in the same read goes out, as it would have had it come alone.
             self.state = NEXT[self.state, Event.PACKET]
+            self.failed_behind_packets = True
         following = NEXT.get((self.state, Event.FAULT))
         if following is None:
             raise refusal

@@ -94,7 +94,7 @@ class Forwarding:
 
     def _begun(self, at_s: float) -> None:
         """The first packet is there; one that says that upstream has failed is not of an answer."""
-        if self.pipe.refusal is None and self.exchange.times.sent_s is not None:
+        if (self.pipe.refusal is None or self.pipe.failed_behind_packets) and self.exchange.times.sent_s is not None:
             self.lease.answered(at_s - self.exchange.times.sent_s)
 
     async def _relay(self, sink: Sink) -> None:

@@ -201,6 +201,15 @@ def test_once_the_shell_has_sent_the_head_every_failure_is_a_frame() -> None:
         through.fail(faults.Refusal(faults.TIMED_OUT))
 
 
+@pytest.mark.parametrize("said", ["", "one"])
+def test_a_failure_behind_packets_of_the_same_read_is_told_from_one_that_stands_alone(said: str) -> None:
+    through = corpus.open_pipe(corpus.ask())
+    through.open()
+    before = chunk({"content": said}) if said else b""
+    assert b"event:error" in through.feed(before + corpus.event({"error": {"message": "no", "code": 503}}))
+    assert through.failed_behind_packets is bool(said)
+
+
 def test_a_shell_failure_before_the_first_packet_keeps_its_status() -> None:
     """SSE-2: a time-out is refused, not framed."""
     through = corpus.open_pipe(corpus.ask())

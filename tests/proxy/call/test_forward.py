@@ -101,7 +101,20 @@ class TestTargets:
         assert (await ask(front.url, INCREMENTAL)).status == 200
         assert len(bad.calls) == 3
 
-    @pytest.mark.parametrize("script", [Script(text=WORDS, stall_after=4), Script(text=WORDS, cut_after=4)])
+    @pytest.mark.parametrize(
+        "script",
+        [
+            Script(text=WORDS, stall_after=4),
+            Script(text=WORDS, cut_after=4),
+            # A packet and the failure behind it, in one read.
+            Script(
+                replay=b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":"one"}}]}\n\n'
+                b'data: {"error": {"message": "no", "code": 503}}\n\n',
+                deltas_per_write=2,
+            ),
+        ],
+        ids=["silence", "an end", "an error"],
+    )
     async def test_one_that_has_said_something_is_well(
         self, simulator: StartSimulator, gateway_before: StartGateway, script: Script
     ) -> None:
