@@ -137,6 +137,8 @@ async def test_a_call_is_two_spans_in_the_callers_trace(
     assert server.start_time_unix_nano <= client.start_time_unix_nano
     assert client.end_time_unix_nano <= server.end_time_unix_nano
     assert receiver.resource["service.name"] == "dashseek"
+    # What it says is gathered, and read by a thread of its own: all of it is there once it has ended.
+    await asyncio.to_thread(served.end)
     (line,) = (line for line in served.output.splitlines() if '"event":"call"' in line)
     assert orjson.loads(line)["trace_id"] == TRACE
 

@@ -151,6 +151,7 @@ async def test_each_process_may_open_as_many_files_as_it_is_allowed_to(serve: St
     # The first of several serves nobody.
     processes = children(served) if workers > 1 else [served.process.pid]
     await until(lambda: {resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in processes} == {(hard, hard)})
+    await until(lambda: served.output.count('"file_limit"') >= workers)
     lines = [orjson.loads(line) for line in served.output.splitlines() if '"file_limit"' in line]
     assert {(line["level"], line["before"], line["files"]) for line in lines} == {("info", given, hard)}
     async with contextlib.AsyncExitStack() as open_lines:
