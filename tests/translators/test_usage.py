@@ -144,6 +144,12 @@ def test_a_place_that_was_left_before_the_end_keeps_its_figures(meter: usage.Met
     assert meter.said == (99, 0)
 
 
+def test_what_is_owed_is_counted_when_the_sum_is_asked_for(vocabulary: tokens.Vocabulary) -> None:
+    meter = usage.Meter(vocabulary, 0)
+    owed(meter, "The")
+    assert meter.output == 1
+
+
 def test_a_place_does_not_keep_its_answer(vocabulary: tokens.Vocabulary) -> None:
     place = owed(usage.Meter(vocabulary, 0), "The")
     with pytest.raises(ReferenceError):
