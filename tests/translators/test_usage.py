@@ -148,6 +148,8 @@ def test_what_is_owed_is_counted_when_the_sum_is_asked_for(vocabulary: tokens.Vo
     meter = usage.Meter(vocabulary, 0)
     owed(meter, "The")
     assert meter.output == 1
+    owed(meter, " answer")
+    assert (meter.reasoning, meter.output) == (0, 2)
 
 
 def test_a_place_does_not_keep_its_answer(vocabulary: tokens.Vocabulary) -> None:
