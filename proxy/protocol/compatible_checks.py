@@ -30,6 +30,7 @@ from proxy.protocol.judgements import (
     parsed,
     read,
     spoken,
+    stopped_short,
     streamed,
     told,
     within,
@@ -348,13 +349,7 @@ def fragments(came: Sequence[Came], _: Target) -> str:
 
 def stopped(came: Sequence[Came], _: Target) -> str:
     """An answer that ends before the stop, and by it."""
-    choice = _choice(came[0])
-    text = choice["message"]["content"]
-    if "gamma" in text:
-        return f"the stop is in the text: {text!r}"
-    if "beta" not in text:
-        raise NotShown("the model did not come near the stop")
-    return "" if choice["finish_reason"] == "stop" else f"finish_reason {choice['finish_reason']!r}"
+    return stopped_short(_choice(came[0]))
 
 
 def cut_off(came: Sequence[Came], target: Target) -> str:

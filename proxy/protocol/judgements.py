@@ -518,7 +518,11 @@ def called_both(came: Sequence[Came], _: Target) -> str:
 
 
 def stopped(came: Sequence[Came], _: Target) -> str:
-    choice = _choice(came[0])
+    return stopped_short(_choice(came[0]))
+
+
+def stopped_short(choice: Json) -> str:
+    """A choice whose text ends before the stop, and by it."""
     text = choice["message"]["content"]
     if "gamma" in text:
         return f"the stop is in the text: {text!r}"
