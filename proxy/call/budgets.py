@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from config.values import BUDGETS, COSTS
+from config.values import BUDGETS, COSTS, Budget
 from proxy.admission.limits import FAULTS, UNIT, Demand, Scope
 from proxy.metering import journal_files, ledger, periods, prices
 from proxy.metering.periods import Span
@@ -52,18 +52,21 @@ class SharedBudgets:
 
     def demands(self, scopes: Iterable[Scope]) -> tuple[Demand, ...]:
         """What a call needs something left of, where its limits are decided."""
-        now: datetime | None = None
         asked: list[Demand] = []
+        for scope, name, amount, now in self._set(scopes):
+            units = math.ceil(amount / UNIT) if name in COSTS else amount
+            meter = f"{scope.name}:{name}:{_period(name, now)}"
+            asked.append(Demand(meter, name, units, -1_000 * _left_s(name, now), 0))
+        return tuple(asked)
+
+    def _set(self, scopes: Iterable[Scope]) -> Iterator[tuple[Scope, Budget, Any, datetime]]:
+        """The budgets that are set: of whom, which, how much, and the moment they are asked for."""
+        now: datetime | None = None
         for scope in scopes:
             for name in BUDGETS:
-                amount = getattr(scope.limit, name)
-                if amount is None:
-                    continue
-                now = now or datetime.fromtimestamp(self._clock_s(), self._zone)
-                units = math.ceil(amount / UNIT) if name in COSTS else amount
-                meter = f"{scope.name}:{name}:{_period(name, now)}"
-                asked.append(Demand(meter, name, units, -1_000 * _left_s(name, now), 0))
-        return tuple(asked)
+                if (amount := getattr(scope.limit, name)) is not None:
+                    now = now or datetime.fromtimestamp(self._clock_s(), self._zone)
+                    yield scope, name, amount, now
 
     def refusal(self, scopes: Iterable[Scope]) -> faults.Fault | None:  # noqa: ARG002 - decided in Redis
         """None: nothing is known here; see `Budgets`."""
@@ -113,16 +116,10 @@ class Budgets(SharedBudgets):
 
     def refusal(self, scopes: Iterable[Scope]) -> faults.Fault | None:
         """What a caller is told one of whose budgets is used up, with the seconds until it is anew; None if none is."""
-        now: datetime | None = None
-        for scope in scopes:
-            for name in BUDGETS:
-                amount = getattr(scope.limit, name)
-                if amount is None:
-                    continue
-                now = now or datetime.fromtimestamp(self._clock_s(), self._zone)
-                spent = self._spent.get((scope.name, _period(name, now)))
-                if spent is not None and (spent.cost if name in COSTS else spent.tokens) >= amount:
-                    return FAULTS[name].after(str(_left_s(name, now)))
+        for scope, name, amount, now in self._set(scopes):
+            spent = self._spent.get((scope.name, _period(name, now)))
+            if spent is not None and (spent.cost if name in COSTS else spent.tokens) >= amount:
+                return FAULTS[name].after(str(_left_s(name, now)))
         return None
 
     def spend(self, record: Mapping[str, Any]) -> Decimal:
