@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
 from aiohttp import web
+
+from tests.conftest import Served
 
 Json = dict[str, Any]
 HOP = {"transfer-encoding", "content-length", "connection", "date", "server", "host", "accept-encoding"}
@@ -232,3 +236,15 @@ class Gateway:
             await asyncio.sleep(0)
         await response.write_eof()
         return response
+
+
+@contextlib.asynccontextmanager
+async def before(upstream: str, directory: Path) -> AsyncIterator[Gateway]:
+    """The real `serve` before an upstream, and the server of mutants before both, as long as the context lives."""
+    served = Served(("--upstream", upstream, "--port", "0"), {}, directory)
+    try:
+        await asyncio.to_thread(served.wait_until_ready)
+        async with Gateway(served.url) as gateway:
+            yield gateway
+    finally:
+        await asyncio.to_thread(served.end)

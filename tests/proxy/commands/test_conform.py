@@ -28,7 +28,7 @@ from proxy.protocol.conformance import Verdict
 from proxy.protocol.judgements import Came
 from proxy.simulation.simulator import Simulator
 from proxy.simulation.wire import Script
-from tests.conftest import ROOT, Served
+from tests.conftest import ROOT
 from tests.gateways import (
     Answer,
     Answering,
@@ -36,6 +36,7 @@ from tests.gateways import (
     Json,
     Mutant,
     Request,
+    before,
     each,
     errors,
     frames,
@@ -70,13 +71,8 @@ async def upstream(vocabulary: tokens.Vocabulary) -> AsyncIterator[Simulator]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(upstream: Simulator, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
     """The real `serve` before it, and the server of mutants before both."""
-    served = Served(("--upstream", upstream.url, "--port", "0"), {}, tmp_path_factory.mktemp("serve"))
-    try:
-        await asyncio.to_thread(served.wait_until_ready)
-        async with Gateway(served.url) as gateway:
-            yield gateway
-    finally:
-        await asyncio.to_thread(served.end)
+    async with before(upstream.url, tmp_path_factory.mktemp("serve")) as gateway:
+        yield gateway
 
 
 async def examined(url: str, *only: str, model: str = "deepseek-v3.2", **how: Any) -> Report:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -18,8 +17,8 @@ from proxy.protocol import claims, compatible_checks, conformance
 from proxy.protocol.conformance import Verdict
 from proxy.simulation.simulator import Simulator
 from proxy.simulation.wire import Script
-from tests.conftest import ROOT, Served
-from tests.gateways import Answer, Answering, Gateway, Json, Mutant, Request, errors, header, refusing, replies
+from tests.conftest import ROOT
+from tests.gateways import Answer, Answering, Gateway, Json, Mutant, Request, before, errors, header, refusing, replies
 from translators import tokens
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -36,13 +35,8 @@ async def upstream(vocabulary: tokens.Vocabulary) -> AsyncIterator[Simulator]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(upstream: Simulator, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
-    served = Served(("--upstream", upstream.url, "--port", "0"), {}, tmp_path_factory.mktemp("serve"))
-    try:
-        await asyncio.to_thread(served.wait_until_ready)
-        async with Gateway(served.url) as gateway:
-            yield gateway
-    finally:
-        await asyncio.to_thread(served.end)
+    async with before(upstream.url, tmp_path_factory.mktemp("serve")) as gateway:
+        yield gateway
 
 
 async def examined(url: str, *only: str, model: str = "deepseek-v4-flash") -> Report:
