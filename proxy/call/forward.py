@@ -22,15 +22,14 @@ from proxy.downstream.sinks import CallerGone, Response, Sink
 from proxy.metering.journal import render
 from proxy.upstream.client import Post
 from proxy.upstream.pools import Lease
+from proxy.upstream.response import OK, UpstreamFailure, completion_of, failure_of
 from proxy.upstream.response import Response as Answer
-from proxy.upstream.response import UpstreamFailure, completion_of, failure_of
 from translators import faults
 from translators.openai import failures
 from translators.pipe import Pipe, State
 
 log = structlog.get_logger()
 
-OK: Final = 200  # `HTTPStatus.OK` is two function calls
 # From here on a status says that upstream has failed.
 SERVER_ERROR: Final = 500
 

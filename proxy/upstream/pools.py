@@ -29,7 +29,7 @@ from proxy.upstream.client import Post
 from proxy.upstream.connections import Connections, Place, addresses_of, place_of
 from proxy.upstream.health import Event, State
 from proxy.upstream.reasons import reason_of
-from proxy.upstream.response import Response, Result, Slow, Unreachable, UpstreamFailure
+from proxy.upstream.response import OK, Response, Result, Slow, Unreachable, UpstreamFailure
 from proxy.upstream.targets import Attempt, Standing, Target
 from translators import faults
 
@@ -55,7 +55,6 @@ MODELS: Final = "/models"
 KEY_REFUSED: Final = str(HTTPStatus.UNAUTHORIZED.value)
 # That of a name which nobody can be asked at.
 NO_ADDRESS: Final = "no_address"
-OK: Final = 200  # `HTTPStatus.OK` is two function calls
 # What is written for a pool: its own dialect, its own names, its own key.
 Rewrite = Callable[[Pool], Awaitable[Post]]
 # What tells one version of a file from another; a Secret that is mounted changes as a whole, by a link.

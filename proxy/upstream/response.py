@@ -12,6 +12,8 @@ from typing import ClassVar, Protocol
 from translators import faults
 from translators.openai import failures
 
+# The status of an answer; `HTTPStatus.OK` is two function calls.
+OK = 200
 # What is read at once is written before more is read. A cumulative packet holds the whole text so far, so that the
 # bytes of one read may become hundreds of times as many: what a caller who does not read costs is decided here.
 READ_BYTES = 32 << 10
