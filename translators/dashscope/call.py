@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import orjson
 
-from translators import faults, surrogates
+from translators import breadth, faults, surrogates
 from translators.catalogue import LONGEST_NAME, Catalogue
 from translators.dashscope import kinds, messages, parameters
 from translators.dashscope.rules import Case
@@ -40,9 +40,10 @@ def read(raw: bytes | bytearray) -> Json:
             document = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
             document = _mended(raw, error)
-        if raw.count(b"[") + raw.count(b"{") > DEEPEST:
+        # Each level has two brackets.
+        if len(raw) > 2 * DEEPEST and breadth.levels_of(document, raw) > DEEPEST:
             # Perhaps too deep to be written back, and then it could not go upstream. Most calls need no such trial,
-            # which costs a long one as much again as reading it.
+            # which costs a long one half of what reading it does.
             orjson.dumps(document)
     except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
         raise faults.Refusal(faults.BODY_INVALID, cause=str(error).replace(": ", " at ")) from None
