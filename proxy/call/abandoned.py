@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from proxy.call.timeouts import CallTimeouts, Timeout
-from proxy.downstream.sinks import CallerGone, Response, Sink
+from proxy.call.timeouts import LEFT, CallTimeouts
+from proxy.downstream.sinks import ENDED, CallerGone, Response, Sink
 from translators import faults
-from translators.pipe import Pipe, State
+from translators.pipe import Pipe
 
 
 class AbandonedCalls:
@@ -78,7 +78,7 @@ class AbandonedSink:
             self.left = True
             if not self._pipe.is_behind:
                 self._most = self._pipe.answer.used().output + self._tokens
-            self._timeouts.end_within(Timeout.LEFT)
+            self._timeouts.end_within(LEFT)
             self._sink.stop()
 
     def pass_on(self, frames: bytes) -> bool:
@@ -112,7 +112,7 @@ class AbandonedSink:
         used = self._pipe.answer.used().output
         if self._most is None:
             self._most = used + self._tokens
-        if used > self._most and self._pipe.state is not State.ENDED:
+        if used > self._most and self._pipe.state is not ENDED:
             raise faults.Refusal(faults.TIMED_OUT, "cancel_drain_tokens reached")
 
     async def close(self) -> None:

@@ -16,9 +16,9 @@ from proxy.call.abandoned import AbandonedSink
 from proxy.call.exchange import CallerStalled, Exchange, refusal_of
 from proxy.call.gateway import Gateway
 from proxy.call.pool_request import CallWriter, PoolRequest
-from proxy.call.timeouts import CallTimeouts, Expired, Timeout
+from proxy.call.timeouts import CALLER, FIRST_TOKEN, CallTimeouts, Expired
 from proxy.downstream.request import Request
-from proxy.downstream.sinks import CallerGone, Response, Sink
+from proxy.downstream.sinks import ENDED, CallerGone, Response, Sink
 from proxy.metering.journal import render
 from proxy.upstream.client import Post
 from proxy.upstream.pools import Lease
@@ -26,7 +26,7 @@ from proxy.upstream.response import OK, UpstreamFailure, completion_of, failure_
 from proxy.upstream.response import Response as Answer
 from translators import faults
 from translators.openai import failures
-from translators.pipe import Pipe, State
+from translators.pipe import Pipe
 
 log = structlog.get_logger()
 
@@ -114,7 +114,7 @@ class Forwarding:
         except CallerGone:
             raise
         except Exception as error:  # noqa: BLE001 - a stream that is open needs its last frame, whatever happened
-            if isinstance(error, Expired) and error.wait is Timeout.FIRST_TOKEN:
+            if isinstance(error, Expired) and error.wait is FIRST_TOKEN:
                 self.lease.failed(error.wait.value)
             if self.exchange.times.ended_s is not None:
                 return
@@ -127,8 +127,8 @@ class Forwarding:
 
     async def _fail(self, sink: Sink, error: Exception) -> None:
         """End with an error frame, unless the caller does not read, not even the finish that was written."""
-        ended = self.pipe.state is State.ENDED
-        if isinstance(error, Expired) and (ended or error.wait is Timeout.CALLER):
+        ended = self.pipe.state is ENDED
+        if isinstance(error, Expired) and (ended or error.wait is CALLER):
             raise CallerStalled from None
         if ended:
             # A bug in the last write itself: no frame may follow a finish, which may be out or not.
@@ -185,7 +185,7 @@ class Forwarding:
 
         chain: behind which it goes on, where it does
         """
-        timeouts.enter(Timeout.FIRST_TOKEN)
+        timeouts.enter(FIRST_TOKEN)
         if self.exchange.times.sent_s is None:
             self.exchange.times.sent_s = monotonic()
             self.pool_request.count.beside(self.gateway.loop)
@@ -211,8 +211,8 @@ class Forwarding:
                 lease.attempt.used = pipe.answer.tally.latest(leg)
             await self._judge(response, sink, pipe, leg, lease)
             exchange.refusal = pipe.refusal
-            if pipe.state is State.ENDED:
-                timeouts.enter(Timeout.CALLER)
+            if pipe.state is ENDED:
+                timeouts.enter(CALLER)
                 await self._end(sink)
                 self._learn()
             await self._leave(response, pipe, leg)
@@ -253,7 +253,7 @@ class Forwarding:
         if pipe.is_behind:
             await self._catch_up(response, sink, pipe)
         else:
-            self.timeouts.enter(Timeout.CALLER)
+            self.timeouts.enter(CALLER)
             if sink.pass_on(frames):
                 await sink.drained()
 
@@ -272,7 +272,7 @@ class Forwarding:
         self.pool_request = await self.writer.rewritten(self.pool_request, pool)
         sink.redirect(self.pool_request.pipe)
         limit_s = pool.first_token_timeout or self.gateway.settings.first_token_timeout
-        self.timeouts.limit(Timeout.FIRST_TOKEN, limit_s)
+        self.timeouts.limit(FIRST_TOKEN, limit_s)
         books = self.exchange.books
         if books.opening is not None and books.entry is not None:
             books.opening["upstream_model"] = self.pool_request.order.upstream_model

@@ -12,7 +12,7 @@ import structlog
 from proxy.call import prepare, record
 from proxy.call.exchange import CallerStalled, Exchange, Times
 from proxy.call.gateway import Gateway
-from proxy.call.record import End
+from proxy.call.record import BUG, DONE, LEFT, STALLED
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import CallerGone, Response
 from proxy.metering.journal import Record
@@ -44,20 +44,20 @@ async def serve(gateway: Gateway, request: Request, keep: Keep) -> Response:
 
 
 async def _served(gateway: Gateway, request: Request, exchange: Exchange, keep: Keep) -> Response:
-    end = End.BUG
+    end = BUG
     try:
         response = await prepare.generate(gateway, request, exchange)
-        end = End.DONE
+        end = DONE
     except faults.Refusal as refusal:
         exchange.refusal = refusal
-        end = End.DONE
+        end = DONE
         raise
     except CallerStalled:
-        end = End.STALLED
+        end = STALLED
         request.hang_up(at_once=True)
     except (CallerGone, asyncio.CancelledError):
         # Who leaves with the last byte in hand has not left early.
-        end = End.LEFT if exchange.times.ended_s is None else End.DONE
+        end = LEFT if exchange.times.ended_s is None else DONE
         request.hang_up()
     except Exception as error:
         log.exception("bug", request_id=exchange.request_id, error=type(error).__name__)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from proxy.call.prompt_count import CountingPool, Job, settle
-from proxy.call.timeouts import CallTimeouts, Timeout
+from proxy.call.timeouts import CALLER, TOKEN, TOTAL, CallTimeouts
 from proxy.downstream.sinks import CallerGone, Sink
 from proxy.upstream.response import Response
 from translators.pipe import Pipe
@@ -51,7 +51,7 @@ class LargeAnswers:
         async with turns:
             while pipe.is_behind:
                 # Nobody is waited for: only the whole call has a limit.
-                timeouts.enter(Timeout.TOTAL)
+                timeouts.enter(TOTAL)
                 if pipe.late_bytes > LARGE_BYTES:
                     frames = await self._beside(pipe, response, sink)
                 else:
@@ -63,11 +63,11 @@ class LargeAnswers:
                     sink.hold()
                 pipe.go_on()
                 if full:
-                    timeouts.enter(Timeout.CALLER)
+                    timeouts.enter(CALLER)
                     await sink.drained()
                 else:
                     await asyncio.sleep(0)
-        timeouts.enter(Timeout.TOKEN)
+        timeouts.enter(TOKEN)
 
     async def _beside(self, pipe: Pipe, response: Response, sink: Sink) -> bytes:
         """Let the pipe catch up in the thread; nobody else touches it meanwhile."""

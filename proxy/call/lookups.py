@@ -17,7 +17,7 @@ from proxy.admission.authentication import Admission
 from proxy.admission.limits import Refused, Scope
 from proxy.call.gateway import Gateway
 from proxy.call.prompt_count import INLINE_CHARS, LARGE_BODY_BYTES, Count, begin
-from proxy.call.timeouts import EXPIRIES, Expired, Timeout
+from proxy.call.timeouts import BODY, EXPIRIES, FIRST_TOKEN, Expired
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import CallerGone
 from translators import breadth, faults
@@ -65,9 +65,9 @@ async def tokens(gateway: Gateway, request: Request, prompted: Prompted) -> Toke
     received_s = monotonic()
     with ExitStack() as ends:
         try:
-            with gateway.timed(Timeout.BODY, received_s) as clock:
+            with gateway.timed(BODY, received_s) as clock:
                 held = ends.enter_context(gateway.open_bodies.hold())
-                body = await request.body(held, partial(clock.enter, Timeout.FIRST_TOKEN))
+                body = await request.body(held, partial(clock.enter, FIRST_TOKEN))
                 found: list[Call] = []
                 steps = _read(gateway, request, prompted, body, found)
                 if len(body) > LARGE_BODY_BYTES:

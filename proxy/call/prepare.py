@@ -22,7 +22,7 @@ from proxy.call.forward import Forwarding
 from proxy.call.gateway import Gateway
 from proxy.call.pool_request import CallWriter, affinity_of
 from proxy.call.prompt_count import LARGE_BODY_BYTES, Count, is_short
-from proxy.call.timeouts import CallTimeouts, Expired, Timeout
+from proxy.call.timeouts import BODY, FIRST_TOKEN, CallTimeouts, Expired
 from proxy.downstream.body import HeldBody
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import Response
@@ -47,7 +47,7 @@ async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Re
     """Serve one call."""
     with Endings() as ends:
         try:
-            with gateway.timed(Timeout.BODY, exchange.times.received_s) as timeouts:
+            with gateway.timed(BODY, exchange.times.received_s) as timeouts:
                 ready = await _ready(gateway, request, exchange, timeouts, ends)
                 timeouts.go_on()
         except Expired as expired:
@@ -72,7 +72,7 @@ async def _ready(
     held = gateway.open_bodies.hold()
     ends.callback(held.give_back)
     # Once the body is there, what else is waited for is not its caller's fault.
-    body = await request.body(held, partial(timeouts.enter, Timeout.FIRST_TOKEN))
+    body = await request.body(held, partial(timeouts.enter, FIRST_TOKEN))
     exchange.times.read_s, size_bytes = monotonic(), len(body)
     reading = Reading(gateway, request, exchange, body)
     # What was sent is let go of as soon as it is read, and what nobody reads of it.
@@ -190,7 +190,7 @@ async def _prepared(
     traced = trace_context.passed_on(request.headers) if books.trace is None else books.trace.onward(opening)
     pool_request = writer.written(pool, order, count, {"X-Request-Id": exchange.request_id, **traced})
     if (own_s := pool.first_token_timeout) is not None:
-        timeouts.limit(Timeout.FIRST_TOKEN, own_s)
+        timeouts.limit(FIRST_TOKEN, own_s)
     return Forwarding(gateway, request, exchange, writer, pool_request, lease, call.stream, timeouts)
 
 

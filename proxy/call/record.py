@@ -42,6 +42,11 @@ class End(Enum):
     BUG = auto()
 
 
+# As names of the module, as in `upstream.line`.
+DONE, LEFT, STALLED, BUG = End
+OK: Final = Outcome.OK
+
+
 # Who can mend a failure decides how loud it is: an upstream key that is refused is the operator's to see.
 LEVELS: Final[Mapping[faults.Blame, Level]] = {
     "caller": "info",
@@ -94,16 +99,16 @@ def close(exchange: Exchange, end: End, journal: Journal, *, upstream_text: bool
 def outcome_of(exchange: Exchange, account: Account | None, end: End) -> Outcome:
     """The one word for how a call ended."""
     packets = account.packets if account else 0
-    if end is End.BUG:
+    if end is BUG:
         return Outcome.INTERNAL_ERROR
-    if end is End.STALLED:
+    if end is STALLED:
         return Outcome.CLIENT_STALLED
-    if end is End.LEFT:
+    if end is LEFT:
         return Outcome.CLIENT_GONE_MID_STREAM if packets else Outcome.CLIENT_GONE_BEFORE_FIRST_PACKET
     if exchange.expired is not None:
         return EXPIRIES[exchange.expired].outcome
     if exchange.refusal is None:
-        return Outcome.OK
+        return OK
     return _failed(exchange, exchange.refusal)
 
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
-from proxy.call.timeouts import CallTimeouts, Timeout
+from proxy.call.timeouts import CALLER, TOKEN, CallTimeouts
 from proxy.downstream.sinks import Sink
 from proxy.upstream.response import Broken, Response
 from translators import faults
@@ -49,11 +49,11 @@ async def pump(
         nonlocal progress, full, told_s
         if frames := pipe.feed(wire, leg):
             full = sink.pass_on(frames)
-            timeouts.enter(Timeout.TOKEN)
+            timeouts.enter(TOKEN)
         elif (grown := pipe.generated(leg)) > progress:
             # Tokens that are held back (calls not yet whole, the start of a stop) are tokens too; comments are not.
             progress = grown
-            timeouts.enter(Timeout.TOKEN)
+            timeouts.enter(TOKEN)
             sink.hold()
             if monotonic() - told_s >= PROGRESS_S and (frames := pipe.progress()):
                 told_s = monotonic()
@@ -69,16 +69,16 @@ async def pump(
             await response.pour(take)
         if full:
             full = False
-            timeouts.enter(Timeout.CALLER)
+            timeouts.enter(CALLER)
             await sink.drained()
-            timeouts.enter(Timeout.TOKEN)
+            timeouts.enter(TOKEN)
         elif response.at_end() and (frames := pipe.eof(leg)):
             await write(sink, frames, timeouts)
 
 
 async def write(sink: Sink, frames: bytes, timeouts: CallTimeouts) -> None:
     """Pass frames on, and wait for the caller where that must be."""
-    timeouts.enter(Timeout.CALLER)
+    timeouts.enter(CALLER)
     if sink.pass_on(frames):
         await sink.drained()
 
@@ -88,7 +88,7 @@ async def _end(response: Response, sink: Sink, pipe: Pipe, timeouts: CallTimeout
     if frames := await _last_words(response, pipe, leg, usage_s):
         await write(sink, frames, timeouts)
     # What came may be more of the answer, which takes its end back (spec OUT-3).
-    timeouts.enter(Timeout.TOKEN)
+    timeouts.enter(TOKEN)
 
 
 async def _last_words(response: Response, pipe: Pipe, leg: int, usage_s: float) -> bytes:

@@ -25,11 +25,14 @@ class Phase(IntEnum):
     CUTTING = 3
 
 
+SERVING, DRAINING, LEAVING, CUTTING = Phase  # as names of the module, as in `upstream.line`
+
+
 @dataclass(slots=True)
 class Lifecycle:
     """The phase of this process; `server.lifecycle` alone sets it."""
 
-    phase: Phase = Phase.SERVING
+    phase: Phase = SERVING
 
 
 LIFECYCLE: Final = web.AppKey("lifecycle", Lifecycle)

@@ -15,7 +15,7 @@ from multidict import CIMultiDictProxy
 from proxy.downstream.answer import Head
 from proxy.downstream.body import HeldBody, Limits, read
 from proxy.downstream.connection import Connection
-from proxy.downstream.phase import Phase
+from proxy.downstream.phase import CUTTING, LEAVING, SERVING
 from proxy.downstream.sinks import CallerGone, PacketSink, ReplySink
 from proxy.downstream.surface import TONGUE, named
 from translators.pipe import Pipe
@@ -78,11 +78,11 @@ class Request:
         An ingress has no other way to learn of the end than that it cannot connect any more.
         """
         phase = self._head.lifecycle.phase
-        if phase is Phase.SERVING:
+        if phase is SERVING:
             return False
         connection = self._web.protocol
         answered = not isinstance(connection, Connection) or connection.has_answered
-        return phase >= Phase.CUTTING or (phase >= Phase.LEAVING and answered)
+        return phase >= CUTTING or (phase >= LEAVING and answered)
 
     @property
     def has_answer(self) -> bool:

@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
 
 from aiohttp import web
 
@@ -20,6 +20,7 @@ from translators.tongue import Tongue
 # What a handler gives back to the server: opaque to the way of a call.
 Response = web.StreamResponse | Sent
 
+ENDED: Final = State.ENDED  # as a name of the module, as in `upstream.line`: one look of every delta
 END_OF_CHUNKS = b"0\r\n\r\n"
 
 
@@ -130,7 +131,7 @@ class PacketSink:
         wire = b"%x\r\n%b\r\n" % (len(frames), frames) if self._chunked else frames
         if not self._is_open:
             wire = self._opened(frames)
-        if self._pipe.state is State.ENDED:  # in place, as is `_write` below: two calls of a paced delta's twenty-four
+        if self._pipe.state is ENDED:  # in place, as is `_write` below: two calls of a paced delta's twenty-four
             self._is_closed = True
             if self._chunked:
                 wire += END_OF_CHUNKS

@@ -16,7 +16,7 @@ from aiohttp import hdrs, http_exceptions, web
 from aiohttp.typedefs import Middleware
 
 from proxy.downstream.browsers import Browsers
-from proxy.downstream.phase import LIFECYCLE, Lifecycle, Phase
+from proxy.downstream.phase import LEAVING, LIFECYCLE, Lifecycle
 from proxy.downstream.strays import Stray, Strays
 from translators import faults
 from translators.tongue import Tongue
@@ -186,7 +186,7 @@ def is_last(request: web.Request, lifecycle: Lifecycle | None = None) -> bool:
     JDK's HttpClient offers `Upgrade: h2c` with its first call. That is to be ignored, but what follows it on the
     connection is read by nobody; nor is what follows a body that did not come in whole.
     """
-    leaving = (lifecycle or request.app[LIFECYCLE]).phase >= Phase.LEAVING
+    leaving = (lifecycle or request.app[LIFECYCLE]).phase >= LEAVING
     return leaving or hdrs.UPGRADE in request.headers or not request.content.is_eof()
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import accumulate
 from typing import Final
 
-from proxy.upstream.health import State
+from proxy.upstream.health import WELL
 from proxy.upstream.targets import Target
 
 # A target that a key belongs to takes at most so many times the mean of what is in flight.
@@ -57,7 +57,7 @@ def choose(
         standing = target.standing
         if (
             standing.in_flight < target.most
-            and (standing.health.state is State.WELL or standing.health.may_be_asked(now_s))
+            and (standing.health.state is WELL or standing.health.may_be_asked(now_s))
             and target not in tried
         ):
             fit.append(target)

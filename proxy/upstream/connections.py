@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import aiohappyeyeballs
 
-from proxy.upstream.line import Line, Stage
+from proxy.upstream.line import IDLE, Line
 from proxy.upstream.reasons import reason_of
 from proxy.upstream.response import Slow, Unreachable
 
@@ -150,7 +150,7 @@ class Connections:
     def _part(self, line: Line) -> None:
         """Take back a connection that is idle, or forget one that is lost."""
         self._acquired.discard(line)
-        if line.stage is Stage.IDLE:
+        if line.stage is IDLE:
             self._idle.setdefault(self._places[line], []).append(line)
             if self._sweep is None:
                 self._sweep = self._loop.call_later(self.keepalive_s, self._close_old)

@@ -27,6 +27,9 @@ class State(Enum):
     TRIAL = "trial"
 
 
+WELL: Final = State.WELL  # asked by every call: a name of the module, as in `line`
+
+
 class Event(Enum):
     """What is found out: by calls, and by checks beside them.
 
@@ -111,11 +114,11 @@ class Health:
 
     def may_be_asked(self, now_s: float) -> bool:
         """Whether a call may be sent there as if nothing were wrong."""
-        return self.state is State.WELL or (self.state is State.OUT and now_s >= self.until_s)
+        return self.state is WELL or (self.state is State.OUT and now_s >= self.until_s)
 
     def is_spotless(self) -> bool:
         """Whether one more answer would change nothing."""
-        return self.state is State.WELL and not self.failures and not self.ailing
+        return self.state is WELL and not self.failures and not self.ailing
 
     def send(self, now_s: float) -> bool:
         """Note that a call is sent there; whether it is the trial at the end of its time out."""

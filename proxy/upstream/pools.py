@@ -27,7 +27,7 @@ from config.settings import Settings
 from proxy.upstream import balancer, client
 from proxy.upstream.client import Post
 from proxy.upstream.connections import Connections, Place, addresses_of, place_of
-from proxy.upstream.health import Event, State
+from proxy.upstream.health import WELL, Event, State
 from proxy.upstream.reasons import reason_of
 from proxy.upstream.response import OK, Response, Result, Slow, Unreachable, UpstreamFailure
 from proxy.upstream.targets import Attempt, Standing, Target
@@ -176,7 +176,7 @@ class Lease:
         self.target = target
         standing = target.standing
         standing.in_flight += 1
-        self._is_trial = standing.health.state is not State.WELL and standing.health.send(upstreams.now_s())
+        self._is_trial = standing.health.state is not WELL and standing.health.send(upstreams.now_s())
 
     def _note(self, event: Event) -> None:
         if self.target is not None:

@@ -13,6 +13,7 @@ from proxy.upstream.health import Health
 from proxy.upstream.response import Result
 from translators.usage import Upstream
 
+ANSWERED: Final = Result.ANSWERED  # as in `line`
 # How much the newest time to a first token counts in the mean of them.
 NEWEST: Final = 0.2
 
@@ -49,7 +50,7 @@ class Attempt:
 
     def answered(self, status: int) -> None:
         """Note the status of the answer."""
-        self.result, self.status = Result.ANSWERED, status
+        self.result, self.status = ANSWERED, status
 
 
 class Standing:
