@@ -20,7 +20,7 @@ from proxy.admin.docs import Page
 from proxy.admin.translation import TONGUES
 from proxy.call.gateway import Gateway
 from proxy.downstream import browsers, surface
-from proxy.inspector import call_file, har, redaction
+from proxy.inspector import call_file, copies, har, redaction
 from proxy.inspector.recent_calls import RecentCalls
 from proxy.telemetry import installed
 from translators import explain, faults
@@ -97,7 +97,8 @@ async def _taken_away(request: web.Request) -> dict[str, Any]:
     latest = inspected.gateway.latest.gateway
     if "redact" in request.query:
         return await asyncio.to_thread(redaction.redacted, document, latest.vocabulary)
-    return document | {"account": await asyncio.to_thread(account_of, document, latest)}
+    account = await asyncio.to_thread(account_of, document, latest)
+    return document | {"account": account, "not_offered": copies.not_offered(document)}
 
 
 def _own_page(handler: Handler) -> Handler:

@@ -17,7 +17,7 @@ from yarl import URL
 
 from proxy.commands import tables
 from proxy.commands.exit_codes import Exit
-from proxy.inspector import call_file, comparison
+from proxy.inspector import call_file, comparison, copies
 
 ADMIN: Final = "http://127.0.0.1:8081"
 KEY_VARIABLE: Final = "DASHSCOPE_API_KEY"
@@ -74,7 +74,7 @@ def replay(file: Path, to: str, key: str) -> int:
     Raises `NoCallFile` where the file holds none, or one that cannot be made again.
     """
     document = call_file.read(file.read_bytes())
-    if why := call_file.why_not_again(document) or call_file.why_not_whole(document):
+    if why := copies.why_not_again(document) or copies.why_not_whole(document):
         raise call_file.NoCallFile(f"this call cannot be made again: {why}")
     caller = document["caller"]
     before = call_file.answer_of(document)

@@ -210,20 +210,3 @@ def handed(document: Mapping[str, Any]) -> list[Json]:
     """The same, as it left: the packets in order, or the one refusal."""
     refusal = document.get("refusal")
     return [*document["packets"], *([refusal] if refusal else [])]
-
-
-def why_not_whole(document: Mapping[str, Any]) -> str:
-    """Why an answer cannot be played, or held against another; "" where all of it is kept."""
-    lost = document.get("lost_bytes")
-    return f"{lost:,} bytes of it are not kept: a call is kept up to a bound" if lost else ""
-
-
-def why_not_again(document: Mapping[str, Any]) -> str:
-    """Why a call cannot be made again as its caller made it; "" where it can."""
-    caller = document["caller"]
-    if lost := caller.get("lost_bytes"):
-        return f"the last {lost:,} bytes of its body are not kept: a call is kept up to a bound"
-    sent = {name.lower(): value for name, value in caller["headers"].items()}
-    if caller["read_ms"] is None and (sent.get("content-length", "0") != "0" or "transfer-encoding" in sent):
-        return "its body was never read: it was refused for what stands before it"
-    return ""

@@ -282,6 +282,7 @@ def redacted(document: Mapping[str, Any], vocabulary: Vocabulary) -> Json:
     made, filler = deepcopy(dict(document)), Filler(vocabulary)
     made["redacted"] = True
     made.pop("account", None)
+    made.pop("not_offered", None)
     caller = made["caller"]
     caller["headers"] = _headers(caller["headers"])
     asked = _parsed(decoded(caller["body"]))

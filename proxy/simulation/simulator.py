@@ -20,7 +20,7 @@ import orjson
 from multidict import CIMultiDict
 
 from proxy import vocabulary
-from proxy.inspector import call_file
+from proxy.inspector import call_file, copies
 from proxy.inspector.call_file import NoCallFile
 from proxy.simulation import deepseek, refusals
 from proxy.simulation.deepseek import Scale
@@ -229,7 +229,7 @@ def run(script: Script, host: str, port: int) -> int:
         recorded = call_file.read(replay)
         if not recorded["upstream"]:
             raise NoCallFile("that call never went upstream")
-        if why := call_file.why_not_whole(recorded):
+        if why := copies.why_not_whole(recorded):
             raise NoCallFile(why)
     return asyncio.run(_run(script, host, port))
 

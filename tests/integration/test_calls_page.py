@@ -135,7 +135,7 @@ def holds_what_became_of_it(seen: Json) -> None:
     # What was refused before its body was read cannot be made again from here, and why is said.
     assert "401" in seen["refused"]["row"]
     assert "Invalid API-key" in seen["refused"]["line"] or "No API-key" in seen["refused"]["line"]
-    assert "No curl: its body was never read" in seen["refused"]["lacks"]
+    assert "No curl, Python, golden case: its body was never read" in seen["refused"]["lacks"]
     assert (seen["refused"]["copies"], seen["stray"]["copies"]) == ([], [])
     assert '"code":"NotFound"' in seen["stray"]["line"]
     assert "X-DashScope-SSE: enable" in seen["stray"]["headers"]
@@ -147,4 +147,4 @@ def is_chinese(seen: Json) -> None:
     assert {"保留", "改名"} <= {*seen["tool_zh"]["account"].split()}
     assert "工具调用完整后才送出，除非请求带 tool_stream" in seen["tool_zh"]["line"]
     assert "前面缺少 /api" in seen["stray_zh"]["row"] + seen["stray_zh"]["cause"]
-    assert "不提供 curl：正文未读取" in seen["stray_zh"]["lacks"]
+    assert "不提供 curl、Python、样例：正文未读取" in seen["stray_zh"]["lacks"]

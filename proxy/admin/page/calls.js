@@ -396,9 +396,8 @@ function show(call) {
   $("asked").replaceChildren(...call.upstream.map((one) => body(`POST ${one.target}${one.path}`, one.headers, bytesOf(one.body))));
   if (!call.upstream.length) $("asked").append(make("p", "–"));
   $("account").replaceChildren(...table(call.account));
-  const lacks = lack(call);
-  for (const button of document.querySelectorAll("[data-copy]")) button.hidden = Boolean(lacks[button.dataset.copy]);
-  $("lacks").replaceChildren(...[...new Set(Object.values(lacks).filter(Boolean))].map((said) => inBoth("span", ...said)));
+  for (const button of document.querySelectorAll("[data-copy]")) button.hidden = button.dataset.copy in call.not_offered;
+  $("lacks").replaceChildren(...notOffered(call.not_offered));
   drawLine(call);
   $("books").replaceChildren(...call.journal.map((one) => make("pre", JSON.stringify(one, null, 2))));
 }
@@ -408,19 +407,14 @@ function show(call) {
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 const KEPT = /^(content-type|accept|x-dashscope-.*)$/i;
 
-// Why a copy would not be what was sent or said; nothing where it would. What is not offered is told, with the reason.
-function lack(call) {
-  const { caller } = call, sent = new Map(Object.entries(caller.headers).map(([name, value]) => [name.toLowerCase(), value]));
-  const unread = caller.read_ms === null && ((sent.get("content-length") ?? "0") !== "0" || sent.has("transfer-encoding"));
-  const asking = caller.lost_bytes ? ["No curl: its body is longer than what is kept of a call. ", "不提供 curl：正文超过每个调用的保留上限。"]
-    : unread ? ["No curl: its body was never read, for it was refused for what stands before it. ", "不提供 curl：正文未读取，请求因正文之前的内容被拒绝。"] : null;
-  const never = call.upstream.length ? null : ["It never went upstream. ", "该请求未发往上游。"];
-  const cut = call.lost_bytes ? ["Upstream's side is longer than what is kept of a call. ", "上游一侧超过每个调用的保留上限。"] : null;
-  return { curl: asking, python: asking ?? (KNOWN.some((path) => caller.path.endsWith(path)) ? null : NO_CALL), upstream: never ?? (call.upstream.every((one) => bytesOf(one.body)) ? null : cut), golden: asking ?? never ?? cut ?? (call.upstream.every((one) => one.content_type === "text/event-stream") ? null : NO_STREAM) };
+// What is not offered: each reason once, with the copies it is the reason of, named as their buttons are.
+function notOffered(reasons) {
+  return [...new Set(Object.values(reasons))].map((why) => {
+    const buttons = Object.keys(reasons).filter((copy) => reasons[copy] === why).map((copy) => document.querySelector(`[data-copy="${copy}"]`));
+    const names = (lang) => buttons.map((button) => (button.querySelector(`[lang="${lang}"]`) ?? button).textContent);
+    return inBoth("span", `No ${names("en").join(", ")}: ${why}. `, `不提供 ${names("zh").join("、")}：${inChinese(why)}。`);
+  });
 }
-const KNOWN = ["/text-generation/generation", "/multimodal-generation/generation", "/chat/completions"];
-const NO_STREAM = ["No golden case: those are of upstream's streams. ", "不提供样例：样例都是上游的流。"];
-const NO_CALL = ["No Python: no SDK calls this path. ", "不提供 Python：没有 SDK 调用此路径。"];
 
 const copies = {
   curl(call) {
@@ -455,7 +449,7 @@ const copies = {
 };
 
 async function copy(what) {
-  if (!shown || lack(shown)[what]) return;
+  if (!shown || what in shown.not_offered) return;
   const text = copies[what](shown);
   $("copied").textContent = text;
   $("done").textContent = "";

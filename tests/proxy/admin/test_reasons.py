@@ -12,6 +12,7 @@ import pytest
 
 from proxy.admin import docs
 from proxy.downstream import browsers, strays
+from proxy.inspector import copies
 from proxy.server import routes
 from tests.conftest import ROOT
 from translators import explain, faults
@@ -50,6 +51,7 @@ def said_of_fields() -> Iterator[str | None]:
 
 def said_of_failures() -> Iterator[str | None]:
     yield from (hint for _, hint in routes.HINTS)
+    yield from copies.REASONS
     yield from (strays.TLS_HINT, strays.PLAIN_HINT, strays.SLASH_HINT, browsers.PAGE_HINT, browsers.NAME_HINT)
     for room in ROOMS:
         for file in (ROOT / room).rglob("*.py"):
