@@ -311,6 +311,18 @@ async def test_one_that_the_operator_must_mend_is_not(
     assert len(upstream.calls) == 1
 
 
+@pytest.mark.parametrize("reader", RETRIERS)
+async def test_nor_is_one_that_may_succeed_tomorrow(
+    reader: Reader, simulator: StartSimulator, serve: StartServe
+) -> None:
+    """COM-27: openai-node would sleep for as long as `Retry-After` says."""
+    upstream: Simulator = await simulator(Script(key=KEY))
+    front = await serve(upstream.url)
+    seen = await ask(front, reader, **arguments_of({"status": 429, "retry_after": "4870"}, stream=True, retries=2))
+    assert (seen["failure"]["status"], seen["failure"]["code"]) == (429, "limit_requests")
+    assert len(upstream.calls) == 1
+
+
 FURTHER_READERS = pytest.mark.parametrize(
     "reader", [pytest.param(reader, marks=needing(reader.client), id=str(reader)) for reader in FURTHER]
 )

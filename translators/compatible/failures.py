@@ -66,7 +66,11 @@ KINDS: Final[Mapping[faults.Kind, Spelling]] = {
     "unnamed": Spelling(REFUSED, None),
 }
 
-# The OpenAI SDKs send a call that failed with 5xx again, twice. What the operator must mend fails again (spec COM-27).
+# The OpenAI SDKs send a call that failed with 429 or 5xx again, twice. What the operator must mend fails again; what is
+# used up until tomorrow is not to be waited for: openai-node sleeps for as long as `Retry-After` says, without a word,
+# and openai-python gives up beyond this (spec COM-27).
+LONGEST_WAIT_S: Final = 120
+LONGEST_DIGITS: Final = 9
 NO_RETRY: Final[Mapping[str, str]] = {"x-should-retry": "false"}
 RETRY: Final[Mapping[str, str]] = {}
 
@@ -95,4 +99,11 @@ def failure(fault: Fault, request_id: str) -> bytes:
 
 def failure_headers(fault: Fault) -> Mapping[str, str]:
     """What its head says beside `Retry-After`."""
-    return NO_RETRY if fault.blame == "operator" else RETRY
+    return NO_RETRY if fault.blame == "operator" or _is_far(fault.retry_after) else RETRY
+
+
+def _is_far(retry_after: str | None) -> bool:
+    """Whether it names so many seconds that no caller waits; of a date nothing is said."""
+    if retry_after is None or not (retry_after.isascii() and retry_after.isdigit()):
+        return False
+    return len(retry_after) > LONGEST_DIGITS or int(retry_after) > LONGEST_WAIT_S

@@ -96,6 +96,25 @@ def test_a_call_that_the_operator_must_mend_is_not_to_be_sent_again(name: str) -
     assert failures.failure_headers(CATALOGUE[name]) == expected
 
 
+@pytest.mark.parametrize(
+    ("retry_after", "is_far"),
+    [
+        ("1", False),
+        ("120", False),
+        ("121", True),
+        ("4870", True),
+        ("9" * 400, True),
+        ("Sun, 29 Nov 2026 00:00:00 GMT", False),
+        ("-121", False),
+        ("²²²", False),
+    ],
+)
+def test_a_call_that_may_succeed_much_later_is_not_to_be_waited_with(retry_after: str, *, is_far: bool) -> None:
+    """COM-27: a budget of the day is used up; openai-node would sleep until midnight, without a word."""
+    expected = {"x-should-retry": "false"} if is_far else {}
+    assert failures.failure_headers(faults.QUOTA_EXCEEDED.after(retry_after)) == expected
+
+
 def test_a_fault_is_the_same_in_the_books_whatever_tongue_tells_it() -> None:
     """COM-27: its code is DashScope's; a kind is no part of it."""
     assert faults.invalid("x", "invalid_type").code == faults.invalid("x").code
