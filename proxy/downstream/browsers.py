@@ -29,9 +29,10 @@ PAGE_HINT: Final = "a web page's call: where no key is asked for, its origin is 
 NAME_HINT: Final = "this port is asked by a name that may be anybody's: --trusted-host lets it in"
 
 # What a page of a named origin may send and read; a browser asks first, and asks again after so long.
-ASKED_HEADERS: Final = re.compile(r"[A-Za-z0-9, _-]{1,1024}")
+# Names, which are tokens (RFC 9110, section 5.6.2), and what stands between them; as many as a head can hold.
+ASKED_HEADERS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, \t-]+")
 PREFLIGHT_S: Final = 600
-SHOWN_HEADERS: Final = "X-Request-Id, Retry-After, Server-Timing"
+SHOWN_HEADERS: Final = "X-Request-Id, Retry-After, X-Should-Retry, Server-Timing"
 EVERY: Final = "*"
 UNSHARED: Final[Mapping[str, str]] = {}
 

@@ -141,9 +141,9 @@ def _add_compatible(router: web.UrlDispatcher, root: str, gateway: Gateway, gene
     """What is served below one path in the compatible surface's tongue (spec COM-1, COM-29)."""
     router.add_post(root + COMPLETIONS, generation)
     router.add_get(root + MODELS, _listed(gateway), allow_head=False)
-    model = router.add_resource(root + MODELS + "/{id:.+}")
+    # A line end, too: no name goes past, for the route with a model in its path would take it.
+    model = router.add_resource(root + MODELS + "/{id:(?s:.+)}")
     model.add_route(hdrs.METH_GET, _described(gateway))
-    # Or the route with a model in its path would take it.
     model.add_route(hdrs.METH_ANY, _wrong_method)
 
 

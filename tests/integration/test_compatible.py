@@ -455,6 +455,19 @@ class TestModels:
     async def test_one_under_the_name_asked(self, pair: Pair, name: str) -> None:
         assert (await ask(pair, b"", path=f"{MODELS}/{name}", method="GET")).json["id"] == name
 
+    @pytest.mark.parametrize("name", ["a%0Ab", "a%0D%0AX-Y:%201", "%0A", "a%2Fb%0A", "%00", "%F0%9F%92%A9", "..%2F.."])
+    async def test_any_path_below_them_is_a_name(self, pair: Pair, name: str) -> None:
+        """And none of them a call by the route that has a model in its path."""
+        before = len(pair.upstream.calls)
+        path = f"{MODELS.removeprefix('/compatible-mode')}/{name}"
+        assert fault(await ask(pair, b"", path=path, method="GET"))[:3] == (
+            404,
+            "invalid_request_error",
+            "model_not_found",
+        )
+        assert fault(await ask(pair, caller.call(), path=path)) == refused("Request method 'POST' is not supported.")
+        assert len(pair.upstream.calls) == before
+
     async def test_one_that_is_none(self, pair: Pair) -> None:
         assert fault(await ask(pair, b"", path=f"{MODELS}/gpt-4o", method="GET"))[:3] == (
             404,
