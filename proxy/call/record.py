@@ -248,7 +248,12 @@ def _log(record: Record, opening: bytes | None, closing: bytes) -> None:
     if opening is not None and record.trace_id is None and logs.say_call(level, opening, closing, record.cause, said):
         return
     known: dict[str, object] = (
-        {"request_id": record.request_id, "key_id": record.key_id, "asked_model": record.asked_model}
+        {
+            "request_id": record.request_id,
+            "api": record.api,
+            "key_id": record.key_id,
+            "asked_model": record.asked_model,
+        }
         if record.opening is None
         else {name: said for name, said in record.opening.items() if name != "at"}
     )

@@ -37,7 +37,7 @@ def of_call(raw: bytes, translator: Translator, *, stream: bool, model: str | No
         shown = translator.call(raw, stream=stream, model=model)
     except faults.Refusal as refusal:
         hint = None
-        if refusal.fault == faults.MODEL_UNKNOWN:
+        if refusal.fault == faults.MODEL_UNKNOWN or refusal.fault.code == faults.MODEL_NOT_FOUND.code:
             asked = model or str(translator.tongue.read(raw).get("model", ""))
             hint = known_models.hint(asked, translator.catalogue.names)
         elif refusal.fault == faults.UNAVAILABLE:
@@ -82,11 +82,14 @@ def of_answer(
 
 
 def _show_refusal(fault: faults.Fault, tongue: Tongue, *, as_json: bool, hint: str | None = None) -> int:
+    told = orjson.loads(tongue.failure(fault, REQUEST_ID))
     if as_json:
-        told = {"hint": hint} if hint else {}
-        _print({"refused": fault.status, **orjson.loads(tongue.failure(fault, REQUEST_ID)), **told})
+        _print({"refused": fault.status, **told, **({"hint": hint} if hint else {})})
     else:
-        click.echo(f"refused  {fault.status} {fault.code}: {fault.message}")
+        said = told.get("error", told)
+        # The compatible surface tells errors apart by two words, which may be one, and the second may be missing.
+        words = dict.fromkeys(filter(None, (said.get("type"), said["code"])))
+        click.echo(f"refused  {fault.status} {' '.join(words)}: {said['message']}")
         if hint:
             click.echo(f"         {hint}")
     return REFUSED

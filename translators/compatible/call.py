@@ -132,9 +132,12 @@ def find(catalogue: Catalogue, name: Any) -> Model:
     """The model a caller means; refuses in the words of this surface, and with its status (spec COM-6)."""
     if name is None or name == "":
         raise faults.Refusal(faults.MODEL_MISSING)
-    if not isinstance(name, str) or not catalogue.knows(name):
+    if not isinstance(name, str):
         raise faults.Refusal(unknown_model(name))
-    return catalogue.find(name)
+    try:
+        return catalogue.find(name)
+    except faults.Refusal as refusal:
+        raise faults.Refusal(unknown_model(name), refusal.cause) from None
 
 
 def unknown_model(name: Any) -> faults.Fault:

@@ -285,8 +285,20 @@ async def test_the_line_of_a_refusal_says_our_own_sentence_and_the_model_that_wa
         await front.end_of()
     (line,) = [line for line in lines if line["event"] == "call"]
     assert cause in line["cause"]
-    assert line["asked_model"] == model
+    assert (line["api"], line["asked_model"]) == ("dashscope", model)
     assert "canary" not in str(line)
+
+
+async def test_the_line_of_a_refusal_says_which_tongue_it_was_told_in(gateway_before: StartGateway) -> None:
+    """COM-31: also where the call was refused before there was any other line of it."""
+    front = await gateway_before("http://127.0.0.1:1")
+    with structlog.testing.capture_logs() as lines:
+        await caller.ask(front.url, {"model": "deepseek-r1-distill-qwen-7b"}, path="/v1/chat/completions")
+        await front.end_of()
+    (line,) = [line for line in lines if line["event"] == "call"]
+    assert (line["api"], line["code"]) == ("openai", "ModelNotFound")
+    # As on the native surface (MOD-2).
+    assert "distilled" in line["cause"]
 
 
 async def test_the_cause_is_our_own_sentence_and_upstreams_is_in_no_journal(

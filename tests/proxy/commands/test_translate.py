@@ -192,4 +192,19 @@ class TestCompatible:
     def test_a_refusal_is_in_its_words(self) -> None:
         result = run(orjson.dumps({**CHAT, "model": "gpt-4o"}), "--api", "openai", "--json")
         assert result.exit_code == 1
-        assert orjson.loads(result.output)["error"]["code"] == "model_not_found"
+        told = orjson.loads(result.output)
+        assert told["error"]["code"] == "model_not_found"
+        assert told["hint"].startswith("known: deepseek")
+
+    def test_a_refusal_for_people_is_in_its_words_too(self) -> None:
+        result = run(orjson.dumps({**CHAT, "model": "deepseek-v3.5"}), "--api", "openai")
+        refused, hint = result.output.splitlines()
+        assert refused == (
+            "refused  404 invalid_request_error model_not_found: "
+            "The model `deepseek-v3.5` does not exist or you do not have access to it."
+        )
+        assert "known: deepseek" in hint
+        result = run(orjson.dumps({**CHAT, "messages": []}), "--api", "openai")
+        assert result.output == "refused  400 invalid_request_error: [] is too short - 'messages'\n"
+        result = run(orjson.dumps({**CHAT, "seed": -1}), "--api", "openai")
+        assert result.output.startswith("refused  400 invalid_request_error invalid_value: -1 is lesser")
