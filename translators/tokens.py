@@ -38,6 +38,11 @@ UNSETTLED_TOKENS = 1_024
 LONGEST_RUN_CHARS = 128 << 10
 
 
+# How many tokens a short text has; and the rows of borders its first character may stand on the right in, and its last
+# one on the left (`pretokens.right_of`, `pretokens.left_of`).
+Word = tuple[int, int, int]
+
+
 class Vocabulary(Protocol):
     """The tokens of a model; text that spells a special token is plain text to it."""
 
@@ -47,6 +52,10 @@ class Vocabulary(Protocol):
 
     def length(self, text: str) -> int:
         """How many tokens a text has, for short texts that come again and again: it may remember them."""
+        ...
+
+    def word(self, text: str) -> Word:
+        """The same, with what is before and behind it."""
         ...
 
     def encode_piece(self, piece: bytes) -> Sequence[int]:
@@ -110,17 +119,30 @@ class Counter:
     source: spec USE-2; SOURCES#running-count
     """
 
-    __slots__ = ("_base", "_encode", "_length", "_open", "_room_chars", "_seen_chars", "_tail", "_vocabulary", "total")
+    __slots__ = (
+        "_base",
+        "_encode",
+        "_left",
+        "_open",
+        "_room_chars",
+        "_seen_chars",
+        "_tail",
+        "_vocabulary",
+        "_word",
+        "total",
+    )
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.total = 0
         self._vocabulary = vocabulary
         self._encode = vocabulary.encode
-        self._length = vocabulary.length
+        self._word = vocabulary.word
         # Two only in white space: lines, and blanks that one more line end would join to them.
         self._open: list[_Piece] = []
         self._base = 0
         self._tail = ""
+        # The rows of borders in which the last character stands on the left; while a piece is open there is no border.
+        self._left = 0
         self._seen_chars = 0
         self._room_chars = _SHORT_TAIL_CHARS
 
@@ -132,26 +154,32 @@ class Counter:
         """Count one delta after the other; returns the total after each."""
         totals: list[int] = []
         # In locals, and looked up once: a read of many deltas takes two thirds of the time.
-        total, tail, length, divides = self.total, self._tail, self._length, pretokens.divides
+        total, base, tail, left, word = self.total, self._base, self._tail, self._left, self._word
         for delta in deltas:
-            if not self._open and divides(tail[-1:], delta[:1]):
-                # Most deltas of most languages are a word of their own: what was counted so far stays as it is.
-                self._base = total
-                self._seen_chars = 0
-                tail = delta
-                if len(tail) <= _SHORT_TAIL_CHARS:
-                    total += length(tail)
+            if len(delta) <= _SHORT_TAIL_CHARS:
+                made, right, last = word(delta)
+                if left & right:
+                    # Most deltas of most languages are a word of their own: what was counted so far stays as it is.
+                    base, tail, left = total, delta, last
+                    self._seen_chars = 0
+                    total += made
                     totals.append(total)
                     continue
+                tail += delta
+            elif left & pretokens.right_of(delta[0]):
+                base, tail = total, delta
+                self._seen_chars = 0
             else:
                 tail += delta
             if len(tail) > self._room_chars:
+                self._base = base
                 total = self._settle(tail)
-                tail = self._tail
+                base, tail, left = self._base, self._tail, self._left
             else:
-                total = self._base + len(self._encode(tail))
+                made, _, left = word(tail)
+                total = base + made
             totals.append(total)
-        self.total, self._tail = total, tail
+        self.total, self._base, self._tail, self._left = total, base, tail, left
         return totals
 
     def fits(self, delta: str, limit: int) -> int:
@@ -196,6 +224,7 @@ class Counter:
         for start in range(_SLICE_CHARS, len(text), _SLICE_CHARS):
             tail = self._shorten(tail + text[start : start + _SLICE_CHARS])
         self._room_chars = -1 if self._open else _SHORT_TAIL_CHARS
+        self._left = 0 if self._open else pretokens.left_of(tail[-1:])
         self._tail = tail
         self.total = self._base + len(self._encode(tail))
         if self._open and _ends_in_half_a_pair(tail):

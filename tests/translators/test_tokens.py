@@ -117,6 +117,9 @@ class Tally:
     def length(self, text: str) -> int:
         return len(self.encode(text))
 
+    def word(self, text: str) -> tokens.Word:
+        return self.length(text), *self.vocabulary.word(text)[1:]
+
     def encode_piece(self, piece: bytes) -> Sequence[int]:
         self.handed += len(piece)
         return self.vocabulary.encode_piece(piece)
