@@ -15,7 +15,7 @@ from translators.dialogue import Finish, Json, ToolCall
 from translators.stops import Finder
 from translators.thinktags import Splitter
 from translators.toolcalls import Draft, Drafts
-from translators.usage import Meter, Place, Said, Tally
+from translators.usage import Meter, Place, Run, Said, Tally
 
 
 class Phase(Enum):
@@ -92,7 +92,7 @@ class Rules(NamedTuple):
 # the text has come to by them.
 Copy = Callable[["Choice", Sequence[bytes], Place, bool], None]
 # Takes the same, with the usage up to each piece; what upstream wrote is what we would have written.
-Splice = Callable[["Choice", Sequence[bytes], Sequence[Said], bool], None]
+Splice = Callable[["Choice", Sequence[bytes], Run, bool], None]
 # What a JSON string may hold that we write otherwise, beside `\\u`.
 BACKSLASH: Final = 0x5C
 OWN_SPELLING: Final = rb"\/"
@@ -251,7 +251,7 @@ class Choice:
             copy(self, strings, self.meter.owe(len(strings), lines, is_chain=is_chain), is_chain)
         else:
             assert splice is not None  # noqa: S101 - for the type checker: else it has gone the way of texts
-            splice(self, strings, (self.meter.think if is_chain else self.meter.answer)(*texts), is_chain)
+            splice(self, strings, (self.meter.think_run if is_chain else self.meter.answer_run)(texts), is_chain)
 
     def quote(self, text: str) -> None:
         """Take a whole answer whose length upstream tells: where nothing of ours needs a count, none is made."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter as Counted
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Final, Literal, NamedTuple
 
 import orjson
@@ -42,6 +42,8 @@ BETWEEN: Final = b",\n"
 
 # Tokens that a packet says were generated so far, and how many of them were the chain of thought.
 Said = tuple[int, int]
+# The same of several packets: the one figure of each, and the other.
+Run = tuple[list[int], list[int]]
 
 
 class Figures(NamedTuple):
@@ -203,33 +205,30 @@ class Meter:
 
     def think(self, *texts: str) -> list[Said]:
         """Count pieces of the chain of thought; what the packet of each says."""
-        if self._owed:
-            self.settle()
-        output, more = self._output, self._answer.total + self._markup + self._offset
-        said = []
-        counter = self._chain
-        if counter is None:
-            counter = self._chain = Counter(self._vocabulary)
-        for chain in counter.add_each(texts):
-            if chain + more > output:  # noqa: PLR1730 - `max` is one call more for every delta
-                output = chain + more
-            said.append((output, chain))
-        self._output = output
-        self._reasoning = self._base = counter.total
-        return said
+        return [*zip(*self.think_run(texts), strict=True)]
 
     def answer(self, *texts: str) -> list[Said]:
         """Count pieces of the answer; what the packet of each says."""
+        return [*zip(*self.answer_run(texts), strict=True)]
+
+    def think_run(self, texts: Sequence[str]) -> Run:
+        """The same as `think`, in columns."""
         if self._owed:
             self.settle()
-        output, more, chain = self._output, self._base + self._markup + self._offset, self._reasoning
-        said = []
-        for total in self._answer.add_each(texts):
-            if total + more > output:  # noqa: PLR1730 - as above
-                output = total + more
-            said.append((output, chain))
-        self._output = output
-        return said
+        counter = self._chain
+        if counter is None:
+            counter = self._chain = Counter(self._vocabulary)
+        chain = counter.add_each(texts)
+        made = self._raised(chain, self._answer.total + self._markup + self._offset)
+        self._reasoning = self._base = counter.total
+        return made, chain
+
+    def answer_run(self, texts: Sequence[str]) -> Run:
+        """The same as `answer`, in columns."""
+        if self._owed:
+            self.settle()
+        made = self._raised(self._answer.add_each(texts), self._base + self._markup + self._offset)
+        return made, [self._reasoning] * len(made)
 
     def close_chain(self) -> None:
         """The chain is over, even an empty one: the server counts the tag that closes it, once."""
@@ -341,6 +340,16 @@ class Meter:
 
     def _resume_from(self, reported: int) -> None:
         self._offset = reported - self.counted
+
+    def _raised(self, totals: Sequence[int], more: int) -> list[int]:
+        """What packets say of totals that come one after the other: it never falls."""
+        output, made = self._output, []
+        for total in totals:
+            if total + more > output:  # noqa: PLR1730 - `max` is one call more for every delta
+                output = total + more
+            made.append(output)
+        self._output = output
+        return made
 
     def _settled(self) -> None:
         if self._owed:

@@ -112,14 +112,14 @@ class TestRuns:
 
     def test_they_are_counted_and_spliced_where_each_says_its_usage(self, make: Make, heard: Heard) -> None:
         """SSE-1: but for a solidus with a backslash, which we write without."""
-        found: list[tuple[Sequence[bytes], Sequence[usage.Said], bool]] = []
+        found: list[tuple[Sequence[bytes], usage.Run, bool]] = []
         heard.splice = lambda _, strings, said, is_chain: found.append((strings, said, is_chain))
         choice = make()
         choice.take_run(*self.PIECES, is_chain=True)
         choice.take_run(*self.PIECES, is_chain=False)
         choice.take_run(["a/b"], [rb'"a\/b"'], rb'"a\/b"', is_chain=False)
         strings = self.PIECES[1]
-        assert found == [(strings, [(1, 1), (2, 2)], True), (strings, [(4, 2), (5, 2)], False)]
+        assert found == [(strings, ([1, 2], [1, 2]), True), (strings, ([4, 5], [2, 2]), False)]
         assert heard.events == [("content", "a/b")]
 
 

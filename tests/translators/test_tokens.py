@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from translators import faults, tokens
+from translators import faults, pretokens, tokens
 
 # What the pre-tokenizer tells apart, and what lies between: each is drawn alone and mixed with the others.
 ALPHABETS = (
@@ -191,6 +191,14 @@ def test_source_code_gives_the_reference_tokens(vocabulary: tokens.Vocabulary, r
     texts = [file.read_text(encoding="utf-8") for file in files]
     assert_same_tokens(texts, vocabulary, reference)
     assert [tokens.count(text, vocabulary) for text in texts] == [len(vocabulary.encode(text)) for text in texts]
+
+
+def test_what_two_characters_stand_in_says_whether_they_are_divided() -> None:
+    """As the border found in a text of the two says it."""
+    for left in CHARACTERS:
+        for right in CHARACTERS:
+            assert bool(pretokens.left_of(left) & pretokens.right_of(right)) is (pretokens.cut(left + right, 0) == 1)
+    assert pretokens.left_of("") == pretokens.right_of("") == 0
 
 
 def test_text_that_spells_a_special_token_is_plain_text(vocabulary: tokens.Vocabulary) -> None:

@@ -115,7 +115,7 @@ class Uncounted:
     """A vocabulary that nobody may ask."""
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("encode", "length"):
+        if name in ("encode", "word"):
             return self._count
         raise AttributeError(name)
 

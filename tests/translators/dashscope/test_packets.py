@@ -170,14 +170,15 @@ SPELLINGS: dict[str, Callable[[Any], bytes]] = {
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @settings(max_examples=60)
 @given(
-    texts=st.lists(st.text(min_size=1), min_size=1, max_size=12),
-    size=st.integers(1, 6),
+    texts=st.lists(st.text(min_size=1), min_size=1, max_size=24),
+    size=st.integers(1, 12),
+    prompt=st.sampled_from([corpus.PROMPT_TOKENS, 9_990, 50_000]),
     incremental=st.booleans(),
     name=st.sampled_from(["content", "reasoning_content"]),
     model=st.sampled_from([corpus.NEVER, corpus.HYBRID, corpus.ALWAYS]),
 )
 def test_a_read_taken_at_one_go_is_what_its_events_give(
-    *, spelling: str, texts: list[str], size: int, incremental: bool, name: str, model: dialogue.Model
+    *, spelling: str, texts: list[str], size: int, prompt: int, incremental: bool, name: str, model: dialogue.Model
 ) -> None:
     """SSE-1, USE-1: byte for byte, whoever upstream's strings are written by."""
 
@@ -187,6 +188,8 @@ def test_a_read_taken_at_one_go_is_what_its_events_give(
 
     call = corpus.ask(model, incremental=incremental)
     at_one_go, one_by_one = corpus.open_pipe(call), corpus.open_pipe(call)
+    for pipe in (at_one_go, one_by_one):
+        pipe.count_prompt(prompt, 0)
     # The first two are read in full: a stencil is made of the second.
     events = [event(text) for text in ("The", " sea", *texts)]
     reads = [b"".join(events[at : at + size]) for at in range(0, len(events), size)]
