@@ -389,6 +389,24 @@ class TestCall:
         lines = [line for line in pair.served.output.splitlines() if known in line and '"event":"ignored"' in line]
         assert len(lines) == 1
 
+    async def test_com10_a_channel_of_type_ali_of_new_api(self, pair: Pair) -> None:
+        """As its source has it: the test of a channel, a call that streams, and the list of the channel's models."""
+        hidden = {"X-DashScope-Plugin": '{"pdf_extracter":{}}', "X-DashScope-DataInspection": '{"input":"cip"}'}
+        sent = {"max_tokens": 16, "top_p": 0.001}
+        plain = await upstream_body(pair, chat("hi", **sent))
+        # Go says `Accept` with nothing behind it where new-api's own caller said none.
+        asked = chat("hi", stream=False, enable_thinking=False, **sent)
+        assert await upstream_body(pair, asked, headers={"Accept": "", **hidden}) == plain
+        number = pair.next(Script(text="Yes.", reasoning="Well now"))
+        asked = stream("hi", "deepseek-v3.2", enable_thinking=True, **sent)
+        headers = {"Accept": "text/event-stream", "X-DashScope-SSE": "enable", **hidden}
+        answer = await ask(pair, asked, headers)
+        assert events(answer)[-1]["usage"]["completion_tokens_details"]["reasoning_tokens"] == 2
+        call = await pair.upstream.call(number)
+        assert not [name for name in call.headers if name.lower().startswith("x-dashscope")]
+        listed = await ask(pair, b"", {"Accept": ""}, path=MODELS, method="GET")
+        assert {"deepseek-v3", "deepseek-v3.2"} <= {row["id"] for row in listed.json["data"]}
+
     async def test_s37_the_short_paths(self, pair: Pair) -> None:
         assert (await ask(pair, chat(), path=SHORT)).json["object"] == "chat.completion"
         assert (await ask(pair, chat(), path=SHORT + "?api-version=1")).status == 200
