@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 Json = dict[str, Any]
 # How much a model is to think, where no upstream can hold a budget in tokens.
@@ -123,6 +123,10 @@ class Message(NamedTuple):
     tool_call_id: str | None = None
     partial: bool = False
     parts: tuple[str | Image, ...] = ()
+
+
+# The rest of a turn that is a role and a text: to look for it is one comparison.
+TEXT_ALONE: Final = tuple(Message._field_defaults.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ SHAPING: Final = frozenset({"stream", "stream_options"})
 READ_FIELDS: Final = frozenset({"model", "messages"}) | SHAPING
 # What says whether to think, beside `enable_thinking` (spec COM-9).
 SWITCHES: Final = frozenset({"thinking", "chat_template_kwargs", "reasoning_effort"})
+# Names of which none is ever ignored.
+_READ: Final = READ_FIELDS | SWITCHES | TABLE.named
 READ_IN_MESSAGES: Final = messages.READ_FIELDS | {"prefix"}
 
 ROLES: Final[Mapping[str, Role]] = {
@@ -108,11 +110,13 @@ def translate(
     """The call a document makes, checked in full but for the length of its input; see `tongue.Tongue.translate`."""
     name: Any = document.get("model") if path_model is None else path_model
     model = find(catalogue, name)
-    said = messages.converse(_turns(document), MANNER, sees=model.sees)
+    plain = messages.plain(document.get("messages"), ROLES)
+    said = messages.converse(_turns(document), MANNER, sees=model.sees) if plain is None else plain
     # The demands of thinking that this surface has no words for are met: a chunk says what is new (spec COM-8).
     given = {**document, "enable_thinking": _switch(document), "incremental_output": True, "result_format": None}
-    case = Case(model, said, given, stream, strict_thinking, decode)
-    check_partial(case)
+    case = tuple.__new__(Case, (model, said, given, stream, strict_thinking, decode))
+    if said[-1].partial:
+        check_partial(case)
     filled = TABLE.check(case)
     form = _form(name, document, stream=stream)
     return Call(
@@ -123,7 +127,7 @@ def translate(
         tool_stream=True,
         asked_model=name[:LONGEST_NAME],
         form=form,
-        ignored=_ignored(document),
+        ignored=() if plain is not None and document.keys() <= _READ else _ignored(document),
         **filled,
     )
 
@@ -172,8 +176,9 @@ def _switch(document: Json) -> Any:
 
 
 def _form(name: str, document: Json, *, stream: bool) -> Form:
-    if document.get("stream") is not None:
-        _boolean(document["stream"], "stream")
+    said = document.get("stream")
+    if said is not None and type(said) is not bool:
+        _boolean(said, "stream")
     options = document.get("stream_options")
     if not stream or options is None:
         return Form(name)

@@ -71,20 +71,29 @@ def translate(
     strict_thinking: overrides the model's row on what thinking demands; None leaves it (spec PAR-14)
     path:            which of the two native paths it came by; the one with a model in it takes them all (spec HTTP-3)
     """
-    name = path_model or _model_name(document)
-    source = _input(document)
+    # What is as it should be is asked no function: of 204 a small call entered, ten.
+    name, source, given = path_model or document.get("model"), document.get("input"), document.get("parameters")
+    if type(name) is not str or not name:
+        name = _model_name(document)
+    if type(source) is not dict:
+        source = _input(document)
     model = catalogue.find(name)
     if path_model is None and model.path not in (path, "both"):
         raise faults.Refusal(faults.WRONG_ENDPOINT, f"{model.id} is called on the {model.path} path (path of its row)")
-    given = _parameters(document)
-    said = messages.read(source, sees=model.sees)
-    case = Case(model, said, given, stream, strict_thinking, decode)
-    check_partial(case)
+    if type(given) is not dict:
+        given = _parameters(document)
+    plain = messages.plain(source["messages"], messages.ROLES) if source.keys() == messages.TURNS else None
+    said = messages.read(source, sees=model.sees) if plain is None else plain
+    case = tuple.__new__(Case, (model, said, given, stream, strict_thinking, decode))
+    if said[-1].partial:
+        check_partial(case)
+    filled = parameters.check(case)
+    ignored: tuple[str, ...] = ()
+    if plain is None or not (document.keys() <= READ_FIELDS and given.keys() <= parameters.NAMED):
+        ignored = _ignored(document, source if plain is None else {}, given)
     # The partner's route is another service, which sends calls in pieces (spec PAR-20).
-    filled: Json = {"tool_stream": path_model is not None} | parameters.check(case)
-    return Call(
-        model, said, stream, asked_model=name[:LONGEST_NAME], ignored=_ignored(document, source, given), **filled
-    )
+    filled.setdefault("tool_stream", path_model is not None)
+    return Call(model, said, stream, asked_model=name[:LONGEST_NAME], ignored=ignored, **filled)
 
 
 def _mended(raw: bytes | bytearray, error: orjson.JSONDecodeError) -> object:
@@ -154,8 +163,8 @@ def _parameters(document: Json) -> Json:
 def _ignored(document: Json, source: Json, given: Json) -> tuple[str, ...]:
     """Names that nobody read, dotted."""
     names = [*kinds.unread(document, READ_FIELDS)]
-    if told := messages.ignored(source):
-        names += [f"input.{name}" for name in told]
-    if set_ := parameters.ignored(given):
-        names += [f"parameters.{name}" for name in set_]
+    if source:
+        names += [f"input.{name}" for name in messages.ignored(source)]
+    if not given.keys() <= parameters.NAMED:
+        names += [f"parameters.{name}" for name in parameters.ignored(given)]
     return shortened(names) if names else ()

@@ -16,7 +16,7 @@ import orjson
 from translators import faults, images, surrogates
 from translators.dashscope import kinds
 from translators.deepseek import image_tokens
-from translators.dialogue import Image, Json, Message, ToolCall
+from translators.dialogue import TEXT_ALONE, Image, Json, Message, ToolCall
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -32,6 +32,9 @@ ROLES: Mapping[str, Role] = {
 # The two ways to say a conversation.
 FORM, TURNS = frozenset({"prompt", "history"}), frozenset({"messages"})
 READ_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "partial"})
+
+# Of a turn that has nothing but a role and a text.
+PLAIN_NAMES = 2
 
 # What a turn of the assistant may have beside a text.
 CALLING = frozenset({"tool_calls", "reasoning_content"})
@@ -125,6 +128,26 @@ def read(source: Json, *, sees: bool) -> tuple[Message, ...]:
     sees:   whether the model takes images
     """
     return converse(_turns(source), MANNER, sees=sees)
+
+
+def plain(turns: object, roles: Mapping[str, Role]) -> tuple[Message, ...] | None:
+    """A conversation that the user ends, each turn a role and a text alone, as most are: as `converse` reads it.
+
+    None of any other, and of one that is to be refused. In such turns there is nothing that is ignored, either.
+    In place of twelve calls for each conversation and one for each turn: 3 of the 68 µs of a small call.
+    """
+    if type(turns) is not list or not 0 < len(turns) <= MOST_TURNS:
+        return None
+    said, role = [], None
+    for turn in turns:
+        if type(turn) is not dict or len(turn) != PLAIN_NAMES:
+            return None
+        word, content = turn.get("role"), turn.get("content")
+        role = roles.get(word) if type(word) is str else None
+        if role is None or role == "tool" or type(content) is not str:
+            return None
+        said.append(tuple.__new__(Message, (role, content, *TEXT_ALONE)))
+    return tuple(said) if role == "user" else None
 
 
 def converse(turns: Sequence[Json], manner: Manner, *, sees: bool) -> tuple[Message, ...]:

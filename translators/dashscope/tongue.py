@@ -37,14 +37,16 @@ SSE_HEADER: Final = "x-dashscope-sse"
 
 def wants_stream(headers: Mapping[str, str], document: Json) -> bool:  # noqa: ARG001 - another tongue looks there
     """Whether the headers ask for SSE; an explicit `disable` wins over all (spec HTTP-5, HTTP-14)."""
+    enabled = False
     # Where a header came twice, `get` would tell the first line alone.
-    explicit = {
-        value.strip().lower()
-        for name, value in headers.items()
-        if len(name) == len(SSE_HEADER) and name.lower() == SSE_HEADER
-    }
-    if not explicit.isdisjoint(("enable", "disable")):
-        return "disable" not in explicit
+    for name, value in headers.items():
+        if len(name) == len(SSE_HEADER) and name.lower() == SSE_HEADER:
+            word = value.strip().lower()
+            if word == "disable":
+                return False
+            enabled = enabled or word == "enable"
+    if enabled:
+        return True
     named = headers.get("Accept", "") + "," + headers.get("Content-Type", "")
     return "text/event-stream" in named.lower()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests import pictures
 from tests.pictures import url
@@ -47,6 +49,34 @@ def result(content: str, **fields: Any) -> dict[str, Any]:
 
 def read(*turns: Any) -> tuple[Message, ...]:
     return messages.read({"messages": list(turns)}, sees=False)
+
+
+TURN = st.fixed_dictionaries(
+    {"role": st.sampled_from(["system", "user", "assistant", "tool", "nobody", 1])},
+    optional={"content": st.sampled_from(["", "Hi", None, [{"text": "Hi"}]]), "partial": st.booleans()},
+)
+
+
+@given(turns=st.lists(st.just(USER) | TURN | st.none(), max_size=4))
+def test_a_plain_conversation_is_read_as_any_other(turns: list[Any]) -> None:
+    """It takes a shorter way; what is not plain, or is to be refused, does not."""
+    plain = messages.plain(turns, messages.ROLES)
+    try:
+        said = read(*turns)
+    except faults.Refusal:
+        assert plain is None
+        return
+    assert plain in (None, said)
+    names = {name for turn in turns for name in turn}
+    texts = [turn for turn in turns if isinstance(turn.get("content"), str) and turn["role"] != "tool"]
+    assert (plain is not None) == (texts == turns and names == {"role", "content"})
+
+
+@pytest.mark.parametrize(
+    "turns", [None, "Hi", [], [USER] * (messages.MOST_TURNS + 1)], ids=["none", "a text", "0", "many"]
+)
+def test_nor_is_anything_but_a_conversation(turns: Any) -> None:
+    assert messages.plain(turns, messages.ROLES) is None
 
 
 def text_of_refusal(source: dict[str, Any]) -> str:
