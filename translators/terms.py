@@ -55,29 +55,32 @@ def agreed(
     """
     call, decided = order.call, order.plan
     dialect, last = decided.dialect, call.messages[-1]
-    template = prompt.template_of(call.model, dialect.name)
-    return Terms(
-        rules=Rules(
-            think_tags=call.thinking and _looks_for_tags(call),
-            inside_chain=call.model.think_in_content == "yes",
-            stops=decided.kept_stops,
-            answer_limit=decided.answer_limit,
-            chain_limit=decided.chain_limit,
-            parallel_calls=call.parallel_tool_calls,
-            calls_in_pieces=call.tool_stream,
-            blank_behind_chain=call.thinking and template == "r1",
-        ),
-        chain_end=int(dialect.counts_close),
-        answer_end=int(dialect.counts_end),
-        legs=decided.legs,
-        failures=failures.Terms(call.model.input_tokens, own_key, known),
-        request_id=request_id,
-        at_s=at_s,
-        event_limit=event_limit,
-        prefix=last.content or "" if dialect.repeats_prefix and last.partial else "",
-        template=template,
-        calls_opened=bool(call.tools) and prompt.opens_calls(call, template),
+    template, thinking = order.template, call.thinking
+    # The fields of `Rules` and of `Terms`, in their order: by their names the two would take 1.2 of a call's 68 µs more.
+    rules = (
+        thinking and _looks_for_tags(call),
+        call.model.think_in_content == "yes",
+        decided.kept_stops,
+        decided.answer_limit,
+        decided.chain_limit,
+        call.parallel_tool_calls,
+        call.tool_stream,
+        thinking and template == "r1",
     )
+    terms = (
+        tuple.__new__(Rules, rules),
+        int(dialect.counts_close),
+        decided.legs,
+        tuple.__new__(failures.Terms, (call.model.input_tokens, own_key, known)),
+        request_id,
+        at_s,
+        event_limit,
+        last.content or "" if dialect.repeats_prefix and last.partial else "",
+        int(dialect.counts_end),
+        template,
+        bool(call.tools) and prompt.opens_calls(call, template),
+    )
+    return tuple.__new__(Terms, terms)
 
 
 def _looks_for_tags(call: Call) -> bool:

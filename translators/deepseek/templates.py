@@ -6,7 +6,7 @@ Published with the models and confirmed by recorded token counts; V4 and V4.1 as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -52,6 +52,7 @@ class Layout:
     systems:       where system messages stand: joined in front; each in its place; each in its place behind a token
     blank_first:   whether a blank line leads the first instruction even where no system message is
     tools_first:   whether the instructions stand before the first system message, not behind it
+    asked:         what opens an answer to the user, without its chain and with it: special tokens, the text behind them
     """
 
     opening: Opening
@@ -67,6 +68,16 @@ class Layout:
     systems: Literal["joined", "in_place", "marked"] = "joined"
     blank_first: bool = False
     tools_first: bool = False
+    asked: tuple[tuple[int, str], tuple[int, str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "asked", (_marks(self.opening["user", False]), _marks(self.opening["user", True])))
+
+
+def _marks(opening: Sequence[Piece]) -> tuple[int, str]:
+    """How many special tokens an opening is, and the text behind the last of them; it has no other."""
+    specials = sum(isinstance(piece, Special) for piece in opening)
+    return specials, "".join(piece for piece in opening[specials:] if isinstance(piece, str))
 
 
 _A, _THINK, _THOUGHT = Special.ASSISTANT, Special.THINK, Special.THOUGHT

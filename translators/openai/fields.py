@@ -6,7 +6,7 @@ the body; a later one wins where two send the same field. Source: spec, column "
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from translators.dialogue import Call, Json
@@ -39,16 +39,42 @@ Row = Callable[[Plan], FieldMapping | None]
 
 def crossings(decided: Plan) -> list[FieldMapping]:
     """Every field of the call that was said, and what becomes of it."""
-    call = decided.call
     said = [crossing for row in _ALWAYS if (crossing := row(decided)) is not None]
-    if call[_FIRST:_BEHIND] == _UNSAID:
-        return said
+    return [*said, *_where_said(decided)]
+
+
+def sent(decided: Plan) -> Json:
+    """The body: what the crossings put into it, one after the other.
+
+    What every call says is written without them, for a crossing has its reasons, which no upstream reads: of the 68 µs
+    of a small call four.
+    """
+    call, dialect = decided.call, decided.dialect
+    body: Json = {"model": decided.upstream_model, "messages": messages.written(call, dialect)}
+    if call.messages[-1].partial:
+        body |= dialect.continuation.body
+    body["stream"] = decided.stream
+    if decided.stream:
+        body["stream_options"] = dialect.stream_options
+    body |= dialect.thinking[call.thinking]
+    if (budget := _thinking_budget(decided)) is not None:
+        body |= budget.sent
+    body["max_tokens"] = decided.max_tokens
+    if (number := _n(decided)) is not None:
+        body |= number.sent
+    if call[_FIRST:_BEHIND] != _UNSAID:
+        for crossing in _where_said(decided):
+            body |= crossing.sent
+    return body
+
+
+def _where_said(decided: Plan) -> Iterator[FieldMapping]:
+    """What becomes of the fields that a call need not say: most say two or three, and no row of another is asked."""
+    call = decided.call
     for field, row in _WHERE_SAID:
-        # Most calls say two or three of them: the rows of the others are not asked.
         value = getattr(call, field)
         if value is not None and value != () and value is not False and (crossing := row(decided)) is not None:
-            said.append(crossing)
-    return said
+            yield crossing
 
 
 def _kept(ours: str, value: object, theirs: str = "") -> FieldMapping:
@@ -66,9 +92,6 @@ def _model(decided: Plan) -> FieldMapping:
     return FieldMapping("model", "model", "renamed" if renamed else "kept", "the id it has upstream", sent)
 
 
-_NO_STREAM = _kept("stream", False)
-
-
 def _messages(decided: Plan) -> FieldMapping:
     sent: Json = {"messages": messages.written(decided.call, decided.dialect)}
     if not decided.call.messages[-1].partial:
@@ -79,7 +102,7 @@ def _messages(decided: Plan) -> FieldMapping:
 
 def _stream(decided: Plan) -> FieldMapping:
     if not decided.stream:
-        return _NO_STREAM
+        return _kept("stream", False)
     sent = {"stream": True, "stream_options": decided.dialect.stream_options}
     if decided.call.stream:
         return FieldMapping("stream", "stream, stream_options", "kept", "usage is asked for", sent)

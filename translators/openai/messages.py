@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from translators import faults
-from translators.dialogue import Call, Image, Json, Message, ResponseFormat, ToolCall
+from translators.dialogue import TEXT_ALONE, Call, Image, Json, Message, ResponseFormat, ToolCall
 from translators.openai import plan
 from translators.openai.dialects import Dialect
 
@@ -46,7 +46,14 @@ def resumed(call: Call, dialect: Dialect, chain: str) -> Call:
 
 def written(call: Call, dialect: Dialect) -> list[Json]:
     """The messages of the body; `call` as `seen`."""
-    return [_message(message, dialect) for message in call.messages]
+    out = []
+    for message in call.messages:
+        if message[2:] == TEXT_ALONE:
+            # As nearly all are.
+            out.append({"role": message.role, "content": message.content})
+        else:
+            out.append(_message(message, dialect))
+    return out
 
 
 def _with_schema(call: Call, dialect: Dialect) -> Call:

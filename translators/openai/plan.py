@@ -60,21 +60,12 @@ def decide(call: Call, dialect: Dialect, upstream_model: str) -> Plan:
     chain_limit = call.thinking_budget if budgeting == "continue" else None
     sent = 0 if chains and dialect.stops_in_chain else dialect.most_stops
     kept_stops = call.stops[sent:] if sent is not None else ()
-    return Plan(
-        call=call,
-        dialect=dialect,
-        upstream_model=upstream_model,
-        budgeting=budgeting,
-        effort=dialects.effort(call.thinking_budget) if budgeting == "effort" and call.thinking_budget else None,
-        max_tokens=_clamped(wanted, call, dialect, 0),
-        wanted_tokens=wanted,
-        answer_limit=answer_limit,
-        chain_limit=chain_limit,
-        sent_stops=call.stops[:sent],
-        kept_stops=kept_stops,
-        legs=1 if call.n <= dialect.most_choices else call.n,
-        stream=call.stream or bool(kept_stops) or answer_limit is not None or chain_limit is not None,
-    )
+    effort = dialects.effort(call.thinking_budget) if budgeting == "effort" and call.thinking_budget else None
+    max_tokens = _clamped(wanted, call, dialect, 0)
+    legs = 1 if call.n <= dialect.most_choices else call.n
+    stream = call.stream or bool(kept_stops) or answer_limit is not None or chain_limit is not None
+    held = max_tokens, wanted, answer_limit, chain_limit, call.stops[:sent], kept_stops
+    return tuple.__new__(Plan, (call, dialect, upstream_model, budgeting, effort, *held, legs, stream))
 
 
 def bounded(decided: Plan, input_tokens: int | None) -> Plan:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from translators.deepseek import prompt
 from translators.deepseek.prompt import Prompt
-from translators.dialogue import Call, Effort, Json
+from translators.dialogue import Call, Effort, Json, Template
 from translators.openai import fields as rows
 from translators.openai import messages, plan
 from translators.openai.dialects import Dialect
@@ -50,12 +50,14 @@ class Order(NamedTuple):
     call:           as the caller makes it
     plan:           who does what of it; its `call` is the one that upstream sees
     prompt:         what upstream will make of its turns, to be counted (spec USE-1)
+    template:       that of the model which serves it there
     offset_key:     key of the learned difference between upstream's prompt count and ours (spec USE-5)
     """
 
     call: Call
     plan: Plan
     prompt: Prompt
+    template: Template
     offset_key: Hashable
 
     @property
@@ -68,7 +70,7 @@ class Order(NamedTuple):
 
         input_tokens: the prompt's length, where it has been counted: it bounds `max_tokens` (spec OUT-8)
         """
-        return _written(plan.bounded(self.plan, input_tokens))
+        return _written(self.plan if input_tokens is None else plan.bounded(self.plan, input_tokens))
 
     def fields(self) -> list[FieldMapping]:
         """Say of every field of the call what becomes of it; the body is what these send."""
@@ -85,14 +87,12 @@ class Order(NamedTuple):
 
 def order(call: Call, dialect: Dialect) -> Order:
     """Work out what `dialect` is asked for `call`, and what its prompt is; raises `Refusal` where it takes no such."""
-    messages.check_images(call, dialect)
-    decided = _decided(call, dialect)
-    return Order(
-        call,
-        decided,
-        prompt.parts(decided.call, prompt.template_of(call.model, dialect.name), decided.effort, dialect.name),
-        prompt.offset_key(call, decided.upstream_model, decided.effort),
-    )
+    if not dialect.tool_images:
+        messages.check_images(call, dialect)
+    decided, template = _decided(call, dialect), prompt.template_of(call.model, dialect.name)
+    rendered = prompt.parts(decided.call, template, decided.effort, dialect.name)
+    offset_key = prompt.offset_key(call, decided.upstream_model, decided.effort)
+    return tuple.__new__(Order, (call, decided, rendered, template, offset_key))
 
 
 def enforces_budgets(dialect: Dialect) -> bool:
@@ -106,16 +106,6 @@ def _decided(call: Call, dialect: Dialect) -> Plan:
 
 
 def _written(decided: Plan) -> Body:
-    body: Json = {}
-    for crossing in rows.crossings(decided):
-        body |= crossing.sent
-    return Body(
-        json=body,
-        path=decided.dialect.continuation.path if decided.call.messages[-1].partial else PATH,
-        legs=decided.legs,
-        stream=decided.stream,
-        answer_limit=decided.answer_limit,
-        chain_limit=decided.chain_limit,
-        stops=decided.kept_stops,
-        effort=decided.effort,
-    )
+    path = decided.dialect.continuation.path if decided.call.messages[-1].partial else PATH
+    left = decided.legs, decided.stream, decided.answer_limit, decided.chain_limit, decided.kept_stops, decided.effort
+    return tuple.__new__(Body, (rows.sent(decided), path, *left))

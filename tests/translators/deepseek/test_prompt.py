@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import proxy.vocabulary
 from translators.deepseek import prompt
 from translators.deepseek.markup import Piece, Special, pieces
-from translators.deepseek.templates import LAYOUTS
+from translators.deepseek.templates import LAYOUTS, layout
 from translators.dialogue import Call, Effort, Image, Message, Model, ResponseFormat, Template, Tool, ToolCall
 
 MODEL = Model("m", "hybrid", 1_000, 1_000, 100, 100, "v3.2", templates={"deepseek": "v4.1"})
@@ -47,6 +47,30 @@ def seen(call: Call, template: Template, effort: Effort | None = None) -> str:
 
 def test_every_template_has_a_layout() -> None:
     assert set(LAYOUTS) == set(TEMPLATES)
+
+
+TURNS = st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), st.sampled_from(["", "t", "\n\nu"])))
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@given(turns=TURNS, thinks=st.booleans(), effort=st.sampled_from([None, *get_args(Effort)]), data=st.data())
+def test_a_conversation_of_texts_is_counted_as_it_is_laid_out(
+    template: Template, turns: list[tuple[Any, str]], thinks: bool, effort: Effort | None, data: st.DataObject
+) -> None:
+    """In one go: the pieces of the whole way are not made for it."""
+    dialect = data.draw(st.sampled_from(["", "vllm", "sglang"]))
+    call = asking(*(Message(*turn) for turn in turns), USER, thinking=thinks)
+    specials, texts = 0, [""]
+    for piece in prompt.rendered(call, template, effort, dialect):
+        if isinstance(piece, str):
+            texts[-1] += piece
+        else:
+            specials += 1
+            texts.append("")
+    preface = layout(template, dialect).prefaces.get(effort or "high", "")
+    assert prompt.parts(call, template, effort, dialect) == (
+        specials, tuple(filter(None, texts)), (preface,) if thinks else (), 0
+    )  # fmt: skip
 
 
 def test_a_dialect_may_serve_a_model_by_another_template() -> None:
