@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Final, NamedTuple, Protocol
 
-from translators.dialogue import Finish, Json, ToolCall
+from translators.dialogue import LENGTH, STOP, TOOL_CALLS, Finish, Json, ToolCall
 from translators.stops import Finder
 from translators.thinktags import Splitter
 from translators.toolcalls import Draft, Drafts
@@ -40,6 +40,10 @@ class Sight(Enum):
     CALL = auto()
     FINISH = auto()
 
+
+# Names of the module: asked of its class, a member takes as long as two calls (Python 3.11).
+START, THINKING, ANSWERING, CALLING, ENDED = Phase
+REASONING, CONTENT, CALL, FINISH = Sight
 
 # What is absent is not shown to the caller: a chain after its answer, anything after the end (spec SSE-4, SSE-6).
 NEXT: Final = {
@@ -174,7 +178,7 @@ class Choice:
         """Begin with nothing; `calls` makes what holds the tool calls, once there is one."""
         self.index = index
         self.meter = meter
-        self.phase = Phase.START
+        self.phase = START
         self.finish_reason: Finish | None = None
         self.tail = ""
         self.logprobs: list[Json] = []
@@ -190,7 +194,7 @@ class Choice:
         self._live = 0
         self._owed_bytes = 0
         self._chain: list[str] = []
-        self._ended_from = Phase.START
+        self._ended_from = START
         self._splitter = Splitter(inside=rules.inside_chain) if rules.think_tags else None
         self._finder = Finder(rules.stops) if rules.stops else None
         self._plain = self._is_plain()
@@ -205,8 +209,8 @@ class Choice:
         self._think(*texts)
 
     def _think(self, *texts: str) -> None:
-        if self.phase is not Phase.THINKING:
-            if not self._step(Sight.REASONING):
+        if self.phase is not THINKING:
+            if not self._step(REASONING):
                 return
             # Once for a chain, not for every delta: a chain that nobody asked for is counted, too.
             self._tally.counts_chain = True
@@ -224,8 +228,8 @@ class Choice:
                 self._filtered(text)
             return
         # The end makes a choice plain no more: as long as it is, every step is legal.
-        if self.phase is not Phase.ANSWERING:
-            self._step(Sight.CONTENT, texts[0])
+        if self.phase is not ANSWERING:
+            self._step(CONTENT, texts[0])
         self._writer.content(self, texts, self.meter.answer(*texts))
 
     def take_run(self, texts: Sequence[str], strings: Sequence[bytes], lines: bytes, *, is_chain: bool) -> None:
@@ -241,12 +245,12 @@ class Choice:
             (self.think if is_chain else self.say)(*texts)
             return
         if is_chain:
-            if self.phase is not Phase.THINKING:
-                if not self._step(Sight.REASONING):
+            if self.phase is not THINKING:
+                if not self._step(REASONING):
                     return
                 self._tally.counts_chain = True
-        elif self.phase is not Phase.ANSWERING:
-            self._step(Sight.CONTENT, texts[0])
+        elif self.phase is not ANSWERING:
+            self._step(CONTENT, texts[0])
         if copy is not None:
             copy(self, strings, self.meter.owe(len(strings), lines, is_chain=is_chain), is_chain)
         else:
@@ -256,14 +260,14 @@ class Choice:
     def quote(self, text: str) -> None:
         """Take a whole answer whose length upstream tells: where nothing of ours needs a count, none is made."""
         if self._plain:
-            self._step(Sight.CONTENT, text)
+            self._step(CONTENT, text)
             self._writer.content(self, (text,), (self.meter.said,))
         else:
             self._filtered(text)
 
     def fragment(self, index: int | None, call_id: str, name: str, arguments: str, *, anew: bool = False) -> None:
         """Take a piece of a tool call, with empty words for what upstream left out; `anew` where it is a whole one."""
-        if self.phase is not Phase.CALLING and not self._step(Sight.CALL):
+        if self.phase is not CALLING and not self._step(CALL):
             return
         if self._calls is None:
             self._calls = self._begin_calls()
@@ -277,8 +281,8 @@ class Choice:
         Dify drops a chain it finds in the last packet. Until `close` it is upstream's word alone: hosts say `stop` on
         an empty first chunk and answer all the same, and what follows takes it back (spec OUT-3).
         """
-        more = (reasoning, Sight.REASONING), (text, Sight.CONTENT)
-        if self.phase is Phase.ENDED and not any(said and self._take_back(sight) for said, sight in more):
+        more = (reasoning, REASONING), (text, CONTENT)
+        if self.phase is ENDED and not any(said and self._take_back(sight) for said, sight in more):
             return
         self._closing = True
         self._plain = False
@@ -289,12 +293,12 @@ class Choice:
         if text:
             self._filtered(text)
         if not self.cut:
-            self._ended_from, self.phase = self.phase, Phase.ENDED
+            self._ended_from, self.phase = self.phase, ENDED
             self.finish_reason = reason
 
     def close(self) -> None:
         """Close the choice: hand out what was held, and count what the model wrote to end."""
-        if self.finish_reason is None or self._ended_from is Phase.ENDED:
+        if self.finish_reason is None or self._ended_from is ENDED:
             return
         self.phase, reason = self._ended_from, self.finish_reason
         if self._splitter is not None or self._finder is not None:
@@ -308,7 +312,7 @@ class Choice:
         self.over_budget = self._closing = False
         self._splitter = None
         self._plain = self._is_plain()
-        self._step(Sight.CONTENT)
+        self._step(CONTENT)
 
     @property
     def chain(self) -> str:
@@ -318,7 +322,7 @@ class Choice:
     @property
     def holds_calls(self) -> bool:
         """Whether the model is writing a call."""
-        return self.phase is Phase.CALLING
+        return self.phase is CALLING
 
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """Every call there is to show."""
@@ -360,12 +364,12 @@ class Choice:
 
         text: what the answer begins with
         """
-        if self.phase is Phase.ENDED and not self._take_back(sight):
+        if self.phase is ENDED and not self._take_back(sight):
             return False
         following = NEXT.get((self.phase, sight))
         if following is None:
             return False
-        if self.phase in (Phase.START, Phase.THINKING) and sight in (Sight.CONTENT, Sight.CALL):
+        if self.phase in (START, THINKING) and sight in (CONTENT, CALL):
             self.meter.close_chain()
             # Either is a matter of few models.
             may_hide = self._splitter is not None or self._rules.blank_behind_chain
@@ -395,7 +399,7 @@ class Choice:
         """The way of a piece of content where something of ours may split, hold or end it."""
         if self._splitter is not None:
             chain, text = self._splitter.feed(text)
-            if self._splitter.opened and self.phase is not Phase.ANSWERING:
+            if self._splitter.opened and self.phase is not ANSWERING:
                 self.logprobs = spelling(self.logprobs, text)
             if chain:
                 self._think(chain)
@@ -403,7 +407,7 @@ class Choice:
             self._answered(text)
 
     def _answered(self, text: str) -> None:
-        if self.phase is not Phase.ANSWERING and not self._step(Sight.CONTENT, text):
+        if self.phase is not ANSWERING and not self._step(CONTENT, text):
             return
         limit = self._rules.answer_limit
         room = len(text) if limit is None else self.meter.answer_fits(text, limit)
@@ -413,10 +417,10 @@ class Choice:
         if self._finder is not None:
             text = self._finder.feed(text)
             if self._finder.hit:
-                self._cut(Finish.STOP, text)
+                self._cut(STOP, text)
                 return
         if full:
-            self._cut(Finish.LENGTH, text + (self._finder.eof() if self._finder else ""))
+            self._cut(LENGTH, text + (self._finder.eof() if self._finder else ""))
         elif self._closing:
             self.tail += text
         elif text:
@@ -441,24 +445,24 @@ class Choice:
             self.tail += self._finder.eof()
 
     def _end(self, reason: Finish) -> None:
-        thought_only = self.phase in (Phase.START, Phase.THINKING)
-        if not (thought_only and reason is Finish.LENGTH):
+        thought_only = self.phase in (START, THINKING)
+        if not (thought_only and reason is LENGTH):
             self.meter.close_chain()
-        if not (self.cut or reason is Finish.LENGTH):
+        if not (self.cut or reason is LENGTH):
             self.meter.end()
-        self.phase = self._ended_from = Phase.ENDED
+        self.phase = self._ended_from = ENDED
         self.finish_reason = reason
         if self._calls is not None:
-            self._calls.close(cut=reason is Finish.LENGTH)
+            self._calls.close(cut=reason is LENGTH)
             self.meter.markup(self._calls.tokens, self._calls.lead)
         if self._calls is None or not self._calls.drafts:
             # Clients take the word for a promise of calls: without any it would be an empty one.
-            if reason is Finish.TOOL_CALLS:
-                self.finish_reason = Finish.STOP
+            if reason is TOOL_CALLS:
+                self.finish_reason = STOP
         else:
             # A call cut off by the limit is no call to make: it keeps `length`, so that nobody runs half its arguments.
-            if reason is Finish.STOP or all(draft.is_whole() for draft in self._calls.drafts):
-                self.finish_reason = Finish.TOOL_CALLS
+            if reason is STOP or all(draft.is_whole() for draft in self._calls.drafts):
+                self.finish_reason = TOOL_CALLS
             self._show_calls(self._calls, at_end=True)
 
     def _show_calls(self, calls: Drafts, *, at_end: bool) -> None:

@@ -41,6 +41,10 @@ class Finish(Enum):
         self.word = word
 
 
+# Names of the module: asked of its class, a member takes as long as two calls (Python 3.11).
+STOP, LENGTH, TOOL_CALLS = Finish
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """One model as callers name it.

@@ -47,6 +47,10 @@ class Event(Enum):
     FAULT = auto()
 
 
+# Names of the module: asked of its class, a member takes as long as two calls (Python 3.11).
+HELD, OPEN, ENDED = State
+PACKET, FINISH, FAULT = Event
+
 # What is absent cannot happen: an ended stream takes nothing more, and a held one is refused, not ended, by a fault.
 NEXT: Final = {
     (State.HELD, Event.PACKET): State.OPEN,
@@ -130,7 +134,7 @@ class Pipe:
             image=call.image_tokens if sees else None,
             is_countable=not sees or call.is_countable,
         )
-        self.state = State.HELD
+        self.state = HELD
         self._terms = terms
         self._writer = tongue.writer(call, tally, request_id=terms.request_id, at_s=terms.at_s)
         self.hand_over = self._writer.hand_over
@@ -166,7 +170,7 @@ class Pipe:
             if writer.kept_bytes <= self._weighed_at_bytes:
                 if decoder.is_between and reader.take_run(wire):
                     # Nearly every read of a stream ends here: it has opened before, unless all of it was held.
-                    if reader.over or self.state is not State.OPEN:
+                    if reader.over or self.state is not OPEN:
                         return self._flow(leg)
                     return writer.take()
                 events = decoder.feed(wire)
@@ -248,7 +252,7 @@ class Pipe:
         To be asked for now and then while `feed` gives nothing, a second apart at the least: who hangs up while a tool
         call is held is billed for what was generated of it (spec SSE-7).
         """
-        if self.state is not State.ENDED:
+        if self.state is not ENDED:
             for choice in self.answer.choices:
                 if choice.holds_calls:
                     self._writer.progress(choice)
@@ -272,9 +276,9 @@ class Pipe:
         ready = self._writer.take()
         if ready:
             # What came before the fault in the same read goes out, as it would have had it come alone.
-            self.state = NEXT[self.state, Event.PACKET]
+            self.state = NEXT[self.state, PACKET]
             self.failed_behind_packets = True
-        following = NEXT.get((self.state, Event.FAULT))
+        following = NEXT.get((self.state, FAULT))
         if following is None:
             raise refusal
         self.state = following
@@ -299,7 +303,7 @@ class Pipe:
 
     def open(self) -> None:
         """Note that the head is out: from now on a failure is an error frame (spec SSE-11)."""
-        self.state = NEXT[self.state, Event.PACKET]
+        self.state = NEXT[self.state, PACKET]
 
     def is_open(self, leg: int = 0) -> bool:
         """Whether more is wanted of this upstream call."""
@@ -308,7 +312,7 @@ class Pipe:
     @property
     def is_over(self) -> bool:
         """Whether what has come out is all that will."""
-        return self.state is State.ENDED
+        return self.state is ENDED
 
     def wants_no_more(self, leg: int = 0) -> bool:
         """Whether this upstream call has said all but its usage, or more than can be taken at once."""
@@ -434,13 +438,13 @@ class Pipe:
         self._open_legs.discard(leg)
         if self._open_legs:
             return self._frames_out()
-        self.state = NEXT[self.state, Event.FINISH]
+        self.state = NEXT[self.state, FINISH]
         return self._writer.whole(self.answer.choices, self.answer.used())
 
     def _frames_out(self) -> bytes:
         out = self._writer.take()
-        if out and self.state is not State.OPEN:
-            self.state = NEXT[self.state, Event.PACKET]
+        if out and self.state is not OPEN:
+            self.state = NEXT[self.state, PACKET]
         return out
 
     def _reader(self, leg: int, before: int = 0, chain: int | None = None) -> Reader:

@@ -22,6 +22,10 @@ class Side(Enum):
     ANSWER = auto()
 
 
+# Names of the module: asked of its class, a member takes as long as two calls (Python 3.11).
+BEFORE, CHAIN, GAP, ANSWER = Side
+
+
 class Splitter:
     """Turns content into pairs of (chain, answer); either may be empty.
 
@@ -35,7 +39,7 @@ class Splitter:
 
     def __init__(self, *, inside: bool = False) -> None:
         self._inside = inside
-        self._side = Side.BEFORE
+        self._side = BEFORE
         self._held: list[str] = []
         self._start = ""
         self.begun = False
@@ -45,7 +49,7 @@ class Splitter:
     def feed(self, text: str) -> tuple[str, str]:
         """What of the content so far is certainly chain, and what certainly answer."""
         chain = ""
-        if self._side is Side.BEFORE:
+        if self._side is BEFORE:
             self._held.append(text)
             self._start += text if self._start else text.lstrip()
             self.begun = bool(self._start)
@@ -53,32 +57,32 @@ class Splitter:
                 return "", ""
             tagged = self._start.startswith(OPEN)
             self.opened = tagged or self._inside
-            self._side = Side.CHAIN if self.opened else Side.ANSWER
+            self._side = CHAIN if self.opened else ANSWER
             self._held = [self._start[len(OPEN) :] if tagged else "".join(self._held)]
             self._start = text = ""
         if self._held:
             text = "".join(self._held) + text
             self._held = []
-        if self._side is Side.CHAIN:
+        if self._side is CHAIN:
             chain, tag, text = text.partition(CLOSE)
             if not tag:
                 held = _overlap(chain)
                 self._held = [chain[len(chain) - held :]]
                 return chain[: len(chain) - held], ""
-            self._side = Side.GAP
-        if self._side is Side.GAP:
+            self._side = GAP
+        if self._side is GAP:
             # The blank lines between the tag and the answer belong to the template, not to the answer.
             answer = text.lstrip("\n")
             self.gap += len(text) - len(answer)
             text = answer
             if text:
-                self._side = Side.ANSWER
+                self._side = ANSWER
         return chain, text
 
     def eof(self) -> tuple[str, str]:
         """The text held back for a tag that never came whole."""
         held, self._held = "".join(self._held), []
-        in_chain = self._side is Side.CHAIN or (self._side is Side.BEFORE and self._inside)
+        in_chain = self._side is CHAIN or (self._side is BEFORE and self._inside)
         return (held, "") if in_chain else ("", held)
 
 

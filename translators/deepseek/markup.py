@@ -37,6 +37,9 @@ class Special(Enum):
     OUTPUT_END = "<｜tool▁output▁end｜>"
 
 
+# Names of the module: asked of its class, a member takes as long as two calls (Python 3.11).
+BOS, EOS, SYSTEM, USER, THOUGHT = Special.BOS, Special.EOS, Special.SYSTEM, Special.USER, Special.THOUGHT
+
 Piece = str | Special
 
 # The name of the one argument that text which is no JSON object becomes.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from translators import tokens
 from translators.deepseek import instructions
-from translators.deepseek.markup import Piece, Special, pieces
+from translators.deepseek.markup import BOS, EOS, SYSTEM, THOUGHT, USER, Piece, pieces
 from translators.deepseek.templates import Before, Layout, layout
 from translators.dialogue import TEXT_ALONE, Call, Effort, Image, Message, Model, Template, Tool, ToolCall
 from translators.tokens import Vocabulary
@@ -162,14 +162,14 @@ def rendered(call: Call, template: Template, effort: Effort | None = None, diale
 
 
 def _rendered(call: Call, row: Layout, effort: Effort | None) -> list[Piece | Image]:
-    out: list[Piece | Image] = [Special.BOS, *_head(call, row, effort)]
+    out: list[Piece | Image] = [BOS, *_head(call, row, effort)]
     before: Before = "user"
     turns = list(_turns(call.messages, row))
     asked_last = max([index for index, turn in enumerate(turns) if turn[0].role == "user"], default=-1)
     for index, turn in enumerate(turns):
         match turn[0].role:
             case "system":
-                out += [*((Special.SYSTEM,) if row.systems == "marked" else ()), turn[0].content or ""]
+                out += [*((SYSTEM,) if row.systems == "marked" else ()), turn[0].content or ""]
             case "assistant":
                 kept = call.thinking and _keeps_chain(turn[0], index > asked_last, call, row)
                 out += _assistant(turn[0], () if row.opens_each else row.opening[before, kept], kept, row)
@@ -215,7 +215,7 @@ def _head(call: Call, row: Layout, effort: Effort | None) -> list[Piece]:
     preface = _preface(row, effort) if call.thinking else ""
     out = [preface, *([*told, system] if row.tools_first else [system, *told])]
     if row.systems == "marked" and (_leads_with_system(call) or any(out)):
-        return [Special.SYSTEM, *out]
+        return [SYSTEM, *out]
     return out
 
 
@@ -303,9 +303,9 @@ def _keeps_chain(message: Message, since_user: bool, call: Call, row: Layout) ->
 
 
 def _assistant(message: Message, opening: Sequence[Piece], kept: bool, row: Layout) -> list[Piece]:
-    chain: list[Piece] = [message.reasoning or "", Special.THOUGHT] if kept else []
+    chain: list[Piece] = [message.reasoning or "", THOUGHT] if kept else []
     calls = row.calls.write(message.tool_calls) if message.tool_calls else []
-    return [*opening, *chain, message.content or "", *calls, *([] if message.partial else [Special.EOS])]
+    return [*opening, *chain, message.content or "", *calls, *([] if message.partial else [EOS])]
 
 
 def _asked(turn: Sequence[Message], row: Layout) -> list[Piece | Image]:
@@ -315,7 +315,7 @@ def _asked(turn: Sequence[Message], row: Layout) -> list[Piece | Image]:
         for index, message in enumerate(turn):
             out += [row.results.between if index else "", *_result(message, row)]
         return [*out, *row.results.close]
-    out = [Special.USER]
+    out = [USER]
     for index, message in enumerate(turn):
         if index:
             out.append("\n\n")

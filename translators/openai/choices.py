@@ -13,7 +13,7 @@ import orjson
 
 from translators import choice as answer
 from translators import faults, surrogates
-from translators.choice import Choice, Phase
+from translators.choice import ANSWERING, Choice
 from translators.dialogue import Finish, Json
 
 # How upstream says why it stopped. What is not listed is an error, never a silent `stop` (spec OUT-3).
@@ -131,7 +131,7 @@ def take_logprobs(choice: Choice, part: Mapping[str, Any], logprobs: object) -> 
         return
     content = word_of(part.get("content"))
     # A character of several tokens leaves its first ones with no text at all.
-    if content or (choice.phase is Phase.ANSWERING and not reasoning_of(part)):
+    if content or (choice.phase is ANSWERING and not reasoning_of(part)):
         found = [_entry(entry) for entry in entries if isinstance(entry, dict)]
         choice.logprobs += answer.spelling(found, content) if reasoning_of(part) else found
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 import orjson
 
 from translators import faults, sse, surrogates
-from translators.choice import Choice, Phase
-from translators.dialogue import Finish
+from translators.choice import START, Choice
+from translators.dialogue import STOP
 from translators.openai import choices, failures, figures, stencil
 from translators.openai.failures import Terms
 from translators.openai.stencil import Stencil
@@ -280,9 +280,9 @@ class Reader:
     def conclude(self) -> None:
         """Upstream said `[DONE]` without a finish reason: a regular end, if anything came before it."""
         for choice in self._served:
-            if choice.phase is Phase.START:
+            if choice.phase is START:
                 raise _broken("[DONE] and no answer")
-            choice.finish(Finish.STOP, *self._mended(choice, "", "", last=True))
+            choice.finish(STOP, *self._mended(choice, "", "", last=True))
 
     def settle(self) -> None:
         """Nothing more comes: a 0 that was told last is upstream's last word."""
@@ -292,7 +292,7 @@ class Reader:
     def _failure(self, chunk: dict[str, Any]) -> faults.Refusal:
         refusal = failures.of_event(chunk, self._terms)
         # One wording for both (DeepSeek): what is said before any text is about the input.
-        begun = any(choice.phase is not Phase.START for choice in self._served)
+        begun = any(choice.phase is not START for choice in self._served)
         if begun and refusal.fault == faults.INPUT_MODERATED:
             return faults.Refusal(faults.OUTPUT_MODERATED, refusal.cause, refusal.said)
         return refusal
@@ -385,7 +385,7 @@ class Reader:
         if calls:
             choices.take_calls(choice, calls)
         if ended:
-            choice.finish(choices.finish_of(word) or Finish.STOP, reasoning, text)
+            choice.finish(choices.finish_of(word) or STOP, reasoning, text)
 
     def _take_whole(self, choice: Choice, item: object, prefix: str, *, told: bool) -> None:
         message = item.get("message") if type(item) is dict else None
@@ -406,7 +406,7 @@ class Reader:
             choices.take_calls(choice, calls, whole=True)
         # Behind the text: an answer that ended as none should was generated all the same.
         # Its framing says that it is complete, as `[DONE]` says it of a stream.
-        choice.finish(choices.finish_of(item.get("finish_reason")) or Finish.STOP)
+        choice.finish(choices.finish_of(item.get("finish_reason")) or STOP)
 
     def _mended(self, choice: Choice, reasoning: str, text: str, *, last: bool) -> tuple[str, str]:
         """Both sides of a delta with the halves of surrogate pairs joined to those that came before.
