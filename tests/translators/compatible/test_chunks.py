@@ -40,6 +40,90 @@ def events(stream: bytes) -> list[Json]:
     return [orjson.loads(block[6:]) for block in blocks if block != b"data: [DONE]"]
 
 
+KEYS = ["choices", "object", "usage", "created", "system_fingerprint", "model", "id"]
+
+
+def read(stream: bytes, *, running: bool) -> corpus.Report:
+    """What a client has read of a stream of one choice; an assertion that it was said as COM-15 to COM-22 have it."""
+    *shown, last = events(stream)
+    is_whole = "error" not in last
+    assert stream.endswith(b"data: [DONE]\n\n") is is_whole
+    report = corpus.Report()
+    if is_whole:
+        assert [*last] == KEYS
+        assert last["choices"] == []
+        report.usage = last["usage"]
+    for number, event in enumerate(shown):
+        assert [*event] == KEYS
+        assert (event["usage"] is not None) is running
+        (choice,) = event["choices"]
+        assert [*choice] == ["delta", "finish_reason", "index", "logprobs"]
+        delta = choice["delta"]
+        text, chain, calls = delta["content"], delta.get("reasoning_content"), delta.get("tool_calls", [])
+        assert ("role" in delta) is (number == 0)
+        assert bool(text) + bool(chain) + len(calls) == 1 or number == 0 or choice["finish_reason"] or running
+        assert not chain or (text is None and not report.content)
+        report.content += text or ""
+        report.reasoning += chain or ""
+        for call in calls:
+            function, is_new = call["function"], call["index"] == len(report.calls)
+            assert (bool(call["id"]), "name" in function, call["type"]) == (is_new, is_new, "function")
+            if is_new:
+                report.calls.append((call["id"], function["name"], ""))
+            # In their order, never interleaved.
+            assert call["index"] == len(report.calls) - 1
+            call_id, name, arguments = report.calls.pop()
+            report.calls.append((call_id, name, arguments + function["arguments"]))
+        if choice["finish_reason"] is not None:
+            assert number == len(shown) - 1
+            assert text == ""
+            report.finish = choice["finish_reason"]
+    return report
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["usage at the end", "usage on every chunk"])
+@pytest.mark.parametrize("name", corpus.SHAPES)
+def test_every_upstream_stream_says_here_what_it_says_on_the_native_surface(name: str, *, running: bool) -> None:
+    """COM-11, COM-15 to COM-22, COM-26: however it is cut."""
+    shape = corpus.SHAPES[name]
+    call = ask(corpus.HYBRID, Form("m", usage=True, running_usage=running))
+    rules = shape.rules._replace(calls_in_pieces=True)
+
+    def streamed(cut: int) -> bytes | faults.Fault:
+        return corpus.outcome(lambda: corpus.drive(opened(call, rules), shape.wire, cut))
+
+    stream = streamed(1 << 20)
+    assert streamed(7 if len(shape.wire) < 1 << 16 else 4096) == stream
+    if not isinstance(stream, bytes):
+        assert stream == shape.fault
+        assert not shape.content
+        return
+    report = read(stream, running=running)
+    if shape.fault is not None:
+        assert orjson.loads(tongue.failure(shape.fault, corpus.REQUEST_ID)) == events(stream)[-1]
+        assert report.content == shape.content
+        return
+    native = corpus.fold(corpus.drive(corpus.open_pipe(corpus.ask(), rules), shape.wire))
+    assert (report.content, report.reasoning, report.calls, report.finish) == (
+        *(native.content, native.reasoning, native.calls, native.finish),
+    )
+    used = report.usage
+    assert [used[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")] == [
+        native.usage[name] for name in ("input_tokens", "output_tokens", "total_tokens")
+    ]
+    chain = native.usage["output_tokens_details"]["reasoning_tokens"]
+    assert used["completion_tokens_details"] == {"reasoning_tokens": chain}
+    reply = orjson.loads(corpus.drive(opened(call._replace(stream=False), rules), shape.wire))
+    (choice,) = reply["choices"]
+    message = choice["message"]
+    assert (message["content"], message["reasoning_content"]) == (shape.content, shape.reasoning)
+    calls = [
+        (one["id"], one["function"]["name"], one["function"]["arguments"]) for one in message.get("tool_calls", [])
+    ]
+    assert calls == report.calls
+    assert (choice["finish_reason"], reply["usage"]) == (shape.finish, used)
+
+
 def test_an_event_is_exactly_this() -> None:
     """COM-15 to COM-17: one space, compact, raw UTF-8; the first chunk leaves with the next."""
     assert opened(ask()).feed(chunk({"content": "你好"})).decode() == (
