@@ -83,6 +83,7 @@ class Pipe:
     A call that does not stream is the same pipe with another writer: nothing comes out of it until the reply does, so
     that a folded stream and a completion give the same reply.
     state:     see `State`
+    took_text: whether the newest read was text and nothing else, by which no upstream call ends
     refusal:   what ended an open stream with an error frame
     failed_behind_packets: whether packets of the same read came before that frame
     hand_over: say that all that has come out is in the caller's socket; the writer's own, for it is called for every
@@ -110,6 +111,7 @@ class Pipe:
         "mark",
         "refusal",
         "state",
+        "took_text",
     )
 
     def __init__(
@@ -151,6 +153,7 @@ class Pipe:
         self._logprobs = call.logprobs
         self.refusal: faults.Refusal | None = None
         self.failed_behind_packets = False
+        self.took_text = False
         self._decoders = [Decoder(terms.event_limit, large_bytes) for _ in self._open_legs]
         self._readers = [self._reader(leg) for leg in self._open_legs]
 
@@ -160,6 +163,7 @@ class Pipe:
 
     def feed(self, wire: bytes, leg: int = 0) -> bytes:
         """What upstream's bytes become; raises `Refusal` where they end the call before its first packet."""
+        self.took_text = False
         decoder = self._decoders[leg]
         if leg not in self._flowing:
             if leg in self._open_legs:
@@ -172,6 +176,7 @@ class Pipe:
                     # Nearly every read of a stream ends here: it has opened before, unless all of it was held.
                     if reader.over or self.state is not OPEN:
                         return self._flow(leg)
+                    self.took_text = True
                     return writer.take()
                 events = decoder.feed(wire)
                 if not decoder.is_large:

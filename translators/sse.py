@@ -32,15 +32,16 @@ class Decoder:
     limit:       bytes one event may have; a longer one is a `Refusal`, since it would have to be held in memory whole
     large_bytes: an event of more costs more than a turn of a loop should
     is_document: whether it began as a JSON document and not as events: it is held until `document`
+    is_between:  whether the next read begins with another event: nothing is held of one
     is_large:    whether so much of an event is held, or was handed out last
     """
 
-    __slots__ = ("_after_cr", "_large_bytes", "_limit", "_pending", "_unread", "is_document", "is_large")
+    __slots__ = ("_after_cr", "_large_bytes", "_limit", "_pending", "_unread", "is_between", "is_document", "is_large")
 
     def __init__(self, limit: int, large_bytes: int = sys.maxsize) -> None:
         self._limit = limit
         self._large_bytes = large_bytes
-        self.is_large = False
+        self.is_between = self.is_large = False
         self._pending = bytearray()
         self._after_cr = False
         self._unread = True
@@ -53,7 +54,9 @@ class Decoder:
             # Whole events of one data line each, as nearly every read of every upstream is: no other line end in it.
             if CR not in wire and wire.count(LF) == 2 * len(found):
                 self._unread = False
+                self.is_between = True
                 return found
+        self.is_between = False
         if self._unread:
             wire = wire.lstrip(LEADING)
             if not wire:
@@ -81,12 +84,8 @@ class Decoder:
             blocks = wire.split(b"\n\n")
             pending += blocks.pop()
         self._check_limit()
+        self.is_between = not (pending or self._after_cr)
         return self._data_of(blocks)
-
-    @property
-    def is_between(self) -> bool:
-        """Whether the next read begins with another event: nothing is held of one."""
-        return not (self._pending or self._after_cr or self._unread)
 
     @property
     def held_bytes(self) -> int:

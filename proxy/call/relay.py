@@ -49,7 +49,8 @@ async def pump(
         nonlocal progress, full, told_s
         if frames := pipe.feed(wire, leg):
             full = sink.pass_on(frames)
-            timeouts.enter(TOKEN)
+            # `enter`, in place: with the two calls that `took_text` saves, three of a paced delta's twenty.
+            timeouts.wait, timeouts.began_s = TOKEN, monotonic()
         elif (grown := pipe.generated(leg)) > progress:
             # Tokens that are held back (calls not yet whole, the start of a stop) are tokens too; comments are not.
             progress = grown
@@ -58,7 +59,7 @@ async def pump(
             if monotonic() - told_s >= PROGRESS_S and (frames := pipe.progress()):
                 told_s = monotonic()
                 full = sink.pass_on(frames)
-        return full or pipe.wants_no_more(leg)
+        return full or (not pipe.took_text and pipe.wants_no_more(leg))
 
     while pipe.is_open(leg):
         if pipe.is_behind:

@@ -142,6 +142,7 @@ class CallTimeouts:
     """The waits of one call: a context, entered once or several times, that ends with `Expired` when one is too long.
 
     wait:       what is waited for at first
+    began_s:    time on the monotonic clock when that wait began
     open_calls: where it is found from outside, as long as a context lives, and whose timer looks at it
     since_s:    time on the monotonic clock from which TOTAL counts
     """
@@ -155,8 +156,8 @@ class CallTimeouts:
         "_limits_s",
         "_loop",
         "_open",
-        "_since",
         "_task",
+        "began_s",
         "wait",
     )
 
@@ -176,7 +177,7 @@ class CallTimeouts:
     def enter(self, wait: Timeout) -> None:
         """Begin a wait: until the next one the call is limited by this time-out."""
         self.wait = wait
-        self._since = monotonic()
+        self.began_s = monotonic()
 
     def limit(self, wait: Timeout, limit_s: float) -> None:
         """Give this call a limit of its own."""
@@ -201,7 +202,7 @@ class CallTimeouts:
         """End the call if its wait has lasted longer than its limit."""
         if now_s >= self._deadline:
             self.expire(self._deadline_of)
-        elif now_s >= self._since + self._limits_s[self.wait]:
+        elif now_s >= self.began_s + self._limits_s[self.wait]:
             self.expire(self.wait)
 
     def go_on(self) -> None:

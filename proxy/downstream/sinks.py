@@ -135,7 +135,7 @@ class PacketSink:
             self._is_closed = True
             if self._chunked:
                 wire += END_OF_CHUNKS
-        _send(self._transport, self._file, wire)
+        is_gone = _send(self._transport, self._file, wire)
         self._written += len(wire)
         self.bytes += len(frames)
         self.last_s = monotonic()
@@ -143,7 +143,7 @@ class PacketSink:
             self.first_s = self.last_s
             if self.on_first is not None:
                 self.on_first(self.last_s)
-        if self._marks or self._transport.get_write_buffer_size():
+        if self._marks or not is_gone:
             self._marks.append((self._written - len(wire), self._pipe.mark()))
             self.settle()
             return True
@@ -300,8 +300,10 @@ def _file_of(transport: asyncio.Transport) -> int | None:
     return file
 
 
-def _send(transport: asyncio.Transport, file: int | None, wire: bytes) -> None:
+def _send(transport: asyncio.Transport, file: int | None, wire: bytes) -> bool:
     """Hand bytes to the kernel now, and to the transport what it does not take. Raises `CallerGone`.
+
+    Whether the kernel has taken them all.
 
     uvloop's transport keeps everything until the turn of the loop is over: what was handed over could not be told from
     what was not (spec MET-3). Past it, both loops know at once, and a paced delta costs a tenth less.
@@ -316,8 +318,10 @@ def _send(transport: asyncio.Transport, file: int | None, wire: bytes) -> None:
             pass
         except OSError:
             raise CallerGone from None
-    if taken < len(wire):
-        transport.write(wire[taken:])
+    if taken == len(wire):
+        return True
+    transport.write(wire[taken:])
+    return not transport.get_write_buffer_size()
 
 
 async def _drained(request: web.Request) -> None:

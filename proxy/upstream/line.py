@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable
 from enum import Enum, auto
 from time import monotonic
-from typing import Final, cast
+from typing import Final, NoReturn, cast
 
 import httptools
 
@@ -68,6 +68,7 @@ class Line(asyncio.BufferedProtocol):
     is_served: whether it has answered before
     is_silent: whether nothing has come since the request: a server that had closed it has not served it
     idle_s:    time on the monotonic clock since when it is idle
+    on_body:   takes what the parser finds of a body
     """
 
     __slots__ = (
@@ -96,6 +97,7 @@ class Line(asyncio.BufferedProtocol):
         "idle_s",
         "is_served",
         "is_silent",
+        "on_body",
         "retry_after",
         "stage",
         "status",
@@ -132,9 +134,12 @@ class Line(asyncio.BufferedProtocol):
         self.content_type = ""
         self.retry_after: str | None = None
         self.is_silent = True
+        self._body: list[bytes] = []
+        # The list's own: a method would be one call more of a paced delta's twenty, and one for each delta of a burst
+        # that comes as so many chunks. What is no body of this answer is kept from it by ending the parser (`_stop`).
+        self.on_body = self._body.append
         self._parser = httptools.HttpResponseParser(self)
         self._has_parser = True
-        self._body: list[bytes] = []
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._bare_bytes = 0
@@ -255,11 +260,10 @@ class Line(asyncio.BufferedProtocol):
             self._parser.feed_data(_READ[:size])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._unparsed(size, error)
-        if self._bare_bytes > HEAD_BYTES and self.stage is not WHOLE:
-            self._fail(f"more than {HEAD_BYTES} bytes of a head, or between two pieces of a body")
-        if self._body:
-            wire = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            self._body.clear()
+        if body := self._body:
+            self._bare_bytes = 0
+            wire = body[0] if len(body) == 1 else b"".join(body)
+            body.clear()
             if self._take is None or self._held:
                 self._hold(wire)
             else:
@@ -268,6 +272,8 @@ class Line(asyncio.BufferedProtocol):
                         self._take = None
                 except Exception as error:  # noqa: BLE001 - it belongs to the call that waits, not to the loop
                     self._take, self._take_error = None, error
+        elif self._bare_bytes > HEAD_BYTES and self.stage is not WHOLE:
+            self._fail(f"more than {HEAD_BYTES} bytes of a head, or between two pieces of a body")
         if self._waiter is not None and (self._take is None or self.stage is not BODY or self._failure):
             self._wake()
 
@@ -298,7 +304,7 @@ class Line(asyncio.BufferedProtocol):
 
     def on_message_begin(self) -> None:
         if self.stage is WHOLE:
-            self._keeps_alive = False  # a second answer that nobody asked for
+            self._stop("a second answer that nobody asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.stage is not ASKED:
@@ -326,11 +332,6 @@ class Line(asyncio.BufferedProtocol):
         self._bare_bytes = 0
         if self._coding not in (b"", b"identity"):
             self._encoded(self._coding)
-
-    def on_body(self, body: bytes) -> None:
-        if self.stage is BODY:
-            self._bare_bytes = 0
-            self._body.append(body)
 
     def on_message_complete(self) -> None:
         if self._is_interim:
@@ -365,6 +366,11 @@ class Line(asyncio.BufferedProtocol):
             self._inflater = zlib.decompressobj(_GZIP)
         else:
             self._fail("a content coding nobody asked for")
+            self._stop("a content coding nobody asked for")
+
+    def _stop(self, detail: str) -> NoReturn:
+        """End the parser, from within: nothing that follows is of the answer. See `_unparsed`."""
+        raise Broken(detail)
 
     def _hold(self, wire: bytes) -> None:
         """Keep what has come of the body until somebody wants it."""

@@ -172,3 +172,13 @@ async def test_trailers_and_extensions_of_a_sane_length_are_read_over() -> None:
         assert (await asked(upstreams))[2] == b"{}"
         assert (await asked(upstreams))[2] == b"{}"
     assert seen == [2]
+
+
+@pytest.mark.parametrize("head", [OK, b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK], ids=["an answer", "an interim one"])
+async def test_a_second_answer_in_the_same_read_is_none_of_the_first(head: bytes) -> None:
+    """And its connection serves no other call: RFC 9112 has no answer that nobody asked for."""
+    wire = JSON + head + b'Content-Length: 9\r\n\r\n{"more":1}'
+    async with answering(wire, JSON) as (upstreams, seen):
+        assert (await asked(upstreams))[2] == b"{}"
+        assert (await asked(upstreams))[2] == b"{}"
+    assert seen == [1, 1]
