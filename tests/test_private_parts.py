@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import tiktoken
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
 from proxy import vocabulary
 from tests.mirrors import ROOT, sources
@@ -16,6 +17,7 @@ from tests.mirrors import ROOT, sources
 TOUCHED = {
     ("proxy/downstream/connection.py", "_waiter"): "a connection that is idle looks busy, and its next call is reset",
     ("proxy/downstream/connection.py", "_current_request"): "a call that is open looks ended, and is cut when we leave",
+    ("proxy/downstream/surface.py", "_match_info"): "no call finds its application, and each is a bug",
     ("proxy/vocabulary.py", "_mergeable_ranks"): "every process holds the vocabulary twice, 20 MB more",
     ("proxy/vocabulary.py", "_core_bpe"): "no piece of text can be counted by itself, and so no delta",
 }
@@ -54,7 +56,7 @@ def test_what_we_touch_is_named_here_with_what_breaks() -> None:
 async def test_the_libraries_of_this_environment_have_all_of_it() -> None:
     handler = web.RequestHandler(web.Server(_unused), loop=asyncio.get_running_loop())
     encoding = tiktoken.Encoding("a", pat_str="a", mergeable_ranks={b"a": 0}, special_tokens={})
-    where = {"connection": handler, "vocabulary": encoding}
+    where = {"connection": handler, "surface": make_mocked_request("GET", "/"), "vocabulary": encoding}
     for (path, name), what_breaks in TOUCHED.items():
         thing = where[path.rpartition("/")[2].removesuffix(".py")]
         assert hasattr(thing, name), f"{name}: {what_breaks}"

@@ -236,7 +236,13 @@ def rows(path: Path) -> tuple[Row, ...]:
 
 def digest_of(secret: str) -> bytes:
     """The SHA-256 of a key, whatever bytes a header held."""
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+    digest = _OF_NOTHING.copy()
+    digest.update(secret.encode("utf-8", "surrogateescape"))
+    return digest.digest()
+
+
+# A copy of it takes a fifth of what OpenSSL takes to look up what SHA-256 is: 1.3 % of a small call.
+_OF_NOTHING: Final = hashlib.sha256()
 
 
 def entry(name: str, secret: str) -> str:

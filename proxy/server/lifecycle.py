@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from aiohttp import web
@@ -193,6 +193,8 @@ async def _open(
     )
     await runner.setup()
     assert runner.server is not None  # noqa: S101 - for the type checker: it was just set up
+    general = cast(surface.Handler, runner.server.request_handler)
+    runner.server.request_handler = cast(Any, surface.straight(app, general))
     connections: Callable[[], asyncio.Protocol]
     connections = listener.connections(app, runner.server, settings, port=name, most=most)
     if certificate is not None:

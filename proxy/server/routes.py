@@ -96,12 +96,13 @@ def application(
     )
     app.on_response_prepare.append(_say_times)
     generation = _spoken(dashscope, gateway, keep, doors)
-    app.router.add_post(GENERATION, generation)
-    app.router.add_post(MULTIMODAL, _spoken(multimodal, gateway, keep, doors))
+    surface.add_calls(app, GENERATION, generation)
+    surface.add_calls(app, MULTIMODAL, _spoken(multimodal, gateway, keep, doors))
     app.router.add_get(HEALTH, admin.alive)
     _add_lookups(app.router, gateway)
     for root in COMPATIBLE:
-        _add_compatible(app.router, root, gateway, _spoken(compatible, gateway, keep, doors))
+        surface.add_calls(app, root + COMPLETIONS, _spoken(compatible, gateway, keep, doors))
+        _add_models(app.router, root, gateway)
     if settings.model_route:
         app.router.add_post(_pattern(settings.model_route), generation)
     return app
@@ -137,9 +138,8 @@ def _spoken(tongue: Tongue, gateway: Gateway, keep: Keep, doors: Doors) -> Handl
     return generate
 
 
-def _add_compatible(router: web.UrlDispatcher, root: str, gateway: Gateway, generation: Handler) -> None:
-    """What is served below one path in the compatible surface's tongue (spec COM-1, COM-29)."""
-    router.add_post(root + COMPLETIONS, generation)
+def _add_models(router: web.UrlDispatcher, root: str, gateway: Gateway) -> None:
+    """The models, below one path of the compatible surface (spec COM-1, COM-29)."""
     router.add_get(root + MODELS, _listed(gateway), allow_head=False)
     # A line end, too: no name goes past, for the route with a model in its path would take it.
     model = router.add_resource(root + MODELS + "/{id:(?s:.+)}")

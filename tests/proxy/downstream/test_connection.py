@@ -284,6 +284,22 @@ async def test_who_asks_first_is_told_to_go_on(front: Running) -> None:
         assert (await line.answer()).fault[1] == "ModelUnavailable"
 
 
+async def test_a_call_that_goes_past_the_router_is_answered_as_by_it(front: Running) -> None:
+    """With a query behind its path it goes by the router."""
+    path = caller.GENERATION
+    wires = [caller.request(body, path=asked) for body in (caller.call(), b"{") for asked in (path, f"{path}?a=1")]
+    async with caller.dial(front.url) as line:
+        line.send(b"".join(wires) + caller.request(caller.call(), path=path, method="PUT"))
+        straight, by_router, unread, unread_by_router, other_method = [await line.answer() for _ in range(5)]
+    for one, other in ((straight, by_router), (unread, unread_by_router)):
+        assert one.fault == other.fault
+        assert [*one.headers] == [*other.headers]
+        assert one.headers["via"] == "1.1 dashseek"
+    assert straight.fault[1] == "ModelUnavailable"
+    assert unread.fault[:2] == (400, "InvalidParameter")
+    assert other_method.json["message"] == "Request method 'PUT' is not supported."
+
+
 async def test_calls_sent_ahead_are_answered_in_order(simulator: StartSimulator, gateway_before: StartGateway) -> None:
     upstream = await simulator(lambda body: Script(text=body["messages"][0]["content"]))
     front = await gateway_before(upstream.url)
