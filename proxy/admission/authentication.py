@@ -52,9 +52,9 @@ def admit(headers: MultiMapping[str], settings: Settings, keyring: Keyring | Non
     if settings.auth == "passthrough":
         if not (key.isascii() and key.isprintable()):
             raise faults.Refusal(faults.BAD_KEY, "the key holds characters no key has")
-        return Admission(fingerprint, key, own_key=False)
+        return Admission(fingerprint, key, False)
     known = keyring.find(key) if keyring is not None else None
-    return Admission(fingerprint, None, own_key=True, known=known)
+    return Admission(fingerprint, None, True, known)
 
 
 def key_in(headers: MultiMapping[str]) -> str:

@@ -78,10 +78,10 @@ class Exchange:
     """One call as its record will tell it: who asks for what, and what has come of it so far.
 
     request_id: the caller's, or ours (spec HTTP-6)
+    api:        the tongue its caller speaks, by its name in the books
     times:      when its steps happened
     books:      where it is written down
     at_s:       wall clock, when it was received
-    api:        the tongue its caller speaks, by its name in the books
     caller:     who was let in; None before
     asked_model: as the caller named it, cut and escaped; None where no name was read
     call:       what was asked for; None before it was read
@@ -95,10 +95,10 @@ class Exchange:
     """
 
     request_id: str
+    api: str
     times: Times
     books: Books = field(default_factory=Books)
     at_s: float = field(default_factory=time.time)
-    api: str = ""
     caller: Admission | None = None
     asked_model: str | None = None
     call: Call | None = None

@@ -252,10 +252,9 @@ class Forwarding:
         frames = pipe.feed_completion(await completion_of(response, self.writer.held.take), leg)
         if pipe.is_behind:
             await self._catch_up(response, sink, pipe)
-        else:
+        elif sink.pass_on(frames):
             self.timeouts.enter(CALLER)
-            if sink.pass_on(frames):
-                await sink.drained()
+            await sink.drained()
 
     async def _catch_up(self, response: Answer, sink: Sink, pipe: Pipe) -> None:
         """Pass on what the pipe has put off, one upstream call's after the other's."""

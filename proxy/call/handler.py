@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final
 
@@ -26,21 +26,21 @@ LEAVING_RETRY_S: Final = "1"
 Keep = Callable[[Record], None]
 
 
-async def serve(gateway: Gateway, request: Request, keep: Keep) -> Response:
-    """Serve one call; raises `Refusal` where it fails before its answer begins.
+def serve(gateway: Gateway, request: Request, keep: Keep) -> Awaitable[Response]:
+    """Serve one call; raises `Refusal` where it fails before its answer begins, here or when it is awaited.
 
     keep: is told of the call when it has ended
     """
     if request.is_late:
         raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
-    exchange = Exchange(request.id, Times(monotonic()), api=request.tongue.API)
+    exchange = Exchange(request.id, request.tongue.API, Times(monotonic()))
     request.say_times(exchange.timing)
     if gateway.spans is not None:
         exchange.books.trace = gateway.spans.begin(request, exchange.at_s)
     call = _served(gateway, request, exchange, keep)
     if gateway.settings.cancel_policy == "drain":
-        return await gateway.abandoned_calls.serve(call, exchange.leave)
-    return await call
+        return gateway.abandoned_calls.serve(call, exchange.leave)
+    return call
 
 
 async def _served(gateway: Gateway, request: Request, exchange: Exchange, keep: Keep) -> Response:

@@ -6,6 +6,7 @@ No HTTP library is seen through it: what aiohttp raises is mapped here. Source: 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from typing import Final, NoReturn
 
@@ -40,7 +41,7 @@ class Request:
         """One call, which nobody has seen before; `image_bytes` of images may come along in its body."""
         self._web = request
         request[TONGUE] = tongue
-        self.limits = Limits(request.client_max_size, image_bytes)
+        self.limits = _limits(request.client_max_size, image_bytes)
         self._sink: PacketSink | ReplySink | None = None
         self.tongue = tongue
         self.id = named(request)
@@ -127,3 +128,6 @@ class Request:
         if at_once and self._web.transport is not None:
             self._web.transport.abort()
         raise asyncio.CancelledError from None
+
+
+_limits: Final = functools.lru_cache(maxsize=4)(Limits)  # the same for all calls of a configuration

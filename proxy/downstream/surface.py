@@ -45,8 +45,8 @@ BROWSERS: Final = web.AppKey("browsers", Browsers)
 STRAYS: Final = web.AppKey("strays", Strays)
 HEALTH: Final[web.AppKey[tuple[str, ...]]] = web.AppKey("health")
 PATH_TONGUES: Final[web.AppKey[Mapping[str, Tongue]]] = web.AppKey("path_tongues")
-# The paths of calls, each with what the router finds there for POST.
-CALLS: Final[web.AppKey[dict[str, web.UrlMappingMatchInfo]]] = web.AppKey("calls")
+# The paths of calls, each with what the router finds there for POST, and what serves it.
+CALLS: Final[web.AppKey[dict[str, tuple[web.UrlMappingMatchInfo, Handler]]]] = web.AppKey("calls")
 # On answers alone: some upstreams behave differently when they see a proxy before them.
 VIA: Final = "1.1 dashseek"
 # What no caller of ours needs, and what a proxy before us may frame differently than we do (request smuggling).
@@ -98,9 +98,19 @@ def guard(
 
 def add_calls(app: web.Application, path: str, handler: Handler) -> None:
     """Let calls be made at a path without parameters: by its route, and by `straight` as nearly all of them come."""
-    app[CALLS][path] = found = web.UrlMappingMatchInfo({}, app.router.add_post(path, handler))
+    found = web.UrlMappingMatchInfo({}, app.router.add_post(path, routed(handler)))
     found.add_app(app)
     found.freeze()
+    app[CALLS][path] = found, handler
+
+
+def routed(handler: Handler) -> Handler:
+    """What serves calls, as a router wants it: a coroutine of its own."""
+
+    async def served(request: web.Request) -> web.StreamResponse:
+        return await handler(request)
+
+    return served
 
 
 def straight(app: web.Application, general: Handler) -> Handler:
@@ -110,13 +120,12 @@ def straight(app: web.Application, general: Handler) -> Handler:
     each, they take nineteen of its 480 functions, and before Python 3.12 a call to the kernel.
     """
 
-    def handler_of(found: web.UrlMappingMatchInfo) -> Handler:
-        handler: Handler = found.handler
+    def behind_all(handler: Handler) -> Handler:
         for middleware in reversed(app.middlewares):
             handler = functools.partial(middleware, handler=handler)
         return handler
 
-    calls = {path: (found, handler_of(found)) for path, found in app[CALLS].items()}
+    calls = {path: (found, behind_all(handler)) for path, (found, handler) in app[CALLS].items()}
 
     def dispatch(request: web.Request) -> Awaitable[web.StreamResponse]:
         known = calls.get(request.raw_path)

@@ -104,7 +104,7 @@ def application(
         surface.add_calls(app, root + COMPLETIONS, _spoken(compatible, gateway, keep, doors))
         _add_models(app.router, root, gateway)
     if settings.model_route:
-        app.router.add_post(_pattern(settings.model_route), generation)
+        app.router.add_post(_pattern(settings.model_route), surface.routed(generation))
     return app
 
 
@@ -129,11 +129,13 @@ def inspected(
 
 def _spoken(tongue: Tongue, gateway: Gateway, keep: Keep, doors: Doors) -> Handler:
     """What serves the calls of a path whose callers speak so, and may show images where any model sees."""
+    made, serve = doors
+    latest = gateway.latest
 
-    async def generate(request: web.Request) -> web.StreamResponse:
-        now = gateway.latest.gateway
+    def generate(request: web.Request) -> Awaitable[web.StreamResponse]:
+        now = latest.gateway
         image_bytes = int(now.settings.max_image_bytes) if now.catalogue.sees else 0
-        return await doors.serve(now, doors.request(request, tongue, image_bytes), keep)  # type: ignore[return-value] # `Sent`: see `Connection`
+        return serve(now, made(request, tongue, image_bytes), keep)  # type: ignore[return-value] # `Sent`: see `Connection`
 
     return generate
 

@@ -12,7 +12,8 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
-from typing import Any, Final, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 import orjson
 import structlog
@@ -135,7 +136,8 @@ def configure(settings: Settings, lines: Lines | None = None) -> Lines:
     return written
 
 
-class Calls(NamedTuple):
+@dataclass(slots=True)
+class Calls:
     """Where the lines of calls go past `structlog`, whose chain costs a third of what all the rest of a record does.
 
     chain: structlog's, which begins with the threshold unless somebody captures what is logged
@@ -174,7 +176,7 @@ def say_open(opening: bytes) -> bool:
 def _say(level: Level, event: bytes, opening: bytes, more: bytes) -> bool:
     if not _calls or _calls[0].chain[0] is not _calls[0].threshold:
         return False
-    threshold, lines, _ = _calls[0]
+    threshold, lines = _calls[0].threshold, _calls[0].lines
     if threshold.lets_pass(level):
         now_us = time.time_ns() // 1000
         lines.write_line(

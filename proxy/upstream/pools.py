@@ -258,7 +258,7 @@ class Upstreams:
             target = lease.target
             assert target is not None  # noqa: S101 - for the type checker: whoever asks has a place
             pool = target.pool
-            lease.attempt = attempt = Attempt(target.url, pool.name, target.label, retry=bool(tried))
+            lease.attempt = attempt = Attempt(target.url, pool.name, target.label, bool(tried))
             lease.is_judged = False
             attempts.append(attempt)
             tried.append(target)

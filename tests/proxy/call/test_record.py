@@ -326,7 +326,7 @@ async def test_the_cause_is_our_own_sentence_and_upstreams_is_in_no_journal(
 )
 async def test_who_can_mend_it_decides_how_loud_it_is(fault: faults.Fault, level: str) -> None:
     """Spec ERR: an upstream key of ours that is refused is loud in the log."""
-    exchange = Exchange("r", Times(0.0), refusal=faults.Refusal(fault, "a cause: and words of upstream's"))
+    exchange = Exchange("r", "dashscope", Times(0.0), refusal=faults.Refusal(fault, "a cause: and words of upstream's"))
     with structlog.testing.capture_logs() as lines:
         record.close(exchange, record.End.DONE, journal.Journal(None, "continue"))
     assert lines[0]["log_level"] == level
@@ -337,13 +337,13 @@ async def test_who_can_mend_it_decides_how_loud_it_is(fault: faults.Fault, level
 @pytest.mark.parametrize("wait", [*timeouts.Timeout])
 def test_every_wait_that_can_expire_has_a_word(wait: timeouts.Timeout) -> None:
     """MET-1: `timeout_<name>`."""
-    exchange = Exchange("r", Times(0.0), expired=wait)
+    exchange = Exchange("r", "dashscope", Times(0.0), expired=wait)
     assert record.outcome_of(exchange, None, record.End.DONE) is timeouts.EXPIRIES[wait].outcome
 
 
 def test_a_bug_and_a_caller_who_does_not_read_have_words_of_their_own() -> None:
     """MET-1"""
-    exchange = Exchange("r", Times(0.0))
+    exchange = Exchange("r", "dashscope", Times(0.0))
     assert record.outcome_of(exchange, None, record.End.BUG) is journal.Outcome.INTERNAL_ERROR
     assert record.outcome_of(exchange, None, record.End.STALLED) is journal.Outcome.CLIENT_STALLED
 

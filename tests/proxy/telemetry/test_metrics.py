@@ -195,7 +195,9 @@ async def test_a_retry_is_counted_as_one(simulator: StartSimulator, gateway_befo
 
 async def test_a_status_that_upstream_invents_is_other(gateway_before: StartGateway) -> None:
     measured = (await gateway_before("http://127.0.0.1:1")).metrics
-    exchange = Exchange("r", Times(0.0), attempts=[targets.Attempt("t", status=number) for number in (599, 731)])
+    exchange = Exchange(
+        "r", "dashscope", Times(0.0), attempts=[targets.Attempt("t", status=number) for number in (599, 731)]
+    )
     measured.keep(record.close(exchange, record.End.DONE, journal.Journal(None, "continue")))
     assert values(measured, metrics.ATTEMPTS) == {("", "t", "other", "false"): 2}
 
