@@ -16,7 +16,7 @@ from proxy.call.handler import Keep
 from proxy.downstream import browsers, surface
 from proxy.downstream.request import TIMING, Request
 from proxy.downstream.sinks import Response
-from proxy.downstream.strays import Hints, Stray, Strays
+from proxy.downstream.strays import SLASH_HINT, Hints, Stray, Strays
 from proxy.downstream.surface import COMPATIBLE, COMPLETIONS, GENERATION, Handler
 from proxy.inspector import taps
 from proxy.inspector.recent_calls import RecentCalls
@@ -59,6 +59,11 @@ HINTS: Final[Hints] = tuple(
         (r"/v1/services/", "/api is missing before it"),
         (r"/(compatible-mode|compatible-api)/v1/(api/v1/)?services/", "DashScope's own calls are below /api/v1"),
         (r"(/api/v1){2,}/", "/api/v1 is there twice"),
+        # Served, but for the slashes.
+        (r"(/compatible-mode)?/v1/(chat/completions|models)$", SLASH_HINT),
+        (r"(/compatible-mode)?/(chat/completions|models)$", "/v1 is missing before it"),
+        (r"(/compatible-mode)?(/v1){2,}/", "/v1 is there twice"),
+        (r".*(/chat/completions){2,}$", "/chat/completions is there twice"),
         (
             r"/compatible-mode\b|(/api)?/v1$|.*/(chat/)?completions$|(/api)?(/v1)?/(models|responses|embeddings)$",
             "an OpenAI path: chat completions and models are served, below /compatible-mode/v1 and /v1",
