@@ -48,7 +48,7 @@ NEIGHBOURS: Final[Mapping[str, tuple[str, ...]]] = {
     "proxy/commands": ("tests/proxy/commands", "tests/integration/test_check.py"),
     "proxy/downstream": (
         *("tests/proxy/downstream", "tests/proxy/call", "tests/integration/test_surface.py"),
-        *("tests/faults/test_bad_calls.py", "tests/faults/test_leaving.py"),
+        *("tests/faults/test_bad_calls.py", "tests/faults/test_leaving.py", "tests/proxy/server/test_lifecycle.py"),
     ),
     "proxy/metering": ("tests/proxy/metering", "tests/proxy/call/test_record.py", "tests/faults/test_disk.py"),
     "proxy/protocol": ("tests/test_protocol.py", "tests/test_openapi.py"),

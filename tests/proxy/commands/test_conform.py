@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import io
 import json
 import os
 import re
@@ -756,6 +757,20 @@ async def test_the_list_names_every_check_and_every_rule_without_one() -> None:
         assert row.name in out
     for rule in claims.UNCHECKED:
         assert rule in out
+
+
+async def test_on_a_terminal_progress_is_one_line_and_leaves_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    asked = rows("deepseek-r1")[:2]
+    tell = conform._progress(len(asked))
+    for number, row in enumerate(asked, 1):
+        tell(number, row)
+    first, second = (f"\r\033[K{number}/2 {row.group}: {row.name}" for number, row in enumerate(asked, 1))
+    assert terminal.getvalue() == first + second + "\r\033[K"
 
 
 async def test_no_more_is_spent_than_the_budget(gateway: Gateway) -> None:

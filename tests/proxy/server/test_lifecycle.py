@@ -170,6 +170,21 @@ async def test_a_call_that_is_open_gets_no_more_than_the_drain_for_that(
             await ending
 
 
+async def test_nor_does_one_of_whose_answer_nothing_has_left(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    upstream = await simulator(Script(first_byte_delay_s=30))
+    front = await gateway_before(upstream.url, drain_timeout=0)
+    async with caller.dial(front.url) as line:
+        line.send(caller.request(caller.call()))
+        await upstream.call()
+        ending = await told(front)
+        stop()
+        async with asyncio.timeout(lifecycle.FIRST_CALLS_S / 2):
+            assert (await line.answer()).fault == UNAVAILABLE
+            await ending
+
+
 async def test_who_connects_and_says_nothing_holds_nobody_up_for_long(gateway_before: StartGateway) -> None:
     front = await gateway_before("http://127.0.0.1:1")
     async with caller.dial(front.url):
