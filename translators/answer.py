@@ -52,51 +52,41 @@ class Answer:
     def __init__(self, call: Call, terms: Terms, vocabulary: Vocabulary, tally: Tally, writer: Writer) -> None:
         self._legs = terms.legs
         self.tally = tally
-        names = [tool.name for tool in call.tools] if call.tools else ()
-        self.choices = [
-            Choice(
-                index,
-                Meter(vocabulary, terms.chain_end if call.thinking else 0, terms.answer_end),
-                writer,
-                terms.rules,
-                # Made with the first call that comes; it knows nothing of the answer, so that the two make no ring.
-                partial(
-                    Drafts,
-                    vocabulary,
-                    f"call_{terms.request_id.replace('-', '')}_{index}",
-                    LAYOUTS[terms.template].calls,
-                    names=names,
-                    opened=terms.calls_opened,
-                ),
-                tally=tally,
-            )
-            for index in range(call.n)
-        ]
+        # They are made with the first call that comes, and know nothing of the answer, so that the two make no ring.
+        calls, chain_end = partial(_drafts, call, terms, vocabulary), terms.chain_end if call.thinking else 0
+        self.choices: list[Choice] = []
+        while len(self.choices) < call.n:
+            meter = Meter(vocabulary, chain_end, terms.answer_end)
+            self.choices.append(Choice(len(self.choices), meter, writer, terms.rules, calls, tally=tally))
 
-    @property
-    def basis(self) -> Basis:
+    def basis(self, spent: Sequence[Spent]) -> Basis:
         """Whose figures the usage is, at the weakest of its upstream calls (spec MET-3)."""
-        bases = [one.basis for one in self.tally.upstream]
-        # What upstream said includes what we have cut off.
-        bases += ["upstream_last" for choice in self.choices if choice.cut]
-        return bases[0] if len(bases) == 1 else min(bases, key=usage.BASES.index)
+        weakest = spent[0].basis
+        for one in spent:
+            weakest = min(weakest, one.basis, key=usage.BASES.index) if one.basis != weakest else weakest
+        for choice in self.choices:
+            if choice.cut and weakest == "upstream_final":
+                # What upstream said includes what we have cut off.
+                return "upstream_last"
+        return weakest
 
     def served_by(self, leg: int) -> Sequence[Choice]:
         """The choices that one upstream call fills."""
         return self.choices if self._legs == 1 else self.choices[leg : leg + 1]
 
-    def reconcile(self, leg: int) -> None:
+    def reconcile(self, leg: int, served: Sequence[Choice]) -> None:
         """Settle the last packets' figures: upstream's for the whole answer, else our own count (spec USE-3).
 
         What upstream has generated is what they say together, so that the caller's bill and upstream's agree. An answer
         cut by us keeps our count, as far as upstream's own last word goes.
+        served: the choices that it fills
         """
-        served, upstream = self.served_by(leg), self.tally.latest(leg)
+        upstream = self.tally.latest(leg)
         if len(served) == 1 and upstream.is_final and not served[0].cut:
             # What follows would come to the same, and count what is owed for it. Nearly every answer ends here.
-            meter = served[0].meter
-            made, chain = upstream.before + upstream.completion(0), meter.reasoning
-            meter.correct(made, min(upstream.reasoning(chain), made) if upstream.chain is None else chain)
+            meter, figures = served[0].meter, upstream.figures
+            made, chain = upstream.before + (figures.output or 0), meter.reasoning
+            meter.correct(made, min(figures.reasoning or chain, made) if upstream.chain is None else chain)
             return
         meters = [choice.meter for choice in served]
         for meter in meters:
@@ -129,7 +119,7 @@ class Answer:
 
     def spent(self) -> tuple[Spent, ...]:
         """What each upstream call has used, as far as is known, in the order they were begun (spec MET-3)."""
-        return tuple([self._spent(upstream) for upstream in self.tally.upstream])
+        return tuple(map(self._spent, self.tally.upstream))
 
     def _spent(self, upstream: Upstream) -> Spent:
         served, figures, successor = self.served_by(upstream.leg), upstream.figures, self.tally.latest(upstream.leg)
@@ -146,19 +136,13 @@ class Answer:
             if upstream.chain is None:
                 for choice in served:
                     chain += choice.meter.reasoning
-            reasoning = upstream.reasoning(chain)
-            end = tuple([_end_of(choice) for choice in served])
+            reasoning = figures.reasoning or chain
+            end = tuple(map(_end_of, served))
         completion = upstream.completion(counted)
         prompt = self.tally.input if upstream.chain is None else self.tally.input + upstream.chain + usage.CLOSING
-        return Spent(
-            leg=upstream.leg,
-            prompt=prompt if figures.input is None else figures.input,
-            cached=figures.cached,
-            completion=completion,
-            reasoning=min(reasoning, completion) if self.tally.counts_chain else None,
-            basis=upstream.basis,
-            end=end,
-        )
+        chain_tokens = min(reasoning, completion) if self.tally.counts_chain else None
+        read = prompt if figures.input is None else figures.input, figures.cached
+        return tuple.__new__(Spent, (upstream.leg, *read, completion, chain_tokens, upstream.basis, end))
 
     def used(self) -> Usage:
         """The usage of all choices: input once, outputs summed (spec OUT-7)."""
@@ -168,6 +152,17 @@ class Answer:
         chains = [one.reasoning for one in each if one.reasoning is not None]
         output = sum(one.output for one in each)
         return Usage(self.tally.input, output, sum(chains) if chains else None, self.tally.cached, self.tally.image)
+
+
+def _drafts(call: Call, terms: Terms, vocabulary: Vocabulary, index: int) -> Drafts:
+    """What holds the tool calls of one choice."""
+    return Drafts(
+        vocabulary,
+        f"call_{terms.request_id.replace('-', '')}_{index}",
+        LAYOUTS[terms.template].calls,
+        names=[tool.name for tool in call.tools],
+        opened=terms.calls_opened,
+    )
 
 
 def _shares(total: int, counted: Sequence[tuple[int, int]]) -> list[int]:

@@ -171,11 +171,11 @@ class Choice:
         meter: Meter,
         writer: Writer,
         rules: Rules,
-        calls: Callable[[], Drafts],
+        calls: Callable[[int], Drafts],
         *,
         tally: Tally,
     ) -> None:
-        """Begin with nothing; `calls` makes what holds the tool calls, once there is one."""
+        """Begin with nothing; `calls` makes what holds the tool calls of the choice of an index, once there is one."""
         self.index = index
         self.meter = meter
         self.phase = START
@@ -270,7 +270,7 @@ class Choice:
         if self.phase is not CALLING and not self._step(CALL):
             return
         if self._calls is None:
-            self._calls = self._begin_calls()
+            self._calls = self._begin_calls(self.index)
         self._calls.add(index, call_id, name, arguments, anew=anew)
         self.meter.markup(self._calls.tokens, self._calls.lead)
         self._show_calls(self._calls, at_end=False)
@@ -370,7 +370,8 @@ class Choice:
         if following is None:
             return False
         if self.phase in (START, THINKING) and sight in (CONTENT, CALL):
-            self.meter.close_chain()
+            if self.meter.chain_end:
+                self.meter.close_chain()
             # Either is a matter of few models.
             may_hide = self._splitter is not None or self._rules.blank_behind_chain
             if may_hide and text and (unseen := self._unseen_lines(text)):
@@ -446,9 +447,10 @@ class Choice:
 
     def _end(self, reason: Finish) -> None:
         thought_only = self.phase in (START, THINKING)
-        if not (thought_only and reason is LENGTH):
+        # No call of a method for what most calls do not count.
+        if self.meter.chain_end and not (thought_only and reason is LENGTH):
             self.meter.close_chain()
-        if not (self.cut or reason is LENGTH):
+        if self.meter.answer_end and not (self.cut or reason is LENGTH):
             self.meter.end()
         self.phase = self._ended_from = ENDED
         self.finish_reason = reason

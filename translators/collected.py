@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -33,6 +33,9 @@ class Layout(Protocol):
         """What there is in place of it."""
 
 
+NOTHING_HANDED: Final = Handed(0, None)
+
+
 class Collected:
     """A writer that keeps the pieces of each choice until the reply is made."""
 
@@ -46,7 +49,7 @@ class Collected:
         self.kept_bytes = 0
         self._layout = layout
         self._used: Usage | None = None
-        self._handed = Handed(0, None)
+        self._handed = NOTHING_HANDED
         self._content: dict[int, list[str]] = {}
         self._reasoning: dict[int, list[str]] = {}
         self._logprobs: dict[int, list[Json]] = {}
@@ -81,7 +84,12 @@ class Collected:
     def whole(self, choices: Sequence[answer.Choice], used: Usage) -> bytes:
         """The reply: every choice in order, one usage for all of them."""
         self._used = used
-        return orjson.dumps(self._layout.reply([self._choice(choice) for choice in choices], used))
+        made = []
+        for choice in choices:
+            index = choice.index
+            content, reasoning = "".join(self._content.get(index, ())), "".join(self._reasoning.get(index, ()))
+            made.append(self._layout.of(choice, content, reasoning, self._logprobs.get(index, ())))
+        return orjson.dumps(self._layout.reply(made, used))
 
     def error(self, fault: faults.Fault) -> bytes:
         """What there is in place of the reply."""
@@ -89,7 +97,7 @@ class Collected:
 
     def hand_over(self) -> None:
         """See `tongue.Writer`."""
-        self._handed = Handed(1, self._used)
+        self._handed = tuple.__new__(Handed, (1, self._used))
 
     def mark(self) -> Usage | None:
         """See `tongue.Writer`."""
@@ -102,8 +110,3 @@ class Collected:
     def handed(self) -> Handed:
         """See `tongue.Writer`."""
         return self._handed
-
-    def _choice(self, choice: answer.Choice) -> Any:
-        content = "".join(self._content.get(choice.index, ()))
-        reasoning = "".join(self._reasoning.get(choice.index, ()))
-        return self._layout.of(choice, content, reasoning, self._logprobs.get(choice.index, ()))

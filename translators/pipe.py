@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from translators import faults, sse
 from translators.answer import Account, Answer
-from translators.dialogue import Call
+from translators.dialogue import Call, Usage
 from translators.openai.chunks import Reader
 from translators.sse import Decoder
 from translators.terms import Terms
@@ -77,6 +77,10 @@ class Late(NamedTuple):
     take: Callable[[], bytes]
 
 
+# Nothing waits, as nearly always: an empty deque of its own would be 600 bytes for each call. It never holds anything.
+NOTHING_LATE: Final[deque[Late]] = deque(maxlen=0)
+
+
 class Pipe:
     """One answer on its way: fed by streams or by whole completions, read as packets or as one reply.
 
@@ -102,6 +106,7 @@ class Pipe:
         "_open_legs",
         "_readers",
         "_terms",
+        "_used",
         "_weighed_at_bytes",
         "_writer",
         "answer",
@@ -143,10 +148,10 @@ class Pipe:
         self.mark = self._writer.mark
         self.hand_over_to = self._writer.hand_over_to
         self.answer = Answer(call, terms, vocabulary, tally, self._writer)
-        self._open_legs = set(range(terms.legs))
+        self._open_legs = {*range(terms.legs)}
         # Those whose reads are taken as they come: all that are open, or none while the pipe is behind.
         self._flowing: set[int] | frozenset[int] = self._open_legs
-        self._late: deque[Late] = deque()
+        self._late = NOTHING_LATE
         self._large_bytes = self._weighed_at_bytes = large_bytes
         self._hold = hold
         self._held_bytes = 0
@@ -154,8 +159,11 @@ class Pipe:
         self.refusal: faults.Refusal | None = None
         self.failed_behind_packets = False
         self.took_text = False
-        self._decoders = [Decoder(terms.event_limit, large_bytes) for _ in self._open_legs]
-        self._readers = [self._reader(leg) for leg in self._open_legs]
+        self._used: Usage | None = None
+        self._readers = [*map(self._reader, self._open_legs)]
+        self._decoders = [Decoder(terms.event_limit, large_bytes)]
+        while len(self._decoders) < terms.legs:
+            self._decoders.append(Decoder(terms.event_limit, large_bytes))
 
     def count_prompt(self, counted: int, learned: int, overhead: int = 0) -> None:
         """Say how long the prompt is, before the first packet; see `Tally.count_prompt`."""
@@ -289,22 +297,20 @@ class Pipe:
         self.state = following
         self.refusal = refusal
         self._open_legs.clear()
-        self._late.clear()
+        self._late = deque()
         return ready + self._writer.error(refusal.fault)
 
     def account(self) -> Account:
         """What the call has come to so far; its record takes this and nothing else."""
         answer = self.answer
         packets, delivered = self._writer.handed()
-        return Account(
-            packets=packets,
-            delivered=delivered,
-            generated=answer.used(),
-            basis=answer.basis,
-            drift=answer.tally.drift,
-            finish_reasons=tuple([one.finish_reason.word for one in answer.choices if one.finish_reason is not None]),
-            spent=answer.spent(),
-        )
+        generated, spent = self._used or answer.used(), answer.spent()
+        finish_reasons: tuple[str, ...] = ()
+        for choice in answer.choices:
+            if choice.finish_reason is not None:
+                finish_reasons += (choice.finish_reason.word,)
+        figures = generated, answer.basis(spent), answer.tally.drift
+        return tuple.__new__(Account, (packets, delivered, *figures, finish_reasons, spent))
 
     def open(self) -> None:
         """Note that the head is out: from now on a failure is an error frame (spec SSE-11)."""
@@ -345,6 +351,8 @@ class Pipe:
         return sum([choice.meter.output for choice in self.answer.served_by(leg)])
 
     def _put_off(self, late: Late) -> None:
+        if not self._late:
+            self._late = deque()
         self._late.append(late)
         self._flowing = frozenset()
 
@@ -401,7 +409,7 @@ class Pipe:
         return len(events)
 
     def _take_completion(self, leg: int, raw: bytes) -> bytes:
-        if sse.is_stream(raw):
+        if not raw.startswith(b"{") and sse.is_stream(raw):
             end = Late(leg, 0, partial(self._end, leg))
             if self.is_behind:
                 self._late.appendleft(end)
@@ -432,19 +440,18 @@ class Pipe:
         if served[0].over_budget:
             self._open_legs.discard(leg)
             return self._frames_out()
-        if reader.done and not reader.has_ended():
-            reader.conclude()
-        reader.settle()
+        reader.end()
         for choice in served:
             choice.close()
-        self.answer.reconcile(leg)
+        self.answer.reconcile(leg, served)
         for choice in served:
             self._writer.finish(choice)
         self._open_legs.discard(leg)
         if self._open_legs:
             return self._frames_out()
         self.state = NEXT[self.state, FINISH]
-        return self._writer.whole(self.answer.choices, self.answer.used())
+        self._used = self.answer.used()
+        return self._writer.whole(self.answer.choices, self._used)
 
     def _frames_out(self) -> bytes:
         out = self._writer.take()

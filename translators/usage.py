@@ -104,10 +104,8 @@ class Meter:
         "__weakref__",
         "_acts",
         "_answer",
-        "_answer_end",
         "_base",
         "_chain",
-        "_chain_end",
         "_lead",
         "_lead_tokens",
         "_least",
@@ -122,6 +120,8 @@ class Meter:
         "_this",
         "_vocabulary",
         "_whole",
+        "answer_end",
+        "chain_end",
     )
 
     def __init__(self, vocabulary: Vocabulary, chain_end: int, answer_end: int = 0) -> None:
@@ -129,8 +129,8 @@ class Meter:
         # Made with the chain that it counts: most answers have none.
         self._chain: Counter | None = None
         self._answer = Counter(vocabulary)
-        self._chain_end = chain_end
-        self._answer_end = answer_end
+        self.chain_end = chain_end
+        self.answer_end = answer_end
         self._base = 0
         self._lead = ""
         self._lead_tokens = 0
@@ -232,11 +232,11 @@ class Meter:
 
     def close_chain(self) -> None:
         """The chain is over, even an empty one: the server counts the tag that closes it, once."""
-        if not self._chain_end:
+        if not self.chain_end:
             return
         self._settled()
-        self._base += self._chain_end
-        self._chain_end = 0
+        self._base += self.chain_end
+        self.chain_end = 0
         self._raise_to(self.counted + self._offset)
 
     def skip(self, text: str) -> None:
@@ -250,19 +250,17 @@ class Meter:
 
         The tag that closes it stands in the next prompt: no upstream call generates it (spec OUT-9).
         """
-        self._chain_end = 0
+        self.chain_end = 0
         self._reasoning = reasoning
         self._least = made
         self.resume_from(made)
 
     def end(self) -> None:
         """Count what a model writes to end: the answer has ended by itself, by no limit and not by us."""
-        if not self._answer_end:
-            return
         if self._owed:
-            self._acts.append((self._end, self._answer_end))
+            self._acts.append((self._end, self.answer_end))
         else:
-            self._end(self._answer_end)
+            self._end(self.answer_end)
 
     def markup(self, count: int, lead: str = "") -> None:
         """All tool markup so far is `count` tokens behind `lead`, a text that may share a token with the answer."""
@@ -275,8 +273,12 @@ class Meter:
 
     @property
     def said(self) -> Said:
-        """The figures of a packet that left now."""
-        return self.output, self.reasoning
+        """The figures of a packet that left now: `output` and `reasoning`."""
+        if self._whole is not None:
+            return self._whole
+        if self._owed:
+            self.settle()
+        return self._output, self._reasoning
 
     @property
     def counted(self) -> int:
@@ -512,12 +514,14 @@ class Tally:
         if reasoning is not None:
             reasoning = None if whole is None else min(reasoning, whole)
         before = upstream.figures
-        upstream.figures = Figures(
+        believed = (
             before.input if prompt is None else prompt,
             before.output if whole is None else whole,
             before.reasoning if reasoning is None else reasoning,
             before.cached if cached is None else cached,
+            None,
         )
+        upstream.figures = tuple.__new__(Figures, believed)
         upstream.is_final = final and output is not None
         if upstream.chain is None:
             self._take(told.input if final else prompt, prompt, cached, image)
@@ -532,9 +536,9 @@ class Tally:
 
     def of(self, meter: Meter) -> Usage:
         """The usage of one choice as its next packet says it."""
-        output = meter.output
-        reasoning = min(meter.reasoning, output) if self.counts_chain else None
-        return Usage(self.input, output, reasoning, self.cached, self.image)
+        output, chain = meter.said
+        reasoning = min(chain, output) if self.counts_chain else None
+        return tuple.__new__(Usage, (self.input, output, reasoning, self.cached, self.image))
 
     def _take(self, told: int | None, prompt: int | None, cached: int | None, image: int | None) -> None:
         """What upstream says of the caller's prompt, and what of that is believed."""

@@ -414,7 +414,7 @@ def _parameter(row: Row, rows: Sequence[Model]) -> Json:
     return {"type": [TYPES[row.kind], "null"], **_bounds(row.rule), **described}
 
 
-def _bounds(rule: Rule) -> Json:
+def _bounds(rule: Rule | None) -> Json:
     if not isinstance(rule, Within):
         return {}
     said = {

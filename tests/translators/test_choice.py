@@ -48,7 +48,7 @@ def make(vocabulary: tokens.Vocabulary, heard: Heard) -> Make:
     def made(**rules: object) -> answer.Choice:
         given = answer.Rules(**{"parallel_calls": True, **rules})  # type: ignore[arg-type]
         calls = toolcalls.Drafts(vocabulary, "call_x")
-        return answer.Choice(0, usage.Meter(vocabulary, 1), heard, given, lambda: calls, tally=usage.Tally())
+        return answer.Choice(0, usage.Meter(vocabulary, 1), heard, given, lambda _: calls, tally=usage.Tally())
 
     return made
 

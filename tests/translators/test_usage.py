@@ -132,6 +132,7 @@ def test_what_upstream_tells_of_a_whole_answer_is_not_counted() -> None:
     meter.end()
     assert meter.reasoning == 0
     meter.correct(5, 0)
+    assert meter.output == 5
     assert meter.said == (5, 0)
 
 

@@ -117,12 +117,10 @@ def prompted(document: Json, catalogue: Catalogue) -> Call:
 
 
 def check_partial(case: Case) -> None:
-    """Refuse an answer that is to be gone on with by a model asked to think (spec REQ-6).
+    """Refuse to go on with an answer where the model is asked to think (spec REQ-6).
 
     A model that never thinks ignores the flag here as elsewhere; r1 does not (SOURCES#r1-thinking-flag).
     """
-    if not case.messages[-1].partial:
-        return
     if case.model.thinking != "never" and case.given.get("enable_thinking") is True:
         raise faults.Refusal(faults.invalid(PARTIAL_WHILE_THINKING))
 

@@ -151,11 +151,12 @@ class Shape:
         calls: Sequence[shapes.ToolCall] = ()
         if made := choice.tool_calls():
             calls = [tool_call(position, call) for position, call in enumerate(made)]
-        return self.choice(choice.index, self.message(content, reasoning, calls), finish_of(choice), logprobs)
+        ended: Finish = UNFINISHED if choice.finish_reason is None else choice.finish_reason.word
+        return self.choice(choice.index, self.message(content, reasoning, calls), ended, logprobs)
 
     def reply(self, choices: list[shapes.Choice], used: dialogue.Usage) -> Answer:
         """See `reply.Layout`."""
-        return self.whole(choices, self.usage(used))
+        return {"output": {"choices": choices}, "usage": self.usage(used), "request_id": self.request_id}
 
     def error(self, fault: faults.Fault) -> bytes:
         """See `reply.Layout`."""

@@ -22,7 +22,7 @@ class Row:
     theirs:  its name in `parameters`
     ours:    the field of `dialogue.Call` it fills; None where the call is only checked for it
     kind:    raw value and dotted path to a value of its type
-    rule:    that value and the case to what the call gets
+    rule:    that value and the case to what the call gets; None: whatever is of its type
     why:     what becomes of it, for whoever asks about a translation
     source:  the rule of the spec
     aliases: further names; the first one given, in this order, counts, and the rest are ignored
@@ -31,7 +31,7 @@ class Row:
     theirs: str
     ours: str | None
     kind: Callable[[Any, str], Any]
-    rule: Rule
+    rule: Rule | None
     why: str
     source: str
     aliases: tuple[str, ...] = ()
@@ -120,7 +120,7 @@ ROWS: tuple[Row, ...] = (
         "sent as texts, token ids decoded; what the upstream does not take is watched for here",
         "PAR-9",
     ),
-    Row("logprobs", "logprobs", kinds.boolean, rules.any_value, "means the same upstream", "PAR-10"),
+    Row("logprobs", "logprobs", kinds.boolean, None, "means the same upstream", "PAR-10"),
     Row(
         "top_logprobs",
         "top_logprobs",
@@ -149,7 +149,7 @@ ROWS: tuple[Row, ...] = (
         "incremental_output",
         "incremental",
         kinds.boolean,
-        rules.any_value,
+        None,
         "the layout of our packets; the upstream always sends what is new",
         "PAR-13",
     ),
@@ -182,7 +182,7 @@ ROWS: tuple[Row, ...] = (
         "parallel_tool_calls",
         "parallel_tool_calls",
         kinds.boolean,
-        rules.any_value,
+        None,
         "false lets the first call through alone; sent where the upstream has it",
         "PAR-18",
     ),
@@ -190,7 +190,7 @@ ROWS: tuple[Row, ...] = (
         "tool_stream",
         "tool_stream",
         kinds.boolean,
-        rules.any_value,
+        None,
         "true lets the pieces of a tool call leave as they come; else it leaves in one packet, once it is whole",
         "PAR-20",
     ),
@@ -253,7 +253,7 @@ class Table:
             if name is None or (value := given[name]) is None:
                 continue
             value = row.kind(value, root + name)
-            if row.rule is not rules.any_value:
+            if row.rule is not None:
                 value = row.rule(value, case)
             if row.ours is not None:
                 filled[row.ours] = value
@@ -261,9 +261,6 @@ class Table:
 
     def ignored(self, given: Json) -> Sequence[str]:
         """Names that no row reads: dropped, unknown, or set aside for another spelling (spec HTTP-8)."""
-        if given.keys() <= self.named:
-            # As in nearly every call.
-            return ()
         return kinds.unread(given, {name for row in self._asked(given) if (name := row.spelling(given)) is not None})
 
     def _asked(self, given: Json) -> list[Row]:

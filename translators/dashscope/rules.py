@@ -95,11 +95,6 @@ THINKING_DEMANDS: tuple[tuple[Callable[[Case], bool], str], ...] = (
 )
 
 
-def any_value(value: Any, case: Case) -> Any:  # noqa: ARG001 - the shape every rule has
-    """Whatever is of the right type."""
-    return value
-
-
 @dataclass(frozen=True, slots=True)
 class Within:
     """The rule that a number keeps its bounds, and the text for one that does not."""

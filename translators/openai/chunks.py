@@ -284,6 +284,16 @@ class Reader:
                 raise _broken("[DONE] and no answer")
             choice.finish(STOP, *self._mended(choice, "", "", last=True))
 
+    def end(self) -> None:
+        """Nothing more comes of the answer: what has no finish reason behind `[DONE]` has ended all the same."""
+        if self.done:
+            for choice in self._served:
+                if choice.finish_reason is None:
+                    self.conclude()
+                    break
+        if self._zero is not None:
+            self.settle()
+
     def settle(self) -> None:
         """Nothing more comes: a 0 that was told last is upstream's last word."""
         if self._zero is not None:
@@ -398,15 +408,18 @@ class Reader:
         if choice.over_budget:
             return
         text = message.get("content")
-        if type(text) is not str or not text.isascii():
+        if type(text) is not str:
             text = choices.word_of(text)
+        elif not text.isascii():
+            text = surrogates.whole(text)
         if text := text.removeprefix(prefix):
             (choice.quote if told else choice.say)(text)
         if ("tool_calls" in message or "function_call" in message) and (calls := choices.calls_of(message)):
             choices.take_calls(choice, calls, whole=True)
         # Behind the text: an answer that ended as none should was generated all the same.
         # Its framing says that it is complete, as `[DONE]` says it of a stream.
-        choice.finish(choices.finish_of(item.get("finish_reason")) or STOP)
+        word = item.get("finish_reason")
+        choice.finish(STOP if word == "stop" else choices.finish_of(word) or STOP)
 
     def _mended(self, choice: Choice, reasoning: str, text: str, *, last: bool) -> tuple[str, str]:
         """Both sides of a delta with the halves of surrogate pairs joined to those that came before.

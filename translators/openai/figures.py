@@ -26,7 +26,7 @@ def read(reported: object) -> Figures | None:
     if type(completion) is not int or completion < 0:
         completion = _figure(completion)
     if reported.keys() <= SUMMED:
-        return Figures(prompt, completion)
+        return tuple.__new__(Figures, (prompt, completion, None, None, None))
     # SGLang and Azure put the chain at the top level.
     reasoning = _figure_in(reported, "completion_tokens_details", "reasoning_tokens", "reasoning_tokens")
     if prompt is not None and completion is not None and reasoning is not None and reasoning > completion:

@@ -202,6 +202,10 @@ class Watched:
         self.chars += len(text)
         return self.within.length(text)
 
+    def word(self, text: str) -> tokens.Word:
+        self.chars += len(text)
+        return self.within.word(text)
+
     def encode_piece(self, piece: bytes) -> Sequence[int]:
         self.chars += len(piece)
         return self.within.encode_piece(piece)

@@ -377,6 +377,10 @@ def test_so_it_is_whatever_a_call_says(names: set[str], dialect: str) -> None:
     assert orjson.dumps(sent) == orjson.dumps(translated(call, dialect).json)
 
 
+def test_a_model_that_does_not_see_is_shown_nothing() -> None:
+    assert asking().images == ()
+
+
 def test_a_call_is_never_edited() -> None:
     call = thinking(tools=(WEATHER,), messages=(ASKED, Message("assistant", "x", partial=True)))
     before = repr(call)
