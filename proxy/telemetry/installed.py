@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import metadata, util
 from pathlib import Path
 from typing import Final
@@ -10,18 +11,31 @@ import proxy
 
 DISTRIBUTION: Final = "dashseek"
 ROOMS: Final = ("proxy", "translators", "config")
+# A line for a file of Python in one of them, or that is one.
+_ROOM_FILE: Final = re.compile(rf"^({'|'.join(ROOMS)})(?:/[^,\n]*)?\.py(?=[,\s]|$)", re.MULTILINE)
 
 
 def room_complaint() -> str | None:
-    """Which other distribution has a package of our name, and what to do; None where none has."""
-    claims = metadata.packages_distributions()
-    others = [f"{other} ({room})" for room in ROOMS for other in sorted({*claims.get(room, ())} - {DISTRIBUTION})]
+    """Which other distribution has a package of our name, and what to do; None where none has.
+
+    Two small files of each distribution are looked at: `metadata.packages_distributions` parses all of every one, which
+    took a tenth of what a start takes.
+    """
+    claims = {(ROOMS.index(room), found.name) for found in metadata.distributions() for room in _rooms_of(found)}
+    others = [f"{other} ({ROOMS[room]})" for room, other in sorted(claims) if other != DISTRIBUTION]
     if not others:
         return None
     return (
         f"a package of ours is also installed by {', '.join(others)}: "
         "give dashseek an environment of its own (pipx, a venv or an image)"
     )
+
+
+def _rooms_of(distribution: metadata.Distribution) -> set[str]:
+    """Packages and modules of our names that it has, as it declares them, or else as its files say."""
+    if declared := (distribution.read_text("top_level.txt") or "").split():
+        return {*ROOMS} & {*declared}
+    return {*_ROOM_FILE.findall(distribution.read_text("RECORD") or distribution.read_text("SOURCES.txt") or "")}
 
 
 def shadow_complaint() -> str | None:

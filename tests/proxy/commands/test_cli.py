@@ -25,6 +25,7 @@ from click.testing import CliRunner, Result
 from config import settings
 from proxy import vocabulary
 from proxy.commands import cli, exit_codes, options
+from proxy.telemetry import installed
 
 ROOT = Path(cli.__file__).parents[2]
 UPSTREAM = ("serve", "--upstream", "http://127.0.0.1:1")
@@ -289,17 +290,48 @@ def test_any_other_failure_keeps_its_traceback(room: Callable[..., Any]) -> None
 # The house
 
 
+def distribution(place: Path, name: str, **files: str) -> None:
+    """One that is installed there, as far as these files of its metadata say."""
+    home = place / f"{name}-1.0.dist-info"
+    home.mkdir()
+    (home / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    for file, text in files.items():
+        (home / file.replace("_txt", ".txt")).write_text(text)
+
+
 @pytest.mark.parametrize("command", [UPSTREAM, ("demo",), ("simulate",)], ids=lambda command: command[0])
 def test_no_command_runs_where_another_distribution_claims_a_room(
-    command: tuple[str, ...], room: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    command: tuple[str, ...], room: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """design.md 2: `proxy`, `translators` and `config` are names that others install as well."""
     calls = [room("server.process", "serve"), room("commands.demo", "run"), room("simulation.simulator", "run")]
-    claims = {"proxy": ["dashseek", "proxy.py"], "translators": ["dashseek"], "click": ["click"]}
-    monkeypatch.setattr(metadata, "packages_distributions", lambda: claims)
+    distribution(tmp_path, "proxy.py", RECORD="proxy.py,,\nproxy/__init__.py,sha256=x,7\n")
+    monkeypatch.syspath_prepend(tmp_path)
     ended = run(*command)
     assert (ended.exit_code, calls) == (2, [[], [], []])
     assert "a package of ours is also installed by proxy.py (proxy): give dashseek an environment" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "claimed"),
+    [
+        ({"top_level_txt": "config\n"}, "(config)"),
+        ({"top_level_txt": "theirs\n", "RECORD": "config/__init__.py,,\n"}, ""),
+        ({"RECORD": "translators/deep/er.py,sha256=x,7\n"}, "(translators)"),
+        ({"RECORD": "theirs/__init__.py,,\nconfig.py,sha256=x,7\n"}, "(config)"),
+        ({"SOURCES_txt": "setup.py\nproxy/a.py"}, "(proxy)"),
+        ({"RECORD": "config/settings.toml,,\nconfigs/a.py,,\nproxy.pyi,,\ntheirs/proxy/a.py,,\n"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_package_of_our_name_is_found_however_it_is_recorded(
+    files: dict[str, str], claimed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    distribution(tmp_path, "theirs", **files)
+    monkeypatch.syspath_prepend(tmp_path)
+    complaint = installed.room_complaint() or ""
+    assert complaint.startswith(f"a package of ours is also installed by theirs {claimed}: " if claimed else "")
+    assert bool(complaint) == bool(claimed)
 
 
 def test_no_command_runs_on_the_slow_parser(room: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
