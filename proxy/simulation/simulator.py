@@ -54,6 +54,7 @@ class Simulator:
     vocabulary: what it counts and cuts by; otherwise one word is one token
     calls:      every request so far, in order of arrival
     open:       requests that have not ended; most_open: at the same time, ever
+    goes_on:    set; while it is cleared, answers wait after the first of several writes
 
     A caller who can write nothing but messages chooses too, by a last user message `{"simulate": {"status": 429}}`.
     """
@@ -72,6 +73,8 @@ class Simulator:
         self.connections = 0
         self.open = 0
         self.most_open = 0
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
         self._scale = Scale(vocabulary)
         self._address = (host, port)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -150,7 +153,9 @@ class Simulator:
             while seen is None or seen.ended == "done":
                 came = await asyncio.wait_for(_read(reader, connection), idle_s)
                 if (came.method, came.path) == _TALLY:
-                    await _Out(writer, Script(), came, self._news).say("application/json", orjson.dumps(self.tally))
+                    await _Out(writer, Script(), came, self._news, self.goes_on).say(
+                        "application/json", orjson.dumps(self.tally)
+                    )
                     continue
                 seen = came
                 self._begin(seen)
@@ -185,7 +190,7 @@ class Simulator:
             script = deepseek.with_switches(script, deepseek.settings(seen.body))
         except ValueError as error:
             script = Script(status=400, error_text=str(error))
-        out = _Out(writer, script, seen, self._news)
+        out = _Out(writer, script, seen, self._news, self.goes_on)
         if refusal := _refusal(seen, script):
             return await out.refuse(*refusal)
         if seen.path in _MODELS:

@@ -149,11 +149,19 @@ def _event(data: bytes) -> bytes:
 class _Out:
     """The answer's way out: one body in chunks of HTTP, with every delay and break of the script."""
 
-    def __init__(self, writer: asyncio.StreamWriter, script: Script, seen: Seen, news: asyncio.Event) -> None:
+    def __init__(
+        self,
+        writer: asyncio.StreamWriter,
+        script: Script,
+        seen: Seen,
+        news: asyncio.Event,
+        goes_on: asyncio.Event,
+    ) -> None:
         self._writer = writer
         self._script = script
         self._seen = seen
         self._news = news
+        self._goes_on = goes_on
         self._comment = b""
 
     async def refuse(self, status: int, text: str | None, shape: str) -> Ending:
@@ -193,6 +201,7 @@ class _Out:
                 await self._write(b"".join(held))
                 held.clear()
                 await self._wait(script.gap_s)
+                await self._goes_on.wait()
             if fault := faults.get(self._seen.events):
                 await self._write(b"".join(held))
                 return await fault()

@@ -100,11 +100,12 @@ async def test_f12_a_storm_of_leavers_leaves_nothing_behind(stage: Stage) -> Non
 
 @row("all of it, every one", figure=f"{CROWD:,} open streams in one process: ≤ {CROWD_BYTES >> 10} kB each")
 async def test_f65_a_crowd_of_open_streams_is_served(stage: Stage) -> None:
-    stand = await stage("--log-level", "warning")
+    # On a busy machine so many calls take seconds until the first of them is connected.
+    stand = await stage("--log-level", "warning", "--connect-timeout", "60")
     await stand.ask()
     idle_bytes = stand.rss_bytes
-    # Longer than it takes until all of them are there.
-    stand.upstream.script = Script(text="one two three", gap_s=CROWD / 400)
+    stand.upstream.script = Script(text="one two three", deltas_per_write=2)
+    stand.upstream.goes_on.clear()
     async with contextlib.AsyncExitStack() as stack:
         lines = [await stack.enter_async_context(caller.dial(stand.url)) for _ in range(CROWD)]
         for line in lines:
@@ -113,6 +114,7 @@ async def test_f65_a_crowd_of_open_streams_is_served(stage: Stage) -> None:
         assert {head.status for head in heads} == {200}
         open_bytes = stand.rss_bytes
         assert stand.upstream.open == CROWD
+        stand.upstream.goes_on.set()
         bodies = await asyncio.gather(*(line.rest() for line in lines))
     assert {caller.text(body) for body in bodies} == {"one two three"}
     assert open_bytes - idle_bytes < CROWD * CROWD_BYTES

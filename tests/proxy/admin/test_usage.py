@@ -83,6 +83,22 @@ def test_the_page_says_it_in_both_languages_and_holds_nothing_that_could_run(
     assert usage.WORDS["en"].keys() == usage.WORDS["zh"].keys()
 
 
+def test_a_bar_is_as_high_as_its_day_beside_the_most() -> None:
+    days = [
+        {"day": "2026-11-20", "input": 30, "output": 10, "total": 40},
+        {"day": "2026-11-21", "input": 3, "output": 1, "total": 4},
+    ]
+    bars = re.findall(
+        r'class="(in|out)" x="(\d+)" y="([\d.]+)" width="22" height="([\d.]+)"', usage._chart(usage.WORDS["en"], days)
+    )
+    assert bars == [
+        ("in", "0", "40.0", "120.0"),
+        ("out", "0", "0.0", "40.0"),
+        ("in", "26", "148.0", "12.0"),
+        ("out", "26", "144.0", "4.0"),
+    ]
+
+
 def test_the_language_is_the_one_asked_for_or_the_browsers() -> None:
     assert [
         usage.language_of(*said) for said in (("zh", "en"), (None, "zh-CN,zh;q=0.9"), ("fr", "fr"), (None, ""))

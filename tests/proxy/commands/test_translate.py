@@ -127,6 +127,8 @@ def test_a_recorded_stream_becomes_packets() -> None:
     assert result.output.startswith("id:1\nevent:result\n:HTTP_STATUS/200\ndata:{")
     assert '"finish_reason":"stop"' in result.output.split("\n\n")[1]
     assert '"usage":{"input_tokens":7,"output_tokens":1,"total_tokens":8}' in result.output
+    # Each says what is new in it: what was said stands in one of them.
+    assert result.output.count('"content":"Hi"') == 1
 
 
 def test_a_recorded_completion_becomes_a_reply() -> None:

@@ -165,6 +165,20 @@ async def test_a_gap_lies_between_writes(simulator: Start) -> None:
     assert time.monotonic() - started >= 6 * 0.02
 
 
+async def test_a_stream_waits_behind_its_first_write_until_it_is_to_go_on(simulator: Start) -> None:
+    upstream = await simulator(Script(deltas_per_write=2))
+    upstream.goes_on.clear()
+    asking = asyncio.create_task(ask(upstream, STREAM))
+    seen = await upstream.call()
+    await upstream.until(lambda: seen.events == 2)
+    await asyncio.wait({asking}, timeout=0.1)
+    assert (seen.events, seen.ended) == (2, "open")
+    upstream.goes_on.set()
+    _, stream = await asking
+    assert "".join(deltas(stream)) == REPLY
+    assert seen.ended == "done"
+
+
 @pytest.mark.parametrize("cut_by", ["fin", "rst"])
 @pytest.mark.parametrize("body", [STREAM, ASK], ids=["stream", "json"])
 async def test_a_cut_breaks_the_body_off(simulator: Start, cut_by: Any, body: Json) -> None:

@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -69,6 +70,12 @@ def test_a_line_is_one_json_object() -> None:
     text = said(log_a_call)
     assert {"event": "call", "level": "info", "request_id": "r"}.items() <= orjson.loads(text).items()
     assert text.count("\n") == 1
+
+
+def test_the_line_of_a_call_says_the_microsecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 1_795_896_387_999_998_765)
+    line = orjson.loads(said(lambda: logs.say_open(b'{"ev":"open","request_id":"r"}')))
+    assert (line["event"], line["request_id"], line["timestamp"]) == ("open", "r", "2026-11-28T20:06:27.999998Z")
 
 
 def test_a_logger_that_has_spoken_before_a_fork_writes_what_it_says_later_where_the_child_does() -> None:
