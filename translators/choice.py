@@ -97,6 +97,7 @@ class Rules(NamedTuple):
 Copy = Callable[["Choice", Sequence[bytes], Place, bool], None]
 # Takes the same, with the usage up to each piece; what upstream wrote is what we would have written.
 Splice = Callable[["Choice", Sequence[bytes], Run, bool], None]
+SpliceOne = Callable[["Choice", bytes, Said, bool], None]
 # What a JSON string may hold that we write otherwise, beside `\\u`.
 BACKSLASH: Final = 0x5C
 OWN_SPELLING: Final = rb"\/"
@@ -112,6 +113,10 @@ class Writer(Protocol):
     @property
     def splice(self) -> Splice | None:
         """Takes pieces as JSON strings, counted; None where what is laid out is made of texts."""
+
+    @property
+    def splice_one(self) -> SpliceOne | None:
+        """The same of one piece."""
 
     def reasoning(self, choice: Choice, texts: Sequence[str], said: Sequence[Said], /) -> None:
         """Pieces of the chain of thought, and the usage up to each of them."""
@@ -152,6 +157,7 @@ class Choice:
         "_plain",
         "_rules",
         "_splice",
+        "_splice_one",
         "_splitter",
         "_tally",
         "_writer",
@@ -188,6 +194,7 @@ class Choice:
         self._writer = writer
         self._copy = writer.copy
         self._splice = writer.splice
+        self._splice_one = writer.splice_one
         self._rules = rules
         self._begin_calls = calls
         self._calls: Drafts | None = None
@@ -256,6 +263,24 @@ class Choice:
         else:
             assert splice is not None  # noqa: S101 - for the type checker: else it has gone the way of texts
             splice(self, strings, (self.meter.think_run if is_chain else self.meter.answer_run)(texts), is_chain)
+
+    def take_one(self, text: str, string: bytes, *, is_chain: bool) -> None:
+        """The same of one piece, nearly each of a stream that comes as it is generated: fewer objects."""
+        if (
+            self.phase is not (THINKING if is_chain else ANSWERING)
+            or not self._plain
+            or self._rules.chain_limit is not None
+            or (BACKSLASH in string and OWN_SPELLING in string)
+        ):
+            self.take_run((text,), (string,), string, is_chain=is_chain)
+        elif self._copy is not None:
+            self._copy(self, (string,), self.meter.owe(1, string, is_chain=is_chain), is_chain)
+        elif self._splice_one is not None:
+            self._splice_one(
+                self, string, (self.meter.think_one if is_chain else self.meter.answer_one)(text), is_chain
+            )
+        else:
+            (self.think if is_chain else self.say)(text)
 
     def quote(self, text: str) -> None:
         """Take a whole answer whose length upstream tells: where nothing of ours needs a count, none is made."""

@@ -10,6 +10,7 @@ import weakref
 from collections import Counter as Counted
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from itertools import accumulate
 from typing import Final, Literal, NamedTuple
 
 import orjson
@@ -211,6 +212,27 @@ class Meter:
         """Count pieces of the answer; what the packet of each says."""
         return [*zip(*self.answer_run(texts), strict=True)]
 
+    def think_one(self, text: str) -> Said:
+        """The same as `think`, of one piece: nearly each of a stream that comes as it is generated."""
+        if self._owed:
+            self.settle()
+        if self._chain is None:
+            self._chain = Counter(self._vocabulary)
+        self._reasoning = self._base = chain = self._chain.add(text)
+        made = chain + self._answer.total + self._markup + self._offset
+        if made > self._output:  # noqa: PLR1730 - `max` is one call more for every delta
+            self._output = made
+        return self._output, chain
+
+    def answer_one(self, text: str) -> Said:
+        """The same as `answer`, of one piece."""
+        if self._owed:
+            self.settle()
+        made = self._answer.add(text) + self._base + self._markup + self._offset
+        if made > self._output:  # noqa: PLR1730 - `max` is one call more for every delta
+            self._output = made
+        return self._output, self._reasoning
+
     def think_run(self, texts: Sequence[str]) -> Run:
         """The same as `think`, in columns."""
         if self._owed:
@@ -343,14 +365,13 @@ class Meter:
     def _resume_from(self, reported: int) -> None:
         self._offset = reported - self.counted
 
-    def _raised(self, totals: Sequence[int], more: int) -> list[int]:
-        """What packets say of totals that come one after the other: it never falls."""
-        output, made = self._output, []
-        for total in totals:
-            if total + more > output:  # noqa: PLR1730 - `max` is one call more for every delta
-                output = total + more
-            made.append(output)
-        self._output = output
+    def _raised(self, totals: list[int], more: int) -> list[int]:
+        """What packets say of totals that come one after the other, one at the least: it never falls."""
+        made = [total + more for total in totals] if more else totals
+        # They seldom fall: to sort what is sorted takes a sixth of the time that looking at each takes.
+        if made[0] < self._output or made != sorted(made):
+            made = [*accumulate(made, max, initial=self._output)][1:]
+        self._output = made[-1]
         return made
 
     def _settled(self) -> None:

@@ -18,6 +18,7 @@ class Heard:
 
     copy: answer.Copy | None = None
     splice: answer.Splice | None = None
+    splice_one: answer.SpliceOne | None = None
 
     def __init__(self) -> None:
         self.events: list[tuple[object, ...]] = []
@@ -121,6 +122,48 @@ class TestRuns:
         strings = self.PIECES[1]
         assert found == [(strings, ([1, 2], [1, 2]), True), (strings, ([4, 5], [2, 2]), False)]
         assert heard.events == [("content", "a/b")]
+
+    def one_by_one(self, choice: answer.Choice, *, is_chain: bool) -> None:
+        for text, string in zip(*self.PIECES[:2], strict=True):
+            choice.take_one(text, string, is_chain=is_chain)
+
+    def test_one_by_one_they_are_copied_too(
+        self, make: Make, heard: Heard, copied: list[tuple[Sequence[bytes], bool, usage.Place]]
+    ) -> None:
+        choice = make()
+        for is_chain in (True, False, True):
+            self.one_by_one(choice, is_chain=is_chain)
+        assert [(*strings, is_chain) for strings, is_chain, _ in copied] == [
+            (b'"The"', True),
+            (b'" sea"', True),
+            (b'"The"', False),
+            (b'" sea"', False),
+        ]
+        assert [place.said for *_, place in copied] == [(1, 1), (2, 2), (4, 2), (5, 2)]
+        assert heard.events == []
+
+    def test_one_by_one_each_says_the_same_usage(self, make: Make, heard: Heard) -> None:
+        """SSE-1: the first of a phase has gone the way of runs."""
+        runs: list[tuple[Sequence[bytes], usage.Run, bool]] = []
+        found: list[tuple[bytes, usage.Said, bool]] = []
+        heard.splice = lambda _, strings, said, is_chain: runs.append((strings, said, is_chain))
+        heard.splice_one = lambda _, string, said, is_chain: found.append((string, said, is_chain))
+        choice = make()
+        for is_chain in (True, False):
+            self.one_by_one(choice, is_chain=is_chain)
+        choice.take_one("a/b", rb'"a\/b"', is_chain=False)
+        assert runs == [((b'"The"',), ([1], [1]), True), ((b'"The"',), ([4], [2]), False)]
+        assert found == [(b'" sea"', (2, 2), True), (b'" sea"', (5, 2), False)]
+        assert heard.events == [("content", "a/b")]
+
+    def test_one_by_one_they_are_texts_where_the_writer_takes_no_other(self, make: Make, heard: Heard) -> None:
+        choice = make()
+        for is_chain in (True, False):
+            self.one_by_one(choice, is_chain=is_chain)
+        choice = make(stops=("x",))
+        self.one_by_one(choice, is_chain=False)
+        content = [("content", "The"), ("content", " sea")]
+        assert heard.events == [("reasoning", "The"), ("reasoning", " sea"), *content, *content]
 
 
 def test_a_chain_behind_its_answer_is_not_shown(make: Make, heard: Heard) -> None:

@@ -111,6 +111,24 @@ def test_what_is_counted_later_says_what_it_would_have_said(
     assert later.exact == now.exact
 
 
+@given(st.lists(st.tuples(st.text(min_size=1), st.sampled_from(["owed", "one", "run"]))), st.integers(0, 4))
+def test_a_piece_is_counted_alone_as_among_others(pieces: list[tuple[str, str]], chains: int) -> None:
+    """USE-1: also where others are owed before it."""
+    vocabulary = proxy.vocabulary.load()
+    together, alone = usage.Meter(vocabulary, 1), usage.Meter(vocabulary, 1)
+    for number, (text, way) in enumerate(pieces):
+        is_chain = number < chains
+        (said,) = together.think(text) if is_chain else together.answer(text)
+        if way == "owed":
+            assert owed(alone, text, is_chain=is_chain).pieces
+        elif way == "one":
+            assert (alone.think_one if is_chain else alone.answer_one)(text) == said
+        else:
+            made, chain = (alone.think_run if is_chain else alone.answer_run)([text])
+            assert (*made, *chain) == said
+    assert alone.said == together.said
+
+
 class Uncounted:
     """A vocabulary that nobody may ask."""
 

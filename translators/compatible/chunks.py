@@ -146,7 +146,7 @@ class Chunks:
     kept_bytes = 0
     repeats = False
     # Where a chunk tells usage it is laid out whole.
-    splice = None
+    splice = splice_one = None
     __slots__ = (
         "_begun",
         "_cached",

@@ -110,7 +110,7 @@ class IncrementalParts(Incremental):
 
     __slots__ = ()
     # A text is a part of a list here.
-    splice = None
+    splice = splice_one = None
 
     def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
         if self.logprobs:

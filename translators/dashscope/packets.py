@@ -46,6 +46,10 @@ FRAMING: Final = ("take", "whole", "error", "hand_over", "hand_over_to", "handed
 # said of the prompt, of the cache and of images.
 Told = tuple[int, Mapping[int, Said], int, int | None, int | None]
 
+# A packet with one text: a form to be filled in by `%`; the same in parts, with an empty one for each value; and how
+# many values tell of the chain.
+OneSided = tuple[bytes, list[bytes], int]
+
 # The two texts of a packet, content and chain of thought, as JSON strings.
 Sides = tuple[bytes, bytes]
 
@@ -185,11 +189,12 @@ class Frames:
 
     __slots__ = (
         "_cached",
+        "_chain_forms",
+        "_content_forms",
         "_forms",
         "_given",
         "_handed",
         "_image",
-        "_one_sided",
         "_out",
         "_said",
         "_shows_chain",
@@ -205,7 +210,8 @@ class Frames:
         self._out: list[bytes] = []
         self._forms: dict[int, bytes] = {}
         # The same with an empty text in place of the chain, or of the answer: what is new is never both.
-        self._one_sided: dict[tuple[int, bool], tuple[bytes, list[bytes]]] = {}
+        self._content_forms: dict[int, OneSided] = {}
+        self._chain_forms: dict[int, OneSided] = {}
         # What the newest packet said of the prompt, and every form says.
         self._given = 0
         self._cached: int | None = None
@@ -242,46 +248,60 @@ class Frames:
         self._said[index] = made, seen
 
     def splice(self, choice: answer.Choice, strings: Sequence[bytes], said: Run, is_chain: bool) -> None:
-        """Packets of text of one side, as JSON strings: the hot path of what is new.
+        """Packets of text of one side, as JSON strings: the hot path of bursts.
 
-        A few are filled in one by one, many in columns, which takes half as long and is ready later.
+        They are filled in by columns, which takes half as long as one by one.
         """
+        tally, index, number, several = self.shape.tally, choice.index, self.number, len(strings)
+        made, chain = said
+        given = tally.input
+        if several < _COLUMNS_FROM or given + made[-1] >= _WRITTEN_MOST or number + several >= _WRITTEN_MOST:
+            for string, one in zip(strings, zip(made, chain, strict=True), strict=True):
+                self.splice_one(choice, string, one, is_chain)
+            return
         if is_chain:
             self.show_reasoning()
-        shape, index, number = self.shape, choice.index, self.number
-        tally = shape.tally
+        if given != self._given or tally.cached != self._cached or tally.image != self._image:
+            self._renew()
+        forms = self._chain_forms if is_chain else self._content_forms
+        _, row, details = forms.get(index) or self._one_sided_form(index, is_chain=is_chain)
+        if chain[-1] > made[0]:
+            chain = [*map(min, chain, made)]
+        step, parts = len(row), row * several
+        parts[1::step] = _WRITTEN[number + 1 : number + 1 + several]
+        parts[3::step] = strings
+        parts[5::step] = [_WRITTEN[output] for output in made]
+        parts[7::step] = [_WRITTEN[given + output] for output in made]
+        if details:
+            parts[9::step] = [_WRITTEN[seen] for seen in chain]
+            if details > 1:
+                parts[11::step] = [_WRITTEN[output - seen] for output, seen in zip(made, chain, strict=True)]
+        self._out.append(b"".join(parts))
+        self.number = number + several
+        self._said[index] = made[-1], chain[-1]
+
+    def splice_one(self, choice: answer.Choice, string: bytes, said: Said, is_chain: bool) -> None:
+        """The same of one: the hot path of what leaves as it is generated."""
+        if is_chain:
+            self.show_reasoning()
+        tally, index = self.shape.tally, choice.index
         given = tally.input
         if given != self._given or tally.cached != self._cached or tally.image != self._image:
             self._renew()
-        form, row = self._one_sided.get((index, is_chain)) or self._one_sided_form(index, is_chain=is_chain)
+        forms = self._chain_forms if is_chain else self._content_forms
+        form, _, details = forms.get(index) or self._one_sided_form(index, is_chain=is_chain)
         made, chain = said
-        tells_chain = shape.thinks and tally.counts_chain
-        if tells_chain and chain[-1] > made[0]:
-            chain = [*map(min, chain, made)]
-        several = len(strings)
-        if several < _COLUMNS_FROM or given + made[-1] >= _WRITTEN_MOST or number + several >= _WRITTEN_MOST:
-            for string, output, seen in zip(strings, made, chain):  # noqa: B905 - a strict one is a third slower
-                number += 1
-                if not tells_chain:
-                    self._out.append(form % (number, string, output, given + output))
-                elif shape.hybrid:
-                    self._out.append(form % (number, string, output, given + output, seen, output - seen))
-                else:
-                    self._out.append(form % (number, string, output, given + output, seen))
+        if chain > made:
+            said = made, made
+            chain = made
+        self.number = number = self.number + 1
+        if not details:
+            self._out.append(form % (number, string, made, given + made))
+        elif details > 1:
+            self._out.append(form % (number, string, made, given + made, chain, made - chain))
         else:
-            step, parts = len(row), row * several
-            parts[1::step] = _WRITTEN[number + 1 : number + 1 + several]
-            parts[3::step] = strings
-            parts[5::step] = [_WRITTEN[output] for output in made]
-            parts[7::step] = [_WRITTEN[given + output] for output in made]
-            if tells_chain:
-                parts[9::step] = [_WRITTEN[seen] for seen in chain]
-                if shape.hybrid:
-                    parts[11::step] = [_WRITTEN[output - seen] for output, seen in zip(made, chain, strict=True)]
-            self._out.append(b"".join(parts))
-            number += several
-        self.number = number
-        self._said[index] = made[-1], min(chain[-1], made[-1])
+            self._out.append(form % (number, string, made, given + made, chain))
+        self._said[index] = said
 
     def packet(
         self,
@@ -346,26 +366,29 @@ class Frames:
         """A chain came where none was expected: from now on packets carry it."""
         if not self._shows_chain:
             self._shows_chain = self.shape.thinks = True
-            self._forms.clear()
-            self._one_sided.clear()
+            self._forget()
 
     def _renew(self) -> None:
         """Upstream has told another figure of the prompt: the forms that say the old one are gone."""
         tally = self.shape.tally
         self._given, self._cached, self._image = tally.input, tally.cached, tally.image
-        self._forms.clear()
-        self._one_sided.clear()
+        self._forget()
 
-    def _one_sided_form(self, index: int, *, is_chain: bool) -> tuple[bytes, list[bytes]]:
-        """The form with one text, and the same in parts, with an empty one for each value."""
+    def _forget(self) -> None:
+        self._forms.clear()
+        self._content_forms.clear()
+        self._chain_forms.clear()
+
+    def _one_sided_form(self, index: int, *, is_chain: bool) -> OneSided:
         form = self._forms.get(index) or self._form_of(index)
         if self.shape.thinks:
             content, reasoning = (EMPTY, b"%b") if is_chain else (b"%b", EMPTY)
             before, between, behind = form.split(b"%b")
             form = before + content + between + reasoning + behind
         row = [part for constant in form.replace(b"%b", b"%d").split(b"%d") for part in (constant, b"")][:-1]
-        self._one_sided[index, is_chain] = form, row
-        return form, row
+        details = 0 if not (self.shape.thinks and self.shape.tally.counts_chain) else 1 + self.shape.hybrid
+        (self._chain_forms if is_chain else self._content_forms)[index] = made = form, row, details
+        return made
 
     def _form_of(self, index: int) -> bytes:
         self._forms[index] = form = self.shape.form(index)
@@ -394,19 +417,26 @@ class Incremental:
         """See `choice.Writer`."""
         return None if self.logprobs else self.frames.splice
 
+    @property
+    def splice_one(self) -> answer.SpliceOne | None:
+        """See `choice.Writer`."""
+        return None if self.logprobs else self.frames.splice_one
+
     def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
         if self.logprobs:
             self.frames.show_reasoning()
             self.frames.packet(choice, self.frames.shape.message("", "".join(texts)))
         else:
-            self.frames.splice(choice, [orjson.dumps(text) for text in texts], _columns(said), True)
+            for text, one in zip(texts, said, strict=True):
+                self.frames.splice_one(choice, orjson.dumps(text), one, True)
 
     def content(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
         if self.logprobs:
             text = "".join(texts)
             self.frames.packet(choice, self.frames.shape.message(text, ""), choice.entries_of(text))
         else:
-            self.frames.splice(choice, [orjson.dumps(text) for text in texts], _columns(said), False)
+            for text, one in zip(texts, said, strict=True):
+                self.frames.splice_one(choice, orjson.dumps(text), one, False)
 
     def fragment(self, choice: answer.Choice, position: int, call: dialogue.ToolCall, *, first: bool) -> None:
         fragment = tool_call(position, call, first=first)
@@ -457,13 +487,20 @@ class Cumulative:
         """See `choice.Writer`."""
         return None if self.logprobs else self._splice
 
+    @property
+    def splice_one(self) -> answer.SpliceOne | None:
+        """See `choice.Writer`."""
+        return None if self.logprobs else self._splice_one
+
     def _splice(self, choice: answer.Choice, strings: Sequence[bytes], said: Run, is_chain: bool) -> None:
+        for string, output, chain in zip(strings, *said, strict=True):
+            self._splice_one(choice, string, (output, chain), is_chain)
+
+    def _splice_one(self, choice: answer.Choice, string: bytes, said: Said, is_chain: bool) -> None:
         if is_chain:
             self.frames.show_reasoning()
-        texts = self._reasoning if is_chain else self._content
-        for string, output, chain in zip(strings, *said, strict=True):
-            self._grow(texts, choice.index, string)
-            self._text(choice, (output, chain))
+        self._grow(self._reasoning if is_chain else self._content, choice.index, string)
+        self._text(choice, said)
 
     def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
         self.frames.show_reasoning()
@@ -518,10 +555,6 @@ class Cumulative:
         sides = self.sides(self._content.get(choice.index, b""), self._reasoning.get(choice.index, b""))
         content, reasoning = map(orjson.Fragment, sides)
         self.frames.packet(choice, self.frames.shape.message(content, reasoning, calls), entries, finish)
-
-
-def _columns(said: Sequence[Said]) -> Run:
-    return [output for output, _ in said], [chain for _, chain in said]
 
 
 def finish_of(choice: answer.Choice) -> Finish:

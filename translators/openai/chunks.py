@@ -107,12 +107,19 @@ class Reader:
         known = self._stencil
         if known is None or self.over or self._halves:
             return False
-        found = known.run_in(wire)
-        if found is None:
-            return False
         choice = self._served[0]
+        # A read that is shorter than two chunks holds one: nearly each of a stream that comes as it is generated.
+        if len(wire) < known.two_bytes:
+            one = known.one_in(wire)
+            if one is None:
+                return False
+            choice.take_one(*one, is_chain=known.is_chain)
+        else:
+            found = known.run_in(wire)
+            if found is None:
+                return False
+            choice.take_run(*found, is_chain=known.is_chain)
         self._zero = None
-        choice.take_run(*found, is_chain=known.name != stencil.CONTENT)
         if choice.cut or choice.over_budget:
             self.over = choice.over_budget or self.has_ended()
         return True

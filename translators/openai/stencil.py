@@ -76,7 +76,9 @@ def plain(chunk: Any, *, told: bool = False) -> tuple[str, str]:
 class Stencil:
     """What stands before and behind the text of a plain chunk.
 
-    name: of that text in the delta
+    name:      of that text in the delta
+    is_chain:  whether it is of the chain of thought
+    two_bytes: what two such events have at the least
     """
 
     __slots__ = (
@@ -89,8 +91,9 @@ class Stencil:
         "_misses",
         "_run",
         "_tail",
-        "_two_bytes",
+        "is_chain",
         "name",
+        "two_bytes",
     )
 
     def __init__(self) -> None:
@@ -99,9 +102,10 @@ class Stencil:
         # The same of a read: what stands before its first text, between two, and behind the last.
         self._before = self._between = self._after = b"\0"
         self._run = self._line = slice(0)
-        self._two_bytes = 0
+        self.two_bytes = 0
         self._misses = 0
         self.name = ""
+        self.is_chain = False
 
     def run_in(self, wire: bytes) -> tuple[list[str], list[bytes], bytes] | None:
         """The texts of a read that is events of plain chunks and nothing else.
@@ -113,20 +117,16 @@ class Stencil:
         """
         if not (wire.startswith(self._before) and wire.endswith(self._after)):
             return None
-        lines = wire[self._run]
-        strings = [lines]
-        # A read that is shorter than two chunks holds one: nearly each of a stream that comes as it is generated.
-        if len(wire) >= self._two_bytes:
-            # Cut where lines end, and compared: to look for all that stands between two texts, of hundreds of bytes,
-            # takes four times as long, a fifth of what a delta of a burst costs. A file of bytes finds the end of a
-            # line in a third of the time that `split` takes.
-            middle = self._line
-            strings = [line[middle] for line in BytesIO(wire).readlines()[::2]]
-            if self._between.join(strings) != lines:
-                return None
-            lines = BETWEEN.join(strings)
-            if lines.count(_BORDER) != len(strings) - 1:
-                return None
+        lines, middle = wire[self._run], self._line
+        # Cut where lines end, and compared: to look for all that stands between two texts, of hundreds of bytes, takes
+        # four times as long, a fifth of what a delta of a burst costs. A file of bytes finds the end of a line in a
+        # third of the time that `split` takes.
+        strings = [line[middle] for line in BytesIO(wire).readlines()[::2]]
+        if self._between.join(strings) != lines:
+            return None
+        lines = BETWEEN.join(strings)
+        if lines.count(_BORDER) != len(strings) - 1:
+            return None
         # One byte is found in a sixth of the time that two take.
         if (BACKSLASH in lines and b"\\u" in lines) or not (lines and lines[0] == QUOTE and lines[-1] == QUOTE):
             return None
@@ -137,6 +137,19 @@ class Stencil:
         if len(texts) != len(strings) or "" in texts:
             return None
         return texts, strings, lines
+
+    def one_in(self, wire: bytes) -> tuple[str, bytes] | None:
+        """The text of a read that is shorter than two chunks, as `run_in` reads it, and its JSON string."""
+        if not (wire.startswith(self._before) and wire.endswith(self._after)):
+            return None
+        string = wire[self._run]
+        if not string or string[0] != QUOTE or string[-1] != QUOTE or (BACKSLASH in string and b"\\u" in string):
+            return None
+        try:
+            text = orjson.loads(string)
+        except orjson.JSONDecodeError:
+            return None
+        return (text, string) if text else None
 
     def text_in(self, data: bytes) -> str:
         """The text of a chunk that fits; no text for any other."""
@@ -160,10 +173,10 @@ class Stencil:
         head, tail = data[: found.start(1)], data[found.end(1) :]
         # What another string in its place makes is read: so this was the place, and the only one.
         if plain(orjson.loads(head + orjson.dumps(_PROBE) + tail)) == (_PROBE, name):
-            self._head, self._tail, self.name = head, tail, name
+            self._head, self._tail, self.name, self.is_chain = head, tail, name, name != CONTENT
             self._middle = slice(len(head), -len(tail))
             self._before, self._after = b"data:" + head, tail + b"\n\n"
             self._between = self._after + self._before
             self._run = slice(len(self._before), -len(self._after))
             self._line = slice(len(self._before), -len(tail) - 1)
-            self._two_bytes = 2 * len(self._between)
+            self.two_bytes = 2 * len(self._between)

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests import corpus, lint
@@ -167,10 +167,20 @@ SPELLINGS: dict[str, Callable[[Any], bytes]] = {
 }
 
 
+WORDS = [f" {word}" for word in ("is", "wide", "and", "deep", "and", "nobody", "has", "seen", "all") * 4]
+
+
 @pytest.mark.parametrize("spelling", SPELLINGS)
+@example(texts=WORDS, size=7, prompt=5, incremental=True, name="reasoning_content", model=corpus.ALWAYS)
+@example(texts=WORDS, size=7, prompt=5, incremental=True, name="reasoning_content", model=corpus.HYBRID)
+@example(texts=WORDS, size=7, prompt=5, incremental=True, name="content", model=corpus.NEVER)
 @settings(max_examples=60)
 @given(
-    texts=st.lists(st.text(min_size=1), min_size=1, max_size=24),
+    texts=st.one_of(
+        # Of any text most are escaped somewhere, and not taken at one go.
+        st.lists(st.text(min_size=1), min_size=1, max_size=12),
+        st.lists(st.text('ab .,"\\\n你好', min_size=1), min_size=6, max_size=40),
+    ),
     size=st.integers(1, 12),
     prompt=st.sampled_from([corpus.PROMPT_TOKENS, 9_990, 50_000]),
     incremental=st.booleans(),
@@ -188,13 +198,17 @@ def test_a_read_taken_at_one_go_is_what_its_events_give(
 
     call = corpus.ask(model, incremental=incremental)
     at_one_go, one_by_one = corpus.open_pipe(call), corpus.open_pipe(call)
-    for pipe in (at_one_go, one_by_one):
-        pipe.count_prompt(prompt, 0)
     # The first two are read in full: a stencil is made of the second.
     events = [event(text) for text in ("The", " sea", *texts)]
     reads = [b"".join(events[at : at + size]) for at in range(0, len(events), size)]
-    # A comment behind each event makes it none of those.
-    assert b"".join(map(at_one_go.feed, reads)) == b"".join(one_by_one.feed(one + b": \n\n") for one in events)
+    # Upstream may tell of the prompt in between.
+    half = len(reads) // 2
+    for tokens, start, end in ((prompt, 0, half), (prompt + 1, half, len(reads))):
+        for pipe in (at_one_go, one_by_one):
+            pipe.count_prompt(tokens, 0)
+        # A comment behind each event makes it none of those.
+        alone = b"".join(one_by_one.feed(one + b": \n\n") for one in events[start * size : end * size])
+        assert b"".join(map(at_one_go.feed, reads[start:end])) == alone
 
 
 @pytest.mark.parametrize("text", ["%d", "%b", packets.CONTENT_MARK, packets.REASONING_MARK, ":-1", '","x":-2'])
