@@ -17,7 +17,7 @@ from translators.dashscope import kinds, messages
 from translators.dashscope.call import check_partial, shortened
 from translators.dashscope.messages import Manner, Role
 from translators.dashscope.rules import LONGEST_ECHO, Case
-from translators.dialogue import Call, Json, Model
+from translators.dialogue import Call, Json, Model, call_of
 
 # Read here; the rest is the table's.
 SHAPING: Final = frozenset({"stream", "stream_options"})
@@ -119,17 +119,10 @@ def translate(
         check_partial(case)
     filled = TABLE.check(case)
     form = _form(name, document, stream=stream)
-    return Call(
-        model,
-        said,
-        stream,
-        # One fragment a chunk, as they come: clients of this protocol join them (spec COM-19).
-        tool_stream=True,
-        asked_model=name[:LONGEST_NAME],
-        form=form,
-        ignored=() if plain is not None and document.keys() <= _READ else _ignored(document),
-        **filled,
-    )
+    ignored = () if plain is not None and document.keys() <= _READ else _ignored(document)
+    # One fragment a chunk, as they come: clients of this protocol join them (spec COM-19).
+    filled |= {"tool_stream": True, "asked_model": name[:LONGEST_NAME], "form": form, "ignored": ignored}
+    return call_of(model, said, stream=stream, said=filled)
 
 
 def find(catalogue: Catalogue, name: Any) -> Model:

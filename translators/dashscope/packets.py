@@ -358,9 +358,12 @@ class Frames:
         packets, newest, given, cached, image = self._handed
         if not newest:
             return Handed(packets, None)
-        said = newest.values()
-        chain = sum([one[1] for one in said]) if self.shape.tally.counts_chain else None
-        return Handed(packets, dialogue.Usage(given, sum([one[0] for one in said]), chain, cached, image))
+        made = chain = 0
+        for output, reasoning in newest.values():
+            made += output
+            chain += reasoning
+        figures = given, made, chain if self.shape.tally.counts_chain else None, cached, image
+        return tuple.__new__(Handed, (packets, tuple.__new__(dialogue.Usage, figures)))
 
     def show_reasoning(self) -> None:
         """A chain came where none was expected: from now on packets carry it."""

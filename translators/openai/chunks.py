@@ -168,8 +168,13 @@ class Reader:
         """Note whether what came behind the end is more of the answer, which nobody sees: an end told with its usage is
         the end, unless we ended the answer ourselves.
         """
-        if not (self.passed_by or any(choice.cut or choice.over_budget for choice in self._served)):
-            self.passed_by = any(map(self._is_answer, events))
+        for choice in self._served:
+            if choice.cut or choice.over_budget:
+                return
+        for data in events:
+            # Nearly every stream's last event, and no answer.
+            if data != DONE and data.strip() != DONE and not self.passed_by:
+                self.passed_by = self._is_answer(data)
 
     def _is_answer(self, data: bytes) -> bool:
         chunk = self._read(data)
@@ -324,8 +329,8 @@ class Reader:
         if not self._in_runs or self._halved or choice.finish_reason is not None:
             return False
         text, name = stencil.plain(chunk, told=True)
-        told = figures.read(reported)
-        if not text or told is None:
+        told = figures.read(reported) if text else None
+        if told is None:
             return False
         self._zero = None
         made = self._tally.report(self._upstream, told, final=False)
