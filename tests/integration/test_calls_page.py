@@ -18,6 +18,8 @@ from tests.conftest import Served, StartServe, StartSimulator
 
 HOME = Path(__file__).parent
 Json = dict[str, Any]
+# Of writes that are to be read one by one, whatever else the machine has to do.
+APART_S = 0.3
 MARKUP = "<img src=x onerror=alert(1)>"
 # Figures that are zeros until the end.
 ZEROS = b"".join(
@@ -43,18 +45,18 @@ async def a_days_calls(served: Served, upstream: Simulator) -> None:
         await made(caller.call(f"Call number {number}", "deepseek-v4-flash"), Script(text="Yes."))
     # A key that is missing; upstream's figures that are zeros until its end; an answer whose reads cut its events.
     await caller.ask(served.url, caller.call("Who am I?", "deepseek-v4-pro"), {**SSE, "Authorization": ""})
-    await made(caller.call("Zeros.", "deepseek-v3.2-exp", incremental_output=True), Script(replay=ZEROS, gap_s=0.01))
+    await made(caller.call("Zeros.", "deepseek-v3.2-exp", incremental_output=True), Script(replay=ZEROS, gap_s=APART_S))
     await made(
         caller.call("Cut.", "deepseek-r1-0528", incremental_output=False),
-        Script(text="一二三四五六", reasoning="想想。", split=37, gap_s=0.002),
+        Script(text="一二三四五六", reasoning="想想。", split=37, gap_s=APART_S / 10),
     )
     # Three tools that misbehave, and one text that would run if it were markup.
     await made({}, path="/v1/services/aigc/text-generation/generation")
     tools = {"tools": [WEATHER], "result_format": "message", "incremental_output": True}
-    fine = Script(tools=('get_weather {"city":"Hangzhou","days":3}',), delta_chars=2, gap_s=0.002)
+    fine = Script(tools=('get_weather {"city":"Hangzhou","days":3}',), delta_chars=2, gap_s=APART_S / 5)
     await made(caller.call("Weather?", "deepseek-v3.1", **tools), fine)
     await made(
-        caller.call("Count.", "deepseek-v3.2", incremental_output=True), Script(text="one two three", gap_s=0.01)
+        caller.call("Count.", "deepseek-v3.2", incremental_output=True), Script(text="one two three", gap_s=APART_S)
     )
     await made(caller.call(MARKUP, "deepseek-r1", incremental_output=True, plugins={}))
 
@@ -67,7 +69,8 @@ async def test_a_reader_sees_every_call_live_and_finds_what_is_wrong(
     served = await serve(upstream.url, "--inspect")
 
     await a_days_calls(served, upstream)
-    upstream.scripts.extend([Script(text="go on ", endless=True, gap_s=0.05)] * 50)
+    # Slowly: the page shows 200 rows of a call, and no more of them while its browser starts.
+    upstream.scripts.extend([Script(text="go on ", endless=True, gap_s=1)] * 50)
     going = [
         asyncio.create_task(caller.ask(served.url, caller.call("On and on", incremental_output=True), SSE))
         for _ in range(50)
