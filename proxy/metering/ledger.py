@@ -7,8 +7,10 @@ lines are in two files the end may be read first. Source: spec MET-2, MET-6.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,22 +20,22 @@ from proxy.metering import journal_files, seals
 from proxy.metering.invariants import RULES as RULES  # noqa: PLC0414 - who reads the books finds their rules here
 from proxy.metering.invariants import Rule
 from proxy.metering.journal_files import ARCHIVE_ERRORS, Content, Copy
-from proxy.metering.line_form import LINE, said_of
+from proxy.metering.line_form import BEGUN, LINE, OPENING, OTHER, SAID, Columns, Groups, numbers, said_of
 from proxy.metering.periods import MINUTE, Span
 from proxy.metering.prices import Prices
 from proxy.metering.seals import Found
+from proxy.metering.seen_calls import Opening, SeenCalls
 from proxy.metering.totals import UNKNOWN as UNKNOWN  # noqa: PLC0414 - as above
 from proxy.metering.totals import Form, Group, Row, Sums, Totals, figures
 
 Json = dict[str, Any]
 
-NO_FORMS: Final[dict[Form, Row]] = {}
+NO_COLUMNS: Final = Columns(*((),) * len(Columns._fields))
 # So many blocks until what their lines say is added up.
-FOLD_EVERY: Final = 32
+FOLD_EVERY: Final = 128
 # Every line of ours begins so, and no text inside one can hold it: its quotation marks would be escaped.
 BEGINNING: Final = b'{"ev":"'
-OPENING: Final = b'{"ev":"open","call":"'
-NOT_TOLD: Final = b"null"
+OPENS: Final = b'{"ev":"open","call":"'
 # The rule that files are what was sealed, and all there.
 SEAL: Final = "seal"
 # What reading a line that is no record can raise.
@@ -155,40 +157,39 @@ def broken_seals(read: Ledger, paths: Iterable[Path]) -> list[Violation]:
     return [Violation(Place(breach.path, breach.line), SEAL, breach.text) for breach in breaches]
 
 
-class _Calls:
-    """Which lines of each call have been seen: a byte a call, for a call's name is its process and a running number.
+class _Block:
+    """Whole lines, what each looks like, and, only where it is asked for, each by itself."""
 
-    pages: a byte for each of the 4096 names that differ in their last three digits, by what stands before these
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.lines: list[Groups] = LINE.findall(content)
+        # `count` would look at each byte, and take four times as long.
+        ends = len(content) - len(content.replace(b"\n", b""))
+        self.is_of_lines = content.endswith(b"\n") and ends == len(self.lines)
+
+    def others(self) -> list[int]:
+        """Which lines have not the form."""
+        return [at for at, groups in enumerate(self.lines) if groups == OTHER] if OTHER in self.lines else []
+
+    @cached_property
+    def text(self) -> list[bytes]:
+        return io.BytesIO(self._content).readlines()
+
+
+class _Counted(NamedTuple):
+    """What lines add to sums.
+
+    rows:   the sums of each
+    read:   its figures, as delivered
+    drifts: its difference
     """
 
-    OPENED = 1
-    CLOSED = 2
-    ENDED = OPENED | CLOSED
+    rows: Sequence[Row]
+    read: Iterable[tuple[int, ...]]
+    drifts: Sequence[int | None]
 
-    DIGITS: Final = {b"%03x" % number: number for number in range(4096)}
 
-    def __init__(self) -> None:
-        self.pages: dict[bytes, bytearray] = {}
-        self._others: dict[bytes, int] = {}
-
-    def note(self, call: bytes, line: int) -> int:
-        """Which lines had been seen before this one."""
-        position = self.DIGITS.get(call[-3:])
-        if position is None:
-            seen = self._others.get(call, 0)
-            self._others[call] = seen | line
-            return seen
-        page = self.pages.get(call[:-3])
-        if page is None:
-            page = self.pages[call[:-3]] = bytearray(4096)
-        seen = page[position]
-        page[position] = seen | line
-        return seen
-
-    def closed_alone(self) -> int:
-        """How many calls have an end and no beginning."""
-        others = sum(seen == self.CLOSED for seen in self._others.values())
-        return others + sum(page.count(self.CLOSED) for page in self.pages.values())
+NOTHING_COUNTED: Final = _Counted((), (), ())
 
 
 @dataclass(slots=True)
@@ -220,20 +221,21 @@ class _Reader:
         self._each = each
         self._ledger = Ledger()
         self._sums = Sums(span, prices)
-        self._calls = _Calls()
-        self._open: dict[bytes, tuple[Path, int, bytes]] = {}
+        self._calls = SeenCalls()
         self._repeated: _Repeated | None = None
         self._line = 0
-        self._record: Json | None = None
 
     def read(self, path: Path, raw: Content, content: Content, advance: Callable[[int], None]) -> None:
         behind = 0
         self._line = 0
         # Rules and whoever is shown each line need all that it says.
-        take = self._take_lines if self._rules or self._each else self._take_block
+        by_line = bool(self._rules or self._each)
         try:
             for number, block in enumerate(journal_files.blocks(content), 1):
-                take(path, block)
+                if by_line:
+                    self._take_lines(path, io.BytesIO(block))
+                else:
+                    self._take_block(path, block)
                 if not number % FOLD_EVERY:
                     self._sums.fold()
                 advance(raw.tell() - behind)
@@ -242,73 +244,110 @@ class _Reader:
             self._violated(path, self._line + 1, "MET-2", "the archive breaks off here")
         advance(raw.tell() - behind)
 
-    def _take_lines(self, path: Path, block: bytes) -> None:
-        for line in io.BytesIO(block):
+    def _take_lines(self, path: Path, lines: Iterable[bytes]) -> None:
+        for line in lines:
             self._line += 1
             self._take(path, self._line, line)
 
-    def _take_block(self, path: Path, block: bytes) -> None:
-        """The lines of a block, by their form: here a report spends its time, and nothing is asked for twice."""
-        lines = LINE.findall(block)
-        if len(lines) != block.count(b"\n") or not block.endswith(b"\n"):
-            self._take_lines(path, block)
+    def _take_block(self, path: Path, content: bytes) -> None:
+        """Whole lines by their form: those that have it together, the others between them one by one."""
+        block = _Block(content)
+        if not block.is_of_lines:
+            self._take_lines(path, block.text)
             return
-        whole: list[bytes] = []
-        opens, forms, row_of = self._open, self._sums.forms.get, self._sums.row_of
-        page_of, position_of, opened, ended = self._calls.pages.get, _Calls.DIGITS.get, _Calls.OPENED, _Calls.ENDED
-        since, until, is_repeating = self._since.encode(), self._until.encode(), self._repeated is not None
-        drifts: list[bytes] = []
-        for number, (
-            page_name, digits, opening, ended_page_name, ended_digits, at, said, used, given, generated, reasoning,
-            cached, made, basis, uncalled, drift, tries,
-        ) in enumerate(lines, self._line + 1):  # fmt: skip
-            if opening:
-                page, position = page_of(page_name), position_of(digits)
-                if page is None or position is None or page[position]:
-                    self._begun(path, number, page_name + digits, opening)
-                    is_repeating = self._repeated is not None
-                else:
-                    page[position] = opened
-                    opens[page_name + digits] = path, number, opening
-                continue
-            page, position = page_of(ended_page_name), position_of(ended_digits)
-            form = said, basis, tries
-            row = forms(at[:MINUTE], NO_FORMS).get(form) or (row_of(at[:MINUTE], form) if at else None)
-            if row is None or page is None or position is None or page[position] != opened or is_repeating:
-                whole = whole or io.BytesIO(block).readlines()
-                record = self._parsed(path, number, whole[number - self._line - 1])
-                if at and record is not None:
-                    self._sums.remember(form, record)
-                is_repeating = self._repeated is not None
-                continue
-            page[position] = ended
-            del opens[ended_page_name + ended_digits]
-            if not since <= at < until:
-                continue
-            if drift != NOT_TOLD:
-                drifts.append(drift)
-            if made or uncalled:
-                row.add((1, *said_of(used), *said_of(made or used), not uncalled))
-            else:
-                row.agreed.extend((given, cached, generated, reasoning))
-        self._line += len(lines)
-        self._ledger.drift.add([*map(int, drifts)])
+        begin = 0
+        for end in block.others():
+            if begin < end and not self._take_run(path, block, begin, end):
+                self._take_lines(path, block.text[begin:end])
+            self._take_lines(path, block.text[end : end + 1])
+            begin = end + 1
+        if begin < len(block.lines) and not self._take_run(path, block, begin, len(block.lines)):
+            self._take_lines(path, block.text[begin:])
 
-    def _parsed(self, path: Path, number: int, line: bytes) -> Json | None:
-        """Take a line; what it says, if it is an end that can be read."""
-        self._record = None
-        self._take(path, number, line)
-        return self._record
+    def _take_run(self, path: Path, block: _Block, begin: int, end: int) -> bool:
+        """Take lines that all have the form; False, and nothing is taken, where one must be looked at for itself.
+
+        Where no call has two lines of a kind among them, and none of them was seen before, it does not matter in which
+        order they stand. Here a report spends its time: what can be done for all of them at once is.
+        """
+        lines = block.lines[begin:end]
+        closings = [*filter(SAID, lines)]
+        columns = Columns(*zip(*closings, strict=True)) if closings else NO_COLUMNS
+        begun = dict(zip(map(BEGUN, lines), itertools.count(), strict=False))
+        begun.pop(b"", None)
+        ended = {*filter(None, columns.ended)}
+        if len(begun) + len(closings) < len(lines) or len(ended) + columns.ended.count(b"") < len(closings):
+            return False
+        counted = self._counted(columns, block, begin, end)
+        open_calls, earlier = self._calls.open, ended - begun.keys()
+        if counted is None or not open_calls.keys() >= earlier or not self._calls.begin_new(begun):
+            return False
+        for call in earlier:
+            del open_calls[call]
+        for call in begun.keys() - ended:
+            open_calls[call] = Opening(path, self._line + 1 + begun[call], OPENING(lines[begun[call]]))
+        if ended:
+            self._end_repeated()
+        self._add(columns, counted)
+        self._line += len(lines)
+        return True
+
+    def _counted(self, columns: Columns, block: _Block, begin: int, end: int) -> _Counted | None:
+        """What closings add to which sums; None where one of them must be looked at for itself."""
+        minutes = {*columns.minute}
+        if (is_inside := self._is_inside(minutes)) is None:
+            return None
+        try:
+            read = zip(
+                *map(numbers, (columns.given, columns.cached, columns.generated, columns.reasoning)), strict=True
+            )
+            drifts = numbers(columns.drift)
+            sums_of = {minute: self._sums.rows(minute) for minute in minutes}
+            forms = [*zip(columns.said, columns.basis, columns.tries, strict=True)]
+            known = [sums_of[minute].get(form) for minute, form in zip(columns.minute, forms, strict=True)]
+            rows = [row for row in known if row is not None]
+            if len(rows) < len(known):
+                where = [at for at in range(begin, end) if SAID(block.lines[at])]
+                rows = [
+                    row or self._row_of(minute, form, block, at)
+                    for row, minute, form, at in zip(known, columns.minute, forms, where, strict=True)
+                ]
+        except MALFORMED:
+            return None
+        return _Counted(rows, read, drifts) if is_inside else NOTHING_COUNTED
+
+    def _is_inside(self, minutes: Set[bytes]) -> bool | None:
+        """Whether calls of these minutes count; None where some do and some do not, as in the first and the last."""
+        since, until = self._since[:MINUTE].encode(), self._until[:MINUTE].encode()
+        if not minutes or (since < min(minutes) and max(minutes) < until):
+            return True
+        return False if max(minutes) < since or min(minutes) > until else None
+
+    def _row_of(self, minute: bytes, form: Form, block: _Block, at: int) -> Row:
+        """The sums of a line; the first that looks like this is parsed. Raises what is `MALFORMED`."""
+        row = self._sums.row_of(minute, form)
+        if row is None:
+            record = orjson.loads(block.text[at])
+            figures(record)
+            row = self._sums.row(record)
+            self._sums.remember(form, record)
+        return row
+
+    def _add(self, columns: Columns, counted: _Counted) -> None:
+        for row, read, made, uncalled in zip(counted.rows, counted.read, columns.made, columns.uncalled, strict=False):
+            if made or uncalled:
+                row.add((1, *read, *(said_of(made) if made else read), not uncalled))
+            else:
+                row.agreed.extend(read)
+        self._ledger.drift.add([drift for drift in counted.drifts if drift is not None])
 
     def finished(self, copies: list[Copy]) -> Ledger:
         ledger = self._ledger
         self._end_repeated()
         ledger.copies = copies
-        ledger.begun_elsewhere = self._calls.closed_alone()
-        for call, (path, number, line) in self._open.items():
-            self._leave_unknown(
-                path, number, line if line.startswith(BEGINNING) else b'%b%b"%b' % (OPENING, call, line)
-            )
+        ledger.begun_elsewhere = self._calls.ended_alone()
+        for call, (path, number, line) in self._calls.open.items():
+            self._leave_unknown(path, number, line if line.startswith(BEGINNING) else b'%b%b"%b' % (OPENS, call, line))
         ledger.unknown.sort(key=lambda unknown: (unknown.opening["at"], str(unknown.opening["call"])))
         ledger.totals = self._sums.totals()
         return ledger
@@ -357,25 +396,18 @@ class _Reader:
             self._take(path, number, line[whole:])
 
     def _begun(self, path: Path, number: int, call: bytes, line: bytes) -> None:
-        seen = self._calls.note(call, _Calls.OPENED)
-        if not seen:
-            self._open[call] = path, number, line
-        elif seen & _Calls.OPENED:
+        if not self._calls.begin(call, Opening(path, number, line)):
             self._repeat(path, number, call)
 
     def _ended(self, path: Path, number: int, record: Json) -> None:
         # What cannot be read adds nothing, and does not end its call: all of it is read before any of it counts.
         added = figures(record)
         row = self._sums.row(record)
-        self._record = record
         if (name := record["call"]) is not None:
             call = name.encode()
-            seen = self._calls.note(call, _Calls.CLOSED)
-            if seen & _Calls.CLOSED:
+            if not self._calls.end(call):
                 self._repeat(path, number, call)
                 return
-            if seen:
-                del self._open[call]
             if self._repeated is not None:
                 self._end_repeated()
         if self._since <= record["at"] < self._until:

@@ -13,56 +13,93 @@ lines as it has line ends, or it is not of this form.
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Final, NamedTuple
 
-_NUMBER: Final = rb"\d{1,15}"
+import orjson
+
+# Possessive throughout: what cannot be another way is not tried again.
+_NUMBER: Final = rb"\d{1,15}+"
 
 
 def _used(figure: bytes) -> bytes:
     return (
-        rb'\{"input_tokens":' + figure + rb',"output_tokens":' + figure + rb',"total_tokens":\d{1,16}'
-        rb'(?:,"output_tokens_details":\{"reasoning_tokens":' + figure + rb'(?:,"text_tokens":\d{1,15})?\})?'
-        rb'(?:,"prompt_tokens_details":\{"cached_tokens":' + figure + rb"\})?\}"
+        rb'\{"input_tokens":' + figure + rb',"output_tokens":' + figure + rb',"total_tokens":\d{1,16}+'
+        rb'(?:,"output_tokens_details":\{"reasoning_tokens":' + figure + rb'(?:,"text_tokens":\d{1,15}+|)\}|)'
+        rb'(?:,"prompt_tokens_details":\{"cached_tokens":' + figure + rb'\}|)(?:,"image_tokens":\d{1,15}+|)\}'
     )
 
 
 _USED: Final = _used(rb"(" + _NUMBER + rb")")
+_TOLD: Final = rb"(?:null|\d{1,15}+)"
 # What upstream said of an attempt, where there are pools; no sum is made of it.
-_SAID: Final = rb"(?:null|\d{1,15})"
-_TOLD: Final = (
-    rb'"used":(?:null|\{"prompt":'
-    + _SAID
+_OF_POOL: Final = (
+    rb',"used":(?:null|\{"prompt":'
+    + _TOLD
     + rb',"cached":'
-    + _SAID
+    + _TOLD
     + rb',"completion":'
-    + _SAID
+    + _TOLD
     + rb',"reasoning":'
-    + _SAID
-    + rb"\})\}\]"
+    + _TOLD
+    + rb"\})"
 )
-# The groups of a line; all that are not of its kind are empty, of a line of no such form all:
-#
-# page, digits:     the name of a call that is opened, and its last three digits apart
-# opening:          the rest of its line
-# page, digits:     the name of a call that has ended
-# at:               when it was received
-# said:             from the caller's tongue to the code that was sent
-# used:             `usage`, whole
-# input, output, reasoning, cached: its figures; empty where it does not tell
-# made:             `generated`, whole, where it is not what was used
-# basis:            whose figure that is
-# uncalled:         there where no upstream call is known
-# drift:            how far upstream's prompt is from our count; `null` where it has not told
-# tries:            its one attempt, but for what upstream said of it, or that there was none
+
+
+class Columns(NamedTuple):
+    """Lines of this form by column; in each line the groups that are not of its kind are empty.
+
+    begun:     the name of a call that is opened
+    opening:   the rest of its line
+    ended:     the name of a call that has ended; empty where it was turned away, for then it has none
+    minute:    in which it was received
+    said:      from the caller's tongue to the code that was sent
+    usage:     `usage`, whole
+    given, generated, reasoning, cached: its figures; empty where it does not tell
+    made:      `generated`, whole, where it is not what was used
+    basis:     whose figure that is
+    uncalled:  there where no upstream call is known
+    drift:     how far upstream's prompt is from our count; `null` where it has not told
+    tries:     its one attempt, but for what upstream said of it, or that there was none
+    """
+
+    begun: tuple[bytes, ...]
+    opening: tuple[bytes, ...]
+    ended: tuple[bytes, ...]
+    minute: tuple[bytes, ...]
+    said: tuple[bytes, ...]
+    usage: tuple[bytes, ...]
+    given: tuple[bytes, ...]
+    generated: tuple[bytes, ...]
+    reasoning: tuple[bytes, ...]
+    cached: tuple[bytes, ...]
+    made: tuple[bytes, ...]
+    basis: tuple[bytes, ...]
+    uncalled: tuple[bytes, ...]
+    drift: tuple[bytes, ...]
+    tries: tuple[bytes, ...]
+
+
+Groups = tuple[bytes, ...]
+# A line that is none of ours, or must be parsed.
+OTHER: Final[Groups] = (b"",) * len(Columns._fields)
+BEGUN: Final[Callable[[Groups], bytes]] = itemgetter(Columns._fields.index("begun"))
+OPENING: Final[Callable[[Groups], bytes]] = itemgetter(Columns._fields.index("opening"))
+# There in each line of a call that has ended, and in no other.
+SAID: Final[Callable[[Groups], bytes]] = itemgetter(Columns._fields.index("said"))
+
 LINE: Final = re.compile(
-    rb'\{"ev":"(?:open","call":"([^"]*)([^"]{3})"(,"at":[^{]*\}\n)'
-    rb'|close","call":"([^"]*)([^"]{3})","at":"([^"]{24})","request_id":"[^"]*"'
-    rb'(,"api":[^{]*"usage":)(' + _USED + rb"),"
-    rb'"generated":(?:\8|(' + _used(_NUMBER) + rb")),"
-    rb'("basis":"[^"]*"),"calls":\[(?:(\])|\{"prompt":[^}]*\}\]),'
-    rb'"drift_tokens":(null|-?\d{1,15}),"packets":[^,]*,"bytes_out":[^,]*,("attempts":\[(?:\]|\{[^{}]*(?:\}\]|(?="used":))))(?:'
-    rb"" + _TOLD + rb")?,"
-    rb'"t":\{"upstream_sent":[^{]*\}\}\n)|[^\n]*\n'
+    rb'\{"ev":"open","call":"([^"]++)"(,"at":[^{]*\}\n)'
+    rb'|\{"ev":"close","call":(?:"([^"]++)"|null),"at":"([^"]{16})[^"]{8}","request_id":"[^"]*+"'
+    rb'(,"api":[^{]*+)(' + _USED + rb"),"
+    rb'"generated":(?:\6|(' + _used(_NUMBER) + rb")),"
+    rb'("basis":"[^"]*+"),"calls":\[(?:(\])|\{"prompt":[^}]*+\}\]),'
+    rb'"drift_tokens":(null|-?\d{1,15}+),"packets":[^,]*+,"bytes_out":[^,]*+,'
+    rb'("attempts":\[(?:\{"target":"[^"]*+","result":"[^"]*+","reused":(?:true|false)(?:,"pool":"[^"]*+"|)|))'
+    rb"(?:\}\]|\]|" + _OF_POOL + rb"\}\]),"
+    rb'"t":\{"upstream_sent":[^{]*\}\}\n'
+    rb"|[^\n]*+\n"
 )
 _FIGURES: Final = re.compile(_USED)
 
@@ -73,3 +110,11 @@ def said_of(used: bytes) -> tuple[int, int, int, int]:
     assert match is not None  # noqa: S101 - for the type checker: it was part of a line
     given, generated, reasoning, cached = match.groups(b"0")
     return int(given), int(cached), int(generated), int(reasoning)
+
+
+def numbers(column: Sequence[bytes]) -> list[int | None]:
+    """Numbers as lines say them, nothing as 0, `null` as None; raises `ValueError` where JSON has no such number."""
+    # Parsed together they take half the time that `int` takes for each.
+    column = [said or b"0" for said in column] if b"" in column else column
+    told: list[int | None] = orjson.loads(b"[%b]" % b",".join(column))
+    return told

@@ -157,16 +157,19 @@ class _Moment(NamedTuple):
     phases: Phases
 
 
-class Row(NamedTuple):
+class Row:
     """The sums of a group.
 
     sums:   in the order of `FIGURES`
-    agreed: figures that are not added yet, as lines say them, four for each call: input, cached, output, reasoning, of
-            calls of which the same was delivered and generated, by one upstream call
+    agreed: figures that are not added yet, four for each call: input, cached, output, reasoning, of calls of which the
+            same was delivered and generated, by one upstream call
     """
 
-    sums: list[int]
-    agreed: list[bytes]
+    __slots__ = ("agreed", "sums")
+
+    def __init__(self) -> None:
+        self.sums = [0] * len(FIGURES)
+        self.agreed: list[int] = []
 
     def add(self, added: Iterable[int]) -> None:
         """Add a call's figures."""
@@ -175,7 +178,7 @@ class Row(NamedTuple):
     def fold(self) -> None:
         """Add what is not added yet."""
         calls = len(self.agreed) // 4
-        sides = [sum(map(int, filter(None, self.agreed[column::4]))) for column in range(4)]
+        sides = [sum(self.agreed[column::4]) for column in range(4)]
         self.agreed.clear()
         self.add((calls, *sides, *sides, calls))
 
@@ -192,8 +195,6 @@ class Sums:
         self._by_moment: dict[_Moment, dict[Form, Row]] = {}
         self._known = 0
         self._names: dict[Form, _Names] = {}
-        # The same by minute, for who has no time to ask `row_of` each time.
-        self.forms: dict[bytes, dict[Form, Row]] = {}
 
     def row(self, record: Json) -> Row:
         """The sums a `close` line belongs to; raises where it does not say so."""
@@ -218,36 +219,41 @@ class Sums:
             row = self._remembered[said] = self._row(self.group(record))
         return row
 
+    def rows(self, minute: bytes) -> dict[Form, Row]:
+        """The sums that lines of a minute belong to, by what they look like, as far as that is known.
+
+        Of all minutes that a report makes the same of it is the same object. Raises where that is no minute.
+        """
+        moment = self._moment(minute.decode())
+        rows = self._by_moment.get(moment)
+        if rows is None:
+            if len(self._by_moment) >= REMEMBERED:
+                self._by_moment.clear()
+            rows = self._by_moment[moment] = {}
+        return rows
+
     def row_of(self, minute: bytes, form: Form) -> Row | None:
         """The sums a line belongs to by what it looks like; None where no such line was parsed yet."""
-        rows = self.forms.get(minute)
-        if rows is None:
-            if len(self.forms) >= REMEMBERED:
-                self._forget()
-            rows = self.forms[minute] = self._by_moment.setdefault(self._moment(minute.decode()), {})
-        row = rows.get(form)
-        if row is None and (names := self._names.get(form)) is not None:
-            row = rows[form] = self._row(self._grouped(names, minute.decode()))
-            self._known += 1
-            if self._known >= REMEMBERED:
-                self._forget()
+        names = self._names.get(form)
+        if names is None:
+            return None
+        self._known += 1
+        if self._known >= REMEMBERED:
+            self._by_moment.clear()
+            self._known = 0
+        row = self.rows(minute)[form] = self._row(self._grouped(names, minute.decode()))
         return row
 
     def remember(self, form: Form, record: Json) -> None:
-        """Know by what lines like this one look what they are counted by."""
+        """Know by what lines like this one look what they are counted by; raises where one of its names is no text."""
         if len(self._names) >= REMEMBERED:
             self._names.clear()
         self._names[form] = _names(record)
 
-    def _forget(self) -> None:
-        self.forms.clear()
-        self._by_moment.clear()
-        self._known = 0
-
     def _row(self, group: Group) -> Row:
         row = self._rows.get(group)
         if row is None:
-            row = self._rows[group] = Row([0] * len(FIGURES), [])
+            row = self._rows[group] = Row()
         return row
 
     def group(self, record: Mapping[str, Any]) -> Group:

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.metering import ledger
+from proxy.metering import journal_files, ledger
 from proxy.metering.append_file import LineFile
 from proxy.metering.journal import NOTHING, Journal, render
 from proxy.metering.ledger import Ledger
-from proxy.metering.line_form import LINE, said_of
+from proxy.metering.line_form import LINE, Columns, numbers, said_of
+from proxy.metering.periods import Span
 from tests.proxy.metering.records import Json, closed, named, opened, upstream_call, used, written
 
 WHOLE = 0x1000
@@ -97,8 +98,16 @@ def test_what_is_no_ordinary_call_is_parsed(said: Json, is_known: bool) -> None:
 
 def test_figures_are_read_in_one_order() -> None:
     assert said_of(b'{"input_tokens":1,"output_tokens":2,"total_tokens":3}') == (1, 0, 2, 0)
-    (groups,) = LINE.findall(end(1, usage=used(9, 8, 7, 6)))
-    assert said_of(groups[7]) == (9, 6, 8, 7)
+    columns = Columns(*zip(*LINE.findall(end(1, usage=used(9, 8, 7, 6))), strict=True))
+    assert said_of(columns.usage[0]) == (9, 6, 8, 7)
+    assert (columns.given, columns.cached, columns.generated, columns.reasoning) == ((b"9",), (b"6",), (b"8",), (b"7",))
+
+
+def test_a_column_of_figures_is_read_as_json_says_it() -> None:
+    assert numbers([b"3", b"", b"null", b"-4"]) == [3, 0, None, -4]
+    assert numbers([]) == []
+    with pytest.raises(ValueError, match="leading zero"):
+        numbers([b"07"])
 
 
 def test_a_line_onto_which_another_one_was_written_is_never_known() -> None:
@@ -111,55 +120,103 @@ def test_a_line_onto_which_another_one_was_written_is_never_known() -> None:
     ):
         for whole in (begin(2), end(2), end(2, usage=used(5, 4, 3, 2)), end(2, calls=[], attempts=[], basis="none")):
             for cut in range(1, len(torn) - 1):
-                groups = LINE.findall(torn[:cut] + whole)
+                columns = Columns(*zip(*LINE.findall(torn[:cut] + whole), strict=True))
                 # What stands in the pieces of a line that was never parsed is not believed.
-                assert not any(group[2] for group in groups)
-                assert all(b'"ev"' in group[6] + group[13] + group[16] for group in groups if group[5]), (torn, cut)
+                assert not any(columns.begun)
+                pieces = map(b"".join, zip(columns.said, columns.basis, columns.tries, strict=True))
+                assert all(b'"ev"' in piece for piece in pieces if piece), (torn, cut)
 
 
-def by_form(path: Path) -> Ledger:
-    return ledger.read([path])
+@pytest.mark.parametrize("at", ["x" * 24, "2026-13-01T00:00:00.000Z", "2026-11-22T10:0\u00e9:00.00Z"])
+def test_a_moment_that_is_none_is_a_line_that_cannot_be_read(tmp_path: Path, at: str) -> None:
+    """MET-3: of any number of bytes, and the lines around it are counted."""
+    (path := tmp_path / "usage.jsonl").write_bytes(
+        begin(1) + begin(2, at=at) + end(1) + end(2, at=at) + begin(3) + end(3)
+    )
+    read = ledger.read([path])
+    assert [violation.rule for violation in read.violations] == ["MET-3", "MET-3"]
+    assert sum(totals.calls for totals in read.totals.values()) == 2
 
 
-def by_parsing(path: Path) -> Ledger:
-    return ledger.read([path], each=lambda *_: None)
+def known_and_parsed(paths: list[Path], span: Span, block_bytes: int) -> tuple[Ledger, Ledger]:
+    """The same files, known by their form in blocks of that size, and all parsed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal_files, "BUFFER_BYTES", block_bytes)
+        return ledger.read(paths, span=span), ledger.read(paths, span=span, each=lambda *_: None)
 
 
-@settings(max_examples=60)
-@given(seed=st.integers(0, 2**32))
-def test_a_report_by_the_form_is_that_of_all_that_lines_say(
-    seed: int, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """MET-2, MET-6: whatever stands in the file, torn, doubled, shuffled, of strangers, the two are the same."""
-    draw = random.Random(seed)
-    lines: list[bytes] = []
-    for number in range(draw.randrange(1, 60)):
-        said: Json = {
-            "at": f"2026-11-{draw.randrange(1, 29):02}T10:00:{draw.randrange(60):02}.000Z",
-            "model": draw.choice(["a", "b"]),
-            "key_name": draw.choice(["team a", "team {b}", None]),
-            "drift_tokens": draw.choice([0, 0, -3, 12, None, "x", 1.5]),
-        }
-        amounts = used(draw.randrange(99), draw.randrange(50, 99), *draw.choice([(), (3,), (3, 2)]))
-        made = draw.choice([amounts, used(100, 100, 5, 5)])
-        tries = draw.choice([[{"target": "http://a", "result": "200", "reused": False}], [POOLED], [POOLED] * 2])
-        said["attempts"] = tries
-        calls = draw.choice([[], [upstream_call(3, 4)], [upstream_call(3, 4)] * 2])
-        opening = {name: value for name, value in said.items() if name in opened(None)}
-        whole = [begin(number, **opening), end(number, **said, usage=amounts, generated=made, calls=calls)]
-        lines += draw.choice([whole, whole, whole, whole[:1], whole[1:], whole * 2])
-    if draw.random() < 0.5:
+PROCESSES = ["0ba9543b5961", "0ba9543b5962", "f00000000000"]
+
+
+def of_call(draw: random.Random, call: str) -> list[bytes]:
+    """Both lines of a call, or one of them, or all of them twice."""
+    said: Json = {
+        "at": f"2026-11-{draw.choice([1, 1, 1, draw.randrange(1, 29)]):02}T10:{draw.randrange(3):02}:00.000Z",
+        "model": draw.choice(["a", "b"]),
+        "key_name": draw.choice(["team a", "team a", "team {b}", None]),
+    }
+    amounts = used(draw.randrange(99), draw.randrange(50, 99), *draw.choice([(), (3,), (3, 2)]))
+    single: Json = {"target": "http://a", "result": "200", "reused": False}
+    ending: Json = {
+        "drift_tokens": draw.choice([0, 0, -3, 12, None, "x", 1.5]),
+        "usage": amounts,
+        "generated": draw.choice([amounts, amounts, used(100, 100, 5, 5)]),
+        "attempts": draw.choice([[single], [single], [POOLED], [POOLED] * 2]),
+        "calls": draw.choice([[], [upstream_call(3, 4)], [upstream_call(3, 4)], [upstream_call(3, 4)] * 2]),
+    }
+    opening, ended = written(opened(call, **said)), written(closed(call, **said, **ending))
+    both = [opening, ended]
+    return draw.choice([both, both, both, both, both, both, [opening], [ended], both * 2])
+
+
+def journal_of(draw: random.Random) -> list[bytes]:
+    """Lines of several processes, whose calls end in any order: as written, with gaps, or in no order at all."""
+    lines: list[tuple[float, bytes]] = []
+    for process in PROCESSES[: draw.randrange(1, 4)]:
+        first, last_ms = draw.choice([1, WHOLE - 9, WHOLE * 3]), draw.choice([2, 20, 400])
+        for number in range(first, first + draw.randrange(1, 60)):
+            if draw.random() < 0.97:
+                begun = number - first + draw.random()
+                both = of_call(draw, f"{process}-{number:x}")
+                lines += [(begun + place * draw.randrange(1, last_ms), line) for place, line in enumerate(both)]
+    turned_away = written(closed(None, attempts=[], calls=[], basis="none", usage=NOTHING, generated=NOTHING))
+    lines += [(draw.randrange(60), turned_away) for _ in range(draw.randrange(4))]
+    if draw.random() < 0.8:
+        lines.sort(key=lambda timed: timed[0])
+    else:
         draw.shuffle(lines)
+    return [line for _, line in lines]
+
+
+@settings(max_examples=120)
+@given(
+    seed=st.integers(0, 2**32),
+    block_bytes=st.sampled_from([300, 3_000, 30_000, 1 << 16]),
+    span=st.sampled_from([Span(), Span(since="2026-11-01T10:01:00.000Z"), Span(until="2026-11-01T10:01:30.000Z")]),
+)
+def test_a_report_by_the_form_is_that_of_all_that_lines_say(
+    seed: int, block_bytes: int, span: Span, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """MET-2, MET-6: whatever stands in the files, torn, doubled, shuffled, of strangers, the two are the same."""
+    draw = random.Random(seed)
     content = io.BytesIO()
-    for one in lines:
-        match draw.randrange(12):
+    worst = draw.choice([1_000, 100, 12])
+    for one in journal_of(draw):
+        match draw.randrange(worst):
             case 0:
                 content.write(one[: draw.randrange(len(one))] + draw.choice([b"", b"\n"]))
             case 1:
                 content.write(draw.choice([b"\n", b"x}\n", b"{}\n", b"\0" * 20 + b'"thinking":false}\n', one[50:]]))
         content.write(one)
     if draw.random() < 0.3:
-        content.truncate(content.tell() - draw.randrange(1, 300))
-    path = tmp_path_factory.mktemp("form") / "usage.jsonl"
-    path.write_bytes(content.getvalue())
-    assert by_form(path) == by_parsing(path)
+        content.truncate(max(content.tell() - draw.randrange(1, 300), 0))
+    home = tmp_path_factory.mktemp("form")
+    whole = content.getvalue()
+    cut = draw.choice([0, draw.randrange(len(whole) + 1), whole.find(b"\n", len(whole) // 2) + 1])
+    # A piece of the one is in the other, too, or all of it.
+    doubled = draw.choice([b"", b"", whole[:cut], b"".join(whole.splitlines(keepends=True)[3:9])])
+    paths = [home / "usage.jsonl.1", home / "usage.jsonl"]
+    for path, piece in zip(paths, (whole[:cut], whole[cut:] + doubled), strict=True):
+        path.write_bytes(piece)
+    known, parsed = known_and_parsed(paths, span, block_bytes)
+    assert known == parsed
