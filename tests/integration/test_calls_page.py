@@ -48,7 +48,7 @@ async def a_days_calls(served: Served, upstream: Simulator) -> None:
     await made(caller.call("Zeros.", "deepseek-v3.2-exp", incremental_output=True), Script(replay=ZEROS, gap_s=APART_S))
     await made(
         caller.call("Cut.", "deepseek-r1-0528", incremental_output=False),
-        Script(text="一二三四五六", reasoning="想想。", split=37, gap_s=APART_S / 10),
+        Script(text="一二三四五六", reasoning="想想。", split=37, gap_s=0.002),
     )
     # Three tools that misbehave, and one text that would run if it were markup.
     await made({}, path="/v1/services/aigc/text-generation/generation")
@@ -132,8 +132,9 @@ def holds_what_became_of_it(seen: Json) -> None:
     assert seen["counted"]["marks"].count("counted") >= 3
     # A zero that is not filled in yet is no figure: what the packet says is counted, until upstream tells.
     assert seen["zeros"]["marks"][:3] in (["counted", "counted"], ["counted", "counted", "dropped"])
-    # Reads that cut events change nothing, nor do packets that say all again.
-    assert {*seen["cut"]["marks"]} == {"held", "counted", "dropped"}
+    # Reads that cut events change nothing, nor do packets that say all again. How many of them hold no whole event, if
+    # any, is the network's to say.
+    assert {*seen["cut"]["marks"]} - {"held"} == {"counted", "dropped"}
     assert "想想。" in seen["cut"]["line"]
     # What was refused before its body was read cannot be made again from here, and why is said.
     assert "401" in seen["refused"]["row"]
