@@ -138,16 +138,14 @@ class Exchange:
                 parts.append(f"translate;dur={(times.sent_s - times.read_s) * 1e3:.1f}")
                 if times.answered_s is not None:
                     parts.append(f"upstream;dur={(times.answered_s - times.sent_s) * 1e3:.1f}")
-                if self._speaks():
+                if self.call is not None and self.call.stream and self._speaks():
                     parts.append(f"first-token;dur={(now_s - times.sent_s) * 1e3:.1f}")
         parts.append(f"total;dur={(now_s - times.received_s) * 1e3:.1f}")
         return ", ".join(parts)
 
     def _speaks(self) -> bool:
         """Whether there is something to put into a first packet."""
-        if self.call is None or self.pipe is None or not self.call.stream:
-            return False
-        return any(choice.meter.output for choice in self.pipe.answer.choices)
+        return self.pipe is not None and any(choice.meter.output for choice in self.pipe.answer.choices)
 
 
 def refusal_of(error: Exception, exchange: Exchange) -> faults.Refusal:

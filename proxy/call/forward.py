@@ -215,7 +215,8 @@ class Forwarding:
                 timeouts.enter(CALLER)
                 await self._end(sink)
                 self._learn()
-            await self._leave(response, pipe, leg)
+            if not response.at_end() or pipe.has_passed_by:
+                await self._leave(response, pipe, leg)
         finally:
             response.close()
 

@@ -170,7 +170,8 @@ async def _prepared(
     targets = upstreams.serving(call.model.id)
     likely = targets[0].pool if targets else upstreams.pools[0]
     opening = books.opening = _opening(exchange, call, caller, gateway.upstream_model(likely, call.model))
-    taken_from = _scopes(gateway, exchange, call)
+    own = caller.known.limits if caller.known is not None else None
+    taken_from = limits.scopes(gateway.settings, call.model.id, caller.fingerprint, own)
     if taken_from:
         await _let_in(gateway, exchange, call, taken_from)
     lease = upstreams.lease(call.model.id, key=affinity_of(gateway, call, caller))
@@ -235,13 +236,6 @@ async def _add_prompt(
     tokens = await count.wait()
     more = _taken(exchange, await gateway.limiter.reserve(taken_from, tokens, held=_longest_answer(call)))
     exchange.books.reservation = Joined(reservation, more)
-
-
-def _scopes(gateway: Gateway, exchange: Exchange, call: Call) -> Sequence[Scope]:
-    caller = exchange.caller
-    known = caller.known if caller else None
-    fingerprint = caller.fingerprint if caller else None
-    return limits.scopes(gateway.settings, call.model.id, fingerprint, known.limits if known else None)
 
 
 def _taken(exchange: Exchange, got: Reservation | Refused) -> Reservation:

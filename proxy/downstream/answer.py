@@ -33,6 +33,10 @@ class Sent:
         self.keep_alive = keep_alive
 
 
+KEPT: Final = Sent(keep_alive=True)
+LAST: Final = Sent(keep_alive=False)
+
+
 def fields(headers: Mapping[str, str]) -> str:
     """Header lines."""
     return "".join(f"{name}: {value}\r\n" for name, value in headers.items())

@@ -202,13 +202,10 @@ async def read(
         encoding = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING)).strip().lower()
         if encoding not in ENCODINGS:
             raise faults.Refusal(faults.BODY_INVALID, "neither plain nor gzip")
-    most_bytes = limits.most_bytes
-    if (request.content_length or 0) > most_bytes:
-        raise faults.Refusal(faults.BODY_TOO_LARGE)
     body = bytearray()
     if encoding == PLAIN:
         if not _is_there(request, held, limits, body):
-            await _receive(request, held, most_bytes, limits.adding_to(body))
+            await _receive(request, held, limits.most_bytes, limits.adding_to(body))
         if received is not None:
             received()
         return body
@@ -221,7 +218,7 @@ async def read(
         else:
             packed.append(bytearray(chunk))
 
-    await _receive(request, held, most_bytes, keep)
+    await _receive(request, held, limits.most_bytes, keep)
     if received is not None:
         received()
     return await _inflated(packed, limits, held)
@@ -242,6 +239,8 @@ def _is_there(request: web.Request, held: HeldBody, limits: Limits, body: bytear
 
 async def _receive(request: web.Request, held: HeldBody, most_bytes: int, keep: Callable[[bytes], None]) -> None:
     """Keep what arrives, as it arrives, until all of it is there."""
+    if (request.content_length or 0) > most_bytes:
+        raise faults.Refusal(faults.BODY_TOO_LARGE)
     received_bytes, content = 0, request.content
     try:
         while chunk := await content.readany():

@@ -19,6 +19,7 @@ import structlog
 from aiohttp import hdrs, http_exceptions, web
 
 from proxy.downstream.answer import Sent
+from proxy.downstream.sinks import file_of
 from proxy.downstream.strays import TLS_HELLO, TLS_HINT, Flood, Strays
 from proxy.downstream.surface import VIA, Failure, Misframed, new_request_id, refused, request_id
 from translators import faults
@@ -127,6 +128,8 @@ class Door:
 class Connection(web.RequestHandler):
     """One connection: aiohttp's, with a clock on every head, a place among others, and answers of ours.
 
+    file:         see `file_of`: asked once for all that it sends
+
     Of aiohttp's private parts two are read, by `awaits_head` and `has_request` alone: nothing public tells them.
     """
 
@@ -142,6 +145,7 @@ class Connection(web.RequestHandler):
         "_room",
         "_runs_ahead",
         "_says_tls",
+        "file",
         "has_answered",
     )
 
@@ -156,6 +160,7 @@ class Connection(web.RequestHandler):
         )
         self._door = door
         self._room: Room | None = None
+        self.file: int | None = None
         self.has_answered = False
         self._is_over = False
         self._is_held_back = False
@@ -197,6 +202,7 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A connection that says nothing at all has as long as one that says half."""
         super().connection_made(transport)
+        self.file = file_of(transport)
         rooms = (self._door.seats, self._door.reserve)
         self._room = next((room for room in rooms if room.take_in(self)), None)
         if self._room is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
 
 from aiohttp import web
@@ -90,33 +90,35 @@ class Request:
         """Whether a part of its answer is out: a second one would be taken for a part of it."""
         return self._sink is not None and self._sink.is_open
 
-    async def body(self, held: HeldBody, received: Callable[[], None] | None = None) -> bytearray:
+    def body(self, held: HeldBody, received: Callable[[], None] | None = None) -> Awaitable[bytearray]:
         """The call's body, inflated. Raises `Refusal` where it is too large or unreadable, `CallerGone`.
 
         received: called once all of it has come, as it was sent
         """
-        return await read(self._web, held, self.limits, received)
+        return read(self._web, held, self.limits, received)
 
     def packets(
         self, pipe: Pipe, *, hold_s: float, heartbeat_s: float, on_first: Callable[[float], None]
     ) -> PacketSink:
         """Where the packets of its answer go; `on_first` is told when the first one does."""
+        transport, file = self._way_out()
         self._sink = sink = PacketSink(
-            self._web, self._transport(), self.tongue, pipe, self._head, hold_s=hold_s, heartbeat_s=heartbeat_s
+            self._web, transport, self.tongue, pipe, self._head, file=file, hold_s=hold_s, heartbeat_s=heartbeat_s
         )
         sink.on_first = on_first
         return sink
 
     def reply(self, pipe: Pipe) -> ReplySink:
         """Where the one reply goes."""
-        self._sink = sink = ReplySink(self._web, self._transport(), pipe, self._head)
+        self._sink = sink = ReplySink(self._web, *self._way_out(), pipe, self._head)
         return sink
 
-    def _transport(self) -> asyncio.Transport:
-        transport = self._web.transport
-        if transport is None:
+    def _way_out(self) -> tuple[asyncio.Transport, int | None]:
+        """What takes the bytes of an answer, and the descriptor past it where there is one."""
+        connection = self._web.protocol
+        if connection.transport is None:
             raise CallerGone
-        return transport
+        return connection.transport, connection.file if isinstance(connection, Connection) else None
 
     def hang_up(self, *, at_once: bool = False) -> NoReturn:
         """End the connection without an answer, or without the rest of it: aiohttp does so for a cancelled handler.

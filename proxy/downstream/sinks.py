@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from aiohttp import web
 
 from proxy.downstream import answer
-from proxy.downstream.answer import Head, Sent
+from proxy.downstream.answer import KEPT, LAST, Head, Sent
 from translators.pipe import Mark, Pipe, State
 from translators.tongue import Tongue
 
@@ -102,6 +102,7 @@ class PacketSink:
         pipe: Pipe,
         head: Head,
         *,
+        file: int | None,
         hold_s: float,
         heartbeat_s: float,
     ) -> None:
@@ -115,7 +116,7 @@ class PacketSink:
         self._transport = transport
         # One read of upstream's at most lies here, and the end of it is told (`drained`).
         transport.set_write_buffer_limits(high=0)
-        self._file = _file_of(transport)
+        self._file = file
         self._beat: asyncio.TimerHandle | None = self._loop.call_later(hold_s, self._breathe)
         self._quiet_at = 0
         self._is_open = self._is_closed = self._chunked = self._keep_alive = False
@@ -189,7 +190,7 @@ class PacketSink:
     @property
     def response(self) -> Sent:
         """What tells aiohttp that the answer is out."""
-        return Sent(keep_alive=self._keep_alive)
+        return KEPT if self._keep_alive else LAST
 
     @property
     def is_open(self) -> bool:
@@ -232,11 +233,25 @@ class ReplySink:
     """The caller's reply, which leaves in one piece at the end: what a pipe says is kept until then."""
 
     left = False
-    __slots__ = ("_body", "_head", "_keep_alive", "_pipe", "_request", "_transport", "bytes", "is_open", "sent_s")
+    __slots__ = (
+        "_body",
+        "_file",
+        "_head",
+        "_keep_alive",
+        "_pipe",
+        "_request",
+        "_transport",
+        "bytes",
+        "is_open",
+        "sent_s",
+    )
 
-    def __init__(self, request: web.Request, transport: asyncio.Transport, pipe: Pipe, head: Head) -> None:
+    def __init__(
+        self, request: web.Request, transport: asyncio.Transport, file: int | None, pipe: Pipe, head: Head
+    ) -> None:
         self._request = request
         self._transport = transport
+        self._file = file
         self._pipe = pipe
         self._head = head
         self._body = b""
@@ -272,7 +287,7 @@ class ReplySink:
         """Send the reply, here and not by aiohttp: it, too, may meet a caller who does not read."""
         protocol, body = self._request.protocol, self._body
         head, self._keep_alive, _ = self._head.rendered(f"{answer.JSON}Content-Length: {len(body)}\r\n")
-        _send(self._transport, _file_of(self._transport), head + body)
+        _send(self._transport, self._file, head + body)
         self.is_open = True
         self.bytes = len(body)
         if protocol.writing_paused:
@@ -283,7 +298,7 @@ class ReplySink:
     @property
     def response(self) -> Sent:
         """What tells aiohttp that the answer is out."""
-        return Sent(keep_alive=self._keep_alive)
+        return KEPT if self._keep_alive else LAST
 
 
 @functools.lru_cache(maxsize=8)
@@ -292,7 +307,7 @@ def _stream_lines(tongue: Tongue) -> str:
     return answer.fields(tongue.STREAM_HEADERS)
 
 
-def _file_of(transport: asyncio.Transport) -> int | None:
+def file_of(transport: asyncio.BaseTransport) -> int | None:
     """The descriptor that takes what is written as it is; None where TLS stands before it."""
     if transport.get_extra_info("sslcontext") is not None:
         return None

@@ -165,31 +165,27 @@ def say_call(level: Level, opening: bytes, closing: bytes, cause: str | None, up
     """
     why = b"null" if cause is None else orjson.dumps(cause)
     said = b"" if upstream_said is None else b',"upstream_said":' + orjson.dumps(upstream_said)
-    return _say(level, b"call", opening, b',%b,"cause":%b%b' % (closing[1:-1], why, said))
+    return _say(level, b"call", opening, b",", closing[1:-1], b',"cause":', why, said)
 
 
 def say_open(opening: bytes) -> bool:
     """Say the line of a call that was admitted, likewise; for where no journal is kept."""
-    return _say("info", b"open", opening, b"")
+    return _say("info", b"open", opening)
 
 
-def _say(level: Level, event: bytes, opening: bytes, more: bytes) -> bool:
+def _say(level: Level, event: bytes, opening: bytes, *more: bytes) -> bool:
     if not _calls or _calls[0].chain[0] is not _calls[0].threshold:
         return False
-    threshold, lines = _calls[0].threshold, _calls[0].lines
-    if threshold.lets_pass(level):
+    calls = _calls[0]
+    if calls.threshold.lets_pass(level):
         now_us = time.time_ns() // 1000
-        lines.write_line(
-            b'{%b%b,"event":"%b","level":"%b","timestamp":"%b.%06dZ"}\n'
-            % (
-                opening[opening.index(b",") + 1 : -1],
-                more,
-                event,
-                LEVELS[level],
-                encoded_clock(now_us // 1_000_000),
-                now_us % 1_000_000,
-            )
+        end = b',"event":"%b","level":"%b","timestamp":"%b.%06dZ"}\n' % (
+            event,
+            LEVELS[level],
+            encoded_clock(now_us // 1_000_000),
+            now_us % 1_000_000,
         )
+        calls.lines.write_line(b"".join((b"{", opening[opening.index(b",") + 1 : -1], *more, end)))
     return True
 
 

@@ -112,7 +112,9 @@ def _constant(method: str, place: Place, path: str, headers: Mapping[str, str]) 
 def _request(constant: str, post: Post) -> bytes:
     """A request as it goes over the wire, its body with it unless that is long."""
     body = post.body
-    said = "".join([f"{name}: {value}\r\n" for name, value in post.known_as.items()])
+    said = ""
+    for name, value in post.known_as.items():
+        said += f"{name}: {value}\r\n"
     if post.key is not None:
         said += f"Authorization: Bearer {post.key}\r\n"
     _check(said)

@@ -173,8 +173,9 @@ async def test_a_caller_who_is_gone_is_told_by_every_write_and_is_no_bug() -> No
         assert request.transport is not None
         through: Any = SimpleNamespace(state=State.OPEN, is_behind=False, open=lambda: None)
         head = Head(request, "r")
-        packets = sinks.PacketSink(request, request.transport, tongue, through, head, hold_s=9, heartbeat_s=9)
-        reply = sinks.ReplySink(request, request.transport, through, head)
+        waits = {"hold_s": 9.0, "heartbeat_s": 9.0}
+        packets = sinks.PacketSink(request, request.transport, tongue, through, head, file=None, **waits)
+        reply = sinks.ReplySink(request, request.transport, None, through, head)
         request.transport.abort()
         packets._breathe()
         for write in (partial(packets.pass_on, b"data:\n\n"), packets.close, reply.close):
