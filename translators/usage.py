@@ -601,20 +601,26 @@ class Offsets:
     grows with the prompt, and teaches nothing; nor does a prompt of 0 tokens, which is no figure.
     """
 
-    __slots__ = ("_seen",)
+    __slots__ = ("_applied", "_seen")
 
     def __init__(self) -> None:
         self._seen: dict[Hashable, deque[int]] = {}
+        self._applied: dict[Hashable, int] = {}
 
     def get(self, kind: Hashable) -> int:
         """What to add to our count of a prompt of this kind, in tokens."""
-        seen = self._seen.get(kind, ())
-        # `max` keeps the first of equals.
-        return max(reversed(seen), key=Counted(seen).__getitem__) if seen else 0
+        return self._applied.get(kind, 0)
 
     def learn(self, kind: Hashable, counted: int, reported: int) -> int:
         """Remember how far `counted` was from `reported`; returns the difference, for the record."""
         difference = reported - counted
         if reported and abs(difference) <= PLAUSIBLE_DIFFERENCE:
-            self._seen.setdefault(kind, deque(maxlen=REMEMBERED)).append(difference)
+            seen = self._seen.get(kind)
+            if seen is None:
+                seen = self._seen[kind] = deque(maxlen=REMEMBERED)
+            seen.append(difference)
+            # One more of the commonest leaves it that, and the latest. To look for it takes 1 % of a small call.
+            if self._applied.get(kind) != difference:
+                # `max` keeps the first of equals.
+                self._applied[kind] = max(reversed(seen), key=Counted(seen).__getitem__)
         return difference

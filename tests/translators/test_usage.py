@@ -389,6 +389,16 @@ def test_a_difference_is_applied_where_it_can_be_a_templates(name: str) -> None:
     assert offsets.get("another kind") == 0
 
 
+@given(st.lists(st.integers(0, 2), max_size=60))
+def test_of_the_last_differences_the_commonest_is_applied_of_equals_the_latest(differences: list[int]) -> None:
+    """USE-5, after each of them."""
+    offsets = usage.Offsets()
+    for number, difference in enumerate(differences, 1):
+        offsets.learn("kind", 5, 5 + difference)
+        last = differences[:number][-usage.REMEMBERED :]
+        assert offsets.get("kind") == max(reversed(last), key=last.count)
+
+
 @pytest.mark.parametrize(("learned", "applied"), [(79, 84), (-3, 2), (-4, 5), (0, 5)])
 def test_an_offset_never_takes_more_than_the_templates_own_tokens(learned: int, applied: int) -> None:
     """USE-5: the texts themselves are there under any template."""
