@@ -110,7 +110,8 @@ class Request:
 
     def reply(self, pipe: Pipe) -> ReplySink:
         """Where the one reply goes."""
-        self._sink = sink = ReplySink(self._web, *self._way_out(), pipe, self._head)
+        transport, file = self._way_out()
+        self._sink = sink = ReplySink(self._web, transport, file, pipe, self._head)
         return sink
 
     def _way_out(self) -> tuple[asyncio.Transport, int | None]:
