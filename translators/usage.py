@@ -38,6 +38,8 @@ CLOSING: Final = 2
 
 # Text that nobody asks a figure of is counted once there is so much of it: a millisecond or two of work.
 SLICE_BYTES: Final = 8_192
+# So many places may be remembered for nothing: to forget each as it is passed by would be a tenth of what it costs.
+_PLACES: Final = 32
 # What stands between two JSON strings in a list of them: a line end stands in none.
 BETWEEN: Final = b",\n"
 
@@ -187,7 +189,8 @@ class Meter:
     def pass_by(self, place: Place) -> None:
         """Nobody will ask for what stands before a place; a slice of text that has come up to there is counted."""
         if place.told is None:
-            self._places[:] = (place,)
+            if len(self._places) > _PLACES:
+                self._places[:] = (place,)
             if len(self._owed) > SLICE_BYTES:
                 self.settle()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -152,6 +153,16 @@ def test_what_upstream_tells_of_a_whole_answer_is_not_counted() -> None:
     meter.correct(5, 0)
     assert meter.output == 5
     assert meter.said == (5, 0)
+
+
+def test_places_that_many_have_passed_by_are_forgotten(meter: usage.Meter) -> None:
+    """COM-34: what is kept of a stream that goes on does not grow with it; the newest is remembered."""
+    place = owed(meter, "The")
+    for _ in range(100):
+        meter.pass_by(place)
+        place = owed(meter, " sea")
+    assert sum(type(kept) is usage.Place for kept in gc.get_objects()) < 50
+    assert place.said == (101, 0)
 
 
 def test_a_place_that_was_left_before_the_end_keeps_its_figures(meter: usage.Meter) -> None:

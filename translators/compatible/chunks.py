@@ -20,7 +20,7 @@ from translators.compatible.failures import failure
 from translators.compatible.shapes import Chunk, Completion, Delta
 from translators.dialogue import Call, Json
 from translators.tongue import Handed
-from translators.usage import Place, Said, Tally
+from translators.usage import Meter, Place, Said, Tally
 
 # One space: as recorded, and as every client of the OpenAI protocol has seen it.
 FRAME: Final = b"data: %b\n\n"
@@ -154,7 +154,9 @@ class Chunks:
         "_handed",
         "_layout",
         "_made",
+        "_newest",
         "_out",
+        "_owing",
         "_running",
         "_said",
         "_used",
@@ -174,6 +176,9 @@ class Chunks:
         # Of the whole answer, once it is over.
         self._used: dialogue.Usage | None = None
         self._handed: Told = (0, {}, None, None)
+        # What owes the newest pieces, and the place behind them.
+        self._owing: Meter | None = None
+        self._newest: Place
 
     def reasoning(self, choice: answer.Choice, texts: Sequence[str], said: Sequence[Said]) -> None:
         self._show_reasoning()
@@ -230,9 +235,8 @@ class Chunks:
     def hand_over(self) -> None:
         """See `tongue.Writer`."""
         self._handed = self._made, self._said.copy(), self._cached, self._used
-        for _, said in self._said.values():
-            if type(said) is Place:
-                said.meter.pass_by(said)
+        if self._owing is not None:
+            self._owing.pass_by(self._newest)
 
     def mark(self) -> Told:
         """See `tongue.Writer`."""
@@ -263,9 +267,10 @@ class Chunks:
         index, tally = choice.index, self._layout.tally
         side = REASONING if is_chain else CONTENT
         before, between, behind = self._forms.get((index, side)) or self._form_of(index, side)
-        self._out.append(before + between.join(strings) + behind)
+        self._out += (before, between.join(strings), behind)
         self._made += len(strings)
         self._said[index] = tally.input, place
+        self._owing, self._newest = choice.meter, place
         self._cached = tally.cached
 
     def _text(self, choice: answer.Choice, side: str, texts: Sequence[str], said: Sequence[Said]) -> None:
