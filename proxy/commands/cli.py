@@ -505,8 +505,12 @@ def _booked(run: Callable[[], int]) -> int:
         return run()
     except (BillError, ExportError, PeriodError, PriceError) as error:
         raise WrongSetting(str(error)) from None
+    except BrokenPipeError:
+        # Whoever read it, such as `head`, has enough: click ends without a word.
+        raise
     except OSError as error:
-        raise click.ClickException(f"{error.filename}: {error.strerror}") from None
+        named = f"{error.filename}: " if error.filename else ""
+        raise click.ClickException(f"{named}{error.strerror or error}") from None
 
 
 def _keys() -> click.Command:

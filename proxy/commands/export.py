@@ -12,7 +12,6 @@ from proxy.commands import usage
 from proxy.commands.exit_codes import Exit
 from proxy.metering import export, periods, tables
 from proxy.metering.export import ExportError
-from proxy.metering.periods import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +37,7 @@ def show(paths: Sequence[Path], asked: Asked) -> int:
     Raises `ExportError`, `PeriodError`, `OSError`.
     """
     zone = periods.zone_of(asked.tz) if asked.tz else periods.machine_zone()
-    span = Span(
-        zone,
-        since=periods.at_of(asked.since, zone) if asked.since else periods.FIRST,
-        until=periods.at_of(asked.until, zone) if asked.until else periods.LAST,
-    )
+    span = periods.span_of(zone, "day", asked.since, asked.until)
     try:
         table = tables.table(asked.to)
         with usage.progress(paths) as advance:

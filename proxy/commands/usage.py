@@ -78,12 +78,7 @@ def report(by: Sequence[str], tz: str | None, since: str | None, until: str | No
     """What was asked for on the command line; raises `PeriodError`, `PriceError`, `OSError`."""
     zone = periods.zone_of(tz) if tz else periods.machine_zone()
     grain: Grain = next((grain for grain in reversed(GRAINS) if grain in by), "day")
-    span = Span(
-        zone,
-        grain,
-        periods.at_of(since, zone) if since else periods.FIRST,
-        periods.at_of(until, zone) if until else periods.LAST,
-    )
+    span = periods.span_of(zone, grain, since, until)
     return Report(tuple(by), span, tz, prices.load(price_file) if price_file else None)
 
 

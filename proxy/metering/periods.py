@@ -91,6 +91,14 @@ def machine_zone(environment: Mapping[str, str] = os.environ, localtime: Path = 
     return zone_of(name) if found and name not in {"UTC", "Etc/UTC"} else UTC
 
 
+def span_of(zone: tzinfo, grain: Grain, since: str | None, until: str | None) -> Span:
+    """The span between two moments as `at_of` reads them; raises `PeriodError`, also where the second is earlier."""
+    first, last = at_of(since, zone) if since else FIRST, at_of(until, zone) if until else LAST
+    if first > last:
+        raise PeriodError(f"nothing lies from {since} until {until}, which is earlier")
+    return Span(zone, grain, first, last)
+
+
 def at_of(text: str, zone: tzinfo) -> str:
     """The moment at which a month, a day or a time begins, as `at` says it; raises `PeriodError`.
 

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -283,6 +284,7 @@ def test_calls_without_a_price_are_named_and_are_code_1(path: Path, prices: Path
     [
         (("--tz", "Mars"), "Mars: no such zone"),
         (("--since", "yesterday"), "yesterday: no time; say"),
+        (("--since", "2026-12", "--until", "2026-11"), "nothing lies from 2026-12 until 2026-11"),
         (("--prices", __file__), "test_usage.py: "),
         (("--by", "colour"), "'colour' is not one of"),
     ],
@@ -292,6 +294,16 @@ def test_what_was_typed_wrongly_is_code_2_and_a_sentence(path: Path, flags: tupl
     assert ended.exit_code == 2
     assert sentence in ended.stderr
     assert "Traceback" not in ended.output
+
+
+def test_a_reader_that_has_enough_is_no_error(path: Path) -> None:
+    """`dashseek usage sum calls.jsonl | head -1`: its end is closed before anything is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "proxy", "usage", "sum", path]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, b"")
 
 
 def test_what_could_not_be_read_is_told_on_stderr_and_by_the_code(tmp_path: Path) -> None:

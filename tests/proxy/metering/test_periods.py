@@ -56,6 +56,14 @@ def test_what_is_no_time_is_refused_in_a_sentence(text: str) -> None:
         periods.at_of(text, UTC)
 
 
+def test_a_span_is_from_the_earlier_moment_until_the_later() -> None:
+    assert periods.span_of(UTC, "day", None, None) == Span()
+    month = periods.span_of(UTC, "hour", "2026-11", "2026-12")
+    assert month == Span(UTC, "hour", "2026-11-01T00:00:00.000Z", "2026-12-01T00:00:00.000Z")
+    with pytest.raises(PeriodError, match="nothing lies from 2026-12 until 2026-11, which is earlier"):
+        periods.span_of(UTC, "day", "2026-12", "2026-11")
+
+
 @pytest.mark.parametrize("name", ["Mars/Olympus", "CST-8", "/etc/passwd", "../x", "+8", "+25:00", "Asia", "x\0"])
 def test_what_is_no_zone_is_refused_in_a_sentence(name: str) -> None:
     with pytest.raises(PeriodError, match="no such zone"):
