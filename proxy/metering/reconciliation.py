@@ -44,6 +44,10 @@ class Cause(Enum):
     BORDER = "went on over midnight: the provider may count it on the other day"
 
 
+# The journal holds none of what these may have used: they can only make a bill larger.
+NOT_HELD: Final = frozenset({Cause.RETRIED, Cause.UNKNOWN})
+
+
 class Absence(Enum):
     """Why a line may differ where no call can be why."""
 
@@ -375,9 +379,8 @@ def _compare(result: Reconciliation, difference: Difference, evidence: Evidence)
 
 def _explained(difference: Difference, evidence: Evidence) -> Difference:
     kind = difference.type if difference.type in KINDS else "output"
-    causes = sorted(
-        evidence.causes.items(), key=lambda found: (-found[1].tokens.get(kind, 0), -found[1].calls, found[0].name)
-    )
+    can_be = [found for found in evidence.causes.items() if difference.amount > 0 or found[0] not in NOT_HELD]
+    causes = sorted(can_be, key=lambda found: (-found[1].tokens.get(kind, 0), -found[1].calls, found[0].name))
     absence = difference.absence
     if absence is None and not causes:
         absence = Absence.MORE if difference.amount > 0 else Absence.LESS

@@ -154,6 +154,15 @@ def test_calls_without_an_end_are_named(books: Books) -> None:
     assert {cause for difference in found.values() for cause in causes(difference)} == {Cause.UNKNOWN}
 
 
+def test_calls_of_which_the_journal_holds_nothing_are_no_reason_for_a_smaller_bill(books: Books) -> None:
+    books.add("3", attempts=[{"target": "http://a", "result": "cut"}, {"target": "http://a", "result": "200"}])
+    books.records.append(opened("4"))
+    books.bill(output=-1)
+    assert (causes(books.one()), books.one().absence) == ([], Absence.LESS)
+    books.bill(output=2)
+    assert causes(books.one()) == [Cause.RETRIED, Cause.UNKNOWN]
+
+
 def test_a_call_over_midnight_is_named_on_both_days(books: Books) -> None:
     late = {"at": "2026-11-22T23:59:59.000Z", "t": {"closed": 2_000.0}}
     books.records += call("3", **late)
