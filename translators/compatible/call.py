@@ -17,7 +17,7 @@ from translators.dashscope import kinds, messages
 from translators.dashscope.call import check_partial, shortened
 from translators.dashscope.messages import Manner, Role
 from translators.dashscope.rules import LONGEST_ECHO, Case
-from translators.dialogue import Call, Json, Model, call_of
+from translators.dialogue import Call, Json, Model
 
 # Read here; the rest is the table's.
 SHAPING: Final = frozenset({"stream", "stream_options"})
@@ -120,9 +120,17 @@ def translate(
     filled = TABLE.check(case)
     form = _form(name, document, stream=stream)
     ignored = () if plain is not None and document.keys() <= _READ else _ignored(document)
-    # One fragment a chunk, as they come: clients of this protocol join them (spec COM-19).
-    filled |= {"tool_stream": True, "asked_model": name[:LONGEST_NAME], "form": form, "ignored": ignored}
-    return call_of(model, said, stream=stream, said=filled)
+    return Call(
+        model,
+        said,
+        stream,
+        # One fragment a chunk, as they come: clients of this protocol join them (spec COM-19).
+        tool_stream=True,
+        asked_model=name[:LONGEST_NAME],
+        form=form,
+        ignored=ignored,
+        **filled,
+    )
 
 
 def find(catalogue: Catalogue, name: Any) -> Model:

@@ -13,7 +13,7 @@ from translators import breadth, faults, surrogates
 from translators.catalogue import LONGEST_NAME, Catalogue
 from translators.dashscope import kinds, messages, parameters
 from translators.dashscope.rules import Case
-from translators.dialogue import Call, Json, Path, call_of
+from translators.dialogue import Call, Json, Path
 
 # orjson reads 1,024 levels, and writes so many.
 DEEPEST = 254
@@ -93,8 +93,7 @@ def translate(
         ignored = _ignored(document, source if plain is None else {}, given)
     # The partner's route is another service, which sends calls in pieces (spec PAR-20).
     filled.setdefault("tool_stream", path_model is not None)
-    filled |= {"asked_model": name[:LONGEST_NAME], "ignored": ignored}
-    return call_of(model, said, stream=stream, said=filled)
+    return Call(model, said, stream, asked_model=name[:LONGEST_NAME], ignored=ignored, **filled)
 
 
 def _mended(raw: bytes | bytearray, error: orjson.JSONDecodeError) -> object:
