@@ -94,7 +94,7 @@ class CallWriter:
         """The count of what upstream will make of the prompt; of one that is not short, it is to be begun."""
         chars = sum(map(len, order.prompt.texts))
         count = Count(prompt.totals(order.prompt, self.gateway.vocabulary), chars, self.call.model.input_tokens)
-        self.ends.callback(count.drop)
+        self.ends.append(count.drop)
         return count
 
     async def begin(self, count: Count) -> None:

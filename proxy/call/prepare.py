@@ -16,7 +16,7 @@ import structlog
 from proxy.admission import authentication, limits
 from proxy.admission.authentication import Admission
 from proxy.admission.limits import Joined, Refused, Reservation, Scope
-from proxy.call.endings import Endings
+from proxy.call.endings import Endings, give_back
 from proxy.call.exchange import Exchange, refusal_of
 from proxy.call.forward import Forwarding
 from proxy.call.gateway import Gateway
@@ -45,9 +45,11 @@ MANY_PARTS: Final = 10_000
 
 async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Response:
     """Serve one call."""
-    with Endings() as ends:
+    ends: Endings = []
+    timeouts = CallTimeouts(BODY, gateway.open_calls, gateway.loop, exchange.times.received_s)
+    try:
         try:
-            with gateway.timed(BODY, exchange.times.received_s) as timeouts:
+            with timeouts:
                 ready = await _ready(gateway, request, exchange, timeouts, ends)
                 timeouts.go_on()
         except Expired as expired:
@@ -56,11 +58,11 @@ async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Re
             # Nobody else has been asked: too much is open here, or waits to be counted.
             exchange.limited |= refusal.fault.code == faults.OVERLOADED.code
             raise
-        try:
-            return await (ready.stream() if ready.streams else ready.reply())
-        finally:
-            if timeouts.is_open:  # there was nobody to answer
-                timeouts.leave()
+        return await (ready.stream() if ready.streams else ready.reply())
+    finally:
+        if timeouts.is_open:  # there was nobody to answer
+            timeouts.leave()
+        give_back(ends)
 
 
 async def _ready(
@@ -70,7 +72,7 @@ async def _ready(
     exchange.caller = caller = authentication.admit(request.headers, gateway.settings, gateway.keyring)
     request.tongue.check(request.headers)
     held = gateway.open_bodies.hold()
-    ends.callback(held.give_back)
+    ends.append(held.give_back)
     # Once the body is there, what else is waited for is not its caller's fault.
     body = await request.body(held, partial(timeouts.enter, FIRST_TOKEN))
     exchange.times.read_s, size_bytes = monotonic(), len(body)
@@ -175,7 +177,7 @@ async def _prepared(
     if taken_from:
         await _let_in(gateway, exchange, call, taken_from)
     lease = upstreams.lease(call.model.id, key=affinity_of(gateway, call, caller))
-    ends.callback(lease.release)
+    ends.append(lease.release)
     pool = lease.pool
     writer = CallWriter(gateway, request, exchange, call, caller, ends, held)
     order = writer.order(pool)

@@ -53,6 +53,11 @@ class Browsers:
     origins: frozenset[str] = frozenset()
     hosts: frozenset[str] = frozenset()
 
+    @property
+    def refuses(self) -> bool:
+        """Whether there is anything to refuse, and so to check."""
+        return self.rule is not nothing
+
     def check(self, request: web.BaseRequest) -> None:
         """Raises `Stray` for what a website may not make a browser send."""
         if self._is_named(request):

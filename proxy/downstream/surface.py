@@ -139,6 +139,7 @@ def straight(app: web.Application, general: Handler) -> Handler:
 
 def _shaping(browsers: Browsers) -> Middleware:
     """Lets in what is framed well and no website's doing; tells every failure in its tongue (spec HTTP-4, ERR-1)."""
+    refuses = browsers.refuses
 
     @web.middleware
     async def shaped(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -146,7 +147,8 @@ def _shaping(browsers: Browsers) -> Middleware:
         try:
             if request.method == hdrs.METH_OPTIONS and (answer := browsers.preflight(request)) is not None:
                 return answer
-            browsers.check(request)
+            if refuses:
+                browsers.check(request)
             return await handler(request)
         except faults.Refusal as refusal:
             # Its traceback holds the frames of the call, which hold the refusal: only a collection would free them.

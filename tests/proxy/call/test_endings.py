@@ -2,16 +2,16 @@
 
 import pytest
 
-from proxy.call.endings import Endings
+from proxy.call.endings import Endings, give_back
 
 
 def test_the_last_that_was_taken_is_given_back_first() -> None:
     """As a stack of contexts would."""
     given: list[int] = []
-    with Endings() as ends:
-        for number in range(3):
-            ends.callback(lambda number=number: given.append(number))  # type: ignore[misc]
-        assert given == []
+    ends: Endings = []
+    for number in range(3):
+        ends.append(lambda number=number: given.append(number))  # type: ignore[misc]
+    give_back(ends)
     assert given == [2, 1, 0]
 
 
@@ -22,10 +22,6 @@ def test_a_bug_in_one_of_them_keeps_nothing_from_being_given_back() -> None:
     def broken() -> None:
         raise ZeroDivisionError
 
-    ends = Endings()
-    ends.callback(lambda: given.append("first"))
-    ends.callback(broken)
-    ends.callback(lambda: given.append("last"))
-    with pytest.raises(ZeroDivisionError), ends:
-        pass
+    with pytest.raises(ZeroDivisionError):
+        give_back([lambda: given.append("first"), broken, lambda: given.append("last")])
     assert given == ["last", "first"]
