@@ -156,7 +156,10 @@ class Shape:
         if made := choice.tool_calls():
             calls = [tool_call(position, call) for position, call in enumerate(made)]
         ended: Finish = UNFINISHED if choice.finish_reason is None else choice.finish_reason.word
-        return self.choice(choice.index, self.message(content, reasoning, calls), ended, logprobs)
+        message = self.message(content, reasoning, calls)
+        if self.call.logprobs:
+            return self.choice(choice.index, message, ended, logprobs)
+        return {"message": message, "index": choice.index, "finish_reason": ended}
 
     def reply(self, choices: list[shapes.Choice], used: dialogue.Usage) -> Answer:
         """See `reply.Layout`."""

@@ -49,11 +49,13 @@ def totals(rendered_prompt: Prompt, vocabulary: Vocabulary) -> Iterator[int]:
     """How many tokens it has up to each of a few thousand characters, the last time in all (spec USE-8)."""
     total, unsaid_chars = rendered_prompt.specials + rendered_prompt.images, 0
     for text in rendered_prompt.texts:
-        here = 0
-        for here in tokens.totals(text, vocabulary):
-            if len(text) > TURN_CHARS:
+        if len(text) <= TURN_CHARS:
+            total += len(vocabulary.encode(text))
+        else:
+            here = 0
+            for here in tokens.totals(text, vocabulary):
                 yield total + here
-        total += here
+            total += here
         unsaid_chars += len(text)
         if unsaid_chars > TURN_CHARS:
             unsaid_chars = 0

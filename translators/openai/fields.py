@@ -57,10 +57,10 @@ def sent(decided: Plan) -> Json:
     if decided.stream:
         body["stream_options"] = dialect.stream_options
     body |= dialect.thinking[call.thinking]
-    if (budget := _thinking_budget(decided)) is not None:
+    if call.thinking_budget is not None and (budget := _thinking_budget(decided)) is not None:
         body |= budget.sent
     body["max_tokens"] = decided.max_tokens
-    if (number := _n(decided)) is not None:
+    if call.n != 1 and (number := _n(decided)) is not None:
         body |= number.sent
     if call[_FIRST:_BEHIND] != _UNSAID:
         for crossing in _where_said(decided):
