@@ -133,4 +133,8 @@ HARMLESS: Final[dict[Change, str]] = {
         for old, new in (("10", "(11)"), ("4", "(5)"))
     },
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
+    Change("proxy/commands/conform.py", "return Exit.OK", "return Exit.OK", "return None"): "The same exit code, 0.",
+    Change(
+        "proxy/server/supervisor.py", "theirs.close()", "theirs.close()", "pass"
+    ): "CPython closes a socket with the last name for it, which ends with the function.",
 }
