@@ -52,13 +52,16 @@ class Span:
 
     def label(self, at: str) -> str:
         """The period a moment lies in: `2026-11`, `2026-11-28` or `2026-11-28T20+08:00`."""
-        local = moment(at).astimezone(self.zone).isoformat()
-        return f"{local[:13]}{local[19:]}"[: LENGTHS[self.grain]]
+        local = moment(at).astimezone(self.zone)
+        if self.grain == "hour":
+            said = local.isoformat()
+            return f"{said[:13]}{said[19:]}"
+        return local.date().isoformat()[: LENGTHS[self.grain]]
 
 
 def moment(at: str) -> datetime:
     """What `at` says, to the minute."""
-    return datetime.fromisoformat(at[:MINUTE]).replace(tzinfo=UTC)
+    return datetime.fromisoformat(f"{at[:MINUTE]}+00:00")
 
 
 def zone_of(name: str) -> tzinfo:
