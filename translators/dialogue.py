@@ -129,7 +129,7 @@ class Message(NamedTuple):
     parts: tuple[str | Image, ...] = ()
 
 
-# The rest of a turn that is a role and a text: to look for it is one comparison.
+# The rest of a turn that is a role and a text: to look for it is one comparison. A tool's has the id of its call.
 TEXT_ALONE: Final = tuple(Message._field_defaults.values())
 
 
