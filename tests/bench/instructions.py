@@ -1,4 +1,4 @@
-"""Instructions for each call, by valgrind's callgrind: what `run` measures in CPU time, whoever else wants the cores.
+"""Instructions for each call or chunk, by callgrind: what `run` measures in CPU time, whoever else wants the cores.
 
     python -m tests.bench.instructions [--calls N] [--keep DIRECTORY] [ROW ...]
 
@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,16 @@ ROWS: Final[Mapping[str, Ask]] = {
     "start of a stream": Ask(1),
     "compatible, small JSON call": Ask(20, stream=False, compatible=True),
 }
+# A chunk's are what a stream of twice as many takes more: without its start. A pause that is long enough for a process
+# under callgrind, so that each write is a read.
+CHUNKS: Final[Mapping[str, Ask]] = {
+    "burst of 16, a chunk": Ask(160, burst=16, gap_s=0.02),
+    "paced, a chunk": Ask(40, gap_s=0.02),
+    "compatible, burst of 16, a chunk": Ask(160, burst=16, gap_s=0.02, compatible=True),
+    "compatible, paced, a chunk": Ask(40, gap_s=0.02, compatible=True),
+}
+# So many streams of them are counted, one for each of so many calls.
+CALLS_FOR_A_STREAM: Final = 30
 # So many calls until the interpreter has specialised what they run, and so many more with callgrind at work.
 WARM: Final = 300
 SETTLED: Final = 20
@@ -56,7 +67,7 @@ def _tell(pid: int, *words: str) -> None:
     subprocess.run(["callgrind_control", *words, str(pid)], check=True, capture_output=True)
 
 
-async def _call(url: str, pid: int, ask: Ask, calls: int) -> None:
+async def _call(url: str, pid: int, ask: Ask, calls: int, warm: int = WARM) -> None:
     """Let callgrind write down so many calls, one after the other on one connection."""
     wire = ask.wire()
     async with load.connected(url) as (reader, writer):
@@ -68,7 +79,7 @@ async def _call(url: str, pid: int, ask: Ask, calls: int) -> None:
                     pass
             await asyncio.sleep(REST_S)
 
-        await make(WARM)
+        await make(warm)
         _tell(pid, "--instr=on")
         await make(SETTLED)
         _tell(pid, "--zero")
@@ -90,14 +101,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=300, help="how many calls are counted")
     parser.add_argument("--keep", type=Path, help="leave what callgrind writes there")
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"a part of a name, of: {'; '.join(ROWS)}")
+    names = "; ".join((*ROWS, *CHUNKS))
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"a part of a name, of: {names}")
     chosen = parser.parse_args()
     if shutil.which("valgrind") is None:
         sys.exit("needs valgrind: apt-get install valgrind")
     # Or the order of sets and dictionaries would make every run another one.
     os.environ["PYTHONHASHSEED"] = "0"
-    rows = {name: ask for name, ask in ROWS.items() if not chosen.rows or any(word in name for word in chosen.rows)}
-    counts: dict[str, list[float]] = {name: [] for name in rows}
+    rows, chunks = (
+        {name: ask for name, ask in some.items() if not chosen.rows or any(word in name for word in chosen.rows)}
+        for some in (ROWS, CHUNKS)
+    )
+    counts: dict[str, list[float]] = {name: [] for name in (*rows, *chunks)}
+    streams = max(1, chosen.calls // CALLS_FOR_A_STREAM)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         before, _ = stack.enter_context(_started(sys.executable, "-m", "tests.bench.upstream"))
@@ -114,6 +130,12 @@ def main() -> None:
                 for name, ask in rows.items():
                     asyncio.run(_call(url, pid, ask, chosen.calls))
                     counts[name].append(_written(directory) / chosen.calls)
+                for name, ask in chunks.items():
+                    taken = []
+                    for once_or_twice in (ask, replace(ask, deltas=2 * ask.deltas)):
+                        asyncio.run(_call(url, pid, once_or_twice, streams, warm=SETTLED))
+                        taken.append(_written(directory))
+                    counts[name].append((taken[1] - taken[0]) / streams / ask.deltas)
     for name, (bare, ours_each) in counts.items():
         print(f"{name:<32}{ours_each / bare:>6.2f} x{bare:>12,.0f}{ours_each:>12,.0f}")
 

@@ -172,12 +172,12 @@ class Cost:
 
     def measure(self, name: str, stand: Stand) -> list[Figure]:
         calls = max(self.connections, self.calls // stand.scale // self.connections * self.connections)
-        # A paced stream takes its time: of a short look, a quarter of it.
-        paced = stand.scale > 1 and self.ask.gap_s >= PACED_S
-        ask = replace(self.ask, deltas=self.ask.deltas // 4) if paced else self.ask
-        units = calls * ask.deltas if self.per_chunk else calls
+        units = calls * self.ask.deltas if self.per_chunk else calls
+        # A paced stream takes its time, and all of it is measured, however short the look: of a chunk's cost a stream's
+        # start, some 500 us, is a part that follows their number. To warm up a quarter will do.
+        warm = replace(self.ask, deltas=self.ask.deltas // 4) if self.ask.gap_s >= PACED_S else self.ask
 
-        def cost_us(peer: Peer, calls: int) -> float:
+        def cost_us(peer: Peer, calls: int, ask: Ask = self.ask) -> float:
             spent_s = peer.loop_s if self.loop_alone else peer.cpu_s
             before_s = spent_s()
             asyncio.run(load.run(peer.url, ask, calls, self.connections))
@@ -189,7 +189,7 @@ class Cost:
                 shuffled = random.Random(turn).sample([*peers.items()], len(peers))
                 # What stays has been warmed up in the first round.
                 for _, peer in shuffled if not (turn and stand.keeps) else ():
-                    cost_us(peer, min(calls, max(self.connections, 200)))
+                    cost_us(peer, min(calls, max(self.connections, 200)), warm)
                 costs.append({peer_name: cost_us(peer, calls) for peer_name, peer in shuffled})
         first, *others = (peer for peer in costs[0] if peer != BARE)
         order = [*stand.loops, *stand.beside]
