@@ -52,7 +52,9 @@ async def main():
         let_in = 0
         for _ in range(20):
             let_in += sum(await asyncio.gather(*(call() for _ in range(10))))
-        print(let_in)
+        print(let_in, flush=True)
+        # Who leaves gives back what it holds.
+        sys.stdin.read()
 asyncio.run(main())
 """
 
@@ -201,8 +203,10 @@ async def test_a_thousand_calls_at_once_are_all_counted(client: Any, url: str) -
 async def test_replicas_in_processes_of_their_own_share_every_limit(client: Any, url: str) -> None:
     """LIM-1: with several processes on one Redis the sum of admitted calls never exceeds the limit."""
     command = (sys.executable, "-c", REPLICA, url)
-    replicas = [await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(3)]
-    outputs = [(await replica.communicate())[0] for replica in replicas]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    replicas = [await asyncio.create_subprocess_exec(*command, cwd=ROOT, **pipes) for _ in range(3)]
+    outputs = [await replica.stdout.readline() for replica in replicas if replica.stdout]
+    await asyncio.gather(*(replica.communicate(b"") for replica in replicas))
     assert [replica.returncode for replica in replicas] == [0] * 3
     assert sum(map(int, outputs)) == 60
 
