@@ -99,6 +99,19 @@ def test_upstreams_own_words_stay_and_the_callers_in_them_do_not(filler: Filler)
     assert "Lovelace" not in made
 
 
+@pytest.mark.parametrize(
+    "error",
+    [{"code": "InvalidParameter", "message": "too long", "request_id": "r"}, {"error": {"message": "too long"}}],
+    ids=["native", "compatible"],
+)
+def test_of_an_error_our_own_words_stay_on_either_surface(filler: Filler, error: dict[str, object]) -> None:
+    sides = redaction._Sides(filler, ())
+    sides.hear_packets([{"text": f"data:{orjson.dumps(error).decode()}\n\n"}])
+    ((event,),) = sides._packets
+    # It is no part of an answer, whose words are replaced.
+    assert (event.document, sides._ours) == (error, {})
+
+
 def test_a_picture_keeps_its_size_and_nothing_else(filler: Filler) -> None:
     jpeg = bytes.fromhex("ffd8ffc0001108012c019003012200021101031101") + b"the pixels"
     made = filler.whole("data:image/jpeg;base64," + base64.b64encode(jpeg).decode())
