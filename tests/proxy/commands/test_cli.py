@@ -6,6 +6,7 @@ import asyncio
 import errno
 import hashlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -360,6 +361,14 @@ def test_simulate_without_switches_is_the_default_script(room: Callable[..., Any
     calls = room("simulation.simulator", "run")
     assert run("simulate").exit_code == 0
     assert calls == [(Script(), "127.0.0.1", 8090)]
+
+
+def test_the_help_of_simulate_says_each_default_that_is_one() -> None:
+    said = " ".join(run("simulate", "--help").output.split())
+    assert {"[default: finish]", "[default: 1048576]", "[default: 200]", "[default: deepseek]"} <= {
+        *re.findall(r"\[default: [^\]]*\]", said)
+    }
+    assert not re.search(r"\[default: (None|\(\)|\"\"|)\]", said)
 
 
 def test_simulate_has_a_switch_for_each_field_of_the_script(room: Callable[..., Any], tmp_path: Path) -> None:
