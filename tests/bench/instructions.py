@@ -36,9 +36,9 @@ ROWS: Final[Mapping[str, Ask]] = {
 # under callgrind, so that each write is a read.
 CHUNKS: Final[Mapping[str, Ask]] = {
     "burst of 16, a chunk": Ask(160, burst=16, gap_s=0.02),
-    "paced, a chunk": Ask(40, gap_s=0.02),
+    "paced, a chunk": Ask(160, gap_s=0.005),
     "compatible, burst of 16, a chunk": Ask(160, burst=16, gap_s=0.02, compatible=True),
-    "compatible, paced, a chunk": Ask(40, gap_s=0.02, compatible=True),
+    "compatible, paced, a chunk": Ask(160, gap_s=0.005, compatible=True),
 }
 # So many streams of them are counted, one for each of so many calls.
 CALLS_FOR_A_STREAM: Final = 30
@@ -67,7 +67,7 @@ def _tell(pid: int, *words: str) -> None:
     subprocess.run(["callgrind_control", *words, str(pid)], check=True, capture_output=True)
 
 
-async def _call(url: str, pid: int, ask: Ask, calls: int, warm: int = WARM) -> None:
+async def _call(url: str, pid: int, ask: Ask, calls: int, *, warm: int, settled: int) -> None:
     """Let callgrind write down so many calls, one after the other on one connection."""
     wire = ask.wire()
     async with load.connected(url) as (reader, writer):
@@ -81,7 +81,7 @@ async def _call(url: str, pid: int, ask: Ask, calls: int, warm: int = WARM) -> N
 
         await make(warm)
         _tell(pid, "--instr=on")
-        await make(SETTLED)
+        await make(settled)
         _tell(pid, "--zero")
         await make(calls)
         _tell(pid, "--dump")
@@ -128,12 +128,12 @@ def main() -> None:
             grind = ("valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={directory}/out")
             with _started(*grind, sys.executable, "-m", *words) as (url, pid):
                 for name, ask in rows.items():
-                    asyncio.run(_call(url, pid, ask, chosen.calls))
+                    asyncio.run(_call(url, pid, ask, chosen.calls, warm=WARM, settled=SETTLED))
                     counts[name].append(_written(directory) / chosen.calls)
                 for name, ask in chunks.items():
                     taken = []
                     for once_or_twice in (ask, replace(ask, deltas=2 * ask.deltas)):
-                        asyncio.run(_call(url, pid, once_or_twice, streams, warm=SETTLED))
+                        asyncio.run(_call(url, pid, once_or_twice, streams, warm=3, settled=1))
                         taken.append(_written(directory))
                     counts[name].append((taken[1] - taken[0]) / streams / ask.deltas)
     for name, (bare, ours_each) in counts.items():
