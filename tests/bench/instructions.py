@@ -2,8 +2,9 @@
 
     python -m tests.bench.instructions [--calls N] [--keep DIRECTORY] [ROW ...]
 
-Two runs of one tree differ by a fifth of a per cent, so that a step of one shows; the kernel's part and what caches
-cost do not. `--keep` leaves callgrind's files, for `callgrind_annotate --inclusive=yes --tree=both`.
+Two runs of one tree differ by a fifth of a per cent, so that a step of one shows, and by several of a chunk; the
+kernel's part and what caches cost do not. `--keep` leaves callgrind's files, for `callgrind_annotate --inclusive=yes
+--tree=both`.
 """
 
 # ruff: noqa: T201 - a table is what this is for
