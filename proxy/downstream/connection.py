@@ -221,7 +221,7 @@ class Connection(web.RequestHandler):
             self._measure(data)
         super().data_received(data)
         if not self.awaits_head:
-            if self._begun or self._clock is not None:
+            if self._clock is not None:
                 self._stop_clock()
             # What comes behind a last answer is no request.
             if self._room is not None and not self._is_over:
@@ -340,7 +340,7 @@ class Connection(web.RequestHandler):
             return
         self._room.idle.pop(self, None)
         self._room.idle[self] = None
-        if self._begun or self._clock is not None:
+        if self._clock is not None:  # as it is of each head that has begun
             self._stop_clock()
         if not self._runs_ahead and self._has_ended_with(request):
             self._received_bytes, self._last_bytes, self._head_bytes = 0, b"", 0

@@ -197,7 +197,7 @@ _ROWS: Final[tuple[Row, ...]] = (
         "OUT-5",
         "must",
         ("tool stream", "tool cumulative"),
-        judgements.clean("OUT-5", True, False),
+        judgements.clean("OUT-5", None, None),
     ),
     ("tool-loop", "tools", "REQ-5", "must", ("tool loop",), judgements.whole),
     ("length", "answers", "OUT-8", "must", ("length",), judgements.cut_off),

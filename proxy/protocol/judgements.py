@@ -321,8 +321,11 @@ def true_status(came: Sequence[Came], _: Target) -> str:
     return ""
 
 
-def clean(rule: str, *modes: bool) -> Judge:
-    """No complaint of the linter under that rule; modes: which of the streams are incremental."""
+def clean(rule: str, *modes: bool | None) -> Judge:
+    """No complaint of the linter under that rule.
+
+    modes: which of the streams are incremental; None where the rule is the same in both
+    """
 
     def judged(came: Sequence[Came], _: Target) -> str:
         shown, found = False, []
