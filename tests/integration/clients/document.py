@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -45,7 +46,9 @@ def write(apis: Mapping[str, Api]) -> None:
     """Make the calls one after the other, then print the document."""
     # Clients log every refusal as an error; here it is told in the document.
     logging.disable()
-    print(json.dumps(asyncio.run(_see(apis, json.load(sys.stdin)))))  # noqa: T201 - the document
+    print(json.dumps(asyncio.run(_see(apis, json.load(sys.stdin)))), flush=True)  # noqa: T201 - the document
+    # What a client still does in threads of its own, such as telling its makers, is not waited for.
+    os._exit(0)
 
 
 async def _see(apis: Mapping[str, Api], calls: Mapping[str, Json]) -> Json:
