@@ -40,7 +40,7 @@ def show(paths: Sequence[Path], asked: Asked) -> int:
     span = periods.span_of(zone, "day", asked.since, asked.until)
     try:
         table = tables.table(asked.to)
-        with usage.progress(paths) as advance:
+        with usage.reading(paths) as advance:
             exported = export.export(paths, table, span, with_unknown=asked.with_unknown, advance=advance)
     except ExportError as error:
         raise ExportError(f"{asked.to}: {error}") from None

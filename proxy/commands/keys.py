@@ -79,7 +79,7 @@ def _used(journals: Sequence[Path]) -> dict[str, Use]:
         use.output += record["usage"]["output_tokens"]
         use.last = max(use.last or "", record["at"])
 
-    with usage.progress(journals) as advance:
+    with usage.reading(journals) as advance:
         usage.show_doubts(ledger.read(journals, each=see, advance=advance))
     return used
 

@@ -71,7 +71,7 @@ def show(paths: Sequence[Path], form: Form, asked: Asked) -> int:
     priced = prices.load(asked.prices) if asked.prices else None
     bill = bills.load(asked.bill, mapped, periods.zone_of(asked.tz) if asked.tz else None)
     collector = Collector(bill, mapped, asked.keys, priced if priced and priced.upstream else None)
-    with usage.progress(paths) as advance:
+    with usage.reading(paths) as advance:
         read = ledger.read(paths, each=lambda record, _: collector.see(record), advance=advance)
     collector.see_unknown(read.unknown)
     result = reconciliation.reconcile(bill, collector, asked.keys)
