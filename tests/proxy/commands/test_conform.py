@@ -759,6 +759,16 @@ async def test_the_list_names_every_check_and_every_rule_without_one() -> None:
         assert rule in out
 
 
+async def test_what_is_asked_is_shown_whole_where_it_is_short_and_else_by_its_beginning() -> None:
+    claimed = [row.claim for row in rows("deepseek-v3") if "-refuses-" in row.name or "-takes-" in row.name]
+    shown = [claim.rpartition("}")[0] + "}" for claim in claimed if "…" not in claim]
+    assert shown
+    assert all(len(text) <= conformance.LONGEST_CLAIM and isinstance(orjson.loads(text), dict) for text in shown)
+    cut = [claim.partition("…")[0] for claim in claimed if "…" in claim]
+    assert cut
+    assert {len(text) for text in cut} == {conformance.LONGEST_CLAIM}
+
+
 async def test_on_a_terminal_progress_is_one_line_and_leaves_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -136,6 +136,18 @@ async def test_a_server_that_is_mute_to_tls_is_not_said_to_be_away() -> None:
     assert "firewall" not in found["connection"].to_do
 
 
+async def test_a_server_that_speaks_tls_is_told_from_one_that_speaks_no_http(certificate: Path) -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async with upstream(certificate=certificate) as target:
+        found = await seen(reading(target.replace("https", "http"), environ=OWN))
+    assert (found["key"].verdict, found["key"].to_do) == ("fail", "say https:// instead of http://")
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        found = await seen(reading(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", environ=OWN))
+    assert (found["key"].verdict, found["key"].to_do) == ("fail", "does this port speak HTTP?")
+
+
 async def test_a_certificate_nobody_vouches_for_is_seen(certificate: Path) -> None:
     async with upstream(certificate=certificate) as target:
         found = await seen(reading(target, environ=OWN))
