@@ -7,6 +7,7 @@ does anything: the process is ending. Nothing here is slow to import.
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
@@ -16,6 +17,8 @@ STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 HANG_UP: Final = signal.SIGHUP
 # What moves the log's level, see `telemetry.logs`.
 LEVELS: Final = (signal.SIGUSR1, signal.SIGUSR2)
+# An end that was swallowed is tried again so soon.
+AGAIN_S: Final = 0.001
 
 
 def prepare() -> None:
@@ -24,6 +27,7 @@ def prepare() -> None:
         signal.signal(number, _end)
     for number in (HANG_UP, *LEVELS):
         signal.signal(number, ignore)
+    sys.unraisablehook = _swallowed
     # They wait, in this thread and in all it starts, until `deliver`.
     signal.pthread_sigmask(signal.SIG_BLOCK, (HANG_UP, *LEVELS))
 
@@ -58,6 +62,18 @@ def ignore(_number: int, _frame: Any) -> None:
 
 def _end(_number: int, _frame: Any) -> NoReturn:
     # Not `ignore`: the interpreter lets go of that before its last instruction, and the next signal would kill.
-    for number in STOPS:
+    for number in (*STOPS, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
     raise SystemExit(0)
+
+
+def _swallowed(what: sys.UnraisableHookArgs) -> None:
+    """What was raised where nobody can catch it: an end among it comes again, a moment later and somewhere else.
+
+    An import calls back when its lock is let go, and what a signal raises in there is dropped by the interpreter.
+    """
+    if isinstance(what.exc_value, SystemExit):
+        signal.signal(signal.SIGALRM, _end)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+    else:
+        sys.__unraisablehook__(what)

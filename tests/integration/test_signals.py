@@ -102,6 +102,24 @@ def test_a_signal_to_stop_at_any_time_of_the_start_ends_it_well(after_s: float, 
         assert b"raceback" not in said
 
 
+def test_a_signal_to_stop_is_not_lost_where_nothing_can_be_raised() -> None:
+    """In what an import calls back, as in `__del__`, the interpreter drops what a handler raises."""
+    script = """
+import os, signal, time
+from proxy.server import signals
+class Dropped:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)
+signals.prepare()
+Dropped()
+while True:
+    time.sleep(1)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
+
+
 @PROCESSES
 def test_what_else_comes_before_there_are_handlers_waits_for_them(flags: tuple[str, ...]) -> None:
     with starting(*flags) as process:
