@@ -285,6 +285,9 @@ async def test_f82_no_prompt_costs_much_more_than_english(stage: Stage) -> None:
     # Others use the machine too: each is as cheap as it can be.
     usual_s = min([await cost_s(english) for _ in range(5)])
     costs = {name: min([await cost_s(text) for _ in range(2)]) / usual_s for name, text in prompts()}
+    for name, text in prompts():
+        if costs[name] >= TIMES_ENGLISH / 2:
+            costs[name] = min([costs[name], *[await cost_s(text) / usual_s for _ in range(3)]])
     dearest = max(costs, key=costs.__getitem__)
     assert costs[dearest] < TIMES_ENGLISH, costs
     matrix.reached(
