@@ -54,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Side by side (`-n 3 --dist loadfile`) files go in their order: tests that wait come first, and short ones fill up.
+    # Side by side (`-n 2 --dist loadfile`) files go in their order: tests that wait come first, and short ones fill up.
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 
