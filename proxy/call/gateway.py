@@ -22,7 +22,7 @@ from proxy.call import abandoned, budgets, large_answers
 from proxy.call.abandoned import AbandonedCalls
 from proxy.call.budgets import Budgets, SharedBudgets
 from proxy.call.large_answers import LargeAnswers
-from proxy.call.prompt_count import CountingPool
+from proxy.call.thread_pool import ThreadPool
 from proxy.call.timeouts import CallTimeouts, OpenCalls, Timeout
 from proxy.downstream.body import OpenBodies
 from proxy.metering import journal, periods, prices
@@ -96,8 +96,8 @@ class Gateway:
     keyring: Keyring | None
     open_calls: OpenCalls
     open_bodies: OpenBodies
-    reading: CountingPool
-    counting: CountingPool
+    reading: ThreadPool
+    counting: ThreadPool
     large_answers: LargeAnswers
     abandoned_calls: AbandonedCalls
     spans: Spans | None = None
@@ -193,9 +193,9 @@ async def open_gateway(settings: Settings, rows: Iterable[ModelRow]) -> AsyncIte
             open_calls=open_calls,
             open_bodies=OpenBodies(int(settings.max_open_bytes), int(settings.max_body_bytes)),
             # One thread, so that of large bodies one is in pieces at a time; `max_open_bytes` bounds those that wait.
-            reading=stack.enter_context(CountingPool(int(settings.max_open_bytes), threads=1)),
-            counting=stack.enter_context(CountingPool()),
-            large_answers=LargeAnswers(stack.enter_context(CountingPool(threads=large_answers.THREADS))),
+            reading=stack.enter_context(ThreadPool(int(settings.max_open_bytes), threads=1)),
+            counting=stack.enter_context(ThreadPool()),
+            large_answers=LargeAnswers(stack.enter_context(ThreadPool(threads=large_answers.THREADS))),
             spans=stack.enter_context(_spans(settings)) if settings.tracing == "otlp" else None,
             # Entered last, so that it is left first: abandoned calls end before the pools and files that they use.
             abandoned_calls=await stack.enter_async_context(abandoned.opened()),

@@ -16,7 +16,8 @@ from proxy.admission import authentication, limits
 from proxy.admission.authentication import Admission
 from proxy.admission.limits import Refused, Scope
 from proxy.call.gateway import Gateway
-from proxy.call.prompt_count import INLINE_CHARS, LARGE_BODY_BYTES, Count, begin
+from proxy.call.prompt_count import INLINE_CHARS, Count, begin
+from proxy.call.thread_pool import LARGE_BODY_BYTES
 from proxy.call.timeouts import BODY, EXPIRIES, FIRST_TOKEN, Expired
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import CallerGone

@@ -21,7 +21,8 @@ from proxy.call.exchange import Exchange, refusal_of
 from proxy.call.forward import Forwarding
 from proxy.call.gateway import Gateway
 from proxy.call.pool_request import CallWriter, affinity_of
-from proxy.call.prompt_count import LARGE_BODY_BYTES, Count, is_short
+from proxy.call.prompt_count import Count, is_short
+from proxy.call.thread_pool import LARGE_BODY_BYTES
 from proxy.call.timeouts import BODY, FIRST_TOKEN, CallTimeouts, Expired
 from proxy.downstream.body import HeldBody
 from proxy.downstream.request import Request

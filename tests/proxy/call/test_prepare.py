@@ -13,7 +13,7 @@ import pytest
 
 from proxy.admission import limits
 from proxy.admission.memory_limiter import MemoryLimiter
-from proxy.call.prompt_count import THREADS, Job
+from proxy.call.thread_pool import THREADS, Job
 from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import StartSimulator
