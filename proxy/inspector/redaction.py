@@ -2,7 +2,7 @@
 
 Words become words, Chinese Chinese, digits digits; blanks, punctuation, JSON's keys and form, names, ids, figures and
 parameters stay. Each piece has as many tokens as the one it stands for, at every border of a delta: played again, a
-redacted call makes the same packets with the same usage (spec USE-2).
+redacted call makes the same packets with the same usage (spec USE-2). Keys were masked before (`key_mask`).
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ from proxy.downstream.body import HeldBody
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import PacketSink, ReplySink
 from proxy.downstream.strays import Strays
+from proxy.inspector.key_mask import masked_headers, masked_text
 from proxy.inspector.recent_calls import CURRENT, RecentCalls
-from proxy.inspector.recorded import RecordedCall, UpstreamCall, masked_headers, masked_text
+from proxy.inspector.recorded import RecordedCall, UpstreamCall
 from proxy.metering.journal import Record
 from proxy.upstream.client import Post
 from proxy.upstream.response import Response, UpstreamFailure
