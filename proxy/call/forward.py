@@ -102,8 +102,8 @@ class Forwarding:
             with self.timeouts as timeouts:
                 if self.gateway.settings.cancel_policy == "drain":
                     most = self.gateway.settings.cancel_drain_tokens
-                    sink = unheard = AbandonedSink(sink, self.pipe, timeouts, most)
-                    self.exchange.unheard = unheard.leave
+                    sink = abandoned = AbandonedSink(sink, self.pipe, timeouts, most)
+                    self.exchange.abandon = abandoned.leave
                 if self.pool_request.terms.legs > 1:
                     await self._legs(sink, timeouts)
                 else:

@@ -23,7 +23,7 @@ from proxy.call.abandoned import AbandonedCalls
 from proxy.call.budgets import Budgets, SharedBudgets
 from proxy.call.large_answers import LargeAnswers
 from proxy.call.thread_pool import ThreadPool
-from proxy.call.timeouts import CallTimeouts, OpenCalls, Timeout
+from proxy.call.timeouts import OpenCalls, Timeout
 from proxy.downstream.body import OpenBodies
 from proxy.metering import journal, periods, prices
 from proxy.metering.append_file import DASH
@@ -121,13 +121,6 @@ class Gateway:
     def upstream_model(self, pool: Pool, model: Model) -> str:
         """The id that a model has in a pool."""
         return self.model_of(pool, model).upstream.get(pool.dialect, model.id)
-
-    def timed(self, wait: Timeout, since_s: float) -> CallTimeouts:
-        """The waits of one call, the first of which is this; a drain finds them.
-
-        since_s: time on the monotonic clock at which the call began
-        """
-        return CallTimeouts(wait, self.open_calls, self.loop, since_s)
 
     def gauges(self) -> Mapping[Row, Gauge]:
         """What is measured by looking: each row, and the look."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Final
 
 import structlog
 
@@ -20,9 +19,6 @@ from translators import faults
 
 log = structlog.get_logger()
 
-# A call that comes while the process leaves may succeed on the next connection at once: another process answers it.
-LEAVING_RETRY_S: Final = "1"
-
 Keep = Callable[[Record], None]
 
 
@@ -31,8 +27,7 @@ def serve(gateway: Gateway, request: Request, keep: Keep) -> Awaitable[Response]
 
     keep: is told of the call when it has ended
     """
-    if request.is_late:
-        raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
+    request.refuse_late()
     exchange = Exchange(request.id, request.tongue.API, Times(monotonic()))
     request.say_times(exchange.timing)
     if gateway.spans is not None:

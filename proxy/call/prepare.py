@@ -1,7 +1,7 @@
 """A request into a call that is ready to go: read, checked, let in, counted, translated, in that order.
 
-Key and headers, body, call, prompt, upstream body; then the passage. A `Refusal` that leaves here is answered with its
-own status.
+Key and headers, body, call, limits, prompt, upstream body; then `forward` takes it. A `Refusal` that leaves here is
+answered with its own status.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import structlog
 from proxy.admission import authentication, limits
 from proxy.admission.authentication import Admission
 from proxy.admission.limits import Joined, Refused, Reservation, Scope
-from proxy.call.endings import Endings, give_back
+from proxy.call.cleanup import Cleanups, clean_up
 from proxy.call.exchange import Exchange, refusal_of
 from proxy.call.forward import Forwarding
 from proxy.call.gateway import Gateway
@@ -46,12 +46,12 @@ MANY_PARTS: Final = 10_000
 
 async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Response:
     """Serve one call."""
-    ends: Endings = []
+    cleanups: Cleanups = []
     timeouts = CallTimeouts(BODY, gateway.open_calls, gateway.loop, exchange.times.received_s)
     try:
         try:
             with timeouts:
-                ready = await _ready(gateway, request, exchange, timeouts, ends)
+                ready = await _ready(gateway, request, exchange, timeouts, cleanups)
                 timeouts.go_on()
         except Expired as expired:
             raise refusal_of(expired, exchange) from None
@@ -63,17 +63,17 @@ async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Re
     finally:
         if timeouts.is_open:  # there was nobody to answer
             timeouts.leave()
-        give_back(ends)
+        clean_up(cleanups)
 
 
 async def _ready(
-    gateway: Gateway, request: Request, exchange: Exchange, timeouts: CallTimeouts, ends: Endings
+    gateway: Gateway, request: Request, exchange: Exchange, timeouts: CallTimeouts, cleanups: Cleanups
 ) -> Forwarding:
-    """Read and check a call until it is ready to go; with `ends` it gives back what it holds."""
+    """Read and check a call until it is ready to go; what it holds is given back by `cleanups`."""
     exchange.caller = caller = authentication.admit(request.headers, gateway.settings, gateway.keyring)
     request.tongue.check(request.headers)
     held = gateway.open_bodies.hold()
-    ends.append(held.give_back)
+    cleanups.append(held.give_back)
     # Once the body is there, what else is waited for is not its caller's fault.
     body = await request.body(held, partial(timeouts.enter, FIRST_TOKEN))
     exchange.times.read_s, size_bytes = monotonic(), len(body)
@@ -99,7 +99,7 @@ async def _ready(
         caller.known.check_model(call.model.id)
     if (call.ignored or exchange.asked_model != call.model.id) and logs.says("debug"):
         _say_read(exchange, call)
-    return await _prepared(gateway, request, exchange, call, caller, timeouts=timeouts, ends=ends, held=held)
+    return await _prepared(gateway, request, exchange, call, caller, timeouts=timeouts, cleanups=cleanups, held=held)
 
 
 class Reading:
@@ -165,7 +165,7 @@ async def _prepared(
     caller: Admission,
     *,
     timeouts: CallTimeouts,
-    ends: Endings,
+    cleanups: Cleanups,
     held: HeldBody,
 ) -> Forwarding:
     """Everything a call needs to go; nothing has left yet."""
@@ -178,9 +178,9 @@ async def _prepared(
     if taken_from:
         await _let_in(gateway, exchange, call, taken_from)
     lease = upstreams.lease(call.model.id, key=affinity_of(gateway, call, caller))
-    ends.append(lease.release)
+    cleanups.append(lease.release)
     pool = lease.pool
-    writer = CallWriter(gateway, request, exchange, call, caller, ends, held)
+    writer = CallWriter(gateway, request, exchange, call, caller, cleanups, held)
     order = writer.order(pool)
     opening["upstream_model"] = order.upstream_model
     count = writer.count(order)

@@ -36,7 +36,7 @@ from proxy.telemetry.log_writer import Lines, LogWriter, Unthreaded
 log = structlog.get_logger()
 
 
-# Written to past the interpreter, see `outlet`.
+# Written to past the interpreter, see `log_writer`.
 STDOUT: Final = 1
 STDERR: Final = 2
 
@@ -61,7 +61,7 @@ def serve(source: Source) -> int:
     if settings.workers == 1:
         return _run(settings, lambda stdout, stderr: _serve(source, stdout, stderr))
     _check_keys(settings, rows)
-    # What every worker needs is loaded once and shared; nothing here may start a thread (see `workers`).
+    # What every worker needs is loaded once and shared; nothing here may start a thread (see `supervisor`).
     vocabulary.load()
     _keep()
     unthreaded = Unthreaded(STDERR)
