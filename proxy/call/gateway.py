@@ -32,7 +32,7 @@ from proxy.metering.prices import PriceError, Prices
 from proxy.telemetry import metrics
 from proxy.telemetry.metrics import Gauge
 from proxy.telemetry.series import Row
-from proxy.upstream import pools
+from proxy.upstream import pools, report
 from proxy.upstream.pools import Upstreams
 from translators.catalogue import Catalogue
 from translators.dialogue import Model
@@ -129,12 +129,12 @@ class Gateway:
             metrics.IN_FLIGHT: lambda: {(): len(open_calls)},
             metrics.STREAMS: lambda: {(): open_calls.streams},
             metrics.CONNECTIONS: lambda: {
-                (state,): number for state, number in pools.connections_of(upstreams.connections).items()
+                (state,): number for state, number in report.connections(upstreams.connections).items()
             },
             # Another one after each reload.
-            metrics.TARGETS: lambda: pools.counts(self.latest.gateway.upstreams),
-            metrics.TARGET_CALLS: lambda: pools.loads(self.latest.gateway.upstreams),
-            metrics.TARGET_FIRST_TOKEN: lambda: pools.first_tokens_s(self.latest.gateway.upstreams),
+            metrics.TARGETS: lambda: report.states(self.latest.gateway.upstreams),
+            metrics.TARGET_CALLS: lambda: report.loads(self.latest.gateway.upstreams),
+            metrics.TARGET_FIRST_TOKEN: lambda: report.first_tokens_s(self.latest.gateway.upstreams),
             metrics.RELOADED: lambda: {(): self.latest.reloaded_at_s},
             metrics.REFUSED: lambda: {(): self.latest.refused_at_s},
             metrics.JOURNAL_LINES: lambda: {(): journal.written},

@@ -17,7 +17,7 @@ import orjson
 
 from proxy.telemetry import series
 from proxy.telemetry.series import Reading
-from proxy.upstream.pools import Look
+from proxy.upstream.report import TargetReport
 
 # A worker answers the admin process from its event loop: one that takes longer is not fit to serve either.
 ASK_S: Final = 1.0
@@ -61,13 +61,13 @@ class Report(TypedDict):
     process: its id, which tells it from the one that had its number before
     reasons: why it is not ready; none if it is
     reading: everything it has measured, as `series.Reading` but for the labels, which are no keys in JSON
-    looks:   how the targets stand there, each a `Look` as a list
+    targets: how they stand there, each a `TargetReport` as a list
     """
 
     process: int
     reasons: list[str]
     reading: dict[str, list[tuple[list[str], list[float]]]]
-    looks: list[list[Any]]
+    targets: list[list[Any]]
 
 
 @asynccontextmanager
@@ -121,11 +121,11 @@ class WorkerReports:
         """The metrics of each worker, those of ended ones included."""
         return [*await asyncio.gather(*map(self._reading, self.sockets)), self._gone]
 
-    async def looks(self) -> list[Look]:
+    async def targets(self) -> list[TargetReport]:
         """How each target stands, in each worker that answers."""
         asked = [path for number, path in self.sockets.items() if not self.heartbeats.hangs(number)]
         reports = await asyncio.gather(*map(_ask, asked))
-        return [Look(*look) for report in reports if report is not None for look in report["looks"]]
+        return [TargetReport(*row) for report in reports if report is not None for row in report["targets"]]
 
     async def _reading(self, number: int) -> Reading:
         report = None if self.heartbeats.hangs(number) else await _ask(self.sockets[number])

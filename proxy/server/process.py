@@ -32,6 +32,7 @@ from proxy.server.routes import application, inspected
 from proxy.server.supervisor import Following, WorkerSlot
 from proxy.telemetry import logs, metrics
 from proxy.telemetry.log_writer import Lines, LogWriter, Unthreaded
+from proxy.upstream.report import targets
 
 log = structlog.get_logger()
 
@@ -147,7 +148,7 @@ async def _work(snapshot: Snapshot, slot: WorkerSlot, stderr: Lines) -> None:
                 "process": os.getpid(),
                 "reasons": state.said(),
                 "reading": board.sent(state.measured.read()),
-                "looks": [[*look] for look in gateway.latest.gateway.upstreams.looks()],
+                "targets": [[*row] for row in targets(gateway.latest.gateway.upstreams)],
             }
 
         running = await lifecycle.start(calls, settings.model_copy(update={"port": slot.port}))

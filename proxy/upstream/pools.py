@@ -9,14 +9,13 @@ Source: spec ERR-4, OPS-3.
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
@@ -53,36 +52,10 @@ RETRY_S: Final = "1"
 MODELS: Final = "/models"
 # The last error of a target that did not take our key.
 KEY_REFUSED: Final = str(HTTPStatus.UNAUTHORIZED.value)
-# That of a name which nobody can be asked at.
-NO_ADDRESS: Final = "no_address"
 # What is written for a pool: its own dialect, its own names, its own key.
 Rewrite = Callable[[Pool], Awaitable[Post]]
 # What tells one version of a file from another; a Secret that is mounted changes as a whole, by a link.
 Version = tuple[int, int, int]
-
-
-class Look(NamedTuple):
-    """How a target stands, for a page.
-
-    pool, target:  its names
-    state:         well, out, or trial; a name that has no address is out
-    in_flight:     upstream calls on their way
-    max_in_flight: most of them; None: no bound
-    out_for_s:     seconds until it is tried again; None while it is well, and for a name without an address
-    last_error:    the last failure, as records word it
-    first_token_s: moving mean of the time to a first packet
-    calls:         upstream calls that were sent there
-    """
-
-    pool: str
-    target: str
-    state: str
-    in_flight: int
-    max_in_flight: int | None
-    out_for_s: float | None
-    last_error: str | None
-    first_token_s: float | None
-    calls: int
 
 
 class Lease:
@@ -363,17 +336,6 @@ class Upstreams:
         """All of them, by priority."""
         return self._targets
 
-    def looks(self) -> list[Look]:
-        """How each target stands now."""
-        now_s = self.now_s()
-        return [
-            *(_look(target, now_s) for target in self._targets),
-            *(
-                Look(pool.name, label, State.OUT.value, 0, pool.max_in_flight, None, NO_ADDRESS, None, 0)
-                for pool, label in self.nowhere()
-            ),
-        ]
-
     def nowhere(self) -> Iterator[tuple[Pool, str]]:
         """The names that have no address, each with its pool."""
         for pool in self.pools:
@@ -581,57 +543,6 @@ async def closed(connections: Connections) -> None:
     connections.close()
     # The sockets are closed in the loop's next turn.
     await asyncio.sleep(0)
-
-
-def connections_of(connections: Connections) -> Mapping[str, int]:
-    """How many connections wait for a call, and how many have one."""
-    return {"idle": connections.idle, "acquired": connections.acquired}
-
-
-def counts(upstreams: Upstreams) -> dict[tuple[str, ...], float]:
-    """How many targets of each configured one are in which state: pool, target, state; a name without one is out."""
-    found: dict[tuple[str, ...], float] = {
-        (pool.name, url, state.value): 0.0 for pool in upstreams.pools for url in pool.urls for state in State
-    }
-    for target in upstreams.targets:
-        found[target.pool.name, target.label, target.standing.health.state.value] += 1
-    for pool, label in upstreams.nowhere():
-        found[pool.name, label, State.OUT.value] = 1.0
-    return found
-
-
-def loads(upstreams: Upstreams) -> dict[tuple[str, ...], float]:
-    """The upstream calls on their way to each configured target: pool, target."""
-    found: dict[tuple[str, ...], float] = {(pool.name, url): 0.0 for pool in upstreams.pools for url in pool.urls}
-    for target in upstreams.targets:
-        found[target.pool.name, target.label] += target.standing.in_flight
-    return found
-
-
-def first_tokens_s(upstreams: Upstreams) -> dict[tuple[str, ...], float]:
-    """The longest mean time to a first packet of each configured target that has had one: pool, target."""
-    found: dict[tuple[str, ...], float] = {}
-    for target in upstreams.targets:
-        place, mean_s = (target.pool.name, target.label), target.standing.first_token_s
-        if mean_s is not None:
-            found[place] = max(mean_s, found.get(place, 0.0))
-    return found
-
-
-def _look(target: Target, now_s: float) -> Look:
-    standing = target.standing
-    health = standing.health
-    return Look(
-        target.pool.name,
-        target.url,
-        health.state.value,
-        standing.in_flight,
-        None if math.isinf(target.most) else int(target.most),
-        None if health.state is State.WELL else max(0.0, round(health.until_s - now_s, 1)),
-        standing.last_error,
-        None if standing.first_token_s is None else round(standing.first_token_s, 4),
-        standing.calls,
-    )
 
 
 def _trust_name(pool: Pool) -> str:

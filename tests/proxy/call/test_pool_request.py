@@ -10,6 +10,7 @@ import pytest
 
 from config.values import toml
 from proxy.simulation.wire import Script
+from proxy.upstream import report
 from tests import caller
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway
@@ -117,5 +118,5 @@ async def test_the_first_token_has_the_time_that_its_pool_has(
     assert (await caller.stream(front.url, caller.call("hi"))).status == 500
     _, outcome = await front.end_of()
     assert outcome == "timeout_first_token"
-    (look,) = front.house.upstreams.looks()
+    (look,) = report.targets(front.house.upstreams)
     assert (look.last_error, look.in_flight) == ("first_token_timeout", 0)
