@@ -432,7 +432,7 @@ class TestRoom:
             line.send(HEALTHY)
             assert (await line.answer()).status == 200
 
-    async def test_who_came_beyond_the_cap_and_finds_a_seat_now_is_served(self, small: Running) -> None:
+    async def test_who_came_beyond_the_cap_and_finds_a_slot_now_is_served(self, small: Running) -> None:
         async with contextlib.AsyncExitStack() as stack:
             crowd = await stack.enter_async_context(contextlib.AsyncExitStack())
             await crowd.enter_async_context(busy(small, 2))
@@ -507,8 +507,8 @@ class TestRoom:
                 line.send(HEALTHY)
         await asyncio.sleep(0.2)
         assert _connections(small.process.calls) == []
-        door = small.process.calls.listener.connections.args[1]  # type: ignore[attr-defined]
-        assert (door.seats.open, door.seats.idle, door.reserve.open, door.reserve.idle) == (0, {}, 0, {})
+        port = small.process.calls.listener.connections.args[1]  # type: ignore[attr-defined]
+        assert (port.slots.open, port.slots.idle, port.reserve.open, port.reserve.idle) == (0, {}, 0, {})
 
     async def test_who_comes_beyond_those_being_told_is_cut_without_a_word(
         self, small: Running, monkeypatch: pytest.MonkeyPatch
