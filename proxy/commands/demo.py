@@ -21,7 +21,7 @@ from proxy import vocabulary
 from proxy.admin import application as admin
 from proxy.call.gateway import open_gateway
 from proxy.commands import texts
-from proxy.downstream import surface
+from proxy.downstream import paths
 from proxy.downstream.phase import LIFECYCLE
 from proxy.inspector.recent_calls import RecentCalls
 from proxy.metering.journal import Record
@@ -118,7 +118,7 @@ async def _demo(*, once: bool, port: int) -> int:
         if once:
             await running.stop()
         else:
-            texts.echo(TO_PASTE.format(url=running.url, path=surface.GENERATION, key=KEY, docs=running.admin_url))
+            texts.echo(TO_PASTE.format(url=running.url, path=paths.GENERATION, key=KEY, docs=running.admin_url))
             await running.until_told_to_stop(gateway.open_calls)
     return 1 if seen.complaints else 0
 
@@ -152,7 +152,7 @@ async def _show(url: str) -> Seen:
     seen = Seen()
     async with (
         aiohttp.ClientSession() as session,
-        session.post(url + surface.GENERATION, json=CALL, headers=headers) as got,
+        session.post(url + paths.GENERATION, json=CALL, headers=headers) as got,
     ):
         if got.content_type != "text/event-stream":
             seen.complaints.append(f"answered with {got.status}: {await got.text()}")

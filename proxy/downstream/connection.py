@@ -19,9 +19,10 @@ import structlog
 from aiohttp import hdrs, http_exceptions, web
 
 from proxy.downstream.answer import Sent
+from proxy.downstream.request_ids import new_request_id, request_id
 from proxy.downstream.sinks import file_of
 from proxy.downstream.strays import TLS_HELLO, TLS_HINT, RateLimitedLog, Strays
-from proxy.downstream.surface import VIA, Failure, Misframed, new_request_id, refused, request_id
+from proxy.downstream.surface import VIA, Failure, Misframed, refused
 from translators import faults
 
 log = structlog.get_logger()

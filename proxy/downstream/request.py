@@ -17,8 +17,9 @@ from proxy.downstream.answer import Head
 from proxy.downstream.body import HeldBody, Limits, read
 from proxy.downstream.connection import Connection
 from proxy.downstream.phase import CUTTING, LEAVING, SERVING
+from proxy.downstream.request_ids import named
 from proxy.downstream.sinks import CallerGone, PacketSink, ReplySink
-from proxy.downstream.surface import TONGUE, named
+from proxy.downstream.surface import TONGUE
 from translators import faults
 from translators.pipe import Pipe
 from translators.tongue import Tongue
