@@ -28,6 +28,7 @@ import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from config import sources, values
+from config.file_version import version_if_there
 from config.settings import PREFIX, SettingsError
 from config.values import Limit, Limits
 from translators import faults
@@ -45,9 +46,6 @@ FINGERPRINT_DIGITS: Final = 12
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Digest = Annotated[str, BeforeValidator(values.word), Field(pattern=r"^[0-9a-f]{64}$")]
 Model = Annotated[str, BeforeValidator(values.word), Field(min_length=1)]
-# What tells one version of a file from another: times of its content and of its inode, inode, size. Who writes in place
-# and puts the former back (`cp -p`, `rsync -t --inplace`) cannot put back the latter.
-Version = tuple[int, int, int, int]
 
 
 class Row(BaseModel):
@@ -110,7 +108,7 @@ class Keyring:
     def __init__(self, path: Path, catalogue: Catalogue, budgets: Budgeted = "money") -> None:
         self._path = path
         self._catalogue = catalogue
-        self._version = _version(path)
+        self._version = version_if_there(path)
         self._budgets = budgets
         self._keys = read(path, catalogue, budgets)
         self._empty_looks = 0
@@ -153,7 +151,7 @@ class Keyring:
 
     async def refresh(self) -> None:
         """Read the file again if it has changed; one that cannot be read, or is empty, is logged once and kept out."""
-        version = _version(self._path)
+        version = version_if_there(self._path)
         if version != self._version:
             self._version = version
             await self._read()
@@ -257,11 +255,3 @@ def entry(name: str, secret: str) -> str:
 def _key(row: Row, catalogue: Catalogue) -> Key:
     may_ask_for = None if row.models is None else frozenset(catalogue.find(name).id for name in row.models)
     return Key(row.name, bytes.fromhex(row.sha256), may_ask_for, row.limits)
-
-
-def _version(path: Path) -> Version | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size

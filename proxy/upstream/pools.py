@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from config import values
+from config.file_version import version_if_there
 from config.pools import Pool
 from config.settings import Settings
 from proxy.upstream import balancer, client
@@ -54,8 +55,6 @@ MODELS: Final = "/models"
 KEY_REFUSED: Final = str(HTTPStatus.UNAUTHORIZED.value)
 # What is written for a pool: its own dialect, its own names, its own key.
 Rewrite = Callable[[Pool], Awaitable[Post]]
-# What tells one version of a file from another; a Secret that is mounted changes as a whole, by a link.
-Version = tuple[int, int, int]
 
 
 class Lease:
@@ -193,7 +192,7 @@ class Upstreams:
         self._is_ours = settings.auth != "passthrough"
         self._keys = {pool.name: pool.api_key.get_secret_value() if pool.api_key else None for pool in self.pools}
         self._connect_s = {pool.name: pool.connect_timeout or settings.connect_timeout for pool in self.pools}
-        self._versions = {path: _version(path) for path in self._files()}
+        self._versions = {path: version_if_there(path) for path in self._files()}
         self._trusts: dict[str, ssl.SSLContext] = {}
         self.addresses = dict(addresses)
         self._unfound: set[str] = set()
@@ -446,7 +445,7 @@ class Upstreams:
         while True:
             await asyncio.sleep(FILES_EVERY_S)
             for path, version in self._versions.items():
-                now = _version(path)
+                now = version_if_there(path)
                 if now is not None and now != version:
                     self._versions[path] = now
                     await self._read_again(path)
@@ -547,11 +546,3 @@ async def closed(connections: Connections) -> None:
 
 def _trust_name(pool: Pool) -> str:
     return "" if pool.ca_file is None else str(pool.ca_file)
-
-
-def _version(path: Path) -> Version | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
