@@ -1,7 +1,7 @@
-"""What an operator says in flags, environment and file, into one checked and frozen `Settings`.
+"""Every setting: its type, its default, its help, and what it must agree with; one frozen `Settings`.
 
-Read once, before a port opens. Flags are stronger than `DASHSEEK_*` variables, these than the file, the file than the
-defaults. All that is wrong is told at once, with the place where it was said.
+`sources` reads them: flags are stronger than `DASHSEEK_*` variables, these than the file, the file than the defaults.
+All that is wrong is told at once, with the place where it was said.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a platform asks of the process, alive and ready, on a port of its own: probes do not compete with callers.
+"""The application of the admin port: probes, metrics, pages. On a port of its own, they do not compete with callers.
 
 Ready means that a call would be served: not draining, and the journal can be written. Whether the upstream is well is
 not asked: a dead upstream must not take every replica out of service. Source: spec OPS-1.

@@ -1,4 +1,8 @@
-"""One call from its first byte to its record: begun, served, and closed in the books whatever happens."""
+"""One call from its first byte to its record: begun, served, and closed in the books whatever happens.
+
+A caller who hangs up is noticed here: as `CancelledError`, for aiohttp cancels the handler, or as `CallerGone`, where a
+read or a write finds it first. Whether upstream is then stopped or read on is `cancel_policy` (`abandoned`).
+"""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class PoolRequest:
 
 @dataclass(slots=True)
 class CallWriter:
-    """What a call is written from, for whichever pool it goes to.
+    """Writes one call as the request of whichever pool it goes to.
 
     cleanups: of the call, to which each count adds its own
     held:     its share of what all open calls hold

@@ -45,7 +45,10 @@ MANY_PARTS: Final = 10_000
 
 
 async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Response:
-    """Serve one call."""
+    """Make one call ready and serve it as packets or as a reply; what it holds is given back however it ends.
+
+    Raises `Refusal` while its status can still be sent, `CallerGone`, `CallerStalled`.
+    """
     cleanups: Cleanups = []
     timeouts = CallTimeouts(BODY, gateway.open_calls, gateway.loop, exchange.times.received_s)
     try:
@@ -199,7 +202,7 @@ async def _prepared(
 
 
 def _say_read(exchange: Exchange, call: Call) -> None:
-    """Say what was made of a call."""
+    """Log, at debug, the model that a name led to and the fields that nobody reads."""
     if exchange.asked_model != call.model.id:
         # An alias, another case, a vendor's prefix or a date behind the name (spec MOD-6).
         log.debug("model", request_id=exchange.request_id, asked_model=exchange.asked_model, model=call.model.id)
@@ -208,7 +211,7 @@ def _say_read(exchange: Exchange, call: Call) -> None:
 
 
 def _say_open(opening: Opening, rendered: bytes, trace_id: str | None) -> None:
-    """Leave a trace of a call that is about to go, where no journal does (spec MET-2)."""
+    """Log that a call is about to go, where no journal line says so (spec MET-2)."""
     if trace_id is None and logs.say_open(rendered):
         return
     known: dict[str, object] = {name: said for name, said in opening.items() if name != "at"}

@@ -108,7 +108,7 @@ class Count:
 
 def is_short(count: Count, model: Model) -> bool:
     """Whether a prompt need not be begun to be counted: it is short by its size alone, and counted on the loop."""
-    return count.chars <= INLINE_CHARS and count.chars * LONGEST_CHARACTER <= min(model.input_tokens, room(model))
+    return count.chars <= INLINE_CHARS and count.chars * LONGEST_CHARACTER <= prompt_room(model)
 
 
 async def begin(pool: ThreadPool, count: Count, model: Model) -> None:
@@ -116,10 +116,10 @@ async def begin(pool: ThreadPool, count: Count, model: Model) -> None:
     if count.chars > INLINE_CHARS:
         count.in_pool(pool)
     # No text has more tokens than bytes: most prompts are short enough by their size alone.
-    if count.chars * LONGEST_CHARACTER > min(model.input_tokens, room(model)):
+    if count.chars * LONGEST_CHARACTER > prompt_room(model):
         await count.wait()
 
 
-def room(model: Model) -> int:
-    """The longest prompt, in tokens, beside which everything the model may write still fits."""
-    return model.context_tokens - model.chain_tokens - model.answer_tokens
+def prompt_room(model: Model) -> int:
+    """The longest prompt, in tokens, that a model takes and beside which everything it may write still fits."""
+    return min(model.input_tokens, model.context_tokens - model.chain_tokens - model.answer_tokens)

@@ -1,5 +1,6 @@
 """The end of a call into its record: how it ended, what was delivered and generated; never a key or a text.
 
+Its journal line, its budgets and limits, its spans and its log line are closed here, in this order (`close`).
 The journal's line and the log's say the same fields. Everything here is synchronous: a `finally` that calls it
 cannot be cancelled half-way. Source: spec MET-1, MET-3, MET-4.
 """

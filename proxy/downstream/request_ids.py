@@ -28,7 +28,7 @@ def request_id(request: web.BaseRequest) -> str:
 
 
 def named(request: web.BaseRequest) -> str:
-    """The same of a request that nobody has asked before."""
+    """Give a request that has none yet its id."""
     given = request.headers.get("X-Request-Id")
     request[REQUEST_ID] = known_as = new_request_id(given.lower()) if given else new_request_id()
     return known_as

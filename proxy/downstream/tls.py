@@ -128,7 +128,7 @@ class Secured(asyncio.Transport, asyncio.Protocol):
         return self._above.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing comes any more."""
+        """The socket is closed, and with it the connection above."""
         self._is_over = True
         self._above.connection_lost(exc)
 

@@ -84,7 +84,7 @@ def _fillers(vocabulary: Vocabulary) -> Mapping[str, Sequence[str]]:
 
 @dataclass(slots=True)
 class Filler:
-    """What stands for what, the same for the same word wherever no border cuts it.
+    """Replaces texts by filler, a word by the same one wherever no border cuts it.
 
     words:  three words in a row that the caller has said
     tokens: what pieces are made of, by kind

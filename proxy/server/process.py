@@ -64,7 +64,7 @@ def serve(source: Source) -> int:
     _check_keys(settings, rows)
     # What every worker needs is loaded once and shared; nothing here may start a thread (see `supervisor`).
     vocabulary.load()
-    _keep()
+    _freeze_loaded()
     unthreaded = Unthreaded(STDERR)
     logs.configure(settings, unthreaded)
 
@@ -175,7 +175,7 @@ async def _open_process(
     settings: Settings, rows: Collection[ModelRow], stderr: Lines
 ) -> AsyncIterator[tuple[Gateway, web.Application, Process]]:
     async with open_gateway(settings, rows) as gateway, metrics.opened(gateway.gauges(), stderr) as measured:
-        _keep()
+        _freeze_loaded()
         recent = RecentCalls() if settings.inspect else None
         if recent is None:
             calls = application(gateway, measured.keep, measured.keep_stray)
@@ -184,8 +184,8 @@ async def _open_process(
         yield gateway, calls, Process(gateway, calls[LIFECYCLE], measured, recent)
 
 
-def _keep() -> None:
-    # What is loaded now lives as long as the process: it need not be walked by every collection.
+def _freeze_loaded() -> None:
+    """Keep what is loaded out of every garbage collection: it lives as long as the process."""
     gc.collect()
     gc.freeze()
     # A call of many small parts is read in a fifth of the time where the collector does not look in between.

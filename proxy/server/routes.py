@@ -32,7 +32,7 @@ from translators.tongue import Tongue
 
 
 class Doors(NamedTuple):
-    """What stands at the two doors of every call.
+    """How a call is made of a request, and what serves it; `inspected` puts a tap into each.
 
     request: makes a call of what came; told how many bytes of images may come along
     serve:   serves it through the gateway of now
