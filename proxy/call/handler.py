@@ -65,5 +65,5 @@ async def _served(gateway: Gateway, request: Request, exchange: Exchange, keep: 
             request.hang_up(at_once=True)
         raise exchange.refusal from None
     finally:
-        keep(record.close(exchange, end, gateway.journal, upstream_text=gateway.settings.log_upstream_text))
+        keep(record.close(exchange, end, gateway.journal, says_upstream=gateway.settings.log_upstream_text))
     return response

@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 import structlog
 from aiohttp import hdrs, http_exceptions, web
 
-from proxy.downstream.answer import Sent
+from proxy.downstream.answer_head import Sent
 from proxy.downstream.request_ids import new_request_id, request_id
 from proxy.downstream.sinks import file_of
 from proxy.downstream.strays import TLS_HELLO, TLS_HINT, RateLimitedLog, Strays

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from proxy.downstream.answer import Head
+from proxy.downstream.answer_head import Head
 from proxy.downstream.body import HeldBody, Limits, read
 from proxy.downstream.connection import Connection
 from proxy.downstream.phase import CUTTING, LEAVING, SERVING

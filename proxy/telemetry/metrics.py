@@ -196,7 +196,7 @@ STATUSES: Final = frozenset(str(status.value) for status in HTTPStatus)
 
 
 @dataclass(slots=True)
-class Found:
+class CallSeries:
     """The series that all calls of one kind are counted in; None where a kind has none.
 
     A call is counted in sixteen: to find each by its labels takes two function calls.
@@ -221,14 +221,14 @@ class Metrics:
     log:    what writes its log lines
     """
 
-    __slots__ = ("_found", "_gauges", "_log", "_tally")
+    __slots__ = ("_by_kind", "_gauges", "_log", "_tally")
 
     def __init__(self, gauges: Mapping[Row, Gauge], log: Lines | None = None) -> None:
         self._gauges: Mapping[Row, Gauge] = {**gauges, TASKS: _tasks, BUILD: _build, **process_figures.looks()}
         self._log = log
         self._tally = Counters(COUNTED)
         # By what tells one kind from another: words of closed sets, as all labels are.
-        self._found: dict[tuple[object, ...], Found] = {}
+        self._by_kind: dict[tuple[object, ...], CallSeries] = {}
 
     def keep(self, record: Record) -> None:
         """Publish one call that has ended."""
@@ -239,9 +239,9 @@ class Metrics:
             *(record.api, record.model, record.stream, closing["status"], code, outcome, closing["basis"]),
             *(record.opening is None, record.read_s is None, record.translate_s is None, last_ms is None),
         )
-        found = self._found.get(kind)
+        found = self._by_kind.get(kind)
         if found is None:
-            found = self._found[kind] = self._find(record)
+            found = self._by_kind[kind] = self._series_of(record)
         # Each histogram in place: four function calls less of a small call's eight hundred.
         found.requests[0] += 1
         found.duration[bisect_left(DURATION.buckets, took_s)] += 1
@@ -283,7 +283,7 @@ class Metrics:
         dropped = float(self._log.dropped) if self._log else 0.0
         return self._tally.read() | now | {LOG_DROPPED.name: {(): [dropped]}}
 
-    def _find(self, record: Record) -> Found:
+    def _series_of(self, record: Record) -> CallSeries:
         """The series of a kind of calls, of which this is the first."""
         closing, of = record.closing, self._tally.of
         api, model = record.api, record.model or OTHER
@@ -291,7 +291,7 @@ class Metrics:
         mode, status = "sse" if record.stream else "json", str(closing["status"])
         is_ok, has_packets = outcome == "ok", closing["t"]["last_packet"] is not None
         said = code or ("ok" if is_ok else "none")
-        return Found(
+        return CallSeries(
             requests=of(REQUESTS, (api, model, mode, status, said, outcome)),
             duration=of(DURATION, (model, CHAT, api, "" if is_ok else outcome)),
             records=None if record.opening is None else of(RECORDS, (outcome,)),

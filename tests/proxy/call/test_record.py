@@ -304,7 +304,7 @@ async def test_the_line_of_a_refusal_says_which_tongue_it_was_told_in(gateway_be
 async def test_the_cause_is_our_own_sentence_and_upstreams_is_in_no_journal(
     simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
 ) -> None:
-    """It may repeat the prompt (MET-4): what of it the log says is looked at in `upstream_words`."""
+    """It may repeat the prompt (MET-4): what of it the log says is looked at in `upstream_text`."""
     path = tmp_path / "calls.jsonl"
     said = Script(status=400, error_text="Invalid max_tokens canary")
     front = await gateway_before((await simulator(said)).url, journal_file=str(path))

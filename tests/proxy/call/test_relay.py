@@ -14,7 +14,7 @@ from aiohttp import web
 
 from proxy.call import relay
 from proxy.downstream import sinks, surface
-from proxy.downstream.answer import Head
+from proxy.downstream.answer_head import Head
 from proxy.downstream.browsers import Browsers, nothing
 from proxy.downstream.phase import LIFECYCLE, Lifecycle
 from proxy.simulation.wire import Script

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from proxy.call import upstream_words
-from proxy.call.upstream_words import REPEATS
+from proxy.call import upstream_text
+from proxy.call.upstream_text import REPEATS
 from proxy.simulation.wire import Script
 from tests import caller, corpus
 from tests.conftest import StartSimulator
@@ -24,7 +24,7 @@ def call(*messages: Message, **more: Any) -> Call:
 
 
 def told(said: str, asked: Call | None) -> str | None:
-    return upstream_words.told(faults.Refusal(faults.UPSTREAM_BROKEN, "upstream failed with 500", said), asked)
+    return upstream_text.for_log(faults.Refusal(faults.UPSTREAM_BROKEN, "upstream failed with 500", said), asked)
 
 
 def user(text: str) -> Call:
@@ -36,7 +36,7 @@ def test_what_upstream_said_is_there_word_for_word() -> None:
 
 
 def test_a_call_that_did_not_fail_or_an_upstream_that_said_nothing_has_none() -> None:
-    assert upstream_words.told(None, user("hi")) is None
+    assert upstream_text.for_log(None, user("hi")) is None
     assert told("", user("hi")) is None
 
 
@@ -71,7 +71,7 @@ def test_a_syllable_in_common_is_no_quotation() -> None:
 
 
 def test_a_prompt_too_long_to_look_through_leaves_nothing() -> None:
-    assert told("too long", user("x" * (upstream_words.MOST_BYTES + 1))) == REPEATS
+    assert told("too long", user("x" * (upstream_text.MOST_BYTES + 1))) == REPEATS
 
 
 @pytest.mark.parametrize("status", [400, 429, 500, 503])
