@@ -49,8 +49,8 @@ USAGE_LINK: Final = (
 CALLS_LINK: Final = '<li><a href="calls">calls</a>: the last calls, both sides of each\n'
 
 
-class State(Protocol):
-    """What there is to ask: one process, or several that serve one port."""
+class ServerState(Protocol):
+    """What the admin port tells: of one process, or of several that serve one port."""
 
     async def reasons(self) -> list[str]:
         """Why a call would not be served now; none if it would."""
@@ -97,7 +97,7 @@ class Process:
         return report.targets(self.gateway.latest.gateway.upstreams)
 
 
-def application(state: State, settings: Settings) -> web.Application:
+def application(state: ServerState, settings: Settings) -> web.Application:
     """The admin application beside one gateway, or beside several."""
 
     async def ready(_: web.Request) -> web.StreamResponse:

@@ -48,7 +48,7 @@ Digest = Annotated[str, BeforeValidator(values.word), Field(pattern=r"^[0-9a-f]{
 Model = Annotated[str, BeforeValidator(values.word), Field(min_length=1)]
 
 
-class Row(BaseModel):
+class KeyRow(BaseModel):
     """One `[[key]]` of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -64,7 +64,7 @@ class File(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    key: tuple[Row, ...] = ()
+    key: tuple[KeyRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +215,7 @@ def read(path: Path, catalogue: Catalogue, budgets: Budgeted = "money") -> Keys:
     return {key.digest[:INDEX_BYTES]: key for key in (_key(row, catalogue) for row in read)}
 
 
-def rows(path: Path) -> tuple[Row, ...]:
+def rows(path: Path) -> tuple[KeyRow, ...]:
     """The rows of a file as they stand; raises `SettingsError`, which repeats no value of it."""
     try:
         read = File.model_validate(tomllib.loads(path.read_text("utf-8"))).key
@@ -252,6 +252,6 @@ def entry(name: str, secret: str) -> str:
     return f'\n[[key]]\nname = {quoted}\nsha256 = "{digest_of(secret).hex()}"'
 
 
-def _key(row: Row, catalogue: Catalogue) -> Key:
+def _key(row: KeyRow, catalogue: Catalogue) -> Key:
     may_ask_for = None if row.models is None else frozenset(catalogue.find(name).id for name in row.models)
     return Key(row.name, bytes.fromhex(row.sha256), may_ask_for, row.limits)

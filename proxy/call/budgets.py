@@ -29,7 +29,7 @@ DAILY: Final = ("tpd", "cost_day")
 
 
 @dataclass(slots=True)
-class Spent:
+class PeriodUse:
     """What was used in one period."""
 
     tokens: int = 0
@@ -104,7 +104,7 @@ class Budgets(SharedBudgets):
         zone: tzinfo,
         priced: Prices | None,
         clock_s: Callable[[], float] = time.time,
-        spent: dict[tuple[str, str], Spent] | None = None,
+        spent: dict[tuple[str, str], PeriodUse] | None = None,
     ) -> None:
         super().__init__(zone, priced, clock_s)
         self._spent = {} if spent is None else spent
@@ -133,7 +133,7 @@ class Budgets(SharedBudgets):
             self._forget(day)
         for scope in ("all", f"key:{record['key_id']}", f"model:{record['model']}"):
             for period in (day, month):
-                spent = self._spent.setdefault((scope, period), Spent())
+                spent = self._spent.setdefault((scope, period), PeriodUse())
                 spent.tokens += tokens
                 spent.cost += cost
         return cost

@@ -31,7 +31,7 @@ from proxy.metering.journal import Journal
 from proxy.metering.prices import PriceError, Prices
 from proxy.telemetry import metrics
 from proxy.telemetry.metrics import Gauge
-from proxy.telemetry.series import Row
+from proxy.telemetry.series import MetricRow
 from proxy.upstream import pools, report
 from proxy.upstream.pools import Upstreams
 from translators.catalogue import Catalogue
@@ -122,7 +122,7 @@ class Gateway:
         """The id that a model has in a pool."""
         return self.model_of(pool, model).upstream.get(pool.dialect, model.id)
 
-    def gauges(self) -> Mapping[Row, Gauge]:
+    def gauges(self) -> Mapping[MetricRow, Gauge]:
         """What is measured by looking: each row, and the look."""
         journal, upstreams, open_calls = self.journal, self.upstreams, self.open_calls
         return {

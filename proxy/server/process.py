@@ -26,7 +26,7 @@ from proxy.downstream.phase import LIFECYCLE
 from proxy.inspector.recent_calls import RecentCalls
 from proxy.metering.append_file import DASH
 from proxy.server import board, event_loop, lifecycle, notices, reloading, supervisor, systemd
-from proxy.server.board import Report, WorkerReports
+from proxy.server.board import WorkerReport, WorkerReports
 from proxy.server.reloading import Reloader, Snapshot, Source
 from proxy.server.routes import application, inspected
 from proxy.server.supervisor import Following, WorkerSlot
@@ -143,7 +143,7 @@ async def _work(snapshot: Snapshot, slot: WorkerSlot, stderr: Lines) -> None:
     settings, rows = snapshot.settings.of_worker(slot.number), snapshot.rows
     async with _open_process(settings, rows, stderr) as (gateway, calls, state):
 
-        def report() -> Report:
+        def report() -> WorkerReport:
             return {
                 "process": os.getpid(),
                 "reasons": state.said(),

@@ -12,9 +12,9 @@ import orjson
 import pytest
 
 from proxy.server import board
-from proxy.server.board import Heartbeats, Report, WorkerReports
+from proxy.server.board import Heartbeats, WorkerReport, WorkerReports
 
-WELL: Report = {
+WELL: WorkerReport = {
     "process": 7,
     "reasons": [],
     "reading": {"calls": [(["ok"], [3.0])], "open": [([], [2.0])]},

@@ -25,13 +25,13 @@ from tests.proxy.conftest import StartGateway
 THINKING = {"enable_thinking": True, "incremental_output": True}
 
 
-def values(measured: metrics.Metrics, row: tally.Row) -> dict[tuple[str, ...], float]:
+def values(measured: metrics.Metrics, row: tally.MetricRow) -> dict[tuple[str, ...], float]:
     """Each series of a row: a counter's value, a histogram's number of observations."""
     found = measured.read()[row.name]
     return {labels: sum(series[:-1]) if row.buckets else series[0] for labels, series in found.items()}
 
 
-def row_of(name: str) -> tally.Row:
+def row_of(name: str) -> tally.MetricRow:
     (row,) = (row for row in metrics.ROWS if row.name == name)
     return row
 
