@@ -56,11 +56,9 @@ class LargeAnswers:
                     frames = await self._beside(pipe, response, sink)
                 else:
                     frames = pipe.catch_up()
-                full = False
-                if frames:
-                    full = sink.pass_on(frames)
-                else:
+                if not frames:
                     sink.hold()
+                full = bool(frames) and sink.pass_on(frames)
                 pipe.go_on()
                 if full:
                     timeouts.enter(CALLER)

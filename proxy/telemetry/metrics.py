@@ -38,7 +38,7 @@ DURATION: Final = MetricRow(
     "histogram",
     "From a call's head to its last byte; error_type is its outcome where that is not ok.",
     (*GEN_AI, "error_type"),
-    tuple(round(0.01 * 2**step, 2) for step in range(17)),
+    tuple(2**step / 100 for step in range(17)),
 )
 FIRST_TOKEN: Final = MetricRow(
     "gen_ai_server_time_to_first_token_seconds",

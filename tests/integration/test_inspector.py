@@ -326,6 +326,15 @@ async def test_an_upstream_that_broke_off_breaks_off_again(pair: Pair, tmp_path:
     assert (same.returncode, same.stdout.partition(";")[0]) == (0, "the same answer"), same.stdout
 
 
+async def test_an_upstream_that_broke_off_in_a_reply_has_ended_so(pair: Pair) -> None:
+    pair.next(Script(text="one two three", cut_after=1))
+    reply = await caller.ask(pair.url, caller.call())
+    assert reply.fault[:2] == (500, "InternalError")
+    (asked_upstream,) = (await newest(pair))["upstream"]
+    assert asked_upstream["failure"] == "upstream broke off (connection closed)"
+    assert asked_upstream["answered_ms"] <= asked_upstream["ended_ms"]
+
+
 async def test_what_is_wrong_is_a_sentence(pair: Pair, tmp_path: Path) -> None:
     missing = await asyncio.to_thread(command, "calls", "export", "999999", "--admin", pair.served.admin_url)
     assert (missing.returncode, missing.stderr) == (1, "Error: no such call is kept\n")

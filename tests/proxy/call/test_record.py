@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -37,6 +38,16 @@ async def recorded(
     """A gateway that keeps a journal, before an upstream."""
     upstream = await simulator(script)
     return upstream, await gateway_before(upstream.url, journal_file=str(path), **chosen)
+
+
+def test_times_are_told_to_the_nearest_tenth_of_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a call's head; what has not happened has none."""
+    monkeypatch.setattr(record, "monotonic", lambda: 5.25)
+    named = {"sent_s": "upstream_sent", "first_packet_s": "first_packet", "last_packet_s": "last_packet"}
+    for step, name in named.items():
+        for happened_s, told_ms in ((5.00114, 1.1), (5.00116, 1.2), (None, None)):
+            exchange: Any = SimpleNamespace(times=Times(5.0, **{step: happened_s}))
+            assert record._times(exchange) == {**dict.fromkeys(named.values()), name: told_ms, "closed": 250.0}
 
 
 async def test_an_ok_call_was_delivered_what_was_generated(

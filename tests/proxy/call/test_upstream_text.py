@@ -66,8 +66,23 @@ def test_a_short_prompt_is_found_too(text: str) -> None:
     assert told(f"bad value '{text}' in content", user(text)) == REPEATS
 
 
-def test_a_syllable_in_common_is_no_quotation() -> None:
-    assert told("this is busy", user("is")) == "this is busy"
+@pytest.mark.parametrize(("text", "quotes"), [("is", False), ("thi", False), ("this", True)])
+def test_a_syllable_in_common_is_no_quotation(text: str, *, quotes: bool) -> None:
+    assert told("this is busy", user(text)) == (REPEATS if quotes else "this is busy")
+
+
+@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize("size", [19, 20])
+def test_a_text_little_longer_than_a_piece_is_found_wherever_it_stands(at: int, size: int) -> None:
+    text = "0123456789abcdefghij"[:size]
+    assert told("-" * at + text, user(text)) == REPEATS
+
+
+def test_sixteen_bytes_in_common_are_a_quotation_and_fifteen_are_none() -> None:
+    """At the end of a sentence, too; of a prompt that is longer."""
+    fifteen = "0123456789abcde"
+    assert told(f"----{fifteen}f", user(f"{'_' * 20}{fifteen}f")) == REPEATS
+    assert told(f"----{fifteen}", user(f"{'_' * 20}{fifteen}")) == f"----{fifteen}"
 
 
 def test_a_prompt_too_long_to_look_through_leaves_nothing() -> None:

@@ -122,6 +122,8 @@ async def test_the_script_may_be_queued_computed_or_chosen_by_the_message(simula
     upstream = await simulator(lambda body: Script(text=body["model"]))
     upstream.scripts.append(Script(status=503))
     assert (await ask(upstream, ASK))[0] == 503
+    refused = upstream.calls[0]
+    assert (refused.events, refused.prompt_tokens, refused.completion_tokens) == (0, 0, 0)
     assert b'"deepseek-flash"' in (await ask(upstream, ASK))[1]
     wish = {"role": "user", "content": '{"simulate": {"status": 429, "error_text": "slow down"}}'}
     status, body = await ask(upstream, {**ASK, "messages": [wish]})

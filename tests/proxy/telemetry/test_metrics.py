@@ -237,6 +237,16 @@ def test_names_are_what_prometheus_users_expect() -> None:
         assert row.meaning.endswith(".")
 
 
+def test_bounds_are_those_that_opentelemetry_advises_and_go_on() -> None:
+    """Its semantic conventions for generative AI, as their dashboards expect them."""
+    duration = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
+    assert list(metrics.DURATION.buckets) == [*duration, 163.84, 327.68, 655.36]
+    first_token = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
+    assert list(metrics.FIRST_TOKEN.buckets) == [*first_token, 15, 20, 30, 45, 60]
+    per_token = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5]
+    assert list(metrics.PER_TOKEN.buckets) == per_token
+
+
 def test_every_outcome_has_a_place() -> None:
     assert set(metrics.PHASES) <= {outcome.value for outcome in journal.Outcome}
 
