@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import re
 import subprocess
@@ -57,6 +58,20 @@ def pytest_configure(config: pytest.Config) -> None:
     # Side by side (`-n 2 --dist loadfile`) files go in their order: tests that wait come first, and short ones fill up.
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Side by side, each process reads the tests from another place on: what one has compiled, the others find there."""
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None:
+        return
+    asked = {session.config.invocation_params.dir / word.partition("::")[0] for word in session.config.args}
+    files = sorted({file for path in asked for file in (path.rglob("test_*.py") if path.is_dir() else [path])})
+    first = len(files) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+    for file in (*files[first:], *files[:first]):
+        # What cannot be read is told by the collection.
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
