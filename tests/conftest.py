@@ -61,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection(session: pytest.Session) -> None:
-    """Side by side, each process reads the tests from another place on: what one has compiled, the others find there."""
+    """Side by side, each process reads the tests from another place on: what one compiles, others find."""
     worker = getattr(session.config, "workerinput", None)
     if worker is None:
         return
