@@ -70,6 +70,7 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/telemetry/installed.py": "tests/proxy/commands/test_cli.py",
     "proxy/telemetry/spans.py": "tests/integration/test_tracing.py",
     "proxy/upstream/connections.py": "tests/proxy/upstream/test_client.py",
+    "proxy/upstream/names.py": "tests/proxy/upstream/test_pools.py",
     "proxy/upstream/report.py": "tests/proxy/upstream/test_pools.py",
     "proxy/upstream/response.py": "tests/proxy/upstream/test_client.py",
     "proxy/upstream/targets.py": "tests/proxy/upstream/test_balancer.py",

@@ -26,8 +26,9 @@ from config.pools import Pool
 from config.settings import Settings
 from proxy.upstream import balancer, client
 from proxy.upstream.client import Post
-from proxy.upstream.connections import Connections, Place, addresses_of, place_of
+from proxy.upstream.connections import Connections
 from proxy.upstream.health import WELL, Event, State
+from proxy.upstream.names import DNS_PREFIX, Names, is_name
 from proxy.upstream.reasons import reason_of
 from proxy.upstream.response import OK, Response, Result, Slow, Unreachable, UpstreamFailure
 from proxy.upstream.targets import Attempt, Standing, Target
@@ -194,8 +195,8 @@ class Upstreams:
         self._connect_s = {pool.name: pool.connect_timeout or settings.connect_timeout for pool in self.pools}
         self._versions = {path: version_if_there(path) for path in self._files()}
         self._trusts: dict[str, ssl.SSLContext] = {}
-        self.addresses = dict(addresses)
-        self._unfound: set[str] = set()
+        self._names = Names((url for pool in self.pools for url in pool.urls), addresses)
+        self.addresses = self._names.addresses
         self._tasks: list[asyncio.Task[None]] = []
         self._serving: dict[tuple[str, str | None], Sequence[Target]] = {}
         self._targets: Sequence[Target] = ()
@@ -339,7 +340,7 @@ class Upstreams:
         """The names that have no address, each with its pool."""
         for pool in self.pools:
             for label in pool.urls:
-                if label.startswith(DNS_PREFIX) and not self.addresses.get(label):
+                if is_name(label) and not self.addresses.get(label):
                     yield pool, label
 
     def _lay_out(self) -> None:
@@ -348,27 +349,13 @@ class Upstreams:
             Target(pool, url, label, place, self.standings.setdefault((pool.name, url), Standing()))
             for pool in self.pools
             for label in pool.urls
-            for url, place in self._places(pool, label)
+            for url, place in self._names.places(label, _trust_name(pool))
         ]
         self._targets = sorted(made, key=lambda target: target.pool.priority)
         self._serving.clear()
         places = (urlsplit(url) for target in made for url in (target.url, target.label.removeprefix(DNS_PREFIX)))
         hosts = (host for place in places for host in (place.netloc, place.hostname))
         self.unsaid = tuple(dict.fromkeys(filter(None, (*self._keys.values(), *hosts))))
-
-    def _places(self, pool: Pool, label: str) -> list[tuple[str, Place]]:
-        url = label.removeprefix(DNS_PREFIX)
-        place = place_of(url)._replace(trust=_trust_name(pool))
-        if url == label:
-            return [(url, place)]
-        scheme = "https" if place.secure else "http"
-        return [
-            (
-                f"{scheme}://{f'[{address}]' if ':' in address else address}:{place.port}{place.prefix}",
-                place._replace(address=address),
-            )
-            for address in self.addresses.get(label, ())
-        ]
 
     # What is kept fresh
 
@@ -380,7 +367,8 @@ class Upstreams:
             # Made where it is needed: reading the system's certificates takes a moment of every start.
             if name not in self._trusts and any("https:" in url.lower() for url in pool.urls):
                 self._trusts[name] = await loop.run_in_executor(None, client.trust_of, pool.ca_file)
-        await self._look_names_up()
+        if await self._names.look_up():
+            self._lay_out()
 
     def begin(self) -> None:
         """Believe those certificates from now on, and keep fresh what can change."""
@@ -389,7 +377,7 @@ class Upstreams:
             self.connections.believe(name, trust)
         self._forget()
         self._let_try(self._targets)
-        if any(label.startswith(DNS_PREFIX) for pool in self.pools for label in pool.urls):
+        if self._names.labels:
             self._tasks.append(asyncio.create_task(self._follow_names()))
         if self._versions:
             self._tasks.append(asyncio.create_task(self._follow_files()))
@@ -412,33 +400,10 @@ class Upstreams:
     async def _follow_names(self) -> None:
         while True:
             await asyncio.sleep(ADDRESSES_EVERY_S)
-            await self._look_names_up()
+            if await self._names.look_up():
+                self._lay_out()
             # Of pods that come and go each has another address.
             self._forget()
-
-    async def _look_names_up(self) -> None:
-        """Ask for the addresses of each name; one that is not found keeps those it has, and that is said once."""
-        loop = asyncio.get_running_loop()
-        changed = False
-        for label in dict.fromkeys(url for pool in self.pools for url in pool.urls if url.startswith(DNS_PREFIX)):
-            place = place_of(label.removeprefix(DNS_PREFIX))
-            try:
-                found: Sequence[str] = await loop.run_in_executor(None, addresses_of, place)
-            except OSError as error:
-                if label not in self._unfound:
-                    self._unfound.add(label)
-                    kept = self.addresses.get(label, ())
-                    log.warning("name_not_found", target=label, reason=str(reason_of(error)), addresses=kept)
-                continue
-            if label in self._unfound:
-                self._unfound.discard(label)
-                log.info("name_found", target=label)
-            if found != self.addresses.get(label):
-                self.addresses[label] = found
-                changed = True
-                log.info("addresses", target=label, addresses=found)
-        if changed:
-            self._lay_out()
 
     async def _follow_files(self) -> None:
         """Take a key, or certificates, from a file that has changed; what cannot be used leaves the old in force."""
@@ -513,9 +478,6 @@ class Upstreams:
 
     def _files(self) -> list[Path]:
         return [path for pool in self.pools for path in (pool.api_key_file, pool.ca_file) if path is not None]
-
-
-DNS_PREFIX: Final = f"{values.DNS}+"
 
 
 async def started(settings: Settings) -> Upstreams:

@@ -17,6 +17,7 @@ from config import sources
 from config.values import toml
 from proxy.simulation.wire import Script
 from proxy.upstream import client, pools, report
+from proxy.upstream import names as upstream_names
 from proxy.upstream.health import Event
 from proxy.upstream.response import UpstreamFailure, completion_of
 from proxy.upstream.targets import Attempt
@@ -346,7 +347,7 @@ async def test_a_name_is_as_many_targets_as_it_has_addresses(
 ) -> None:
     monkeypatch.setattr(pools, "ADDRESSES_EVERY_S", 0.02)
     found = [["127.0.0.1", "127.0.0.2"], ["127.0.0.1"]]
-    monkeypatch.setattr(pools, "addresses_of", lambda _: found[0])
+    monkeypatch.setattr(upstream_names, "addresses_of", lambda _: found[0])
     upstream = await simulator()
     url = upstream.url.replace("127.0.0.1", "engines.example")
     async with front.before({"urls": [f"dns+{url}"]}) as upstreams:
@@ -412,7 +413,7 @@ class Names:
 def names(monkeypatch: pytest.MonkeyPatch) -> Names:
     made = Names()
     monkeypatch.setattr(pools, "ADDRESSES_EVERY_S", 0.02)
-    monkeypatch.setattr(pools, "addresses_of", made.addresses_of)
+    monkeypatch.setattr(upstream_names, "addresses_of", made.addresses_of)
     return made
 
 
