@@ -50,6 +50,7 @@ END_TIMEOUT_S = 20.0
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("dashseek")
     group.addoption("--skipped-to", metavar="FILE", help="write there what was skipped, for `pytest @FILE`")
+    group.addoption("--ran-to", metavar="FILE", help="write there what was not skipped")
     group.addoption("--all-there", action="store_true", help="fail if a test lacks what `.ci/run setup` would install")
     group.addoption("--covered-by", metavar="REGEX", help="of `--cov`: by tests alone whose node begins so")
 
@@ -74,6 +75,14 @@ def pytest_collection(session: pytest.Session) -> None:
             importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before `-m` is looked at."""
+    for item in items:
+        if needs.is_outfit(item):
+            item.add_marker("outfit")
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     """Nothing is traced of a test that covers nothing: to trace costs a third of its time."""
@@ -94,10 +103,20 @@ def skipped(config: pytest.Config) -> list[tuple[str, str]]:
     return [(report.nodeid, report.longrepr[2].removeprefix("Skipped: ")) for report in reports]
 
 
+def ran(config: pytest.Config) -> list[str]:
+    """The nodes of all that a run has not skipped."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    stats = reporter.stats if reporter else {}
+    return [report.nodeid for how in ("passed", "failed", "error") for report in stats.get(how, ())]
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     found = skipped(session.config)
-    if (path := session.config.option.skipped_to) and not hasattr(session.config, "workerinput"):
-        Path(path).write_text("".join(f"{node}\n" for node, _ in found))
+    if not hasattr(session.config, "workerinput"):
+        option = session.config.option
+        for path, nodes in ((option.skipped_to, [node for node, _ in found]), (option.ran_to, ran(session.config))):
+            if path:
+                Path(path).write_text("".join(f"{node}\n" for node in nodes))
     lacking = [reason for _, reason in found if reason not in map(needs.reason, needs.MACHINE)]
     if session.config.option.all_there and lacking and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

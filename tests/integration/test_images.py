@@ -233,10 +233,7 @@ REFUSED = {
 }
 
 
-SDKS = [
-    pytest.param(name, marks=needs.unless(needs.is_client(name), f".clients/{name}"))
-    for name in ("dashscope-1", "dashscope-2")
-]
+SDKS = [pytest.param(name, marks=needs.clients(name)) for name in ("dashscope-1", "dashscope-2")]
 
 
 @pytest.mark.parametrize("client", SDKS)
@@ -269,7 +266,7 @@ async def test_the_sdk_is_answered_in_every_form(
     assert "This model does not support video input." in seen["video"]["failure"]["text"]
 
 
-@needs.unless(needs.is_client("dashscope-2"), ".clients/dashscope-2")
+@needs.clients("dashscope-2")
 async def test_the_second_generation_chooses_the_path_by_what_is_shown(
     simulator: StartSimulator, serve: StartServe
 ) -> None:
@@ -297,7 +294,7 @@ async def test_the_second_generation_chooses_the_path_by_what_is_shown(
         assert QUESTION in "".join(str(choice["message"]["content"] or "") for choice in choices), name
 
 
-@needs.unless(needs.is_client("dashscope-2"), ".clients/dashscope-2")
+@needs.clients("dashscope-2")
 async def test_the_command_line_that_probes_finds_each_models_path(
     simulator: StartSimulator, serve: StartServe
 ) -> None:

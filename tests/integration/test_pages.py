@@ -166,8 +166,8 @@ async def test_the_recipes_of_keys_and_books_go_together(serve: Any, simulator: 
     assert "  team a  " in shown
 
 
+@needs.programs("curl")
 async def test_the_curl_call_gets_packets(serve: Any, simulator: Any) -> None:
-    needs.program("curl")
     upstream = await simulator()
     served = await serve(upstream.url)
     (command,) = [command for command in COMMANDS if command.startswith("curl ")]
@@ -186,6 +186,7 @@ def test_an_example_is_the_file_that_is_run(name: str) -> None:
     assert f"\n{(ROOT / 'proxy' / 'examples' / name).read_text().rstrip()}\n```" in CALLERS
 
 
+@needs.clients("langchain")
 async def test_the_langchain_snippet_prints_the_answer(serve: Any, simulator: Any) -> None:
     python = needs.client("langchain") / "bin" / "python"
     served = await serve((await simulator()).url)
@@ -213,7 +214,10 @@ def test_every_snippet_of_the_compatible_surface_is_run() -> None:
     assert len([block for block in PYTHON + NODE if "compatible-mode" in block]) == len(SNIPPETS)
 
 
-@pytest.mark.parametrize("imports", SNIPPETS)
+@pytest.mark.parametrize(
+    "imports",
+    [pytest.param(imports, marks=needs.clients(name)) for imports, name in SNIPPETS.items()],
+)
 async def test_a_snippet_of_the_compatible_surface_prints_the_answer(serve: Any, simulator: Any, imports: str) -> None:
     home = needs.client(SNIPPETS[imports])
     (snippet,) = [block for block in PYTHON + NODE if imports in block]
@@ -263,6 +267,7 @@ class TestDify:
             assert said in answer.fault
 
 
+@needs.clients("dashscope-2")
 async def test_the_sdk_snippet_prints_text_and_usage(serve: Any, simulator: Any) -> None:
     python = needs.client("dashscope-2") / "bin" / "python"
     upstream = await simulator()

@@ -120,6 +120,7 @@ def test_the_files_are_the_journal_and_what_was_rotated_from_it(tmp_path: Path) 
     assert {path.name for path in journal_files.of_journal(tmp_path / "calls.jsonl", 9)} == {*names} - {"calls.jsonl.1"}
 
 
+@needs.programs("chromium")
 async def test_both_are_on_the_admin_port(
     simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
 ) -> None:
