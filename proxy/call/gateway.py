@@ -123,7 +123,7 @@ class Gateway:
         return self.model_of(pool, model).upstream.get(pool.dialect, model.id)
 
     def gauges(self) -> Mapping[MetricRow, Gauge]:
-        """What is measured by looking: each row, and the look."""
+        """The metrics that are read when they are asked for: each row, and the function that reads it."""
         journal, upstreams, open_calls = self.journal, self.upstreams, self.open_calls
         return {
             metrics.IN_FLIGHT: lambda: {(): len(open_calls)},

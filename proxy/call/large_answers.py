@@ -33,11 +33,6 @@ class LargeAnswers:
     def __init__(self, pool: ThreadPool) -> None:
         self._pool = pool
 
-    @property
-    def at_work(self) -> bool:
-        """Whether anything waits for the thread, or is at it."""
-        return self._pool.waiting_chars > 0
-
     async def catch_up(
         self, pipe: Pipe, response: Response, sink: Sink, timeouts: CallTimeouts, turns: asyncio.Lock
     ) -> None:

@@ -183,7 +183,7 @@ READ: Final = (
 LOG_DROPPED: Final = MetricRow("dashseek_log_lines_dropped_total", "counter", "Log lines that nobody will ever read.")
 ROWS: Final = (*COUNTED, *READ, LOG_DROPPED, *process_figures.ROWS)
 
-# A look at something: its value now, by its labels.
+# Reads a value as it is now, by its labels.
 Gauge = Callable[[], Mapping[Labels, float]]
 
 PHASES: Final[Mapping[str, str]] = {
@@ -226,7 +226,7 @@ class Metrics:
     __slots__ = ("_by_kind", "_gauges", "_log", "_tally")
 
     def __init__(self, gauges: Mapping[MetricRow, Gauge], log: Lines | None = None) -> None:
-        self._gauges: Mapping[MetricRow, Gauge] = {**gauges, TASKS: _tasks, BUILD: _build, **process_figures.looks()}
+        self._gauges: Mapping[MetricRow, Gauge] = {**gauges, TASKS: _tasks, BUILD: _build, **process_figures.gauges()}
         self._log = log
         self._tally = Counters(COUNTED)
         # By what tells one kind from another: words of closed sets, as all labels are.
@@ -281,7 +281,7 @@ class Metrics:
 
     def read(self) -> Reading:
         """Everything as it is now, as plain data."""
-        now = {row.name: {at: [value] for at, value in look().items()} for row, look in self._gauges.items()}
+        now = {row.name: {at: [value] for at, value in gauge().items()} for row, gauge in self._gauges.items()}
         dropped = float(self._log.dropped) if self._log else 0.0
         return self._tally.read() | now | {LOG_DROPPED.name: {(): [dropped]}}
 

@@ -50,16 +50,16 @@ FIGURES: Final[Mapping[MetricRow, Callable[[], float]]] = {
 ROWS: Final = (*FIGURES,)
 
 
-def looks() -> Mapping[MetricRow, Callable[[], Mapping[Labels, float]]]:
-    """Each row, and the look that reads it."""
-    return {row: _looking(figure) for row, figure in FIGURES.items()}
+def gauges() -> Mapping[MetricRow, Callable[[], Mapping[Labels, float]]]:
+    """Each row, and the function that reads its value; none where there is no `/proc`."""
+    return {row: _gauge(figure) for row, figure in FIGURES.items()}
 
 
-def _looking(figure: Callable[[], float]) -> Callable[[], Mapping[Labels, float]]:
-    def look() -> Mapping[Labels, float]:
+def _gauge(figure: Callable[[], float]) -> Callable[[], Mapping[Labels, float]]:
+    def read() -> Mapping[Labels, float]:
         try:
             return {(): figure()}
         except OSError:
             return {}
 
-    return look
+    return read
