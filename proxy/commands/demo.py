@@ -125,14 +125,15 @@ async def _demo(*, once: bool, port: int) -> int:
 
 def _admin_port(port: int) -> int:
     """Where `serve` has it, as the README says, or 0, any that is free, where somebody else is there."""
+    admin = port and port + 1
     with socket.socket() as probe:
         # A port that was left a moment ago can be had, as a listener has it.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, port and port + 1))
+            probe.bind((LOOPBACK, admin))
         except (OSError, OverflowError):
             return 0
-    return port and port + 1
+    return admin
 
 
 async def _upstream(stack: AsyncExitStack, words: Vocabulary) -> tuple[str, str, str]:

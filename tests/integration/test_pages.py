@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.commands import exit_codes
+from proxy.commands import demo, exit_codes
 from proxy.simulation.wire import Script
 from proxy.telemetry import metrics
 from tests import caller, needs
@@ -297,3 +298,11 @@ def test_the_demo_shows_a_right_call_and_ends() -> None:
     )
     assert run.returncode == 0, run.stderr
     assert "upstream says the same" in run.stdout
+
+
+async def test_the_demos_admin_port_is_the_one_above_unless_somebody_has_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert demo._admin_port(port - 1) == 0
+    assert demo._admin_port(port - 1) == port
+    assert demo._admin_port(0) == demo._admin_port(65_535) == 0
