@@ -134,6 +134,18 @@ HARMLESS: Final[dict[Change, str]] = {
     },
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change(
+        "proxy/admin/diagram.py",
+        "x1, x2, low = start + WIDTH / 2 + 14, end + WIDTH / 2 - 14, bottom + depth * 1.3",
+        "14",
+        "(15)",
+    ): "Where an arc leaves its box and where it ends, to a pixel of a drawing.",
+    Change(
+        "proxy/metering/prices.py",
+        "return next((number for number, window in enumerate(self.windows) if window.holds(local)), -1)",
+        "1",
+        "(2)",
+    ): "Any number below 0 is none of the windows to whoever reads it.",
+    Change(
         "translators/openai/plan.py", "if 1 <= wanted <= left and wanted <= most:", "wanted <= most", "(wanted < most)"
     ): "A short way to what the general one below it says too: the least of the three, where two are the same.",
     Change(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,24 @@ from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway
+
+
+@pytest.mark.parametrize("path", [caller.GENERATION, "/compatible-mode/v1/chat/completions"])
+async def test_a_model_that_a_key_may_not_call_is_denied_and_upstream_is_not_asked(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path, path: str
+) -> None:
+    """KEY-1."""
+    digest = hashlib.sha256(caller.KEY.encode()).hexdigest()
+    keys = tmp_path / "keys.toml"
+    keys.write_text(f'[[key]]\nname = "team a"\nsha256 = "{digest}"\nmodels = ["deepseek-r1"]\n')
+    ours, upstream = tmp_path / "upstream.key", await simulator()
+    ours.write_text("sk-ours")
+    front = await gateway_before(upstream.url, keys_file=str(keys), upstream_api_key_file=str(ours))
+    called = [{"role": "user", "content": "hi"}]
+    for model, status in (("deepseek-v3", 403), ("deepseek-r1", 200)):
+        call = {"model": model, "input": {"messages": called}, "messages": called}
+        assert (await caller.ask(front.url, call, path=path)).status == status
+    assert [asked.headers["Authorization"] for asked in upstream.calls] == ["Bearer sk-ours"]
 
 
 class TestCounting:

@@ -144,7 +144,9 @@ async def test_a_switch_that_is_wrong_or_not_the_callers_is_named(simulator: Sta
 async def test_keep_alives_are_comments_in_a_stream_and_blank_lines_before_json(simulator: Start) -> None:
     """SOURCES#deepseek-stream."""
     upstream = await simulator(Script(first_byte_delay_s=0.05, keep_alive_s=0.02))
+    started = time.monotonic()
     _, stream = await ask(upstream, STREAM)
+    assert time.monotonic() - started >= 0.05
     assert stream.startswith(b": keep-alive\n\n: keep-alive\n\ndata: {")
     _, body = await ask(upstream, ASK)
     assert body.startswith(b"\n\n{")

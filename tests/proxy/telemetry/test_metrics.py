@@ -226,6 +226,14 @@ async def test_log_lines_that_nobody_reads_are_counted(gateway_before: StartGate
     assert values(measured, metrics.LOG_DROPPED) == {(): 1}
 
 
+async def test_nothing_watches_the_loop_once_its_metrics_are_closed() -> None:
+    there = asyncio.all_tasks()
+    async with metrics.opened({}):
+        (watching,) = asyncio.all_tasks() - there
+        assert not watching.done()
+    assert watching.cancelled()
+
+
 def test_names_are_what_prometheus_users_expect() -> None:
     names = [row.name for row in metrics.ROWS]
     assert len(names) == len(set(names))
