@@ -98,6 +98,11 @@ class Reader:
             self.take_last_usage(coming)
             raise
 
+    @property
+    def reads_runs(self) -> bool:
+        """Whether reads may be taken at one go: upstream's plain chunks are known, and more of them is wanted."""
+        return self._stencil is not None and not self.over
+
     def take_run(self, wire: bytes) -> bool:
         """Take a read at one go where it is events of plain text like the newest and nothing else; whether it was.
 
