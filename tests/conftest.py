@@ -38,6 +38,8 @@ WHOLE = os.environ["TESTS_CAMPAIGN"] == "1"
 os.environ.setdefault("TESTS_LOOP", os.environ.pop("DASHSEEK_LOOP", ""))
 LOOP = {"DASHSEEK_LOOP": os.environ["TESTS_LOOP"]} if os.environ["TESTS_LOOP"] else {}
 SAMPLE = 20
+# Variables that nothing reads before `serve` does, whoever has imported its modules.
+READ_BY_SERVE = ("DASHSEEK_", "OTEL_", "NOTIFY_SOCKET", "WATCHDOG_USEC", "TMPDIR")
 # How long an example takes says nothing on a machine with other work.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
@@ -158,7 +160,7 @@ class Served:
         given = {**inherited, **LOOP, "PYTHONPATH": str(ROOT), **env}
         self.process: subprocess.Popen[str] | Forked
         # What is no setting of ours may be read by Python itself, or while modules are imported.
-        if own_interpreter or not all(name.startswith("DASHSEEK_") for name in env):
+        if own_interpreter or not all(name.startswith(READ_BY_SERVE) for name in env):
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "proxy", "serve", *flags],
                 cwd=directory,

@@ -19,7 +19,7 @@ import pytest
 from proxy.commands import demo, exit_codes
 from proxy.simulation.wire import Script
 from proxy.telemetry import metrics
-from tests import caller, needs
+from tests import caller, forks, needs
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -112,11 +112,8 @@ async def test_a_recipe_that_examines_finds_a_simulated_upstream_well(
         (tmp_path / name).write_text(f'upstream = ["{upstream.url}"]\n')
         command = command.replace(where, str(tmp_path / name))
     env, (_, *flags) = words(command.replace("https://api.deepseek.com", upstream.url))
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "proxy", *flags), cwd=ROOT, env=os.environ | env, stdout=asyncio.subprocess.PIPE
-    )
-    out, _ = await process.communicate()
-    assert process.returncode == 0, out.decode()
+    ended = await asyncio.to_thread(forks.dashseek, *flags, env=env)
+    assert ended.returncode == 0, ended.stdout
 
 
 def test_the_tables_of_metrics_and_exit_codes_are_those_of_the_code() -> None:

@@ -29,6 +29,7 @@ from proxy.protocol.conformance import Verdict
 from proxy.protocol.judgements import Came
 from proxy.simulation.simulator import Simulator
 from proxy.simulation.wire import Script
+from tests import forks
 from tests.conftest import ROOT
 from tests.gateways import (
     Answer,
@@ -630,16 +631,8 @@ async def test_every_claim_and_every_reason_is_there_in_chinese_and_every_group(
 
 async def command(*arguments: str, key: str = KEY) -> tuple[int, str, str]:
     """Run it as a process: its exit code, standard output and standard error."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "proxy", "conform", *arguments),
-        cwd=ROOT,
-        env={**os.environ, "DASHSCOPE_API_KEY": key},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    ended = await asyncio.to_thread(forks.dashseek, "conform", *arguments, env={"DASHSCOPE_API_KEY": key})
+    return ended.returncode, ended.stdout, ended.stderr
 
 
 def echoing(request: Request, answer: Answer) -> Answer:
