@@ -253,6 +253,16 @@ class TestHeaderTimeout:
             assert (await line.answer()).fault[1] == "RequestTimeOut"
 
 
+@pytest.mark.parametrize("behind", [b"", b"\r\n", b"\n"])
+async def test_an_empty_line_behind_a_body_begins_no_head(gateway_before: StartGateway, behind: bytes) -> None:
+    """RFC 9112 2.2: `keepalive_timeout` ends the connection, without a word."""
+    front = await gateway_before("http://127.0.0.1:1", header_timeout=0.1, keepalive_timeout=0.3)
+    async with caller.dial(front.url) as line, asyncio.timeout(10):
+        line.send(post("Content-Length: 2\r\n", b"{}") + behind)
+        assert (await line.answer()).status == 400
+        assert await line.eof() == b""
+
+
 async def test_an_idle_connection_is_closed_after_its_time(gateway_before: StartGateway) -> None:
     front = await gateway_before("http://127.0.0.1:1", keepalive_timeout=0.1)
     async with caller.dial(front.url) as line, asyncio.timeout(2):
