@@ -134,6 +134,18 @@ HARMLESS: Final[dict[Change, str]] = {
     },
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change(
+        "proxy/server/supervisor.py",
+        "return [child for child in self._children if child.pid is None and child.due_s <= now_s]",
+        "child.due_s <= now_s",
+        "(child.due_s < now_s)",
+    ): "At the very instant that it is due, or at the next look, a moment later.",
+    Change(
+        "proxy/telemetry/metrics.py",
+        "if first_ms is not None and last_ms is not None:",
+        "first_ms is not None and last_ms is not None",
+        "(first_ms is not None or last_ms is not None)",
+    ): "Both are there once a packet is, and before that neither.",
+    Change(
         "proxy/admin/diagram.py",
         "x1, x2, low = start + WIDTH / 2 + 14, end + WIDTH / 2 - 14, bottom + depth * 1.3",
         "14",

@@ -154,6 +154,22 @@ async def test_keep_alives_are_comments_in_a_stream_and_blank_lines_before_json(
     assert (await ask(upstream, ASK))[1].startswith(b"\n\n\n{")
 
 
+@pytest.mark.parametrize(
+    ("change", "script", "text"),
+    [
+        ({"temperature": 3}, Script(), "temperature"),
+        ({"max_tokens": 100}, Script(context_tokens=50), "This model's maximum context length is 50 tokens"),
+    ],
+    ids=["a value", "too long"],
+)
+async def test_what_deepseek_refuses_is_a_400(simulator: Start, change: Json, script: Script, text: str) -> None:
+    """SOURCES#deepseek-errors."""
+    upstream = await simulator(script)
+    for body in (ASK, STREAM):
+        status, said = await ask(upstream, {**body, **change})
+        assert (status, text in orjson.loads(said)["error"]["message"]) == (400, True)
+
+
 async def test_nothing_comes_before_the_first_byte_delay(simulator: Start) -> None:
     upstream = await simulator(Script(first_byte_delay_s=0.1))
     started = time.monotonic()

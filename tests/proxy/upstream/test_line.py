@@ -201,3 +201,31 @@ async def test_what_nobody_reads_stays_with_upstream_until_somebody_does(how: st
             else:
                 assert await whole(response) == body
             assert response.at_end()
+
+
+async def test_what_comes_while_nobody_asks_ends_the_connection_at_once() -> None:
+    """ERR-4: such a one is never used again."""
+    writers: list[asyncio.StreamWriter] = []
+    talks: list[asyncio.Task[None]] = []
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n{}"):
+                writer.write(JSON)
+        writer.close()
+
+    def converses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        talks.append(asyncio.ensure_future(converse(reader, writer)))
+
+    async with asyncio.timeout(10), await asyncio.start_server(converses, "127.0.0.1", 0) as server:
+        target = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        settings = sources.load({"upstream": (target,), "upstream_keepalive_timeout": 60}, None, {})
+        async with pools.opened(settings) as upstreams:
+            for calls in (1, 2):
+                assert (await asked(upstreams))[2] == b"{}"
+                assert (len(writers), upstreams.connections.idle) == (calls, 1)
+                writers[-1].write(JSON)
+                while upstreams.connections.idle:  # noqa: ASYNC110 - a connection tells nobody
+                    await asyncio.sleep(0)
+    await asyncio.gather(*talks)
