@@ -1,4 +1,4 @@
-"""The application of the admin port: probes, metrics, pages. On a port of its own, they do not compete with callers.
+"""What a platform asks of the process, alive and ready, on a port of its own: probes do not compete with callers.
 
 Ready means that a call would be served: not draining, and the journal can be written. Whether the upstream is well is
 not asked: a dead upstream must not take every replica out of service. Source: spec OPS-1.
@@ -24,8 +24,7 @@ from proxy.metering.append_file import DASH
 from proxy.telemetry import metrics, series
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.series import Reading
-from proxy.upstream import report
-from proxy.upstream.report import TargetReport
+from proxy.upstream.pools import Look
 from translators.dashscope import tongue
 
 HEALTH: Final = ("/healthz", "/readyz")
@@ -49,8 +48,8 @@ USAGE_LINK: Final = (
 CALLS_LINK: Final = '<li><a href="calls">calls</a>: the last calls, both sides of each\n'
 
 
-class ServerState(Protocol):
-    """What the admin port tells: of one process, or of several that serve one port."""
+class State(Protocol):
+    """What there is to ask: one process, or several that serve one port."""
 
     async def reasons(self) -> list[str]:
         """Why a call would not be served now; none if it would."""
@@ -58,7 +57,7 @@ class ServerState(Protocol):
     async def readings(self) -> list[Reading]:
         """What each process has measured."""
 
-    async def targets(self) -> list[TargetReport]:
+    async def looks(self) -> list[Look]:
         """How each target stands, in each process."""
 
     @property
@@ -93,11 +92,11 @@ class Process:
     async def readings(self) -> list[Reading]:
         return [self.measured.read()]
 
-    async def targets(self) -> list[TargetReport]:
-        return report.targets(self.gateway.latest.gateway.upstreams)
+    async def looks(self) -> list[Look]:
+        return self.gateway.latest.gateway.upstreams.looks()
 
 
-def application(state: ServerState, settings: Settings) -> web.Application:
+def application(state: State, settings: Settings) -> web.Application:
     """The admin application beside one gateway, or beside several."""
 
     async def ready(_: web.Request) -> web.StreamResponse:
@@ -110,12 +109,12 @@ def application(state: ServerState, settings: Settings) -> web.Application:
         return web.Response(body=text, headers={hdrs.CONTENT_TYPE: content_type})
 
     async def targets(_: web.Request) -> web.StreamResponse:
-        body = pools.page(pools.rows(await state.targets()))
+        body = pools.page(pools.rows(await state.looks()))
         headers = {**docs.HEADERS, "Content-Security-Policy": pools.POLICY, hdrs.CACHE_CONTROL: "no-store"}
         return web.Response(text=body, content_type="text/html", headers=headers)
 
     async def targets_told(_: web.Request) -> web.StreamResponse:
-        return web.json_response({"targets": [row.document() for row in pools.rows(await state.targets())]})
+        return web.json_response({"targets": [row.document() for row in pools.rows(await state.looks())]})
 
     app = web.Application()
     surface.guard(

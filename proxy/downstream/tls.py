@@ -19,7 +19,6 @@ from typing import Any, Final, cast
 import structlog
 
 from config import values
-from config.file_version import Version, version_of
 
 log = structlog.get_logger()
 
@@ -30,6 +29,8 @@ LOOK_EVERY_S: Final = 1.0
 # What Python calls it when the first bytes are those of HTTP.
 SPEAKS_HTTP: Final = "HTTP_REQUEST"
 
+Stamp = tuple[tuple[int, int, int], ...]
+
 
 class Certificate:
     """The certificate we show, and its key; read again when one of the files changes.
@@ -39,7 +40,7 @@ class Certificate:
 
     def __init__(self, cert: Path, key: Path) -> None:
         self._files = (cert, key)
-        self._versions = self._look()
+        self._stamp = self._look()
         self.context = values.certificate(cert, key)
 
     async def keep_fresh(self) -> None:
@@ -51,22 +52,23 @@ class Certificate:
     def refresh(self) -> None:
         """Read the files again if they have changed."""
         try:
-            versions = self._look()
-            if versions == self._versions:
+            stamp = self._look()
+            if stamp == self._stamp:
                 return
             self.context = values.certificate(*self._files)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             # Said once for each state of the files.
             if not isinstance(error, OSError):
-                self._versions = versions
+                self._stamp = stamp
             log.error("certificate_kept", reason=reason)
         else:
-            self._versions = versions
+            self._stamp = stamp
             log.info("certificate_read")
 
-    def _look(self) -> tuple[Version, ...]:
-        return tuple(map(version_of, self._files))
+    def _look(self) -> Stamp:
+        found = (os.stat(path) for path in self._files)
+        return tuple((one.st_mtime_ns, one.st_ino, one.st_size) for one in found)
 
 
 class Secured(asyncio.Transport, asyncio.Protocol):
@@ -128,7 +130,7 @@ class Secured(asyncio.Transport, asyncio.Protocol):
         return self._above.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is closed, and with it the connection above."""
+        """Nothing comes any more."""
         self._is_over = True
         self._above.connection_lost(exc)
 

@@ -8,14 +8,16 @@ names a call, and no two calls have the same name: only files that begin alike a
 from __future__ import annotations
 
 import gzip
+import io
+import itertools
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedIOBase, BufferedReader
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 # How a journal that broke off inside its archive ends.
 ARCHIVE_ERRORS: Final = (EOFError, gzip.BadGzipFile, zlib.error)
@@ -40,6 +42,20 @@ class Copy:
 
     def __str__(self) -> str:
         return f"{self.path}: {self.same} {self.original}, and is not counted again"
+
+
+class Piece(NamedTuple):
+    """Lines of a file, and the beginning of the next one.
+
+    end: of the lines
+    """
+
+    text: bytearray
+    end: int
+
+    def lines(self) -> list[bytes]:
+        """Each of them."""
+        return io.BytesIO(memoryview(self.text)[: self.end]).readlines()
 
 
 def of_journal(path: Path, since_s: float) -> list[Path]:
@@ -72,7 +88,7 @@ def distinct(paths: Sequence[Path]) -> tuple[list[Path], list[Copy]]:
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Content, Content]]:
     """A file as it lies on the disk, to tell how far it is read, and its unpacked content."""
-    with path.open("rb", buffering=0) as file, BufferedReader(file, BUFFER_BYTES) as raw:
+    with path.open("rb") as raw:
         if path.suffix == ".gz":
             with gzip.open(raw) as unpacked:
                 yield raw, unpacked
@@ -80,16 +96,27 @@ def opened(path: Path) -> Iterator[tuple[Content, Content]]:
             yield raw, raw
 
 
-def blocks(content: Content) -> Iterator[bytes]:
-    """The content in pieces of whole lines, the last one of a file as it is; raises `ARCHIVE_ERRORS`."""
-    while piece := content.read1(BUFFER_BYTES):
-        if not piece.endswith(b"\n"):
-            try:
-                piece += content.readline()
-            except ARCHIVE_ERRORS:
-                yield piece[: piece.rfind(b"\n") + 1]
-                raise
-        yield piece
+def blocks(content: Content, kept: int = 1) -> Iterator[Piece]:
+    """The content in pieces of whole lines, the last one of a file as it is; raises `ARCHIVE_ERRORS`.
+
+    kept: so many pieces are there at a time: then the first one is written over
+    """
+    buffers = itertools.cycle([bytearray(BUFFER_BYTES) for _ in range(kept)])
+    begun = b""
+    while True:
+        text = next(buffers) if len(begun) * 2 < BUFFER_BYTES else bytearray(len(begun) * 2)
+        text[: len(begun)] = begun
+        read = content.readinto1(memoryview(text)[len(begun) :])
+        if not read:
+            break
+        if len(begun) + read < len(text):
+            text = text[: len(begun) + read]
+        end = text.rfind(b"\n") + 1
+        begun = bytes(memoryview(text)[end:])
+        if end:
+            yield Piece(text, end)
+    if begun:
+        yield Piece(bytearray(begun), len(begun))
 
 
 def _take_in(path: Path, several: list[Path], copies: list[Copy]) -> None:

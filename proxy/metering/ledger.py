@@ -6,9 +6,9 @@ lines are in two files the end may be read first. Source: spec MET-2, MET-6.
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Callable, Iterable, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,23 +19,24 @@ import orjson
 from proxy.metering import journal_files, seals
 from proxy.metering.invariants import RULES as RULES  # noqa: PLC0414 - who reads the books finds their rules here
 from proxy.metering.invariants import Rule
-from proxy.metering.journal_files import ARCHIVE_ERRORS, Content, Copy
-from proxy.metering.line_form import BEGUN, LINE, OPENING, OTHER, SAID, Columns, Groups, numbers, said_of
+from proxy.metering.journal_files import ARCHIVE_ERRORS, Content, Copy, Piece
+from proxy.metering.line_form import BEGUN, LINE, OPENING, SAID, Columns, Form, Groups, is_other, numbers
 from proxy.metering.periods import MINUTE, Span
 from proxy.metering.prices import Prices
 from proxy.metering.seals import Found
-from proxy.metering.seen_calls import Opening, SeenCalls
+from proxy.metering.seen_calls import SeenCalls
 from proxy.metering.totals import UNKNOWN as UNKNOWN  # noqa: PLC0414 - as above
-from proxy.metering.totals import Form, Group, Row, Sums, Totals, figures
+from proxy.metering.totals import Aside, FigureError, Group, Sums, Totals, figures
 
 Json = dict[str, Any]
 
 NO_COLUMNS: Final = Columns(*((),) * len(Columns._fields))
 # So many pieces of a file are taken together: of 256 KiB one call in eight is still open at the end, and is to be kept,
-# of 64 KiB more than half. (Read in one piece, they would be memory that the system gives anew each time.)
+# of 64 KiB more than half.
 TOGETHER: Final = 4
-# So many pieces until what their lines say is added up.
-FOLD_EVERY: Final = 128
+# So many pieces until what their lines say is added up: 32 MiB, of which 4 MiB are kept until then.
+FOLD_EVERY: Final = 512
+NEWLINE: Final = ord("\n")
 # Every line of ours begins so, and no text inside one can hold it: its quotation marks would be escaped.
 BEGINNING: Final = b'{"ev":"'
 OPENS: Final = b'{"ev":"open","call":"'
@@ -144,11 +145,39 @@ def read(
     files, copies = journal_files.distinct(list(paths))
     for copy in copies:
         advance(copy.path.stat().st_size)
-    reader = _Reader(tuple(rules), span or Span(), prices, each)
+    asked = (tuple(rules), span or Span(), prices, each)
+    progress = _Progress(advance)
+    # Rules and whoever is shown each line need all that it says.
+    if not (rules or each):
+        with suppress(FigureError):
+            return _read(files, copies, _Reader(*asked), progress)
+    return _read(files, copies, _Reader(*asked, parses=True), progress.again())
+
+
+def _read(files: list[Path], copies: list[Copy], reader: _Reader, advance: Callable[[int], None]) -> Ledger:
     for path in files:
         with journal_files.opened(path) as (raw, content):
             reader.read(path, raw, content, advance)
     return reader.finished(copies)
+
+
+class _Progress:
+    """How far files are read, told once for each byte where they are read twice."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self._advance = advance
+        self._behind = self._told = 0
+
+    def __call__(self, more: int) -> None:
+        self._behind += more
+        if self._behind > self._told:
+            self._advance(self._behind - self._told)
+            self._told = self._behind
+
+    def again(self) -> _Progress:
+        """The same, from the first file on."""
+        self._behind = 0
+        return self
 
 
 def broken_seals(read: Ledger, paths: Iterable[Path]) -> list[Violation]:
@@ -166,36 +195,23 @@ class _Block:
     pieces: of whole lines, but for the last one of a file
     """
 
-    def __init__(self, pieces: Iterable[bytes]) -> None:
+    def __init__(self, pieces: Iterable[Piece]) -> None:
         self._pieces = [*pieces]
-        self.lines: list[Groups] = [*itertools.chain.from_iterable(map(LINE.findall, self._pieces))]
-        # `count` would look at each byte, and take four times as long.
-        ends = sum(len(piece) - len(piece.replace(b"\n", b"")) for piece in self._pieces)
-        self.is_of_lines = ends == len(self.lines) and all(piece.endswith(b"\n") for piece in self._pieces)
+        self.lines: list[Groups] = []
+        ends = 0
+        for text, end in self._pieces:
+            self.lines += LINE.findall(text, 0, end)
+            # `count` would look at each byte, and take four times as long.
+            ends += len(text) - len(text.replace(b"\n", b""))
+        self.is_of_lines = ends == len(self.lines) and all(text[end - 1] == NEWLINE for text, end in self._pieces)
 
     def others(self) -> list[int]:
         """Which lines have not the form."""
-        return [at for at, groups in enumerate(self.lines) if groups == OTHER] if OTHER in self.lines else []
+        return [at for at, groups in enumerate(self.lines) if is_other(groups)]
 
     @cached_property
     def text(self) -> list[bytes]:
-        return [*itertools.chain.from_iterable(map(io.BytesIO, self._pieces))]
-
-
-class _Counted(NamedTuple):
-    """What lines add to sums.
-
-    rows:   the sums of each
-    read:   its figures, as delivered
-    drifts: its difference
-    """
-
-    rows: Sequence[Row]
-    read: Iterable[tuple[int, ...]]
-    drifts: Sequence[int | None]
-
-
-NOTHING_COUNTED: Final = _Counted((), (), ())
+        return [*itertools.chain.from_iterable(map(Piece.lines, self._pieces))]
 
 
 @dataclass(slots=True)
@@ -217,12 +233,22 @@ class _Repeated:
 
 
 class _Reader:
-    """Journals, as far as they are read."""
+    """Journals, as far as they are read.
+
+    parses: whether each line is parsed, whatever it looks like
+    """
 
     def __init__(
-        self, rules: tuple[Rule, ...], span: Span, prices: Prices | None, each: Callable[[Json, Path], None] | None
+        self,
+        rules: tuple[Rule, ...],
+        span: Span,
+        prices: Prices | None,
+        each: Callable[[Json, Path], None] | None,
+        *,
+        parses: bool = False,
     ) -> None:
         self._rules = rules
+        self._parses = parses
         self._since, self._until = span.since, span.until
         self._each = each
         self._ledger = Ledger()
@@ -230,18 +256,20 @@ class _Reader:
         self._calls = SeenCalls()
         self._repeated: _Repeated | None = None
         self._line = 0
+        # Differences that are not added yet, as lines say them.
+        self._drifts: list[bytes] = []
 
     def read(self, path: Path, raw: Content, content: Content, advance: Callable[[int], None]) -> None:
         behind = 0
         self._line = 0
-        pieces: list[bytes] = []
+        pieces: list[Piece] = []
         try:
-            for number, piece in enumerate(journal_files.blocks(content), 1):
+            for number, piece in enumerate(journal_files.blocks(content, TOGETHER), 1):
                 pieces.append(piece)
                 if not number % TOGETHER:
                     self._take_pieces(path, pieces)
                 if not number % FOLD_EVERY:
-                    self._sums.fold()
+                    self._fold()
                 advance(raw.tell() - behind)
                 behind = raw.tell()
         except ARCHIVE_ERRORS:
@@ -250,10 +278,9 @@ class _Reader:
         self._take_pieces(path, pieces)
         advance(raw.tell() - behind)
 
-    def _take_pieces(self, path: Path, pieces: list[bytes]) -> None:
-        # Rules and whoever is shown each line need all that it says.
-        if self._rules or self._each:
-            self._take_lines(path, itertools.chain.from_iterable(map(io.BytesIO, pieces)))
+    def _take_pieces(self, path: Path, pieces: list[Piece]) -> None:
+        if self._parses:
+            self._take_lines(path, itertools.chain.from_iterable(map(Piece.lines, pieces)))
         else:
             self._take_block(path, _Block(pieces))
         pieces.clear()
@@ -268,8 +295,14 @@ class _Reader:
         if not block.is_of_lines:
             self._take_lines(path, block.text)
             return
+        if self._take_run(path, block, 0, len(block.lines)):
+            return
+        others = block.others()
+        if not others:
+            self._take_lines(path, block.text)
+            return
         begin = 0
-        for end in block.others():
+        for end in others:
             if begin < end and not self._take_run(path, block, begin, end):
                 self._take_lines(path, block.text[begin:end])
             self._take_lines(path, block.text[end : end + 1])
@@ -280,58 +313,62 @@ class _Reader:
     def _take_run(self, path: Path, block: _Block, begin: int, end: int) -> bool:
         """Take lines that all have the form; False, and nothing is taken, where one must be looked at for itself.
 
-        Where no call has two lines of a kind among them, and none of them was seen before, it does not matter in which
-        order they stand. Here a report spends its time: what can be done for all of them at once is.
+        Where no call has two lines of a kind, among them or before, it does not matter in which order they stand. Here
+        a report spends its time: what can be done for all of them at once is, and figures are put aside as they are.
         """
         lines = block.lines[begin:end]
         closings = [*filter(SAID, lines)]
         columns = Columns(*zip(*closings, strict=True)) if closings else NO_COLUMNS
-        begun = dict(zip(map(BEGUN, lines), itertools.count(), strict=False))
-        begun.pop(b"", None)
-        ended = {*filter(None, columns.ended)}
-        if len(begun) + len(closings) < len(lines) or len(ended) + columns.ended.count(b"") < len(closings):
+        kinds = [*map(BEGUN, lines)]
+        begun = [*filter(None, kinds)]
+        openings = [*map(OPENING, itertools.compress(lines, kinds))]
+        if len(begun) + len(closings) < len(lines) or b"{" in b"".join(openings):
             return False
-        counted = self._counted(columns, block, begin, end)
-        open_calls, earlier = self._calls.open, ended - begun.keys()
-        if counted is None or not open_calls.keys() >= earlier or not self._calls.begin_new(begun):
+        asides = self._asides(columns, block, begin, end)
+        at = itertools.compress(itertools.count(self._line + 1), kinds)
+        opened = zip(itertools.repeat(path), at, openings, strict=False)
+        if asides is None or not self._calls.note(begun, opened, [*filter(None, columns.ended)]):
             return False
-        for call in earlier:
-            del open_calls[call]
-        for call in begun.keys() - ended:
-            open_calls[call] = Opening(path, self._line + 1 + begun[call], OPENING(lines[begun[call]]))
-        if ended:
+        if any(columns.ended):
             self._end_repeated()
-        self._add(columns, counted)
+        for aside, used, made in zip(asides, columns.figures, columns.made, strict=True):
+            if made:
+                aside.used.append(used)
+                aside.made.append(made)
+            else:
+                aside.agreed.append(used)
+        if self._sums.outside not in asides[:1]:
+            self._drifts += columns.drift
         self._line += len(lines)
         return True
 
-    def _counted(self, columns: Columns, block: _Block, begin: int, end: int) -> _Counted | None:
-        """What closings add to which sums; None where one of them must be looked at for itself."""
+    def _asides(self, columns: Columns, block: _Block, begin: int, end: int) -> Sequence[Aside] | None:
+        """Where closings are put aside; None where one of them must be looked at for itself."""
         minutes = {*columns.minute}
         if (is_inside := self._is_inside(minutes)) is None:
             return None
         try:
-            read = zip(
-                *map(numbers, (columns.given, columns.cached, columns.generated, columns.reasoning)), strict=True
-            )
-            drifts = numbers(columns.drift)
-            sums_of = {minute: self._sums.rows(minute) for minute in minutes}
+            asides_of = {minute: self._sums.asides(minute) for minute in minutes}
             forms = [*zip(columns.said, columns.basis, columns.tries, strict=True)]
-            same = sums_of[columns.minute[0]] if columns.minute else {}
-            if all(sums is same for sums in sums_of.values()):
+            same = asides_of[columns.minute[0]] if columns.minute else {}
+            if all(asides is same for asides in asides_of.values()):
                 known = [*map(same.get, forms)]
             else:
-                known = [sums_of[minute].get(form) for minute, form in zip(columns.minute, forms, strict=True)]
-            rows = [row for row in known if row is not None]
-            if len(rows) < len(known):
+                known = [asides_of[minute].get(form) for minute, form in zip(columns.minute, forms, strict=True)]
+            asides = [*filter(None, known)]
+            if len(asides) < len(known):
                 where = [at for at in range(begin, end) if SAID(block.lines[at])]
-                rows = [
-                    row or self._row_of(minute, form, block, at)
-                    for row, minute, form, at in zip(known, columns.minute, forms, where, strict=True)
+                asides = [
+                    aside or self._aside(minute, form, block, at)
+                    for aside, minute, form, at in zip(known, columns.minute, forms, where, strict=True)
                 ]
+            if not is_inside:
+                numbers(columns.drift)
         except MALFORMED:
             return None
-        return _Counted(rows, read, drifts) if is_inside else NOTHING_COUNTED
+        if not is_inside:
+            return [self._sums.outside] * len(asides)
+        return asides
 
     def _is_inside(self, minutes: Set[bytes]) -> bool | None:
         """Whether calls of these minutes count; None where some do and some do not, as in the first and the last."""
@@ -340,23 +377,22 @@ class _Reader:
             return True
         return False if max(minutes) < since or min(minutes) > until else None
 
-    def _row_of(self, minute: bytes, form: Form, block: _Block, at: int) -> Row:
-        """The sums of a line; the first that looks like this is parsed. Raises what is `MALFORMED`."""
-        row = self._sums.row_of(minute, form)
-        if row is None:
+    def _aside(self, minute: bytes, form: Form, block: _Block, at: int) -> Aside:
+        """Where a line is put aside; the first that looks like this is parsed. Raises what is `MALFORMED`."""
+        if not self._sums.knows(form):
             record = orjson.loads(block.text[at])
             figures(record)
-            row = self._sums.row(record)
             self._sums.remember(form, record)
-        return row
+        return self._sums.aside(minute, form)
 
-    def _add(self, columns: Columns, counted: _Counted) -> None:
-        for row, read, made, uncalled in zip(counted.rows, counted.read, columns.made, columns.uncalled, strict=False):
-            if made or uncalled:
-                row.add((1, *read, *(said_of(made) if made else read), not uncalled))
-            else:
-                row.agreed.extend(read)
-        self._ledger.drift.add([drift for drift in counted.drifts if drift is not None])
+    def _fold(self) -> None:
+        """Add up what was put aside; raises `FigureError`."""
+        self._sums.fold()
+        try:
+            self._ledger.drift.add([drift for drift in numbers(self._drifts) if drift is not None])
+        except ValueError as error:
+            raise FigureError(str(error)) from error
+        self._drifts.clear()
 
     def finished(self, copies: list[Copy]) -> Ledger:
         ledger = self._ledger
@@ -366,6 +402,7 @@ class _Reader:
         for call, (path, number, line) in self._calls.open.items():
             self._leave_unknown(path, number, line if line.startswith(BEGINNING) else b'%b%b"%b' % (OPENS, call, line))
         ledger.unknown.sort(key=lambda unknown: (unknown.opening["at"], str(unknown.opening["call"])))
+        self._fold()
         ledger.totals = self._sums.totals()
         return ledger
 
@@ -413,7 +450,7 @@ class _Reader:
             self._take(path, number, line[whole:])
 
     def _begun(self, path: Path, number: int, call: bytes, line: bytes) -> None:
-        if not self._calls.begin(call, Opening(path, number, line)):
+        if not self._calls.begin(call, (path, number, line)):
             self._repeat(path, number, call)
 
     def _ended(self, path: Path, number: int, record: Json) -> None:

@@ -24,7 +24,8 @@ MONTH: Final = re.compile(r"\d{4}-\d{2}")
 # The machine's own zone: a link into the tables of all zones.
 LOCALTIME: Final = Path("/etc/localtime")
 TABLES: Final = "zoneinfo/"
-# So many signs of `at` are the moment to the minute.
+# So many signs of `at` are the moment to the hour, and to the minute.
+HOUR: Final = len("2026-11-28T12")
 MINUTE: Final = len("2026-11-28T12:00")
 # Before and behind every `at`.
 FIRST: Final = ""

@@ -5,9 +5,10 @@ A call's name is its process and a running number, so a byte tells what has been
 
 from __future__ import annotations
 
+import itertools
 import re
 from bisect import bisect_right
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -26,15 +27,27 @@ BEGUN: Final = 1
 ENDED_ALONE: Final = 2
 
 
-class Opening(NamedTuple):
-    """Where a call's opening line stands.
+# Where a call's opening line stands: file and number; and the line, or what of it follows the call's name.
+Opening = tuple[Path, int, bytes]
 
-    text: the line
+
+class Numbers(NamedTuple):
+    """Names that follow each other.
+
+    name: all but their last three digits
     """
 
-    path: Path
-    line: int
-    text: bytes
+    name: bytes
+    begin: int
+    end: int
+
+    def names(self) -> list[bytes]:
+        """Each of them."""
+        return [self.name + digits for digits in ROW[self.begin : self.end]]
+
+    def is_free(self, page: bytearray) -> bool:
+        """Whether no line of them was seen before, if that is their page."""
+        return page.count(NOTHING, self.begin, self.end) == self.end - self.begin
 
 
 class SeenCalls:
@@ -47,6 +60,8 @@ class SeenCalls:
         self.open: dict[bytes, Opening] = {}
         # A byte for each of the names that differ in their last three digits, by what stands before these.
         self._pages: dict[bytes, bytearray] = {}
+        # What each process that is at work calls its next call.
+        self._next: dict[bytes, int] = {}
         # Names of another form, of whoever wrote them.
         self._others: dict[bytes, int] = {}
 
@@ -71,42 +86,105 @@ class SeenCalls:
             case _:
                 return False
 
-    def begin_new(self, calls: Collection[bytes]) -> bool:
-        """Opening lines of different calls; False, and none is noted, where one of them had a line before.
+    def note(self, begun: Sequence[bytes], openings: Iterable[Opening], ended: Sequence[bytes]) -> bool:
+        """Many lines at once; False, and nothing is noted, where a call has two of a kind, or a name of another form.
 
-        They are not among those that are open by that. A process opens its calls in the order of their numbers, so of
-        each page a row is noted at once: where that is so, it takes a third of the time of `begin`.
+        begun:    calls that are opened
+        openings: their lines
+        ended:    calls that end, opened here or elsewhere
         """
-        ordered = sorted(calls)
-        rows: list[tuple[bytearray, int, int]] = []
-        begin = 0
+        new, over = {*begun}, {*ended}
+        if len(new) < len(begun) or len(over) < len(ended):
+            return False
+        earlier, left = over - new, new - over
+        lines = zip(begun, openings, strict=True)
+        if not self.open.keys() >= earlier or (rows := self._expected(begun, new)) is None:
+            return self._note_others(begun, dict(lines), left, earlier)
+        self._begin(rows)
+        for call in earlier:
+            del self.open[call]
+        self.open.update(itertools.compress(lines, map(left.__contains__, begun)))
+        return True
+
+    def _note_others(
+        self, begun: Sequence[bytes], openings: dict[bytes, Opening], left: set[bytes], earlier: set[bytes]
+    ) -> bool:
+        """The same, whatever was seen before, and in whatever order.
+
+        left:    those that do not end here
+        earlier: those that end here and are not opened here
+        """
+        known = self.open.keys() & earlier
+        alone = earlier - known
+        if not self._are_new(alone):
+            return False
+        self._next.clear()
+        if (rows := self._in_order(begun)) is not None:
+            self._begin(rows)
+        elif self._are_new(begun, left):
+            for call in begun:
+                if self._seen(call) == ENDED_ALONE:
+                    left.remove(call)
+                self._note(call, BEGUN)
+        else:
+            return False
+        for call in alone:
+            self._note(call, ENDED_ALONE)
+        for call in known:
+            del self.open[call]
+        self.open.update((call, openings[call]) for call in left)
+        return True
+
+    def _are_new(self, calls: Collection[bytes], left: Collection[bytes] = ()) -> bool:
+        """Whether no line of them was seen before, but for the last one of those that have none now."""
+        for call in calls:
+            seen = self._seen(call)
+            if seen == BEGUN or (seen == ENDED_ALONE and call not in left) or b"\\" in call or not call.isascii():
+                return False
+        return True
+
+    def _expected(self, begun: Sequence[bytes], names: set[bytes]) -> list[Numbers] | None:
+        """Where these are noted, if each process goes on where it was: then no name need be sorted."""
+        rows: list[Numbers] = []
+        text, left = b"".join(begun), len(begun)
+        for process, begin in self._next.items():
+            end = begin + text.count(process)
+            left -= end - begin
+            # A page for each 4,096 of them.
+            for number in (begin, *range((begin // PAGE + 1) * PAGE, end, PAGE)) if begin < end else ():
+                first = b"%b%x" % (process, number)
+                row = Numbers(first[:-3], number % PAGE, min(number % PAGE + end - number, PAGE))
+                page = self._page(first)
+                if page is None or not row.is_free(page) or not names.issuperset(row.names()):
+                    return None
+                rows.append(row)
+        return None if left else rows
+
+    def _in_order(self, begun: Sequence[bytes]) -> list[Numbers] | None:
+        """Where names without a gap are noted; None where there is one, or one of them had a line before."""
+        rows: list[Numbers] = []
+        ordered, begin = sorted(begun), 0
         while begin < len(ordered):
             name = ordered[begin][:-3]
             end = bisect_right(ordered, name + LAST, begin)
-            row = ordered[begin:end]
-            page, place = self._page(row[0]), PLACES.get(row[0][-3:], PAGE)
-            # Digits hold no dash, and a page's name does: the text can be cut in one way.
-            if page is None or b"".join(row) != name + name.join(ROW[place : place + len(row)]):
-                return self._begin_each(ordered)
-            if page.count(NOTHING, place, place + len(row)) < len(row):
-                return False
-            rows.append((page, place, place + len(row)))
+            page, place = self._page(ordered[begin]), PLACES.get(ordered[begin][-3:], PAGE)
+            row = Numbers(name, place, place + end - begin)
+            if page is None or not row.is_free(page) or ordered[begin:end] != row.names():
+                return None
+            rows.append(row)
             begin = end
-        for page, place, behind in rows:
-            page[place:behind] = bytes([BEGUN]) * (behind - place)
-        return True
+        return rows
+
+    def _begin(self, rows: list[Numbers]) -> None:
+        for row in rows:
+            self._pages[row.name][row.begin : row.end] = bytes([BEGUN]) * (row.end - row.begin)
+            process, dash, number = row.name.rpartition(b"-")
+            self._next[process + dash] = int(number or b"0", 16) * PAGE + row.end
 
     def ended_alone(self) -> int:
         """How many calls have an end and no beginning."""
         others = sum(seen == ENDED_ALONE for seen in self._others.values())
         return others + sum(page.count(ENDED_ALONE) for page in self._pages.values())
-
-    def _begin_each(self, calls: list[bytes]) -> bool:
-        if any(map(self._seen, calls)):
-            return False
-        for call in calls:
-            self._note(call, BEGUN)
-        return True
 
     def _seen(self, call: bytes) -> int:
         page = self._page(call)

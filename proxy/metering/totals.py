@@ -6,28 +6,32 @@ figures are added many at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import add
 from typing import Any, Final, NamedTuple
 
 from proxy.metering import periods
+from proxy.metering.line_form import Form, summed, upstream_calls
 from proxy.metering.periods import Span
 from proxy.metering.prices import Phases, Prices, Tariff
 from translators.usage import BASES
 
 Json = dict[str, Any]
-# The pieces of a line that say which sums it belongs to (`line_form`).
-Form = tuple[bytes, bytes, bytes]
-
 UNKNOWN: Final = "unknown"
 NOBODY: Final = "-"
 # So much is remembered of what lines say; beyond it it is looked up anew.
 REMEMBERED: Final = 1 << 13
 WHOLE: Final = frozenset({int})
+# How a minute of an hour is said.
+MINUTES: Final = frozenset(b":%02d" % minute for minute in range(60))
 # The tongue of lines that were written before there was another.
 NATIVE: Final = "dashscope"
 NOT_ASKED: Final = {"target": NOBODY}
+
+
+class FigureError(ValueError):
+    """Among figures that were put aside as lines say them there is one that JSON has no such number for."""
 
 
 class Group(NamedTuple):
@@ -158,41 +162,65 @@ class _Moment(NamedTuple):
 
 
 class Row:
-    """The sums of a group.
+    """The sums of a group, in the order of `FIGURES`."""
 
-    sums:   in the order of `FIGURES`
-    agreed: figures that are not added yet, four for each call: input, cached, output, reasoning, of calls of which the
-            same was delivered and generated, by one upstream call
-    """
-
-    __slots__ = ("agreed", "sums")
+    __slots__ = ("sums",)
 
     def __init__(self) -> None:
         self.sums = [0] * len(FIGURES)
-        self.agreed: list[int] = []
 
     def add(self, added: Iterable[int]) -> None:
-        """Add a call's figures."""
+        """Add a call's figures, or other sums."""
         self.sums[:] = map(add, self.sums, added)
 
+
+class Aside:
+    """Figures of lines that look alike, as the lines say them: put aside, to be added to a row many at a time.
+
+    agreed: of calls of which the same was delivered and generated
+    used:   of other calls, as delivered
+    made:   and as generated
+    """
+
+    __slots__ = ("_row", "_upstream_calls", "agreed", "made", "used")
+
+    def __init__(self, row: Row, upstream_calls: int = 1) -> None:
+        self._row = row
+        self._upstream_calls = upstream_calls
+        self.agreed: list[bytes] = []
+        self.used: list[bytes] = []
+        self.made: list[bytes] = []
+
     def fold(self) -> None:
-        """Add what is not added yet."""
-        calls = len(self.agreed) // 4
-        sides = [sum(self.agreed[column::4]) for column in range(4)]
-        self.agreed.clear()
-        self.add((calls, *sides, *sides, calls))
+        """Add what is put aside; raises `ValueError` where one of the figures is none."""
+        if self.agreed:
+            self._add(len(self.agreed), both := summed(self.agreed), both)
+            self.agreed.clear()
+        if self.used:
+            self._add(len(self.used), summed(self.used), summed(self.made))
+            self.used.clear()
+            self.made.clear()
+
+    def _add(self, calls: int, used: Sequence[int], made: Sequence[int]) -> None:
+        self._row.add((calls, *used, *made, calls * self._upstream_calls))
 
 
 class Sums:
-    """Totals by group, as far as lines are read."""
+    """Totals by group, as far as lines are read.
+
+    outside: of calls that are not counted; what they say is to be true all the same
+    """
 
     def __init__(self, span: Span, prices: Prices | None) -> None:
+        self.outside = Aside(Row())
         self._span = span
         self._prices = prices
         self._rows: dict[Group, Row] = {}
         self._remembered: dict[tuple[Any, ...], Row] = {}
         self._minutes: dict[str, _Moment] = {}
-        self._by_moment: dict[_Moment, dict[Form, Row]] = {}
+        self._hours: dict[bytes, _Moment | None] = {}
+        self._by_moment: dict[_Moment, dict[Form, Aside]] = {}
+        self._by_minute: dict[bytes, dict[Form, Aside]] = {}
         self._known = 0
         self._names: dict[Form, _Names] = {}
 
@@ -219,30 +247,38 @@ class Sums:
             row = self._remembered[said] = self._row(self.group(record))
         return row
 
-    def rows(self, minute: bytes) -> dict[Form, Row]:
-        """The sums that lines of a minute belong to, by what they look like, as far as that is known.
+    def asides(self, minute: bytes) -> dict[Form, Aside]:
+        """Where lines of a minute are put aside, by what they look like, as far as that is known.
 
-        Of all minutes that a report makes the same of it is the same object. Raises where that is no minute.
+        Of all minutes that a report makes the same of it is the same object, until all is folded. Raises where that is
+        no minute.
         """
-        moment = self._moment(minute.decode())
-        rows = self._by_moment.get(moment)
-        if rows is None:
-            if len(self._by_moment) >= REMEMBERED:
-                self._by_moment.clear()
-            rows = self._by_moment[moment] = {}
-        return rows
+        asides = self._by_minute.get(minute)
+        if asides is None:
+            moment = self._of_hour(minute[: periods.HOUR]) if minute[periods.HOUR :] in MINUTES else None
+            asides = self._by_moment.setdefault(moment or self._moment(minute.decode()), {})
+            self._by_minute[minute] = asides
+        return asides
 
-    def row_of(self, minute: bytes, form: Form) -> Row | None:
-        """The sums a line belongs to by what it looks like; None where no such line was parsed yet."""
-        names = self._names.get(form)
-        if names is None:
-            return None
-        self._known += 1
-        if self._known >= REMEMBERED:
-            self._by_moment.clear()
-            self._known = 0
-        row = self.rows(minute)[form] = self._row(self._grouped(names, minute.decode()))
-        return row
+    def _of_hour(self, hour: bytes) -> _Moment | None:
+        """What a report makes of each minute of an hour, where it is the same; raises where that is no hour."""
+        # A price may hold for some minutes of an hour; a period that holds at its first and its last one holds between.
+        if self._prices is None and hour not in self._hours:
+            first, last = (self._moment(f"{hour.decode()}:{minute}") for minute in ("00", "59"))
+            self._hours[hour] = first if first == last else None
+        return self._hours.get(hour)
+
+    def knows(self, form: Form) -> bool:
+        """Whether it is known what lines that look like this are counted by."""
+        return form in self._names
+
+    def aside(self, minute: bytes, form: Form) -> Aside:
+        """Where a line of a form that is known is put aside."""
+        asides = self.asides(minute)
+        if form not in asides:
+            self._known += 1
+            asides[form] = Aside(self._row(self._grouped(self._names[form], minute.decode())), upstream_calls(form))
+        return asides[form]
 
     def remember(self, form: Form, record: Json) -> None:
         """Know by what lines like this one look what they are counted by; raises where one of its names is no text."""
@@ -285,13 +321,22 @@ class Sums:
         self._row(self.group(opening)).sums[0] += 1
 
     def fold(self) -> None:
-        """Add what rows hold back, before it takes too much room."""
-        for row in self._rows.values():
-            if row.agreed:
-                row.fold()
+        """Add what is put aside, before it takes too much room; raises `FigureError`."""
+        try:
+            self.outside.fold()
+            for asides in self._by_moment.values():
+                for aside in asides.values():
+                    aside.fold()
+        except ValueError as error:
+            raise FigureError(str(error)) from error
+        if self._known >= REMEMBERED or len(self._by_minute) >= REMEMBERED:
+            self._hours.clear()
+            self._by_minute.clear()
+            self._by_moment.clear()
+            self._known = 0
 
     def totals(self) -> dict[Group, Totals]:
-        """What has been added."""
+        """What has been added; raises `FigureError`."""
         self.fold()
         return {group: Totals(*row.sums) for group, row in self._rows.items() if row.sums[0]}
 

@@ -121,13 +121,7 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def needing(version: str) -> Any:
-    """A version whose SDK must be there."""
-    sdk = PLUGINS[version].sdk
-    return pytest.param(version, marks=needs.clients(sdk))
-
-
-@pytest.mark.parametrize("version", [needing(version) for version in PLUGINS])
+@pytest.mark.parametrize("version", PLUGINS)
 async def test_a_plugin_is_served_by_the_pages_one_line(
     version: str, here: Path, serve: StartServe, simulator: StartSimulator
 ) -> None:
@@ -155,7 +149,6 @@ def test_the_page_says_of_a_version_what_it_does(version: str) -> None:
     assert f"{plugin.checks}=deepseek-v3" in RECIPE
 
 
-@needs.clients("dashscope-2")
 async def test_a_plain_port_says_in_the_log_why_the_newest_plugin_fails(
     here: Path, serve: StartServe, simulator: StartSimulator
 ) -> None:
@@ -168,7 +161,6 @@ async def test_a_plain_port_says_in_the_log_why_the_newest_plugin_fails(
             await asyncio.sleep(0.05)
 
 
-@needs.clients("dashscope-2")
 async def test_thinking_that_blocks_needs_the_switch_the_page_names(
     here: Path, serve: StartServe, simulator: StartSimulator
 ) -> None:

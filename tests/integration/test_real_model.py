@@ -10,7 +10,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from proxy.downstream import paths
+from proxy.downstream import surface
+from proxy.server import routes
 from proxy.simulation import llamacpp
 from tests import eye, lint, needs, pictures
 from translators import faults
@@ -41,7 +42,7 @@ def llama() -> Iterator[llamacpp.Local]:
 @pytest.fixture
 async def url(serve: Any, llama: llamacpp.Local) -> str:
     served = await serve(llama.url, "--dialect", "llamacpp")
-    return str(served.url + paths.GENERATION)
+    return str(served.url + surface.GENERATION)
 
 
 @pytest.fixture
@@ -165,7 +166,7 @@ async def seeing(serve: Any, tmp_path: Path) -> AsyncIterator[str]:
     eye.write(tmp_path / "mmproj.gguf")
     with llamacpp.start(eye=tmp_path / "mmproj.gguf") as running:
         served = await serve(running.url, "--dialect", "llamacpp")
-        yield str(served.url + paths.MULTIMODAL)
+        yield str(served.url + routes.MULTIMODAL)
 
 
 async def test_a_real_engine_is_shown_a_picture(session: aiohttp.ClientSession, seeing: str) -> None:

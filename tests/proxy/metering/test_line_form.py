@@ -15,7 +15,7 @@ from proxy.metering import journal_files, ledger
 from proxy.metering.append_file import LineFile
 from proxy.metering.journal import NOTHING, Journal, render
 from proxy.metering.ledger import Ledger
-from proxy.metering.line_form import LINE, Columns, numbers, said_of
+from proxy.metering.line_form import LINE, Columns, is_other, numbers, summed, upstream_calls
 from proxy.metering.periods import Span
 from tests.proxy.metering.records import Json, closed, named, opened, upstream_call, used, written
 
@@ -34,7 +34,7 @@ def end(number: int, **said: Any) -> bytes:
 def known(line: bytes) -> bool:
     """Whether it is a line of the form, and one line."""
     (groups,) = LINE.findall(line)
-    return any(groups)
+    return not is_other(groups)
 
 
 # One try where there are pools.
@@ -86,28 +86,80 @@ def test_what_a_journal_writes_is_known(tmp_path: Path) -> None:
         ({"attempts": [{**POOLED, "used": None}]}, True),
         ({"attempts": [POOLED, POOLED]}, False),
         ({"attempts": [{**POOLED, "used": {"prompt": "}"}}]}, False),
-        ({"key_name": 'of {one} "team"'}, False),
+        ({"key_name": 'of {one} "team"'}, True),
+        ({"upstream_model": "of" * 60, "key_name": 'of {one} "team"'}, False),
         ({"usage": used(-1, 4)}, False),
         ({"usage": used(3, 10**15)}, False),
         ({"request_id": 'a"b'}, False),
+        ({"calls": [upstream_call(3, 4, basis="", end="")]}, True),
+        (dict.fromkeys(("request_id", "api", "model", "upstream_model", "key_id", "key_name", "code"), ""), True),
+        ({"t": dict.fromkeys(("upstream_sent", "first_packet", "last_packet", "closed"), 0)}, True),
     ],
 )
 def test_what_is_no_ordinary_call_is_parsed(said: Json, is_known: bool) -> None:
     assert known(end(1, **said)) is is_known
 
 
-def test_figures_are_read_in_one_order() -> None:
-    assert said_of(b'{"input_tokens":1,"output_tokens":2,"total_tokens":3}') == (1, 0, 2, 0)
-    columns = Columns(*zip(*LINE.findall(end(1, usage=used(9, 8, 7, 6))), strict=True))
-    assert said_of(columns.usage[0]) == (9, 6, 8, 7)
-    assert (columns.given, columns.cached, columns.generated, columns.reasoning) == ((b"9",), (b"6",), (b"8",), (b"7",))
+# What a line may say of figures: input, output, reasoning with or without the rest, cached, image.
+SHAPES: list[Json] = [
+    {"input_tokens": 5, "output_tokens": 9, "total_tokens": 14, **details, **prompt, **image}
+    for details in (
+        {},
+        {"output_tokens_details": {"reasoning_tokens": 7}},
+        {"output_tokens_details": {"reasoning_tokens": 7, "text_tokens": 2}},
+    )
+    for prompt in ({}, {"prompt_tokens_details": {"cached_tokens": 3}})
+    for image in ({}, {"image_tokens": 1})
+]
+
+
+def put_aside(usage: Json) -> bytes:
+    """Its figures, as a line is known to say them."""
+    columns = Columns(*zip(*LINE.findall(end(1, usage=usage)), strict=True))
+    assert columns.made != (b"",)
+    return columns.figures[0]
+
+
+@given(st.lists(st.sampled_from(SHAPES), min_size=1, max_size=9))
+def test_figures_of_any_shape_are_summed_together(said: list[Json]) -> None:
+    cached = [usage.get("prompt_tokens_details", {"cached_tokens": 0})["cached_tokens"] for usage in said]
+    reasoning = [usage.get("output_tokens_details", {"reasoning_tokens": 0})["reasoning_tokens"] for usage in said]
+    assert summed([*map(put_aside, said)]) == (5 * len(said), sum(cached), 9 * len(said), sum(reasoning))
+
+
+def test_what_is_generated_is_put_aside_where_it_is_not_what_was_used() -> None:
+    columns = Columns(*zip(*LINE.findall(end(1) + end(2, generated=used(9, 8, 7, 6))), strict=True))
+    assert columns.made[0] == b""
+    assert summed(columns.made[1:]) == (9, 6, 8, 7)
+
+
+def test_a_line_without_an_upstream_call_is_told_by_its_pieces() -> None:
+    for said, calls in ((END, 1), ({"calls": []}, 0)):
+        columns = Columns(*zip(*LINE.findall(end(1, **said)), strict=True))
+        assert upstream_calls((columns.said[0], columns.basis[0], columns.tries[0])) == calls
 
 
 def test_a_column_of_figures_is_read_as_json_says_it() -> None:
-    assert numbers([b"3", b"", b"null", b"-4"]) == [3, 0, None, -4]
+    assert numbers([b"3", b"null", b"-4"]) == [3, None, -4]
     assert numbers([]) == []
-    with pytest.raises(ValueError, match="leading zero"):
-        numbers([b"07"])
+    for read in (numbers, lambda said: summed([b'%b,"output_tokens":0,"total_tokens":0}' % said[0]])):
+        with pytest.raises(ValueError, match="leading zero"):
+            read([b"07"])
+
+
+@pytest.mark.parametrize("altered", [b'"drift_tokens":0', b'"input_tokens":3', b'"cached_tokens":6'])
+@pytest.mark.parametrize("span", [Span(), Span(until="2026-11-22T10:00:00.000Z")])
+def test_a_figure_that_is_none_is_found_when_all_are_added_up(altered: bytes, span: Span, tmp_path: Path) -> None:
+    """MET-2, MET-3: it looks like one, is not counted, and its line is named; others are counted."""
+    lines = [begin(1), end(1, usage=used(3, 4, 1, 6), generated=used(3, 4, 1, 6)), begin(2), end(2)]
+    number = altered.rpartition(b":")[2]
+    lines[1] = lines[1].replace(altered, altered.removesuffix(number) + b"0" + number)
+    (path := tmp_path / "usage.jsonl").write_bytes(b"".join(lines))
+    behind: list[int] = []
+    read = ledger.read([path], span=span, advance=behind.append)
+    assert read == known_and_parsed([path], span, 1 << 16)[1]
+    assert [violation.place.line for violation in read.violations] + [place.line for place in read.torn] == [2]
+    assert sum(behind) == path.stat().st_size
 
 
 def test_a_line_onto_which_another_one_was_written_is_never_known() -> None:
@@ -120,7 +172,8 @@ def test_a_line_onto_which_another_one_was_written_is_never_known() -> None:
     ):
         for whole in (begin(2), end(2), end(2, usage=used(5, 4, 3, 2)), end(2, calls=[], attempts=[], basis="none")):
             for cut in range(1, len(torn) - 1):
-                columns = Columns(*zip(*LINE.findall(torn[:cut] + whole), strict=True))
+                lines = [groups for groups in LINE.findall(torn[:cut] + whole) if not is_other(groups)]
+                columns = Columns(*zip(*lines, strict=True)) if lines else Columns(*[()] * len(Columns._fields))
                 # What stands in the pieces of a line that was never parsed is not believed.
                 assert not any(columns.begun)
                 pieces = map(b"".join, zip(columns.said, columns.basis, columns.tries, strict=True))

@@ -205,10 +205,8 @@ def test_the_value_of_every_kind_of_schema_fits_it() -> None:
             "e": {"type": "number"},
             "f": {"type": "null"},
             "g": {"type": "string", "default": "x"},
-            "h": {"type": "array", "minItems": 1},
-            "i": {"type": "array", "items": {"type": "boolean"}},
         },
-        "required": list("abcdefghi"),
+        "required": list("abcdefg"),
     }
     assert deepseek._sample(schema, "") == {
         "a": [True],
@@ -218,8 +216,6 @@ def test_the_value_of_every_kind_of_schema_fits_it() -> None:
         "e": 1.5,
         "f": None,
         "g": "x",
-        "h": [],
-        "i": [],
     }
 
 
