@@ -126,6 +126,18 @@ def test_every_fault_and_every_parameter_has_its_words_in_the_tables() -> None:
     assert {probe.rule for probe in probes.REFUSED} == {f"PAR-{number}" for number in range(1, 21)}
 
 
+def test_every_phrase_is_said_once_in_each_language() -> None:
+    single = (
+        *(phrases.FACTS, phrases.TRIGGERS, phrases.BLAMED, phrases.RETRY, phrases.YES_NO, phrases.PATHS),
+        *(phrases.THINKS, phrases.OUTCOMES, phrases.RECORDED),
+    )
+    double = (phrases.TAKES_HERE, phrases.TAKES, phrases.WAITS)
+    said = [phrases.WAIT, phrases.ANY, *(words for table in single for words in table.values())]
+    said += [words for table in double for both in table.values() for words in both]
+    assert {len(words) for words in said} == {len(phrases.Language)}
+    assert all(map(all, said))
+
+
 def test_every_wait_and_every_line_of_the_journal_has_its_words() -> None:
     """ERR-5, MET-1."""
     waits = {

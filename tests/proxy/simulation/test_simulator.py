@@ -148,6 +148,8 @@ async def test_keep_alives_are_comments_in_a_stream_and_blank_lines_before_json(
     assert body.startswith(b"\n\n{")
     upstream.script = Script(blank_lines=3)
     assert (await ask(upstream, ASK))[1].startswith(b"\n\n\n{")
+    upstream.script = Script(first_byte_delay_s=0.02, keep_alive_s=0.02)
+    assert (await ask(upstream, ASK))[1].startswith(b"{")
 
 
 async def test_nothing_comes_before_the_first_byte_delay(simulator: Start) -> None:

@@ -438,6 +438,14 @@ class TestUpstreamKeepaliveTimeout:
         assert attempt.reused
         assert simulated.connections == 1
 
+    async def test_once_all_are_closed_nobody_looks_for_old_ones(self, simulator: StartSimulator) -> None:
+        async with before((await simulator()).url) as upstreams:
+            await ask(upstreams)
+            sweep = upstreams.connections._sweep
+            assert sweep is not None
+            assert not sweep.cancelled()
+        assert sweep.cancelled()
+
     async def test_beyond_it_the_connection_is_closed_unasked(self, simulator: StartSimulator) -> None:
         simulated = await simulator(Script(text="hi"))
         async with before(simulated.url, upstream_keepalive_timeout=0.1) as upstreams, asyncio.timeout(3):
