@@ -139,16 +139,3 @@ def _shown(chosen: Settings, name: str) -> str | None:
         return "(secret)"
     said = words.shown(chosen, name)
     return None if said is None else said.partition(" = ")[2]
-
-
-def versions(paths: Iterator[Path]) -> Mapping[Path, tuple[int, int, int] | None]:
-    """What tells one version of each file from another; None where there is none."""
-    found: dict[Path, tuple[int, int, int] | None] = {}
-    for path in paths:
-        try:
-            stat = path.stat()
-        except OSError:
-            found[path] = None
-        else:
-            found[path] = stat.st_mtime_ns, stat.st_ino, stat.st_size
-    return found

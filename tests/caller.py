@@ -7,6 +7,7 @@ import contextlib
 import socket
 import ssl
 import struct
+import zlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,17 @@ def request(
     said.update(headers)
     lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in said.items() if value), "", ""]
     return "\r\n".join(lines).encode("latin-1") + raw
+
+
+def bomb(unit: bytes, times: int, first: bytes = b"") -> bytes:
+    """What gzip makes of `first` and then so many units, at the price of one of them: a full flush begins each anew."""
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    head, again = (squeeze.compress(part) + squeeze.flush(zlib.Z_FULL_FLUSH) for part in (first, unit))
+    check = zlib.crc32(first)
+    for _ in range(times):
+        check = zlib.crc32(unit, check)
+    trailer = struct.pack("<LL", check, len(first) + len(unit) * times)
+    return b"\x1f\x8b\x08" + bytes(5) + b"\x02\xff" + head + again * times + squeeze.flush() + trailer
 
 
 class Line:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import re
 import subprocess
@@ -37,6 +38,8 @@ WHOLE = os.environ["TESTS_CAMPAIGN"] == "1"
 os.environ.setdefault("TESTS_LOOP", os.environ.pop("DASHSEEK_LOOP", ""))
 LOOP = {"DASHSEEK_LOOP": os.environ["TESTS_LOOP"]} if os.environ["TESTS_LOOP"] else {}
 SAMPLE = 20
+# Variables that nothing reads before `serve` does, whoever has imported its modules.
+READ_BY_SERVE = ("DASHSEEK_", "OTEL_", "NOTIFY_SOCKET", "WATCHDOG_USEC", "TMPDIR")
 # How long an example takes says nothing on a machine with other work.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
@@ -49,6 +52,7 @@ END_TIMEOUT_S = 20.0
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("dashseek")
     group.addoption("--skipped-to", metavar="FILE", help="write there what was skipped, for `pytest @FILE`")
+    group.addoption("--ran-to", metavar="FILE", help="write there what was not skipped")
     group.addoption("--all-there", action="store_true", help="fail if a test lacks what `.ci/run setup` would install")
     group.addoption("--covered-by", metavar="REGEX", help="of `--cov`: by tests alone whose node begins so")
 
@@ -57,6 +61,28 @@ def pytest_configure(config: pytest.Config) -> None:
     # Side by side (`-n 2 --dist loadfile`) files go in their order: tests that wait come first, and short ones fill up.
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Side by side, each process reads the tests from another place on: what one compiles, others find."""
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None:
+        return
+    asked = {session.config.invocation_params.dir / word.partition("::")[0] for word in session.config.args}
+    files = sorted({file for path in asked for file in (path.rglob("test_*.py") if path.is_dir() else [path])})
+    first = len(files) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+    for file in (*files[first:], *files[:first]):
+        # What cannot be read is told by the collection.
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before `-m` is looked at."""
+    for item in items:
+        if needs.is_outfit(item):
+            item.add_marker("outfit")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -79,10 +105,20 @@ def skipped(config: pytest.Config) -> list[tuple[str, str]]:
     return [(report.nodeid, report.longrepr[2].removeprefix("Skipped: ")) for report in reports]
 
 
+def ran(config: pytest.Config) -> list[str]:
+    """The nodes of all that a run has not skipped."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    stats = reporter.stats if reporter else {}
+    return [report.nodeid for how in ("passed", "failed", "error") for report in stats.get(how, ())]
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     found = skipped(session.config)
-    if (path := session.config.option.skipped_to) and not hasattr(session.config, "workerinput"):
-        Path(path).write_text("".join(f"{node}\n" for node, _ in found))
+    if not hasattr(session.config, "workerinput"):
+        option = session.config.option
+        for path, nodes in ((option.skipped_to, [node for node, _ in found]), (option.ran_to, ran(session.config))):
+            if path:
+                Path(path).write_text("".join(f"{node}\n" for node in nodes))
     lacking = [reason for _, reason in found if reason not in map(needs.reason, needs.MACHINE)]
     if session.config.option.all_there and lacking and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -124,7 +160,7 @@ class Served:
         given = {**inherited, **LOOP, "PYTHONPATH": str(ROOT), **env}
         self.process: subprocess.Popen[str] | Forked
         # What is no setting of ours may be read by Python itself, or while modules are imported.
-        if own_interpreter or not all(name.startswith("DASHSEEK_") for name in env):
+        if own_interpreter or not all(name.startswith(READ_BY_SERVE) for name in env):
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "proxy", "serve", *flags],
                 cwd=directory,

@@ -1,4 +1,4 @@
-"""`dashseek serve` without a second of imports: forked off a process that has read its code and the vocabulary.
+"""`dashseek WORD…` without a second of imports: forked off a process that has read its code and the vocabulary.
 
 So it is made by itself, too, where it has several workers. A test whose claim is about the start, the end or the
 signals of a process marks itself `own_interpreter` and gets a Python of its own, as an operator does.
@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ import orjson
 ROOT = Path(__file__).parent.parent
 MESSAGE_BYTES = 1 << 20
 START_TIMEOUT_S = 60.0
+RUN_TIMEOUT_S = 60.0
 
 
 class Forked:
@@ -46,7 +48,7 @@ class Forked:
     def wait(self, timeout: float | None = None) -> int:
         """Its exit code; `subprocess.TimeoutExpired` where it does not end in time."""
         if not self.ended.wait(timeout):
-            raise subprocess.TimeoutExpired("dashseek serve", timeout or 0)
+            raise subprocess.TimeoutExpired("dashseek", timeout or 0)
         assert self.returncode is not None
         return self.returncode
 
@@ -93,16 +95,41 @@ class Forks:
 
     def start(self, words: Sequence[str], env: Mapping[str, str], directory: Path) -> Forked:
         """`dashseek WORD…`, with both outputs in one pipe."""
-        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        asked = orjson.dumps({"words": words, "env": dict(env), "directory": str(directory), "files": files})
         ours, theirs = os.pipe()
         child = Forked(open(ours, encoding="utf-8"))  # noqa: SIM115 - whoever reads it closes it
+        try:
+            self._ask(child, words, env, directory, (theirs, theirs))
+        finally:
+            os.close(theirs)
+        return child
+
+    def run(self, words: Sequence[str], env: Mapping[str, str], directory: Path) -> subprocess.CompletedProcess[str]:
+        """`dashseek WORD…` to its end."""
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8") as out,
+            tempfile.TemporaryFile("w+", encoding="utf-8") as err,
+        ):
+            child = Forked(out)
+            self._ask(child, words, env, directory, (out.fileno(), err.fileno()))
+            try:
+                code = child.wait(RUN_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                raise
+            # Each is one open file with the child's: it stands where the child has written last.
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(words, code, out.read(), err.read())
+
+    def _ask(
+        self, child: Forked, words: Sequence[str], env: Mapping[str, str], directory: Path, outputs: tuple[int, int]
+    ) -> None:
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        asked = orjson.dumps({"words": words, "env": dict(env), "directory": str(directory), "files": files})
         with self._asking:
             self._asked.append(child)
-            socket.send_fds(self._line, [asked], [theirs])
-        os.close(theirs)
+            socket.send_fds(self._line, [asked], outputs)
         assert child.known.wait(START_TIMEOUT_S), "nothing was forked"
-        return child
 
     def _listen(self) -> None:
         """Note what was forked, in the order in which that was asked for, and what has ended."""
@@ -125,6 +152,12 @@ def forks() -> Forks:
     return Forks()
 
 
+def dashseek(*words: str, env: Mapping[str, str] = {}, directory: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """`dashseek WORD…` to its end, with these variables and no other that is a setting or a key."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DASHSEEK_", "DASHSCOPE_"))}
+    return forks().run(words, {**inherited, "PYTHONPATH": str(ROOT), **env}, directory)
+
+
 def serve(line: socket.socket) -> dict[str, Any] | None:
     """Fork whenever that is asked for, until nobody can ask any more; in a child, what it is to be."""
     woken, wakes = os.pipe()
@@ -140,12 +173,13 @@ def serve(line: socket.socket) -> dict[str, Any] | None:
                 if key.fileobj is not line:
                     _tell_ends(line, woken)
                     continue
-                asked, files, _, _ = socket.recv_fds(line, MESSAGE_BYTES, 1)
+                asked, outputs, _, _ = socket.recv_fds(line, MESSAGE_BYTES, 2)
                 if not asked:
                     return None
                 if not (pid := os.fork()):
-                    return {**orjson.loads(asked), "output": files[0]}
-                os.close(files[0])
+                    return {**orjson.loads(asked), "outputs": outputs}
+                for output in outputs:
+                    os.close(output)
                 line.send(orjson.dumps({"pid": pid}))
 
 
@@ -166,8 +200,8 @@ def become(child: Mapping[str, Any]) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setpgid(0, 0)
-    for number in (1, 2):
-        os.dup2(child["output"], number)
+    for number, output in enumerate(child["outputs"], 1):
+        os.dup2(output, number)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (child["files"], most))

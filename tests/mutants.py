@@ -3,6 +3,9 @@
 `python -m tests.mutants` takes what was picked by hand and a sample of all single changes, and shows those that no test
 notices. Not part of a run of all tests: it takes hours, so `--results` keeps what was judged, and the same seed goes on
 from there. A change that harms nobody is named in `HARMLESS` with its reason, and counted apart.
+
+Noticed is what makes a test fail that fails again by itself, and passes without the change: a test that fails for the
+load of the machine notices nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import functools
+import itertools
 import json
 import os
 import random
@@ -20,26 +25,35 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Final, NamedTuple
 
+import pytest
+
 from tests.mirrors import ROOT, mirror, sources
 from tests.mutants_picked import HARMLESS, PICKED, Change
 
 SAMPLE: Final = 150
 WANTED: Final = 0.95
-# One test may take so long, and one run of a file's tests so long; a change that hangs is noticed by that.
+# One test may take so long, and one run of tests so long; a change that hangs is noticed by that.
 TEST_S: Final = 60
-RUN_S: Final = 240
+RUN_S: Final = 900
+# So many tests that fail without being witnesses are left out of a run, and it begins again, before it is given up.
+DOUBTFUL: Final = 5
+# What has failed where no test can be named: they do not end, or do not begin.
+WHOLE: Final = "the whole run"
 
 # Who else could notice a change in a wing, nearest first.
 NEIGHBOURS: Final[Mapping[str, tuple[str, ...]]] = {
     "translators": ("tests/test_golden.py", "tests/translators", "tests/proxy/commands/test_translate.py"),
-    "proxy/admin": ("tests/proxy/admin", "tests/integration/test_docs.py", "tests/integration/test_metrics.py"),
+    "proxy/admin": (
+        *("tests/proxy/admin", "tests/integration/test_docs.py", "tests/integration/test_metrics.py"),
+        *("tests/integration/test_inspector.py", "tests/integration/test_calls_page.py"),
+    ),
     "proxy/admission": ("tests/proxy/admission", "tests/proxy/call/test_record.py"),
     "proxy/call": (
         *("tests/proxy/call", "tests/proxy/server/test_process.py", "tests/integration/test_departures.py"),
@@ -50,14 +64,24 @@ NEIGHBOURS: Final[Mapping[str, tuple[str, ...]]] = {
         *("tests/proxy/downstream", "tests/proxy/call", "tests/integration/test_surface.py"),
         *("tests/faults/test_bad_calls.py", "tests/faults/test_leaving.py", "tests/proxy/server/test_lifecycle.py"),
     ),
-    "proxy/metering": ("tests/proxy/metering", "tests/proxy/call/test_record.py", "tests/faults/test_disk.py"),
-    "proxy/protocol": ("tests/test_protocol.py", "tests/test_openapi.py"),
+    "proxy/inspector": (
+        *("tests/proxy/inspector", "tests/integration/test_inspector.py", "tests/integration/test_inspector_bounds.py"),
+        "tests/integration/test_calls_page.py",
+    ),
+    "proxy/metering": (
+        *("tests/proxy/metering", "tests/proxy/call/test_record.py", "tests/proxy/commands/test_usage.py"),
+        *("tests/proxy/commands/test_reconcile.py", "tests/faults/test_disk.py"),
+    ),
+    "proxy/protocol": ("tests/test_protocol.py", "tests/test_openapi.py", "tests/test_lint.py", "tests/proxy/commands"),
     "proxy/server": (
         *("tests/proxy/server", "tests/integration/test_serve.py", "tests/integration/test_workers.py"),
         "tests/faults/test_process.py",
     ),
     "proxy/simulation": ("tests/proxy/simulation", "tests/integration/test_stream.py"),
-    "proxy/telemetry": ("tests/proxy/telemetry", "tests/integration/test_metrics.py", "tests/integration/test_logs.py"),
+    "proxy/telemetry": (
+        *("tests/proxy/telemetry", "tests/integration/test_metrics.py", "tests/integration/test_logs.py"),
+        "tests/integration/test_tracing.py",
+    ),
     "proxy/upstream": ("tests/proxy/upstream", "tests/faults/test_unreachable.py", "tests/faults/test_bad_answers.py"),
 }
 
@@ -233,62 +257,137 @@ def copy(directory: Path) -> Path:
         if (ROOT / name).is_file():
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, directory / name)
-    if (ROOT / ".clients").exists():
-        (directory / ".clients").symlink_to((ROOT / ".clients").resolve())
+    for name in (".clients", ".venv"):
+        if (ROOT / name).exists():
+            (directory / name).symlink_to((ROOT / name).resolve())
     return directory
 
 
-def run(home: Path, tests: str) -> str:
-    """How the tests of a file or folder end in a copy: `ok`, `failed`, `hung`, or `none` where there are none."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "--timeout", str(TEST_S), "-p", "no:cacheprovider", tests]
-    env = {**os.environ, "PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+def run(home: Path, tests: Sequence[str], but: Sequence[str] = ()) -> str | None:
+    """Run tests in a copy up to the first that fails: its node, or `WHOLE`; None where all pass.
+
+    but: nodes that are left out
+    """
+    cache = home / ".ran"
+    shutil.rmtree(cache, ignore_errors=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--timeout", str(TEST_S), "-o", f"cache_dir={cache}"]
     with subprocess.Popen(
-        command, cwd=home, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        [*command, *(f"--deselect={node}" for node in but), *tests],
+        cwd=home,
+        # What was compiled is kept: a change is dated, so that it is not taken for what stood there before.
+        env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        | {"PYTHONPATH": str(home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     ) as process:
         try:
             code = process.wait(RUN_S)
         except subprocess.TimeoutExpired:
             code = None
-        # Processes that the tests have started, and that a change has kept from ending.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    return "hung" if code is None else {0: "ok", 5: "none"}.get(code, "failed")
+        _end_session(process.pid)
+    if code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        return None
+    try:
+        return str(next(iter(json.loads((cache / "v/cache/lastfailed").read_text()))))
+    except (OSError, StopIteration):
+        return WHOLE
 
 
-def nearest(mutant: Mutant) -> list[str]:
-    """The tests that could notice a change: its mirror first."""
+def _end_session(leader: int) -> None:
+    """Kill what tests have started and a change has kept from ending, in groups of its own too."""
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(ValueError, ProcessLookupError, PermissionError):
+            if os.getsid(int(name)) == leader:
+                os.kill(int(name), signal.SIGKILL)
+
+
+@functools.cache
+def _imported(tests: Path) -> frozenset[str]:
+    """The modules that a test file imports, and every name that may be one."""
+    found = set[str]()
+    for node in ast.walk(ast.parse(tests.read_text())):
+        match node:
+            case ast.Import(names=names):
+                found.update(name.name for name in names)
+            case ast.ImportFrom(module=str(module), names=names):
+                found.update((module, *(f"{module}.{name.name}" for name in names)))
+    return frozenset(found)
+
+
+def nearest(mutant: Mutant) -> list[list[str]]:
+    """The tests that could notice a change: its mirror first; then its neighbours, those that import the file first."""
+    source = Path(mutant.source)
     wing = next((wing for wing in NEIGHBOURS if mutant.source.startswith(f"{wing}/")), "")
-    return [str(mirror(Path(mutant.source))), *NEIGHBOURS.get(wing, ("tests/proxy",))]
+    module = ".".join(source.with_suffix("").parts)
+    first, files = str(mirror(source)), list[str]()
+    for place in NEIGHBOURS.get(wing, ("tests/proxy",)):
+        under = sorted((ROOT / place).rglob("test_*.py")) if (ROOT / place).is_dir() else [ROOT / place]
+        files += [str(path.relative_to(ROOT)) for path in under]
+    others = [path for path in dict.fromkeys(files) if path != first]
+    near = [[first]] if (ROOT / first).is_file() else []
+    return [*near, sorted(others, key=lambda path: module not in _imported(ROOT / path))]
+
+
+# A file is compiled anew where its second or its size is another: no two changes have the same second.
+_SECONDS = itertools.count(1)
 
 
 @contextlib.contextmanager
 def changed(home: Path, mutant: Mutant) -> Iterator[None]:
     """A copy with one change, as long as the context lives."""
     path = home / mutant.source
-    raw = path.read_bytes()
+    raw, stood = path.read_bytes(), path.stat()
     end = mutant.start + len(mutant.old.encode())
     path.write_bytes(raw[: mutant.start] + mutant.new.encode() + raw[end:])
+    os.utime(path, (stood.st_atime, int(stood.st_mtime) + next(_SECONDS)))
     try:
         yield
     finally:
         path.write_bytes(raw)
+        os.utime(path, ns=(stood.st_atime_ns, stood.st_mtime_ns))
 
 
-def noticed_by(home: Path, mutant: Mutant, sound: dict[str, bool]) -> str | None:
-    """Which tests notice a change; None where none does.
+class Witnesses:
+    """Which tests pass by themselves where nothing is changed, as far as that is known."""
 
-    sound: which tests pass where nothing is changed, as far as that is known: others are no witnesses
-    """
-    for tests in dict.fromkeys(nearest(mutant)):
+    def __init__(self) -> None:
+        self._sound: dict[str, bool] = {}
+
+    @property
+    def unsound(self) -> list[str]:
+        """Those that do not."""
+        return [node for node, sound in self._sound.items() if not sound]
+
+    def convinces(self, home: Path, mutant: Mutant, tests: Sequence[str]) -> bool:
+        """Whether tests that have failed, the first named, fail again with a change, and pass without it."""
+        if tests[0] not in self._sound:
+            self._sound[tests[0]] = run(home, tests) is None
+            if not self._sound[tests[0]]:
+                say(f"not green without any change: {tests[0]}")
+        if not self._sound[tests[0]]:
+            return False
         with changed(home, mutant):
-            ended = run(home, tests)
-        if ended in ("failed", "hung"):
-            if tests not in sound:
-                sound[tests] = run(home, tests) == "ok"
-                if not sound[tests]:
-                    say(f"not green without any change: {tests}")
-            if sound[tests]:
-                return f"{tests}{' (hangs)' if ended == 'hung' else ''}"
+            return run(home, tests) is not None
+
+
+def noticed_by(home: Path, mutant: Mutant, witnesses: Witnesses) -> str | None:
+    """Which test notices a change; None where none does."""
+    for tests in nearest(mutant):
+        doubtful = list[str]()
+        while len(doubtful) <= DOUBTFUL:
+            with changed(home, mutant):
+                node = run(home, tests, [*witnesses.unsound, *doubtful])
+            if node is None:
+                break
+            # All of a test's cases: some are named after what is new in every run.
+            alone = tests if node == WHOLE else [node.partition("[")[0]]
+            if witnesses.convinces(home, mutant, alone):
+                return f"{tests[0]} and others" if node == WHOLE else node
+            say(f"no witness: {node}, {mutant}")
+            if node == WHOLE:
+                break
+            doubtful.append(alone[0])
     return None
 
 
@@ -339,14 +438,14 @@ def judge_all(mutants: list[Mutant], results: Results, at_once: int) -> None:
     """Judge changes side by side, each in a copy, and say what became of each."""
     with tempfile.TemporaryDirectory(prefix="dashseek-mutants-") as directory:
         homes: SimpleQueue[Path] = SimpleQueue()
-        sound: dict[str, bool] = {}
+        witnesses = Witnesses()
         for number in range(at_once):
             homes.put(copy(Path(directory) / str(number)))
 
         def judge(mutant: Mutant) -> None:
             home = homes.get()
             try:
-                found = noticed_by(home, mutant, sound)
+                found = noticed_by(home, mutant, witnesses)
             finally:
                 homes.put(home)
             results.keep(mutant, found)

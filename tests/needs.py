@@ -1,6 +1,7 @@
 """What some tests need beyond pip: found here, or the test is skipped by a reason of one form, `needs WHAT: HOW`.
 
-`conftest.py` sums these reasons up at the end of a run, and `.ci/run` allows no other than those of `MACHINE`.
+`conftest.py` sums these reasons up at the end of a run, and `.ci/run` allows no other than those of `MACHINE`. What
+says so by a mark is known before anything runs: `pytest -m outfit` chooses it.
 """
 
 from __future__ import annotations
@@ -56,6 +57,24 @@ def is_client(name: str) -> bool:
 def client(name: str) -> Path:
     """The environment of a published client; the test is skipped where there is none."""
     return CLIENTS / name if is_client(name) else lack(f".clients/{name}")
+
+
+def programs(*names: str) -> pytest.MarkDecorator:
+    """Skip a test, or a module, unless each of these programs is there."""
+    missing = next((name for name in names if not found(name)), names[0])
+    return unless(all(map(found, names)), missing)
+
+
+def clients(*names: str) -> pytest.MarkDecorator:
+    """Skip a test, or a module, unless each of these published clients is there."""
+    missing = next((name for name in names if not is_client(name)), names[0])
+    return unless(all(map(is_client, names)), f".clients/{missing}")
+
+
+def is_outfit(item: pytest.Item) -> bool:
+    """Whether a test says by a mark that it needs something which the set-up brings."""
+    reasons = (mark.kwargs.get("reason", "") for mark in item.iter_markers("skipif"))
+    return any(reason.startswith("needs ") and reason.endswith(f": {SETUP}") for reason in reasons)
 
 
 def unless(there: object, what: str) -> pytest.MarkDecorator:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.mirrors import ROOT, sources
-from tests.mutants import Mutant, Results, changed, mutants_of, picked, report
+from tests.mutants import Mutant, Results, Witnesses, changed, mutants_of, nearest, noticed_by, picked, report
 from tests.mutants_picked import HARMLESS
 
 
@@ -24,6 +27,56 @@ def test_a_change_stands_in_the_file_as_long_as_it_is_judged(tmp_path: Path) -> 
     with changed(tmp_path, mutant):
         assert (tmp_path / mutant.source).read_text() == whole.replace(mutant.old, mutant.new)
     assert (tmp_path / mutant.source).read_text() == whole
+
+
+def test_what_was_compiled_of_a_change_is_not_taken_for_what_stands_there(tmp_path: Path) -> None:
+    """Nor for another change of the same length, made within the same second."""
+
+    def value() -> str:
+        env = {name: said for name, said in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        command = [sys.executable, "-S", "-c", "import table; print(table.ROWS)"]
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout.strip()
+
+    (tmp_path / "table.py").write_text("ROWS = 1\n")
+    assert value() == "1"
+    for new in ("2", "3"):
+        with changed(tmp_path, Mutant("table.py", 1, "1", new, len("ROWS = "), "ROWS = 1")):
+            assert value() == new
+        assert value() == "1"
+
+
+def test_the_tests_that_meet_a_file_are_asked_first_and_then_those_that_import_it() -> None:
+    relay = next(mutants_of(Path("proxy/call/relay.py")))
+    mirrored, others = nearest(relay)
+    assert mirrored == ["tests/proxy/call/test_relay.py"]
+    assert others.index("tests/proxy/call/test_forward.py") < others.index("tests/proxy/call/test_budgets.py")
+    assert not {*mirrored} & {*others}
+    assert len({*others}) == len(others)
+    assert all((ROOT / path).is_file() for path in (*mirrored, *others))
+
+
+def test_a_test_that_fails_for_another_reason_than_the_change_notices_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that fails without it as well, one that fails now and then, and one that notices."""
+    # Plugins cost a second for each run of tests; of these, one is asked for.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTEST_PLUGINS", "pytest_timeout")
+    monkeypatch.setattr("tests.mutants.nearest", lambda mutant: [["test_table.py"]])
+    (tmp_path / "table.py").write_text("ROWS = 1\n")
+    (tmp_path / "test_table.py").write_text(
+        "from pathlib import Path\nimport table\n"
+        "def test_red(): assert False\n"
+        "def test_once():\n    path = Path('met')\n    met = path.exists()\n    path.touch()\n    assert met\n"
+        "def test_rows(): assert table.ROWS == 1\n"
+    )
+    found = Mutant("table.py", 1, "1", "2", len("ROWS = "), "ROWS = 1")
+    witnesses = Witnesses()
+    assert noticed_by(tmp_path, found, witnesses) == "test_table.py::test_rows"
+    said = capsys.readouterr().out
+    assert "not green without any change: test_table.py::test_red" in said
+    assert f"no witness: test_table.py::test_once, {found}" in said
+    assert noticed_by(tmp_path, found._replace(new="1 "), witnesses) is None
 
 
 def test_every_change_of_a_file_can_be_read_and_is_one() -> None:

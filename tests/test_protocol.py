@@ -17,10 +17,9 @@ from click import testing
 
 from config import settings
 from proxy.call import timeouts
-from proxy.downstream import surface
+from proxy.downstream.paths import GENERATION, HEALTH, MULTIMODAL
 from proxy.metering import journal
 from proxy.protocol import compatible, documents, phrases, probes, tables
-from proxy.server import routes
 from proxy.upstream import response
 from tests import caller, corpus, lint
 from tests.conftest import StartServe, StartSimulator
@@ -283,7 +282,7 @@ def test_an_example_sends_the_body_that_is_written_below_it(name: str, vocabular
 def test_every_path_and_every_bound_is_written_down() -> None:
     """HTTP-1…HTTP-4."""
     chosen = settings.Settings()
-    paths = [surface.GENERATION, routes.MULTIMODAL, routes.HEALTH, chosen.model_route]
+    paths = [GENERATION, MULTIMODAL, HEALTH, chosen.model_route]
     bounds = [messages.MOST_TURNS, messages.MOST_CALLS, tools.MOST_TOOLS, rules.MOST_STOPS]
     waits = [f"{wait:g} s" for wait in (chosen.head_hold, chosen.heartbeat, chosen.usage_timeout)]
     said = [*(f"/{path}`".replace("//", "/") for path in paths if path), *(f"{bound:,}" for bound in bounds), *waits]

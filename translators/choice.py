@@ -15,7 +15,7 @@ from translators.dialogue import LENGTH, STOP, TOOL_CALLS, Finish, Json, ToolCal
 from translators.stops import Finder
 from translators.thinktags import Splitter
 from translators.toolcalls import Draft, Drafts
-from translators.usage import Meter, Place, Run, Said, Tally
+from translators.usage import Meter, Run, Said, Tally
 
 
 class Phase(Enum):
@@ -92,9 +92,10 @@ class Rules(NamedTuple):
     blank_behind_chain: bool = False
 
 
-# Takes pieces of the answer, or of the chain where the last is true, as upstream wrote them, JSON strings; and where
-# the text has come to by them.
-Copy = Callable[["Choice", Sequence[bytes], Place, bool], None]
+# Takes pieces as upstream wrote them: JSON strings, one by one and all of them with `BETWEEN` between.
+Copy = Callable[[Sequence[bytes], bytes], None]
+# Makes one that takes them of the answer, or of the chain where the last is true, for as long as nothing else comes.
+Copier = Callable[["Choice", bool], Copy]
 # Takes the same, with the usage up to each piece; what upstream wrote is what we would have written.
 Splice = Callable[["Choice", Sequence[bytes], Run, bool], None]
 SpliceOne = Callable[["Choice", bytes, Said, bool], None]
@@ -107,7 +108,7 @@ class Writer(Protocol):
     """Lays out what a choice has to say; a caller's tongue has one (`tongue.Writer`)."""
 
     @property
-    def copy(self) -> Copy | None:
+    def copier(self) -> Copier | None:
         """Takes pieces that are counted later; None where what is laid out says usage on the way."""
 
     @property
@@ -139,6 +140,7 @@ class Choice:
 
     tail:          text that came with the finish and leaves with it (spec SSE-5)
     logprobs:      entries whose text has not left yet
+    copier:        the writer's; None where it needs each text
     finish_reason: None until the answer has ended
     cut:           ended by us: upstream is still talking and must be closed
     over_budget:   the chain has reached its limit: the answer is to be asked for again, behind a closed chain
@@ -149,7 +151,6 @@ class Choice:
         "_calls",
         "_chain",
         "_closing",
-        "_copy",
         "_ended_from",
         "_finder",
         "_live",
@@ -161,6 +162,7 @@ class Choice:
         "_splitter",
         "_tally",
         "_writer",
+        "copier",
         "cut",
         "finish_reason",
         "index",
@@ -192,7 +194,7 @@ class Choice:
         self.over_budget = False
         self._tally = tally
         self._writer = writer
-        self._copy = writer.copy
+        self.copier = writer.copier
         self._splice = writer.splice
         self._splice_one = writer.splice_one
         self._rules = rules
@@ -239,16 +241,31 @@ class Choice:
             self._step(CONTENT, texts[0])
         self._writer.content(self, texts, self.meter.answer(*texts))
 
+    def copies(self, *, is_chain: bool) -> bool:
+        """Whether more of the answer, or of the chain, can leave as upstream wrote it: nothing of ours needs a text."""
+        return (
+            self.phase is (THINKING if is_chain else ANSWERING)
+            and self._plain
+            and not (is_chain and self._rules.chain_limit is not None)
+        )
+
+    def copy(self, *, is_chain: bool) -> Copy:
+        """What takes it, for as long as nothing else comes; to be asked for where there is some."""
+        assert self.copier is not None  # noqa: S101 - for the type checker: who asks has looked
+        return self.copier(self, is_chain)
+
     def take_run(self, texts: Sequence[str], strings: Sequence[bytes], lines: bytes, *, is_chain: bool) -> None:
         """Take pieces of the answer or of the chain, as texts and as upstream wrote them: JSON strings without `\\u`.
 
-        Where nothing of ours needs a count on the way, none is made on it.
-        lines: the strings in one, as `Meter.owe` takes them
+        lines: the strings in one, with `BETWEEN` between
         """
-        copy, splice = self._copy, self._splice
-        if not self._plain or (is_chain and self._rules.chain_limit is not None):
-            copy = splice = None
-        if copy is None and (splice is None or (BACKSLASH in lines and OWN_SPELLING in lines)):
+        splice = self._splice
+        if (
+            splice is None
+            or not self._plain
+            or (is_chain and self._rules.chain_limit is not None)
+            or (BACKSLASH in lines and OWN_SPELLING in lines)
+        ):
             (self.think if is_chain else self.say)(*texts)
             return
         if is_chain:
@@ -258,11 +275,7 @@ class Choice:
                 self._tally.counts_chain = True
         elif self.phase is not ANSWERING:
             self._step(CONTENT, texts[0])
-        if copy is not None:
-            copy(self, strings, self.meter.owe(len(strings), lines, is_chain=is_chain), is_chain)
-        else:
-            assert splice is not None  # noqa: S101 - for the type checker: else it has gone the way of texts
-            splice(self, strings, (self.meter.think_run if is_chain else self.meter.answer_run)(texts), is_chain)
+        splice(self, strings, (self.meter.think_run if is_chain else self.meter.answer_run)(texts), is_chain)
 
     def take_one(self, text: str, string: bytes, *, is_chain: bool) -> None:
         """The same of one piece, nearly each of a stream that comes as it is generated: fewer objects."""
@@ -273,8 +286,6 @@ class Choice:
             or (BACKSLASH in string and OWN_SPELLING in string)
         ):
             self.take_run((text,), (string,), string, is_chain=is_chain)
-        elif self._copy is not None:
-            self._copy(self, (string,), self.meter.owe(1, string, is_chain=is_chain), is_chain)
         elif self._splice_one is not None:
             self._splice_one(
                 self, string, (self.meter.think_one if is_chain else self.meter.answer_one)(text), is_chain

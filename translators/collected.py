@@ -43,7 +43,7 @@ class Collected:
     __slots__ = ("_content", "_handed", "_layout", "_logprobs", "_reasoning", "_used", "kept_bytes")
 
     # A reply is laid out of texts.
-    copy = splice = splice_one = None
+    copier = splice = splice_one = None
 
     def __init__(self, layout: Layout) -> None:
         self.kept_bytes = 0

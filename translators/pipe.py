@@ -186,6 +186,8 @@ class Pipe:
                         return self._flow(leg)
                     self.took_text = True
                     return writer.take()
+                if reader.reads_runs and not (decoder.is_large or (decoder.is_between and wire.endswith(b"\n\n"))):
+                    return self._feed_cut(leg, wire)
                 events = decoder.feed(wire)
                 if not decoder.is_large:
                     reader.feed(events)
@@ -195,6 +197,28 @@ class Pipe:
             return self._weighed(leg, events)
         except faults.Refusal as refusal:
             return self.fail(refusal)
+
+    def _feed_cut(self, leg: int, wire: bytes) -> bytes:
+        """A read that begins or ends within an event: what it has of whole events is taken at one go where it can be.
+
+        A server before upstream's own sends what fills its buffers, wherever that ends; and so do we, read 64 KiB at a
+        time. Event by event such a read costs three times as much.
+        """
+        decoder, reader = self._decoders[leg], self._readers[leg]
+        begins = 0 if decoder.is_between else wire.find(b"\n\n") + 2
+        ends = max(wire.rfind(b"\n\n") + 2, begins)
+        rest = wire
+        try:
+            for part in filter(None, (wire[:begins], wire[begins:ends], wire[ends:])):
+                rest = rest[len(part) :]
+                if not (decoder.is_between and reader.take_run(part)):
+                    reader.feed(decoder.feed(part))
+        except faults.Refusal:
+            reader.take_last_usage(iter(decoder.feed(rest)))
+            raise
+        if decoder.is_large:
+            self._weigh()
+        return self._flow(leg)
 
     def feed_completion(self, raw: bytes, leg: int = 0) -> bytes:
         """What one upstream call's whole completion becomes; raises `Refusal` where it is none.

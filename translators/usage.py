@@ -36,15 +36,15 @@ _NO_WINDOW: Final = 1 << 62
 CLOSING: Final = 2
 
 
-# Text that nobody asks a figure of is counted once there is so much of it: a millisecond or two of work.
-SLICE_BYTES: Final = 8_192
-# So many places may be remembered for nothing: to forget each as it is passed by would be a tenth of what it costs.
-_PLACES: Final = 32
+# Text that nobody asks a figure of is counted once there is so much of it: a millisecond or two of work. Most answers
+# are shorter, some two thousand tokens: they are never counted where upstream tells what they came to.
+SLICE_BYTES: Final = 16_384
 # What stands between two JSON strings in a list of them: a line end stands in none.
 BETWEEN: Final = b",\n"
 
 # Tokens that a packet says were generated so far, and how many of them were the chain of thought.
 Said = tuple[int, int]
+NOTHING_SAID: Final[Said] = 0, 0
 # The same of several packets: the one figure of each, and the other.
 Run = tuple[list[int], list[int]]
 
@@ -65,17 +65,17 @@ NOTHING_TOLD: Final = Figures()
 class Place:
     """A place in a text that is counted later, and what it says of tokens once that is asked for.
 
-    pieces: how many of those owed stand before it
-    told:   its figures; None until they are counted
+    end:  where it is among what is owed, in bytes
+    told: its figures; None until they are counted
     """
 
-    __slots__ = ("_meter", "pieces", "told")
+    __slots__ = ("_meter", "end", "told")
 
-    def __init__(self, meter: weakref.ref[Meter], pieces: int) -> None:
+    def __init__(self, meter: weakref.ref[Meter], end: int, told: Said | None) -> None:
         # Its meter holds it: the two of a call that is over would else wait for a collection.
         self._meter = meter
-        self.pieces = pieces
-        self.told: Said | None = None
+        self.end = end
+        self.told = told
 
     @property
     def meter(self) -> Meter:
@@ -90,7 +90,8 @@ class Place:
         """The figures of a packet that ended here."""
         if self.told is None:
             self.meter.settle()
-        return self.told or self.meter.said
+        assert self.told is not None  # noqa: S101 - for the type checker: its meter has told it
+        return self.told
 
 
 class Meter:
@@ -109,6 +110,7 @@ class Meter:
         "_answer",
         "_base",
         "_chain",
+        "_last",
         "_lead",
         "_lead_tokens",
         "_least",
@@ -116,8 +118,9 @@ class Meter:
         "_offset",
         "_output",
         "_owed",
-        "_owed_pieces",
         "_owes_chain",
+        "_passed",
+        "_passed_bytes",
         "_places",
         "_reasoning",
         "_this",
@@ -146,11 +149,14 @@ class Meter:
         self._whole: Said | None = None
         # JSON strings, each with a comma and a line end behind it: a twentieth of what as many texts would hold.
         self._owed = bytearray()
-        self._owed_pieces = 0
         self._owes_chain = False
         # What has happened behind the pieces that are owed, in order; and the places among them that are remembered.
         self._acts: list[tuple[Callable[[int], None], int]] = []
         self._places: list[Place] = []
+        # The figures of the last piece that was owed and is counted; of the last that was passed by; and how much of
+        # what is owed has been passed by since.
+        self._last = self._passed = NOTHING_SAID
+        self._passed_bytes = 0
         self._this = weakref.ref(self)
 
     @property
@@ -171,37 +177,53 @@ class Meter:
             self.settle()
         return self._reasoning
 
-    def owe(self, pieces: int, strings: bytes, *, is_chain: bool) -> Place:
-        """Keep pieces of the chain, or of the answer, to be counted later; where the text has come to by them.
+    def owing(self, *, is_chain: bool) -> bytearray:
+        """Where pieces of the chain, or of the answer, are put to be counted later: JSON strings, each and `BETWEEN`.
 
-        strings: the pieces as JSON strings, each but the first behind a comma and a line end
+        It stands until something else is told of the choice, or its other side is asked for.
         """
         if self._owed and (self._acts or is_chain is not self._owes_chain):
             self.settle()
         self._owes_chain = is_chain
-        self._owed += strings
-        self._owed += BETWEEN
-        self._owed_pieces += pieces
-        place = Place(self._this, self._owed_pieces)
-        self._places.append(place)
+        return self._owed
+
+    def place(self) -> Place:
+        """Where the text has come to by what is owed."""
+        end = len(self._owed)
+        place = Place(self._this, end, None if end else self._last)
+        if end:
+            self._places.append(place)
         return place
 
-    def pass_by(self, place: Place) -> None:
-        """Nobody will ask for what stands before a place; a slice of text that has come up to there is counted."""
-        if place.told is None:
-            if len(self._places) > _PLACES:
-                self._places[:] = (place,)
-            if len(self._owed) > SLICE_BYTES:
-                self.settle()
+    def pass_by(self) -> None:
+        """What is owed has left: the figures of its last piece are `passed`. A slice of text is counted."""
+        self._passed_bytes = end = len(self._owed)
+        if not end:
+            self._passed = self._last
+        elif end > SLICE_BYTES:
+            self.settle()
+
+    @property
+    def passed(self) -> Said:
+        """The figures of the packet that left last, of those that were owed."""
+        if self._passed_bytes:
+            self.settle()
+        return self._passed
 
     def settle(self) -> None:
         """Count what is owed, and do what has happened behind it."""
-        texts = orjson.loads(b"[%b]" % bytes(self._owed[: -len(BETWEEN)]))
+        owed = bytes(self._owed)
         self._owed.clear()
-        self._owed_pieces = 0
-        said = self.think(*texts) if self._owes_chain else self.answer(*texts)
+        texts = orjson.loads(b"[%b]" % owed[: -len(BETWEEN)])
+        made, chain = (self.think_run if self._owes_chain else self.answer_run)(texts)
+        self._last = made[-1], chain[-1]
+        if self._passed_bytes:
+            # In no string stands a line end: so many pieces stand before it.
+            last = owed.count(BETWEEN, 0, self._passed_bytes) - 1
+            self._passed, self._passed_bytes = (made[last], chain[last]), 0
         for place in self._places:
-            place.told = said[place.pieces - 1]
+            last = owed.count(BETWEEN, 0, place.end) - 1
+            place.told = made[last], chain[last]
         self._places.clear()
         acts, self._acts = self._acts, []
         for act, value in acts:

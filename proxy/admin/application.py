@@ -1,4 +1,4 @@
-"""What a platform asks of the process, alive and ready, on a port of its own: probes do not compete with callers.
+"""The application of the admin port: probes, metrics, pages. On a port of its own, they do not compete with callers.
 
 Ready means that a call would be served: not draining, and the journal can be written. Whether the upstream is well is
 not asked: a dead upstream must not take every replica out of service. Source: spec OPS-1.
@@ -24,7 +24,8 @@ from proxy.metering.append_file import DASH
 from proxy.telemetry import metrics, series
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.series import Reading
-from proxy.upstream.pools import Look
+from proxy.upstream import report
+from proxy.upstream.report import TargetReport
 from translators.dashscope import tongue
 
 HEALTH: Final = ("/healthz", "/readyz")
@@ -48,8 +49,8 @@ USAGE_LINK: Final = (
 CALLS_LINK: Final = '<li><a href="calls">calls</a>: the last calls, both sides of each\n'
 
 
-class State(Protocol):
-    """What there is to ask: one process, or several that serve one port."""
+class ServerState(Protocol):
+    """What the admin port tells: of one process, or of several that serve one port."""
 
     async def reasons(self) -> list[str]:
         """Why a call would not be served now; none if it would."""
@@ -57,7 +58,7 @@ class State(Protocol):
     async def readings(self) -> list[Reading]:
         """What each process has measured."""
 
-    async def looks(self) -> list[Look]:
+    async def targets(self) -> list[TargetReport]:
         """How each target stands, in each process."""
 
     @property
@@ -92,11 +93,11 @@ class Process:
     async def readings(self) -> list[Reading]:
         return [self.measured.read()]
 
-    async def looks(self) -> list[Look]:
-        return self.gateway.latest.gateway.upstreams.looks()
+    async def targets(self) -> list[TargetReport]:
+        return report.targets(self.gateway.latest.gateway.upstreams)
 
 
-def application(state: State, settings: Settings) -> web.Application:
+def application(state: ServerState, settings: Settings) -> web.Application:
     """The admin application beside one gateway, or beside several."""
 
     async def ready(_: web.Request) -> web.StreamResponse:
@@ -109,12 +110,12 @@ def application(state: State, settings: Settings) -> web.Application:
         return web.Response(body=text, headers={hdrs.CONTENT_TYPE: content_type})
 
     async def targets(_: web.Request) -> web.StreamResponse:
-        body = pools.page(pools.rows(await state.looks()))
+        body = pools.page(pools.rows(await state.targets()))
         headers = {**docs.HEADERS, "Content-Security-Policy": pools.POLICY, hdrs.CACHE_CONTROL: "no-store"}
         return web.Response(text=body, content_type="text/html", headers=headers)
 
     async def targets_told(_: web.Request) -> web.StreamResponse:
-        return web.json_response({"targets": [row.document() for row in pools.rows(await state.looks())]})
+        return web.json_response({"targets": [row.document() for row in pools.rows(await state.targets())]})
 
     app = web.Application()
     surface.guard(

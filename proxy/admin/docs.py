@@ -31,7 +31,7 @@ from aiohttp import hdrs, web
 import translators
 from config.settings import Settings, is_loopback
 from proxy.admin import diagram, translation
-from proxy.downstream import browsers, surface, tls
+from proxy.downstream import browsers, paths, surface, tls
 from proxy.downstream.body import OpenBodies
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import CallerGone
@@ -57,8 +57,8 @@ EXAMPLES: Final[Mapping[str, str]] = {
 WRITTEN: Final = "http://127.0.0.1:8080"
 # What the page may call, by the tongue it names in its query.
 TRIED: Final[Mapping[str, tuple[Tongue, str]]] = {
-    dashscope.API: (dashscope, surface.GENERATION),
-    compatible.API: (compatible, surface.COMPATIBLE[0] + surface.COMPLETIONS),
+    dashscope.API: (dashscope, paths.GENERATION),
+    compatible.API: (compatible, paths.COMPATIBLE[0] + paths.COMPLETIONS),
 }
 # As `0.0.0.0` is where to listen, not where to call.
 ANYWHERE: Final = ("//0.0.0.0:", "//[::]:")

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from proxy.upstream.pools import Look
+from proxy.upstream.report import TargetReport
 
 # The gravest word of several processes is the word.
 GRAVITY: Final = ("well", "trial", "out")
@@ -24,24 +24,24 @@ POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 
 class TargetRow(NamedTuple):
     """One target.
 
-    look:  how it stands in all processes together
-    share: part of all calls of all targets that were sent here; None before the first
+    report: how it stands in all processes together
+    share:  part of all calls of all targets that were sent here; None before the first
     """
 
-    look: Look
+    report: TargetReport
     share: float | None
 
     def document(self) -> dict[str, Any]:
         """The same as JSON."""
-        return {**self.look._asdict(), "share": self.share}
+        return {**self.report._asdict(), "share": self.share}
 
 
-def rows(looks: Iterable[Look]) -> list[TargetRow]:
+def rows(reports: Iterable[TargetReport]) -> list[TargetRow]:
     """One row for each target, in the order of the configuration; each worker has a bound of its own."""
-    found: dict[tuple[str, str], list[Look]] = {}
-    for look in looks:
-        found.setdefault((look.pool, look.target), []).append(look)
-    calls = sum(look.calls for same in found.values() for look in same)
+    found: dict[tuple[str, str], list[TargetReport]] = {}
+    for report in reports:
+        found.setdefault((report.pool, report.target), []).append(report)
+    calls = sum(report.calls for same in found.values() for report in same)
     return [_row(same, calls) for same in found.values()]
 
 
@@ -50,19 +50,19 @@ def page(targets: Sequence[TargetRow]) -> str:
     return HEAD + "\n".join(map(_line, targets)) + "\n</table></html>\n"
 
 
-def _row(same: Sequence[Look], all_calls: int) -> TargetRow:
-    bounds = [look.max_in_flight for look in same if look.max_in_flight is not None]
-    waits = [look.out_for_s for look in same if look.out_for_s is not None]
-    firsts = [(look.first_token_s, max(1, look.calls)) for look in same if look.first_token_s is not None]
-    calls = sum(look.calls for look in same)
-    together = Look(
+def _row(same: Sequence[TargetReport], all_calls: int) -> TargetRow:
+    bounds = [report.max_in_flight for report in same if report.max_in_flight is not None]
+    waits = [report.out_for_s for report in same if report.out_for_s is not None]
+    firsts = [(report.first_token_s, max(1, report.calls)) for report in same if report.first_token_s is not None]
+    calls = sum(report.calls for report in same)
+    together = TargetReport(
         pool=same[0].pool,
         target=same[0].target,
-        state=max((look.state for look in same), key=GRAVITY.index),
-        in_flight=sum(look.in_flight for look in same),
+        state=max((report.state for report in same), key=GRAVITY.index),
+        in_flight=sum(report.in_flight for report in same),
         max_in_flight=sum(bounds) if bounds else None,
         out_for_s=max(waits, default=None),
-        last_error=next((look.last_error for look in same if look.last_error is not None), None),
+        last_error=next((report.last_error for report in same if report.last_error is not None), None),
         first_token_s=round(sum(s * n for s, n in firsts) / sum(n for _, n in firsts), 4) if firsts else None,
         calls=calls,
     )
@@ -70,19 +70,19 @@ def _row(same: Sequence[Look], all_calls: int) -> TargetRow:
 
 
 def _line(row: TargetRow) -> str:
-    look = row.look
+    report = row.report
     cells = (
-        look.pool or "–",
-        look.target,
-        look.state,
-        str(look.in_flight),
-        "–" if look.max_in_flight is None else str(look.max_in_flight),
-        "–" if look.out_for_s is None else f"{look.out_for_s:g} s",
-        look.last_error or "–",
-        "–" if look.first_token_s is None else f"{look.first_token_s * 1e3:.0f} ms",
-        str(look.calls),
+        report.pool or "–",
+        report.target,
+        report.state,
+        str(report.in_flight),
+        "–" if report.max_in_flight is None else str(report.max_in_flight),
+        "–" if report.out_for_s is None else f"{report.out_for_s:g} s",
+        report.last_error or "–",
+        "–" if report.first_token_s is None else f"{report.first_token_s * 1e3:.0f} ms",
+        str(report.calls),
         "–" if row.share is None else f"{row.share:.1%}",
     )
-    state = html.escape(look.state)
+    state = html.escape(report.state)
     told = (f'<td class="{state}">' if number == 2 else "<td>" for number in range(len(cells)))  # noqa: PLR2004 - its column
     return "<tr>" + "".join(start + html.escape(cell) for start, cell in zip(told, cells, strict=True))

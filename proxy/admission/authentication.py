@@ -9,7 +9,7 @@ from typing import Final
 from multidict import MultiMapping
 
 from config.settings import Settings
-from proxy.admission.keyring import Key, Keyring, digest_of
+from proxy.admission.keyring import FINGERPRINT_DIGITS, Key, Keyring, digest_of
 from translators import faults
 
 AUTHORIZATION: Final = "Authorization"
@@ -48,7 +48,7 @@ def admit(headers: MultiMapping[str], settings: Settings, keyring: Keyring | Non
         if WITHOUT_SCHEME.fullmatch(headers.get(AUTHORIZATION, "").strip()):
             raise faults.Refusal(faults.BAD_KEY, "the key stands in Authorization without Bearer before it")
         raise faults.Refusal(faults.NO_KEY)
-    fingerprint = digest_of(key).hex()[:12] if key else None
+    fingerprint = digest_of(key).hex()[:FINGERPRINT_DIGITS] if key else None
     if settings.auth == "passthrough":
         if not (key.isascii() and key.isprintable()):
             raise faults.Refusal(faults.BAD_KEY, "the key holds characters no key has")

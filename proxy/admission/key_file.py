@@ -21,7 +21,7 @@ import orjson
 
 from config.settings import SettingsError
 from proxy.admission import keyring
-from proxy.admission.keyring import FINGERPRINT_DIGITS, Row
+from proxy.admission.keyring import FINGERPRINT_DIGITS, KeyRow
 
 BACKUP: Final = "~"
 LOCK: Final = ".lock"
@@ -44,7 +44,7 @@ def made() -> str:
     return f"sk-{secrets.token_urlsafe(KEY_BYTES)}"
 
 
-def add(path: Path, name: str, secret: str, *, models: Sequence[str] = (), limits: str | None = None) -> Row:
+def add(path: Path, name: str, secret: str, *, models: Sequence[str] = (), limits: str | None = None) -> KeyRow:
     """Append a caller's key, of which the digest alone is written; its row. Makes the file where there is none.
 
     Raises `KeyFileError`, `OSError`, and `SettingsError` where the file as it is cannot be read.
@@ -64,7 +64,7 @@ def add(path: Path, name: str, secret: str, *, models: Sequence[str] = (), limit
         return _replace(path, after, before)[-1]
 
 
-def revoke(path: Path, which: str) -> tuple[Row, ...]:
+def revoke(path: Path, which: str) -> tuple[KeyRow, ...]:
     """Take out the keys of a name, or the one key of a fingerprint; their rows. Raises as `add` does."""
     with _locked(path):
         rows = keyring.rows(path)
@@ -108,7 +108,7 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _replace(path: Path, text: str, rows: Sequence[Row]) -> tuple[Row, ...]:
+def _replace(path: Path, text: str, rows: Sequence[KeyRow]) -> tuple[KeyRow, ...]:
     """Put a new version, which begins with these rows, in the place of the former, which stays beside it; its rows."""
     target = path.resolve()
     partial = target.with_name(target.name + ".new")

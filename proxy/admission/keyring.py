@@ -28,6 +28,7 @@ import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from config import sources, values
+from config.file_version import version_if_there
 from config.settings import PREFIX, SettingsError
 from config.values import Limit, Limits
 from translators import faults
@@ -45,12 +46,9 @@ FINGERPRINT_DIGITS: Final = 12
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Digest = Annotated[str, BeforeValidator(values.word), Field(pattern=r"^[0-9a-f]{64}$")]
 Model = Annotated[str, BeforeValidator(values.word), Field(min_length=1)]
-# What tells one version of a file from another: times of its content and of its inode, inode, size. Who writes in place
-# and puts the former back (`cp -p`, `rsync -t --inplace`) cannot put back the latter.
-Version = tuple[int, int, int, int]
 
 
-class Row(BaseModel):
+class KeyRow(BaseModel):
     """One `[[key]]` of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -66,7 +64,7 @@ class File(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    key: tuple[Row, ...] = ()
+    key: tuple[KeyRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +108,7 @@ class Keyring:
     def __init__(self, path: Path, catalogue: Catalogue, budgets: Budgeted = "money") -> None:
         self._path = path
         self._catalogue = catalogue
-        self._version = _version(path)
+        self._version = version_if_there(path)
         self._budgets = budgets
         self._keys = read(path, catalogue, budgets)
         self._empty_looks = 0
@@ -153,7 +151,7 @@ class Keyring:
 
     async def refresh(self) -> None:
         """Read the file again if it has changed; one that cannot be read, or is empty, is logged once and kept out."""
-        version = _version(self._path)
+        version = version_if_there(self._path)
         if version != self._version:
             self._version = version
             await self._read()
@@ -217,7 +215,7 @@ def read(path: Path, catalogue: Catalogue, budgets: Budgeted = "money") -> Keys:
     return {key.digest[:INDEX_BYTES]: key for key in (_key(row, catalogue) for row in read)}
 
 
-def rows(path: Path) -> tuple[Row, ...]:
+def rows(path: Path) -> tuple[KeyRow, ...]:
     """The rows of a file as they stand; raises `SettingsError`, which repeats no value of it."""
     try:
         read = File.model_validate(tomllib.loads(path.read_text("utf-8"))).key
@@ -254,14 +252,6 @@ def entry(name: str, secret: str) -> str:
     return f'\n[[key]]\nname = {quoted}\nsha256 = "{digest_of(secret).hex()}"'
 
 
-def _key(row: Row, catalogue: Catalogue) -> Key:
+def _key(row: KeyRow, catalogue: Catalogue) -> Key:
     may_ask_for = None if row.models is None else frozenset(catalogue.find(name).id for name in row.models)
     return Key(row.name, bytes.fromhex(row.sha256), may_ask_for, row.limits)
-
-
-def _version(path: Path) -> Version | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size

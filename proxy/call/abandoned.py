@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from proxy.call.timeouts import LEFT, CallTimeouts
+from proxy.call.timeouts import ABANDONED, CallTimeouts
 from proxy.downstream.sinks import ENDED, CallerGone, Response, Sink
 from translators import faults
 from translators.pipe import Pipe
@@ -78,7 +78,7 @@ class AbandonedSink:
             self.left = True
             if not self._pipe.is_behind:
                 self._most = self._pipe.answer.used().output + self._tokens
-            self._timeouts.end_within(LEFT)
+            self._timeouts.end_within(ABANDONED)
             self._sink.stop()
 
     def pass_on(self, frames: bytes) -> bool:

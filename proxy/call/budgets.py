@@ -3,7 +3,7 @@
 A budget is no meter: it drains at midnight, or at the end of the month, of this machine's zone. A call is let in while
 something is left, and counts with what it used when it has ended, so the last one may go beyond. What was used is in
 this process's memory, worked out anew from the journal when it starts, or, of several processes, in their Redis.
-Source: spec LIM-1.
+All other limits are in `admission`, which reads no journal. Source: spec LIM-1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DAILY: Final = ("tpd", "cost_day")
 
 
 @dataclass(slots=True)
-class Spent:
+class PeriodUse:
     """What was used in one period."""
 
     tokens: int = 0
@@ -88,7 +88,7 @@ class SharedBudgets:
         return prices.amount(tariff.rates, used["input_tokens"], cached, used["output_tokens"])
 
     def under(self, priced: Prices | None) -> SharedBudgets:
-        """The same, by other prices from now on."""
+        """These budgets by the prices of a configuration that is read anew."""
         return SharedBudgets(self._zone, priced, self._clock_s)
 
 
@@ -104,7 +104,7 @@ class Budgets(SharedBudgets):
         zone: tzinfo,
         priced: Prices | None,
         clock_s: Callable[[], float] = time.time,
-        spent: dict[tuple[str, str], Spent] | None = None,
+        spent: dict[tuple[str, str], PeriodUse] | None = None,
     ) -> None:
         super().__init__(zone, priced, clock_s)
         self._spent = {} if spent is None else spent
@@ -133,13 +133,13 @@ class Budgets(SharedBudgets):
             self._forget(day)
         for scope in ("all", f"key:{record['key_id']}", f"model:{record['model']}"):
             for period in (day, month):
-                spent = self._spent.setdefault((scope, period), Spent())
+                spent = self._spent.setdefault((scope, period), PeriodUse())
                 spent.tokens += tokens
                 spent.cost += cost
         return cost
 
     def under(self, priced: Prices | None) -> Budgets:
-        """The same, by other prices from now on."""
+        """These budgets by the prices of a configuration that is read anew."""
         return Budgets(self._zone, priced, self._clock_s, self._spent)
 
     def _forget(self, day: str) -> None:

@@ -91,7 +91,7 @@ class Exchange:
     limited:    whether it was over a limit of ours
     refusal:    how it failed, if it did
     expired:    the wait that outlasted its limit, if one did
-    unheard:    tells the call that its caller has left, where upstream is then read on; None where it is stopped
+    abandon:    goes on without the caller, where `cancel_policy` is `drain`; None where upstream is stopped
     """
 
     request_id: str
@@ -108,7 +108,7 @@ class Exchange:
     limited: bool = False
     refusal: faults.Refusal | None = None
     expired: Timeout | None = None
-    unheard: Callable[[], None] | None = None
+    abandon: Callable[[], None] | None = None
 
     @property
     def cause(self) -> str | None:
@@ -124,9 +124,9 @@ class Exchange:
 
     def leave(self) -> bool:
         """The caller has left; whether the call goes on all the same."""
-        if self.unheard is not None:
-            self.unheard()
-        return self.unheard is not None
+        if self.abandon is not None:
+            self.abandon()
+        return self.abandon is not None
 
     def timing(self) -> str:
         """What has taken how long so far, in milliseconds, as the head of an answer says it (`Server-Timing`)."""

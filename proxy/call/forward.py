@@ -36,7 +36,10 @@ SERVER_ERROR: Final = 500
 
 @dataclass(slots=True)
 class Forwarding:
-    """A call that is ready to go.
+    """A call that is ready to go, and its way from then on.
+
+    A leg is one of its upstream calls that run side by side, where the dialect has fewer choices than the call wants;
+    it may be followed by a second one that goes on after a chain of thought (spec OUT-7, OUT-9).
 
     writer:       what it is written from, should it go to another pool
     pool_request: how it is written for the pool that it goes to
@@ -102,8 +105,8 @@ class Forwarding:
             with self.timeouts as timeouts:
                 if self.gateway.settings.cancel_policy == "drain":
                     most = self.gateway.settings.cancel_drain_tokens
-                    sink = unheard = AbandonedSink(sink, self.pipe, timeouts, most)
-                    self.exchange.unheard = unheard.leave
+                    sink = abandoned = AbandonedSink(sink, self.pipe, timeouts, most)
+                    self.exchange.abandon = abandoned.leave
                 if self.pool_request.terms.legs > 1:
                     await self._legs(sink, timeouts)
                 else:

@@ -22,8 +22,8 @@ from proxy.call import abandoned, budgets, large_answers
 from proxy.call.abandoned import AbandonedCalls
 from proxy.call.budgets import Budgets, SharedBudgets
 from proxy.call.large_answers import LargeAnswers
-from proxy.call.prompt_count import CountingPool
-from proxy.call.timeouts import CallTimeouts, OpenCalls, Timeout
+from proxy.call.thread_pool import ThreadPool
+from proxy.call.timeouts import OpenCalls, Timeout
 from proxy.downstream.body import OpenBodies
 from proxy.metering import journal, periods, prices
 from proxy.metering.append_file import DASH
@@ -31,8 +31,8 @@ from proxy.metering.journal import Journal
 from proxy.metering.prices import PriceError, Prices
 from proxy.telemetry import metrics
 from proxy.telemetry.metrics import Gauge
-from proxy.telemetry.series import Row
-from proxy.upstream import pools
+from proxy.telemetry.series import MetricRow
+from proxy.upstream import pools, report
 from proxy.upstream.pools import Upstreams
 from translators.catalogue import Catalogue
 from translators.dialogue import Model
@@ -96,8 +96,8 @@ class Gateway:
     keyring: Keyring | None
     open_calls: OpenCalls
     open_bodies: OpenBodies
-    reading: CountingPool
-    counting: CountingPool
+    reading: ThreadPool
+    counting: ThreadPool
     large_answers: LargeAnswers
     abandoned_calls: AbandonedCalls
     spans: Spans | None = None
@@ -122,26 +122,19 @@ class Gateway:
         """The id that a model has in a pool."""
         return self.model_of(pool, model).upstream.get(pool.dialect, model.id)
 
-    def timed(self, wait: Timeout, since_s: float) -> CallTimeouts:
-        """The waits of one call, the first of which is this; a drain finds them.
-
-        since_s: time on the monotonic clock at which the call began
-        """
-        return CallTimeouts(wait, self.open_calls, self.loop, since_s)
-
-    def gauges(self) -> Mapping[Row, Gauge]:
-        """What is measured by looking: each row, and the look."""
+    def gauges(self) -> Mapping[MetricRow, Gauge]:
+        """The metrics that are read when they are asked for: each row, and the function that reads it."""
         journal, upstreams, open_calls = self.journal, self.upstreams, self.open_calls
         return {
             metrics.IN_FLIGHT: lambda: {(): len(open_calls)},
             metrics.STREAMS: lambda: {(): open_calls.streams},
             metrics.CONNECTIONS: lambda: {
-                (state,): number for state, number in pools.connections_of(upstreams.connections).items()
+                (state,): number for state, number in report.connections(upstreams.connections).items()
             },
             # Another one after each reload.
-            metrics.TARGETS: lambda: pools.counts(self.latest.gateway.upstreams),
-            metrics.TARGET_CALLS: lambda: pools.loads(self.latest.gateway.upstreams),
-            metrics.TARGET_FIRST_TOKEN: lambda: pools.first_tokens_s(self.latest.gateway.upstreams),
+            metrics.TARGETS: lambda: report.states(self.latest.gateway.upstreams),
+            metrics.TARGET_CALLS: lambda: report.loads(self.latest.gateway.upstreams),
+            metrics.TARGET_FIRST_TOKEN: lambda: report.first_tokens_s(self.latest.gateway.upstreams),
             metrics.RELOADED: lambda: {(): self.latest.reloaded_at_s},
             metrics.REFUSED: lambda: {(): self.latest.refused_at_s},
             metrics.JOURNAL_LINES: lambda: {(): journal.written},
@@ -193,9 +186,9 @@ async def open_gateway(settings: Settings, rows: Iterable[ModelRow]) -> AsyncIte
             open_calls=open_calls,
             open_bodies=OpenBodies(int(settings.max_open_bytes), int(settings.max_body_bytes)),
             # One thread, so that of large bodies one is in pieces at a time; `max_open_bytes` bounds those that wait.
-            reading=stack.enter_context(CountingPool(int(settings.max_open_bytes), threads=1)),
-            counting=stack.enter_context(CountingPool()),
-            large_answers=LargeAnswers(stack.enter_context(CountingPool(threads=large_answers.THREADS))),
+            reading=stack.enter_context(ThreadPool(int(settings.max_open_bytes), threads=1)),
+            counting=stack.enter_context(ThreadPool()),
+            large_answers=LargeAnswers(stack.enter_context(ThreadPool(threads=large_answers.THREADS))),
             spans=stack.enter_context(_spans(settings)) if settings.tracing == "otlp" else None,
             # Entered last, so that it is left first: abandoned calls end before the pools and files that they use.
             abandoned_calls=await stack.enter_async_context(abandoned.opened()),

@@ -1,11 +1,14 @@
-"""One call from its first byte to its record: begun, served, and closed in the books whatever happens."""
+"""One call from its first byte to its record: begun, served, and closed in the books whatever happens.
+
+A caller who hangs up is noticed here: as `CancelledError`, for aiohttp cancels the handler, or as `CallerGone`, where a
+read or a write finds it first. Whether upstream is then stopped or read on is `cancel_policy` (`abandoned`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Final
 
 import structlog
 
@@ -20,9 +23,6 @@ from translators import faults
 
 log = structlog.get_logger()
 
-# A call that comes while the process leaves may succeed on the next connection at once: another process answers it.
-LEAVING_RETRY_S: Final = "1"
-
 Keep = Callable[[Record], None]
 
 
@@ -31,8 +31,7 @@ def serve(gateway: Gateway, request: Request, keep: Keep) -> Awaitable[Response]
 
     keep: is told of the call when it has ended
     """
-    if request.is_late:
-        raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
+    request.refuse_late()
     exchange = Exchange(request.id, request.tongue.API, Times(monotonic()))
     request.say_times(exchange.timing)
     if gateway.spans is not None:
@@ -66,5 +65,5 @@ async def _served(gateway: Gateway, request: Request, exchange: Exchange, keep: 
             request.hang_up(at_once=True)
         raise exchange.refusal from None
     finally:
-        keep(record.close(exchange, end, gateway.journal, upstream_text=gateway.settings.log_upstream_text))
+        keep(record.close(exchange, end, gateway.journal, says_upstream=gateway.settings.log_upstream_text))
     return response

@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Final
 
-from proxy.call.prompt_count import CountingPool, Job, settle
+from proxy.call.thread_pool import Job, ThreadPool, settle
 from proxy.call.timeouts import CALLER, TOKEN, TOTAL, CallTimeouts
 from proxy.downstream.sinks import CallerGone, Sink
 from proxy.upstream.response import Response
@@ -30,13 +30,8 @@ END_S: Final = 1.0
 class LargeAnswers:
     """The thread of one process that lets pipes catch up, the shorter text first."""
 
-    def __init__(self, pool: CountingPool) -> None:
+    def __init__(self, pool: ThreadPool) -> None:
         self._pool = pool
-
-    @property
-    def at_work(self) -> bool:
-        """Whether anything waits for the thread, or is at it."""
-        return self._pool.waiting_chars > 0
 
     async def catch_up(
         self, pipe: Pipe, response: Response, sink: Sink, timeouts: CallTimeouts, turns: asyncio.Lock
@@ -56,11 +51,9 @@ class LargeAnswers:
                     frames = await self._beside(pipe, response, sink)
                 else:
                     frames = pipe.catch_up()
-                full = False
-                if frames:
-                    full = sink.pass_on(frames)
-                else:
+                if not frames:
                     sink.hold()
+                full = bool(frames) and sink.pass_on(frames)
                 pipe.go_on()
                 if full:
                     timeouts.enter(CALLER)
@@ -83,7 +76,7 @@ class LargeAnswers:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, done, error)
 
-        # Above -1 tokens there is nothing more to do.
+        # Its one step yields 0, and above -1 a job is done.
         job = Job(work(), pipe.late_bytes, -1, tell)
         self._pool.put(job)
         try:

@@ -10,14 +10,15 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from proxy.admission import authentication, limits
 from proxy.admission.authentication import Admission
 from proxy.admission.limits import Refused, Scope
 from proxy.call.gateway import Gateway
-from proxy.call.prompt_count import INLINE_CHARS, LARGE_BODY_BYTES, Count, begin
-from proxy.call.timeouts import BODY, EXPIRIES, FIRST_TOKEN, Expired
+from proxy.call.prompt_count import INLINE_CHARS, Count, begin
+from proxy.call.thread_pool import LARGE_BODY_BYTES
+from proxy.call.timeouts import BODY, EXPIRIES, FIRST_TOKEN, CallTimeouts, Expired
 from proxy.downstream.request import Request
 from proxy.downstream.sinks import CallerGone
 from translators import breadth, faults
@@ -26,9 +27,6 @@ from translators.deepseek import prompt
 from translators.dialogue import Call, Json
 from translators.openai import request as upstream_request
 from translators.tokens import encoded as tokens_of
-
-# As a call that comes while the process leaves.
-LEAVING_RETRY_S: Final = "1"
 
 # A document into the call whose prompt it holds; raises `Refusal`.
 Prompted = Callable[[Json, Catalogue], Call]
@@ -65,9 +63,9 @@ async def tokens(gateway: Gateway, request: Request, prompted: Prompted) -> Toke
     received_s = monotonic()
     with ExitStack() as ends:
         try:
-            with gateway.timed(BODY, received_s) as clock:
+            with CallTimeouts(BODY, gateway.open_calls, gateway.loop, received_s) as timeouts:
                 held = ends.enter_context(gateway.open_bodies.hold())
-                body = await request.body(held, partial(clock.enter, FIRST_TOKEN))
+                body = await request.body(held, partial(timeouts.enter, FIRST_TOKEN))
                 found: list[Call] = []
                 steps = _read(gateway, request, prompted, body, found)
                 if len(body) > LARGE_BODY_BYTES:
@@ -96,8 +94,7 @@ def _read(gateway: Gateway, request: Request, prompted: Prompted, body: bytearra
 
 async def _admitted(gateway: Gateway, request: Request) -> Admission:
     """Let a caller in, and count it as one more of the minute."""
-    if request.is_late:
-        raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
+    request.refuse_late()
     caller = authentication.admit(request.headers, gateway.settings, gateway.keyring)
     own = caller.known.limits if caller.known else None
     scopes = limits.scopes(gateway.settings, "", caller.fingerprint, own)

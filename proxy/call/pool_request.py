@@ -11,7 +11,7 @@ import orjson
 from config.pools import Pool
 from proxy.admission.authentication import Admission
 from proxy.call import prompt_count
-from proxy.call.endings import Endings
+from proxy.call.cleanup import Cleanups
 from proxy.call.exchange import Exchange
 from proxy.call.gateway import Gateway
 from proxy.call.large_answers import LARGE_BYTES
@@ -69,10 +69,10 @@ class PoolRequest:
 
 @dataclass(slots=True)
 class CallWriter:
-    """What a call is written from, for whichever pool it goes to.
+    """Writes one call as the request of whichever pool it goes to.
 
-    ends: what gives back what a count holds
-    held: its share of what all open calls hold
+    cleanups: of the call, to which each count adds its own
+    held:     its share of what all open calls hold
     """
 
     gateway: Gateway
@@ -80,7 +80,7 @@ class CallWriter:
     exchange: Exchange
     call: Call
     caller: Admission
-    ends: Endings
+    cleanups: Cleanups
     held: HeldBody
 
     def order(self, pool: Pool) -> Order:
@@ -94,7 +94,7 @@ class CallWriter:
         """The count of what upstream will make of the prompt; of one that is not short, it is to be begun."""
         chars = sum(map(len, order.prompt.texts))
         count = Count(prompt.totals(order.prompt, self.gateway.vocabulary), chars, self.call.model.input_tokens)
-        self.ends.append(count.drop)
+        self.cleanups.append(count.drop)
         return count
 
     async def begin(self, count: Count) -> None:

@@ -1,7 +1,7 @@
 """A request into a call that is ready to go: read, checked, let in, counted, translated, in that order.
 
-Key and headers, body, call, prompt, upstream body; then the passage. A `Refusal` that leaves here is answered with its
-own status.
+Key and headers, body, call, limits, prompt, upstream body; then `forward` takes it. A `Refusal` that leaves here is
+answered with its own status.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import structlog
 from proxy.admission import authentication, limits
 from proxy.admission.authentication import Admission
 from proxy.admission.limits import Joined, Refused, Reservation, Scope
-from proxy.call.endings import Endings, give_back
+from proxy.call.cleanup import Cleanups, clean_up
 from proxy.call.exchange import Exchange, refusal_of
 from proxy.call.forward import Forwarding
 from proxy.call.gateway import Gateway
 from proxy.call.pool_request import CallWriter, affinity_of
-from proxy.call.prompt_count import LARGE_BODY_BYTES, Count, is_short
+from proxy.call.prompt_count import Count, is_short
+from proxy.call.thread_pool import LARGE_BODY_BYTES
 from proxy.call.timeouts import BODY, FIRST_TOKEN, CallTimeouts, Expired
 from proxy.downstream.body import HeldBody
 from proxy.downstream.request import Request
@@ -44,13 +45,16 @@ MANY_PARTS: Final = 10_000
 
 
 async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Response:
-    """Serve one call."""
-    ends: Endings = []
+    """Make one call ready and serve it as packets or as a reply; what it holds is given back however it ends.
+
+    Raises `Refusal` while its status can still be sent, `CallerGone`, `CallerStalled`.
+    """
+    cleanups: Cleanups = []
     timeouts = CallTimeouts(BODY, gateway.open_calls, gateway.loop, exchange.times.received_s)
     try:
         try:
             with timeouts:
-                ready = await _ready(gateway, request, exchange, timeouts, ends)
+                ready = await _ready(gateway, request, exchange, timeouts, cleanups)
                 timeouts.go_on()
         except Expired as expired:
             raise refusal_of(expired, exchange) from None
@@ -62,17 +66,17 @@ async def generate(gateway: Gateway, request: Request, exchange: Exchange) -> Re
     finally:
         if timeouts.is_open:  # there was nobody to answer
             timeouts.leave()
-        give_back(ends)
+        clean_up(cleanups)
 
 
 async def _ready(
-    gateway: Gateway, request: Request, exchange: Exchange, timeouts: CallTimeouts, ends: Endings
+    gateway: Gateway, request: Request, exchange: Exchange, timeouts: CallTimeouts, cleanups: Cleanups
 ) -> Forwarding:
-    """Read and check a call until it is ready to go; with `ends` it gives back what it holds."""
+    """Read and check a call until it is ready to go; what it holds is given back by `cleanups`."""
     exchange.caller = caller = authentication.admit(request.headers, gateway.settings, gateway.keyring)
     request.tongue.check(request.headers)
     held = gateway.open_bodies.hold()
-    ends.append(held.give_back)
+    cleanups.append(held.give_back)
     # Once the body is there, what else is waited for is not its caller's fault.
     body = await request.body(held, partial(timeouts.enter, FIRST_TOKEN))
     exchange.times.read_s, size_bytes = monotonic(), len(body)
@@ -98,7 +102,7 @@ async def _ready(
         caller.known.check_model(call.model.id)
     if (call.ignored or exchange.asked_model != call.model.id) and logs.says("debug"):
         _say_read(exchange, call)
-    return await _prepared(gateway, request, exchange, call, caller, timeouts=timeouts, ends=ends, held=held)
+    return await _prepared(gateway, request, exchange, call, caller, timeouts=timeouts, cleanups=cleanups, held=held)
 
 
 class Reading:
@@ -164,7 +168,7 @@ async def _prepared(
     caller: Admission,
     *,
     timeouts: CallTimeouts,
-    ends: Endings,
+    cleanups: Cleanups,
     held: HeldBody,
 ) -> Forwarding:
     """Everything a call needs to go; nothing has left yet."""
@@ -177,9 +181,9 @@ async def _prepared(
     if taken_from:
         await _let_in(gateway, exchange, call, taken_from)
     lease = upstreams.lease(call.model.id, key=affinity_of(gateway, call, caller))
-    ends.append(lease.release)
+    cleanups.append(lease.release)
     pool = lease.pool
-    writer = CallWriter(gateway, request, exchange, call, caller, ends, held)
+    writer = CallWriter(gateway, request, exchange, call, caller, cleanups, held)
     order = writer.order(pool)
     opening["upstream_model"] = order.upstream_model
     count = writer.count(order)
@@ -198,7 +202,7 @@ async def _prepared(
 
 
 def _say_read(exchange: Exchange, call: Call) -> None:
-    """Say what was made of a call."""
+    """Log, at debug, the model that a name led to and the fields that nobody reads."""
     if exchange.asked_model != call.model.id:
         # An alias, another case, a vendor's prefix or a date behind the name (spec MOD-6).
         log.debug("model", request_id=exchange.request_id, asked_model=exchange.asked_model, model=call.model.id)
@@ -207,7 +211,7 @@ def _say_read(exchange: Exchange, call: Call) -> None:
 
 
 def _say_open(opening: Opening, rendered: bytes, trace_id: str | None) -> None:
-    """Leave a trace of a call that is about to go, where no journal does (spec MET-2)."""
+    """Log that a call is about to go, where no journal line says so (spec MET-2)."""
     if trace_id is None and logs.say_open(rendered):
         return
     known: dict[str, object] = {name: said for name, said in opening.items() if name != "at"}

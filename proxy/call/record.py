@@ -1,5 +1,6 @@
 """The end of a call into its record: how it ended, what was delivered and generated; never a key or a text.
 
+Its journal line, its budgets and limits, its spans and its log line are closed here, in this order (`close`).
 The journal's line and the log's say the same fields. Everything here is synchronous: a `finally` that calls it
 cannot be cancelled half-way. Source: spec MET-1, MET-3, MET-4.
 """
@@ -15,7 +16,7 @@ import structlog
 from structlog.processors import NAME_TO_LEVEL
 
 from proxy.admission.limits import NO_MONEY
-from proxy.call import upstream_words
+from proxy.call import upstream_text
 from proxy.call.exchange import Exchange
 from proxy.call.timeouts import EXPIRIES
 from proxy.metering import journal
@@ -68,12 +69,12 @@ GONE: Final = frozenset(
 )
 
 
-def close(exchange: Exchange, end: End, journal: Journal, *, upstream_text: bool = True) -> Record:
+def close(exchange: Exchange, end: End, journal: Journal, *, says_upstream: bool = True) -> Record:
     """Write down how a call ended, and give back what it had reserved and not used; what was written.
 
-    upstream_text: whether the log says what upstream said of a failure
+    says_upstream: whether the log says what upstream said of a failure
     """
-    record = _record(exchange, end, upstream_text=upstream_text)
+    record = _record(exchange, end, says_upstream=says_upstream)
     closing, books = record.closing, exchange.books
     rendered, opening = render(closing), None
     if books.entry is not None:
@@ -127,7 +128,7 @@ def _failed(exchange: Exchange, refusal: faults.Refusal) -> Outcome:
     return Outcome.UPSTREAM_CUT if refusal.cause.startswith(faults.CUT) else Outcome.UPSTREAM_ERROR
 
 
-def _record(exchange: Exchange, end: End, *, upstream_text: bool) -> Record:
+def _record(exchange: Exchange, end: End, *, says_upstream: bool) -> Record:
     account = exchange.pipe.account() if exchange.pipe else None
     outcome = outcome_of(exchange, account, end)
     call, times, refusal = exchange.call, exchange.times, exchange.refusal
@@ -148,7 +149,7 @@ def _record(exchange: Exchange, end: End, *, upstream_text: bool) -> Record:
         None if times.read_s is None or times.sent_s is None else times.sent_s - times.read_s,
         refusal.fault if refusal else None,
         None if refusal is None else exchange.cause,
-        upstream_words.told(refusal, call) if upstream_text and refusal is not None else None,
+        upstream_text.for_log(refusal, call) if says_upstream and refusal is not None else None,
         exchange.books.trace.id if exchange.books.trace else None,
     )
 

@@ -29,11 +29,11 @@ class Timeout(Enum):
     CALLER = "write_timeout"
     TOTAL = "total_timeout"
     DRAIN = "drain_timeout"
-    LEFT = "cancel_drain_timeout"
+    ABANDONED = "cancel_drain_timeout"
 
 
 # As names of the module, as in `upstream.line`: nine of a small call are these, and one of every delta.
-BODY, FIRST_TOKEN, TOKEN, CALLER, TOTAL, DRAIN, LEFT = Timeout
+BODY, FIRST_TOKEN, TOKEN, CALLER, TOTAL, DRAIN, ABANDONED = Timeout
 
 
 class Expiry(NamedTuple):
@@ -54,7 +54,7 @@ EXPIRIES: Final[Mapping[Timeout, Expiry]] = {
     CALLER: Expiry(None, Outcome.CLIENT_STALLED),
     TOTAL: Expiry(faults.TIMED_OUT, Outcome.TIMEOUT_TOTAL),
     DRAIN: Expiry(faults.UNAVAILABLE, Outcome.SHUTDOWN_CUT),
-    LEFT: Expiry(faults.TIMED_OUT, Outcome.CLIENT_GONE_MID_STREAM),
+    ABANDONED: Expiry(faults.TIMED_OUT, Outcome.CLIENT_GONE_MID_STREAM),
 }
 
 # The timer looks so often in the shortest wait, and at least once a second.

@@ -22,7 +22,7 @@ from proxy.admission import keyring
 from proxy.call.gateway import catalogue_of, open_gateway
 from proxy.commands import doctor, files, known_models, texts
 from proxy.commands.exit_codes import Exit
-from proxy.downstream import surface
+from proxy.downstream import paths
 from proxy.metering.journal import Record
 from proxy.server import lifecycle, notices, routes
 from proxy.telemetry import logs
@@ -181,7 +181,7 @@ async def _call(chosen: Settings, rows: Sequence[ModelRow], key: str, model: str
         session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
         call = {"model": model, "input": {"prompt": "Say hello."}, "parameters": {"max_tokens": 16}}
         headers = {"Authorization": f"Bearer {key}", "X-DashScope-SSE": "enable"}
-        async with session.post(running.url + surface.GENERATION, json=call, headers=headers) as answer:
+        async with session.post(running.url + paths.GENERATION, json=call, headers=headers) as answer:
             await answer.read()
         return await ended.get()
 

@@ -21,7 +21,7 @@ from proxy import vocabulary
 from proxy.admin import application as admin
 from proxy.call.gateway import open_gateway
 from proxy.commands import texts
-from proxy.downstream import surface
+from proxy.downstream import paths
 from proxy.downstream.phase import LIFECYCLE
 from proxy.inspector.recent_calls import RecentCalls
 from proxy.metering.journal import Record
@@ -118,21 +118,22 @@ async def _demo(*, once: bool, port: int) -> int:
         if once:
             await running.stop()
         else:
-            texts.echo(TO_PASTE.format(url=running.url, path=surface.GENERATION, key=KEY, docs=running.admin_url))
+            texts.echo(TO_PASTE.format(url=running.url, path=paths.GENERATION, key=KEY, docs=running.admin_url))
             await running.until_told_to_stop(gateway.open_calls)
     return 1 if seen.complaints else 0
 
 
 def _admin_port(port: int) -> int:
     """Where `serve` has it, as the README says, or 0, any that is free, where somebody else is there."""
+    admin = port and port + 1
     with socket.socket() as probe:
         # A port that was left a moment ago can be had, as a listener has it.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, port and port + 1))
+            probe.bind((LOOPBACK, admin))
         except (OSError, OverflowError):
             return 0
-    return port and port + 1
+    return admin
 
 
 async def _upstream(stack: AsyncExitStack, words: Vocabulary) -> tuple[str, str, str]:
@@ -152,7 +153,7 @@ async def _show(url: str) -> Seen:
     seen = Seen()
     async with (
         aiohttp.ClientSession() as session,
-        session.post(url + surface.GENERATION, json=CALL, headers=headers) as got,
+        session.post(url + paths.GENERATION, json=CALL, headers=headers) as got,
     ):
         if got.content_type != "text/event-stream":
             seen.complaints.append(f"answered with {got.status}: {await got.text()}")

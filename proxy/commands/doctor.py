@@ -33,7 +33,8 @@ from proxy.server import event_loop
 from proxy.telemetry import installed
 from proxy.upstream import client as upstream
 from proxy.upstream.connections import Connections, place_of
-from proxy.upstream.pools import DNS_PREFIX, MODELS, closed
+from proxy.upstream.names import DNS_PREFIX
+from proxy.upstream.pools import MODELS, closed
 from proxy.upstream.reasons import ANSWERS_NO_TLS, SPEAKS_TLS, Reason, reason_of
 from proxy.upstream.response import UpstreamFailure
 from proxy.vocabulary import VocabularyError

@@ -66,11 +66,11 @@ USAGE = """Add up, check, reconcile or watch usage journals, which serve writes 
 
 \b
 Examples:
-  dashseek usage sum usage.jsonl usage.jsonl.*
-  dashseek usage sum --by key --by day --csv usage.jsonl*
-  dashseek usage verify usage.jsonl*
-  dashseek usage reconcile usage.jsonl* --bill amount.csv --bill cost.csv
-  dashseek usage tail usage.jsonl
+  dashseek usage sum calls.jsonl calls.jsonl.*
+  dashseek usage sum --by key --by day --csv calls.jsonl*
+  dashseek usage verify calls.jsonl*
+  dashseek usage reconcile calls.jsonl* --bill amount.csv --bill cost.csv
+  dashseek usage tail calls.jsonl
 """
 
 SUM = """Total the calls and tokens of usage journals, gzip'd ones too, by day, model, key
@@ -80,10 +80,10 @@ be read, or had no price.
 
 \b
 Examples:
-  dashseek usage sum usage.jsonl*
-  dashseek usage sum --by model --json usage.jsonl*
+  dashseek usage sum calls.jsonl*
+  dashseek usage sum --by model --json calls.jsonl*
   dashseek usage sum --by month --by key --prices prices.toml \\
-      --tz Asia/Shanghai --since 2026-11 --until 2026-12 usage.jsonl*
+      --tz Asia/Shanghai --since 2026-11 --until 2026-12 calls.jsonl*
 """
 
 VERIFY = """Check that usage journals are true: each call has one end, sums add up, what was
@@ -92,8 +92,8 @@ rotated file can be true by itself: the calls its borders cut are counted.
 
 \b
 Examples:
-  dashseek usage verify usage.jsonl usage.jsonl.1 usage.jsonl.2.gz
-  dashseek usage verify usage.jsonl.2.gz
+  dashseek usage verify calls.jsonl calls.jsonl.1 calls.jsonl.2.gz
+  dashseek usage verify calls.jsonl.2.gz
 """
 
 RECONCILE = """Compare a provider's export with usage journals, by day, model, key name and type.
@@ -105,18 +105,18 @@ TOML file says which column is what.
 
 \b
 Examples:
-  dashseek usage reconcile usage.jsonl* --bill usage_data.zip
-  dashseek usage reconcile usage.jsonl* --bill amount.csv --bill cost.csv \\
+  dashseek usage reconcile calls.jsonl* --bill usage_data.zip
+  dashseek usage reconcile calls.jsonl* --bill amount.csv --bill cost.csv \\
       --prices prices.toml --key dashseek --tolerance 0.1%
-  dashseek usage reconcile usage.jsonl* --bill export.csv --mapping theirs.toml
+  dashseek usage reconcile calls.jsonl* --bill export.csv --mapping theirs.toml
 """
 
 TAIL = """Show the last calls of a usage journal, one line each, then each call as it ends.
 
 \b
 Examples:
-  dashseek usage tail usage.jsonl
-  dashseek usage tail --lines 100 --no-follow usage.jsonl
+  dashseek usage tail calls.jsonl
+  dashseek usage tail --lines 100 --no-follow calls.jsonl
 """
 
 EXPORT = """Write one row for each call of usage journals: CSV, SQLite, or Parquet (which needs
@@ -125,10 +125,10 @@ is not there yet: each call once. deploy/export.md says what each column is.
 
 \b
 Examples:
-  dashseek usage export usage.jsonl* --to calls.sqlite
-  dashseek usage export usage.jsonl* --to 2026-11.csv --unknown \\
+  dashseek usage export calls.jsonl* --to calls.sqlite
+  dashseek usage export calls.jsonl* --to 2026-11.csv --unknown \\
       --tz Asia/Shanghai --since 2026-11 --until 2026-12
-  dashseek usage export usage.jsonl* --to calls.parquet
+  dashseek usage export calls.jsonl* --to calls.parquet
 """
 
 KEYS = """List and edit the file of --keys-file, which lists the callers' keys by their
@@ -137,7 +137,7 @@ digests. Who serves reads it anew within a second.
 \b
 Examples:
   dashseek keys add keys.toml --name "team a" --limits 'rpm=60 tpm=100000'
-  dashseek keys list keys.toml --journal usage.jsonl
+  dashseek keys list keys.toml --journal calls.jsonl
   dashseek keys revoke keys.toml "team a"
 """
 
@@ -147,7 +147,7 @@ each has used, and when last. No key can be shown: the file has digests alone.
 \b
 Examples:
   dashseek keys list keys.toml
-  dashseek keys list keys.toml --journal usage.jsonl --journal usage.jsonl.1
+  dashseek keys list keys.toml --journal calls.jsonl --journal calls.jsonl.1
 """
 
 KEYS_ADD = """Make a key, print it this once, and add its digest to a keys file; --stdin reads a

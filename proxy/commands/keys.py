@@ -13,7 +13,7 @@ import orjson
 
 from config.values import Limit
 from proxy.admission import key_file, keyring
-from proxy.admission.keyring import FINGERPRINT_DIGITS, Row
+from proxy.admission.keyring import FINGERPRINT_DIGITS, KeyRow
 from proxy.commands import tables, usage
 from proxy.commands.exit_codes import Exit
 from proxy.metering import ledger
@@ -84,7 +84,7 @@ def _used(journals: Sequence[Path]) -> dict[str, Use]:
     return used
 
 
-def _listed(row: Row, used: dict[str, Use] | None) -> dict[str, Any]:
+def _listed(row: KeyRow, used: dict[str, Use] | None) -> dict[str, Any]:
     listed: dict[str, Any] = {
         "name": row.name,
         "fingerprint": _fingerprint(row),
@@ -111,5 +111,5 @@ def _text(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _fingerprint(row: Row) -> str:
+def _fingerprint(row: KeyRow) -> str:
     return row.sha256[:FINGERPRINT_DIGITS]

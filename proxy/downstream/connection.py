@@ -18,10 +18,11 @@ from typing import Final, NoReturn
 import structlog
 from aiohttp import hdrs, http_exceptions, web
 
-from proxy.downstream.answer import Sent
+from proxy.downstream.answer_head import Sent
+from proxy.downstream.request_ids import new_request_id, request_id
 from proxy.downstream.sinks import file_of
-from proxy.downstream.strays import TLS_HELLO, TLS_HINT, Flood, Strays
-from proxy.downstream.surface import VIA, Failure, Misframed, new_request_id, refused, request_id
+from proxy.downstream.strays import TLS_HELLO, TLS_HINT, RateLimitedLog, Strays
+from proxy.downstream.surface import VIA, Failure, Misframed, refused
 from translators import faults
 
 log = structlog.get_logger()
@@ -66,67 +67,67 @@ class Answered(ConnectionError):  # noqa: N818 - named for what happened
 
 
 @dataclass(slots=True)
-class Room:
-    """So many connections as may be open, and what becomes of the next one: the one longest idle makes way for it.
+class Slots:
+    """The connections of one port that may be open at a time; for the next one the one longest idle is closed.
 
     most: how many may be open
-    idle: who brings no request now, whether silent from the start, with half a head, or kept; longest idle first
+    idle: those without a request now, whether silent from the start, with half a head, or kept; longest idle first
     """
 
     most: int
     open: int = 0
     idle: dict[Connection, None] = field(default_factory=dict)
 
-    def take_in(self, new: Connection) -> bool:
-        """Let one in; False where all of them have a request under way."""
-        if self.open >= self.most and not self._clear():
+    def admit(self, new: Connection) -> bool:
+        """Give a connection a slot; False where all that are open have a request under way."""
+        if self.open >= self.most and not self._evict():
             return False
         self.open += 1
         self.idle[new] = None
         return True
 
-    def leave(self, gone: Connection) -> None:
-        """Take note that one has left."""
+    def release(self, gone: Connection) -> None:
+        """Take back the slot of a connection."""
         self.open -= 1
         self.idle.pop(gone, None)
 
-    def _clear(self) -> bool:
+    def _evict(self) -> bool:
         longest = next((one for one in self.idle if one.awaits_head or one.lingers), None)
         if longest is not None:
-            longest.make_way()
+            longest.evict()
         return longest is not None
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class PortContext:
     """What all connections of one port share.
 
     failure:          shape of a failure, where there is no request to ask
-    seats:            who may bring requests
-    reserve:          who came when no seat was to be had
-    health:           how the only requests begin that are answered in the reserve
+    slots:            of the connections that may bring requests
+    reserve:          slots of those that come beyond them: a health probe is answered, all else refused
+    health:           how a request begins that is a health probe
     strays:           is told of a TLS hello
     malformed:        is told of what is no request
-    no_room:          is told of who found no room
+    no_room:          is told of connections that were refused, or closed for another
     header_timeout_s: for a head, from its first byte to its last; for silence at the start, too
     keepalive_s:      between two requests
     socket_options:   of TCP, see `kernels_clock`
     """
 
     failure: Failure
-    seats: Room
-    reserve: Room
+    slots: Slots
+    reserve: Slots
     health: tuple[bytes, ...]
     strays: Strays
-    malformed: Flood
-    no_room: Flood
+    malformed: RateLimitedLog
+    no_room: RateLimitedLog
     header_timeout_s: float
     keepalive_s: float
     socket_options: Mapping[int, int]
 
 
 class Connection(web.RequestHandler):
-    """One connection: aiohttp's, with a clock on every head, a place among others, and answers of ours.
+    """One connection: aiohttp's, with a clock on every head, a slot among others, and answers of ours.
 
     file:         see `file_of`: asked once for all that it sends
 
@@ -136,30 +137,30 @@ class Connection(web.RequestHandler):
     __slots__ = (
         "_begun",
         "_clock",
-        "_door",
         "_head_bytes",
         "_is_held_back",
         "_is_over",
         "_last_bytes",
+        "_port",
         "_received_bytes",
-        "_room",
         "_runs_ahead",
         "_says_tls",
+        "_slots",
         "file",
         "has_answered",
     )
 
-    def __init__(self, server: web.Server, door: Door) -> None:
+    def __init__(self, server: web.Server, port: PortContext) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
-            keepalive_timeout=door.keepalive_s,
+            keepalive_timeout=port.keepalive_s,
             lingering_time=LINGER_S,
             # A body is inflated by who wants it (`downstream.body`), once its key was looked at.
             auto_decompress=False,
         )
-        self._door = door
-        self._room: Room | None = None
+        self._port = port
+        self._slots: Slots | None = None
         self.file: int | None = None
         self.has_answered = False
         self._is_over = False
@@ -200,23 +201,23 @@ class Connection(web.RequestHandler):
         return not self.has_answered and not self.has_request
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A connection that says nothing at all has as long as one that says half."""
+        """Take a slot and start the clock: one that sends nothing has as long as one that sends half a head."""
         super().connection_made(transport)
         self.file = file_of(transport)
-        rooms = (self._door.seats, self._door.reserve)
-        self._room = next((room for room in rooms if room.take_in(self)), None)
-        if self._room is None:
+        both = (self._port.slots, self._port.reserve)
+        self._slots = next((slots for slots in both if slots.admit(self)), None)
+        if self._slots is None:
             self.force_close()
             return
-        for option, value in self._door.socket_options.items():
+        for option, value in self._port.socket_options.items():
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, option, value)
         self._start_clock(self._too_silent)
 
     def data_received(self, data: bytes) -> None:
-        """Time a head from its first byte to its last; of who found no seat, nothing is read but a health probe."""
+        """Time a head from its first byte to its last; of a connection in the reserve read health probes alone."""
         if data:  # for none, aiohttp's reader asks for what its parser holds back
-            if self._room is self._door.reserve and not self._may_speak(data):
-                self._send_away()
+            if self._slots is self._port.reserve and not self._may_ask(data):
+                self._refuse_unread()
                 return
             self._measure(data)
         super().data_received(data)
@@ -224,8 +225,8 @@ class Connection(web.RequestHandler):
             if self._clock is not None:
                 self._stop_clock()
             # What comes behind a last answer is no request.
-            if self._room is not None and not self._is_over:
-                self._room.idle.pop(self, None)
+            if self._slots is not None and not self._is_over:
+                self._slots.idle.pop(self, None)
         elif data and not self._begun:
             self._stop_clock()
             self._begun = True
@@ -234,26 +235,26 @@ class Connection(web.RequestHandler):
             self._start_clock(self._too_late)
 
     def pause_reading(self) -> None:
-        """Who is read for has enough."""
+        """Stop reading: the body's reader has enough."""
         self._is_held_back = True
         super().pause_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """They want more. aiohttp says so for every body, and looks for what was held back: eight calls for nothing."""
+        """Read on, if reading was stopped: aiohttp asks for it with every body, which takes eight calls for nothing."""
         if self._is_held_back:
             self._is_held_back = False
             super().resume_reading(resume_parser)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Nothing is waited for any more."""
-        self._leave_room()
+        """Give the slot back and stop the clock."""
+        self._release_slot()
         self._stop_clock()
         super().connection_lost(exc)
 
-    def make_way(self) -> None:
-        """End an idle connection for a new one, which may count on its place at once."""
-        self._door.no_room.note(reason="longest_idle_closed", request_id="")
-        self._leave_room()
+    def evict(self) -> None:
+        """Close an idle connection for a new one, which has its slot at once."""
+        self._port.no_room.note(reason="longest_idle_closed", request_id="")
+        self._release_slot()
         self.force_close()
 
     def handle_error(
@@ -267,11 +268,11 @@ class Connection(web.RequestHandler):
         known_as = request_id(request)
         if isinstance(exc, http_exceptions.HttpProcessingError) or _is_odd_expect(exc, request):
             if self._says_tls:
-                self._door.strays.note("", "", faults.BODY_INVALID.status, known_as, TLS_HINT)
+                self._port.strays.note("", "", faults.BODY_INVALID.status, known_as, TLS_HINT)
             else:
                 # aiohttp's own messages repeat what was sent.
                 reason = exc.message if isinstance(exc, Misframed) else type(exc).__name__
-                self._door.malformed.note(reason=reason, request_id=known_as)
+                self._port.malformed.note(reason=reason, request_id=known_as)
             self._answer(faults.BODY_INVALID, known_as)
         elif not isinstance(exc, Answered):
             log.error("bug", request_id=known_as, error=type(exc).__name__, exc_info=exc)
@@ -285,31 +286,31 @@ class Connection(web.RequestHandler):
         if isinstance(resp, Sent):
             self.has_answered = True
             self._is_over = not resp.keep_alive
-            self._rest(request)
+            self._await_next(request)
             return resp, False
         if isinstance(resp, web.HTTPException):
-            resp = refused(faults.BODY_INVALID, request_id(request), self._door.failure)
+            resp = refused(faults.BODY_INVALID, request_id(request), self._port.failure)
             resp.force_close()
-        if self._room is self._door.reserve:
+        if self._slots is self._port.reserve:
             resp.force_close()
         self.has_answered = True
         finished = await super().finish_response(request, resp, start_time)
         self._is_over = not finished[0].keep_alive
-        self._rest(request)
+        self._await_next(request)
         return finished
 
-    def _may_speak(self, data: bytes) -> bool:
-        """Whether who found no seat is listened to: a probe, or who finds one now."""
+    def _may_ask(self, data: bytes) -> bool:
+        """Whether a connection in the reserve is answered: its request is a health probe, or a slot is free by now."""
         if self._received_bytes:
             return True
         if self._begun:
             return False
-        if data.startswith(self._door.health):
+        if data.startswith(self._port.health):
             return True
-        if not self._door.seats.take_in(self):
+        if not self._port.slots.admit(self):
             return False
-        self._door.reserve.leave(self)
-        self._room = self._door.seats
+        self._port.reserve.release(self)
+        self._slots = self._port.slots
         return True
 
     def _measure(self, data: bytes) -> None:
@@ -334,12 +335,12 @@ class Connection(web.RequestHandler):
         self._received_bytes += len(data)
         self._last_bytes = (self._last_bytes + data[-len(HEAD_END) :])[-len(HEAD_END) :]
 
-    def _rest(self, request: web.BaseRequest) -> None:
+    def _await_next(self, request: web.BaseRequest) -> None:
         """Wait for the next request; what has come of it already, in the segment of the one before, has its clock."""
-        if self._room is None or not self.connected:
+        if self._slots is None or not self.connected:
             return
-        self._room.idle.pop(self, None)
-        self._room.idle[self] = None
+        self._slots.idle.pop(self, None)
+        self._slots.idle[self] = None
         if self._clock is not None:  # as it is of each head that has begun
             self._stop_clock()
         if not self._runs_ahead and self._has_ended_with(request):
@@ -359,13 +360,13 @@ class Connection(web.RequestHandler):
         # Some send an empty line behind a body, which is nothing (RFC 9112 2.2).
         return not behind or (0 < behind < len(HEAD_END) and not self._last_bytes[-behind:].strip(b"\r\n"))
 
-    def _send_away(self) -> None:
+    def _refuse_unread(self) -> None:
         """Answer without reading, and let what is still coming go by for a moment: an end at once would reset it."""
         if not self._begun:
             self._stop_clock()
             self._begun = True
             known_as = new_request_id()
-            self._door.no_room.note(reason="max_connections", request_id=known_as)
+            self._port.no_room.note(reason="max_connections", request_id=known_as)
             self._answer(faults.OVERLOADED, known_as)
             self._clock = asyncio.get_running_loop().call_later(LINGER_S, self.force_close)
 
@@ -377,13 +378,13 @@ class Connection(web.RequestHandler):
         if not self.awaits_head:
             return
         known_as = new_request_id()
-        self._door.malformed.note(reason="header_timeout", request_id=known_as)
+        self._port.malformed.note(reason="header_timeout", request_id=known_as)
         self._answer(faults.TIMED_OUT, known_as)
         self.force_close()
 
     def _answer(self, fault: faults.Fault, known_as: str) -> None:
         """Write an answer past aiohttp's: there is no request that a response could belong to."""
-        body = self._door.failure(fault, known_as)
+        body = self._port.failure(fault, known_as)
         head = (
             f"HTTP/1.1 {fault.status} {HTTPStatus(fault.status).phrase}",
             "Content-Type: application/json",
@@ -395,14 +396,14 @@ class Connection(web.RequestHandler):
         if self.transport is not None:
             self.transport.write("\r\n".join((*head, "", "")).encode("ascii") + body)
 
-    def _leave_room(self) -> None:
-        """Give the place back, once."""
-        if self._room is not None:
-            self._room.leave(self)
-            self._room = None
+    def _release_slot(self) -> None:
+        """Give the slot back, once."""
+        if self._slots is not None:
+            self._slots.release(self)
+            self._slots = None
 
     def _start_clock(self, end: Callable[[], None]) -> None:
-        self._clock = asyncio.get_running_loop().call_later(self._door.header_timeout_s, end)
+        self._clock = asyncio.get_running_loop().call_later(self._port.header_timeout_s, end)
 
     def _stop_clock(self) -> None:
         self._begun = False

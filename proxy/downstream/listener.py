@@ -17,8 +17,8 @@ from aiohttp import http_parser, web
 
 from config.settings import Settings
 from proxy.downstream import surface, tls
-from proxy.downstream.connection import RESERVE, Connection, Door, Room, kernels_clock
-from proxy.downstream.strays import PLAIN_HINT, Flood, Strays
+from proxy.downstream.connection import RESERVE, Connection, PortContext, Slots, kernels_clock
+from proxy.downstream.strays import PLAIN_HINT, RateLimitedLog, Strays
 from proxy.downstream.tls import Certificate, Secured
 from translators import faults
 
@@ -84,7 +84,7 @@ class Listener:
         self.connections = connections
         self._loop = asyncio.get_running_loop()
         self._following = None if certificate is None else self._loop.create_task(certificate.keep_fresh())
-        self._no_files = Flood("accept_failed", "any")
+        self._no_files = RateLimitedLog("accept_failed", "any")
         self._beginning: set[asyncio.Task[object]] = set()
         self._pauses: set[asyncio.TimerHandle] = set()
         for one in sockets:
@@ -191,19 +191,19 @@ def connections(
     port: its name in the log
     most: how many may be open, the reserve apart
     """
-    door = Door(
+    context = PortContext(
         failure=app[surface.PORT_TONGUE].failure,
-        seats=Room(most),
-        reserve=Room(RESERVE),
+        slots=Slots(most),
+        reserve=Slots(RESERVE),
         health=tuple(f"GET {path} ".encode("ascii") for path in app[surface.HEALTH]),
         strays=app[surface.STRAYS],
-        malformed=Flood("malformed", port),
-        no_room=Flood("no_room", port),
+        malformed=RateLimitedLog("malformed", port),
+        no_room=RateLimitedLog("no_room", port),
         header_timeout_s=settings.header_timeout,
         keepalive_s=settings.keepalive_timeout,
         socket_options=kernels_clock(settings.write_timeout),
     )
-    return functools.partial(Connection, server, door)
+    return functools.partial(Connection, server, context)
 
 
 def secured(
@@ -214,7 +214,7 @@ def secured(
     port: its name in the log
     """
     strays: Strays = app[surface.STRAYS]
-    handshakes = Flood("malformed", port)
+    handshakes = RateLimitedLog("malformed", port)
 
     def refused(reason: str) -> None:
         if reason == tls.SPEAKS_HTTP:

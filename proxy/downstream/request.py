@@ -13,14 +13,19 @@ from typing import Final, NoReturn
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from proxy.downstream.answer import Head
+from proxy.downstream.answer_head import Head
 from proxy.downstream.body import HeldBody, Limits, read
 from proxy.downstream.connection import Connection
 from proxy.downstream.phase import CUTTING, LEAVING, SERVING
+from proxy.downstream.request_ids import named
 from proxy.downstream.sinks import CallerGone, PacketSink, ReplySink
-from proxy.downstream.surface import TONGUE, named
+from proxy.downstream.surface import TONGUE
+from translators import faults
 from translators.pipe import Pipe
 from translators.tongue import Tongue
+
+# A call that comes while the process leaves may succeed on the next connection at once: another process answers it.
+LEAVING_RETRY_S: Final = "1"
 
 TIMING: Final[web.RequestKey[Callable[[], str]]] = web.RequestKey("timing")
 
@@ -72,18 +77,18 @@ class Request:
         resource = self._web.match_info.route.resource
         return self._web.path if resource is None else resource.canonical
 
-    @property
-    def is_late(self) -> bool:
-        """Whether the call came too late: the process is leaving, and this is not the first one of its connection.
+    def refuse_late(self) -> None:
+        """Raise `Refusal` where the process is leaving, unless the call is the first one of its connection.
 
         An ingress has no other way to learn of the end than that it cannot connect any more.
         """
         phase = self._head.lifecycle.phase
         if phase is SERVING:
-            return False
+            return
         connection = self._web.protocol
         answered = not isinstance(connection, Connection) or connection.has_answered
-        return phase >= CUTTING or (phase >= LEAVING and answered)
+        if phase >= CUTTING or (phase >= LEAVING and answered):
+            raise faults.Refusal(faults.UNAVAILABLE.after(LEAVING_RETRY_S), "the process is ending")
 
     @property
     def has_answer(self) -> bool:

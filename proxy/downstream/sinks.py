@@ -12,8 +12,8 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
-from proxy.downstream import answer
-from proxy.downstream.answer import KEPT, LAST, Head, Sent
+from proxy.downstream import answer_head
+from proxy.downstream.answer_head import KEPT, LAST, Head, Sent
 from translators.pipe import Mark, Pipe, State
 from translators.tongue import Tongue
 
@@ -286,7 +286,7 @@ class ReplySink:
     async def close(self) -> None:
         """Send the reply, here and not by aiohttp: it, too, may meet a caller who does not read."""
         protocol, body = self._request.protocol, self._body
-        head, self._keep_alive, _ = self._head.rendered(f"{answer.JSON}Content-Length: {len(body)}\r\n")
+        head, self._keep_alive, _ = self._head.rendered(f"{answer_head.JSON}Content-Length: {len(body)}\r\n")
         _send(self._transport, self._file, head + body)
         self.is_open = True
         self.bytes = len(body)
@@ -304,7 +304,7 @@ class ReplySink:
 @functools.lru_cache(maxsize=8)
 def _stream_lines(tongue: Tongue) -> str:
     """What the head of a stream says in a tongue, of which there are three."""
-    return answer.fields(tongue.STREAM_HEADERS)
+    return answer_head.fields(tongue.STREAM_HEADERS)
 
 
 def file_of(transport: asyncio.BaseTransport) -> int | None:

@@ -47,8 +47,8 @@ class Stray(Exception):  # noqa: N818 - it says what came, not that something br
         self.hint = hint
 
 
-class Flood:
-    """The log of what strangers can cause at will: the first few, and then one line for many.
+class RateLimitedLog:
+    """A log of what strangers can cause at will: a few lines in a window, then one that counts the rest.
 
     event:   what they cause
     most:    lines in a window; what comes beyond them is told as the `count` of the line after them
@@ -91,7 +91,7 @@ class Strays:
     def __init__(self, port: str, hints: Hints = (), count: Callable[[int], None] = lambda _: None) -> None:
         self._hints = hints
         self._count = count
-        self._flood = Flood("stray", port, most=STRAY_LINES, every_s=STRAY_WINDOW_S, level=logging.INFO)
+        self._log = RateLimitedLog("stray", port, most=STRAY_LINES, every_s=STRAY_WINDOW_S, level=logging.INFO)
 
     def note(self, method: str, target: str, status: int, request_id: str, hint: str | None = None) -> None:
         """Take one.
@@ -100,7 +100,7 @@ class Strays:
         """
         self._count(status)
         path = target.partition("?")[0]
-        self._flood.note(
+        self._log.note(
             method=method[:METHOD_CHARS],
             path=escaped(path, PATH_CHARS),
             status=status,

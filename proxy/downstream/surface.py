@@ -1,4 +1,4 @@
-"""What every request passes and every answer carries, on both ports: its id, its framing, and a failure's shape.
+"""What every request passes and every answer carries, on both ports: framing, browsers' rules, a failure's shape.
 
 `guard` puts all of it before an application's routes: a guard of one port is a guard of the other.
 """
@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import functools
-import os
-import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -18,6 +16,7 @@ from aiohttp.typedefs import Middleware
 
 from proxy.downstream.browsers import Browsers
 from proxy.downstream.phase import LEAVING, LIFECYCLE, Lifecycle
+from proxy.downstream.request_ids import request_id
 from proxy.downstream.strays import Stray, Strays
 from translators import faults
 from translators.tongue import Tongue
@@ -26,14 +25,6 @@ from translators.tongue import Tongue
 Failure = Callable[[faults.Fault, str], bytes]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-GENERATION: Final = "/api/v1/services/aigc/text-generation/generation"
-# The compatible surface, under the path that the service has and the one that many clients put behind a host.
-COMPATIBLE: Final = ("/compatible-mode/v1", "/v1")
-COMPLETIONS: Final = "/chat/completions"
-
-UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-
-REQUEST_ID: Final = web.RequestKey("request_id", str)
 # Which tongue a request's route speaks; failures are told in it.
 TONGUE: Final[web.RequestKey[Tongue]] = web.RequestKey("tongue")
 # In the admin application: the base URL of the data port.
@@ -174,21 +165,6 @@ def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
     return refused(fault, request_id(request), tongue.failure, tongue.failure_headers(fault))
 
 
-def request_id(request: web.BaseRequest) -> str:
-    """The caller's id where it is a well-formed UUID, else a new one, the same whenever asked (spec HTTP-6)."""
-    try:
-        return request[REQUEST_ID]
-    except KeyError:
-        return named(request)
-
-
-def named(request: web.BaseRequest) -> str:
-    """The same of a request that nobody has asked before."""
-    given = request.headers.get("X-Request-Id")
-    request[REQUEST_ID] = known_as = new_request_id(given.lower()) if given else new_request_id()
-    return known_as
-
-
 def check_framing(request: web.Request) -> None:
     """Refuse a request that others may frame differently, as if it could not be parsed: raises `Misframed`."""
     if (
@@ -235,27 +211,3 @@ def is_last(request: web.Request, lifecycle: Lifecycle | None = None) -> bool:
     """
     leaving = (lifecycle or request.app[LIFECYCLE]).phase >= LEAVING
     return leaving or hdrs.UPGRADE in request.headers or not request.content.is_eof()
-
-
-def new_request_id(given: str = "") -> str:
-    """A caller's id where it is a well-formed UUID in lower case, else a new one: random, version 4 (RFC 9562)."""
-    if given and UUID.fullmatch(given):
-        return given
-    if not _made:
-        _made.extend(_ids(os.urandom(16 * IDS_AT_ONCE).hex()))
-    return _made.pop()
-
-
-def _ids(digits: str) -> Iterator[str]:
-    """Random digits into ids. `uuid.uuid4` takes five times as long, 1 % of a small call."""
-    for start in range(0, len(digits), 32):
-        made = digits[start : start + 32]
-        yield f"{made[:8]}-{made[8:12]}-4{made[13:16]}-{'89ab'[int(made[16], 16) & 3]}{made[17:20]}-{made[20:]}"
-
-
-# Made so many at once: the kernel is asked without the interpreter's lock, and a thread that counts a long prompt would
-# have it for most of a millisecond, while a call has just begun.
-IDS_AT_ONCE: Final = 64
-_made: Final[list[str]] = []
-# What is forked must not say the same ids.
-os.register_at_fork(after_in_child=_made.clear)

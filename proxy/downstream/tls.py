@@ -19,6 +19,7 @@ from typing import Any, Final, cast
 import structlog
 
 from config import values
+from config.file_version import Version, version_of
 
 log = structlog.get_logger()
 
@@ -29,8 +30,6 @@ LOOK_EVERY_S: Final = 1.0
 # What Python calls it when the first bytes are those of HTTP.
 SPEAKS_HTTP: Final = "HTTP_REQUEST"
 
-Stamp = tuple[tuple[int, int, int], ...]
-
 
 class Certificate:
     """The certificate we show, and its key; read again when one of the files changes.
@@ -40,7 +39,7 @@ class Certificate:
 
     def __init__(self, cert: Path, key: Path) -> None:
         self._files = (cert, key)
-        self._stamp = self._look()
+        self._versions = self._look()
         self.context = values.certificate(cert, key)
 
     async def keep_fresh(self) -> None:
@@ -52,23 +51,22 @@ class Certificate:
     def refresh(self) -> None:
         """Read the files again if they have changed."""
         try:
-            stamp = self._look()
-            if stamp == self._stamp:
+            versions = self._look()
+            if versions == self._versions:
                 return
             self.context = values.certificate(*self._files)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             # Said once for each state of the files.
             if not isinstance(error, OSError):
-                self._stamp = stamp
+                self._versions = versions
             log.error("certificate_kept", reason=reason)
         else:
-            self._stamp = stamp
+            self._versions = versions
             log.info("certificate_read")
 
-    def _look(self) -> Stamp:
-        found = (os.stat(path) for path in self._files)
-        return tuple((one.st_mtime_ns, one.st_ino, one.st_size) for one in found)
+    def _look(self) -> tuple[Version, ...]:
+        return tuple(map(version_of, self._files))
 
 
 class Secured(asyncio.Transport, asyncio.Protocol):
@@ -130,7 +128,7 @@ class Secured(asyncio.Transport, asyncio.Protocol):
         return self._above.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing comes any more."""
+        """The socket is closed, and with it the connection above."""
         self._is_over = True
         self._above.connection_lost(exc)
 

@@ -24,7 +24,7 @@ CURRENT: Final[ContextVar[RecordedCall | None]] = ContextVar("inspected_call", d
 
 
 class Watch:
-    """Who looks on: what has changed since it last looked, however often it did.
+    """The calls that have changed since one watcher last asked, each once however often it did.
 
     changed: numbers of calls that are new or have gone on; forgotten ones among them
     news:    set while there is something

@@ -2,7 +2,7 @@
 
 Words become words, Chinese Chinese, digits digits; blanks, punctuation, JSON's keys and form, names, ids, figures and
 parameters stay. Each piece has as many tokens as the one it stands for, at every border of a delta: played again, a
-redacted call makes the same packets with the same usage (spec USE-2).
+redacted call makes the same packets with the same usage (spec USE-2). Keys were masked before (`key_mask`).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _fillers(vocabulary: Vocabulary) -> Mapping[str, Sequence[str]]:
 
 @dataclass(slots=True)
 class Filler:
-    """What stands for what, the same for the same word wherever no border cuts it.
+    """Replaces texts by filler, a word by the same one wherever no border cuts it.
 
     words:  three words in a row that the caller has said
     tokens: what pieces are made of, by kind

@@ -16,10 +16,12 @@ from proxy.admission import authentication
 from proxy.downstream import surface
 from proxy.downstream.body import HeldBody
 from proxy.downstream.request import Request
+from proxy.downstream.request_ids import request_id
 from proxy.downstream.sinks import PacketSink, ReplySink
 from proxy.downstream.strays import Strays
+from proxy.inspector.key_mask import masked_headers, masked_text
 from proxy.inspector.recent_calls import CURRENT, RecentCalls
-from proxy.inspector.recorded import RecordedCall, UpstreamCall, masked_headers, masked_text
+from proxy.inspector.recorded import RecordedCall, UpstreamCall
 from proxy.metering.journal import Record
 from proxy.upstream.client import Post
 from proxy.upstream.response import Response, UpstreamFailure
@@ -224,7 +226,7 @@ def _keep_refusal(request: web.Request, answer: web.Response, calls: RecentCalls
     kept = CURRENT.get()
     if kept is None:
         # Neither a call nor a stray: what callers ask beside their calls, and are refused.
-        kept = calls.begin(request.method, masked_text(request.path), "", surface.request_id(request), {})
+        kept = calls.begin(request.method, masked_text(request.path), "", request_id(request), {})
         kept.status, kept.ended_ms = answer.status, 0.0
     if not kept.headers:
         kept.headers = masked_headers(request.headers.items())

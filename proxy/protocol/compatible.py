@@ -13,7 +13,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from proxy import vocabulary
-from proxy.downstream import surface
+from proxy.downstream.paths import COMPATIBLE, COMPLETIONS, MODELS, NATIVE_MODELS, TOKENIZER
 from proxy.protocol import phrases
 from proxy.protocol.openapi import (
     EXAMPLE_ID,
@@ -35,7 +35,6 @@ from proxy.protocol.phrases import Language
 from proxy.protocol.probes import TOOL
 from proxy.protocol.schemas import CROSS_FIELD, NAME
 from proxy.protocol.tables import Sources, _code, _json, _table
-from proxy.server import routes
 from translators import faults
 from translators.compatible import parameters, shapes, tongue
 from translators.compatible.call import ROLES
@@ -51,7 +50,7 @@ from translators.terms import agreed
 # Of a fixed moment, so that the document is the same whenever it is written.
 AT_S: Final = 1_795_872_537.0
 MARK: Final = "Compatible"
-PATHS: Final = tuple(root + surface.COMPLETIONS for root in surface.COMPATIBLE)
+PATHS: Final = tuple(root + COMPLETIONS for root in COMPATIBLE)
 
 _USER: Final[Json] = {"role": "user", "content": "hi"}
 
@@ -216,13 +215,13 @@ def _paths(sources: Sources) -> Json:
         path: {"post": {**_completions(sources), "operationId": f"complete{number or ''}"}}
         for number, path in enumerate(PATHS)
     }
-    for number, root in enumerate(surface.COMPATIBLE):
+    for number, root in enumerate(COMPATIBLE):
         listed = _get(f"listCompatibleModels{number or ''}", "The models this key may call (COM-29)", f"{MARK}Models")
         one = _get(f"describeCompatibleModel{number or ''}", "One of them; slashes allowed (COM-29)", f"{MARK}Model")
         one["parameters"] = [{"name": "id", "in": "path", "required": True, "schema": _names(sources.rows)}]
         one["responses"] |= _refusals([faults.BAD_KEY, faults.MODEL_NOT_FOUND, faults.RATE_LIMITED])
-        paths[root + routes.MODELS] = {"get": listed}
-        paths[root + routes.MODELS + "/{id}"] = {"get": one}
+        paths[root + MODELS] = {"get": listed}
+        paths[root + MODELS + "/{id}"] = {"get": one}
     page = {"type": "integer", "minimum": 1}
     models = _get("listModels", "The models this key may call, a page at a time (HTTP-12)", "ModelPage")
     models["tags"] = ["calls"]
@@ -232,8 +231,8 @@ def _paths(sources: Sources) -> Json:
         _query("page_size", "At most 100.", page | {"maximum": 100}),
     ]
     models["responses"] |= _failures([faults.BODY_INVALID, faults.BAD_KEY, faults.RATE_LIMITED])
-    paths[routes.NATIVE_MODELS] = {"get": models}
-    paths[routes.TOKENIZER] = {
+    paths[NATIVE_MODELS] = {"get": models}
+    paths[TOKENIZER] = {
         "post": {
             "operationId": "tokenize",
             "summary": "The tokens of a prompt; no upstream is asked (HTTP-12)",

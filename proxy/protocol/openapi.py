@@ -16,11 +16,10 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from config.settings import Settings
-from proxy.downstream import surface
+from proxy.downstream import paths
 from proxy.protocol import field_docs, phrases, probes
 from proxy.protocol.phrases import Language
 from proxy.protocol.schemas import _ASSISTANT, _READY, CROSS_FIELD, NAME, SAID, SSE_HEADER, TEXT, TOOL_CALL
-from proxy.server import routes
 from translators import faults
 from translators.dashscope import kinds, messages, parameters, rules, shapes
 from translators.dashscope.parameters import Row
@@ -73,10 +72,10 @@ def document(rows: Sequence[Model], streams: Mapping[str, str]) -> Json:
             {"name": "operations", "description": "What operators and platforms use, on the admin port."},
         ],
         "paths": {
-            surface.GENERATION: {"post": generation},
+            paths.GENERATION: {"post": generation},
             settings.model_route or "": {"post": by_path},
-            routes.MULTIMODAL: {"post": _multimodal(generation)},
-            routes.HEALTH: {"get": _health()},
+            paths.MULTIMODAL: {"post": _multimodal(generation)},
+            paths.HEALTH: {"get": _health()},
             "/docs/try": {"servers": [_server("the admin port", settings.port + 1)], "post": _try()},
             **{
                 path: {"servers": [_server("the admin port", settings.port + 1)], **item}

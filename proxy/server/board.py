@@ -17,7 +17,7 @@ import orjson
 
 from proxy.telemetry import series
 from proxy.telemetry.series import Reading
-from proxy.upstream.pools import Look
+from proxy.upstream.report import TargetReport
 
 # A worker answers the admin process from its event loop: one that takes longer is not fit to serve either.
 ASK_S: Final = 1.0
@@ -55,23 +55,23 @@ class Heartbeats:
         return bool(last_s) and time.monotonic() - last_s > SILENT_S
 
 
-class Report(TypedDict):
+class WorkerReport(TypedDict):
     """What a worker says of itself.
 
     process: its id, which tells it from the one that had its number before
     reasons: why it is not ready; none if it is
     reading: everything it has measured, as `series.Reading` but for the labels, which are no keys in JSON
-    looks:   how the targets stand there, each a `Look` as a list
+    targets: how they stand there, each a `TargetReport` as a list
     """
 
     process: int
     reasons: list[str]
     reading: dict[str, list[tuple[list[str], list[float]]]]
-    looks: list[list[Any]]
+    targets: list[list[Any]]
 
 
 @asynccontextmanager
-async def serve_report(path: Path, report: Callable[[], Report]) -> AsyncIterator[None]:
+async def serve_report(path: Path, report: Callable[[], WorkerReport]) -> AsyncIterator[None]:
     """Answer the admin process at this path, as long as the context lives."""
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -101,7 +101,7 @@ class WorkerReports:
     sockets: Mapping[int, Path]
     heartbeats: Heartbeats
     growing: frozenset[str]
-    _latest: dict[int, Report] = field(default_factory=dict)
+    _latest: dict[int, WorkerReport] = field(default_factory=dict)
     _gone: Reading = field(default_factory=dict)
 
     async def reasons(self) -> list[str]:
@@ -121,11 +121,11 @@ class WorkerReports:
         """The metrics of each worker, those of ended ones included."""
         return [*await asyncio.gather(*map(self._reading, self.sockets)), self._gone]
 
-    async def looks(self) -> list[Look]:
+    async def targets(self) -> list[TargetReport]:
         """How each target stands, in each worker that answers."""
         asked = [path for number, path in self.sockets.items() if not self.heartbeats.hangs(number)]
         reports = await asyncio.gather(*map(_ask, asked))
-        return [Look(*look) for report in reports if report is not None for look in report["looks"]]
+        return [TargetReport(*row) for report in reports if report is not None for row in report["targets"]]
 
     async def _reading(self, number: int) -> Reading:
         report = None if self.heartbeats.hangs(number) else await _ask(self.sockets[number])
@@ -137,26 +137,26 @@ class WorkerReports:
         self._latest[number] = report
         return _received(report)
 
-    def _grown(self, report: Report) -> Reading:
+    def _grown(self, report: WorkerReport) -> Reading:
         return {name: series for name, series in _received(report).items() if name in self.growing}
 
 
 def sent(reading: Reading) -> dict[str, list[tuple[list[str], list[float]]]]:
-    """A reading in the form of `Report`."""
+    """A reading in the form of `WorkerReport`."""
     return {name: [([*labels], values) for labels, values in series.items()] for name, series in reading.items()}
 
 
-def _received(report: Report) -> Reading:
+def _received(report: WorkerReport) -> Reading:
     return {name: {tuple(labels): values for labels, values in series} for name, series in report["reading"].items()}
 
 
-async def _ask(path: Path) -> Report | None:
+async def _ask(path: Path) -> WorkerReport | None:
     """The report of one worker; None where none is there or none answers."""
     try:
         async with asyncio.timeout(ASK_S):
             reader, writer = await asyncio.open_unix_connection(path)
             try:
-                report: Report = orjson.loads(await reader.read())
+                report: WorkerReport = orjson.loads(await reader.read())
             finally:
                 writer.close()
     except (OSError, TimeoutError, orjson.JSONDecodeError):

@@ -30,7 +30,7 @@ def name_of(settings: Settings) -> Name:
 
 
 def factory(settings: Settings) -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes that loop. Raises `SettingsError` as above."""
+    """The function that makes it, as `asyncio.Runner` takes it. Raises `SettingsError` as `name_of` does."""
     if name_of(settings) == "asyncio":
         return asyncio.new_event_loop
     import uvloop  # noqa: PLC0415 - an extra

@@ -134,7 +134,7 @@ class Running:
 
 
 async def start(app: web.Application, settings: Settings, admin: web.Application | None = None) -> Running:
-    """Listen, for calls and for the platform's questions; raises `OSError` where an address is not to be had."""
+    """Listen on the data port, and with `admin` on the admin port; raises `OSError` where one is not to be had."""
     most = listener.most_connections(settings.max_connections)
     address = settings.host, settings.port
     shared = settings.workers > 1
@@ -158,7 +158,7 @@ async def start(app: web.Application, settings: Settings, admin: web.Application
 async def answer(
     app: web.Application, settings: Settings, listening: socket.socket, announce: Callable[[], None]
 ) -> None:
-    """Serve the platform's questions alone, on a socket that is bound already, until a signal."""
+    """Serve the admin port alone, on a socket that is bound already, until a signal."""
     stop = _Signals()
     try:
         port = await _open_admin(app, settings, listening)

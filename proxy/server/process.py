@@ -26,17 +26,18 @@ from proxy.downstream.phase import LIFECYCLE
 from proxy.inspector.recent_calls import RecentCalls
 from proxy.metering.append_file import DASH
 from proxy.server import board, event_loop, lifecycle, notices, reloading, supervisor, systemd
-from proxy.server.board import Report, WorkerReports
+from proxy.server.board import WorkerReport, WorkerReports
 from proxy.server.reloading import Reloader, Snapshot, Source
 from proxy.server.routes import application, inspected
 from proxy.server.supervisor import Following, WorkerSlot
 from proxy.telemetry import logs, metrics
 from proxy.telemetry.log_writer import Lines, LogWriter, Unthreaded
+from proxy.upstream.report import targets
 
 log = structlog.get_logger()
 
 
-# Written to past the interpreter, see `outlet`.
+# Written to past the interpreter, see `log_writer`.
 STDOUT: Final = 1
 STDERR: Final = 2
 
@@ -61,9 +62,9 @@ def serve(source: Source) -> int:
     if settings.workers == 1:
         return _run(settings, lambda stdout, stderr: _serve(source, stdout, stderr))
     _check_keys(settings, rows)
-    # What every worker needs is loaded once and shared; nothing here may start a thread (see `workers`).
+    # What every worker needs is loaded once and shared; nothing here may start a thread (see `supervisor`).
     vocabulary.load()
-    _keep()
+    _freeze_loaded()
     unthreaded = Unthreaded(STDERR)
     logs.configure(settings, unthreaded)
 
@@ -142,12 +143,12 @@ async def _work(snapshot: Snapshot, slot: WorkerSlot, stderr: Lines) -> None:
     settings, rows = snapshot.settings.of_worker(slot.number), snapshot.rows
     async with _open_process(settings, rows, stderr) as (gateway, calls, state):
 
-        def report() -> Report:
+        def report() -> WorkerReport:
             return {
                 "process": os.getpid(),
                 "reasons": state.said(),
                 "reading": board.sent(state.measured.read()),
-                "looks": [[*look] for look in gateway.latest.gateway.upstreams.looks()],
+                "targets": [[*row] for row in targets(gateway.latest.gateway.upstreams)],
             }
 
         running = await lifecycle.start(calls, settings.model_copy(update={"port": slot.port}))
@@ -174,7 +175,7 @@ async def _open_process(
     settings: Settings, rows: Collection[ModelRow], stderr: Lines
 ) -> AsyncIterator[tuple[Gateway, web.Application, Process]]:
     async with open_gateway(settings, rows) as gateway, metrics.opened(gateway.gauges(), stderr) as measured:
-        _keep()
+        _freeze_loaded()
         recent = RecentCalls() if settings.inspect else None
         if recent is None:
             calls = application(gateway, measured.keep, measured.keep_stray)
@@ -183,8 +184,8 @@ async def _open_process(
         yield gateway, calls, Process(gateway, calls[LIFECYCLE], measured, recent)
 
 
-def _keep() -> None:
-    # What is loaded now lives as long as the process: it need not be walked by every collection.
+def _freeze_loaded() -> None:
+    """Keep what is loaded out of every garbage collection: it lives as long as the process."""
     gc.collect()
     gc.freeze()
     # A call of many small parts is read in a fifth of the time where the collector does not look in between.

@@ -13,15 +13,17 @@ import pickle
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Final, NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import orjson
 import structlog
 
 from config import changes
+from config.file_version import Version, version_if_there
 from config.models import ModelRow
 from config.settings import Settings, SettingsError
 from proxy.call import gateway as gateways
@@ -62,7 +64,7 @@ class Source:
     read: Callable[[], tuple[Settings, Sequence[ModelRow]]]
     config_file: str | None
     now: Snapshot
-    _seen: Any = field(init=False)
+    _seen: Mapping[Path, Version | None] = field(init=False)
 
     def __post_init__(self) -> None:
         self._seen = self._look()
@@ -78,8 +80,8 @@ class Source:
         """Whether a file is another one since it was read, where files are to be watched."""
         return self.now.settings.reload == "watch" and self._look() != self._seen
 
-    def _look(self) -> Any:
-        return changes.versions(changes.files(self.now.settings, self.config_file))
+    def _look(self) -> Mapping[Path, Version | None]:
+        return {path: version_if_there(path) for path in changes.files(self.now.settings, self.config_file)}
 
 
 @dataclass(slots=True)

@@ -13,11 +13,11 @@ from proxy.admin import application as admin
 from proxy.call import handler, lookups
 from proxy.call.gateway import Gateway
 from proxy.call.handler import Keep
-from proxy.downstream import browsers, surface
+from proxy.downstream import browsers, paths, surface
 from proxy.downstream.request import TIMING, Request
 from proxy.downstream.sinks import Response
 from proxy.downstream.strays import SLASH_HINT, Hints, Stray, Strays
-from proxy.downstream.surface import COMPATIBLE, COMPLETIONS, GENERATION, Handler
+from proxy.downstream.surface import Handler
 from proxy.inspector import taps
 from proxy.inspector.recent_calls import RecentCalls
 from translators import faults
@@ -30,18 +30,9 @@ from translators.dashscope import multimodal
 from translators.dashscope import tongue as dashscope
 from translators.tongue import Tongue
 
-MULTIMODAL: Final = "/api/v1/services/aigc/multimodal-generation/generation"
-# Where the native surface takes calls.
-NATIVE: Final = (GENERATION, MULTIMODAL)
-HEALTH: Final = "/healthz"
-MODELS: Final = "/models"
-# What the native surface has beside the calls.
-NATIVE_MODELS: Final = "/api/v1/models"
-TOKENIZER: Final = "/api/v1/tokenizer"
-
 
 class Doors(NamedTuple):
-    """What stands at the two doors of every call.
+    """How a call is made of a request, and what serves it; `inspected` puts a tap into each.
 
     request: makes a call of what came; told how many bytes of images may come along
     serve:   serves it through the gateway of now
@@ -51,6 +42,8 @@ class Doors(NamedTuple):
     serve: Callable[[Gateway, Request, Keep], Awaitable[Response]] = handler.serve
 
 
+# Where calls are taken below /api/v1/services/, as an expression.
+SERVED: Final = "|".join(re.escape(path.removeprefix("/api/v1/services/")) for path in paths.NATIVE)
 # What the paths look like that no route takes -> what was meant (spec HTTP-13).
 HINTS: Final[Hints] = tuple(
     (re.compile(pattern), hint)
@@ -70,7 +63,7 @@ HINTS: Final[Hints] = tuple(
         ),
         (r"/(readyz|metrics|docs|openapi\.json)\b", "the admin port's"),
         (
-            rf"/api/v1/services/(?!{'|'.join(re.escape(path.removeprefix('/api/v1/services/')) for path in NATIVE)})",
+            rf"/api/v1/services/(?!{SERVED})",
             "answers in text are served, below text-generation and multimodal-generation",
         ),
     )
@@ -94,19 +87,19 @@ def application(
     surface.guard(
         app,
         tongue=dashscope,
-        below={f"{root}/": compatible for root in COMPATIBLE},
+        below={f"{root}/": compatible for root in paths.COMPATIBLE},
         browsers=browsers.at_calls(settings),
         strays=Strays("calls", HINTS, stray),
-        health=(HEALTH,),
+        health=(paths.HEALTH,),
     )
     app.on_response_prepare.append(_say_times)
     generation = _spoken(dashscope, gateway, keep, doors)
-    surface.add_calls(app, GENERATION, generation)
-    surface.add_calls(app, MULTIMODAL, _spoken(multimodal, gateway, keep, doors))
-    app.router.add_get(HEALTH, admin.alive)
+    surface.add_calls(app, paths.GENERATION, generation)
+    surface.add_calls(app, paths.MULTIMODAL, _spoken(multimodal, gateway, keep, doors))
+    app.router.add_get(paths.HEALTH, admin.alive)
     _add_lookups(app.router, gateway)
-    for root in COMPATIBLE:
-        surface.add_calls(app, root + COMPLETIONS, _spoken(compatible, gateway, keep, doors))
+    for root in paths.COMPATIBLE:
+        surface.add_calls(app, root + paths.COMPLETIONS, _spoken(compatible, gateway, keep, doors))
         _add_models(app.router, root, gateway)
     if settings.model_route:
         app.router.add_post(_pattern(settings.model_route), surface.routed(generation))
@@ -147,9 +140,9 @@ def _spoken(tongue: Tongue, gateway: Gateway, keep: Keep, doors: Doors) -> Handl
 
 def _add_models(router: web.UrlDispatcher, root: str, gateway: Gateway) -> None:
     """The models, below one path of the compatible surface (spec COM-1, COM-29)."""
-    router.add_get(root + MODELS, _listed(gateway), allow_head=False)
+    router.add_get(root + paths.MODELS, _listed(gateway), allow_head=False)
     # A line end, too: no name goes past, for the route with a model in its path would take it.
-    model = router.add_resource(root + MODELS + "/{id:(?s:.+)}")
+    model = router.add_resource(root + paths.MODELS + "/{id:(?s:.+)}")
     model.add_route(hdrs.METH_GET, _described(gateway))
     model.add_route(hdrs.METH_ANY, _wrong_method)
 
@@ -167,8 +160,8 @@ def _add_lookups(router: web.UrlDispatcher, gateway: Gateway) -> None:
         found = await lookups.tokens(gateway.latest.gateway, call, dashscope_call.prompted)
         return _json(dashscope_listing.tokens(*found, call.id))
 
-    router.add_get(NATIVE_MODELS, models, allow_head=False)
-    router.add_post(TOKENIZER, tokens)
+    router.add_get(paths.NATIVE_MODELS, models, allow_head=False)
+    router.add_post(paths.TOKENIZER, tokens)
 
 
 def _listed(gateway: Gateway) -> Handler:

@@ -136,7 +136,7 @@ class _Child:
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """What the first process does for its workers beside keeping them alive.
+    """How the first process follows the configuration for its workers.
 
     reload:      read the configuration anew and offer it to these
     has_changed: whether a file says that it is time to

@@ -133,7 +133,7 @@ class LogWriter:
 
 
 class Unthreaded:
-    """The same for a process that may have no thread, since it forks: what finds no room at once is dropped."""
+    """A log writer without a thread, for a process that forks: what finds no room at once is dropped."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

@@ -1,4 +1,4 @@
-"""What the operator reads: structured log lines, one per call, never a key, a prompt or an answer."""
+"""Log lines as data, from a closed list (`LINES`), one per call: never a key, a prompt or an answer."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from proxy.admission import limits
 from proxy.metering.journal import Outcome, Record
 from proxy.telemetry import installed, process_figures
 from proxy.telemetry.log_writer import Lines
-from proxy.telemetry.series import Counters, Labels, Reading, Row
+from proxy.telemetry.series import Counters, Labels, MetricRow, Reading
 
 OTHER: Final = "other"
 CHAT: Final = "chat"
@@ -33,68 +33,70 @@ GEN_AI: Final = ("gen_ai_request_model", "gen_ai_operation_name", "api")
 LAG_EVERY_S: Final = 0.25
 SHORT_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
-DURATION: Final = Row(
+DURATION: Final = MetricRow(
     "gen_ai_server_request_duration_seconds",
     "histogram",
     "From a call's head to its last byte; error_type is its outcome where that is not ok.",
     (*GEN_AI, "error_type"),
-    tuple(round(0.01 * 2**step, 2) for step in range(17)),
+    tuple(2**step / 100 for step in range(17)),
 )
-FIRST_TOKEN: Final = Row(
+FIRST_TOKEN: Final = MetricRow(
     "gen_ai_server_time_to_first_token_seconds",
     "histogram",
     "From a call's head to its first packet; of calls for packets.",
     GEN_AI,
     (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 15, 20, 30, 45, 60),
 )
-PER_TOKEN: Final = Row(
+PER_TOKEN: Final = MetricRow(
     "gen_ai_server_time_per_output_token_seconds",
     "histogram",
     "From the first packet to the last, by token after the first; of calls for packets.",
     GEN_AI,
     (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5),
 )
-REQUESTS: Final = Row(
+REQUESTS: Final = MetricRow(
     "dashseek_requests_total",
     "counter",
     "Calls that have ended; api is the tongue they came in, dashscope or openai; mode is sse or json (also where one "
     "was refused unread); code is ok, DashScope's, or none where the caller had left (status 499).",
     ("api", "model", "mode", "status", "code", "outcome"),
 )
-TOKENS: Final = Row(
+TOKENS: Final = MetricRow(
     "dashseek_tokens_total",
     "counter",
     "Tokens that upstream produced or read, and whose figure that is; reasoning is a part of output, cached of input.",
     ("api", "model", "type", "basis"),
 )
-DELIVERED: Final = Row(
+DELIVERED: Final = MetricRow(
     "dashseek_delivered_tokens_total",
     "counter",
     "Tokens that the last packet handed to the caller named: what is billed.",
     ("api", "model", "type"),
 )
-CANCELLED: Final = Row("dashseek_cancelled_total", "counter", "Calls whose caller left or stopped reading.", ("phase",))
-RECORDS: Final = Row(
+CANCELLED: Final = MetricRow(
+    "dashseek_cancelled_total", "counter", "Calls whose caller left or stopped reading.", ("phase",)
+)
+RECORDS: Final = MetricRow(
     "dashseek_usage_records_total", "counter", "Calls that were written down, by how they ended.", ("outcome",)
 )
-ATTEMPTS: Final = Row(
+ATTEMPTS: Final = MetricRow(
     "dashseek_upstream_attempts_total",
     "counter",
     "Tries upstream: the status that came, the error that kept it from coming, or open where nobody waited for it. "
     "pool is empty where there is but the one of --upstream.",
     ("pool", "target", "result", "retry"),
 )
-REJECTIONS: Final = Row(
+REJECTIONS: Final = MetricRow(
     "dashseek_limit_rejections_total", "counter", "Calls refused for being over a limit of ours.", ("limit",)
 )
-DRIFT: Final = Row(
+DRIFT: Final = MetricRow(
     "dashseek_usage_drift_tokens",
     "histogram",
     "Upstream's prompt tokens less our count of them, without the sign.",
     (),
     (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
-OVERHEAD: Final = Row(
+OVERHEAD: Final = MetricRow(
     "dashseek_overhead_seconds",
     "histogram",
     "What is spent here: read is the caller's body coming in, translate from there to the upstream call, close what "
@@ -102,14 +104,14 @@ OVERHEAD: Final = Row(
     ("phase",),
     SHORT_S,
 )
-LAG: Final = Row(
+LAG: Final = MetricRow(
     "dashseek_event_loop_lag_seconds",
     "histogram",
     "How late a timer of the event loop fires, four times a second: every open stream waits so long.",
     (),
     SHORT_S,
 )
-STRAYS: Final = Row(
+STRAYS: Final = MetricRow(
     "dashseek_stray_requests_total",
     "counter",
     "Requests to the data port that were no call: no such path, another method, a website's, a TLS hello; none of them "
@@ -123,46 +125,46 @@ COUNTED: Final = (
 
 
 # What is read from its place when it is asked for, and costs nothing until then.
-IN_FLIGHT: Final = Row("dashseek_requests_in_flight", "gauge", "Calls that are open.")
-STREAMS: Final = Row("dashseek_streams_open", "gauge", "Open calls that are answered in packets.")
-CONNECTIONS: Final = Row("dashseek_upstream_connections", "gauge", "Connections to upstreams.", ("state",))
-TARGETS: Final = Row(
+IN_FLIGHT: Final = MetricRow("dashseek_requests_in_flight", "gauge", "Calls that are open.")
+STREAMS: Final = MetricRow("dashseek_streams_open", "gauge", "Open calls that are answered in packets.")
+CONNECTIONS: Final = MetricRow("dashseek_upstream_connections", "gauge", "Connections to upstreams.", ("state",))
+TARGETS: Final = MetricRow(
     "dashseek_targets",
     "gauge",
     "Targets, as each process sees them: well, out, or on trial. target is as configured: a name's addresses are one.",
     ("pool", "target", "state"),
 )
-TARGET_CALLS: Final = Row(
+TARGET_CALLS: Final = MetricRow(
     "dashseek_target_calls_in_flight", "gauge", "Upstream calls that are on their way.", ("pool", "target")
 )
-TARGET_FIRST_TOKEN: Final = Row(
+TARGET_FIRST_TOKEN: Final = MetricRow(
     "dashseek_target_first_token_seconds",
     "gauge",
     "Moving mean of the time from an upstream call to its first packet; the longest of all processes.",
     ("pool", "target"),
     across=max,
 )
-TASKS: Final = Row("dashseek_event_loop_tasks", "gauge", "Tasks of the event loop.")
-JOURNAL_LINES: Final = Row("dashseek_journal_lines_total", "counter", "Lines that are in the usage journal.")
-JOURNAL_DROPPED: Final = Row(
+TASKS: Final = MetricRow("dashseek_event_loop_tasks", "gauge", "Tasks of the event loop.")
+JOURNAL_LINES: Final = MetricRow("dashseek_journal_lines_total", "counter", "Lines that are in the usage journal.")
+JOURNAL_DROPPED: Final = MetricRow(
     "dashseek_usage_records_dropped_total", "counter", "Lines that could not be written to the usage journal."
 )
-JOURNAL_WRITABLE: Final = Row(
+JOURNAL_WRITABLE: Final = MetricRow(
     "dashseek_journal_writable", "gauge", "1 while calls can be written down, or need not be.", across=min
 )
-RELOADED: Final = Row(
+RELOADED: Final = MetricRow(
     "dashseek_config_reloaded_timestamp_seconds",
     "gauge",
     "When the configuration was last read anew and taken; 0 where it was not since the start.",
     across=max,
 )
-REFUSED: Final = Row(
+REFUSED: Final = MetricRow(
     "dashseek_config_refused_timestamp_seconds",
     "gauge",
     "When a configuration was last read anew and refused; 0 where none was.",
     across=max,
 )
-BUILD: Final = Row("dashseek_build_info", "gauge", "What runs; always 1.", ("version", "python"), across=max)
+BUILD: Final = MetricRow("dashseek_build_info", "gauge", "What runs; always 1.", ("version", "python"), across=max)
 READ: Final = (
     IN_FLIGHT,
     STREAMS,
@@ -178,10 +180,10 @@ READ: Final = (
     REFUSED,
     BUILD,
 )
-LOG_DROPPED: Final = Row("dashseek_log_lines_dropped_total", "counter", "Log lines that nobody will ever read.")
+LOG_DROPPED: Final = MetricRow("dashseek_log_lines_dropped_total", "counter", "Log lines that nobody will ever read.")
 ROWS: Final = (*COUNTED, *READ, LOG_DROPPED, *process_figures.ROWS)
 
-# A look at something: its value now, by its labels.
+# Reads a value as it is now, by its labels.
 Gauge = Callable[[], Mapping[Labels, float]]
 
 PHASES: Final[Mapping[str, str]] = {
@@ -196,7 +198,7 @@ STATUSES: Final = frozenset(str(status.value) for status in HTTPStatus)
 
 
 @dataclass(slots=True)
-class Found:
+class CallSeries:
     """The series that all calls of one kind are counted in; None where a kind has none.
 
     A call is counted in sixteen: to find each by its labels takes two function calls.
@@ -221,14 +223,14 @@ class Metrics:
     log:    what writes its log lines
     """
 
-    __slots__ = ("_found", "_gauges", "_log", "_tally")
+    __slots__ = ("_by_kind", "_gauges", "_log", "_tally")
 
-    def __init__(self, gauges: Mapping[Row, Gauge], log: Lines | None = None) -> None:
-        self._gauges: Mapping[Row, Gauge] = {**gauges, TASKS: _tasks, BUILD: _build, **process_figures.looks()}
+    def __init__(self, gauges: Mapping[MetricRow, Gauge], log: Lines | None = None) -> None:
+        self._gauges: Mapping[MetricRow, Gauge] = {**gauges, TASKS: _tasks, BUILD: _build, **process_figures.gauges()}
         self._log = log
         self._tally = Counters(COUNTED)
         # By what tells one kind from another: words of closed sets, as all labels are.
-        self._found: dict[tuple[object, ...], Found] = {}
+        self._by_kind: dict[tuple[object, ...], CallSeries] = {}
 
     def keep(self, record: Record) -> None:
         """Publish one call that has ended."""
@@ -239,9 +241,9 @@ class Metrics:
             *(record.api, record.model, record.stream, closing["status"], code, outcome, closing["basis"]),
             *(record.opening is None, record.read_s is None, record.translate_s is None, last_ms is None),
         )
-        found = self._found.get(kind)
+        found = self._by_kind.get(kind)
         if found is None:
-            found = self._found[kind] = self._find(record)
+            found = self._by_kind[kind] = self._series_of(record)
         # Each histogram in place: four function calls less of a small call's eight hundred.
         found.requests[0] += 1
         found.duration[bisect_left(DURATION.buckets, took_s)] += 1
@@ -279,11 +281,11 @@ class Metrics:
 
     def read(self) -> Reading:
         """Everything as it is now, as plain data."""
-        now = {row.name: {at: [value] for at, value in look().items()} for row, look in self._gauges.items()}
+        now = {row.name: {at: [value] for at, value in gauge().items()} for row, gauge in self._gauges.items()}
         dropped = float(self._log.dropped) if self._log else 0.0
         return self._tally.read() | now | {LOG_DROPPED.name: {(): [dropped]}}
 
-    def _find(self, record: Record) -> Found:
+    def _series_of(self, record: Record) -> CallSeries:
         """The series of a kind of calls, of which this is the first."""
         closing, of = record.closing, self._tally.of
         api, model = record.api, record.model or OTHER
@@ -291,7 +293,7 @@ class Metrics:
         mode, status = "sse" if record.stream else "json", str(closing["status"])
         is_ok, has_packets = outcome == "ok", closing["t"]["last_packet"] is not None
         said = code or ("ok" if is_ok else "none")
-        return Found(
+        return CallSeries(
             requests=of(REQUESTS, (api, model, mode, status, said, outcome)),
             duration=of(DURATION, (model, CHAT, api, "" if is_ok else outcome)),
             records=None if record.opening is None else of(RECORDS, (outcome,)),
@@ -351,7 +353,7 @@ def _observe(series: list[float], buckets: Sequence[float], value: float) -> Non
 
 
 @asynccontextmanager
-async def opened(gauges: Mapping[Row, Gauge], log: Lines | None = None) -> AsyncIterator[Metrics]:
+async def opened(gauges: Mapping[MetricRow, Gauge], log: Lines | None = None) -> AsyncIterator[Metrics]:
     """The metrics of a process; its event loop is watched as long as the context lives."""
     metrics = Metrics(gauges, log)
     watching = asyncio.create_task(_watch_the_loop(metrics))

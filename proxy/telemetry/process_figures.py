@@ -11,18 +11,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from proxy.telemetry.series import Labels, Row
+from proxy.telemetry.series import Labels, MetricRow
 
-CPU: Final = Row("process_cpu_seconds_total", "counter", "CPU time of the process, in seconds.")
-RESIDENT: Final = Row("process_resident_memory_bytes", "gauge", "Memory the process holds.")
-VIRTUAL: Final = Row("process_virtual_memory_bytes", "gauge", "Memory the process could touch.")
-STARTED: Final = Row(
+CPU: Final = MetricRow("process_cpu_seconds_total", "counter", "CPU time of the process, in seconds.")
+RESIDENT: Final = MetricRow("process_resident_memory_bytes", "gauge", "Memory the process holds.")
+VIRTUAL: Final = MetricRow("process_virtual_memory_bytes", "gauge", "Memory the process could touch.")
+STARTED: Final = MetricRow(
     "process_start_time_seconds", "gauge", "When the process started; of several, the first.", across=min
 )
-OPEN_FILES: Final = Row(
+OPEN_FILES: Final = MetricRow(
     "process_open_fds", "gauge", "Open files, connections among them; of several, the most.", across=max
 )
-MOST_FILES: Final = Row("process_max_fds", "gauge", "Most files it may open; of several, the fewest.", across=min)
+MOST_FILES: Final = MetricRow("process_max_fds", "gauge", "Most files it may open; of several, the fewest.", across=min)
 
 PROC: Final = Path("/proc")
 # Fields of /proc/PID/stat behind the name in brackets, which may hold anything (proc(5)).
@@ -39,7 +39,7 @@ def _booted_s() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("btime "))
 
 
-FIGURES: Final[Mapping[Row, Callable[[], float]]] = {
+FIGURES: Final[Mapping[MetricRow, Callable[[], float]]] = {
     CPU: lambda: sum(os.times()[:2]),
     RESIDENT: lambda: _stat()[_RSS] * os.sysconf("SC_PAGE_SIZE"),
     VIRTUAL: lambda: _stat()[_VSIZE],
@@ -50,16 +50,16 @@ FIGURES: Final[Mapping[Row, Callable[[], float]]] = {
 ROWS: Final = (*FIGURES,)
 
 
-def looks() -> Mapping[Row, Callable[[], Mapping[Labels, float]]]:
-    """Each row, and the look that reads it."""
-    return {row: _looking(figure) for row, figure in FIGURES.items()}
+def gauges() -> Mapping[MetricRow, Callable[[], Mapping[Labels, float]]]:
+    """Each row, and the function that reads its value; none where there is no `/proc`."""
+    return {row: _gauge(figure) for row, figure in FIGURES.items()}
 
 
-def _looking(figure: Callable[[], float]) -> Callable[[], Mapping[Labels, float]]:
-    def look() -> Mapping[Labels, float]:
+def _gauge(figure: Callable[[], float]) -> Callable[[], Mapping[Labels, float]]:
+    def read() -> Mapping[Labels, float]:
         try:
             return {(): figure()}
         except OSError:
             return {}
 
-    return look
+    return read

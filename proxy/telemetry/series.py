@@ -21,7 +21,7 @@ Reading = dict[str, dict[Labels, list[float]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MetricRow:
     """One metric.
 
     name:    as it is scraped, unit included, in base units
@@ -49,19 +49,19 @@ class Counters:
 
     __slots__ = ("_series",)
 
-    def __init__(self, rows: Iterable[Row]) -> None:
+    def __init__(self, rows: Iterable[MetricRow]) -> None:
         self._series: Reading = {row.name: {} if row.labels else {(): row.zero} for row in rows}
 
-    def of(self, row: Row, labels: Labels = ()) -> list[float]:
+    def of(self, row: MetricRow, labels: Labels = ()) -> list[float]:
         """One series, for whoever will count in it again: one number, or a histogram's."""
         return self._series[row.name].get(labels) or self._begun(row, labels)
 
-    def add(self, row: Row, labels: Labels = (), amount: float = 1.0) -> None:
+    def add(self, row: MetricRow, labels: Labels = (), amount: float = 1.0) -> None:
         """Count more of something."""
         series = self._series[row.name].get(labels) or self._begun(row, labels)
         series[0] += amount
 
-    def observe(self, row: Row, value: float, labels: Labels = ()) -> None:
+    def observe(self, row: MetricRow, value: float, labels: Labels = ()) -> None:
         """Add one value to a histogram."""
         series = self._series[row.name].get(labels) or self._begun(row, labels)
         series[bisect_left(row.buckets, value)] += 1
@@ -71,7 +71,7 @@ class Counters:
         """A copy of everything."""
         return {name: {labels: [*series] for labels, series in found.items()} for name, found in self._series.items()}
 
-    def _begun(self, row: Row, labels: Labels) -> list[float]:
+    def _begun(self, row: MetricRow, labels: Labels) -> list[float]:
         self._series[row.name][labels] = series = row.zero
         return series
 
@@ -85,7 +85,7 @@ def add_to(total: Reading, more: Reading) -> None:
             series[labels] = [*values] if known is None else [*map(sum, zip(known, values, strict=True))]
 
 
-def expose(rows: Iterable[Row], readings: Sequence[Reading], accept: str = "") -> tuple[bytes, str]:
+def expose(rows: Iterable[MetricRow], readings: Sequence[Reading], accept: str = "") -> tuple[bytes, str]:
     """The readings of all processes, as one text and its content type.
 
     accept: the scraper's `Accept`, by which it may ask for OpenMetrics
@@ -98,7 +98,7 @@ def expose(rows: Iterable[Row], readings: Sequence[Reading], accept: str = "") -
 class _Collected:
     """What prometheus-client takes for a registry."""
 
-    rows: Iterable[Row]
+    rows: Iterable[MetricRow]
     readings: Sequence[Reading]
 
     def collect(self) -> Iterator[core.Metric]:
@@ -107,7 +107,7 @@ class _Collected:
             yield _family(row, _together(row, [reading.get(row.name, {}) for reading in self.readings]))
 
 
-def _together(row: Row, found: Sequence[Mapping[Labels, list[float]]]) -> dict[Labels, list[float]]:
+def _together(row: MetricRow, found: Sequence[Mapping[Labels, list[float]]]) -> dict[Labels, list[float]]:
     every = dict.fromkeys(labels for series in found for labels in series)
     return {
         labels: [
@@ -117,7 +117,7 @@ def _together(row: Row, found: Sequence[Mapping[Labels, list[float]]]) -> dict[L
     }
 
 
-def _family(row: Row, found: Mapping[Labels, list[float]]) -> core.Metric:
+def _family(row: MetricRow, found: Mapping[Labels, list[float]]) -> core.Metric:
     if row.kind == "histogram":
         histogram = core.HistogramMetricFamily(row.name, row.meaning, labels=row.labels)
         bounds = [*(str(float(bound)) for bound in row.buckets), "+Inf"]

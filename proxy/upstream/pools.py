@@ -9,25 +9,26 @@ Source: spec ERR-4, OPS-3.
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
 
 from config import values
+from config.file_version import version_if_there
 from config.pools import Pool
 from config.settings import Settings
 from proxy.upstream import balancer, client
 from proxy.upstream.client import Post
-from proxy.upstream.connections import Connections, Place, addresses_of, place_of
+from proxy.upstream.connections import Connections
 from proxy.upstream.health import WELL, Event, State
+from proxy.upstream.names import DNS_PREFIX, Names, is_name
 from proxy.upstream.reasons import reason_of
 from proxy.upstream.response import OK, Response, Result, Slow, Unreachable, UpstreamFailure
 from proxy.upstream.targets import Attempt, Standing, Target
@@ -53,36 +54,8 @@ RETRY_S: Final = "1"
 MODELS: Final = "/models"
 # The last error of a target that did not take our key.
 KEY_REFUSED: Final = str(HTTPStatus.UNAUTHORIZED.value)
-# That of a name which nobody can be asked at.
-NO_ADDRESS: Final = "no_address"
 # What is written for a pool: its own dialect, its own names, its own key.
 Rewrite = Callable[[Pool], Awaitable[Post]]
-# What tells one version of a file from another; a Secret that is mounted changes as a whole, by a link.
-Version = tuple[int, int, int]
-
-
-class Look(NamedTuple):
-    """How a target stands, for a page.
-
-    pool, target:  its names
-    state:         well, out, or trial; a name that has no address is out
-    in_flight:     upstream calls on their way
-    max_in_flight: most of them; None: no bound
-    out_for_s:     seconds until it is tried again; None while it is well, and for a name without an address
-    last_error:    the last failure, as records word it
-    first_token_s: moving mean of the time to a first packet
-    calls:         upstream calls that were sent there
-    """
-
-    pool: str
-    target: str
-    state: str
-    in_flight: int
-    max_in_flight: int | None
-    out_for_s: float | None
-    last_error: str | None
-    first_token_s: float | None
-    calls: int
 
 
 class Lease:
@@ -220,10 +193,10 @@ class Upstreams:
         self._is_ours = settings.auth != "passthrough"
         self._keys = {pool.name: pool.api_key.get_secret_value() if pool.api_key else None for pool in self.pools}
         self._connect_s = {pool.name: pool.connect_timeout or settings.connect_timeout for pool in self.pools}
-        self._versions = {path: _version(path) for path in self._files()}
+        self._versions = {path: version_if_there(path) for path in self._files()}
         self._trusts: dict[str, ssl.SSLContext] = {}
-        self.addresses = dict(addresses)
-        self._unfound: set[str] = set()
+        self._names = Names((url for pool in self.pools for url in pool.urls), addresses)
+        self.addresses = self._names.addresses
         self._tasks: list[asyncio.Task[None]] = []
         self._serving: dict[tuple[str, str | None], Sequence[Target]] = {}
         self._targets: Sequence[Target] = ()
@@ -363,22 +336,11 @@ class Upstreams:
         """All of them, by priority."""
         return self._targets
 
-    def looks(self) -> list[Look]:
-        """How each target stands now."""
-        now_s = self.now_s()
-        return [
-            *(_look(target, now_s) for target in self._targets),
-            *(
-                Look(pool.name, label, State.OUT.value, 0, pool.max_in_flight, None, NO_ADDRESS, None, 0)
-                for pool, label in self.nowhere()
-            ),
-        ]
-
     def nowhere(self) -> Iterator[tuple[Pool, str]]:
         """The names that have no address, each with its pool."""
         for pool in self.pools:
             for label in pool.urls:
-                if label.startswith(DNS_PREFIX) and not self.addresses.get(label):
+                if is_name(label) and not self.addresses.get(label):
                     yield pool, label
 
     def _lay_out(self) -> None:
@@ -387,27 +349,13 @@ class Upstreams:
             Target(pool, url, label, place, self.standings.setdefault((pool.name, url), Standing()))
             for pool in self.pools
             for label in pool.urls
-            for url, place in self._places(pool, label)
+            for url, place in self._names.places(label, _trust_name(pool))
         ]
         self._targets = sorted(made, key=lambda target: target.pool.priority)
         self._serving.clear()
         places = (urlsplit(url) for target in made for url in (target.url, target.label.removeprefix(DNS_PREFIX)))
         hosts = (host for place in places for host in (place.netloc, place.hostname))
         self.unsaid = tuple(dict.fromkeys(filter(None, (*self._keys.values(), *hosts))))
-
-    def _places(self, pool: Pool, label: str) -> list[tuple[str, Place]]:
-        url = label.removeprefix(DNS_PREFIX)
-        place = place_of(url)._replace(trust=_trust_name(pool))
-        if url == label:
-            return [(url, place)]
-        scheme = "https" if place.secure else "http"
-        return [
-            (
-                f"{scheme}://{f'[{address}]' if ':' in address else address}:{place.port}{place.prefix}",
-                place._replace(address=address),
-            )
-            for address in self.addresses.get(label, ())
-        ]
 
     # What is kept fresh
 
@@ -419,7 +367,8 @@ class Upstreams:
             # Made where it is needed: reading the system's certificates takes a moment of every start.
             if name not in self._trusts and any("https:" in url.lower() for url in pool.urls):
                 self._trusts[name] = await loop.run_in_executor(None, client.trust_of, pool.ca_file)
-        await self._look_names_up()
+        if await self._names.look_up():
+            self._lay_out()
 
     def begin(self) -> None:
         """Believe those certificates from now on, and keep fresh what can change."""
@@ -428,7 +377,7 @@ class Upstreams:
             self.connections.believe(name, trust)
         self._forget()
         self._let_try(self._targets)
-        if any(label.startswith(DNS_PREFIX) for pool in self.pools for label in pool.urls):
+        if self._names.labels:
             self._tasks.append(asyncio.create_task(self._follow_names()))
         if self._versions:
             self._tasks.append(asyncio.create_task(self._follow_files()))
@@ -451,40 +400,17 @@ class Upstreams:
     async def _follow_names(self) -> None:
         while True:
             await asyncio.sleep(ADDRESSES_EVERY_S)
-            await self._look_names_up()
+            if await self._names.look_up():
+                self._lay_out()
             # Of pods that come and go each has another address.
             self._forget()
-
-    async def _look_names_up(self) -> None:
-        """Ask for the addresses of each name; one that is not found keeps those it has, and that is said once."""
-        loop = asyncio.get_running_loop()
-        changed = False
-        for label in dict.fromkeys(url for pool in self.pools for url in pool.urls if url.startswith(DNS_PREFIX)):
-            place = place_of(label.removeprefix(DNS_PREFIX))
-            try:
-                found: Sequence[str] = await loop.run_in_executor(None, addresses_of, place)
-            except OSError as error:
-                if label not in self._unfound:
-                    self._unfound.add(label)
-                    kept = self.addresses.get(label, ())
-                    log.warning("name_not_found", target=label, reason=str(reason_of(error)), addresses=kept)
-                continue
-            if label in self._unfound:
-                self._unfound.discard(label)
-                log.info("name_found", target=label)
-            if found != self.addresses.get(label):
-                self.addresses[label] = found
-                changed = True
-                log.info("addresses", target=label, addresses=found)
-        if changed:
-            self._lay_out()
 
     async def _follow_files(self) -> None:
         """Take a key, or certificates, from a file that has changed; what cannot be used leaves the old in force."""
         while True:
             await asyncio.sleep(FILES_EVERY_S)
             for path, version in self._versions.items():
-                now = _version(path)
+                now = version_if_there(path)
                 if now is not None and now != version:
                     self._versions[path] = now
                     await self._read_again(path)
@@ -554,9 +480,6 @@ class Upstreams:
         return [path for pool in self.pools for path in (pool.api_key_file, pool.ca_file) if path is not None]
 
 
-DNS_PREFIX: Final = f"{values.DNS}+"
-
-
 async def started(settings: Settings) -> Upstreams:
     """The upstreams of a process as it starts, with its connections; to be ended, and their connections closed."""
     upstreams = Upstreams(settings, Connections(settings.upstream_keepalive_timeout), {})
@@ -583,64 +506,5 @@ async def closed(connections: Connections) -> None:
     await asyncio.sleep(0)
 
 
-def connections_of(connections: Connections) -> Mapping[str, int]:
-    """How many connections wait for a call, and how many have one."""
-    return {"idle": connections.idle, "acquired": connections.acquired}
-
-
-def counts(upstreams: Upstreams) -> dict[tuple[str, ...], float]:
-    """How many targets of each configured one are in which state: pool, target, state; a name without one is out."""
-    found: dict[tuple[str, ...], float] = {
-        (pool.name, url, state.value): 0.0 for pool in upstreams.pools for url in pool.urls for state in State
-    }
-    for target in upstreams.targets:
-        found[target.pool.name, target.label, target.standing.health.state.value] += 1
-    for pool, label in upstreams.nowhere():
-        found[pool.name, label, State.OUT.value] = 1.0
-    return found
-
-
-def loads(upstreams: Upstreams) -> dict[tuple[str, ...], float]:
-    """The upstream calls on their way to each configured target: pool, target."""
-    found: dict[tuple[str, ...], float] = {(pool.name, url): 0.0 for pool in upstreams.pools for url in pool.urls}
-    for target in upstreams.targets:
-        found[target.pool.name, target.label] += target.standing.in_flight
-    return found
-
-
-def first_tokens_s(upstreams: Upstreams) -> dict[tuple[str, ...], float]:
-    """The longest mean time to a first packet of each configured target that has had one: pool, target."""
-    found: dict[tuple[str, ...], float] = {}
-    for target in upstreams.targets:
-        place, mean_s = (target.pool.name, target.label), target.standing.first_token_s
-        if mean_s is not None:
-            found[place] = max(mean_s, found.get(place, 0.0))
-    return found
-
-
-def _look(target: Target, now_s: float) -> Look:
-    standing = target.standing
-    health = standing.health
-    return Look(
-        target.pool.name,
-        target.url,
-        health.state.value,
-        standing.in_flight,
-        None if math.isinf(target.most) else int(target.most),
-        None if health.state is State.WELL else max(0.0, round(health.until_s - now_s, 1)),
-        standing.last_error,
-        None if standing.first_token_s is None else round(standing.first_token_s, 4),
-        standing.calls,
-    )
-
-
 def _trust_name(pool: Pool) -> str:
     return "" if pool.ca_file is None else str(pool.ca_file)
-
-
-def _version(path: Path) -> Version | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size

@@ -11,7 +11,7 @@ import contextlib
 import gzip
 import random
 import string
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import orjson
@@ -140,36 +140,36 @@ def many(unit: bytes, parts: int) -> bytes:
 
 
 NESTED = b'{"a":' * 100 + b"1" + b"}" * 100
-DEAR = {
-    "blanks": saying(b" "),
-    "blanks and an emoji": saying(b" ").replace(b"   ", "😀".encode()[:3] + b"\x80", 1),
-    "blanks and a Chinese character": saying(b" ").replace(b"   ", "一".encode(), 1),
-    "letters": saying(b"a"),
-    "commas": saying(b","),
-    "quotes": saying(b'\\"'),
-    "escapes": saying(b"\\u4e00"),
-    "lists, as many as are taken": unread(many(b"[" * 100 + b"]" * 100, 4_900)),
-    "objects, as many as are taken": unread(many(NESTED, 1_990)),
-    "empty objects, as many as are taken": unread(many(b"{}", 249_000)),
-    "lists, as many as fit": unread(many(b"[]", (BODY_BYTES - 200) // 3)),
-    "objects, as many as fit": unread(many(NESTED, (BODY_BYTES - 200) // 602)),
-    "a schema, as large as is taken": tool(many(NESTED, 1_990)),
-    "parts of a text, as many as are taken": saying(b" ").split(b'"content":')[0]
-    + b'"content":'
-    + many(b'{"text":"a"}', 152_000)
-    + b"}]}}",
-    "not JSON": b"[" * BODY_BYTES,
-    "blanks alone": b" " * BODY_BYTES,
+# Made where they are sent: all of them together are 200 MB.
+DEAR: dict[str, Callable[[], bytes]] = {
+    "blanks": lambda: saying(b" "),
+    "blanks and an emoji": lambda: saying(b" ").replace(b"   ", "😀".encode()[:3] + b"\x80", 1),
+    "blanks and a Chinese character": lambda: saying(b" ").replace(b"   ", "一".encode(), 1),
+    "letters": lambda: saying(b"a"),
+    "commas": lambda: saying(b","),
+    "quotes": lambda: saying(b'\\"'),
+    "escapes": lambda: saying(b"\\u4e00"),
+    "lists, as many as are taken": lambda: unread(many(b"[" * 100 + b"]" * 100, 4_900)),
+    "objects, as many as are taken": lambda: unread(many(NESTED, 1_990)),
+    "empty objects, as many as are taken": lambda: unread(many(b"{}", 249_000)),
+    "lists, as many as fit": lambda: unread(many(b"[]", (BODY_BYTES - 200) // 3)),
+    "objects, as many as fit": lambda: unread(many(NESTED, (BODY_BYTES - 200) // 602)),
+    "a schema, as large as is taken": lambda: tool(many(NESTED, 1_990)),
+    "parts of a text, as many as are taken": lambda: (
+        saying(b" ").split(b'"content":')[0] + b'"content":' + many(b'{"text":"a"}', 152_000) + b"}]}}"
+    ),
+    "not JSON": lambda: b"[" * BODY_BYTES,
+    "blanks alone": lambda: b" " * BODY_BYTES,
 }
 keyless: list[tuple[float, int]] = []
-BOMB = gzip.compress(b" " * (60 << 20), 9)
+BOMB = caller.bomb(b" " * MIB, 60)
 
 
 @pytest.mark.parametrize(
     "wire",
     [
         pytest.param(caller.request(BOMB, GZIP | KEYLESS), id="bomb"),
-        pytest.param(caller.request(packed(DEAR["objects, as many as fit"]), GZIP | KEYLESS), id="objects"),
+        pytest.param(caller.request(packed(DEAR["objects, as many as fit"]()), GZIP | KEYLESS), id="objects"),
         pytest.param(caller.request(b"[" * SENT_BYTES, KEYLESS), id="lists"),
         pytest.param(
             caller.request(b"", KEYLESS | {"Content-Length": "", "Transfer-Encoding": "chunked"})
@@ -219,7 +219,7 @@ async def test_f77_who_has_a_key_costs_little_whatever_it_becomes(stage: Stage, 
     stand = await stage()
     # It would count all of the prompt at once.
     stand.upstream.script = Script(text="a b", usage="never")
-    wire = packed(DEAR[name])
+    wire = packed(DEAR[name]())
     await stand.reply()
     spent = Spent(stand.served.process.pid)
     answer = await stand.reply(wire, GZIP)
@@ -386,7 +386,7 @@ several: dict[str, tuple[float, int, float]] = {}
 async def test_f113_several_calls_in_as_many_bytes_cost_little_more_than_one(stage: Stage, name: str) -> None:
     stand = await stage()
     stand.upstream.script = Script(text="a b", usage="never")
-    wire = packed(DEAR[name])
+    wire = packed(DEAR[name]())
     calls = max(SENT_BYTES // len(wire), 1)
     await stand.reply()
     spent = Spent(stand.served.process.pid)
@@ -415,7 +415,7 @@ async def test_f113_several_calls_in_as_many_bytes_cost_little_more_than_one(sta
 async def test_f124_who_waits_for_a_count_is_not_told_that_the_body_was_invalid(stage: Stage) -> None:
     stand = await stage("--body-timeout", "0.2", "--limits", "tpm=100000000")
     stand.upstream.script = Script(text="a b", usage="never")
-    wire = packed(DEAR["blanks"])
+    wire = packed(DEAR["blanks"]())
     await stand.reply()
     began_s = asyncio.get_running_loop().time()
     assert (await stand.reply(wire, GZIP)).status == 200
@@ -430,7 +430,7 @@ async def test_f124_who_waits_for_a_count_is_not_told_that_the_body_was_invalid(
 )
 async def test_f114_the_tokenizer_has_the_guards_of_a_call(stage: Stage, name: str) -> None:
     stand = await stage()
-    wire = packed(DEAR[name])
+    wire = packed(DEAR[name]())
     await stand.reply()
     spent = Spent(stand.served.process.pid)
     answer = await caller.ask(stand.url, wire, GZIP, path="/api/v1/tokenizer")

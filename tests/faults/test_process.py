@@ -25,7 +25,7 @@ from tests.faults.conftest import CALL, Stage, Stand, frame
 from tests.faults.matrix import row
 from translators import tokens
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.own_interpreter]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ROOT = Path(__file__).parents[2]
 WORDS = "one two three four five six"
@@ -96,6 +96,7 @@ async def _ended(stand: Stand) -> int:
 
 
 @row("all of it; a call on a kept connection: 503 `ModelUnavailable`, `Retry-After`", freed="exit 0")
+@pytest.mark.own_interpreter
 async def test_f61_a_signal_lets_open_streams_end(stage: Stage) -> None:
     stand = await stage()
     stand.next(Script(), Script(text=WORDS, gap_s=0.15))
@@ -118,6 +119,7 @@ async def test_f61_a_signal_lets_open_streams_end(stage: Stage) -> None:
 
 
 @row("packets, then `event:error` 503 `ModelUnavailable`", freed="exit 0", figure="drain_timeout 0.2 s")
+@pytest.mark.own_interpreter
 async def test_f62_a_stream_that_outlives_the_drain_is_told_so(stage: Stage) -> None:
     stand = await stage("--drain-timeout", "0.2")
     stand.next(Script(endless=True, gap_s=0.05))
@@ -132,6 +134,7 @@ async def test_f62_a_stream_that_outlives_the_drain_is_told_so(stage: Stage) -> 
 
 
 @row("packets, then `event:error` 503 `ModelUnavailable`", freed="exit 0", figure="≤ 2 s")
+@pytest.mark.own_interpreter
 async def test_f63_a_second_signal_cuts_at_once(stage: Stage) -> None:
     stand = await stage()
     stand.next(Script(endless=True, gap_s=0.05))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import random
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import orjson
 import pytest
 
 from proxy.simulation.wire import Script
-from tests import caller
+from tests import caller, forks
 from tests.conftest import campaign
 from tests.faults import matrix
 from tests.faults.conftest import Stage, Stand
@@ -138,13 +136,7 @@ async def test_f100_a_long_run_of_all_kinds_of_calls_leaves_nothing(stage: Stage
     assert statuses[0] == CALLS // 2
     assert statuses.keys() >= {200, 400, 401, 404, 429, 500}
     assert statuses.keys() <= {0, 200, 400, 401, 404, 429, 500, 503}
-    verified = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "proxy", "usage", "verify", str(journal)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    verified = await asyncio.to_thread(forks.dashseek, "usage", "verify", str(journal))
     assert verified.returncode == 0, verified.stdout + verified.stderr
     records = sum(1 for line in journal.read_bytes().splitlines() if b'"close"' in line)
     matrix.reached(

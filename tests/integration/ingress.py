@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests import caller, needs
 from tests.conftest import ROOT, Served
 
@@ -78,6 +80,10 @@ KINDS = {
         ),
     )
 }
+
+
+# To be tested with, each where its program is.
+PROGRAMS = [pytest.param(name, marks=needs.programs(name)) for name in KINDS]
 
 
 def free_ports() -> dict[str, int]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
 
-from tests import caller
+from tests import caller, forks
 from tests.conftest import StartServe, StartSimulator
 
 SECRET = "sk-team-a"
@@ -81,12 +79,9 @@ async def test_the_journal_tells_every_call_and_the_books_are_right(
     assert served.end() == 0
     seen = sum(orjson.loads(answer.body)["usage"]["total_tokens"] for answer in answers)
 
-    def usage(*words: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run([sys.executable, "-m", "proxy", "usage", *words], capture_output=True, check=False)
-
-    verified = await asyncio.to_thread(usage, "verify", str(path))
+    verified = await asyncio.to_thread(forks.dashseek, "usage", "verify", str(path))
     assert verified.returncode == 0, verified.stdout
-    summed = await asyncio.to_thread(usage, "sum", "--json", str(path))
+    summed = await asyncio.to_thread(forks.dashseek, "usage", "sum", "--json", str(path))
     assert orjson.loads(summed.stdout)["total"]["total"] == seen
 
 

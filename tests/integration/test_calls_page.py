@@ -61,6 +61,8 @@ async def a_days_calls(served: Served, upstream: Simulator) -> None:
     await made(caller.call(MARKUP, "deepseek-r1", incremental_output=True, plugins={}))
 
 
+@needs.programs("chromium")
+@needs.clients("playwright")
 async def test_a_reader_sees_every_call_live_and_finds_what_is_wrong(
     serve: StartServe, simulator: StartSimulator
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from proxy.simulation.wire import Script
-from tests import needs
+from tests import forks, needs
 from tests.conftest import ROOT, StartSimulator
 
 CALLERS_KEY = {"DASHSCOPE_API_KEY": "sk-the-callers-own"}
@@ -20,17 +20,7 @@ CALLERS_KEY = {"DASHSCOPE_API_KEY": "sk-the-callers-own"}
 
 async def dashseek(*words: str, env: Mapping[str, str] = {}, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """One command, in a thread: the upstream may live in this loop."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DASHSEEK_", "DASHSCOPE_"))}
-    return await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "proxy", *words],
-        env={**inherited, "PYTHONPATH": str(ROOT), **env},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return await asyncio.to_thread(forks.dashseek, *words, env=env, directory=cwd)
 
 
 class TestCheck:

@@ -748,6 +748,8 @@ async def test_com29_a_key_sees_the_models_it_may_call(
 
 
 @pytest.mark.asyncio(loop_scope="function")
+@needs.programs("chromium")
+@needs.clients("playwright")
 async def test_com28_a_page_in_a_real_browser_can_call_exactly_where_its_origin_is_named(
     simulator: StartSimulator, serve: StartServe
 ) -> None:

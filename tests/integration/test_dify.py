@@ -121,7 +121,13 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("version", PLUGINS)
+def needing(version: str) -> Any:
+    """A version whose SDK must be there."""
+    sdk = PLUGINS[version].sdk
+    return pytest.param(version, marks=needs.clients(sdk))
+
+
+@pytest.mark.parametrize("version", [needing(version) for version in PLUGINS])
 async def test_a_plugin_is_served_by_the_pages_one_line(
     version: str, here: Path, serve: StartServe, simulator: StartSimulator
 ) -> None:
@@ -149,6 +155,7 @@ def test_the_page_says_of_a_version_what_it_does(version: str) -> None:
     assert f"{plugin.checks}=deepseek-v3" in RECIPE
 
 
+@needs.clients("dashscope-2")
 async def test_a_plain_port_says_in_the_log_why_the_newest_plugin_fails(
     here: Path, serve: StartServe, simulator: StartSimulator
 ) -> None:
@@ -161,6 +168,7 @@ async def test_a_plain_port_says_in_the_log_why_the_newest_plugin_fails(
             await asyncio.sleep(0.05)
 
 
+@needs.clients("dashscope-2")
 async def test_thinking_that_blocks_needs_the_switch_the_page_names(
     here: Path, serve: StartServe, simulator: StartSimulator
 ) -> None:

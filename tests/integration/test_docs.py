@@ -246,6 +246,8 @@ async def test_a_key_is_asked_for_where_one_is(serve: StartServe, flags: tuple[s
 
 
 @pytest.mark.asyncio(loop_scope="function")
+@needs.programs("chromium")
+@needs.clients("playwright")
 async def test_a_reader_sees_packets_and_usage_as_they_come(serve: StartServe, simulator: StartSimulator) -> None:
     browser, playwright = needs.program("chromium"), needs.client("playwright")
     upstream = await simulator(Script(text="Hello, reader.", gap_s=0.01))

@@ -16,8 +16,8 @@ from typing import Any
 import orjson
 import pytest
 
+from proxy.downstream import paths
 from proxy.metering import ledger
-from proxy.server import routes
 from proxy.simulation import deepseek
 from tests import caller, needs, pictures
 from tests.conftest import StartServe, StartSimulator
@@ -46,7 +46,7 @@ def part(url: str = PICTURE) -> Json:
     return {"image": url}
 
 
-async def shown(url: str, body: Json, *, stream: bool = False, path: str = routes.MULTIMODAL) -> caller.Answer:
+async def shown(url: str, body: Json, *, stream: bool = False, path: str = paths.MULTIMODAL) -> caller.Answer:
     return await caller.ask(url, body, caller.SSE if stream else {}, path=path)
 
 
@@ -134,7 +134,7 @@ async def test_each_surface_takes_them_and_each_path_its_models(simulator: Start
         ],
     }
     ways = {
-        routes.MULTIMODAL: native,
+        paths.MULTIMODAL: native,
         caller.GENERATION: native,
         f"/siliconflow/models/{MODEL}": native,
         "/compatible-mode/v1/chat/completions": compatible,
@@ -159,7 +159,7 @@ async def test_they_are_bounded_in_bytes_number_and_kind(simulator: StartSimulat
     large = pictures.url(pictures.PNG + bytes(24_000))
     long = {"text": "word " * 6_000}
 
-    async def refusal(body: Json, path: str = routes.MULTIMODAL) -> str:
+    async def refusal(body: Json, path: str = paths.MULTIMODAL) -> str:
         answer = await shown(front.url, body, path=path)
         return "" if answer.status == 200 else answer.fault[2].rpartition(": ")[2]
 
@@ -181,7 +181,7 @@ async def test_they_are_bounded_in_bytes_number_and_kind(simulator: StartSimulat
     assert len(upstream.calls) == 4
     # As PHP writes JSON.
     escaped = orjson.dumps(asking(part(large), {"text": "a"})).replace(b"/", b"\\/")
-    assert (await caller.ask(front.url, escaped, path=routes.MULTIMODAL)).status == 200
+    assert (await caller.ask(front.url, escaped, path=paths.MULTIMODAL)).status == 200
 
 
 async def test_an_operator_may_have_none_fetched(simulator: StartSimulator, serve: StartServe) -> None:
@@ -233,10 +233,7 @@ REFUSED = {
 }
 
 
-SDKS = [
-    pytest.param(name, marks=needs.unless(needs.is_client(name), f".clients/{name}"))
-    for name in ("dashscope-1", "dashscope-2")
-]
+SDKS = [pytest.param(name, marks=needs.clients(name)) for name in ("dashscope-1", "dashscope-2")]
 
 
 @pytest.mark.parametrize("client", SDKS)
@@ -269,7 +266,7 @@ async def test_the_sdk_is_answered_in_every_form(
     assert "This model does not support video input." in seen["video"]["failure"]["text"]
 
 
-@needs.unless(needs.is_client("dashscope-2"), ".clients/dashscope-2")
+@needs.clients("dashscope-2")
 async def test_the_second_generation_chooses_the_path_by_what_is_shown(
     simulator: StartSimulator, serve: StartServe
 ) -> None:
@@ -297,7 +294,7 @@ async def test_the_second_generation_chooses_the_path_by_what_is_shown(
         assert QUESTION in "".join(str(choice["message"]["content"] or "") for choice in choices), name
 
 
-@needs.unless(needs.is_client("dashscope-2"), ".clients/dashscope-2")
+@needs.clients("dashscope-2")
 async def test_the_command_line_that_probes_finds_each_models_path(
     simulator: StartSimulator, serve: StartServe
 ) -> None:
@@ -321,7 +318,7 @@ async def test_the_command_line_that_probes_finds_each_models_path(
         assert told["failure"] is None, (name, told["failure"])
         (answer,) = told["packets"]
         assert answer["text"] == f"You said: {QUESTION}", name
-        expected = routes.MULTIMODAL if name.startswith(MODEL) else caller.GENERATION
+        expected = paths.MULTIMODAL if name.startswith(MODEL) else caller.GENERATION
         assert answer["path"] == expected, name
 
 

@@ -50,7 +50,6 @@ class Front:
 async def standing(
     kind: ingress.Kind, vocabulary: tokens.Vocabulary, directory: Path, *flags: str
 ) -> AsyncIterator[Front]:
-    kind.found()
     ports = ingress.free_ports()
     async with Simulator(vocabulary=vocabulary) as upstream:
         served = await asyncio.to_thread(ingress.served, upstream.url, ports["8080"], ports["8081"], directory, *flags)
@@ -62,7 +61,7 @@ async def standing(
             await asyncio.to_thread(served.end)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ingress.KINDS)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ingress.PROGRAMS)
 async def front(
     request: pytest.FixtureRequest, vocabulary: tokens.Vocabulary, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Front]:
@@ -73,8 +72,9 @@ async def front(
         yield front
 
 
-@pytest.mark.parametrize("kind", ingress.KINDS.values(), ids=[*ingress.KINDS])
-async def test_the_program_accepts_its_file(kind: ingress.Kind, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ingress.PROGRAMS)
+async def test_the_program_accepts_its_file(program: str, tmp_path: Path) -> None:
+    kind = ingress.KINDS[program]
     file = kind.written(tmp_path, ingress.free_ports())
     words = [kind.found(), *kind.check(str(file))]
     judged = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, check=False)
@@ -160,7 +160,7 @@ async def test_the_head_is_dashseeks_own(front: Front) -> None:
     assert answer.headers["content-type"].startswith("application/json")
 
 
-@pytest.mark.parametrize("program", ingress.KINDS)
+@pytest.mark.parametrize("program", ingress.PROGRAMS)
 async def test_a_drain_loses_nothing(program: str, vocabulary: tokens.Vocabulary, tmp_path: Path) -> None:
     async with standing(ingress.KINDS[program], vocabulary, tmp_path) as front, caller.dial(front.url) as line:
         front.upstream.scripts += [Script(text=WORDS, gap_s=0.2), Script(text=WORDS, first_byte_delay_s=0.8)]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import pytest
 
 from proxy.inspector import call_file, comparison
 from proxy.simulation.wire import Script
-from tests import caller
+from tests import caller, forks
 from tests.caller import SSE
 from tests.conftest import ROOT
 from tests.integration.conftest import Pair
@@ -152,7 +150,7 @@ async def test_what_was_refused_before_its_body_has_its_headers_and_its_answer(
     assert kept["caller"]["headers"]["X-Note"] == "here"
     file = tmp_path / "call.json"
     file.write_bytes(orjson.dumps(await newest(pair, redact=True)))
-    again = await asyncio.to_thread(command, "calls", "replay", str(file), "--to", pair.url)
+    again = await asyncio.to_thread(forks.dashseek, "calls", "replay", str(file), "--to", pair.url)
     if method == "POST":
         why = "this call cannot be made again: its body was never read, for it was refused for what stands before it"
         assert (again.returncode, again.stderr) == (1, f"Error: {why}\n")
@@ -183,7 +181,7 @@ async def test_a_correction_learned_since_is_said_and_no_difference(pair: Pair, 
     file = tmp_path / "call.json"
     file.write_bytes(orjson.dumps(await newest(pair)))
     pair.next(Script(replay=file, fast=True))
-    same = await asyncio.to_thread(command, "calls", "replay", str(file), "--to", pair.url)
+    same = await asyncio.to_thread(forks.dashseek, "calls", "replay", str(file), "--to", pair.url)
     assert same.returncode == 0, same.stdout
     assert same.stdout.startswith("input tokens are 9 more now until upstream tells its own: ")
     assert "\nthe same answer; " in same.stdout
@@ -288,27 +286,21 @@ def texts(document: Any) -> list[str]:
     return [document] if isinstance(document, str) and len(document) > 12 else []
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "proxy", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
-    )
-
-
 async def test_a_call_is_listed_exported_simulated_and_replayed(pair: Pair, tmp_path: Path) -> None:
     await asked(pair, caller.call("Tell me of the sea.", incremental_output=True))
     number = str((await newest(pair))["number"])
     admin = ("--admin", pair.served.admin_url)
-    listed = await asyncio.to_thread(command, "calls", "list", *admin)
+    listed = await asyncio.to_thread(forks.dashseek, "calls", "list", *admin)
     assert listed.stdout.splitlines()[2 if listed.stdout.splitlines()[1].startswith("-") else 1].split()[0] == number
-    exported = await asyncio.to_thread(command, "calls", "export", number, "--redact", *admin)
+    exported = await asyncio.to_thread(forks.dashseek, "calls", "export", number, "--redact", *admin)
     assert "the sea" not in exported.stdout
     file = tmp_path / "call.json"
     file.write_text(exported.stdout)
     pair.next(Script(replay=file, fast=True))
-    same = await asyncio.to_thread(command, "calls", "replay", str(file), "--to", pair.url)
+    same = await asyncio.to_thread(forks.dashseek, "calls", "replay", str(file), "--to", pair.url)
     assert (same.returncode, same.stdout.partition(";")[0]) == (0, "the same answer"), same.stdout
     pair.next(Script(text="Something else."))
-    other = await asyncio.to_thread(command, "calls", "replay", str(file), "--to", pair.url)
+    other = await asyncio.to_thread(forks.dashseek, "calls", "replay", str(file), "--to", pair.url)
     assert other.returncode == 1
     assert "event 1.output.choices[0].message.content: " in other.stdout
 
@@ -322,21 +314,30 @@ async def test_an_upstream_that_broke_off_breaks_off_again(pair: Pair, tmp_path:
     file = tmp_path / "call.json"
     file.write_bytes(orjson.dumps(kept))
     pair.next(Script(replay=file))
-    same = await asyncio.to_thread(command, "calls", "replay", str(file), "--to", pair.url)
+    same = await asyncio.to_thread(forks.dashseek, "calls", "replay", str(file), "--to", pair.url)
     assert (same.returncode, same.stdout.partition(";")[0]) == (0, "the same answer"), same.stdout
 
 
+async def test_an_upstream_that_broke_off_in_a_reply_has_ended_so(pair: Pair) -> None:
+    pair.next(Script(text="one two three", cut_after=1))
+    reply = await caller.ask(pair.url, caller.call())
+    assert reply.fault[:2] == (500, "InternalError")
+    (asked_upstream,) = (await newest(pair))["upstream"]
+    assert asked_upstream["failure"] == "upstream broke off (connection closed)"
+    assert asked_upstream["answered_ms"] <= asked_upstream["ended_ms"]
+
+
 async def test_what_is_wrong_is_a_sentence(pair: Pair, tmp_path: Path) -> None:
-    missing = await asyncio.to_thread(command, "calls", "export", "999999", "--admin", pair.served.admin_url)
+    missing = await asyncio.to_thread(forks.dashseek, "calls", "export", "999999", "--admin", pair.served.admin_url)
     assert (missing.returncode, missing.stderr) == (1, "Error: no such call is kept\n")
-    nobody = await asyncio.to_thread(command, "calls", "list", "--admin", "http://127.0.0.1:1")
+    nobody = await asyncio.to_thread(forks.dashseek, "calls", "list", "--admin", "http://127.0.0.1:1")
     assert nobody.returncode == 1
     assert "nobody answers at http://127.0.0.1:1: say --admin URL" in nobody.stderr
     file = tmp_path / "call.json"
     file.write_text('{"dashseek_call":2}')
     replays = (("calls", "replay", str(file), "--to", pair.url), ("simulate", "--replay", str(file)))
     for arguments in replays:
-        wrong = await asyncio.to_thread(command, *arguments)
+        wrong = await asyncio.to_thread(forks.dashseek, *arguments)
         assert "a call of form 2; this version reads form 1" in wrong.stderr
     await asked(pair, caller.call("Hello!"))
     kept = await newest(pair)
@@ -348,7 +349,7 @@ async def test_what_is_wrong_is_a_sentence(pair: Pair, tmp_path: Path) -> None:
     ):
         file.write_bytes(content)
         for arguments in replays:
-            wrong = await asyncio.to_thread(command, *arguments)
+            wrong = await asyncio.to_thread(forks.dashseek, *arguments)
             assert why in wrong.stderr, wrong.stderr
             assert wrong.returncode in (1, 2)
 
@@ -363,7 +364,7 @@ async def test_what_is_wrong_is_a_sentence(pair: Pair, tmp_path: Path) -> None:
 )
 async def test_it_does_not_start_where_others_could_look(flags: tuple[str, ...], why: str) -> None:
     refused = await asyncio.to_thread(
-        command, "serve", "--inspect", "--upstream", "http://127.0.0.1:9", "--port", "0", *flags
+        forks.dashseek, "serve", "--inspect", "--upstream", "http://127.0.0.1:9", "--port", "0", *flags
     )
     assert refused.returncode == 2
     assert why in refused.stderr

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import orjson
 import pytest
 
-from tests import caller
+from tests import caller, forks
 from tests.conftest import ROOT, StartSimulator
 
 
@@ -43,11 +42,9 @@ async def test_a_pipe_gets_the_books_and_nothing_else(workers: str, simulator: S
     assert [*events.values()] == [["open", "close"]] * 3
     books = tmp_path / "calls.jsonl"
     books.write_bytes(out)
-    command = [sys.executable, "-m", "proxy", "usage", "verify", str(books)]
-    verified = await asyncio.to_thread(subprocess.run, command, cwd=ROOT, capture_output=True, text=True, check=False)
+    verified = await asyncio.to_thread(forks.dashseek, "usage", "verify", str(books))
     assert verified.returncode == 0, verified.stdout
 
 
 def test_check_says_that_it_can_be_used() -> None:
-    command = [sys.executable, "-m", "proxy", "check", "--upstream", "http://a", "--journal-file", "-"]
-    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+    assert forks.dashseek("check", "--upstream", "http://a", "--journal-file", "-").returncode == 0

@@ -73,6 +73,7 @@ def promtool(text: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@needs.programs("promtool")
 async def test_prometheus_linter_has_nothing_to_say_under_load(simulator: StartSimulator, serve: StartServe) -> None:
     upstream = await simulator(script_of)
     served = await serve(upstream.url)
@@ -147,6 +148,7 @@ async def answer_of(url: str, query: str) -> Any:
             await asyncio.sleep(0.1)
 
 
+@needs.programs("prometheus")
 async def test_a_real_prometheus_answers_about_a_real_serve(
     simulator: StartSimulator, serve: StartServe, tmp_path: Path
 ) -> None:

@@ -167,12 +167,8 @@ FURTHER = [
 Sight = dict[tuple[str, str], Json]
 
 
-def needing(client: str) -> pytest.MarkDecorator:
-    return needs.unless(needs.is_client(client), f".clients/{client}")
-
-
 EVERY = pytest.mark.parametrize(
-    "reader", [pytest.param(reader, marks=needing(reader.client)) for reader in READERS], ids=str
+    "reader", [pytest.param(reader, marks=needs.clients(reader.client)) for reader in READERS], ids=str
 )
 
 
@@ -285,7 +281,9 @@ async def ask(front: Any, reader: Reader, **arguments: Any) -> Json:
     return seen
 
 
-RETRIERS = [pytest.param(reader, marks=needing(reader.client), id=str(reader)) for reader in (READERS[0], READERS[4])]
+RETRIERS = [
+    pytest.param(reader, marks=needs.clients(reader.client), id=str(reader)) for reader in (READERS[0], READERS[4])
+]
 
 
 @pytest.mark.parametrize("reader", RETRIERS)
@@ -324,7 +322,7 @@ async def test_nor_is_one_that_may_succeed_tomorrow(
 
 
 FURTHER_READERS = pytest.mark.parametrize(
-    "reader", [pytest.param(reader, marks=needing(reader.client), id=str(reader)) for reader in FURTHER]
+    "reader", [pytest.param(reader, marks=needs.clients(reader.client), id=str(reader)) for reader in FURTHER]
 )
 
 
@@ -347,7 +345,7 @@ def test_who_closes_a_stream_stops_the_upstream(reader: Reader, sight: Sight, si
     assert len(sights["left"]) == len([one for one in FURTHER if needs.is_client(one.client)])
 
 
-@needing("dashscope-2")
+@needs.clients("dashscope-2")
 async def test_the_sdk_lists_models_and_counts_tokens(simulator: StartSimulator, serve: StartServe) -> None:
     """HTTP-12, with both generations of its client."""
     upstream: Simulator = await simulator()

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.commands import exit_codes
+from proxy.commands import demo, exit_codes
 from proxy.simulation.wire import Script
 from proxy.telemetry import metrics
-from tests import caller, needs
+from tests import caller, forks, needs
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -111,11 +112,8 @@ async def test_a_recipe_that_examines_finds_a_simulated_upstream_well(
         (tmp_path / name).write_text(f'upstream = ["{upstream.url}"]\n')
         command = command.replace(where, str(tmp_path / name))
     env, (_, *flags) = words(command.replace("https://api.deepseek.com", upstream.url))
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "proxy", *flags), cwd=ROOT, env=os.environ | env, stdout=asyncio.subprocess.PIPE
-    )
-    out, _ = await process.communicate()
-    assert process.returncode == 0, out.decode()
+    ended = await asyncio.to_thread(forks.dashseek, *flags, env=env)
+    assert ended.returncode == 0, ended.stdout
 
 
 def test_the_tables_of_metrics_and_exit_codes_are_those_of_the_code() -> None:
@@ -166,8 +164,8 @@ async def test_the_recipes_of_keys_and_books_go_together(serve: Any, simulator: 
     assert "  team a  " in shown
 
 
+@needs.programs("curl")
 async def test_the_curl_call_gets_packets(serve: Any, simulator: Any) -> None:
-    needs.program("curl")
     upstream = await simulator()
     served = await serve(upstream.url)
     (command,) = [command for command in COMMANDS if command.startswith("curl ")]
@@ -186,6 +184,7 @@ def test_an_example_is_the_file_that_is_run(name: str) -> None:
     assert f"\n{(ROOT / 'proxy' / 'examples' / name).read_text().rstrip()}\n```" in CALLERS
 
 
+@needs.clients("langchain")
 async def test_the_langchain_snippet_prints_the_answer(serve: Any, simulator: Any) -> None:
     python = needs.client("langchain") / "bin" / "python"
     served = await serve((await simulator()).url)
@@ -213,7 +212,10 @@ def test_every_snippet_of_the_compatible_surface_is_run() -> None:
     assert len([block for block in PYTHON + NODE if "compatible-mode" in block]) == len(SNIPPETS)
 
 
-@pytest.mark.parametrize("imports", SNIPPETS)
+@pytest.mark.parametrize(
+    "imports",
+    [pytest.param(imports, marks=needs.clients(name)) for imports, name in SNIPPETS.items()],
+)
 async def test_a_snippet_of_the_compatible_surface_prints_the_answer(serve: Any, simulator: Any, imports: str) -> None:
     home = needs.client(SNIPPETS[imports])
     (snippet,) = [block for block in PYTHON + NODE if imports in block]
@@ -263,6 +265,7 @@ class TestDify:
             assert said in answer.fault
 
 
+@needs.clients("dashscope-2")
 async def test_the_sdk_snippet_prints_text_and_usage(serve: Any, simulator: Any) -> None:
     python = needs.client("dashscope-2") / "bin" / "python"
     upstream = await simulator()
@@ -292,3 +295,11 @@ def test_the_demo_shows_a_right_call_and_ends() -> None:
     )
     assert run.returncode == 0, run.stderr
     assert "upstream says the same" in run.stdout
+
+
+async def test_the_demos_admin_port_is_the_one_above_unless_somebody_has_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert demo._admin_port(port - 1) == 0
+    assert demo._admin_port(port - 1) == port
+    assert demo._admin_port(0) == demo._admin_port(65_535) == 0

@@ -10,8 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from proxy.downstream import surface
-from proxy.server import routes
+from proxy.downstream import paths
 from proxy.simulation import llamacpp
 from tests import eye, lint, needs, pictures
 from translators import faults
@@ -42,7 +41,7 @@ def llama() -> Iterator[llamacpp.Local]:
 @pytest.fixture
 async def url(serve: Any, llama: llamacpp.Local) -> str:
     served = await serve(llama.url, "--dialect", "llamacpp")
-    return str(served.url + surface.GENERATION)
+    return str(served.url + paths.GENERATION)
 
 
 @pytest.fixture
@@ -166,7 +165,7 @@ async def seeing(serve: Any, tmp_path: Path) -> AsyncIterator[str]:
     eye.write(tmp_path / "mmproj.gguf")
     with llamacpp.start(eye=tmp_path / "mmproj.gguf") as running:
         served = await serve(running.url, "--dialect", "llamacpp")
-        yield str(served.url + routes.MULTIMODAL)
+        yield str(served.url + paths.MULTIMODAL)
 
 
 async def test_a_real_engine_is_shown_a_picture(session: aiohttp.ClientSession, seeing: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.simulation.simulator import Simulator
 from proxy.simulation.wire import Json, Script
-from tests import caller
+from tests import caller, needs
 from tests.conftest import Served
 from tests.integration import ingress
 from translators import tokens
@@ -57,12 +57,11 @@ def answers(body: Json) -> Script:
     return Script(text=WORDS, gap_s=0.05 if body.get("stream") else 0)
 
 
-@pytest.mark.parametrize("program", DRAINS)
+@pytest.mark.parametrize("program", [pytest.param(name, marks=needs.programs(name)) for name in DRAINS])
 async def test_a_rolling_restart_loses_no_call_and_cuts_no_stream(
     program: str, vocabulary: tokens.Vocabulary, tmp_path: Path
 ) -> None:
     kind = ingress.KINDS[program]
-    kind.found()
     ports = ingress.free_ports()
     pairs = [(ports["8080"], ports["8081"]), (ports["8082"], ports["8083"])]
     flags = ("--drain-delay", str(DRAINS[program]), "--drain-timeout", "30")

@@ -18,8 +18,6 @@ from proxy.simulation.wire import Script
 from tests import caller, lint
 from tests.conftest import ROOT, Served, StartServe, StartSimulator
 
-pytestmark = pytest.mark.own_interpreter
-
 UNAVAILABLE = (503, "ModelUnavailable", "Model is unavailable, please try again later.")
 WORDS = "one two three four five six seven eight nine ten"
 INCREMENTAL = caller.call(WORDS, incremental_output=True)
@@ -101,6 +99,7 @@ class TestStart:
         assert upstream.calls[0].headers["Authorization"] == "Bearer sk-ours"
 
 
+@pytest.mark.own_interpreter
 class TestEnd:
     """Spec OPS-2."""
 

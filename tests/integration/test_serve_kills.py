@@ -10,7 +10,6 @@ import asyncio
 import multiprocessing
 import os
 import random
-import subprocess
 import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -24,8 +23,8 @@ import proxy.server.process
 from proxy import vocabulary
 from proxy.commands import cli
 from proxy.metering import ledger
-from tests import caller, load
-from tests.conftest import READY, ROOT
+from tests import caller, forks, load
+from tests.conftest import READY
 from tests.integration.test_books import simulated, simulating
 
 KILLS = 200
@@ -144,8 +143,7 @@ def test_random_kills_leave_exact_totals_and_name_every_call_that_was_cut_off(tm
     assert sum(totals.total for totals in known) == sum(record["usage"]["total_tokens"] for record in closes.values())
 
     # And so says the command.
-    command = [sys.executable, "-m", "proxy", "usage", "verify", *map(str, files)]
-    verified = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+    verified = forks.dashseek("usage", "verify", *map(str, files))
     assert verified.returncode == 0, verified.stdout[-2000:]
     assert verified.stdout.count(": unknown: ") == len(unknown)
     last = f"{len(closes) + len(unknown)} calls, {len(unknown)} unknown, {len(read.torn)} torn lines, no rule broken\n"

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.server import routes
+from proxy.downstream import paths
 from proxy.simulation.wire import Script
 from tests import caller
 from tests.integration.conftest import Pair
@@ -64,12 +64,12 @@ class TestHttp2:
 
 
 async def test_http3_the_multimodal_endpoint_takes_the_models_that_are_bound_to_it(pair: Pair) -> None:
-    answer = await caller.ask(pair.url, caller.call(), path=routes.MULTIMODAL)
+    answer = await caller.ask(pair.url, caller.call(), path=paths.MULTIMODAL)
     assert answer.fault == (400, "InvalidParameter", "url error, please check url！")
-    for path in (routes.MULTIMODAL, caller.GENERATION, "/siliconflow/models/deepseek-v4.1-flash"):
+    for path in (paths.MULTIMODAL, caller.GENERATION, "/siliconflow/models/deepseek-v4.1-flash"):
         answer = await caller.ask(pair.url, caller.call(model="deepseek-v4.1-flash"), path=path)
         content = answer.json["output"]["choices"][0]["message"]["content"]
-        assert content == ([{"text": "You said: Say hello."}] if path == routes.MULTIMODAL else "You said: Say hello.")
+        assert content == ([{"text": "You said: Say hello."}] if path == paths.MULTIMODAL else "You said: Say hello.")
 
 
 class TestHttp4:
@@ -100,22 +100,22 @@ class TestHttp4:
         assert (await caller.ask(pair.url, caller.call(), path=path, method=method)).fault == NOT_FOUND
 
     @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND"])
-    @pytest.mark.parametrize("path", [caller.GENERATION, routes.MULTIMODAL, "/partner/models/deepseek-v3"])
+    @pytest.mark.parametrize("path", [caller.GENERATION, paths.MULTIMODAL, "/partner/models/deepseek-v3"])
     async def test_a_wrong_method_is_named(self, pair: Pair, path: str, method: str) -> None:
         answer = await caller.ask(pair.url, b"", path=path, method=method)
         assert answer.fault == (400, "InvalidParameter", f"Request method '{method}' is not supported.")
 
     async def test_a_head_has_the_status_and_no_body(self, pair: Pair) -> None:
         async with caller.dial(pair.url) as line:
-            for path, status in ((caller.GENERATION, 400), ("/nowhere", 404), (routes.HEALTH, 200)):
+            for path, status in ((caller.GENERATION, 400), ("/nowhere", 404), (paths.HEALTH, 200)):
                 line.send(caller.request(b"", path=path, method="HEAD"))
                 answer = await line.answer(bodiless=True)
                 assert answer.status == status
                 assert uuid.UUID(answer.headers["x-request-id"])
 
     async def test_health_is_asked_by_get(self, pair: Pair) -> None:
-        assert (await caller.ask(pair.url, b"", path=routes.HEALTH, method="GET")).json == {"status": "ok"}
-        assert (await caller.ask(pair.url, b"", path=routes.HEALTH)).fault[0] == 400
+        assert (await caller.ask(pair.url, b"", path=paths.HEALTH, method="GET")).json == {"status": "ok"}
+        assert (await caller.ask(pair.url, b"", path=paths.HEALTH)).fault[0] == 400
 
 
 class TestHttp5:
@@ -148,7 +148,7 @@ class TestHttp6:
         pytest.param(caller.GENERATION, "POST", caller.call(), {"Authorization": ""}, id="no key"),
         pytest.param(caller.GENERATION, "GET", b"", {}, id="wrong method"),
         pytest.param("/nowhere", "POST", b"", {}, id="unknown path"),
-        pytest.param(routes.HEALTH, "GET", b"", {}, id="health"),
+        pytest.param(paths.HEALTH, "GET", b"", {}, id="health"),
     )
 
     @pytest.mark.parametrize(("path", "method", "body", "headers"), ANSWERS)
@@ -157,7 +157,7 @@ class TestHttp6:
     ) -> None:
         answer = await caller.ask(pair.url, body, headers | {"x-request-id": KNOWN}, path=path, method=method)
         assert answer.headers.getall("x-request-id") == [KNOWN]
-        if path != routes.HEALTH:
+        if path != paths.HEALTH:
             assert f'"request_id":"{KNOWN}"'.encode() in answer.body
 
     @pytest.mark.parametrize(("path", "method", "body", "headers"), ANSWERS)
@@ -167,7 +167,7 @@ class TestHttp6:
         answer = await caller.ask(pair.url, body, headers, path=path, method=method)
         ours = answer.headers["x-request-id"]
         assert str(uuid.UUID(ours)) == ours
-        if path != routes.HEALTH:
+        if path != paths.HEALTH:
             assert f'"request_id":"{ours}"'.encode() in answer.body
 
     @pytest.mark.parametrize("said", ["abc", KNOWN + "0", "a\tb", "<script>", "0" * 4000])

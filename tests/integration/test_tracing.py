@@ -15,7 +15,7 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as collector
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from proxy.downstream import surface
+from proxy.downstream import paths
 from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import ROOT, Served, StartServe, StartSimulator
@@ -106,11 +106,11 @@ async def test_a_call_is_two_spans_in_the_callers_trace(
     assert sent["traceparent"] == f"00-{TRACE}-{client.span_id.hex()}-01"
     assert sent["tracestate"] == "a=b"
 
-    assert server.name == f"POST {surface.GENERATION}"
+    assert server.name == f"POST {paths.GENERATION}"
     assert attributes(server) == {
         "http.request.method": "POST",
-        "http.route": surface.GENERATION,
-        "url.path": surface.GENERATION,
+        "http.route": paths.GENERATION,
+        "url.path": paths.GENERATION,
         "url.scheme": "http",
         "http.response.status_code": 200,
         "dashseek.request_id": answer.headers["x-request-id"],

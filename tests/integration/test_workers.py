@@ -26,8 +26,6 @@ from tests import caller, lint
 from tests.conftest import ROOT, Served, StartServe, StartSimulator
 from tests.stopwatch import Stopwatch
 
-pytestmark = pytest.mark.own_interpreter
-
 WORDS = "one two three four five six seven eight nine ten"
 STREAM = caller.call(WORDS, incremental_output=True)
 ADMIN = ("--admin-port", "0")
@@ -220,6 +218,7 @@ async def test_what_a_worker_has_counted_is_counted_on_when_it_is_gone(
     await call_until(40, 10)
 
 
+@pytest.mark.own_interpreter
 async def test_a_signal_drains_all_of_them_and_open_streams_end_whole(
     serve: StartServe, simulator: StartSimulator
 ) -> None:
@@ -255,6 +254,7 @@ async def test_a_signal_is_one_signal_while_a_worker_is_being_forked(
     assert '"cutting"' not in served.output
 
 
+@pytest.mark.own_interpreter
 async def test_a_second_signal_cuts_all_of_them_with_an_error_frame(
     serve: StartServe, simulator: StartSimulator
 ) -> None:
@@ -271,6 +271,7 @@ async def test_a_second_signal_cuts_all_of_them_with_an_error_frame(
     assert await asyncio.to_thread(served.process.wait, 10) == 0
 
 
+@pytest.mark.own_interpreter
 async def test_who_is_told_to_stop_again_while_it_ends_has_stopped_well(serve: StartServe) -> None:
     """OPS-2: between the last handler and the last instruction a signal ends a process by its default."""
     served = await serve("http://127.0.0.1:1", "--workers", "2", *ADMIN)
@@ -284,6 +285,7 @@ async def test_who_is_told_to_stop_again_while_it_ends_has_stopped_well(serve: S
     assert served.process.returncode == 0, served.output
 
 
+@pytest.mark.own_interpreter
 async def test_workers_whose_first_process_is_gone_drain_leave_and_leave_nothing(
     serve: StartServe, simulator: StartSimulator, tmp_path: Path
 ) -> None:
@@ -401,6 +403,7 @@ async def test_a_worker_that_dies_young_is_replaced_later_each_time(serve: Start
     assert await asyncio.to_thread(served.end) == 0
 
 
+@pytest.mark.own_interpreter
 async def test_ctrl_c_reaches_each_process_once(serve: StartServe, simulator: StartSimulator) -> None:
     """OPS-2: a terminal sends it to the whole process group; twice would be the cut."""
     upstream = await simulator(Script(gap_s=0.1))

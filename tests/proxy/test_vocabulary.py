@@ -111,3 +111,22 @@ def test_every_id_of_the_vocabulary_has_bytes() -> None:
 def test_the_first_pre_token_is_measured_in_characters(text: str, length: int) -> None:
     """SOURCES#pre-tokenizer."""
     assert vocabulary.load().first_piece(text) == length
+
+
+def test_of_words_those_that_are_not_asked_for_again_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """USE-2: memory does not grow with what was counted; what comes again and again is counted once."""
+    monkeypatch.setattr(vocabulary, "REMEMBERED", 4)
+    counted: list[str] = []
+
+    def count(text: str) -> tokens.Word:
+        counted.append(text)
+        return len(text), 0, 0
+
+    word = vocabulary.Words(count)
+    for number in range(20):
+        assert word[f"{number}"] == (len(f"{number}"), 0, 0)
+        assert word["the"] == (3, 0, 0)
+        assert len(word) <= 4
+    assert counted.count("the") == 1
+    assert word["0"] == (1, 0, 0)
+    assert counted.count("0") == 2

@@ -101,18 +101,20 @@ class TestWide:
     """One character can make every character of its text two or four bytes long."""
 
     @pytest.mark.parametrize(
-        ("wide", "most_chars"),
+        ("wide", "chars", "most_chars"),
         [
-            ("😀".encode(), breadth.MOST_CHARS[4]),
-            (b"\\ud83d\\ude00", breadth.MOST_CHARS[4]),
-            (b"\\uD83D\\uDE00", breadth.MOST_CHARS[4]),
-            ("一".encode(), breadth.MOST_CHARS[2]),
-            (b"\\u4e00", breadth.MOST_CHARS[2]),
+            ("😀".encode(), 1, breadth.MOST_CHARS[4]),
+            (b"\\ud83d\\ude00", 2, breadth.MOST_CHARS[4]),
+            (b"\\uD83D\\uDE00", 2, breadth.MOST_CHARS[4]),
+            ("一".encode(), 1, breadth.MOST_CHARS[2]),
+            (b"\\u4e00", 1, breadth.MOST_CHARS[2]),
         ],
     )
-    def test_a_long_text_with_one_is_refused(self, wide: bytes, most_chars: int) -> None:
-        assert is_refused(b'["' + wide + b"a" * most_chars + b'"]')
-        assert not is_refused(b'["' + wide + b"a" * (most_chars - 30) + b'"]')
+    def test_a_long_text_with_one_is_refused(self, wide: bytes, chars: int, most_chars: int) -> None:
+        """Of more characters than are allowed, brackets and quotes among them; of as many it is taken."""
+        longest = b'["' + wide + b"a" * (most_chars - chars - len('[""]')) + b'"]'
+        assert not is_refused(longest)
+        assert is_refused(b" " + longest)
 
     @pytest.mark.parametrize("narrow", [b"a", "一".encode(), "é".encode()])
     def test_one_without_is_not(self, narrow: bytes) -> None:

@@ -16,7 +16,7 @@ Make = Callable[..., answer.Choice]
 class Heard:
     """A writer that remembers what it was told, in order."""
 
-    copy: answer.Copy | None = None
+    copier: answer.Copier | None = None
     splice: answer.Splice | None = None
     splice_one: answer.SpliceOne | None = None
 
@@ -60,56 +60,65 @@ class TestRuns:
     PIECES = (["The", " sea"], [b'"The"', b'" sea"'], b'"The",\n" sea"')
 
     @pytest.fixture
-    def copied(self, heard: Heard) -> list[tuple[Sequence[bytes], bool, usage.Place]]:
-        found: list[tuple[Sequence[bytes], bool, usage.Place]] = []
-        heard.copy = lambda _, strings, place, is_chain: found.append((strings, is_chain, place))
+    def copied(self, heard: Heard) -> list[tuple[Sequence[bytes], bytes, bool]]:
+        found: list[tuple[Sequence[bytes], bytes, bool]] = []
+        heard.copier = lambda _, is_chain: lambda strings, lines: found.append((strings, lines, is_chain))
         return found
 
-    def test_they_are_copied_and_counted_when_somebody_asks(
-        self, make: Make, heard: Heard, copied: list[tuple[Sequence[bytes], bool, usage.Place]]
+    def test_they_are_copied_once_their_side_has_begun(
+        self, make: Make, heard: Heard, copied: list[tuple[Sequence[bytes], bytes, bool]]
     ) -> None:
         choice = make()
-        choice.take_run(*self.PIECES, is_chain=True)
-        choice.take_run(*self.PIECES, is_chain=False)
-        assert [(strings, is_chain) for strings, is_chain, _ in copied] == [
-            ([b'"The"', b'" sea"'], True),
-            ([b'"The"', b'" sea"'], False),
+        _, strings, lines = self.PIECES
+        assert not choice.copies(is_chain=True)
+        assert not choice.copies(is_chain=False)
+        choice.think("We")
+        assert not choice.copies(is_chain=False)
+        for is_chain in (True, False):
+            assert choice.copies(is_chain=is_chain)
+            copy = choice.copy(is_chain=is_chain)
+            copy(strings, lines)
+            copy(strings, lines)
+            choice.say("Well")
+        assert not choice.copies(is_chain=True)
+        assert copied == [
+            (strings, lines, True),
+            (strings, lines, True),
+            (strings, lines, False),
+            (strings, lines, False),
         ]
-        assert [place.said for *_, place in copied] == [(2, 2), (5, 2)]
-        assert choice.meter.said == (5, 2)
-        assert heard.events == []
+        assert heard.events == [("reasoning", "We"), ("content", "Well"), ("content", "Well")]
 
-    def test_a_chain_alone_is_counted_when_somebody_asks(
-        self, make: Make, copied: list[tuple[Sequence[bytes], bool, usage.Place]]
+    @pytest.mark.parametrize(
+        ("rules", "is_chain"), [({"stops": ("x",)}, False), ({"stops": ("x",)}, True), ({"chain_limit": 9}, True)]
+    )
+    def test_they_are_not_where_something_may_hold_or_end_them(
+        self, make: Make, rules: dict[str, object], *, is_chain: bool
     ) -> None:
-        choice = make()
-        choice.take_run(*self.PIECES, is_chain=True)
-        assert choice.meter.reasoning == 2
-
-    def test_a_chain_behind_its_answer_is_not(
-        self, make: Make, copied: list[tuple[Sequence[bytes], bool, usage.Place]]
-    ) -> None:
-        """SSE-6."""
-        choice = make()
-        choice.take_run(*self.PIECES, is_chain=False)
-        choice.take_run(*self.PIECES, is_chain=True)
-        assert [is_chain for _, is_chain, _ in copied] == [False]
+        choice = make(**rules)
+        choice.think("We")
+        if not is_chain:
+            choice.say("Well")
+        assert not choice.copies(is_chain=is_chain)
 
     @pytest.mark.parametrize(
         ("rules", "is_chain"), [({"stops": ("x",)}, False), ({"stops": ("x",)}, True), ({"chain_limit": 9}, True)]
     )
     def test_they_go_the_way_of_texts_where_something_may_hold_or_end_them(
-        self,
-        make: Make,
-        heard: Heard,
-        copied: list[tuple[Sequence[bytes], bool, usage.Place]],
-        rules: dict[str, object],
-        *,
-        is_chain: bool,
+        self, make: Make, heard: Heard, rules: dict[str, object], *, is_chain: bool
     ) -> None:
+        heard.splice = lambda *_: heard.events.append(("spliced",))
         make(**rules).take_run(*self.PIECES, is_chain=is_chain)
-        assert copied == []
         assert "".join(str(text) for _, text in heard.events) == "The sea"
+
+    def test_a_chain_behind_its_answer_is_not_spliced(self, make: Make, heard: Heard) -> None:
+        """SSE-6."""
+        found: list[bool] = []
+        heard.splice = lambda *said: found.append(said[-1])
+        choice = make()
+        choice.take_run(*self.PIECES, is_chain=False)
+        choice.take_run(*self.PIECES, is_chain=True)
+        assert found == [False]
 
     def test_they_are_counted_and_spliced_where_each_says_its_usage(self, make: Make, heard: Heard) -> None:
         """SSE-1: but for a solidus with a backslash, which we write without."""
@@ -126,21 +135,6 @@ class TestRuns:
     def one_by_one(self, choice: answer.Choice, *, is_chain: bool) -> None:
         for text, string in zip(*self.PIECES[:2], strict=True):
             choice.take_one(text, string, is_chain=is_chain)
-
-    def test_one_by_one_they_are_copied_too(
-        self, make: Make, heard: Heard, copied: list[tuple[Sequence[bytes], bool, usage.Place]]
-    ) -> None:
-        choice = make()
-        for is_chain in (True, False, True):
-            self.one_by_one(choice, is_chain=is_chain)
-        assert [(*strings, is_chain) for strings, is_chain, _ in copied] == [
-            (b'"The"', True),
-            (b'" sea"', True),
-            (b'"The"', False),
-            (b'" sea"', False),
-        ]
-        assert [place.said for *_, place in copied] == [(1, 1), (2, 2), (4, 2), (5, 2)]
-        assert heard.events == []
 
     def test_one_by_one_each_says_the_same_usage(self, make: Make, heard: Heard) -> None:
         """SSE-1: the first of a phase has gone the way of runs."""

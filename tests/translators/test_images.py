@@ -25,6 +25,7 @@ PICTURES = {
     "jpeg": ("jpeg", pictures.JPEG),
     "jpeg, progressive": ("jpeg", jpeg(frame=0xC2)),
     "jpeg behind a preview and other large parts": ("jpeg", jpeg(EXIF, EXIF, segment(0xC4, bytes(30)))),
+    "jpeg with lone markers": ("jpeg", jpeg(b"\xff\x01", b"\xff\xd0\xff\xd7", segment(0xFE, b"x"))),
     "jpeg with filling before a marker, and a lone one": ("jpeg", jpeg(b"\xff\xff\xff\xd0", b"\xff\xff\xfe\x00\x03x")),
 }
 

@@ -15,9 +15,14 @@ from tests import corpus, lint
 from tests.corpus import SHAPES, Shape, chunk, figures, usage_chunk
 from translators import choice as answer
 from translators import faults, pipe
+from translators.compatible import tongue as compatible
+from translators.compatible.call import Form
+from translators.dashscope import tongue as dashscope
 from translators.deepseek import prompt
 from translators.dialogue import ToolCall
 from translators.openai import failures
+from translators.openai.chunks import Reader
+from translators.tongue import Tongue
 
 CUTS = (1, 7, 4096)
 
@@ -139,6 +144,40 @@ def test_any_upstream_stream_is_read_the_same_in_any_cut_and_any_mode(data: st.D
     folded = corpus.fold(deltas_out)
     assert said(folded) == is_told(shape)
     assert folded == corpus.told_by(corpus.packets(snapshots)[-1]) == corpus.told_by(orjson.loads(reply))
+
+
+@pytest.mark.parametrize("tongue", [dashscope, compatible], ids=["native", "compatible"])
+@pytest.mark.parametrize("cut", [1_000, 4_096, 65_536])
+def test_of_a_read_that_is_cut_within_an_event_the_whole_ones_are_taken_at_one_go(
+    cut: int, tongue: Tongue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SSE-10, COM-34: as a proxy before upstream's server fills its buffers; event by event each costs three times."""
+    alone: list[bytes] = []
+    feed = Reader.feed
+    monkeypatch.setattr(Reader, "feed", lambda self, events: feed(self, (alone.append(one) or one for one in events)))
+    words = [f" word {number}" for number in range(1_000)]
+    wire = b"".join(chunk({"content": word}) for word in words)
+    call = corpus.ask(corpus.NEVER, form=Form("x") if tongue is compatible else None)
+    through, whole = corpus.open_pipe(call, spoken=tongue), corpus.open_pipe(call, spoken=tongue)
+    reads = [wire[:500], *(wire[at : at + cut] for at in range(500, len(wire), cut))]
+    out = [through.feed(read) for read in reads]
+    # Those before the first two texts, and one for each border.
+    assert len(alone) <= 5 + len(reads)
+    assert b"".join(out) == b"".join(whole.feed(chunk({"content": word})) for word in words)
+    assert through.account().generated == whole.account().generated
+
+
+def test_a_failure_in_a_read_that_is_cut_has_the_usage_behind_it() -> None:
+    """MET-3: wherever the read before it ended."""
+    texts = b"".join(chunk({"content": word}) for word in ("The", " sea", " is", " wide"))
+    failure = corpus.event({"error": {"message": "x"}})
+    wire = texts + failure + usage_chunk(figures(7, 9)) + chunk({"content": "a"})[:9]
+    for at in range(len(texts) // 2, len(texts + failure) - 1):
+        through = corpus.open_pipe(corpus.ask(corpus.NEVER))
+        for read in (wire[:at], wire[at:]):
+            through.feed(read)
+        (spent,) = through.account().spent
+        assert (spent.prompt, spent.completion) == (7, 9), at
 
 
 def test_the_running_count_is_that_of_all_text_so_far() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,7 +66,9 @@ def test_upstreams_figure_stands_for_the_text_it_comes_with_and_ours_goes_on_fro
 
 
 def owed(meter: usage.Meter, *texts: str, is_chain: bool = False) -> usage.Place:
-    return meter.owe(len(texts), usage.BETWEEN.join(map(orjson.dumps, texts)), is_chain=is_chain)
+    kept = meter.owing(is_chain=is_chain)
+    kept += b"".join(orjson.dumps(text) + usage.BETWEEN for text in texts)
+    return meter.place()
 
 
 # What else happens to a meter between pieces of text.
@@ -96,6 +97,7 @@ def test_what_is_counted_later_says_what_it_would_have_said(
     vocabulary = proxy.vocabulary.load()
     now, later = usage.Meter(vocabulary, 1, 1), usage.Meter(vocabulary, 1, 1)
     places: list[tuple[usage.Place, usage.Said]] = []
+    left = 0, 0
     for number, step in enumerate(steps):
         if callable(step):
             assert step(now) == step(later)
@@ -103,11 +105,12 @@ def test_what_is_counted_later_says_what_it_would_have_said(
             is_chain = number < chains
             (now.think if is_chain else now.answer)(*step)
             place = owed(later, *step, is_chain=is_chain)
+            left = now.said if number in passed else left
             if number in passed:
-                later.pass_by(place)
-                places.clear()
+                later.pass_by()
             places.append((place, now.said))
     assert [place.said for place, _ in places] == [said for _, said in places]
+    assert later.passed == left
     assert later.said == now.said
     assert later.exact == now.exact
 
@@ -121,7 +124,7 @@ def test_a_piece_is_counted_alone_as_among_others(pieces: list[tuple[str, str]],
         is_chain = number < chains
         (said,) = together.think(text) if is_chain else together.answer(text)
         if way == "owed":
-            assert owed(alone, text, is_chain=is_chain).pieces
+            assert owed(alone, text, is_chain=is_chain).end
         elif way == "one":
             assert (alone.think_one if is_chain else alone.answer_one)(text) == said
         else:
@@ -145,8 +148,8 @@ class Uncounted:
 def test_what_upstream_tells_of_a_whole_answer_is_not_counted() -> None:
     """COM-34, USE-3: only the slices that had come before."""
     meter = usage.Meter(Uncounted(), 1, 1)  # type: ignore[arg-type]
-    first = owed(meter, "The answer")
-    meter.pass_by(first)
+    owed(meter, "The answer")
+    meter.pass_by()
     owed(meter, " is", " 42")
     meter.end()
     assert meter.reasoning == 0
@@ -155,18 +158,26 @@ def test_what_upstream_tells_of_a_whole_answer_is_not_counted() -> None:
     assert meter.said == (5, 0)
 
 
-def test_places_that_many_have_passed_by_are_forgotten(meter: usage.Meter) -> None:
-    """COM-34: what is kept of a stream that goes on does not grow with it; the newest is remembered."""
+@pytest.mark.parametrize("is_counted_first", [True, False])
+def test_of_what_was_passed_by_the_last_piece_is_known(meter: usage.Meter, *, is_counted_first: bool) -> None:
+    """COM-31, MET-3: whatever is owed, and told, behind it."""
+    owed(meter, "The", " sea")
+    if is_counted_first:
+        meter.settle()
+    meter.pass_by()
+    owed(meter, " is", " wide")
+    meter.expect(9)
+    assert meter.passed == (2, 0)
+    assert meter.said == (9, 0)
+    assert meter.passed == (2, 0)
+    meter.pass_by()
+    assert meter.passed == (4, 0)
 
-    def kept() -> int:
-        return sum(type(one) is usage.Place for one in gc.get_objects())
 
-    place, others = owed(meter, "The"), kept()
-    for _ in range(100):
-        meter.pass_by(place)
-        place = owed(meter, " sea")
-    assert kept() < others + 50
-    assert place.said == (101, 0)
+def test_a_place_behind_what_is_counted_is_known(meter: usage.Meter) -> None:
+    owed(meter, "The", " sea")
+    meter.settle()
+    assert meter.place().said == (2, 0)
 
 
 def test_a_place_that_was_left_before_the_end_keeps_its_figures(meter: usage.Meter) -> None:
@@ -195,12 +206,12 @@ def test_a_place_does_not_keep_its_answer(vocabulary: tokens.Vocabulary) -> None
 def test_a_slice_is_counted_once_there_is_one(meter: usage.Meter) -> None:
     """COM-34: what is left to count when a caller leaves is a slice at most."""
     place = owed(meter, *["word "] * 100)
-    meter.pass_by(place)
+    meter.pass_by()
     assert place.told is None
-    place = owed(meter, *["word "] * 1000)
-    meter.pass_by(place)
+    place = owed(meter, *["word "] * (usage.SLICE_BYTES // 8))
+    meter.pass_by()
     assert place.told is not None
-    meter.pass_by(place)
+    assert meter.passed == place.told
 
 
 def test_only_upstreams_last_word_corrects_downward(meter: usage.Meter) -> None:

@@ -409,7 +409,7 @@ class Incremental:
     __slots__ = ("frames", "logprobs", *FRAMING)
 
     # Every packet says usage.
-    copy = None
+    copier = None
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
@@ -474,7 +474,7 @@ class Cumulative:
     repeats = True
     __slots__ = ("_content", "_reasoning", "_said", "frames", "kept_bytes", "logprobs", *FRAMING)
 
-    copy = None
+    copier = None
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames

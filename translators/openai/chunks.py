@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from translators import faults, sse, surrogates
-from translators.choice import START, Choice
+from translators.choice import START, Choice, Copy
 from translators.dialogue import STOP
 from translators.openai import choices, failures, figures, stencil
 from translators.openai.failures import Terms
@@ -38,6 +38,7 @@ class Reader:
 
     __slots__ = (
         "_asked",
+        "_copy",
         "_halved",
         "_halves",
         "_has_text",
@@ -75,6 +76,8 @@ class Reader:
         # Made with the second text: an answer of one, or in one piece, needs none.
         self._stencil: Stencil | None = None
         self._has_text = False
+        # What takes reads of plain text as upstream wrote them; None where none does, or something else has come since.
+        self._copy: Copy | None = None
         # Once upstream was seen to cut characters in two: the halves that wait, of chain and answer, by choice.
         self._halved = False
         self._halves: dict[int, tuple[str, str]] = {}
@@ -91,12 +94,18 @@ class Reader:
         a read and not once for each, a fifth less of what a burst costs.
         """
         coming = iter(events)
+        self._copy = None
         try:
             self._take_events(coming)
         except faults.Refusal:
             self.settle()
             self.take_last_usage(coming)
             raise
+
+    @property
+    def reads_runs(self) -> bool:
+        """Whether reads may be taken at one go: upstream's plain chunks are known, and more of them is wanted."""
+        return self._stencil is not None and not self.over
 
     def take_run(self, wire: bytes) -> bool:
         """Take a read at one go where it is events of plain text like the newest and nothing else; whether it was.
@@ -108,6 +117,16 @@ class Reader:
         if known is None or self.over or self._halves:
             return False
         choice = self._served[0]
+        copy = self._copy
+        if copy is not None or (choice.copier is not None and choice.copies(is_chain=known.is_chain)):
+            strings = known.strings_in(wire)
+            if strings is None:
+                return False
+            if copy is None:
+                copy = self._copy = choice.copy(is_chain=known.is_chain)
+            copy(*strings)
+            self._zero = None
+            return True
         # A read that is shorter than two chunks holds one: nearly each of a stream that comes as it is generated.
         if len(wire) < known.two_bytes:
             one = known.one_in(wire)

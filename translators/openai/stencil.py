@@ -8,6 +8,7 @@ a quarter of what a delta costs. Where anything else differs (a finish, usage, a
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any, Final
 
@@ -137,6 +138,14 @@ class Stencil:
         if len(texts) != len(strings) or "" in texts:
             return None
         return texts, strings, lines
+
+    def strings_in(self, wire: bytes) -> tuple[Sequence[bytes], bytes] | None:
+        """Of a read as `run_in` or `one_in` reads it the JSON strings alone."""
+        if len(wire) < self.two_bytes:
+            one = self.one_in(wire)
+            return None if one is None else ((one[1],), one[1])
+        found = self.run_in(wire)
+        return None if found is None else found[1:]
 
     def one_in(self, wire: bytes) -> tuple[str, bytes] | None:
         """The text of a read that is shorter than two chunks, as `run_in` reads it, and its JSON string."""

@@ -6,14 +6,14 @@ import aiohttp
 
 from proxy.admin import pools
 from proxy.simulation.wire import Script
-from proxy.upstream.pools import Look
+from proxy.upstream.report import TargetReport
 from tests import caller
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway
 
-ONE = Look("p", "http://a", "well", 2, 4, None, None, 0.1, 10)
-OTHER = Look("p", "http://a", "out", 1, 4, 7.5, "unreachable", 0.4, 20)
-THIRD = Look("q", "http://b", "well", 0, None, None, None, None, 10)
+ONE = TargetReport("p", "http://a", "well", 2, 4, None, None, 0.1, 10)
+OTHER = TargetReport("p", "http://a", "out", 1, 4, 7.5, "unreachable", 0.4, 20)
+THIRD = TargetReport("q", "http://b", "well", 0, None, None, None, None, 10)
 
 
 def test_one_row_for_each_target_with_the_gravest_word() -> None:
@@ -30,7 +30,7 @@ def test_one_row_for_each_target_with_the_gravest_word() -> None:
         "calls": 30,
         "share": 0.75,
     }
-    assert (second.share, second.look.max_in_flight, second.look.first_token_s) == (0.25, None, None)
+    assert (second.share, second.report.max_in_flight, second.report.first_token_s) == (0.25, None, None)
 
 
 def test_before_the_first_call_there_is_no_share() -> None:

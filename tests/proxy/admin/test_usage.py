@@ -9,6 +9,7 @@ import subprocess
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 from zoneinfo import ZoneInfo
 
 import aiohttp
@@ -99,6 +100,26 @@ def test_a_bar_is_as_high_as_its_day_beside_the_most() -> None:
     ]
 
 
+@pytest.mark.parametrize("number", [1, 30])
+def test_the_picture_of_the_days_has_room_for_each_of_them(number: int) -> None:
+    days = [{"day": f"2026-11-{day:02}", "input": 3, "output": 1, "total": 4} for day in range(1, number + 1)]
+    drawn = ElementTree.fromstring(usage._chart(usage.WORDS["en"], days).partition("<p>")[0])
+    left, top, width, height = map(float, drawn.attrib["viewBox"].split())
+    bars, names = [*drawn.iter("rect")], [*drawn.iter("text")]
+    assert (len(bars), len(names)) == (2 * number, number)
+    for shape in (*bars, *names):
+        x, y, wide, high = (float(shape.attrib.get(name, 0)) for name in ("x", "y", "width", "height"))
+        assert left <= x <= x + wide <= left + width
+        assert top <= y <= y + high <= top + height
+    assert float(drawn.attrib["width"]) == width == number * usage.BAR
+
+
+@pytest.mark.parametrize(("tokens", "high"), [(0, 0), (1, usage.HEIGHT)])
+def test_a_day_of_one_token_is_as_high_as_any_and_one_of_none_has_no_height(tokens: int, high: float) -> None:
+    day = {"day": "2026-11-20", "input": tokens, "output": 0, "total": tokens}
+    assert f'class="in" x="0" y="{usage.HEIGHT - high:.1f}"' in usage._chart(usage.WORDS["en"], [day])
+
+
 def test_the_language_is_the_one_asked_for_or_the_browsers() -> None:
     assert [
         usage.language_of(*said) for said in (("zh", "en"), (None, "zh-CN,zh;q=0.9"), ("fr", "fr"), (None, ""))
@@ -120,6 +141,7 @@ def test_the_files_are_the_journal_and_what_was_rotated_from_it(tmp_path: Path) 
     assert {path.name for path in journal_files.of_journal(tmp_path / "calls.jsonl", 9)} == {*names} - {"calls.jsonl.1"}
 
 
+@needs.programs("chromium")
 async def test_both_are_on_the_admin_port(
     simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
 ) -> None:

@@ -119,7 +119,7 @@ def test_other_prices_hold_from_then_on_and_what_was_used_stays(clock: Clock, tm
     kept.spend(call("2026-11-22T14:00:00.000Z"))
     later = kept.under(prices.load(path))
     later.spend(call("2026-11-22T14:00:00.000Z", key_name=None, usage=used(1000, 0, 0, 1000)))
-    assert kept._spent["all", "2026-11"] == budgets.Spent(2000, Decimal("0.0005"))
+    assert kept._spent["all", "2026-11"] == budgets.PeriodUse(2000, Decimal("0.0005"))
 
 
 def test_what_was_used_is_what_the_journal_says_of_this_month(tmp_path: Path) -> None:

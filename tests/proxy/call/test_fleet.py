@@ -17,7 +17,7 @@ import pytest
 from config.values import toml
 from proxy.metering import journal
 from proxy.metering.journal import Record
-from proxy.upstream import health
+from proxy.upstream import health, report
 from tests import caller
 from tests.conftest import ROOT, campaign
 from tests.proxy.conftest import Running, StartGateway
@@ -122,7 +122,7 @@ async def test_a_death_costs_what_had_begun_there_and_it_comes_back(
         assert record.opening["at"] < killed_at
     with simulate(int(urls[2].rpartition(":")[2]), GAPS_S[2]):
         async with asyncio.timeout(60):
-            while front.house.upstreams.looks()[2].state != "well":
+            while report.targets(front.house.upstreams)[2].state != "well":
                 assert all(await ask(front, LANES))
         # From here on: while it was out it had nothing.
         before = len(front.ended)

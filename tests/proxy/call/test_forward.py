@@ -19,6 +19,7 @@ from proxy.call import relay, timeouts
 from proxy.downstream import sinks
 from proxy.simulation.simulator import Simulator
 from proxy.simulation.wire import Script
+from proxy.upstream import report
 from proxy.upstream.health import Event, State
 from tests import caller, lint
 from tests.conftest import StartSimulator
@@ -96,7 +97,7 @@ class TestTargets:
         front, bad = await front_of(script, Script(text=WORDS))
         for _ in range(3):
             assert (await ask(front.url, INCREMENTAL)).status in {500, 503}
-        look, _ = front.house.upstreams.looks()
+        look, _ = report.targets(front.house.upstreams)
         assert (look.state, look.last_error, look.first_token_s) == ("out", word, None)
         assert (await ask(front.url, INCREMENTAL)).status == 200
         assert len(bad.calls) == 3
@@ -122,7 +123,7 @@ class TestTargets:
         front = await gateway_before(upstream.url, idle_timeout=0.15)
         for _ in range(4):
             assert b"event:error" in (await caller.stream(front.url, INCREMENTAL)).body
-        assert front.house.upstreams.looks()[0].state == "well"
+        assert report.targets(front.house.upstreams)[0].state == "well"
 
     async def test_a_trial_lasts_until_the_first_packet(
         self, simulator: StartSimulator, gateway_before: StartGateway

@@ -131,7 +131,7 @@ async def test_who_leaves_meanwhile_stops_upstream_and_its_record_knows_what_ups
     async with caller.dial(front.url) as line:
         line.send(caller.request(INCREMENTAL, caller.SSE))
         seen = await upstream.call(1)
-        while not front.house.large_answers.at_work:  # noqa: ASYNC110 - a thread tells nobody
+        while not front.house.large_answers._pool.waiting_chars:  # noqa: ASYNC110 - a thread tells nobody
             await asyncio.sleep(0.01)
         line.vanish()
         watch = Stopwatch()

@@ -10,6 +10,7 @@ import pytest
 
 from config.values import toml
 from proxy.simulation.wire import Script
+from proxy.upstream import report
 from tests import caller
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway
@@ -56,6 +57,25 @@ async def test_another_dialect_is_another_body_other_names_and_another_count(
     assert used is not None
     assert used["prompt"] == record.closing["calls"][0]["prompt"] == record.closing["usage"]["input_tokens"]
     assert {kind[0] for kind in front.house.offsets._seen} == {"official"}  # type: ignore[index]
+
+
+async def test_once_the_head_is_out_another_pools_failure_is_an_error_frame(
+    simulator: StartSimulator, gateway_before: StartGateway, config: Any
+) -> None:
+    """SSE-11: whose answer it is makes no difference."""
+    busy, broken = await simulator(Script(status=503, first_byte_delay_s=0.2)), await simulator(Script(status=500))
+    path = config(
+        {"name": "engines", "urls": [busy.url], "dialect": "vllm"},
+        {"name": "official", "urls": [broken.url], "priority": 1},
+        failover_on=[503],
+    )
+    front = await gateway_before(config=path, head_hold=0.02, heartbeat=0.02)
+    answer = await caller.stream(front.url, caller.call("hi", incremental_output=True))
+    assert answer.status == 200
+    assert answer.body.startswith(b":heartbeat\n")
+    assert b"event:error\n" in answer.body
+    assert (await front.end_of())[1] == "upstream_error"
+    assert (len(busy.calls), len(broken.calls)) == (1, 1)
 
 
 async def test_choices_that_are_calls_of_their_own_stay_in_their_pool_within_its_bound(
@@ -117,5 +137,5 @@ async def test_the_first_token_has_the_time_that_its_pool_has(
     assert (await caller.stream(front.url, caller.call("hi"))).status == 500
     _, outcome = await front.end_of()
     assert outcome == "timeout_first_token"
-    (look,) = front.house.upstreams.looks()
+    (look,) = report.targets(front.house.upstreams)
     assert (look.last_error, look.in_flight) == ("first_token_timeout", 0)

@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from proxy.admission import limits
 from proxy.admission.memory_limiter import MemoryLimiter
-from proxy.call.prompt_count import THREADS, Job
+from proxy.call.thread_pool import THREADS, Job
 from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway
+
+
+@pytest.mark.parametrize("path", [caller.GENERATION, "/compatible-mode/v1/chat/completions", "/api/v1/tokenizer"])
+async def test_a_model_that_a_key_may_not_call_is_denied_and_upstream_is_not_asked(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path, path: str
+) -> None:
+    """KEY-1."""
+    digest = hashlib.sha256(caller.KEY.encode()).hexdigest()
+    keys = tmp_path / "keys.toml"
+    keys.write_text(f'[[key]]\nname = "team a"\nsha256 = "{digest}"\nmodels = ["deepseek-r1"]\n')
+    ours, upstream = tmp_path / "upstream.key", await simulator()
+    ours.write_text("sk-ours")
+    front = await gateway_before(upstream.url, keys_file=str(keys), upstream_api_key_file=str(ours))
+    called = [{"role": "user", "content": "hi"}]
+    for model, status in (("deepseek-v3", 403), ("deepseek-r1", 200)):
+        call = {"model": model, "input": {"messages": called}, "messages": called}
+        assert (await caller.ask(front.url, call, path=path)).status == status
+    asked = [seen.headers["Authorization"] for seen in upstream.calls]
+    assert asked == ([] if "tokenizer" in path else ["Bearer sk-ours"])
 
 
 class TestCounting:
@@ -67,6 +88,22 @@ class TestCounting:
         assert (status, code) == (400, "InvalidParameter")
         assert message.endswith(f"Range of input length should be [1, {limit}]")
         assert not upstream.calls
+
+    @pytest.mark.parametrize("path", [caller.GENERATION, "/api/v1/tokenizer"])
+    async def test_a_prompt_of_just_the_models_limit_is_taken(
+        self, simulator: StartSimulator, gateway_before: StartGateway, path: str
+    ) -> None:
+        """Spec MOD-4: and one of a token more is not."""
+        front = await gateway_before((await simulator(Script(text="hi", usage="never"))).url)
+        limit = front.house.catalogue.find("deepseek-v3").input_tokens
+
+        async def asked(words: int) -> caller.Answer:
+            return await caller.ask(front.url, caller.call("a" + " a" * (words - 1)), path=path)
+
+        around = (await asked(1)).json["usage"]["input_tokens"] - 1
+        longest = await asked(limit - around)
+        assert (longest.status, longest.json["usage"]["input_tokens"]) == (200, limit)
+        assert (await asked(limit - around + 1)).status == 400
 
     async def test_who_waits_for_a_count_is_not_told_that_the_body_was_invalid(
         self, simulator: StartSimulator, gateway_before: StartGateway

@@ -15,7 +15,8 @@ from dataclasses import replace
 import pytest
 
 from proxy.call import prompt_count
-from proxy.call.prompt_count import Count, CountingPool
+from proxy.call.prompt_count import Count
+from proxy.call.thread_pool import END_S, THREADS, ThreadPool
 from tests import caller
 from tests.proxy.conftest import StartGateway
 from translators import dialogue, faults
@@ -59,21 +60,21 @@ class Held:
 
 
 @pytest.fixture
-def pool() -> Iterator[CountingPool]:
-    with CountingPool(most_chars=10 * LONG) as pool:
+def pool() -> Iterator[ThreadPool]:
+    with ThreadPool(most_chars=10 * LONG) as pool:
         yield pool
 
 
-def put(pool: CountingPool, totals: Iterable[int], chars: int = LONG, most: int = 1 << 40) -> Count:
+def put(pool: ThreadPool, totals: Iterable[int], chars: int = LONG, most: int = 1 << 40) -> Count:
     count = Count(iter(totals), chars, most)
     count.in_pool(pool)
     return count
 
 
 @contextlib.asynccontextmanager
-async def busy(pool: CountingPool, chars: int = LONG) -> AsyncIterator[list[Held]]:
+async def busy(pool: ThreadPool, chars: int = LONG) -> AsyncIterator[list[Held]]:
     """Every thread of the pool has a prompt of that length."""
-    holding = [Held() for _ in range(prompt_count.THREADS)]
+    holding = [Held() for _ in range(THREADS)]
     counts = [put(pool, held, chars) for held in holding]
     for held in holding:
         assert await asyncio.to_thread(held.begun.wait, 5)
@@ -86,7 +87,7 @@ async def busy(pool: CountingPool, chars: int = LONG) -> AsyncIterator[list[Held
             held.go_on.set()
 
 
-async def test_a_short_prompt_that_decides_nothing_is_not_counted_before_it_must(pool: CountingPool) -> None:
+async def test_a_short_prompt_that_decides_nothing_is_not_counted_before_it_must(pool: ThreadPool) -> None:
     counted = Counted()
     count = Count(iter(counted), SHORT, 200)
     await prompt_count.begin(pool, count, MODEL)
@@ -94,14 +95,14 @@ async def test_a_short_prompt_that_decides_nothing_is_not_counted_before_it_must
 
 
 @pytest.mark.parametrize("chars", [26, LONG], ids=["as many bytes as tokens are allowed", "long"])
-async def test_a_prompt_that_may_be_too_long_is_counted_before_its_call(pool: CountingPool, chars: int) -> None:
+async def test_a_prompt_that_may_be_too_long_is_counted_before_its_call(pool: ThreadPool, chars: int) -> None:
     """Spec MOD-4."""
     count = Count(iter(Counted()), chars, 200)
     await prompt_count.begin(pool, count, MODEL)
     assert count.tokens == 7
 
 
-async def test_a_prompt_that_may_leave_too_little_room_is_counted_before_its_call_too(pool: CountingPool) -> None:
+async def test_a_prompt_that_may_leave_too_little_room_is_counted_before_its_call_too(pool: ThreadPool) -> None:
     """OUT-8: the model takes it, though not together with its longest answer."""
     tight = replace(MODEL, input_tokens=200)
     count = Count(iter(Counted()), 40, 200)
@@ -109,7 +110,7 @@ async def test_a_prompt_that_may_leave_too_little_room_is_counted_before_its_cal
     assert count.tokens == 7
 
 
-async def test_a_long_one_is_counted_in_a_thread_and_told_of_when_it_is_known(pool: CountingPool) -> None:
+async def test_a_long_one_is_counted_in_a_thread_and_told_of_when_it_is_known(pool: ThreadPool) -> None:
     counted, told = Counted(), asyncio.Event()
     count = Count(iter(counted), LONG, ROOMY.input_tokens)
     await prompt_count.begin(pool, count, ROOMY)
@@ -141,7 +142,7 @@ async def test_who_asks_later_is_told_at_once() -> None:
     assert told == [7]
 
 
-async def test_what_keeps_a_thread_from_counting_is_raised_where_it_is_waited_for(pool: CountingPool) -> None:
+async def test_what_keeps_a_thread_from_counting_is_raised_where_it_is_waited_for(pool: ThreadPool) -> None:
     def broken() -> Iterator[int]:
         yield 1
         raise BaseException("a panic of the engine")
@@ -154,7 +155,7 @@ async def test_what_keeps_a_thread_from_counting_is_raised_where_it_is_waited_fo
 
 
 @pytest.mark.parametrize("inline", [True, False])
-async def test_what_is_too_long_is_not_counted_to_its_end(pool: CountingPool, inline: bool) -> None:
+async def test_what_is_too_long_is_not_counted_to_its_end(pool: ThreadPool, inline: bool) -> None:
     """Spec USE-8: above the model's window nobody needs to know how far."""
     taken = []
 
@@ -171,7 +172,7 @@ async def test_what_is_too_long_is_not_counted_to_its_end(pool: CountingPool, in
 class TestOwner:
     """Spec USE-8: who leaves stops the work."""
 
-    async def test_a_prompt_that_waits_is_let_go_of_when_its_call_ends(self, pool: CountingPool) -> None:
+    async def test_a_prompt_that_waits_is_let_go_of_when_its_call_ends(self, pool: ThreadPool) -> None:
         async with busy(pool):
             before_chars = pool.waiting_chars
             totals = iter([*range(3)])
@@ -184,14 +185,14 @@ class TestOwner:
         assert await put(pool, Counted()).wait() == 7
         assert next(totals) == 0
 
-    async def test_one_that_is_being_counted_is_let_go_of_at_the_next_look(self, pool: CountingPool) -> None:
+    async def test_one_that_is_being_counted_is_let_go_of_at_the_next_look(self, pool: ThreadPool) -> None:
         async with busy(pool) as holding:
             pass
         assert await put(pool, Counted()).wait() == 7
-        assert [held.taken for held in holding] == [1] * prompt_count.THREADS
+        assert [held.taken for held in holding] == [1] * THREADS
         assert pool.waiting_chars == 0
 
-    async def test_who_does_not_wait_any_more_is_not_told(self, pool: CountingPool) -> None:
+    async def test_who_does_not_wait_any_more_is_not_told(self, pool: ThreadPool) -> None:
         told: list[int] = []
         async with busy(pool):
             count = put(pool, Counted())
@@ -201,17 +202,17 @@ class TestOwner:
         assert (told, count.tokens) == ([], None)
 
     async def test_the_end_of_the_process_waits_for_none(self) -> None:
-        with CountingPool() as pool:
+        with ThreadPool() as pool:
             put(pool, itertools.count())
             await asyncio.sleep(0.01)
             began_s = time.monotonic()
-        assert time.monotonic() - began_s < prompt_count.END_S
+        assert time.monotonic() - began_s < END_S
 
 
 class TestOrder:
     """Spec USE-8: short before long."""
 
-    async def test_a_shorter_prompt_does_not_wait_for_a_longer_one(self, pool: CountingPool) -> None:
+    async def test_a_shorter_prompt_does_not_wait_for_a_longer_one(self, pool: ThreadPool) -> None:
         order: list[str] = []
 
         def named(name: str) -> Iterator[int]:
@@ -232,16 +233,16 @@ class TestOrder:
 class TestBound:
     """Spec USE-8: what waits is bounded."""
 
-    async def test_beyond_it_a_call_is_told_to_come_back(self, pool: CountingPool) -> None:
+    async def test_beyond_it_a_call_is_told_to_come_back(self, pool: ThreadPool) -> None:
         async with busy(pool):
-            for _ in range(10 - prompt_count.THREADS):
+            for _ in range(10 - THREADS):
                 put(pool, Counted())
             with pytest.raises(faults.Refusal) as refusal:
                 put(pool, Counted())
             assert (refusal.value.fault.status, refusal.value.fault.code) == (503, "ModelServingError")
             assert refusal.value.fault.retry_after == "1"
 
-    async def test_a_single_prompt_may_be_longer(self, pool: CountingPool) -> None:
+    async def test_a_single_prompt_may_be_longer(self, pool: ThreadPool) -> None:
         assert await put(pool, Counted(), chars=1 << 30).wait() == 7
 
 
@@ -279,7 +280,7 @@ async def test_it_is_counted_when_the_call_is_on_its_way(
     assert there == [b"POST"]
 
 
-async def test_what_waits_for_a_thread_is_not_counted_on_the_loop(pool: CountingPool) -> None:
+async def test_what_waits_for_a_thread_is_not_counted_on_the_loop(pool: ThreadPool) -> None:
     """Every open stream would halt meanwhile."""
     counted = Counted()
     async with busy(pool):
@@ -292,7 +293,7 @@ async def test_what_waits_for_a_thread_is_not_counted_on_the_loop(pool: Counting
     assert counted.threads != [threading.main_thread()]
 
 
-async def test_who_leaves_takes_the_count_from_nobody_else(pool: CountingPool) -> None:
+async def test_who_leaves_takes_the_count_from_nobody_else(pool: ThreadPool) -> None:
     async with busy(pool):
         count = put(pool, Counted())
         leaver, other = (asyncio.ensure_future(count.wait()) for _ in range(2))
@@ -301,46 +302,3 @@ async def test_who_leaves_takes_the_count_from_nobody_else(pool: CountingPool) -
         await asyncio.wait([leaver])
     assert await other == 7
     assert leaver.cancelled()
-
-
-async def test_steps_run_in_a_thread_and_what_they_raise_is_raised_where_they_are_waited_for() -> None:
-    taken: list[int] = []
-
-    def steps(*, fails: bool) -> Iterator[int]:
-        for step in range(3):
-            taken.append(step)
-            yield 0
-        if fails:
-            raise faults.Refusal(faults.BODY_TOO_LARGE)
-
-    with prompt_count.CountingPool(threads=1) as pool:
-        await pool.run(steps(fails=False), 10)
-        assert taken == [0, 1, 2]
-        with pytest.raises(faults.Refusal):
-            await pool.run(steps(fails=True), 10)
-        assert pool.waiting_chars == 0
-
-
-async def test_steps_of_who_is_cancelled_are_dropped() -> None:
-    begun = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    taken = 0
-
-    def steps() -> Iterator[int]:
-        nonlocal taken
-        loop.call_soon_threadsafe(begun.set)
-        while True:
-            taken += 1
-            yield 0
-
-    with prompt_count.CountingPool(threads=1) as pool:
-        running = asyncio.create_task(pool.run(steps(), 10))
-        await begun.wait()
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-        assert pool.waiting_chars == 0
-        await pool.run(iter((0,)), 10)
-        before = taken
-        await pool.run(iter((0,)), 10)
-        assert taken == before

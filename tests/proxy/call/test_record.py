@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -37,6 +38,16 @@ async def recorded(
     """A gateway that keeps a journal, before an upstream."""
     upstream = await simulator(script)
     return upstream, await gateway_before(upstream.url, journal_file=str(path), **chosen)
+
+
+def test_times_are_told_to_the_nearest_tenth_of_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a call's head; what has not happened has none."""
+    monkeypatch.setattr(record, "monotonic", lambda: 5.25)
+    named = {"sent_s": "upstream_sent", "first_packet_s": "first_packet", "last_packet_s": "last_packet"}
+    for step, name in named.items():
+        for happened_s, told_ms in ((5.00114, 1.1), (5.00116, 1.2), (None, None)):
+            exchange: Any = SimpleNamespace(times=Times(5.0, **{step: happened_s}))
+            assert record._times(exchange) == {**dict.fromkeys(named.values()), name: told_ms, "closed": 250.0}
 
 
 async def test_an_ok_call_was_delivered_what_was_generated(
@@ -304,7 +315,7 @@ async def test_the_line_of_a_refusal_says_which_tongue_it_was_told_in(gateway_be
 async def test_the_cause_is_our_own_sentence_and_upstreams_is_in_no_journal(
     simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
 ) -> None:
-    """It may repeat the prompt (MET-4): what of it the log says is looked at in `upstream_words`."""
+    """It may repeat the prompt (MET-4): what of it the log says is looked at in `upstream_text`."""
     path = tmp_path / "calls.jsonl"
     said = Script(status=400, error_text="Invalid max_tokens canary")
     front = await gateway_before((await simulator(said)).url, journal_file=str(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import socket
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from aiohttp import web
 
 from proxy.call import relay
 from proxy.downstream import sinks, surface
-from proxy.downstream.answer import Head
+from proxy.downstream.answer_head import Head
 from proxy.downstream.browsers import Browsers, nothing
 from proxy.downstream.phase import LIFECYCLE, Lifecycle
 from proxy.simulation.wire import Script
@@ -163,6 +164,18 @@ async def test_of_a_stream_that_has_ended_no_timer_is_left_that_would_keep_it(
     async with asyncio.timeout(5):
         while len(packet_sinks()) > len(before):  # noqa: ASYNC110 - nobody tells of an object that is gone
             await asyncio.sleep(0.05)
+
+
+async def test_what_the_kernel_refuses_was_not_handed_over_and_is_kept_for_nobody() -> None:
+    """MET-3: it says so before the loop sees the caller's end."""
+    ours, theirs = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_unix_connection(asyncio.Protocol, sock=ours)
+    theirs.close()
+    with pytest.raises(sinks.CallerGone):
+        sinks._send(transport, ours.fileno(), b"data:{}\n\n")
+    assert not transport.is_closing()
+    assert transport.get_write_buffer_size() == 0
+    transport.abort()
 
 
 async def test_a_caller_who_is_gone_is_told_by_every_write_and_is_no_bug() -> None:

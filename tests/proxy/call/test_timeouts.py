@@ -77,19 +77,19 @@ async def test_a_call_whose_caller_has_left_ends_in_time_and_nothing_re_arms_tha
     """MET-5."""
 
     async def busy() -> None:
-        with watch(Timeout.TOKEN, {Timeout.LEFT: 0.05}) as clock:
-            clock.end_within(Timeout.LEFT)
+        with watch(Timeout.TOKEN, {Timeout.ABANDONED: 0.05}) as clock:
+            clock.end_within(Timeout.ABANDONED)
             while True:
                 await asyncio.sleep(0.005)
                 clock.enter(Timeout.TOKEN)
 
-    assert await expiry_of(busy()) is Timeout.LEFT
+    assert await expiry_of(busy()) is Timeout.ABANDONED
 
 
 async def test_it_does_not_put_the_end_of_a_call_off() -> None:
     async def busy() -> None:
-        with watch(Timeout.TOKEN, {Timeout.TOTAL: 0.05, Timeout.LEFT: 10}) as clock:
-            clock.end_within(Timeout.LEFT)
+        with watch(Timeout.TOKEN, {Timeout.TOTAL: 0.05, Timeout.ABANDONED: 10}) as clock:
+            clock.end_within(Timeout.ABANDONED)
             await asyncio.sleep(10)
 
     assert await expiry_of(busy()) is Timeout.TOTAL
@@ -166,9 +166,9 @@ async def test_a_caller_who_leaves_as_the_block_ends_starts_no_timer() -> None:
     """It would fire into a block that is over."""
     failed: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
-    with (over := watch(Timeout.TOKEN, {Timeout.LEFT: 0.02})):
+    with (over := watch(Timeout.TOKEN, {Timeout.ABANDONED: 0.02})):
         pass
-    over.end_within(Timeout.LEFT)
+    over.end_within(Timeout.ABANDONED)
     await asyncio.sleep(0.1)
     assert not failed
 

@@ -24,11 +24,12 @@ from click.testing import CliRunner
 
 from proxy.commands import cli, conform, conform_reports
 from proxy.commands.conform_reports import Report
-from proxy.protocol import asks, claims, claims_zh, conformance, tables
+from proxy.protocol import asks, claims, claims_zh, conformance, judgements, tables
 from proxy.protocol.conformance import Verdict
 from proxy.protocol.judgements import Came
 from proxy.simulation.simulator import Simulator
 from proxy.simulation.wire import Script
+from tests import forks
 from tests.conftest import ROOT
 from tests.gateways import (
     Answer,
@@ -630,16 +631,8 @@ async def test_every_claim_and_every_reason_is_there_in_chinese_and_every_group(
 
 async def command(*arguments: str, key: str = KEY) -> tuple[int, str, str]:
     """Run it as a process: its exit code, standard output and standard error."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "proxy", "conform", *arguments),
-        cwd=ROOT,
-        env={**os.environ, "DASHSCOPE_API_KEY": key},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    ended = await asyncio.to_thread(forks.dashseek, "conform", *arguments, env={"DASHSCOPE_API_KEY": key})
+    return ended.returncode, ended.stdout, ended.stderr
 
 
 def echoing(request: Request, answer: Answer) -> Answer:
@@ -783,6 +776,14 @@ async def test_on_a_terminal_progress_is_one_line_and_leaves_nothing_of_it(monke
     assert terminal.getvalue() == first + second + "\r\033[K"
 
 
+async def test_what_was_spent_is_what_upstream_has_counted(gateway: Gateway, upstream: Simulator) -> None:
+    assert (await examined(gateway.upstream, "no-key")).tokens == 0
+    before_it = len(upstream.calls)
+    report = await examined(gateway.upstream, "whole-frames")
+    spent = sum(call.prompt_tokens + call.completion_tokens for call in upstream.calls[before_it:])
+    assert report.tokens == spent > 0
+
+
 async def test_no_more_is_spent_than_the_budget(gateway: Gateway) -> None:
     report = await examined(gateway.upstream, budget=200)
     assert report.tokens <= 200
@@ -918,6 +919,32 @@ async def test_what_a_model_that_always_thinks_may_cost_has_its_chain() -> None:
     assert min(ask.tokens for ask in compatible.values() if ask.tokens) > asks.THINKING_TOKENS
     plain = conformance.asked(rows("deepseek-v3")).values()
     assert max(ask.tokens for ask in plain) < asks.THINKING_TOKENS
+
+
+def streaming(*packets: tuple[str, Any]) -> list[Came]:
+    """A stream of packets, each with its text, and its output_tokens behind a prompt of one; None: no usage."""
+    frames = []
+    for text, output in packets:
+        usage = None if output is None else {"input_tokens": 1, "output_tokens": output, "total_tokens": 1 + output}
+        said = {"output": {"choices": [{"message": {"content": text}}]}, "usage": usage}
+        frames.append(b"data:%b\n\n" % orjson.dumps(said))
+    return [Came(200, {"content-type": "text/event-stream"}, tuple(frames))]
+
+
+@pytest.mark.parametrize(
+    ("judge", "packets", "evidence"),
+    [
+        (judgements.on_every, [("a", 1), ("b", None)], "packet 2 has the usage None"),
+        (judgements.grows, [("a", 1), ("ab", 2), ("b", 3)], "packet 3 does not begin with the text of the one before"),
+        (judgements.on_the_way, [("", 0), ("a", 0), ("b", 2)], "packet 2 shows text and output_tokens 0"),
+        (judgements.on_the_way, [("a" * 9, 9), ("b" * 9, 1), ("", 18)], "packet 2 shows 18 of 18 characters and 1 of"),
+        (judgements.running, [("one", 1), (" two", 9)], "packet 2: output_tokens 9, by our count 2"),
+    ],
+)
+async def test_a_packet_is_named_by_its_number_from_1(
+    judge: judgements.Judge, packets: list[tuple[str, Any]], evidence: str
+) -> None:
+    assert judge(streaming(*packets), conform.target_of("deepseek-v3.2", None, counted=True)).startswith(evidence)
 
 
 async def test_what_came_is_shown_whole_up_to_two_pieces_and_then_its_beginning_and_its_end() -> None:

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from config import settings
 from proxy.commands import cli
+from tests import forks
 from tests.conftest import ROOT
 
 AT = ("check", "--upstream", "http://127.0.0.1:1")
@@ -185,7 +186,7 @@ def process(*words: str, cwd: Path = ROOT, **environ: str) -> subprocess.Complet
 def test_a_taken_port_is_named_with_its_number_and_its_flag(flag: str, workers: str, taken: int) -> None:
     ports = {"--port": "0", "--admin-port": "0", flag: str(taken), "--workers": workers}
     flags = [word for pair in ports.items() for word in pair]
-    ended = process("-m", "proxy", "serve", "--upstream", "http://127.0.0.1:1", *flags)
+    ended = forks.dashseek("serve", "--upstream", "http://127.0.0.1:1", *flags)
     assert (ended.returncode, "Traceback" in ended.stderr) == (3, False)
     assert f"{taken} of 127.0.0.1" in ended.stderr
     assert f"say another with {flag}\n" in ended.stderr

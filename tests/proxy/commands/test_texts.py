@@ -99,6 +99,15 @@ def test_all_that_help_says_is_there_in_chinese() -> None:
     assert [said for said in sentences() if not CHINESE.search(texts.explained(said))] == []
 
 
+@pytest.mark.parametrize("name", ["serve", "conform"])
+def test_help_says_all_of_it_however_many_lines_that_takes(name: str) -> None:
+    said = "".join(run(name, "--help", LANG="zh_CN.UTF-8", COLUMNS="60").split())
+    options = [param for param in cli.COMMANDS[name].build().params if isinstance(param, click.Option)]
+    helps = [param.help for param in options if param.help and not param.hidden]
+    assert len(helps) > 5
+    assert [one for one in helps if "".join(texts.explained(one).split()) not in said] == []
+
+
 def form_of(node: ast.expr) -> str | None:
     """A sentence in the code, with `{}` for what changes."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):

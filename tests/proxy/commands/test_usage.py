@@ -197,6 +197,19 @@ def test_since_and_until_are_moments_of_the_zone(path: Path) -> None:
     assert shown.startswith(
         "hours, days and months: Asia/Shanghai, from 2026-10-31T16:00:00.000Z, until 2026-11-30T16:00:00.000Z\n"
     )
+    assert run("sum", "--tz", "UTC", path).output.startswith("hours, days and months: UTC\n")
+
+
+def test_what_programs_read_names_the_span_where_one_was_asked_for(path: Path) -> None:
+    def span(*flags: str) -> tuple[str | None, str | None]:
+        told = orjson.loads(run("sum", "--json", "--tz", "UTC", *flags, path).output)
+        return told["since"], told["until"]
+
+    november, december = "2026-11-01T00:00:00.000Z", "2026-12-01T00:00:00.000Z"
+    assert span() == (None, None)
+    assert span("--since", "2026-11") == (november, None)
+    assert span("--until", "2026-12") == (None, december)
+    assert span("--since", "2026-11", "--until", "2026-12") == (november, december)
 
 
 def test_the_machines_zone_is_said_in_the_head(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -278,6 +278,17 @@ class TestGrown:
             assert (refused.value.fault.code, refused.value.fault.retry_after) == ("ModelServingError", "1")
         assert together.grown_bytes == 0
 
+    async def test_a_call_that_grows_beside_a_vast_one_is_told_to_come_back(
+        self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        front = await gateway_before((await simulator()).url)
+        body = gzip.compress(RAW + b" " * (4 << 20))
+        with front.house.open_bodies.hold() as vast:
+            vast.came_packed(10)
+            vast.built(2 * self.ONE)
+            assert (await caller.ask(front.url, body, GZIP)).fault == FULL
+        assert (await caller.ask(front.url, body, GZIP)).status == 200
+
     def test_what_was_written_packs_less_and_is_no_matter(self) -> None:
         together = bodies.OpenBodies(1 << 30, self.ONE)
         with together.hold() as plain, together.hold() as text, together.hold() as vast:

@@ -253,6 +253,16 @@ class TestHeaderTimeout:
             assert (await line.answer()).fault[1] == "RequestTimeOut"
 
 
+@pytest.mark.parametrize("behind", [b"", b"\r\n", b"\n"])
+async def test_an_empty_line_behind_a_body_begins_no_head(gateway_before: StartGateway, behind: bytes) -> None:
+    """RFC 9112 2.2: `keepalive_timeout` ends the connection, without a word."""
+    front = await gateway_before("http://127.0.0.1:1", header_timeout=0.1, keepalive_timeout=0.3)
+    async with caller.dial(front.url) as line, asyncio.timeout(10):
+        line.send(post("Content-Length: 2\r\n", b"{}") + behind)
+        assert (await line.answer()).status == 400
+        assert await line.eof() == b""
+
+
 async def test_an_idle_connection_is_closed_after_its_time(gateway_before: StartGateway) -> None:
     front = await gateway_before("http://127.0.0.1:1", keepalive_timeout=0.1)
     async with caller.dial(front.url) as line, asyncio.timeout(2):
@@ -432,7 +442,7 @@ class TestRoom:
             line.send(HEALTHY)
             assert (await line.answer()).status == 200
 
-    async def test_who_came_beyond_the_cap_and_finds_a_seat_now_is_served(self, small: Running) -> None:
+    async def test_who_came_beyond_the_cap_and_finds_a_slot_now_is_served(self, small: Running) -> None:
         async with contextlib.AsyncExitStack() as stack:
             crowd = await stack.enter_async_context(contextlib.AsyncExitStack())
             await crowd.enter_async_context(busy(small, 2))
@@ -507,8 +517,8 @@ class TestRoom:
                 line.send(HEALTHY)
         await asyncio.sleep(0.2)
         assert _connections(small.process.calls) == []
-        door = small.process.calls.listener.connections.args[1]  # type: ignore[attr-defined]
-        assert (door.seats.open, door.seats.idle, door.reserve.open, door.reserve.idle) == (0, {}, 0, {})
+        port = small.process.calls.listener.connections.args[1]  # type: ignore[attr-defined]
+        assert (port.slots.open, port.slots.idle, port.reserve.open, port.reserve.idle) == (0, {}, 0, {})
 
     async def test_who_comes_beyond_those_being_told_is_cut_without_a_word(
         self, small: Running, monkeypatch: pytest.MonkeyPatch

@@ -47,7 +47,7 @@ PATHS = {
 async def test_a_request_that_no_route_takes_leaves_a_line_that_says_what_was_meant(
     front: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front.process.calls.runner.app[surface.STRAYS]._flood, "_most", len(PATHS))
+    monkeypatch.setattr(front.process.calls.runner.app[surface.STRAYS]._log, "_most", len(PATHS))
     with structlog.testing.capture_logs() as lines:
         answers = [await caller.ask(front.url, caller.call(), path=f"{path}?api_key=canary") for path in PATHS]
     assert [(line["event"], line["method"], line["path"]) for line in lines] == [
@@ -97,11 +97,11 @@ async def test_a_path_is_cut_and_escaped(front: Running) -> None:
 async def test_the_first_ten_of_a_minute_are_said_and_the_rest_counted(
     front: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flood = front.process.calls.runner.app[surface.STRAYS]._flood
+    limited = front.process.calls.runner.app[surface.STRAYS]._log
     with structlog.testing.capture_logs() as lines:
         for _ in range(25):
             await caller.ask(front.url, caller.call(), path="/nowhere")
-        monkeypatch.setattr(flood, "_ends_s", 0.0)
+        monkeypatch.setattr(limited, "_ends_s", 0.0)
         await caller.ask(front.url, caller.call(), path="/nowhere")
     assert [line["count"] for line in lines] == [1] * 10 + [16]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.inspector.recorded import ENTRY_BYTES, Mask, RecordedCall, masked_headers, masked_text
+from proxy.inspector.recorded import ENTRY_BYTES, RecordedCall
 
 KEY = "sk-1234567890"
 
@@ -81,24 +81,6 @@ def test_a_key_is_masked_over_any_number_of_reads(size: int) -> None:
         kept.take_read(upstream, wire[at : at + size])
     assert b"".join(read.wire for read in upstream.reads) == wire.replace(KEY.encode(), b"*" * len(KEY))
     assert {len(read.wire) for read in upstream.reads[:-1]} == {size}
-
-
-def test_a_word_is_no_key_to_be_masked_in_a_text() -> None:
-    mask = Mask()
-    mask.add("a")
-    mask.add(None)
-    assert mask(b"a text") == b"a text"
-
-
-def test_only_headers_that_let_in_are_masked() -> None:
-    said = [("X-Api-Key", "k"), ("Cookie", "c"), ("Content-Type", "t"), ("X-DashScope-EncryptionKey", "e")]
-    assert [*masked_headers(said).values()] == ["(masked)", "(masked)", "t", "(masked)"]
-
-
-def test_a_key_in_a_header_of_another_name_or_in_a_path_is_masked() -> None:
-    said = [("api-key", "k" * 20), ("X-Auth-Token", "t"), ("X-Note", "sk-0123456789abcdef"), ("Accept", "*/*")]
-    assert [*masked_headers(said).values()] == ["(masked)", "(masked)", "(masked)", "*/*"]
-    assert masked_text("/v1/sk-0123456789abcdef/chat") == "/v1/(masked)/chat"
 
 
 def test_a_refusal_is_kept_beside_the_packets_and_without_a_key() -> None:

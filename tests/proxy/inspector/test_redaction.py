@@ -8,7 +8,7 @@ import random
 import orjson
 import pytest
 
-from proxy.inspector import redaction
+from proxy.inspector import call_file, redaction
 from proxy.inspector.redaction import Filler
 from translators import images
 from translators.tokens import Vocabulary
@@ -110,6 +110,23 @@ def test_of_an_error_our_own_words_stay_on_either_surface(filler: Filler, error:
     ((event,),) = sides._packets
     # It is no part of an answer, whose words are replaced.
     assert (event.document, sides._ours) == (error, {})
+
+
+def test_of_a_read_nothing_is_left_beside_what_is_put_back(filler: Filler) -> None:
+    """Also where it ended behind a character and now ends inside one, or the other way round."""
+    document = {"choices": [{"index": 0, "delta": {"content": TEXTS["Chinese"]}}]}
+    wire = b"data: %b\n\n" % orjson.dumps(document)
+    kinds = set()
+    for at in range(60, len(wire) - 10, 2):
+        reads = [call_file.coded(part) for part in (wire[:at], wire[at:])]
+        came = [*reads[0]]
+        sides = redaction._Sides(filler, ())
+        sides.read({"status": 200, "reads": reads})
+        sides.write({"upstream": [{"reads": reads}], "packets": []})
+        kinds.add((*came, *reads[0]))
+        assert all(len(read) == 1 for read in reads)
+        assert "西湖" not in b"".join(map(call_file.decoded, reads)).decode()
+    assert kinds >= {("text", "base64"), ("base64", "text")}
 
 
 def test_a_picture_keeps_its_size_and_nothing_else(filler: Filler) -> None:

@@ -12,13 +12,13 @@ import orjson
 import pytest
 
 from proxy.server import board
-from proxy.server.board import Heartbeats, Report, WorkerReports
+from proxy.server.board import Heartbeats, WorkerReport, WorkerReports
 
-WELL: Report = {
+WELL: WorkerReport = {
     "process": 7,
     "reasons": [],
     "reading": {"calls": [(["ok"], [3.0])], "open": [([], [2.0])]},
-    "looks": [["p", "http://a", "well", 2, 4, None, None, 0.5, 10]],
+    "targets": [["p", "http://a", "well", 2, 4, None, None, 0.5, 10]],
 }
 
 
@@ -49,7 +49,7 @@ async def test_a_worker_that_serves_says_so_and_what_it_has_measured(tmp_path: P
 async def test_how_targets_stand_is_heard_of_each_worker(tmp_path: Path) -> None:
     asked = reports(tmp_path)
     async with board.serve_report(asked.sockets[1], lambda: WELL):
-        (look,) = await asked.looks()
+        (look,) = await asked.targets()
     assert (look.target, look.state, look.in_flight) == ("http://a", "well", 2)
 
 

@@ -9,8 +9,7 @@ import uuid
 import pytest
 from multidict import CIMultiDict
 
-from proxy.downstream import surface
-from proxy.server import routes
+from proxy.downstream import paths, request_ids
 from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import ROOT, StartSimulator
@@ -74,16 +73,16 @@ KNOWN = "5354a793-a130-4b36-b1dc-2610c5f49071"
 def test_a_well_formed_id_is_kept_and_anything_else_replaced(said: str, kept: str | None) -> None:
     """Spec HTTP-6."""
     request = _Asked(CIMultiDict({"X-Request-Id": said}))
-    known_as = surface.request_id(request)  # type: ignore[arg-type]
+    known_as = request_ids.request_id(request)  # type: ignore[arg-type]
     assert known_as == (kept or known_as)
     assert str(uuid.UUID(known_as)) == known_as
-    assert surface.request_id(request) == known_as  # type: ignore[arg-type]
+    assert request_ids.request_id(request) == known_as  # type: ignore[arg-type]
 
 
 # Says ten new ids, in a child that was forked in the middle and in its parent.
 FORKED = """
 import os
-from proxy.downstream.surface import new_request_id
+from proxy.downstream.request_ids import new_request_id
 first = new_request_id()
 child = os.fork()
 if child:
@@ -93,7 +92,7 @@ print(first, *(new_request_id() for _ in range(10)))
 
 
 def test_new_ids_differ_also_in_what_is_forked() -> None:
-    made = [surface.new_request_id() for _ in range(3 * surface.IDS_AT_ONCE)]
+    made = [request_ids.new_request_id() for _ in range(3 * request_ids.IDS_AT_ONCE)]
     assert {uuid.UUID(one).version for one in made} == {4}
     assert {str(uuid.UUID(one)) for one in made} == set(made)
     run = subprocess.run([sys.executable, "-c", FORKED], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -162,7 +161,7 @@ class TestOneRecordForEveryCall:
     async def test_a_model_on_the_other_path_has_a_refusals_line(self, gateway_before: StartGateway) -> None:
         """HTTP-3, HTTP-13: the line says our sentence, the model and where it is bound."""
         running = await gateway_before("http://127.0.0.1:1")
-        answer = await caller.ask(running.url, caller.call(), path=routes.MULTIMODAL)
+        answer = await caller.ask(running.url, caller.call(), path=paths.MULTIMODAL)
         assert answer.fault == (400, "InvalidParameter", "url error, please check url！")
         ((record, outcome),) = running.ended
         assert (outcome, record.asked_model) == ("rejected", "deepseek-v3")

@@ -18,6 +18,7 @@ from proxy.commands import check
 from proxy.server import reloading
 from proxy.server.reloading import Reloader, Snapshot, Source
 from proxy.simulation.wire import Script
+from proxy.upstream import report
 from tests import caller
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import Running, StartGateway
@@ -83,7 +84,7 @@ async def test_an_open_call_ends_as_it_began_and_the_next_one_goes_elsewhere(
     pools = {record.closing["attempts"][-1]["pool"] for record, _ in front.ended}
     assert pools == {"old", "new"}
     assert front.house.latest.gateway.settings.idle_timeout == 7
-    assert [look.in_flight for look in front.house.latest.gateway.upstreams.looks()] == [0]
+    assert [look.in_flight for look in report.targets(front.house.latest.gateway.upstreams)] == [0]
 
 
 async def test_what_is_wrong_leaves_all_as_it_was_and_is_said_in_one_line(
@@ -182,7 +183,7 @@ async def test_a_target_that_is_still_there_stands_as_it_stood_and_what_is_gone_
             write(path, "http://127.0.0.1:1", heartbeat=3 + number)
             reloader.ask()
             await until(front, "reloaded_at_s", before)
-        (look,) = front.house.latest.gateway.upstreams.looks()
+        (look,) = report.targets(front.house.latest.gateway.upstreams)
         assert look.in_flight == 1
         lease.release()
         before = front.house.latest.reloaded_at_s

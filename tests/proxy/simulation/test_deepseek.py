@@ -205,8 +205,10 @@ def test_the_value_of_every_kind_of_schema_fits_it() -> None:
             "e": {"type": "number"},
             "f": {"type": "null"},
             "g": {"type": "string", "default": "x"},
+            "h": {"type": "array", "minItems": 1},
+            "i": {"type": "array", "items": {"type": "boolean"}},
         },
-        "required": list("abcdefg"),
+        "required": list("abcdefghi"),
     }
     assert deepseek._sample(schema, "") == {
         "a": [True],
@@ -216,6 +218,8 @@ def test_the_value_of_every_kind_of_schema_fits_it() -> None:
         "e": 1.5,
         "f": None,
         "g": "x",
+        "h": [],
+        "i": [],
     }
 
 

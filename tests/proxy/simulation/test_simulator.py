@@ -122,6 +122,8 @@ async def test_the_script_may_be_queued_computed_or_chosen_by_the_message(simula
     upstream = await simulator(lambda body: Script(text=body["model"]))
     upstream.scripts.append(Script(status=503))
     assert (await ask(upstream, ASK))[0] == 503
+    refused = upstream.calls[0]
+    assert (refused.events, refused.prompt_tokens, refused.completion_tokens) == (0, 0, 0)
     assert b'"deepseek-flash"' in (await ask(upstream, ASK))[1]
     wish = {"role": "user", "content": '{"simulate": {"status": 429, "error_text": "slow down"}}'}
     status, body = await ask(upstream, {**ASK, "messages": [wish]})
@@ -142,7 +144,9 @@ async def test_a_switch_that_is_wrong_or_not_the_callers_is_named(simulator: Sta
 async def test_keep_alives_are_comments_in_a_stream_and_blank_lines_before_json(simulator: Start) -> None:
     """SOURCES#deepseek-stream."""
     upstream = await simulator(Script(first_byte_delay_s=0.05, keep_alive_s=0.02))
+    started = time.monotonic()
     _, stream = await ask(upstream, STREAM)
+    assert time.monotonic() - started >= 0.05
     assert stream.startswith(b": keep-alive\n\n: keep-alive\n\ndata: {")
     _, body = await ask(upstream, ASK)
     assert body.startswith(b"\n\n{")
@@ -150,6 +154,22 @@ async def test_keep_alives_are_comments_in_a_stream_and_blank_lines_before_json(
     assert (await ask(upstream, ASK))[1].startswith(b"\n\n\n{")
     upstream.script = Script(first_byte_delay_s=0.02, keep_alive_s=0.02)
     assert (await ask(upstream, ASK))[1].startswith(b"{")
+
+
+@pytest.mark.parametrize(
+    ("change", "script", "text"),
+    [
+        ({"temperature": 3}, Script(), "temperature"),
+        ({"max_tokens": 100}, Script(context_tokens=50), "This model's maximum context length is 50 tokens"),
+    ],
+    ids=["a value", "too long"],
+)
+async def test_what_deepseek_refuses_is_a_400(simulator: Start, change: Json, script: Script, text: str) -> None:
+    """SOURCES#deepseek-errors."""
+    upstream = await simulator(script)
+    for body in (ASK, STREAM):
+        status, said = await ask(upstream, {**body, **change})
+        assert (status, text in orjson.loads(said)["error"]["message"]) == (400, True)
 
 
 async def test_nothing_comes_before_the_first_byte_delay(simulator: Start) -> None:

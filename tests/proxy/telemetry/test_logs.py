@@ -139,14 +139,14 @@ def logged() -> Iterator[tuple[str, set[str]]]:
                     yield event, {field.arg for field in fields if field.arg}
                 case ast.Call(ast.Attribute(ast.Name("log")), [ast.Constant(str(event)), *_], fields):
                     yield event, {field.arg for field in fields if field.arg}
-                case ast.Call(ast.Name("Flood"), [ast.Constant("stray"), *_], _):
+                case ast.Call(ast.Name("RateLimitedLog"), [ast.Constant("stray"), *_], _):
                     yield "stray", {"port", "count"}
-                case ast.Call(ast.Attribute(ast.Attribute(ast.Name("self"), "_flood"), "note"), [], fields):
+                case ast.Call(ast.Attribute(ast.Attribute(ast.Name("self"), "_log"), "note"), [], fields):
                     yield "stray", {field.arg for field in fields if field.arg}
-                case ast.Call(ast.Name("Flood"), [ast.Constant(str(event)), *_], _):
+                case ast.Call(ast.Name("RateLimitedLog"), [ast.Constant(str(event)), *_], _):
                     yield event, {"port", "reason", "request_id", "count"}
                 case ast.Call(ast.Attribute(attr="note"), [], fields):
-                    # Of every other flood.
+                    # Of every other one.
                     assert {field.arg for field in fields} == {"reason", "request_id"}
 
 

@@ -25,13 +25,13 @@ from tests.proxy.conftest import StartGateway
 THINKING = {"enable_thinking": True, "incremental_output": True}
 
 
-def values(measured: metrics.Metrics, row: tally.Row) -> dict[tuple[str, ...], float]:
+def values(measured: metrics.Metrics, row: tally.MetricRow) -> dict[tuple[str, ...], float]:
     """Each series of a row: a counter's value, a histogram's number of observations."""
     found = measured.read()[row.name]
     return {labels: sum(series[:-1]) if row.buckets else series[0] for labels, series in found.items()}
 
 
-def row_of(name: str) -> tally.Row:
+def row_of(name: str) -> tally.MetricRow:
     (row,) = (row for row in metrics.ROWS if row.name == name)
     return row
 
@@ -226,6 +226,14 @@ async def test_log_lines_that_nobody_reads_are_counted(gateway_before: StartGate
     assert values(measured, metrics.LOG_DROPPED) == {(): 1}
 
 
+async def test_nothing_watches_the_loop_once_its_metrics_are_closed() -> None:
+    there = asyncio.all_tasks()
+    async with metrics.opened({}):
+        (watching,) = asyncio.all_tasks() - there
+        assert not watching.done()
+    assert watching.cancelled()
+
+
 def test_names_are_what_prometheus_users_expect() -> None:
     names = [row.name for row in metrics.ROWS]
     assert len(names) == len(set(names))
@@ -235,6 +243,16 @@ def test_names_are_what_prometheus_users_expect() -> None:
         assert bool(row.buckets) == (row.kind == "histogram")
         assert list(row.buckets) == sorted(set(row.buckets))
         assert row.meaning.endswith(".")
+
+
+def test_bounds_are_those_that_opentelemetry_advises_and_go_on() -> None:
+    """Its semantic conventions for generative AI, as their dashboards expect them."""
+    duration = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
+    assert list(metrics.DURATION.buckets) == [*duration, 163.84, 327.68, 655.36]
+    first_token = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
+    assert list(metrics.FIRST_TOKEN.buckets) == [*first_token, 15, 20, 30, 45, 60]
+    per_token = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5]
+    assert list(metrics.PER_TOKEN.buckets) == per_token
 
 
 def test_every_outcome_has_a_place() -> None:

@@ -12,7 +12,7 @@ from proxy.telemetry import process_figures
 
 
 def figures() -> dict[str, float]:
-    return {row.name: look()[()] for row, look in process_figures.looks().items()}
+    return {row.name: gauge()[()] for row, gauge in process_figures.gauges().items()}
 
 
 def test_the_figures_are_those_of_this_process() -> None:
@@ -31,6 +31,6 @@ def test_the_figures_are_those_of_this_process() -> None:
 
 def test_where_the_kernel_shows_nothing_there_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_figures, "PROC", Path("/nowhere"))
-    looks = process_figures.looks()
-    assert looks[process_figures.RESIDENT]() == {}
-    assert looks[process_figures.STARTED]() == {}
+    gauges = process_figures.gauges()
+    assert gauges[process_figures.RESIDENT]() == {}
+    assert gauges[process_figures.STARTED]() == {}

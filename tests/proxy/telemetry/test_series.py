@@ -8,10 +8,10 @@ from prometheus_client.openmetrics import parser as openmetrics
 
 from proxy.telemetry import series
 
-CALLS = series.Row("calls_total", "counter", "Calls.", ("model",))
-DROPPED = series.Row("dropped_total", "counter", "Dropped.")
-WAIT = series.Row("wait_seconds", "histogram", "Waits.", ("phase",), (0.1, 1))
-WELL = series.Row("well", "gauge", "Well.", across=min)
+CALLS = series.MetricRow("calls_total", "counter", "Calls.", ("model",))
+DROPPED = series.MetricRow("dropped_total", "counter", "Dropped.")
+WAIT = series.MetricRow("wait_seconds", "histogram", "Waits.", ("phase",), (0.1, 1))
+WELL = series.MetricRow("well", "gauge", "Well.", across=min)
 ROWS = (CALLS, DROPPED, WAIT, WELL)
 
 

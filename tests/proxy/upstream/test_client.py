@@ -287,6 +287,26 @@ class TestNames:
             await ask(upstreams)
             assert len(asked) == before_it + 2
 
+    async def test_of_places_that_are_gone_no_address_is_kept_and_their_connections_end_by_themselves(
+        self, simulator: StartSimulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of pods that come and go each has another name; what stays is not looked up anew."""
+        port = urlsplit((await simulator()).url).port
+        asked = self._resolve(monkeypatch, ["127.0.0.1"])
+        async with before(self.NAME.format(port), f"http://gone.test:{port}") as upstreams:
+            open_ones = upstreams.connections
+            await ask(upstreams)
+            stays, gone = (target.place for target in upstreams.targets)
+            for kept in ({stays, gone}, {stays}):
+                for place in (stays, gone):
+                    await open_ones.connect(place, 5)
+                open_ones.keep(kept)
+            await open_ones.connect(gone, 5)
+            assert sorted(asked) == ["gone.test", "gone.test", "upstream.test"]
+            assert open_ones.idle == 1
+            open_ones.keep(())
+            assert open_ones.idle == 1
+
 
 class TestAnswers:
     @pytest.mark.parametrize("status", [429, 503])

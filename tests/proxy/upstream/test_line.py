@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from config import sources
-from proxy.upstream import client, pools
-from proxy.upstream.response import Broken, Response
+from proxy.upstream import client, line, pools
+from proxy.upstream.response import READ_BYTES, Broken, Response
 from tests.asking import answered
 
 POST = client.Post("/chat/completions", b"{}", None)
@@ -182,3 +182,50 @@ async def test_a_second_answer_in_the_same_read_is_none_of_the_first(head: bytes
         assert (await asked(upstreams))[2] == b"{}"
         assert (await asked(upstreams))[2] == b"{}"
     assert seen == [1, 1]
+
+
+@pytest.mark.parametrize("how", ["read", "pour"])
+async def test_what_nobody_reads_stays_with_upstream_until_somebody_does(how: str) -> None:
+    """ERR-5: back-pressure; of an answer no more is held here than a read or two."""
+    body = b"0123456789abcdef" * (1 << 16)
+    async with asyncio.timeout(30), answering(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body) as (upstreams, _):
+        with contextlib.closing(await answered(upstreams, POST, [])) as response:
+            (open_line,) = upstreams.connections._acquired
+            while open_line._is_reading:  # noqa: ASYNC110 - a connection tells nobody
+                await asyncio.sleep(0)
+            assert open_line._held_bytes <= line.HELD_BYTES + READ_BYTES
+            if how == "pour":
+                came = bytearray()
+                await response.pour(came.extend)
+                assert came == body
+            else:
+                assert await whole(response) == body
+            assert response.at_end()
+
+
+async def test_what_comes_while_nobody_asks_ends_the_connection_at_once() -> None:
+    """ERR-4: such a one is never used again."""
+    writers: list[asyncio.StreamWriter] = []
+    talks: list[asyncio.Task[None]] = []
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n{}"):
+                writer.write(JSON)
+        writer.close()
+
+    def converses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        talks.append(asyncio.ensure_future(converse(reader, writer)))
+
+    async with asyncio.timeout(10), await asyncio.start_server(converses, "127.0.0.1", 0) as server:
+        target = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        settings = sources.load({"upstream": (target,), "upstream_keepalive_timeout": 60}, None, {})
+        async with pools.opened(settings) as upstreams:
+            for calls in (1, 2):
+                assert (await asked(upstreams))[2] == b"{}"
+                assert (len(writers), upstreams.connections.idle) == (calls, 1)
+                writers[-1].write(JSON)
+                while upstreams.connections.idle:  # noqa: ASYNC110 - a connection tells nobody
+                    await asyncio.sleep(0)
+    await asyncio.gather(*talks)

@@ -16,7 +16,8 @@ import structlog
 from config import sources
 from config.values import toml
 from proxy.simulation.wire import Script
-from proxy.upstream import client, pools
+from proxy.upstream import client, pools, report
+from proxy.upstream import names as upstream_names
 from proxy.upstream.health import Event
 from proxy.upstream.response import UpstreamFailure, completion_of
 from proxy.upstream.targets import Attempt
@@ -179,12 +180,12 @@ class TestHealth:
             upstreams.now_s = lambda: clock["s"]
             pool_of = [words(await ask(upstreams))[0][0] for _ in range(4)]
             assert pool_of == ["p0", "p0", "p0", "p1"]
-            look = upstreams.looks()[0]
+            look = report.targets(upstreams)[0]
             assert (look.state, look.out_for_s, look.last_error, look.calls) == ("out", 10.0, "500", 3)
             bad["now"] = False
             clock["s"] += 10
             assert [words(await ask(upstreams))[0] for _ in range(2)] == [("p0", "200")] * 2
-            assert upstreams.looks()[0].state == "well"
+            assert report.targets(upstreams)[0].state == "well"
 
     async def test_a_trial_whose_caller_leaves_is_no_verdict(self, front: Front) -> None:
         entries = ({"urls": ["http://127.0.0.1:1"]}, {"urls": ["http://127.0.0.1:2"], "priority": 1})
@@ -217,7 +218,7 @@ class TestHealth:
     ) -> None:
         one = await simulator()
         async with front.before({"urls": [closed_port, one.url]}, health_interval=0.02) as upstreams:
-            await until(lambda: upstreams.looks()[0].state != "well")
+            await until(lambda: report.targets(upstreams)[0].state != "well")
             assert [len(await ask(upstreams)) for _ in range(4)] == [1] * 4
 
     async def test_a_check_that_is_answered_takes_back_nothing_that_calls_have_shown(
@@ -232,14 +233,14 @@ class TestHealth:
             checks = len(bad.calls) + 3
             await bad.until(lambda: len(bad.calls) > checks)
             assert words(await ask(upstreams)) == [("p1", "200")]
-            assert upstreams.looks()[0].state == "out"
+            assert report.targets(upstreams)[0].state == "out"
 
     async def test_a_check_brings_back_what_could_not_be_reached(self, front: Front, simulator: StartSimulator) -> None:
         one, other = await simulator(), await simulator()
         entries = ({"urls": [one.url]}, {"urls": [other.url], "priority": 1})
         async with front.before(*entries, health_interval=0.01) as upstreams:
             upstreams.note(upstreams.targets[0], Event.LOST)
-            await until(lambda: upstreams.looks()[0].state == "well")
+            await until(lambda: report.targets(upstreams)[0].state == "well")
 
     @pytest.mark.parametrize(("auth", "state"), [("none", "out"), ("passthrough", "well")])
     async def test_a_401_is_ours_to_mend_unless_callers_bring_the_key(
@@ -250,7 +251,7 @@ class TestHealth:
         entries = ({"urls": [locked.url]}, {"urls": [other.url], "priority": 1})
         async with front.before(*entries, auth=auth) as upstreams:
             assert words(await ask(upstreams)) == [("p0", "401")]
-            look = upstreams.looks()[0]
+            look = report.targets(upstreams)[0]
             assert (look.state, look.last_error) == (state, "401" if state == "out" else None)
 
 
@@ -282,7 +283,7 @@ class TestKeys:
             assert words(await ask(upstreams)) == [("p0", "401")]
             key.write_text("sk-new")
             assert words(await ask(upstreams)) == [("p0", "401"), ("p0", "200")]
-            assert upstreams.looks()[0].state == "well"
+            assert report.targets(upstreams)[0].state == "well"
 
     async def test_calls_that_were_on_their_way_with_the_key_of_before_are_asked_again(
         self, front: Front, simulator: StartSimulator, tmp_path: Path
@@ -298,7 +299,7 @@ class TestKeys:
         async with front.before({"urls": [official.url], "api_key_file": str(key)}) as upstreams:
             said = await asyncio.gather(ask(upstreams), ask(upstreams))
             assert [words(attempts) for attempts in said] == [[("p0", "401"), ("p0", "200")]] * 2
-            assert upstreams.looks()[0].state == "well"
+            assert report.targets(upstreams)[0].state == "well"
 
     @pytest.mark.parametrize("anew", [False, True])
     async def test_another_key_is_tried_at_once(
@@ -346,14 +347,14 @@ async def test_a_name_is_as_many_targets_as_it_has_addresses(
 ) -> None:
     monkeypatch.setattr(pools, "ADDRESSES_EVERY_S", 0.02)
     found = [["127.0.0.1", "127.0.0.2"], ["127.0.0.1"]]
-    monkeypatch.setattr(pools, "addresses_of", lambda _: found[0])
+    monkeypatch.setattr(upstream_names, "addresses_of", lambda _: found[0])
     upstream = await simulator()
     url = upstream.url.replace("127.0.0.1", "engines.example")
     async with front.before({"urls": [f"dns+{url}"]}) as upstreams:
-        targets = [look.target for look in upstreams.looks()]
+        targets = [look.target for look in report.targets(upstreams)]
         assert targets == [upstream.url, upstream.url.replace("127.0.0.1", "127.0.0.2")]
         found.pop(0)
-        await until(lambda: len(upstreams.looks()) == 1)
+        await until(lambda: len(report.targets(upstreams)) == 1)
         (attempt,) = await ask(upstreams)
     assert (attempt.target, attempt.label) == (upstream.url, f"dns+{url}")
     assert upstream.calls[0].headers["Host"] == url.removeprefix("http://")
@@ -412,7 +413,7 @@ class Names:
 def names(monkeypatch: pytest.MonkeyPatch) -> Names:
     made = Names()
     monkeypatch.setattr(pools, "ADDRESSES_EVERY_S", 0.02)
-    monkeypatch.setattr(pools, "addresses_of", made.addresses_of)
+    monkeypatch.setattr(upstream_names, "addresses_of", made.addresses_of)
     return made
 
 
@@ -423,14 +424,14 @@ class TestNames:
         with structlog.testing.capture_logs() as lines:
             async with front.before(*entries) as upstreams:
                 await until(lambda: names.asked > 4)
-                _, lost = upstreams.looks()
-                assert lost == pools.Look("p0", label, "out", 0, 4, None, "no_address", None, 0)
-                assert pools.counts(upstreams)["p0", label, "out"] == 1
+                _, lost = report.targets(upstreams)
+                assert lost == report.TargetReport("p0", label, "out", 0, 4, None, "no_address", None, 0)
+                assert report.states(upstreams)["p0", label, "out"] == 1
                 assert upstreams.lease(MODEL).pool.name == "p1"
                 names.found = ["10.0.0.1"]
-                await until(lambda: upstreams.looks()[0].target == "http://10.0.0.1:8000")
-                assert len(upstreams.looks()) == 2
-                assert pools.counts(upstreams)["p0", label, "out"] == 0
+                await until(lambda: report.targets(upstreams)[0].target == "http://10.0.0.1:8000")
+                assert len(report.targets(upstreams)) == 2
+                assert report.states(upstreams)["p0", label, "out"] == 0
         assert [line["event"] for line in lines] == ["name_not_found", "name_found", "addresses"]
 
     async def test_an_address_that_is_gone_is_forgotten_when_its_calls_have_ended(
@@ -441,7 +442,7 @@ class TestNames:
             lease = upstreams.lease(MODEL)
             for number in range(2, 5):
                 names.found = [f"10.0.0.{number}"]
-                await until(lambda: upstreams.looks()[0].target == f"http://{names.found[0]}:8000")
+                await until(lambda: report.targets(upstreams)[0].target == f"http://{names.found[0]}:8000")
             await until(lambda: len(upstreams.standings) == 2)
             assert ("p0", "http://10.0.0.1:8000") in upstreams.standings
             lease.release()
@@ -457,7 +458,7 @@ class TestNames:
                 upstreams.settings, upstreams.connections, upstreams.standings, addresses=upstreams.addresses
             )
             await after.prepare()
-            assert [look.target for look in after.looks()] == ["http://10.0.0.1:8000"]
+            assert [look.target for look in report.targets(after)] == ["http://10.0.0.1:8000"]
 
 
 async def test_what_a_pool_says_with_each_request_is_said(front: Front, simulator: StartSimulator) -> None:

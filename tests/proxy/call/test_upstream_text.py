@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from proxy.call import upstream_words
-from proxy.call.upstream_words import REPEATS
+from proxy.call import upstream_text
+from proxy.call.upstream_text import REPEATS
 from proxy.simulation.wire import Script
 from tests import caller, corpus
 from tests.conftest import StartSimulator
@@ -24,7 +24,7 @@ def call(*messages: Message, **more: Any) -> Call:
 
 
 def told(said: str, asked: Call | None) -> str | None:
-    return upstream_words.told(faults.Refusal(faults.UPSTREAM_BROKEN, "upstream failed with 500", said), asked)
+    return upstream_text.for_log(faults.Refusal(faults.UPSTREAM_BROKEN, "upstream failed with 500", said), asked)
 
 
 def user(text: str) -> Call:
@@ -36,7 +36,7 @@ def test_what_upstream_said_is_there_word_for_word() -> None:
 
 
 def test_a_call_that_did_not_fail_or_an_upstream_that_said_nothing_has_none() -> None:
-    assert upstream_words.told(None, user("hi")) is None
+    assert upstream_text.for_log(None, user("hi")) is None
     assert told("", user("hi")) is None
 
 
@@ -66,12 +66,27 @@ def test_a_short_prompt_is_found_too(text: str) -> None:
     assert told(f"bad value '{text}' in content", user(text)) == REPEATS
 
 
-def test_a_syllable_in_common_is_no_quotation() -> None:
-    assert told("this is busy", user("is")) == "this is busy"
+@pytest.mark.parametrize(("text", "quotes"), [("is", False), ("thi", False), ("this", True)])
+def test_a_syllable_in_common_is_no_quotation(text: str, *, quotes: bool) -> None:
+    assert told("this is busy", user(text)) == (REPEATS if quotes else "this is busy")
+
+
+@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize("size", [19, 20])
+def test_a_text_little_longer_than_a_piece_is_found_wherever_it_stands(at: int, size: int) -> None:
+    text = "0123456789abcdefghij"[:size]
+    assert told("-" * at + text, user(text)) == REPEATS
+
+
+def test_sixteen_bytes_in_common_are_a_quotation_and_fifteen_are_none() -> None:
+    """At the end of a sentence, too; of a prompt that is longer."""
+    fifteen = "0123456789abcde"
+    assert told(f"----{fifteen}f", user(f"{'_' * 20}{fifteen}f")) == REPEATS
+    assert told(f"----{fifteen}", user(f"{'_' * 20}{fifteen}")) == f"----{fifteen}"
 
 
 def test_a_prompt_too_long_to_look_through_leaves_nothing() -> None:
-    assert told("too long", user("x" * (upstream_words.MOST_BYTES + 1))) == REPEATS
+    assert told("too long", user("x" * (upstream_text.MOST_BYTES + 1))) == REPEATS
 
 
 @pytest.mark.parametrize("status", [400, 429, 500, 503])

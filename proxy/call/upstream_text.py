@@ -1,6 +1,6 @@
-"""What upstream said of a failure, into what the log may say of it: nothing that repeats the call (spec MET-4).
+"""Upstream's sentence about a failure -> what the log may say of it: nothing that quotes the call (spec MET-4).
 
-Some upstreams quote a part of the prompt in their sentences. Looked at once, for a call that has failed.
+Some upstreams quote a part of the prompt in theirs. Looked at once, for a call that has failed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SHORTEST_BYTES: Final = 4
 MOST_BYTES: Final = 64 << 10
 
 
-def told(refusal: faults.Refusal | None, call: Call | None) -> str | None:
+def for_log(refusal: faults.Refusal | None, call: Call | None) -> str | None:
     """The sentence, `REPEATS` in its place where it quotes the call, None where upstream said nothing."""
     if refusal is None or not refusal.said:
         return None

@@ -1,0 +1,23 @@
+"""What is masked and what is not; keys that reads cut are claimed by `test_recorded`."""
+
+from __future__ import annotations
+
+from proxy.inspector.key_mask import Mask, masked_headers, masked_text
+
+
+def test_a_word_is_no_key_to_be_masked_in_a_text() -> None:
+    mask = Mask()
+    mask.add("a")
+    mask.add(None)
+    assert mask(b"a text") == b"a text"
+
+
+def test_only_headers_that_let_in_are_masked() -> None:
+    said = [("X-Api-Key", "k"), ("Cookie", "c"), ("Content-Type", "t"), ("X-DashScope-EncryptionKey", "e")]
+    assert [*masked_headers(said).values()] == ["(masked)", "(masked)", "t", "(masked)"]
+
+
+def test_a_key_in_a_header_of_another_name_or_in_a_path_is_masked() -> None:
+    said = [("api-key", "k" * 20), ("X-Auth-Token", "t"), ("X-Note", "sk-0123456789abcdef"), ("Accept", "*/*")]
+    assert [*masked_headers(said).values()] == ["(masked)", "(masked)", "(masked)", "*/*"]
+    assert masked_text("/v1/sk-0123456789abcdef/chat") == "/v1/(masked)/chat"
