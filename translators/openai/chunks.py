@@ -16,7 +16,7 @@ from translators.dialogue import STOP
 from translators.openai import choices, failures, figures, stencil
 from translators.openai.failures import Terms
 from translators.openai.stencil import Stencil
-from translators.usage import Figures, Tally
+from translators.usage import BETWEEN, Figures, Tally
 
 DONE: Final = b"[DONE]"
 # Members of one chunk for each choice: upstreams send one. Each may become a packet that says the whole text again.
@@ -235,7 +235,13 @@ class Reader:
             is_answer = name == stencil.CONTENT
             reasoning, text = ("", run[0]) if is_answer else (run[0], "")
             run[0] = self._mended(choice, reasoning, text, last=False)[is_answer]
-        (choice.say if name == stencil.CONTENT else choice.think)(*run)
+        is_chain = name != stencil.CONTENT
+        if choice.copier is not None and choice.copies(is_chain=is_chain):
+            # Not counted either: the last words of an answer come with its end, and often with upstream's own count.
+            strings = [*map(orjson.dumps, run)]
+            choice.copy(is_chain=is_chain)(strings, BETWEEN.join(strings))
+            return False
+        (choice.think if is_chain else choice.say)(*run)
         if choice.cut or choice.over_budget:
             self.over = choice.over_budget or self.has_ended()
         return self.over

@@ -405,11 +405,15 @@ def test_an_answer_whose_length_upstream_tells_is_not_counted(monkeypatch: pytes
     for _ in range(9):
         through.feed(chunk({"content": " sea"}) * 3)
         through.hand_over()
+    # Reads that end and begin within an event, one with other line ends; and the last words come with the end.
+    cut = chunk({"content": " sea"}) * 3
+    for read in (cut[:-9], cut[-9:] + cut, cut.replace(b"\n", b"\r\n")):
+        assert through.feed(read)
     if usage == "behind it":
         end = chunk({"content": ""}, "stop") + usage_chunk(told)
     else:
         end = chunk({"content": ""}, "stop", usage=told)
-    assert events(through.feed(end + corpus.DONE))[-1]["usage"]["completion_tokens"] == 9
+    assert events(through.feed(cut + end + corpus.DONE))[-1]["usage"]["completion_tokens"] == 9
     through.hand_over()
     account = through.account()
     assert account.delivered == account.generated == dialogue.Usage(7, 9, None, None)
