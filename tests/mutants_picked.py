@@ -160,12 +160,6 @@ HARMLESS: Final[dict[Change, str]] = {
     Change(
         "translators/openai/plan.py", "if 1 <= wanted <= left and wanted <= most:", "wanted <= most", "(wanted < most)"
     ): "A short way to what the general one below it says too: the least of the three, where two are the same.",
-    Change(
-        "proxy/metering/ledger.py",
-        "for number, piece in enumerate(journal_files.blocks(content), 1):",
-        "1",
-        "(2)",
-    ): "The first time one block fewer is summed together with others: sums are the same in any parts.",
     Change("proxy/commands/conform.py", "return Exit.OK", "return Exit.OK", "return None"): "The same exit code, 0.",
     Change(
         "proxy/server/supervisor.py", "theirs.close()", "theirs.close()", "pass"
