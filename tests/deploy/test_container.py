@@ -24,7 +24,7 @@ import yaml
 
 from config import sources
 from proxy.simulation.wire import Script
-from tests import caller
+from tests import caller, needs
 from tests.conftest import READY, StartSimulator
 from tests.deploy.conftest import DEPLOY, ROOT, compose_engine, fails, passes, with_line
 from tests.needs import lack, program
@@ -143,6 +143,7 @@ def test_it_starts_without_a_shell_as_nobody_and_ends_by_the_signal_it_drains_on
 
 # The build downloads what the wheel depends on.
 @pytest.mark.timeout(400)
+@needs.programs("bwrap")
 async def test_the_process_serves_on_a_read_only_root_without_home_or_shell(
     image: Path, simulator: StartSimulator
 ) -> None:

@@ -19,6 +19,8 @@ from translators.openai import dialects
 
 KEY = "sk-the-examiners-own"
 RUNS = max(2, campaign(20))
+# A small model needs 2 s of a core for 128 tokens, and may have a tenth of one.
+ANSWERED_S = 120
 TONGUES: tuple[tuple[Api, str], ...] = (("dashscope", "/api/v1"), ("openai", "/compatible-mode/v1"))
 MODELS = ("deepseek-v3.2", "deepseek-r1", "deepseek-v3", "deepseek-v4-flash")
 # Whose thinking can be off: once it thinks, the small model seldom comes to an end.
@@ -33,7 +35,7 @@ MANNERS = tuple(
 
 
 async def examined(url: str, api: Api, model: str, *, counted: bool = True) -> Report:
-    asked = conform.Examined(url, model, KEY, timeout_s=60, counted=counted, api=api)
+    asked = conform.Examined(url, model, KEY, timeout_s=ANSWERED_S, counted=counted, api=api)
     target = conform.target_of(model, None, counted=counted, api=api)
     report = await conform.examine(asked, target, conform.rows_of(target, ()), lambda _, __: None)
     assert not isinstance(report, str)

@@ -21,12 +21,12 @@ from typing import Any
 
 from proxy.metering import ledger
 from proxy.simulation import simulator
-from tests import caller, load
+from tests import caller, load, needs
 from tests.conftest import ROOT, Served
 from tests.integration import test_shared_limits as shared
 from tests.integration.test_books import closes_of, simulated, simulating, tally_of
 
-pytestmark = shared.pytestmark
+pytestmark = needs.programs("redis-server")
 
 # For each of the two: calls that are open before the load begins, those of the load, and how many of them at a time.
 HELD = 3
