@@ -134,6 +134,12 @@ HARMLESS: Final[dict[Change, str]] = {
     },
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change(
+        "proxy/metering/ledger.py",
+        "for number, piece in enumerate(journal_files.blocks(content, TOGETHER), 1):",
+        "1",
+        "(2)",
+    ): "The first time one block fewer is summed together with others: sums are the same in any parts.",
+    Change(
         "proxy/server/supervisor.py",
         "return [child for child in self._children if child.pid is None and child.due_s <= now_s]",
         "child.due_s <= now_s",
