@@ -58,6 +58,7 @@ NEIGHBOURS: Final[Mapping[str, tuple[str, ...]]] = {
     "proxy/call": (
         *("tests/proxy/call", "tests/proxy/server/test_process.py", "tests/integration/test_departures.py"),
         *("tests/faults/test_leaving.py", "tests/faults/test_mid_stream.py", "tests/integration/test_stream.py"),
+        "tests/integration/test_images.py",
     ),
     "proxy/commands": ("tests/proxy/commands", "tests/integration/test_check.py"),
     "proxy/downstream": (

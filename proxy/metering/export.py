@@ -199,8 +199,8 @@ def export(
     table: Table,
     span: Span,
     *,
-    with_unknown: bool = False,
-    advance: Callable[[int], None] = lambda _: None,
+    with_unknown: bool,
+    advance: Callable[[int], None],
 ) -> Exported:
     """Append to a table what is not in it yet.
 

@@ -921,6 +921,34 @@ async def test_what_a_model_that_always_thinks_may_cost_has_its_chain() -> None:
     assert max(ask.tokens for ask in plain) < asks.THINKING_TOKENS
 
 
+@pytest.mark.parametrize(
+    ("figures", "content", "evidence"),
+    [
+        ((5, 1, 6), "a", ""),
+        ((5, 1, 6), "", ""),
+        ((5, 0, 5), "a", "5 + 0 = 5"),
+        ((0, 1, 1), "a", "0 + 1 = 1"),
+        ((5, 1, 7), "a", "5 + 1 = 7"),
+        ((5, 0, 5), "", None),
+    ],
+)
+async def test_a_total_is_the_sum_of_two_figures_that_are_there(
+    figures: tuple[int, int, int], content: str, evidence: str | None
+) -> None:
+    """None: a model that said nothing shows nothing."""
+    said = {
+        "output": {"choices": [{"message": {"content": content}}]},
+        "usage": dict(zip(("input_tokens", "output_tokens", "total_tokens"), figures, strict=True)),
+    }
+    came = [Came(200, {}, (orjson.dumps(said),))]
+    target = conform.target_of("deepseek-v3.2", None, counted=False)
+    if evidence is None:
+        with pytest.raises(judgements.NotShown):
+            judgements.sums(came, target)
+    else:
+        assert judgements.sums(came, target) == evidence
+
+
 def streaming(*packets: tuple[str, Any]) -> list[Came]:
     """A stream of packets, each with its text, and its output_tokens behind a prompt of one; None: no usage."""
     frames = []
