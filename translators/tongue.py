@@ -127,5 +127,5 @@ class Tongue(Protocol):
     def failure(self, fault: Fault, request_id: str) -> bytes:
         """The body of an answer that is a failure, JSON."""
 
-    def failure_headers(self, fault: Fault) -> Mapping[str, str]:
-        """What its head says beside `Retry-After`."""
+    def failure_headers(self, fault: Fault, now_s: float) -> Mapping[str, str]:
+        """What its head says beside `Retry-After`; now_s: the time of day, in seconds since 1970."""

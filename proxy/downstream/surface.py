@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -162,7 +163,7 @@ def _shaping(browsers: Browsers) -> Middleware:
 def _refused(request: web.Request, fault: faults.Fault) -> web.Response:
     below = (tongue for path, tongue in request.app[PATH_TONGUES].items() if f"{request.path}/".startswith(path))
     tongue = request.get(TONGUE) or next(below, request.app[PORT_TONGUE])
-    return refused(fault, request_id(request), tongue.failure, tongue.failure_headers(fault))
+    return refused(fault, request_id(request), tongue.failure, tongue.failure_headers(fault, time.time()))
 
 
 def check_framing(request: web.Request) -> None:

@@ -6,7 +6,7 @@ Each lives in an environment of its own (`prepare`), where a script makes all it
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -286,15 +286,32 @@ RETRIERS = [
 ]
 
 
+# What the simulator does, what the caller is told, and how often upstream is asked. openai-node would sleep for as long
+# as `Retry-After` says, be it seconds or a date.
+LATER: Mapping[str, tuple[Json, tuple[int, str], int]] = {
+    "at any time": ({"status": 503}, (503, "ModelServingError"), 3),
+    "in an hour": ({"status": 429, "retry_after": "4870"}, (429, "limit_requests"), 1),
+    "on a date": ({"status": 429, "retry_after": "Fri, 01 Jan 2100 00:00:00 GMT"}, (429, "limit_requests"), 1),
+}
+
+
 @pytest.mark.parametrize("reader", RETRIERS)
-async def test_a_call_that_may_succeed_later_is_sent_again(
+async def test_a_call_that_may_succeed_soon_is_sent_again_and_one_that_may_tomorrow_is_not(
     reader: Reader, simulator: StartSimulator, serve: StartServe
 ) -> None:
+    """COM-27: `x-should-retry`."""
     upstream: Simulator = await simulator(Script(key=KEY))
     front = await serve(upstream.url)
-    seen = await ask(front, reader, **arguments_of({"status": 503}, stream=True, retries=2))
-    assert (seen["failure"]["status"], seen["failure"]["code"]) == (503, "ModelServingError")
-    assert len(upstream.calls) == 3
+    asked = {name: arguments_of(switches, stream=True, retries=2) for name, (switches, _, _) in LATER.items()}
+    calls = {name: {"api": reader.api, "arguments": arguments} for name, arguments in asked.items()}
+    seen = await scripts.run(front.url + COMPATIBLE, reader.client, reader.script, calls)
+    orders = Counter(call.body["messages"][-1]["content"] for call in upstream.calls)
+    for name, (_, told, times) in LATER.items():
+        failure = seen[name]["failure"]
+        assert ((failure["status"], failure["code"]), orders[asked[name]["messages"][-1]["content"]]) == (
+            told,
+            times,
+        ), name
 
 
 @pytest.mark.parametrize("reader", RETRIERS)
@@ -306,18 +323,6 @@ async def test_one_that_the_operator_must_mend_is_not(
     front = await serve(upstream.url, "--auth", "any", env={"DASHSEEK_UPSTREAM_API_KEY": "sk-wrong"})
     seen = await ask(front, reader, **arguments_of({}, stream=True, retries=2))
     assert (seen["failure"]["status"], seen["failure"]["code"]) == (500, "internal_error")
-    assert len(upstream.calls) == 1
-
-
-@pytest.mark.parametrize("reader", RETRIERS)
-async def test_nor_is_one_that_may_succeed_tomorrow(
-    reader: Reader, simulator: StartSimulator, serve: StartServe
-) -> None:
-    """COM-27: openai-node would sleep for as long as `Retry-After` says."""
-    upstream: Simulator = await simulator(Script(key=KEY))
-    front = await serve(upstream.url)
-    seen = await ask(front, reader, **arguments_of({"status": 429, "retry_after": "4870"}, stream=True, retries=2))
-    assert (seen["failure"]["status"], seen["failure"]["code"]) == (429, "limit_requests")
     assert len(upstream.calls) == 1
 
 

@@ -7,6 +7,7 @@ error bodies recorded on the real endpoint.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple
 
 import orjson
@@ -97,13 +98,18 @@ def failure(fault: Fault, request_id: str) -> bytes:
     return orjson.dumps(shown)
 
 
-def failure_headers(fault: Fault) -> Mapping[str, str]:
-    """What its head says beside `Retry-After`."""
-    return NO_RETRY if fault.blame == "operator" or _is_far(fault.retry_after) else RETRY
+def failure_headers(fault: Fault, now_s: float) -> Mapping[str, str]:
+    """What its head says beside `Retry-After`; now_s: the time of day, in seconds since 1970."""
+    return NO_RETRY if fault.blame == "operator" or _is_far(fault.retry_after, now_s) else RETRY
 
 
-def _is_far(retry_after: str | None) -> bool:
-    """Whether it names so many seconds that no caller waits; of a date nothing is said."""
-    if retry_after is None or not (retry_after.isascii() and retry_after.isdigit()):
+def _is_far(retry_after: str | None, now_s: float) -> bool:
+    """Whether it names so many seconds, or a date so late, that no caller waits; what is neither, SDKs pass over."""
+    if retry_after is None:
         return False
-    return len(retry_after) > LONGEST_DIGITS or int(retry_after) > LONGEST_WAIT_S
+    if retry_after.isascii() and retry_after.isdigit():
+        return len(retry_after) > LONGEST_DIGITS or int(retry_after) > LONGEST_WAIT_S
+    try:
+        return parsedate_to_datetime(retry_after).timestamp() - now_s > LONGEST_WAIT_S
+    except ValueError:
+        return False

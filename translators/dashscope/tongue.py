@@ -59,6 +59,6 @@ def writer(call: Call, tally: Tally, *, request_id: str, at_s: float) -> Writer:
     return Incremental(Frames(shape)) if call.incremental else Cumulative(Frames(shape))
 
 
-def failure_headers(fault: Fault) -> Mapping[str, str]:  # noqa: ARG001
+def failure_headers(fault: Fault, now_s: float) -> Mapping[str, str]:  # noqa: ARG001
     """None of its own."""
     return {}

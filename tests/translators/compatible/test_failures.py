@@ -90,10 +90,14 @@ def test_a_kind_has_a_code_of_its_own(kind: faults.Kind, code: str | None) -> No
     assert failures.spelling(faults.invalid("x", kind)) == failures.Spelling(REFUSED, code)
 
 
+# Sunday, 29 November 2026, at midnight.
+NOW_S = 1_795_910_400.0
+
+
 @pytest.mark.parametrize("name", TOLD)
 def test_a_call_that_the_operator_must_mend_is_not_to_be_sent_again(name: str) -> None:
     expected = {"x-should-retry": "false"} if CATALOGUE[name].blame == "operator" else {}
-    assert failures.failure_headers(CATALOGUE[name]) == expected
+    assert failures.failure_headers(CATALOGUE[name], NOW_S) == expected
 
 
 @pytest.mark.parametrize(
@@ -104,7 +108,12 @@ def test_a_call_that_the_operator_must_mend_is_not_to_be_sent_again(name: str) -
         ("121", True),
         ("4870", True),
         ("9" * 400, True),
-        ("Sun, 29 Nov 2026 00:00:00 GMT", False),
+        ("Sun, 29 Nov 2026 00:02:00 GMT", False),
+        ("Sun, 29 Nov 2026 00:02:01 GMT", True),
+        ("Sat, 28 Nov 2026 00:00:00 GMT", False),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", True),
+        ("Sun, 99 Nov 2026 00:00:00 GMT", False),
+        ("tomorrow", False),
         ("-121", False),
         ("²²²", False),
     ],
@@ -112,7 +121,7 @@ def test_a_call_that_the_operator_must_mend_is_not_to_be_sent_again(name: str) -
 def test_a_call_that_may_succeed_much_later_is_not_to_be_waited_with(retry_after: str, *, is_far: bool) -> None:
     """COM-27: a budget of the day is used up; openai-node would sleep until midnight, without a word."""
     expected = {"x-should-retry": "false"} if is_far else {}
-    assert failures.failure_headers(faults.QUOTA_EXCEEDED.after(retry_after)) == expected
+    assert failures.failure_headers(faults.QUOTA_EXCEEDED.after(retry_after), NOW_S) == expected
 
 
 def test_a_fault_is_the_same_in_the_books_whatever_tongue_tells_it() -> None:

@@ -59,4 +59,4 @@ def test_a_failure_says_the_same_in_a_frame_and_in_place_of_a_reply(*, stream: b
 
 
 def test_a_failure_has_no_header_of_its_own() -> None:
-    assert tongue.failure_headers(faults.TIMED_OUT) == {}
+    assert tongue.failure_headers(faults.TIMED_OUT, 0.0) == {}
