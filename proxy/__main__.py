@@ -25,6 +25,11 @@ def main() -> None:
         from proxy.commands import cli  # noqa: PLC0415 - it takes its time, and signals come when they like
 
         cli.dashseek(prog_name="dashseek")
+    except RuntimeError as error:
+        # Up to Python 3.11 what a signal raises while a class is made comes wrapped, out of its `__set_name__`.
+        if isinstance(error.__cause__, SystemExit):
+            raise error.__cause__ from None
+        raise
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if not package or util.find_spec(package) is not None:

@@ -145,3 +145,23 @@ async def test_no_signal_harms_a_process_that_is_ending(serve: StartServe, flags
         await asyncio.sleep(0.001)
     assert served.process.returncode == 0, served.output
     assert "raceback" not in served.output
+
+
+def test_a_signal_to_stop_while_an_import_makes_a_class_ends_it_well() -> None:
+    """Up to Python 3.11 what a handler raises in `__set_name__` comes out as a RuntimeError."""
+    script = """
+import os, signal, sys
+from proxy import __main__
+class Named:
+    def __set_name__(self, owner, name):
+        os.kill(os.getpid(), signal.SIGTERM)
+class Finder:
+    def find_spec(name, path, target=None):
+        if name == "proxy.commands":
+            type("Made", (), {"named": Named()})
+sys.meta_path.insert(0, Finder)
+sys.argv = ["dashseek", "serve", "--upstream", "http://127.0.0.1:1", "--port", "0"]
+__main__.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
