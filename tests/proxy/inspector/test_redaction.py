@@ -129,6 +129,23 @@ def test_of_a_read_nothing_is_left_beside_what_is_put_back(filler: Filler) -> No
     assert kinds >= {("text", "base64"), ("base64", "text")}
 
 
+def test_a_read_ends_where_it_did_behind_an_event_or_inside_it(filler: Filler) -> None:
+    first, second = (
+        b"data: %b\n\n" % orjson.dumps({"choices": [{"index": 0, "delta": {"content": TEXTS[name]}}]})
+        for name in ("words", "Chinese")
+    )
+    for inside in (0, 1, len(second) // 2, len(second) - 1):
+        wire, at = first + second, len(first) + inside
+        reads = [call_file.coded(part) for part in (wire[:at], wire[at:])]
+        sides = redaction._Sides(filler, ())
+        sides.read({"status": 200, "reads": reads})
+        sides.write({"upstream": [{"reads": reads}], "packets": []})
+        made = b"".join(map(call_file.decoded, reads))
+        ends, behind_first = len(call_file.decoded(reads[0])), made.index(b"\n\n") + 2
+        assert made != wire
+        assert behind_first < ends < len(made) if inside else ends == behind_first
+
+
 def test_a_picture_keeps_its_size_and_nothing_else(filler: Filler) -> None:
     jpeg = bytes.fromhex("ffd8ffc0001108012c019003012200021101031101") + b"the pixels"
     made = filler.whole("data:image/jpeg;base64," + base64.b64encode(jpeg).decode())
