@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import functools
 import gc
+import itertools
 import os
 import sys
 import time
@@ -85,9 +87,9 @@ def report(by: Sequence[str], tz: str | None, since: str | None, until: str | No
 
 def show_sum(paths: Sequence[Path], form: Form, asked: Report) -> int:
     """Show totals, what could not be read on stderr; returns the exit code, 1 where something could not."""
-    with reading(paths) as advance:
-        read = ledger.read(paths, span=asked.span, prices=asked.prices, advance=advance)
     dimensions = asked.by or DEFAULT
+    with reading(paths) as advance:
+        read = ledger.read(paths, span=asked.span, prices=asked.prices, by=_fields(dimensions), advance=advance)
     if form == "table":
         _show_tables(read, asked)
     elif form == "csv":
@@ -140,8 +142,7 @@ def _show_tables(read: Ledger, asked: Report) -> None:
     """A table for people is one for each dimension, or one for those that were asked for."""
     click.echo(_zone_line(asked))
     for dimensions in [asked.by] if asked.by else [(name,) for name in DEFAULT]:
-        summed = _summed(read, dimensions)
-        body = [[*group, *_texts(sums, asked)] for group, sums in summed.items()]
+        body = [[*group, *_texts(sums, asked)] for group, sums in _summed(read, dimensions)]
         names = ["all", *[""] * (len(dimensions) - 1)]
         head = [*dimensions, *FIGURES, *_money_columns(asked.prices)]
         click.echo()
@@ -168,14 +169,25 @@ def _show_json(read: Ledger, dimensions: Sequence[str], asked: Report) -> None:
         "since": span.since if span.since != periods.FIRST else None,
         "until": span.until if span.until != periods.LAST else None,
         "total": _shown(_total(read), asked),
-        "groups": _rows(read, dimensions, asked),
+        "groups": [],
         "drift": asdict(read.drift),
         "unknown": [unknown.opening | {"place": str(unknown.place)} for unknown in read.unknown],
         "torn": [*map(str, read.torn)],
         "violations": [*map(str, read.violations)],
         "copies": [*map(str, read.copies)],
     }
-    click.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2))
+    # Row by row: of a report by the hour there are many.
+    sys.stdout.flush()
+    out = sys.stdout.buffer
+    before, groups, after = orjson.dumps(shown, option=orjson.OPT_INDENT_2).partition(b'\n  "groups": [')
+    out.write(before + groups)
+    gap = b""
+    for row in _rows(read, dimensions, asked):
+        text = orjson.dumps(row, option=orjson.OPT_INDENT_2).replace(b"\n", b"\n    ")
+        out.write(gap + b"\n    " + text)
+        gap = b","
+    out.write((b"\n  " if gap else b"") + after + b"\n")
+    out.flush()
 
 
 class _Sums:
@@ -203,30 +215,36 @@ class _Sums:
         self.money[name] = prices.total((self.money.get(name, Decimal(0)), amount))
 
 
-def _summed(read: Ledger, dimensions: Sequence[str]) -> dict[tuple[str, ...], _Sums]:
+def _summed(read: Ledger, dimensions: Sequence[str]) -> Iterator[tuple[tuple[str, ...], _Sums]]:
     """Sums by some dimensions, in alphabetical order."""
-    summed: dict[tuple[str, ...], _Sums] = {}
-    for group, totals in read.totals.items():
-        summed.setdefault(tuple(_said(group, name) for name in dimensions), _Sums()).add(group, totals)
-    return dict(sorted(summed.items()))
+    said = functools.cache(_said)
+
+    def of(group: Group) -> tuple[str, ...]:
+        return tuple(said(group.period, name) if name in LENGTHS else getattr(group, name) for name in dimensions)
+
+    for key, groups in itertools.groupby(sorted(read.totals, key=of), of):
+        sums = _Sums()
+        for group in groups:
+            sums.add(group, read.totals[group])
+        yield key, sums
 
 
-def _said(group: Group, dimension: str) -> str:
-    if dimension in LENGTHS:
-        return group.period[: LENGTHS[dimension]]
-    said: str = getattr(group, dimension)
-    return said
+def _fields(dimensions: Sequence[str]) -> set[str]:
+    """The fields of a group that dimensions are of."""
+    return {"period" if name in LENGTHS else name for name in dimensions}
+
+
+def _said(period: str, dimension: str) -> str:
+    return period[: LENGTHS[dimension]]
 
 
 def _total(read: Ledger) -> _Sums:
-    return _summed(read, ()).get((), _Sums())
+    return next((sums for _, sums in _summed(read, ())), _Sums())
 
 
-def _rows(read: Ledger, dimensions: Sequence[str], asked: Report) -> list[dict[str, Any]]:
-    return [
-        {**dict(zip(dimensions, group, strict=True)), **_shown(sums, asked)}
-        for group, sums in _summed(read, dimensions).items()
-    ]
+def _rows(read: Ledger, dimensions: Sequence[str], asked: Report) -> Iterator[dict[str, Any]]:
+    for group, sums in _summed(read, dimensions):
+        yield {**dict(zip(dimensions, group, strict=True)), **_shown(sums, asked)}
 
 
 def _shown(sums: _Sums, asked: Report) -> dict[str, Any]:

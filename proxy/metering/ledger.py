@@ -7,7 +7,7 @@ lines are in two files the end may be read first. Source: spec MET-2, MET-6.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -114,7 +114,7 @@ class Ledger:
     copies:          files that were not read, for what they hold is in another one
     """
 
-    totals: dict[Group, Totals] = field(default_factory=dict)
+    totals: Mapping[Group, Totals] = field(default_factory=dict)
     drift: Drift = field(default_factory=Drift)
     unknown: list[Unknown] = field(default_factory=list)
     begun_elsewhere: int = 0
@@ -130,6 +130,7 @@ def read(
     rules: Iterable[Rule] = (),
     span: Span | None = None,
     prices: Prices | None = None,
+    by: Collection[str] | None = None,
     each: Callable[[Json, Path], None] | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Ledger:
@@ -138,6 +139,7 @@ def read(
     rules:   what every `close` line is held to
     span:    the calls that are counted, by when they were received; None: all, by days of UTC
     prices:  what groups are told apart by, where it is asked what calls cost
+    by:      the fields of groups that are asked for, the others are empty; None: all
     each:    is shown every `close` line that is counted, and its file
     advance: is told now and then how many more bytes of the files are behind us
     errors:  `OSError` where a file cannot be read
@@ -145,7 +147,7 @@ def read(
     files, copies = journal_files.distinct(list(paths))
     for copy in copies:
         advance(copy.path.stat().st_size)
-    asked = (tuple(rules), span or Span(), prices, each)
+    asked = (tuple(rules), span or Span(), prices, by, each)
     progress = _Progress(advance)
     # Rules and whoever is shown each line need all that it says.
     if not (rules or each):
@@ -243,6 +245,7 @@ class _Reader:
         rules: tuple[Rule, ...],
         span: Span,
         prices: Prices | None,
+        by: Collection[str] | None,
         each: Callable[[Json, Path], None] | None,
         *,
         parses: bool = False,
@@ -252,7 +255,7 @@ class _Reader:
         self._since, self._until = span.since, span.until
         self._each = each
         self._ledger = Ledger()
-        self._sums = Sums(span, prices)
+        self._sums = Sums(span, prices, by)
         self._calls = SeenCalls()
         self._repeated: _Repeated | None = None
         self._line = 0

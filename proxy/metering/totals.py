@@ -6,7 +6,8 @@ figures are added many at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import add
 from typing import Any, Final, NamedTuple
@@ -100,6 +101,8 @@ class Totals:
 
 FIGURES: Final = tuple(field.name for field in fields(Totals))
 
+NOTHING: Final = (0,) * len(FIGURES)
+
 Figures = tuple[int, int, int, int, int, int, int, int, int, int]
 
 
@@ -135,6 +138,9 @@ def _upstream_calls(calls: list[Json]) -> int:
     return len(calls)
 
 
+# What a group says of calls, but for their price.
+SAID: Final = tuple(name for name in Group._fields if name not in {"owed", "taken"})
+
 # Of a group: model, key, outcome, pool, upstream model, basis, api.
 _Names = tuple[str, str, str, str, str, str, str]
 
@@ -167,11 +173,13 @@ class Row:
     __slots__ = ("sums",)
 
     def __init__(self) -> None:
-        self.sums = [0] * len(FIGURES)
+        self.sums: Sequence[int] = NOTHING
 
     def add(self, added: Iterable[int]) -> None:
         """Add a call's figures, or other sums."""
-        self.sums[:] = map(add, self.sums, added)
+        sums = [*map(add, self.sums, added)]
+        # Of a report by the hour there are many rows, and a third of the room is enough for each.
+        self.sums = array("Q", sums) if max(sums) < 1 << 64 else sums
 
 
 class Aside:
@@ -208,10 +216,12 @@ class Aside:
 class Sums:
     """Totals by group, as far as lines are read.
 
+    by:      the fields of groups that are asked for, the others are empty; None: all
     outside: of calls that are not counted; what they say is to be true all the same
     """
 
-    def __init__(self, span: Span, prices: Prices | None) -> None:
+    def __init__(self, span: Span, prices: Prices | None, by: Collection[str] | None = None) -> None:
+        self._merged = frozenset() if by is None else frozenset(SAID) - frozenset(by)
         self.outside = Aside(Row())
         self._span = span
         self._prices = prices
@@ -300,11 +310,21 @@ class Sums:
         moment = self._moment(at)
         group = Group(moment.label, *names)
         if self._prices is None:
+            return self._told_apart(group, ())
+        owed = self._prices.tariff("callers", group.model, group.key, moment.phases)
+        taken = self._prices.tariff("upstream", group.upstream_model, group.pool, moment.phases)
+        # What has no price is named by its model.
+        unpriced = [name for name, tariff in (("model", owed), ("upstream_model", taken)) if tariff is None]
+        return self._told_apart(group._replace(owed=owed, taken=taken), unpriced)
+
+    def _told_apart(self, group: Group, names: Collection[str]) -> Group:
+        if not self._merged:
             return group
-        return group._replace(
-            owed=self._prices.tariff("callers", group.model, group.key, moment.phases),
-            taken=self._prices.tariff("upstream", group.upstream_model, group.pool, moment.phases),
-        )
+        said: list[Any] = [
+            "" if name in self._merged and name not in names else value
+            for name, value in zip(Group._fields, group, strict=True)
+        ]
+        return Group(*said)
 
     def _moment(self, at: str) -> _Moment:
         minute = at[: periods.MINUTE]
@@ -318,7 +338,7 @@ class Sums:
 
     def count_unknown(self, opening: Json) -> None:
         """Count a call without an end; nothing is known of its tokens."""
-        self._row(self.group(opening)).sums[0] += 1
+        self._row(self.group(opening)).add((1, *NOTHING[1:]))
 
     def fold(self) -> None:
         """Add what is put aside, before it takes too much room; raises `FigureError`."""
@@ -335,10 +355,26 @@ class Sums:
             self._by_moment.clear()
             self._known = 0
 
-    def totals(self) -> dict[Group, Totals]:
+    def totals(self) -> Mapping[Group, Totals]:
         """What has been added; raises `FigureError`."""
         self.fold()
-        return {group: Totals(*row.sums) for group, row in self._rows.items() if row.sums[0]}
+        return _Summed({group: row for group, row in self._rows.items() if row.sums[0]})
+
+
+class _Summed(Mapping[Group, Totals]):
+    """Totals by group, each made when it is asked for: of a report by the hour there are many."""
+
+    def __init__(self, rows: dict[Group, Row]) -> None:
+        self._rows = rows
+
+    def __getitem__(self, group: Group) -> Totals:
+        return Totals(*self._rows[group].sums)
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 def pool_of(record: Mapping[str, Any]) -> str:

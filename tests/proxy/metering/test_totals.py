@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from proxy.commands import cli
 from proxy.metering import ledger, totals
-from proxy.metering.totals import Totals
+from proxy.metering.periods import Span
+from proxy.metering.totals import Group, Sums, Totals, figures
 from tests.proxy.metering.records import Json, closed, line, named, opened, upstream_call, used, written
 
 # Moments at which something changes: clocks, months, years, prices and their windows.
@@ -254,3 +255,22 @@ def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest.Monke
         )
     )
     assert sum(summed.calls for summed in ledger.read([path]).totals.values()) == 500
+
+
+def test_what_is_not_asked_for_is_not_told_apart() -> None:
+    """Of a report by the hour and the key there are as many groups, whatever else its calls say."""
+    sums = Sums(Span(), None, by=("key",))
+    for model in ("deepseek-v3", "deepseek-r1"):
+        for key in ("team a", "team b"):
+            sums.row(closed("1", model=model, key_name=key)).add(figures(closed("1")))
+    assert {group: told.calls for group, told in sums.totals().items()} == {
+        Group("", "", key, "", "", "", "", ""): 2 for key in ("team a", "team b")
+    }
+
+
+def test_sums_are_exact_beyond_what_a_machine_counts_in() -> None:
+    sums = Sums(Span(), None)
+    most = closed("1", usage=used(2**64 - 1, 4), calls=[])
+    for _ in range(3):
+        sums.row(most).add(figures(most))
+    assert [told.input for told in sums.totals().values()] == [3 * (2**64 - 1)]
