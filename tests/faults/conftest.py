@@ -109,6 +109,15 @@ class Stand:
         await asyncio.sleep(2 * GATHER_S)
         assert "raceback" not in self.served.output, self.served.output[-6000:]
 
+    async def outcomes(self, number: int) -> list[str]:
+        """Of all calls so far, once the log has told of this number."""
+        async with asyncio.timeout(LOGGED_S):
+            while True:
+                found = [line["outcome"] for line in self.lines if line["event"] == "call"]
+                if len(found) >= number:
+                    return found
+                await asyncio.sleep(GATHER_S)
+
     async def ask(self, body: caller.Json | bytes = CALL, headers: Mapping[str, str] = {}) -> caller.Answer:
         """One call for packets."""
         return await caller.stream(self.url, body, headers)

@@ -145,7 +145,7 @@ async def _stalled(stand: Stand) -> int:
     async with asyncio.timeout(8):
         await asyncio.gather(*calls)
     await stand.settled()
-    assert [line["outcome"] for line in stand.lines if line["event"] == "call"][4:] == ["client_stalled"] * STALLED
+    assert (await stand.outcomes(4 + STALLED))[4:] == ["client_stalled"] * STALLED
     return held_bytes // STALLED
 
 
