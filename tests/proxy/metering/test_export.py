@@ -51,13 +51,15 @@ def of_sqlite(path: Path) -> list[Json]:
     return [dict(zip(NAMES, row, strict=True)) for row in rows]
 
 
-def of_parquet(path: Path) -> list[Json]:
+def of_parquet_part(part: Path) -> list[Json]:
     from pyarrow import parquet  # noqa: PLC0415 - an extra
 
-    rows: list[Json] = []
-    for part in sorted(path.glob("part-*.parquet")):
-        rows += parquet.read_table(part).to_pylist()
+    rows: list[Json] = parquet.read_table(part).to_pylist()
     return rows
+
+
+def of_parquet(path: Path) -> list[Json]:
+    return [row for part in sorted(path.glob("part-*.parquet")) for row in of_parquet_part(part)]
 
 
 FORMS: dict[str, Callable[[Path], list[Json]]] = {"csv": of_csv, "sqlite": of_sqlite, "parquet": of_parquet}
@@ -186,6 +188,20 @@ def test_an_export_that_is_cut_off_goes_on_behind_its_last_whole_batch(
             assert run(to, path).exit_code in {0, 1}
     assert run(to, path).exit_code == 0
     assert names(to) == [named(number) for number in range(50)]
+
+
+def test_a_file_of_parquet_is_whole_after_so_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads the directory has them while the export goes on."""
+    util.find_spec("pyarrow") or needs.lack("pyarrow")
+    monkeypatch.setattr(export, "BATCH_ROWS", 4)
+    monkeypatch.setattr(tables, "PART_ROWS", 8)
+    to = tmp_path / "calls.parquet"
+    assert run(to, write(tmp_path / "calls.jsonl", *calls(0, 20))).exit_code == 0
+    assert [(part.name, len(of_parquet_part(part))) for part in sorted(to.iterdir())] == [
+        ("part-000001.parquet", 8),
+        ("part-000002.parquet", 8),
+        ("part-000003.parquet", 4),
+    ]
 
 
 def test_calls_without_an_end_are_taken_in_when_all_is_over(to: Path, tmp_path: Path) -> None:
