@@ -6,7 +6,7 @@ import html
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 from xml.etree import ElementTree as Xml
@@ -39,7 +39,7 @@ class Result:
     finding: Finding
     asked: tuple[str, ...] = ()
     came: tuple[str, ...] = ()
-    unasked: bool = False
+    unasked: bool = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

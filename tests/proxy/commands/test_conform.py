@@ -782,6 +782,7 @@ async def test_what_was_spent_is_what_upstream_has_counted(gateway: Gateway, ups
     report = await examined(gateway.upstream, "whole-frames")
     spent = sum(call.prompt_tokens + call.completion_tokens for call in upstream.calls[before_it:])
     assert report.tokens == spent > 0
+    assert not any(it.unasked for it in report.results)
 
 
 async def test_no_more_is_spent_than_the_budget(gateway: Gateway) -> None:
@@ -908,6 +909,18 @@ async def test_somebody_who_never_answers_is_left_after_a_few_requests(silent: s
     target = conform.target_of("deepseek-v3", None, counted=False)
     met = await conform.examine(asked, target, conform.rows_of(target, ()), lambda _, __: None)
     assert met == "not whole after 0.2 s"
+
+
+async def test_those_few_are_three() -> None:
+    came = []
+    async with await asyncio.start_server(lambda _, writer: came.append(writer), "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api/v1"
+        asked = conform.Examined(url, "deepseek-v3", KEY, timeout_s=0.1)
+        target = conform.target_of("deepseek-v3", None, counted=False)
+        await conform.examine(asked, target, conform.rows_of(target, ()), lambda _, __: None)
+        assert len(came) == conform.SILENCE == 3
+        for writer in came:
+            writer.close()
 
 
 async def test_what_a_model_that_always_thinks_may_cost_has_its_chain() -> None:
