@@ -134,6 +134,12 @@ HARMLESS: Final[dict[Change, str]] = {
     },
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change(
+        "proxy/vocabulary.py",
+        "_PRINTING = frozenset((*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)))",
+        "0x100",
+        "(257)",
+    ): "No byte is 256: whether it is among those that print is asked of none.",
+    Change(
         "proxy/protocol/tables.py",
         'verdict = verdict(Failure(400, "", "…"), Terms(98_304, own_key=False))',
         "False",
