@@ -174,6 +174,25 @@ def test_of_what_was_passed_by_the_last_piece_is_known(meter: usage.Meter, *, is
     assert meter.passed == (4, 0)
 
 
+def test_what_is_owed_of_the_other_side_is_counted_first(meter: usage.Meter) -> None:
+    """USE-4: and so is what something was told behind."""
+    assert owed(meter, "We think", is_chain=True).told is None
+    assert owed(meter, "The").said == (3, 2)
+    owed(meter, " sea")
+    meter.expect(9)
+    assert owed(meter, " is").said == (9, 2)
+
+
+def test_a_place_knows_what_was_asked_for_elsewhere(meter: usage.Meter) -> None:
+    place = owed(meter, "The", " sea")
+    assert place.said == place.said == meter.said == (2, 0)
+
+
+def test_a_chain_that_is_owed_is_counted_when_somebody_asks(meter: usage.Meter) -> None:
+    owed(meter, "We think", is_chain=True)
+    assert meter.reasoning == 2
+
+
 def test_a_place_behind_what_is_counted_is_known(meter: usage.Meter) -> None:
     owed(meter, "The", " sea")
     meter.settle()
