@@ -31,9 +31,9 @@ from proxy.metering.totals import Aside, FigureError, Group, Sums, Totals, figur
 Json = dict[str, Any]
 
 NO_COLUMNS: Final = Columns(*((),) * len(Columns._fields))
-# So many pieces of a file are taken together: of 256 KiB one call in eight is still open at the end, and is to be kept,
-# of 64 KiB more than half.
-TOGETHER: Final = 4
+# So many pieces of a file are taken together: of 512 KiB one call in sixteen is still open at the end, and is to be
+# kept, of 64 KiB more than half.
+TOGETHER: Final = 8
 # So many pieces until what their lines say is added up: 32 MiB, of which 4 MiB are kept until then.
 FOLD_EVERY: Final = 512
 NEWLINE: Final = ord("\n")
