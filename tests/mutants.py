@@ -47,6 +47,10 @@ DOUBTFUL: Final = 5
 # What has failed where no test can be named: they do not end, or do not begin.
 WHOLE: Final = "the whole run"
 
+# What a run of tests does not take over from its surroundings. What was compiled is kept: a change is dated, so that it
+# is not taken for what stood there before. What pytest was asked for around it, coverage first, is of that run.
+LEFT_OUT: Final = {"PYTHONDONTWRITEBYTECODE", "PYTEST_ADDOPTS"}
+
 # Who else could notice a change in a wing, nearest first.
 NEIGHBOURS: Final[Mapping[str, tuple[str, ...]]] = {
     "translators": ("tests/test_golden.py", "tests/translators", "tests/proxy/commands/test_translate.py"),
@@ -275,9 +279,7 @@ def run(home: Path, tests: Sequence[str], but: Sequence[str] = ()) -> str | None
     with subprocess.Popen(
         [*command, *(f"--deselect={node}" for node in but), *tests],
         cwd=home,
-        # What was compiled is kept: a change is dated, so that it is not taken for what stood there before.
-        env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        | {"PYTHONPATH": str(home)},
+        env={name: value for name, value in os.environ.items() if name not in LEFT_OUT} | {"PYTHONPATH": str(home)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

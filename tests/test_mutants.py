@@ -62,6 +62,8 @@ def test_a_test_that_fails_for_another_reason_than_the_change_notices_nothing(
     # Plugins cost a second for each run of tests; of these, one is asked for.
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTEST_PLUGINS", "pytest_timeout")
+    # What the run around it was asked for is not asked of these.
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--cov=translators")
     monkeypatch.setattr("tests.mutants.nearest", lambda mutant: [["test_table.py"]])
     (tmp_path / "table.py").write_text("ROWS = 1\n")
     (tmp_path / "test_table.py").write_text(
