@@ -119,7 +119,7 @@ class Draft:
 
         Blanks before the object mean nothing, nor does anything behind it.
         """
-        if not self.arguments:
+        if not (self.arguments or self._half):
             more = more.lstrip()
         # Hosts that begin with `{}` and say the arguments later, or at once behind it, mean the later ones.
         if self.shown < 0 and self.is_placeholder() and (found := _PLACEHOLDERS.match(self._start + more)):

@@ -9,7 +9,7 @@ import json
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import proxy.vocabulary
@@ -173,6 +173,7 @@ PARTS = st.lists(
 
 @settings(max_examples=300)
 @given(PARTS, st.lists(st.integers(0, 60)))
+@example("\ud83d ", [1])
 def test_arguments_are_the_same_wherever_they_are_cut(text: str, cuts: list[int]) -> None:
     """OUT-5: whatever they are."""
     vocabulary = proxy.vocabulary.load()
