@@ -111,5 +111,6 @@ def _is_far(retry_after: str | None, now_s: float) -> bool:
         return len(retry_after) > LONGEST_DIGITS or int(retry_after) > LONGEST_WAIT_S
     try:
         return parsedate_to_datetime(retry_after).timestamp() - now_s > LONGEST_WAIT_S
-    except ValueError:
+    # No date, or one of a year that there is no number for.
+    except (ValueError, OverflowError):
         return False

@@ -113,6 +113,8 @@ def test_a_call_that_the_operator_must_mend_is_not_to_be_sent_again(name: str) -
         ("Sat, 28 Nov 2026 00:00:00 GMT", False),
         ("Fri, 31 Dec 9999 23:59:59 GMT", True),
         ("Sun, 99 Nov 2026 00:00:00 GMT", False),
+        ("Sun, 29 Nov 99999999999 00:00:00 GMT", False),
+        ("Sun, 29 Nov 2026 00:00:00 +99999999999", False),
         ("tomorrow", False),
         ("-121", False),
         ("²²²", False),
