@@ -398,7 +398,7 @@ def _completion() -> click.Command:
 
 
 def _usage() -> click.Command:
-    from proxy.commands import reconcile, usage
+    from proxy.commands import usage
 
     files = click.Argument(["files"], metavar="FILE...", nargs=-1, required=True, type=options.KINDS[Path])
     lines = click.Option(
@@ -413,6 +413,8 @@ def _usage() -> click.Command:
         return usage.tail(file, lines, follow=follow)
 
     def compared(files: tuple[Path, ...], form: usage.Form, tolerance: tuple[str, ...], **asked: Any) -> int:
+        from proxy.commands import reconcile
+
         keys = frozenset(asked.pop("keys"))
         return _booked(
             lambda: reconcile.show(
@@ -466,9 +468,9 @@ def _usage_sum(files: click.Argument) -> click.Command:
 
 
 def _usage_export(files: click.Argument) -> click.Command:
-    from proxy.commands import export
-
     def run(files: tuple[Path, ...], **asked: Any) -> int:
+        from proxy.commands import export
+
         return _booked(lambda: export.show(files, export.Asked(**asked)))
 
     params: list[click.Parameter] = [

@@ -328,9 +328,10 @@ class _Reader:
         if len(begun) + len(closings) < len(lines) or b"{" in b"".join(openings):
             return False
         asides = self._asides(columns, block, begin, end)
-        at = itertools.compress(itertools.count(self._line + 1), kinds)
-        opened = zip(itertools.repeat(path), at, openings, strict=False)
-        if asides is None or not self._calls.note(begun, opened, [*filter(None, columns.ended)]):
+        numbers = [*itertools.compress(itertools.count(self._line + 1), kinds)]
+        if asides is None or not self._calls.note(
+            begun, lambda at: (path, numbers[at], openings[at]), [*filter(None, columns.ended)]
+        ):
             return False
         if any(columns.ended):
             self._end_repeated()

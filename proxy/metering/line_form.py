@@ -79,14 +79,14 @@ _CALL_BYTES: Final = 56
 _TIMES_BYTES: Final = 40
 
 LINE: Final = re.compile(
-    rb'\{"ev":"open","call":"([^"]++)"(,"at":.{%d}[^{]*\}\n)' % _OPENING_BYTES
-    + rb'|\{"ev":"close","call":(?:"([^"]++)"|null),"at":"([^"]{16})[^"]{8}","request_id":"[^"]*+"'
+    rb'\{"ev":"(?:open","call":"([^"]++)"(,"at":.{%d}[^{]*\}\n)' % _OPENING_BYTES
+    + rb'|close","call":(?:"([^"]++)"|null),"at":"([^"]{16})[^"]{8}","request_id":"[^"]*+"'
     + rb'(,"api":.{%d}[^{]*+)\{"input_tokens":(%b),' % (_SAID_BYTES, _FIGURES)
     + rb'"generated":\{"input_tokens":(?:\6|(%b)),' % _FIGURES
     + rb'("basis":"[^"]*+","calls":\[\]?+)(?:(?<!\])\{"prompt":.{%d}[^}]*+\}\]|(?<=\])),' % _CALL_BYTES
     + rb'"drift_tokens":(null|-?\d{1,15}+),"packets":[^,]*+,"bytes_out":[^,]*+,'
     + rb'("attempts":\[\{?+[^{]*+\{"[up])(?:pstream_sent":|rompt":%b\}\],"t":\{"upstream_sent":)' % _OF_POOL
-    + rb".{%d}[^{]*\}\}\n" % _TIMES_BYTES
+    + rb".{%d}[^{]*\}\}\n)" % _TIMES_BYTES
     + rb"|[^\n]*+\n",
     re.DOTALL,
 )

@@ -5,10 +5,9 @@ A call's name is its process and a running number, so a byte tells what has been
 
 from __future__ import annotations
 
-import itertools
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -86,32 +85,32 @@ class SeenCalls:
             case _:
                 return False
 
-    def note(self, begun: Sequence[bytes], openings: Iterable[Opening], ended: Sequence[bytes]) -> bool:
+    def note(self, begun: Sequence[bytes], opening: Callable[[int], Opening], ended: Sequence[bytes]) -> bool:
         """Many lines at once; False, and nothing is noted, where a call has two of a kind, or a name of another form.
 
-        begun:    calls that are opened
-        openings: their lines
-        ended:    calls that end, opened here or elsewhere
+        begun:   calls that are opened
+        opening: the line of one of them, by its place among them; asked for those that stay open
+        ended:   calls that end, opened here or elsewhere
         """
         new, over = {*begun}, {*ended}
         if len(new) < len(begun) or len(over) < len(ended):
             return False
-        earlier, left = over - new, new - over
-        lines = zip(begun, openings, strict=True)
+        earlier = over - new
+        left = [(call, at) for at, call in enumerate(begun) if call not in over]
         if not self.open.keys() >= earlier or (rows := self._expected(begun, new)) is None:
-            return self._note_others(begun, dict(lines), left, earlier)
+            return self._note_others(begun, opening, dict(left), earlier)
         self._begin(rows)
         for call in earlier:
             del self.open[call]
-        self.open.update(itertools.compress(lines, map(left.__contains__, begun)))
+        self.open.update((call, opening(at)) for call, at in left)
         return True
 
     def _note_others(
-        self, begun: Sequence[bytes], openings: dict[bytes, Opening], left: set[bytes], earlier: set[bytes]
+        self, begun: Sequence[bytes], opening: Callable[[int], Opening], left: dict[bytes, int], earlier: set[bytes]
     ) -> bool:
         """The same, whatever was seen before, and in whatever order.
 
-        left:    those that do not end here
+        left:    those that do not end here, and their places among those that begin
         earlier: those that end here and are not opened here
         """
         known = self.open.keys() & earlier
@@ -124,7 +123,7 @@ class SeenCalls:
         elif self._are_new(begun, left):
             for call in begun:
                 if self._seen(call) == ENDED_ALONE:
-                    left.remove(call)
+                    del left[call]
                 self._note(call, BEGUN)
         else:
             return False
@@ -132,7 +131,7 @@ class SeenCalls:
             self._note(call, ENDED_ALONE)
         for call in known:
             del self.open[call]
-        self.open.update((call, openings[call]) for call in left)
+        self.open.update((call, opening(at)) for call, at in left.items())
         return True
 
     def _are_new(self, calls: Collection[bytes], left: Collection[bytes] = ()) -> bool:

@@ -69,7 +69,7 @@ def test_calls_are_told_apart_however_their_lines_come(history: list[tuple[str, 
             assert seen.end(said) == simple.end(said)
         else:
             begun, ended = said
-            noted = seen.note(begun, [OPENING] * len(begun), ended)
+            noted = seen.note(begun, lambda _: OPENING, ended)
             # A name that JSON may say in another way is left to whoever parses it.
             assert noted == simple.are_new(begun, ended) or (not noted and any(b"\\" in name for name in begun + ended))
             if noted:
@@ -87,10 +87,10 @@ def test_what_goes_on_where_it_was_is_noted_without_a_look_at_each(processes: in
         numbers = range(first, first + 0x30)
         begun = [b"a%d-%x" % (process, number) for number in numbers for process in range(processes)]
         ended = [b"a%d-%x" % (process, number - 7) for number in numbers for process in range(processes)]
-        assert seen.note(begun, [OPENING] * len(begun), ended)
+        assert seen.note(begun, lambda _: OPENING, ended)
         simple.begun.update(begun)
         simple.ended.update(ended)
         assert seen.open.keys() == simple.begun - simple.ended
-        assert not seen.note(begun[:1], [OPENING], [])
-        assert not seen.note([], [], ended[-1:])
+        assert not seen.note(begun[:1], lambda _: OPENING, [])
+        assert not seen.note([], lambda _: OPENING, ended[-1:])
     assert seen.ended_alone() == 7 * processes
