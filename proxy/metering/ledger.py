@@ -42,8 +42,8 @@ BEGINNING: Final = b'{"ev":"'
 OPENS: Final = b'{"ev":"open","call":"'
 # The rule that files are what was sealed, and all there.
 SEAL: Final = "seal"
-# What reading a line that is no record can raise.
-MALFORMED: Final = (KeyError, TypeError, AttributeError, IndexError, ValueError)
+# What reading a line that is no record can raise; `OverflowError` for a moment that is in no calendar.
+MALFORMED: Final = (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError)
 
 
 class Place(NamedTuple):

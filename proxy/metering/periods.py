@@ -110,9 +110,9 @@ def at_of(text: str, zone: tzinfo) -> str:
     """
     try:
         begun = datetime.fromisoformat(f"{text}-01" if MONTH.fullmatch(text) else text)
-    except ValueError:
+        return _written(begun if begun.tzinfo else begun.replace(tzinfo=zone))
+    except (ValueError, OverflowError):
         raise PeriodError(f"{text}: no time; say 2026-11, 2026-11-28 or 2026-11-28T20:00") from None
-    return _written(begun if begun.tzinfo else begun.replace(tzinfo=zone))
 
 
 def _written(instant: datetime) -> str:

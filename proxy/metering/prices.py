@@ -233,6 +233,10 @@ def _price(row: _Table, side: Side, zone: tzinfo | None) -> Price:
                 f'{row.place}: valid_from: has no zone; say zone = "Asia/Shanghai" at the head of the file'
             )
         valid_from = valid_from.replace(tzinfo=zone)
+    try:
+        valid_from = valid_from.astimezone(UTC)
+    except OverflowError:
+        raise PriceError(f"{row.place}: valid_from: no calendar of UTC has it; say a later day") from None
     rates = Rates(*(row.value(name, _rate) for name in RATES))
     windows = row.value("windows", list, [])
     if windows and zone is None:
@@ -240,7 +244,7 @@ def _price(row: _Table, side: Side, zone: tzinfo | None) -> Price:
     return Price(
         row.value("model", _text),
         row.value(ONLY[side], _text, None),
-        valid_from.astimezone(UTC),
+        valid_from,
         zone or UTC,
         Tariff(row.value("currency", _text), rates),
         tuple(

@@ -15,7 +15,7 @@ import tomllib
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -214,12 +214,18 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
         raise BillError(f"{path}: {error}") from None
 
 
+# Years of which a day may lie outside of the calendar, in a zone beside.
+_EDGES: Final = (MINYEAR, MAXYEAR)
+
+
 def _begin(place: str, text: str, zone: tzinfo | None) -> tuple[datetime, bool]:
     """When a row begins, and whether it says a day alone."""
     try:
         begin = datetime.fromisoformat(text.strip())
     except ValueError:
         raise BillError(f"{place}: {text or 'nothing'} is no day") from None
+    if begin.year in _EDGES:
+        raise BillError(f"{place}: {text}: not all zones have a day of that year")
     if begin.tzinfo is not None:
         return begin, False
     if zone is None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.metering import journal, journal_files, ledger
+from proxy.metering import journal, journal_files, ledger, periods
 from proxy.metering.totals import Group, Totals
 from tests.proxy.metering.records import Json, closed, line, opened, upstream_call, used, write
 
@@ -271,6 +271,18 @@ def test_verify_finds_lines_that_do_not_go_together(
 ) -> None:
     """I1, I8: one open, one close."""
     assert broken(path, *records) == [(at, rule)]
+
+
+@pytest.mark.parametrize("rules", [(), ledger.RULES])
+@pytest.mark.parametrize(("at", "zone"), [("0001-01-01", "-05:00"), ("9999-12-31", "+08:00")])
+def test_a_moment_that_lies_in_no_calendar_of_a_zone_is_named(
+    path: Path, rules: tuple[ledger.Rule, ...], at: str, zone: str
+) -> None:
+    span = periods.Span(periods.zone_of(zone))
+    moment = f"{at}T{'00' if at < '1' else '23'}:30:00.000Z"
+    read = ledger.read([write(path, opened("1"), closed("1") | {"at": moment})], rules=rules, span=span)
+    assert [(violation.place.line, violation.rule) for violation in read.violations] == [(2, "MET-3")]
+    assert [unknown.opening["call"] for unknown in read.unknown] == ["1"]
 
 
 @pytest.mark.parametrize(

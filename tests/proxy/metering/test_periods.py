@@ -56,6 +56,13 @@ def test_what_is_no_time_is_refused_in_a_sentence(text: str) -> None:
         periods.at_of(text, UTC)
 
 
+@pytest.mark.parametrize(("text", "zone"), [("0001-01-01", "+08:00"), ("9999-12-31T20:00", "-05:00")])
+def test_a_time_that_is_in_no_calendar_of_utc_is_refused(text: str, zone: str) -> None:
+    with pytest.raises(PeriodError, match="no time; say"):
+        periods.at_of(text, periods.zone_of(zone))
+    assert periods.at_of(text, UTC).startswith(text)
+
+
 def test_a_span_is_from_the_earlier_moment_until_the_later() -> None:
     assert periods.span_of(UTC, "day", None, None) == Span()
     month = periods.span_of(UTC, "hour", "2026-11", "2026-12")

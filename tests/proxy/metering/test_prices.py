@@ -138,6 +138,7 @@ def test_prices_may_be_of_one_side_alone(path: Path) -> None:
         ("upstream = [1]", "[[upstream]] 1: is no table"),
         (row(), "[[upstream]] 1: valid_from: has no zone"),
         (HEAD + row(valid_from='"2026-01-01"'), "valid_from: is no date"),
+        (row(valid_from="0001-01-01T00:00:00+08:00"), "[[upstream]] 1: valid_from: no calendar of UTC has it"),
         (HEAD + row(model=""), "model: is no text"),
         (HEAD + row() + 'key = "a"', "nothing is called key"),
         (HEAD + row(rest=ROW.replace("8.5", "-1")), "output: is no amount from 0 up"),

@@ -127,6 +127,7 @@ def test_another_providers_columns_are_named_by_a_mapping(tmp_path: Path) -> Non
         ([NEW, f"u,{DAY},m,a,sk,output_tokens"], "export.csv:2: has not as many columns as the first line"),
         ([NEW, f"u,{DAY},m,a,sk,output_tokens,,1,2"], "has not as many columns as the first line"),
         ([OLD, "u,today,m,a,sk,output_tokens,,1"], "export.csv:2: today is no day"),
+        ([OLD, "u,9999-12-31,m,a,sk,output_tokens,,1"], "export.csv:2: 9999-12-31: not all zones have a day of"),
         ([OLD, *["u,20260901,m,a,sk,output_tokens,,1"] * 2], "export.csv:3: is the same row as"),
         (
             [NEW, f"u,{DAY},m,a,sk,request_count,,1", f"u,{DAY.replace('08', '09')},m,a,sk,request_count,,1"],
