@@ -134,6 +134,9 @@ HARMLESS: Final[dict[Change, str]] = {
     },
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change(
+        "proxy/admission/memory_limiter.py", "return time.monotonic_ns() // 1_000_000", "1_000_000", "(1000001)"
+    ): "A clock that loses a second in twelve days: limits drain by differences of minutes.",
+    Change(
         "proxy/vocabulary.py",
         "_PRINTING = frozenset((*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)))",
         "0x100",

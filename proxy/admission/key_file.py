@@ -61,7 +61,7 @@ def add(path: Path, name: str, secret: str, *, models: Sequence[str] = (), limit
         if limits is not None:
             entry += f"\nlimits = {_toml(limits)}"
         after = f"{text}{'' if not text or text.endswith(chr(10)) else chr(10)}{entry}\n".removeprefix("\n")
-        return _replace(path, after, before)[-1]
+        return _replace(path, after, before, 1)[-1]
 
 
 def revoke(path: Path, which: str) -> tuple[KeyRow, ...]:
@@ -79,7 +79,7 @@ def revoke(path: Path, which: str) -> tuple[KeyRow, ...]:
         taken = {entries[number] for number in gone}
         kept = [row for number, row in enumerate(rows) if number not in gone]
         after = "".join(_comments(block) if number in taken else block for number, block in enumerate(blocks))
-        _replace(path, after, kept)
+        _replace(path, after, kept, 0)
     return tuple(rows[number] for number in gone)
 
 
@@ -108,8 +108,8 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _replace(path: Path, text: str, rows: Sequence[KeyRow]) -> tuple[KeyRow, ...]:
-    """Put a new version, which begins with these rows, in the place of the former, which stays beside it; its rows."""
+def _replace(path: Path, text: str, rows: Sequence[KeyRow], more: int) -> tuple[KeyRow, ...]:
+    """Put a new version, of these rows and so many more, in the place of the former, kept beside it; its rows."""
     target = path.resolve()
     partial = target.with_name(target.name + ".new")
     found = target.stat() if target.exists() else None
@@ -123,7 +123,7 @@ def _replace(path: Path, text: str, rows: Sequence[KeyRow]) -> tuple[KeyRow, ...
             read = keyring.rows(partial)
         except SettingsError as error:
             raise KeyFileError(f"{path}: {error.lines[0].partition(': ')[2]}; it is as it was") from None
-        if read[: len(rows)] != tuple(rows) or len(read) > len(rows) + 1:
+        if read[: len(rows)] != tuple(rows) or len(read) != len(rows) + more:
             raise KeyFileError(f"{path}: would not read back as meant, and is as it was: edit it by hand")
         if found is not None:
             os.chmod(partial, found.st_mode & 0o777)

@@ -42,9 +42,9 @@ class Bucket:
               later than that had drained down to there (`Bucket.give_back`)
     """
 
-    level: int = 0
-    at_ms: int = 0
-    empty_ms: float = 0
+    level: int
+    at_ms: int
+    empty_ms: float
     lows: list[tuple[int, int]] = field(default_factory=list, compare=False)
 
     def drained(self, demand: Demand, at_ms: int) -> int:
@@ -123,7 +123,7 @@ class MemoryLimiter:
 
     def _add(self, demand: Demand, cost: int, at_ms: int, number: int) -> None:
         """Add to a bucket; above full where a call has used more than it took."""
-        bucket = self._buckets.setdefault(demand.meter, Bucket(0, at_ms))
+        bucket = self._buckets.setdefault(demand.meter, Bucket(0, at_ms, at_ms))
         level = bucket.drained(demand, at_ms)
         if demand.kind == "tpm":
             bucket.note(number, level)

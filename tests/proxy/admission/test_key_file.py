@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +111,44 @@ def test_what_cannot_be_done_is_a_sentence_and_the_file_is_as_it_was(
     assert (ended.exit_code, sentence in ended.stderr) == (2, True), ended.output
     assert path.read_text() == text
     assert not path.with_name("keys.toml.new").exists()
+
+
+WRITTEN_ODDLY = f'[["k\\u0065y"]]\nname = """\n[[key]]\nx = 1\n[y]\n"""\nsha256 = "{OTHER}"\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [WRITTEN_ODDLY + FILE.partition("# Bob")[0], FILE.partition("# Bob")[0] + WRITTEN_ODDLY],
+    ids=["first", "last"],
+)
+def test_a_table_inside_a_text_is_not_taken_out_for_a_key(path: Path, text: str) -> None:
+    """As many seem to be there as are; who is told that a key is revoked may rely on it."""
+    path.write_text(text)
+    assert len(names(path)) == 2
+    with pytest.raises(key_file.KeyFileError, match="edit it by hand"):
+        key_file.revoke(path, OTHER[:12])
+    assert path.read_text() == text
+
+
+def test_a_key_that_no_header_carries_is_not_added(path: Path) -> None:
+    with pytest.raises(key_file.KeyFileError, match="printable ASCII"):
+        key_file.add(path, "c", "two words")
+    assert path.read_text() == FILE
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+def test_what_is_put_in_its_place_is_on_the_disk_and_has_its_owner(
+    path: Path, user: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that stops leaves the old file or the new one, whole; none but root may give a file away."""
+    synced, owners = list[int](), list[tuple[int, int]]()
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_size))
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(os, "chown", lambda _, *owner: owners.append(owner))
+    assert key_file.add(path, "c", "secret").name == "c"
+    assert synced == [path.stat().st_size]
+    assert owners == ([] if user else [(path.stat().st_uid, path.stat().st_gid)])
+    assert path.with_name("keys.toml.lock").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_link_stays_one_and_what_it_names_is_edited(path: Path, tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel, ValidationError
 from structlog.testing import capture_logs
 
 from config import models, settings, sources, values
@@ -181,6 +183,14 @@ async def test_a_key_that_is_added_is_let_in_and_one_that_is_struck_off_is_not(p
     assert logged == [{"event": "keys_read", "keys": 1, "log_level": "info"}]
 
 
+async def test_a_file_that_stays_as_it_is_stays_in_force(path: Path) -> None:
+    held = ring(path, row())
+    with capture_logs() as logged:
+        for _ in range(9):
+            await held.refresh()
+    assert (len(held), logged) == (1, [])
+
+
 async def test_a_broken_new_file_keeps_the_old_one_and_is_logged_once(path: Path) -> None:
     held = ring(path, row())
     with capture_logs() as logged:
@@ -221,9 +231,9 @@ async def test_a_file_that_is_emptied_keeps_the_old_keys_for_three_looks(path: P
         for _ in range(3):
             await held.refresh()
             assert held.find(SECRET)
-        await held.refresh()
-        assert refusal_of(held, SECRET) is faults.BAD_KEY
-        await held.refresh()
+        for _ in range(9):
+            await held.refresh()
+            assert refusal_of(held, SECRET) is faults.BAD_KEY
     assert [(event["event"], event["keys"]) for event in logged] == [("keys_kept", 1), ("keys_read", 0)]
     write(path, row())
     await held.refresh()
@@ -261,15 +271,63 @@ async def test_opened_keys_are_kept_fresh(path: Path, monkeypatch: pytest.Monkey
             while len(held) < 2:  # noqa: ASYNC110 - nothing else tells that it was read
                 await asyncio.sleep(0.002)
         assert held.find(OTHER)
+    left = [task for task in asyncio.all_tasks() if not task.cancelling()]
+    assert left == [asyncio.current_task()], "nobody looks any more"
+
+
+# Limits of a day or a month
+
+
+@pytest.mark.parametrize(
+    ("limits", "of_period", "refused_for"),
+    [
+        (None, False, {}),
+        ("rpm=1", False, {}),
+        ("rpm=1 tpd=5", True, {"none": "of a day or a month, need one process or DASHSEEK_REDIS_URL"}),
+        (
+            "cost_day=5",
+            True,
+            {
+                "none": "of a day or a month, need one process or DASHSEEK_REDIS_URL",
+                "tokens": "of money, need a prices_file",
+            },
+        ),
+    ],
+)
+def test_a_key_may_have_those_limits_that_are_kept_here(
+    path: Path, limits: str | None, of_period: bool, refused_for: dict[str, str]
+) -> None:
+    """KEY-1: of a day or a month only where all processes know of each other's calls, of money only with prices."""
+    held = ring(path, row(), row(OTHER, "team b", f'limits = "{limits}"' if limits else ""))
+    assert held.has_budgets is of_period
+    told = {}
+    for budgets in get_args(keyring.Budgeted):
+        try:
+            assert len(keyring.read(path, MODELS, budgets)) == 2
+        except settings.SettingsError as error:
+            told[budgets] = error.lines
+    assert told == {kept: (f"keys_file ({path}): key.1.limits: {why}",) for kept, why in refused_for.items()}
 
 
 # Making one
 
 
 def test_an_entry_is_what_the_file_takes(path: Path) -> None:
-    path.write_text(keyring.entry('team "ä"', SECRET) + "\n" + keyring.entry("b", OTHER))
+    # A pair of halves of a character, as JSON may write one, is none to TOML.
+    path.write_text(keyring.entry('team "ä" 🚀', SECRET) + "\n" + keyring.entry("b", OTHER))
     held = keyring.Keyring(path, MODELS)
-    assert (held.find(SECRET).name, held.find(OTHER).name) == ('team "ä"', "b")
+    assert (held.find(SECRET).name, held.find(OTHER).name) == ('team "ä" 🚀', "b")
+
+
+@pytest.mark.parametrize("kind", [keyring.KeyRow, keyring.File])
+def test_what_does_not_fit_a_row_is_never_repeated_and_a_row_stays_as_it_was_read(kind: type[BaseModel]) -> None:
+    """MET-4: whoever prints the error itself prints no key."""
+    with pytest.raises(ValidationError) as refused:
+        kind.model_validate({"key": SECRET, "name": SECRET * 9, "sha256": SECRET})
+    assert SECRET not in str(refused.value)
+    read = keyring.KeyRow(name="a", sha256=digest(SECRET)) if kind is keyring.KeyRow else keyring.File()
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(read, next(iter(kind.model_fields)), "b")
 
 
 @pytest.mark.parametrize("secret", ["", "two words", "ключ", "a\nb"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -113,13 +115,22 @@ def test_who_waits_as_long_as_told_is_let_in(rpm: int, tpm: int, later_ms: int) 
     taken(now(limiter, allowance, 1 + tpm // 3))
 
 
-def test_a_millisecond_too_early_is_too_early(limiter: MemoryLimiter, clock: Clock) -> None:
-    """A token comes back every 8,571.4 ms."""
-    taken(now(limiter, [scope(ALL, tpm=7)], 7))
-    clock.ms += 8_571
-    assert isinstance(now(limiter, [scope(ALL, tpm=7)], 1), limits.Refused)
+@pytest.mark.parametrize(("limit", "room_ms"), [({"tpm": 7}, 8_572), ({"rpm": 1}, 60_000), ({"burst": 1}, 1_000)])
+def test_a_millisecond_too_early_is_too_early(
+    limit: dict[str, int], room_ms: int, limiter: MemoryLimiter, clock: Clock
+) -> None:
+    """Of seven tokens a minute one comes back every 8,571.4 ms."""
+    taken(now(limiter, [scope(ALL, **limit)], 7))
+    clock.ms += room_ms - 1
+    assert isinstance(now(limiter, [scope(ALL, **limit)], 1), limits.Refused)
     clock.ms += 1
-    taken(now(limiter, [scope(ALL, tpm=7)], 1))
+    taken(now(limiter, [scope(ALL, **limit)], 1))
+
+
+@pytest.mark.parametrize(("wait_ms", "told_s"), [(1, "1"), (1_000, "1"), (1_001, "2"), (600_000_001, "600001")])
+def test_the_time_that_is_told_is_whole_seconds_and_never_too_short(wait_ms: int, told_s: str) -> None:
+    (demand,) = limits.demands([scope(rpm=1)], 1)
+    assert told(limits.refused(demand, wait_ms))[2] == told_s
 
 
 # All or nothing
@@ -243,6 +254,50 @@ def test_what_is_taken_in_two_steps_is_as_if_it_had_been_one(
     assert isinstance(later[0], limits.Refused) == isinstance(later[1], limits.Refused)
 
 
+@pytest.mark.parametrize(
+    ("end", "changed"),
+    [
+        (lambda call: call.settle(45), [(-1, 0), (5,)]),
+        (lambda call: call.settle(5), [(-1, -25), (-10,)]),
+        (lambda call: call.settle(60, in_part=True), [(-1, 0), (0,)]),
+        (lambda call: call.refund(), [(-1, -30), (-10,)]),
+        (lambda call: call.release(), [(-1, 0), (0,)]),
+    ],
+)
+def test_both_steps_of_a_call_end_as_it_does(
+    end: Callable[[limits.Joined], None], changed: list[tuple[int, ...]]
+) -> None:
+    """USE-8: 30 tokens, then 10 more; the first step is settled in part, what is above both with the second."""
+    reported = list[tuple[int, ...]]()
+    steps = [
+        limits.Taken(
+            [*limits.demands([scope(concurrency=1, tpm=100)], tokens, held)],
+            lambda changes: reported.append(tuple(change for _, change in changes)),
+        )
+        for tokens, held in ((30, None), (10, 30))
+    ]
+    end(limits.Joined(*steps))
+    assert reported == changed
+
+
+@pytest.mark.parametrize(
+    ("kind", "tokens_used", "cost", "change"),
+    [
+        ("tpd", 700, Decimal("0.5"), 700),
+        ("tokens_month", None, Decimal("0.5"), 0),
+        ("cost_day", 700, Decimal("0.0028"), 28_000_000),
+        ("cost_month", None, limits.NO_MONEY, 0),
+    ],
+)
+def test_a_budget_counts_what_a_call_has_used_or_cost_when_it_has_ended(
+    kind: limits.Kind, tokens_used: int | None, cost: Decimal, change: int
+) -> None:
+    demand = limits.Demand(f"all:{kind}", kind, 10**9, -1_000, 0)
+    assert limits.changes([demand], tokens_used, cost=cost) == ((demand, change),)
+    free = 0 if kind in values.COSTS else tokens_used or 0
+    assert limits.changes([demand], tokens_used) == ((demand, free),)
+
+
 def test_a_prompt_there_is_no_room_for_gives_its_answers_tokens_back(limiter: MemoryLimiter) -> None:
     """LIM-1; it was a call all the same: its prompt was counted (USE-8)."""
     taken(now(limiter, [scope(tpm=100)], 10)).release()
@@ -343,12 +398,31 @@ def test_however_many_calls_are_open_few_low_levels_are_kept_and_never_too_much_
         open_calls.append(taken(now(limiter, allowance, 1_000)))
         clock.ms += 3
     (bucket,) = limiter._buckets.values()
-    assert len(bucket.lows) <= limits.MOST_LOWS
+    assert len(bucket.lows) == limits.MOST_LOWS
     for one in open_calls:
         one.refund()
     assert 0 <= bucket.level < 60_000 * 1_000 * 20
     clock.ms += 120_000
     taken(now(limiter, allowance, 1_000_000))
+
+
+def test_low_levels_that_are_kept_rise_and_the_nearest_two_count_as_the_lower() -> None:
+    """What a refund may give back, by the reservation it is of."""
+    bucket = memory_limiter.Bucket(0, 0, 0)
+    for number, level in enumerate((9, 5, 5, 7)):
+        bucket.note(number, level)
+    assert bucket.lows == [(2, 5), (3, 7)]
+    bucket.level = 30
+    bucket.give_back(2, 2)
+    assert (bucket.lows, bucket.level) == ([(3, 5)], 28)
+    for nearest in (0, 10, limits.MOST_LOWS - 1):
+        bucket = memory_limiter.Bucket(0, 0, 0)
+        levels = [2 * number + (number > nearest) * -1 for number in range(limits.MOST_LOWS + 1)]
+        for number, level in enumerate(levels):
+            bucket.note(number, level)
+        kept = [*enumerate(levels)]
+        kept[nearest : nearest + 2] = [(nearest + 1, levels[nearest])]
+        assert bucket.lows == kept
 
 
 # What a limiter remembers
@@ -359,6 +433,22 @@ def test_keys_that_callers_invent_are_forgotten(limiter: MemoryLimiter, clock: C
         taken(now(limiter, [scope(f"key:{number}", rpm=5, concurrency=5)])).release()
         clock.ms += 20
     assert len(limiter._buckets) < 2 * memory_limiter.SWEEP_AT
+
+
+def test_many_that_cannot_be_forgotten_are_not_looked_through_again_and_again(
+    limiter: MemoryLimiter, clock: Clock
+) -> None:
+    """Each time only when there are twice as many; and a meter is forgotten in the moment it is empty."""
+    seen, looks = limiter._buckets, 0
+    for number in range(2 * memory_limiter.SWEEP_AT):
+        taken(now(limiter, [scope(f"key:{number}", rpm=1)]))
+        looks += limiter._buckets is not seen
+        seen = limiter._buckets
+    assert looks == 2
+    clock.ms += 60_000
+    for number in range(2 * memory_limiter.SWEEP_AT):
+        taken(now(limiter, [scope(f"model:{number}", rpm=1)]))
+    assert len(limiter._buckets) == 2 * memory_limiter.SWEEP_AT
 
 
 def test_a_meter_that_is_not_empty_is_not_forgotten(limiter: MemoryLimiter) -> None:
@@ -454,7 +544,7 @@ class History(RuleBasedStateMachine):
         for name, owner in self.scopes.items():
             count = sum(name in {ALL, key} for _, key, _ in self.open)
             if owner.limit.concurrency is not None:
-                meter = self.limiter._buckets.get(f"{name}:concurrency", memory_limiter.Bucket())
+                meter = self.limiter._buckets.get(f"{name}:concurrency", memory_limiter.Bucket(0, 0, 0))
                 assert meter.level == count <= owner.limit.concurrency
 
     @invariant()
@@ -485,4 +575,15 @@ def test_a_call_takes_from_everyones_its_keys_and_its_models_allowance() -> None
     assert limits.scopes(chosen, "deepseek-r1", "ab") == (everyone, limits.Scope("key:ab", values.Limit(rpm=3)), model)
     own = values.Limit(tpm=1)
     assert limits.scopes(chosen, "deepseek-r1", "ab", own) == (everyone, limits.Scope("key:ab", own), model)
-    assert limits.scopes(sources.load({}, None, {}), "deepseek-v3", "ab") == ()
+    nothing = sources.load({}, None, {})
+    assert limits.scopes(nothing, "deepseek-v3", "ab") == ()
+    assert limits.scopes(nothing, "deepseek-v3", "ab", own) == (limits.Scope("key:ab", own),)
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [({"limits": "rpm=9"}, "all"), ({"key_limits": "rpm=9"}, "key:ab"), ({"model_limits": ("m=rpm=9",)}, "model:m")],
+)
+def test_each_allowance_counts_by_itself(said: dict[str, object], name: str) -> None:
+    chosen = sources.load(said, None, {})
+    assert limits.scopes(chosen, "m", "ab") == (limits.Scope(name, values.Limit(rpm=9)),)
