@@ -139,8 +139,9 @@ def check(found: Sequence[Found], files: Sequence[Path]) -> list[Breach]:
 
 
 def _missing(said: Json) -> str:
+    # It need not be the one before: where files turn faster than they are sealed, a seal stands one or two further on.
     return (
-        "the file before this one is not here, or its first line is another: "
+        f"the file that begins at {said['begins_at']} is not here, or its first line is another: "
         f"{said['ended']} calls, {said['input']} + {said['output']} tokens delivered, "
         f"{said['generated_input']} + {said['generated_output']} generated"
     )

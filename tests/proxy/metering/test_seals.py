@@ -75,8 +75,21 @@ def test_a_file_that_is_missing_between_two_is_named_with_its_sums(files: list[P
     for gone in range(1, len(files) - 1):
         ended = verify(files[:gone] + files[gone + 1 :])
         assert ended.exit_code == 1
-        assert "seal: the file before this one is not here, " in ended.stdout
+        begins = orjson.loads(files[gone].read_bytes().splitlines()[0])["at"]
+        assert f"seal: the file that begins at {begins} is not here, " in ended.stdout
         assert "tokens delivered" in ended.stdout
+
+
+def test_of_files_that_turn_faster_than_they_are_sealed_the_one_that_is_missing_is_named(files: list[Path]) -> None:
+    """Its seal stands two files on, so it is not the one before it."""
+    gone, after, sealing = files[1:4]
+    seal = next(line for line in after.read_bytes().splitlines(keepends=True) if b'"seal"' in line)
+    after.write_bytes(after.read_bytes().replace(seal, b""))
+    sealing.write_bytes(sealing.read_bytes() + seal)
+    begins = orjson.loads(gone.read_bytes().splitlines()[0])["at"]
+    ended = verify([files[0], after, sealing])
+    assert f"{sealing}:" in ended.stdout
+    assert f"the file that begins at {begins} is not here, " in ended.stdout
 
 
 def test_whatever_is_altered_shows(files: list[Path]) -> None:
