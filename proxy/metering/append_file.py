@@ -91,9 +91,7 @@ class LineFile:
     def append(self, line: bytes) -> None:
         """Write one line, its end included; raises `OSError` where it cannot be written whole."""
         try:
-            descriptor = self._descriptor
-            if descriptor is None or self._clock() >= self._look_s:
-                descriptor = self._current()
+            descriptor = self._current()
             text = b"\n" + line if self._torn else line
             written = os.write(descriptor, text)
             self._torn = written < len(text)

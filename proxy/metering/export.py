@@ -7,13 +7,12 @@ journal has grown, reads everything again and goes on behind the last row that i
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from proxy.metering import journal_files, ledger
+from proxy.metering import journal_files, ledger, seals
 from proxy.metering.ledger import Ledger
 from proxy.metering.periods import Span
 from proxy.metering.totals import UNKNOWN
@@ -208,7 +207,7 @@ def export(
     errors:       `ExportError` where it cannot be gone on with, `OSError`
     """
     paths = list(paths)
-    files = {path: hashlib.sha256(journal_files.first_line(path)).hexdigest()[:32] for path in paths}
+    files = {path: seals.name_of(journal_files.first_line(path)) for path in paths}
     progress = table.begin() or Progress(since=span.since, until=span.until)
     try:
         if (progress.since, progress.until) != (span.since, span.until):

@@ -84,7 +84,7 @@ def name_of(zone: tzinfo) -> str:
     """A zone as `zone_of` reads it."""
     if isinstance(zone, ZoneInfo):
         return zone.key
-    return "UTC" if zone is UTC else datetime(2000, 1, 1, tzinfo=zone).isoformat()[19:]
+    return str(zone).removeprefix("UTC") or "UTC"
 
 
 def machine_zone(environment: Mapping[str, str] = os.environ, localtime: Path = LOCALTIME) -> tzinfo:

@@ -262,7 +262,7 @@ def _window(table: _Table, rates: Rates) -> Window:
     else:
         rates = Rates(*(table.value(name, _rate) for name in RATES))
     return Window(
-        table.value("days", _days, frozenset(range(7))),
+        table.value("days", _days, frozenset(range(len(DAYS)))),
         table.value("hours", _hours),
         table.value("holidays", _dates, frozenset()),
         rates,
@@ -312,7 +312,7 @@ def _days(value: Any) -> frozenset[int]:
         if first not in DAYS or (last and last not in DAYS):
             raise ValueError(f"{word}: days are {' '.join(DAYS)}, or mon-fri")
         begin, end = DAYS.index(first), DAYS.index(last or first)
-        days.update(range(begin, end + 1) if begin <= end else (*range(begin, 7), *range(end + 1)))
+        days.update(range(begin, end + 1) if begin <= end else (*range(begin, len(DAYS)), *range(end + 1)))
     return frozenset(days)
 
 

@@ -115,10 +115,8 @@ class Evidence:
     unpriced: int = 0
     causes: dict[Cause, Witnesses] = field(default_factory=dict)
 
-    def add(self, other: Evidence) -> None:
-        """Add another's, such as that of another key."""
-        for kind, amount in other.amounts.items():
-            self.amounts[kind] += amount
+    def add_cost(self, other: Evidence) -> None:
+        """Add what the calls of another cost, such as those of another key, and why that may differ."""
         for currency, cost in other.costs.items():
             self.costs[currency] = money.total((self.costs.get(currency, Decimal(0)), cost))
         self.unpriced += other.unpriced
@@ -353,7 +351,7 @@ def _compare_priced(
     """The bill's costs against the journal's tokens at our prices."""
     together: dict[Cell, Evidence] = {}
     for cell, evidence in cells.items():
-        together.setdefault(Cell(cell.day, cell.model, ALL), Evidence()).add(evidence)
+        together.setdefault(Cell(cell.day, cell.model, ALL), Evidence()).add_cost(evidence)
     ours = {(cell, currency) for cell, evidence in together.items() for currency in evidence.costs}
     differ = {(difference.cell.day, difference.cell.model) for difference in result.differences}
     for cell, currency in sorted(ours | taken.keys(), key=lambda what: (what[0].day, what[0].model, what[1])):
@@ -389,6 +387,6 @@ def _explained(difference: Difference, evidence: Evidence) -> Difference:
 
 
 def _order(difference: Difference) -> tuple[object, ...]:
-    units = 0 if difference.type.startswith(COST) else 2 if difference.type == "requests" else 1
+    is_money, is_calls = difference.type.startswith(COST), difference.type == "requests"
     cell = difference.cell
-    return units, -abs(difference.amount), cell.day, cell.model, cell.key, difference.type
+    return not is_money, is_calls, -abs(difference.amount), cell.day, cell.model, cell.key, difference.type

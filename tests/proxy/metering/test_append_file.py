@@ -87,6 +87,14 @@ def test_a_line_after_a_torn_one_begins_on_a_line_of_its_own(path: Path, clock: 
     assert path.read_bytes() == LINE + LINE[:4] + b"\n" + LINE
 
 
+def test_a_line_after_a_single_byte_begins_on_a_line_of_its_own(path: Path, clock: Clock) -> None:
+    path.write_bytes(LINE[:1])
+    file = opened(path, clock)
+    file.append(LINE)
+    file.close()
+    assert path.read_bytes() == LINE[:1] + b"\n" + LINE
+
+
 def test_a_disk_that_fills_in_the_middle_of_a_line_is_told_and_the_next_line_is_whole(path: Path, clock: Clock) -> None:
     """Row 67."""
     file = opened(path, clock)
@@ -181,6 +189,9 @@ def test_two_writers_who_both_find_the_file_too_large_rotate_it_once(path: Path,
     for file in (first, second):
         file.append(LINE)
     assert sorted(found.name for found in path.parent.iterdir()) == ["usage.jsonl", "usage.jsonl.1"]
+    # Nobody holds the lock of the one that was rotated away.
+    with path.with_name("usage.jsonl.1").open() as rotated:
+        fcntl.flock(rotated, fcntl.LOCK_EX | fcntl.LOCK_NB)
     for file in (first, second):
         file.close()
 
@@ -237,10 +248,15 @@ def test_too_little_room_is_not_writable(path: Path, clock: Clock, monkeypatch: 
     assert file.writable()
 
     class Nearly:
-        f_bavail, f_frsize = 3, 4096
+        f_frsize = 4096
 
-    monkeypatch.setattr(os, "fstatvfs", lambda _: Nearly)
-    assert not file.writable()
+        def __init__(self, blocks: int) -> None:
+            self.f_bavail = blocks
+
+    enough = append_file.ROOM_BYTES // Nearly.f_frsize
+    for blocks in (enough, enough - 1):
+        monkeypatch.setattr(os, "fstatvfs", lambda _, blocks=blocks: Nearly(blocks))
+        assert file.writable() is (blocks == enough)
     file.close()
 
 
@@ -297,9 +313,57 @@ def test_a_file_that_was_rotated_away_is_forced_too(path: Path, clock: Clock, mo
 def test_nothing_stays_open(path: Path, clock: Clock) -> None:
     before = os.listdir("/proc/self/fd")
     file = opened(path, clock, max_bytes=1, sync="interval")
-    for _ in range(5):
+    for number in range(5):
         file.append(LINE)
-        clock.now_s += append_file.LOOK_EVERY_S
+        clock.now_s += append_file.SETTLED_S
+        if number == 3:
+            file.seal(lambda _: LINE)
     file.close()
     file.close()
     assert os.listdir("/proc/self/fd") == before
+
+
+# Sealing
+
+
+def test_so_many_files_wait_to_be_sealed_and_no_more(path: Path, clock: Clock) -> None:
+    file = opened(path, clock, max_bytes=1)
+    for _ in range(append_file.UNSEALED + 3):
+        file.append(LINE)
+        clock.now_s += append_file.LOOK_EVERY_S
+    clock.now_s += append_file.SETTLED_S
+    sealed: list[int] = []
+    file.seal(lambda descriptor: sealed.append(os.fstat(descriptor).st_ino) or LINE)
+    file.close()
+    assert sealed == [path.with_name(f"usage.jsonl.{1 + number}").stat().st_ino for number in range(append_file.UNSEALED)]
+
+
+def test_a_line_after_a_torn_seal_begins_on_a_line_of_its_own(path: Path, clock: Clock) -> None:
+    file = opened(path, clock)
+    file.append(LINE)
+    path.rename(path.with_suffix(".gone"))
+    clock.now_s += append_file.LOOK_EVERY_S
+    file.append(LINE)
+    clock.now_s += append_file.SETTLED_S - append_file.LOOK_EVERY_S / 2
+    file.append(LINE)
+    clock.now_s += append_file.LOOK_EVERY_S / 2
+    with a_disk_that_ends_at(2 * len(LINE) + 3):
+        file.seal(lambda _: LINE)
+    file.append(LINE)
+    file.close()
+    assert path.read_bytes() == LINE * 2 + LINE[:3] + b"\n" + LINE
+
+
+# Standard output
+
+
+def test_what_standard_output_does_not_take_whole_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = append_file.StandardOutput()
+    with path.open("wb", buffering=0) as file:
+        monkeypatch.setattr(append_file, "STDOUT", file.fileno())
+        assert output.writable()
+        output.append(LINE)
+        with a_disk_that_ends_at(len(LINE) + 3), pytest.raises(OSError, match="No space"):
+            output.append(LINE)
+    assert not output.writable()
+    assert path.read_bytes() == LINE + LINE[:3]

@@ -67,6 +67,8 @@ def test_a_span_is_from_the_earlier_moment_until_the_later() -> None:
     assert periods.span_of(UTC, "day", None, None) == Span()
     month = periods.span_of(UTC, "hour", "2026-11", "2026-12")
     assert month == Span(UTC, "hour", "2026-11-01T00:00:00.000Z", "2026-12-01T00:00:00.000Z")
+    # No time at all is a span, of no call.
+    assert periods.span_of(UTC, "day", "2026-11", "2026-11").since == "2026-11-01T00:00:00.000Z"
     with pytest.raises(PeriodError, match="nothing lies from 2026-12 until 2026-11, which is earlier"):
         periods.span_of(UTC, "day", "2026-12", "2026-11")
 

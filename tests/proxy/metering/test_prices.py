@@ -90,6 +90,8 @@ def test_a_window_holds_in_the_hours_of_its_zone_but_on_holidays(path: Path, at:
 @pytest.mark.parametrize(
     ("at", "output"),
     [
+        ("2026-10-02T21:59+08:00", "8.5"),
+        ("2026-10-02T22:00+08:00", "1"),
         ("2026-10-02T22:30+08:00", "1"),
         ("2026-10-03T01:59+08:00", "1"),
         ("2026-10-03T02:00+08:00", "8.5"),
@@ -151,10 +153,12 @@ def test_prices_may_be_of_one_side_alone(path: Path) -> None:
         (HEAD + row() + WINDOW.replace("mon-fri", "moon"), "window 1: days: moon"),
         (HEAD + row() + WINDOW.replace("mon-fri", "mon-moon"), "window 1: days: mon-moon"),
         (HEAD + row() + WINDOW.replace("09:00-12:00", "9-12"), "hours: 9: no time of day"),
-        (HEAD + row() + WINDOW.replace("09:00-12:00", "09:61-12:00"), "hours: 09:61: no time of day"),
+        (HEAD + row() + WINDOW.replace("09:00-12:00", "09:60-12:00"), "hours: 09:60: no time of day"),
         (HEAD + row() + WINDOW.replace("09:00-12:00", "09:00-24:01"), "hours: 24:01: no time of day"),
         (HEAD + row() + WINDOW.replace("09:00-12:00", "09:00-09:00"), "no time lies in it"),
+        (HEAD + row() + WINDOW.replace("09:00-12:00", "24:00-02:00"), "no time lies in it"),
         (HEAD + row() + WINDOW.replace("2026-10-01", '"2026-10-01"'), "holidays: is no list of dates"),
+        (HEAD + row() + WINDOW.replace("2026-10-01", '2026-10-01, "2026-10-02"'), "holidays: is no list of dates"),
         (HEAD + row() + WINDOW + "input = 2", "factor, or input: not both"),
         (HEAD + row() + WINDOW.replace("factor", "# factor"), "input is missing"),
         (HEAD + "[[upstream]]\nwindows = 1\n" + row().partition("\n")[2], "windows: "),
@@ -172,3 +176,9 @@ def test_days_may_be_listed_and_go_over_the_end_of_the_week(path: Path) -> None:
     read = loaded(path, HEAD + row() + window)
     free = [day for day in range(5, 12) if paid(read, f"2026-10-{day:02}T12:00+08:00") == "CNY 0.0"]
     assert free == [5, 7, 10, 11]
+
+
+def test_a_window_may_end_at_any_minute(path: Path) -> None:
+    window = '[[upstream.windows]]\nhours = "00:00-09:59"\nfactor = 0\n'
+    read = loaded(path, HEAD + row() + window)
+    assert [paid(read, f"2026-10-05T09:{minute}+08:00") for minute in (58, 59)] == ["CNY 0.0", "CNY 8.5"]

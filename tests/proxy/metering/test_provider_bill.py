@@ -114,6 +114,9 @@ def test_another_providers_columns_are_named_by_a_mapping(tmp_path: Path) -> Non
         ("prod", "requests", 7),
     ]
     assert bill.costs == [Cost(date(2026, 9, 1), "GPT X", "CNY", Decimal("0.5"))]
+    # Of another provider's rows nobody knows that none is there twice.
+    file(long, *long.read_text().splitlines(), long.read_text().splitlines()[-1])
+    assert [line.amount for line in load(long, mapping=mapping).lines] == [7, 7]
 
 
 @pytest.mark.parametrize(
@@ -163,6 +166,7 @@ def test_a_day_of_another_zone_is_no_day_of_this_one(path: Path) -> None:
         ('[[layout]]\nday = "d"\nmodel = "m"\ncolumns = { a = "tokens" }', "tokens: kinds are input, cached"),
         ('[[layout]]\nday = "d"\nmodel = "m"\ncolumns = { a = 1 }', "columns is no table of texts"),
         ('[[layout]]\nday = "d"\nmodel = "m"\ncost = "c"\nzone = "Mars"', "no such zone"),
+        ('[[layout]]\nday = "d"\nmodel = "m"\ncost = "c"\nx = 1', "nothing is called x"),
         ("[models]\na = 1", "models is no table of texts"),
     ],
 )
@@ -170,6 +174,23 @@ def test_a_mistake_in_a_mapping_is_named(tmp_path: Path, text: str, sentence: st
     with pytest.raises(BillError) as caught:
         bills.load_mapping(file(tmp_path / "theirs.toml", text))
     assert sentence in str(caught.value)
+
+
+def test_a_day_of_another_zone_may_lie_within_a_longer_one_of_this(tmp_path: Path, path: Path) -> None:
+    """The day on which the clocks of Berlin go back has 25 hours."""
+    mapping = file(tmp_path / "theirs.toml", '[[layout]]\nday = "d"\nzone = "+01:00"\nmodel = "m"\ncost = "c"')
+    known, berlin = bills.load_mapping(mapping), ZoneInfo("Europe/Berlin")
+    assert bills.load([file(path, "d,m,c", "2026-10-25,x,1")], known, berlin).costs[0].day == date(2026, 10, 25)
+    with pytest.raises(BillError, match="does not lie within one day of Europe/Berlin"):
+        bills.load([file(path, "d,m,c", "2026-10-24,x,1")], known, berlin)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"PK\x05\x06" + bytes(10) + b"\xff" * 8])
+def test_what_is_no_text_and_no_archive_is_an_error_with_its_name(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(BillError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")
 
 
 def test_a_day_without_a_zone_is_an_error_where_no_zone_is_named(tmp_path: Path, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import orjson
@@ -55,7 +56,8 @@ def test_a_seal_says_what_is_in_the_file_before_it(files: list[Path]) -> None:
         content = before.read_bytes()
         records = [orjson.loads(line) for line in content.splitlines()]
         ended = [record for record in records if record["ev"] == "close"]
-        assert seal["begins_at"] == records[0]["at"]
+        assert (seal["begins_at"], seal["at"][-1]) == (records[0]["at"], "Z")
+        assert abs(datetime.fromisoformat(seal["at"]) - datetime.now(UTC)) < timedelta(hours=1)
         assert (seal["bytes"], seal["lines"], seal["ended"]) == (len(content), len(records), len(ended))
         assert seal["opened"] == sum(record["ev"] == "open" for record in records)
         assert (seal["input"], seal["generated_output"]) == (3 * len(ended), 4 * len(ended))
@@ -112,7 +114,7 @@ def test_whatever_is_altered_shows(files: list[Path]) -> None:
     path.write_bytes(content)
     (packed := path.with_name("old.gz")).write_bytes(gzip.compress(content)[:-30])
     path.unlink()
-    assert "breaks off" in verify([*files[:1], packed, *files[2:]]).stdout
+    assert f"seal: {packed} breaks off, and was whole" in verify([*files[:1], packed, *files[2:]]).stdout
 
 
 def test_a_seal_that_was_altered_shows_in_the_next(files: list[Path]) -> None:
@@ -149,3 +151,34 @@ def test_the_process_that_makes_the_new_file_seals_the_former_and_no_other(tmp_p
     assert sealed == [(tmp_path / "usage.jsonl.1").stat().st_ino]
     for writer in writers:
         writer.close()
+
+
+def test_a_file_is_sealed_in_pieces_with_a_pause_behind_each_up_to_where_it_ended(tmp_path: Path) -> None:
+    """A few hundredths of a core, beside calls; a line that comes meanwhile is not of it."""
+    path = tmp_path / "usage.jsonl"
+    line = lines(0)[1]
+    count = 2 * seals.PIECE_BYTES // len(line) + 1
+    path.write_bytes(line * count)
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        with path.open("ab") as file:
+            file.write(line)
+
+    with path.open("rb") as file:
+        sealed = orjson.loads(seals.seal(file.fileno(), pause))
+    assert (sealed["lines"], sealed["bytes"]) == (count, count * len(line))
+    assert pauses == [seals.PAUSE_S] * 3
+
+
+def test_what_begins_with_the_earliest_file_is_not_missing(tmp_path: Path) -> None:
+    """Calls of one moment: the file before need not be here."""
+    (path := tmp_path / "usage.jsonl").write_bytes(lines(0)[0])
+    said = {"begins": "0" * seals.DIGITS, "ended": 1, "input": 3, "output": 4}
+    said |= {"generated_input": 3, "generated_output": 4}
+    moments = "2026-11-22T09:59:59.999Z", "2026-11-22T10:00:00.000Z", "2026-11-22T10:00:00.001Z"
+    found = [seals.Found(path, 1, {**said, "begins_at": at}) for at in moments]
+    assert [breach.text.partition(":")[0] for breach in seals.check(found, [path])] == [
+        "the file before this one is not here, or its first line is another"
+    ]
