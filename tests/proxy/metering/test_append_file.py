@@ -335,7 +335,9 @@ def test_so_many_files_wait_to_be_sealed_and_no_more(path: Path, clock: Clock) -
     sealed: list[int] = []
     file.seal(lambda descriptor: sealed.append(os.fstat(descriptor).st_ino) or LINE)
     file.close()
-    assert sealed == [path.with_name(f"usage.jsonl.{1 + number}").stat().st_ino for number in range(append_file.UNSEALED)]
+    assert sealed == [
+        path.with_name(f"usage.jsonl.{1 + number}").stat().st_ino for number in range(append_file.UNSEALED)
+    ]
 
 
 def test_a_line_after_a_torn_seal_begins_on_a_line_of_its_own(path: Path, clock: Clock) -> None:

@@ -7,6 +7,7 @@ import gzip
 import json
 import random
 import sqlite3
+import sys
 from collections.abc import Callable
 from importlib import util
 from pathlib import Path
@@ -193,7 +194,7 @@ def test_an_export_that_is_cut_off_goes_on_behind_its_last_whole_batch(
 def test_a_file_of_parquet_is_whole_after_so_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever reads the directory has them while the export goes on."""
     util.find_spec("pyarrow") or needs.lack("pyarrow")
-    monkeypatch.setattr(export, "BATCH_ROWS", 4)
+    monkeypatch.setattr(export, "BATCH_ROWS", 1)
     monkeypatch.setattr(tables, "PART_ROWS", 8)
     to = tmp_path / "calls.parquet"
     assert run(to, write(tmp_path / "calls.jsonl", *calls(0, 20))).exit_code == 0
@@ -253,4 +254,60 @@ def test_lines_that_cannot_be_read_are_code_1_and_no_row(tmp_path: Path) -> None
     path = write(tmp_path / "calls.jsonl", *calls(0, 2), b'{"ev":"close"}\n')
     ended = run(tmp_path / "calls.csv", path)
     assert (ended.exit_code, len(of_csv(tmp_path / "calls.csv"))) == (1, 2)
-    assert json.loads((tmp_path / "calls.csv.state").read_text())["progress"]["ended"] is False
+    progress = json.loads((tmp_path / "calls.csv.state").read_text())["progress"]
+    assert (progress["ended"], [*progress["rows"].values()]) == (False, [2])
+
+
+def test_what_a_line_does_not_tell_is_0_where_it_is_a_sum_and_nothing_where_it_is_not(tmp_path: Path) -> None:
+    """A call that used no cache and did not think; one that was never admitted."""
+    refused = {
+        "usage": used(0, 0),
+        "generated": used(0, 0),
+        "basis": "none",
+        "attempts": [],
+        "outcome": "refused_limit",
+    }
+    plain, lone = (
+        dict(zip(NAMES, export.row(record), strict=True)) for record in (closed("1"), closed(None, **refused))
+    )
+    assert [plain[name] for name in ("cached", "reasoning", "upstream_calls", "target")] == [0, 0, 1, "http://a"]
+    assert [lone[name] for name in ("call", "cached", "upstream_calls", "attempts")] == [None, 0, 0, 0]
+    assert [lone[name] for name in ("target", "pool", "result")] == [None] * 3
+
+
+def test_rows_are_on_the_disk_before_it_is_said_that_they_are(
+    to: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "calls.jsonl", *calls(0, 3))
+    synced: list[str] = []
+    monkeypatch.setattr("os.fsync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").readlink().name))
+    assert run(to, path).exit_code == 0
+    # SQLite sees to it by itself.
+    assert synced == {".csv": [to.name, f"{to.name}.state~"], ".parquet": [".part-000001"], ".sqlite": []}[to.suffix]
+
+
+def test_no_file_is_left_open(to: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "calls.jsonl", *calls(0, 3))
+    assert run(to, path).exit_code == 0
+    made = tables.table(to)
+    made.begin()
+    made.close()
+    assert not [file for file in Path("/proc/self/fd").iterdir() if str(file.resolve()).startswith(str(to))]
+
+
+def test_what_keeps_rows_from_a_table_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "calls.jsonl", *calls(0, 2))
+    run(database := tmp_path / "calls.db", path)
+    sqlite3.connect(database).execute("CREATE TRIGGER no BEFORE INSERT ON calls BEGIN SELECT RAISE(FAIL, 'no'); END")
+    ended = run(database, write(path, *calls(0, 3)))
+    assert (ended.exit_code, "SQLite says: no" in ended.stderr) == (2, True), ended.stderr
+    if util.find_spec("pyarrow"):
+        from pyarrow import parquet, table  # noqa: PLC0415 - an extra
+
+        (theirs := tmp_path / "theirs.parquet").mkdir()
+        parquet.write_table(table({"a": [1]}), theirs / "part-000001.parquet")
+        ended = run(theirs, path)
+        assert "part-000001.parquet does not say how far it is: name another directory" in ended.stderr
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    ended = run(tmp_path / "calls.parquet", path)
+    assert (ended.exit_code, "needs pyarrow: pip install" in ended.stderr) == (2, True), ended.stderr

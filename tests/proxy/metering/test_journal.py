@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from config import settings, sources
 from proxy.metering import append_file, journal, ledger
 from translators import faults
+from translators.dialogue import Usage
 
 CANARY = "sk-canary-0123456789"
 
@@ -119,7 +120,9 @@ def test_calls_with_one_request_id_are_two_calls(path: Path) -> None:
 def test_two_processes_name_no_call_alike(path: Path) -> None:
     for _ in range(2):
         written_to(path).open(opening())
-    assert len({line["call"] for line in lines(path)}) == 2
+    names = [line["call"] for line in lines(path)]
+    assert len(set(names)) == 2
+    assert all(re.fullmatch(r"[0-9a-f]{12}-1", name) for name in names)
 
 
 def test_a_call_that_was_never_admitted_leaves_a_lone_close(path: Path) -> None:
@@ -213,9 +216,28 @@ async def test_opened_by_settings_it_writes_syncs_and_lets_go(path: Path, monkey
     async with journal.opened(chosen) as book:
         entry = book.open(opening())
         await asyncio.wait_for(forced.wait(), 5)
+        # A disk that never answers keeps no process from ending.
+        assert {thread.name for thread in threading.enumerate() if thread.daemon} >= {"journal", "seals"}
         entry.close(closed())
     assert [line["ev"] for line in lines(path)] == ["open", "close"]
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+async def test_a_file_that_was_rotated_away_is_sealed_in_the_next(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MET-6."""
+    monkeypatch.setattr(journal, "SYNC_EVERY_S", 0.001)
+    monkeypatch.setattr(append_file, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(append_file, "SETTLED_S", 0.0)
+    chosen = sources.load({"journal_file": str(path), "journal_max_bytes": "1"}, None, {})
+    with capture_logs() as logged:
+        async with asyncio.timeout(20), journal.opened(chosen) as book:
+            book.open(opening()).close(closed())
+            while all(line["ev"] != "seal" for line in lines(path)):  # noqa: ASYNC110 - nothing else tells
+                await asyncio.sleep(0.002)
+    first = path.with_name(f"{path.name}.1").read_bytes()
+    (seal,) = (line for line in lines(path) if line["ev"] == "seal")
+    assert (seal["opened"], seal["ended"], seal["bytes"]) == (1, 0, len(first))
+    assert {(event["event"], event["sha256"]) for event in logged} == {("journal_sealed", seal["sha256"])}
 
 
 async def test_a_disk_that_fails_to_sync_is_logged_and_serving_goes_on(
@@ -285,5 +307,23 @@ def test_every_field_of_a_line_is_explained() -> None:
             assert re.search(rf"^    {name}: ", shape.__doc__ or "", re.MULTILINE), name
 
 
+@pytest.mark.parametrize(
+    ("used", "hybrid", "said"),
+    [
+        (Usage(3, 4), True, {}),
+        (Usage(3, 4, reasoning=0), True, {"output_tokens_details": {"reasoning_tokens": 0, "text_tokens": 4}}),
+        (Usage(3, 4, reasoning=1), True, {"output_tokens_details": {"reasoning_tokens": 1, "text_tokens": 3}}),
+        (Usage(3, 4, reasoning=1), False, {"output_tokens_details": {"reasoning_tokens": 1}}),
+        (Usage(3, 4, cached=0), True, {"prompt_tokens_details": {"cached_tokens": 0}}),
+        (Usage(3, 4, image=2), True, {"image_tokens": 2}),
+    ],
+)
+def test_usage_says_what_is_known_and_no_more(used: Usage, hybrid: bool, said: dict[str, Any]) -> None:
+    """MET-3: nothing stands for what is not known, 0 for what is known to be 0."""
+    assert journal.usage(used, hybrid=hybrid) == {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7, **said}
+    assert set(journal.NOTHING.values()) == {0}
+
+
 def test_times_are_utc_to_the_millisecond() -> None:
     assert journal.timestamp(0.0014) == "1970-01-01T00:00:00.001Z"
+    assert journal.timestamp(1_795_341_599.9996) == "2026-11-22T09:59:59.999Z"

@@ -140,6 +140,12 @@ def test_calls_of_several_upstream_calls_are_named(books: Books) -> None:
     assert (books.one().type, books.one().amount) == ("requests", -1)
 
 
+def test_one_upstream_call_is_no_reason(books: Books) -> None:
+    books.add("3", calls=[upstream_call(100, 10, cached=64, reasoning=4)])
+    books.bill(output=7)
+    assert (causes(books.one()), books.one().absence) == ([], Absence.MORE)
+
+
 def test_a_call_that_was_tried_twice_is_named(books: Books) -> None:
     books.add("3", attempts=[{"target": "http://a", "result": "cut"}, {"target": "http://a", "result": "200"}])
     books.bill(requests=1)
@@ -172,6 +178,7 @@ def test_a_call_over_midnight_is_named_on_both_days(books: Books) -> None:
         (day, kind) for day in (22, 23) for kind in ("input", "cached", "output", "requests")
     }
     assert all(causes(difference) == [Cause.BORDER] for difference in found)
+    assert all(witnesses.named() == ["id-3"] for difference in found for _, witnesses in difference.causes)
 
 
 def test_what_the_journal_never_saw_is_named(books: Books) -> None:
@@ -183,19 +190,22 @@ def test_what_the_bill_never_saw_is_named(books: Books) -> None:
     books.records += call("3", upstream_model="deepseek-reasoner")
     found = books.reconciled().differences
     assert {difference.absence for difference in found} == {Absence.BILL}
+    assert {difference.bill for difference in found} == {0}
     assert {difference.cell.model for difference in found} == {"deepseek-reasoner"}
 
 
 def test_what_no_call_can_make_is_said_to_be_so(books: Books) -> None:
-    books.bill(output=7)
+    books.bill(output=1)
     assert books.one().absence is Absence.MORE
-    books.bill(output=-8)
+    books.bill(output=-2)
     assert books.one().absence is Absence.LESS
 
 
 def test_a_type_the_journal_does_not_know_is_a_difference_never_left_out(books: Books) -> None:
     books.bill(search_count=3)
-    assert (books.one().type, books.one().absence, books.one().bill) == ("search_count", Absence.TYPE, 3)
+    difference = books.one()
+    assert (difference.type, difference.absence) == ("search_count", Absence.TYPE)
+    assert (difference.bill, difference.journal) == (3, 0)
 
 
 def test_a_cost_that_is_not_the_bills_own_amounts_times_prices_is_named(books: Books) -> None:
@@ -255,6 +265,12 @@ def test_keys_are_matched_by_name_and_else_by_what_a_mapping_says(books: Books) 
         ("elsewhere", Absence.JOURNAL),
         ("team a", Absence.BILL),
     }
+    books.bill(key="team a", output=20)
+    found = books.reconciled().differences
+    assert {difference.type for difference in found if difference.cell.key == "team a"} == {
+        *("input", "cached", "requests")
+    }
+    books.bill(key="team a", output=-20)
     books.mapped = Mapped(keys={"team a": "prod"})
     assert {difference.cell.key for difference in books.reconciled().differences} == {"elsewhere"}
     books.mapped = Mapped(keys={"*": "prod"})
@@ -300,3 +316,101 @@ def test_the_calls_with_most_tokens_are_named_first(books: Books) -> None:
         books.records += call(f"g{number}", basis="counted", usage=tokens, generated=tokens)
     ((_, witnesses),) = books.differences()["output"].causes
     assert (witnesses.calls, witnesses.named()) == (9, [f"id-g{number}" for number in (8, 7, 6, 5, 4)])
+
+
+def test_the_cause_with_most_tokens_of_the_line_comes_first(books: Books) -> None:
+    """By its kind; of money by output, for that costs most. Of those that hold none, the one of most calls."""
+    for number, (given, output, said) in enumerate(
+        (
+            (500, 1, {"basis": "counted"}),
+            (10, 50, {"outcome": "client_gone_mid_stream", "basis": "counted"}),
+            (10, 0, {"outcome": "upstream_cut", "basis": "counted"}),
+            (10, 0, {"outcome": "upstream_cut", "basis": "counted"}),
+        )
+    ):
+        tokens = used(given, output, 0, 0)
+        books.records += call(f"c{number}", usage=tokens, generated=tokens, **said)
+    books.records.append(opened("u"))
+    books.bill(input=9_000, cached=9, output=9_000)
+    books.priced, books.cost = True, Decimal(5)
+    found = books.differences()
+    assert causes(found["input"])[:3] == [Cause.COUNTED, Cause.CUT, Cause.GONE]
+    assert causes(found["output"])[:2] == [Cause.GONE, Cause.COUNTED]
+    assert causes(found["cached"]) == [Cause.CUT, Cause.COUNTED, Cause.GONE, Cause.UNKNOWN]
+    assert causes(found["cost CNY"])[:2] == [Cause.GONE, Cause.COUNTED]
+
+
+def test_a_cell_without_tokens_of_one_kind_is_in_the_journal(books: Books) -> None:
+    books.records.clear()
+    books.billed.clear()
+    tokens = used(100, 10)
+    books.records += call("3", usage=tokens, generated=tokens)
+    books.bill(input=100, cached=1, output=10, requests=1)
+    assert (books.one().type, books.one().absence) == ("cached", Absence.MORE)
+
+
+def test_calls_without_tokens_are_no_line_where_the_bill_has_none(books: Books) -> None:
+    nothing = used(0, 0)
+    refused = {"usage": nothing, "generated": nothing, "basis": "none", "attempts": [], "outcome": "refused_limit"}
+    books.records += call("3", upstream_model="deepseek-reasoner", **refused)
+    assert (books.reconciled().lines, books.reconciled().differences) == (4, [])
+    books.bill(model="deepseek-reasoner", output=0)
+    assert (books.reconciled().lines, books.reconciled().differences) == (8, [])
+
+
+def test_money_is_compared_over_all_keys_with_the_calls_of_each(books: Books) -> None:
+    for number, key in enumerate(("prod", "test")):
+        books.records += call(f"k{number}", key_name=key, basis="counted")
+        books.bill(key=key, input=36, cached=64, output=10, requests=1)
+    books.mapped = Mapped(keys={"team a": "prod"})
+    books.priced = True
+    books.cost = 144 * RATES["input"] + 256 * RATES["cached"] + 41 * RATES["output"]
+    books.bill(output=1)
+    difference = books.differences()["cost CNY"]
+    assert difference.amount == RATES["output"]
+    ((cause, witnesses),) = difference.causes
+    assert (cause, witnesses.calls, witnesses.named()) == (Cause.COUNTED, 2, ["id-k0", "id-k1"])
+    assert (witnesses.tokens["output"], witnesses.tokens["prompt"]) == (20, 200)
+    books.keys = frozenset({"prod"})
+    # A cost is of all keys together.
+    assert "cost CNY" not in books.reconciled().totals
+
+
+def test_money_is_compared_where_the_bill_has_costs(books: Books) -> None:
+    books.priced = True
+    assert books.reconciled().differences == []
+    books.records += call("3", upstream_model="deepseek-reasoner")
+    books.prices = PRICES.replace("deepseek-chat", "*")
+    books.bill(model="deepseek-reasoner", input=36, cached=64, output=10, requests=1)
+    books.cost = 72 * RATES["input"] + 128 * RATES["cached"] + 20 * RATES["output"]
+    difference = books.one()
+    assert (difference.cell.model, difference.type, difference.bill) == ("deepseek-reasoner", "cost CNY", 0)
+    assert difference.absence is Absence.PRICE
+
+
+def test_a_call_of_a_prompt_alone_without_a_price_is_named(books: Books) -> None:
+    """Of one without any tokens nobody asks what it costs."""
+    books.records.clear()
+    books.billed.clear()
+    books.priced, books.cost = True, Decimal(1)
+    books.prices = PRICES.replace("2026-01-01", "2026-11-22T12:00:00Z")
+    for tokens, absence in ((used(0, 0), Absence.PRICE), (used(100, 0), Absence.UNPRICED)):
+        books.records += call(f"{absence}", usage=tokens, generated=tokens)
+        assert books.differences()["cost CNY"].absence is absence
+
+
+def test_of_two_currencies_nobody_knows_which_amount_is_in_which(tmp_path: Path) -> None:
+    """And of a bill without amounts nobody knows what it should be."""
+    (amount := tmp_path / "amount.csv").write_text(
+        f"{AMOUNT}\nu,20261122,m,prod,sk,output_tokens,1,5\nu,20261123,m,prod,sk,output_tokens,1,5\n"
+    )
+    (cost := tmp_path / "cost.csv").write_text(
+        f"{COST}\nu,20261122,m,Paid,5,CNY\nu,20261122,m,Paid,1,USD\nu,20261123,m,Paid,7,CNY\nu,20261124,m,Paid,7,CNY\n"
+    )
+    bill = bills.load([amount, cost], Mapped(), None)
+    collector = Collector(bill, Mapped(), frozenset(), None)
+    found = reconciliation.reconcile(bill, collector, frozenset()).differences
+    own = [difference for difference in found if difference.absence is Absence.OWN]
+    assert [(difference.cell.day.day, difference.type, difference.amount) for difference in own] == [
+        (23, "cost CNY, billed", 2)
+    ]
