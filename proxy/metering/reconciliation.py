@@ -24,6 +24,8 @@ from proxy.metering.totals import NOBODY, figures, pool_of
 
 Json = dict[str, Any]
 
+# The two types that a prompt's tokens are billed under.
+PROMPT: Final[tuple[Kind, ...]] = ("input", "cached")
 # Calls that are named for each cause, those with most tokens first.
 NAMED: Final = 5
 COST: Final = "cost"
@@ -56,6 +58,7 @@ class Absence(Enum):
     TYPE = "the journal does not know this type"
     PRICE = "at the prices of the price file; the bill has others"
     UNPRICED = "the price file has no price for some of these calls"
+    SPLIT = "the prompts agree; the provider had another part of them in its cache than upstream told"
     OWN = "the bill's own amounts and prices do not make its cost"
     MORE = "no call here can be why: another program with this key, or a call that no journal holds"
     LESS = "no call here can be why: the provider billed less than upstream told"
@@ -317,14 +320,25 @@ def _compare_amounts(result: Reconciliation, lines: list[Line], cells: Mapping[C
     for (cell, type_), amount in billed.items():
         evidence = cells.get(cell, Evidence())
         journal = Decimal(evidence.amounts.get(type_, 0))
-        absence = None
-        if type_ not in KINDS:
-            absence = Absence.TYPE
-        elif not any(evidence.amounts.values()) and not evidence.causes:
-            absence = Absence.JOURNAL
-        elif cell not in in_bill:
-            absence = Absence.BILL
+        absence = _absence(cell, type_, billed, evidence, is_billed=cell in in_bill)
         _compare(result, Difference(cell, type_, amount, journal, absence=absence), evidence)
+
+
+def _absence(
+    cell: Cell, type_: str, billed: Mapping[tuple[Cell, str], Decimal], evidence: Evidence, *, is_billed: bool
+) -> Absence | None:
+    """Why no call can be why, as far as all amounts of a cell say it."""
+    if type_ not in KINDS:
+        return Absence.TYPE
+    if not any(evidence.amounts.values()) and not evidence.causes:
+        return Absence.JOURNAL
+    if not is_billed:
+        return Absence.BILL
+    if type_ in PROMPT and not evidence.causes:
+        prompts = money.total([billed.get((cell, kind), Decimal(0)) for kind in PROMPT])
+        if prompts == sum(evidence.amounts[kind] for kind in PROMPT):
+            return Absence.SPLIT
+    return None
 
 
 def _compare_own(result: Reconciliation, bill: Bill, taken: Mapping[tuple[Cell, str], Decimal]) -> None:

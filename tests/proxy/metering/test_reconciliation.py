@@ -201,6 +201,13 @@ def test_what_no_call_can_make_is_said_to_be_so(books: Books) -> None:
     assert books.one().absence is Absence.LESS
 
 
+def test_prompts_of_which_another_part_was_cached_are_no_calls_of_another_program(books: Books) -> None:
+    books.bill(input=-5, cached=5)
+    assert {difference.absence for difference in books.differences().values()} == {Absence.SPLIT}
+    books.bill(input=-5, cached=6)
+    assert Absence.SPLIT not in {difference.absence for difference in books.differences().values()}
+
+
 def test_a_type_the_journal_does_not_know_is_a_difference_never_left_out(books: Books) -> None:
     books.bill(search_count=3)
     difference = books.one()
