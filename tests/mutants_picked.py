@@ -63,6 +63,7 @@ _SPEED: Final = (
 )
 _ESTIMATE: Final = "A guess, said beforehand, of what a run may cost at most; a fourth more or less is as good."
 _UNREAD: Final = "Set anew before it is read: what a slot begins with."
+_TIE: Final = "Of two that are equal either will do."
 
 HARMLESS: Final[dict[Change, str]] = {
     Change(
@@ -133,6 +134,52 @@ HARMLESS: Final[dict[Change, str]] = {
         for old, new in (("10", "(11)"), ("4", "(5)"))
     },
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
+    **{
+        Change("proxy/upstream/balancer.py", line, old, new): _TIE
+        for line, old, new in (
+            (
+                "found = other if other.standing.in_flight < one.standing.in_flight else one",
+                "other.standing.in_flight < one.standing.in_flight",
+                "(other.standing.in_flight <= one.standing.in_flight)",
+            ),
+            (
+                "return last if last.standing.in_flight < found.standing.in_flight else found",
+                "last.standing.in_flight < found.standing.in_flight",
+                "(last.standing.in_flight <= found.standing.in_flight)",
+            ),
+            (
+                "if (other.standing.in_flight + random()) * one.weight < one.standing.in_flight * other.weight:",
+                "(other.standing.in_flight + random()) * one.weight < one.standing.in_flight * other.weight",
+                "((other.standing.in_flight + random()) * one.weight <= one.standing.in_flight * other.weight)",
+            ),
+            (
+                "if load < most and (score := hash(target.seed * key)) > best:",
+                "(score := hash(target.seed * key)) > best",
+                "((score := hash(target.seed * key)) >= best)",
+            ),
+            (
+                "if load < math.ceil(share * target.weight) and rank > best:",
+                "rank > best",
+                "(rank >= best)",
+            ),
+        )
+    },
+    **{
+        Change("proxy/upstream/balancer.py", line, "True", "(False)"): _STRICT
+        for line in ("for target, load in zip(fit, loads, strict=True):",)
+    },
+    Change(
+        "proxy/upstream/balancer.py", "found, best = fit[0], -math.inf", "0", "(1)"
+    ): "There is always one that has less than its share: what it begins with is never returned.",
+    Change(
+        "proxy/upstream/balancer.py",
+        "rank = -target.weight / math.log((hash(target.seed * key) + 1) / _NUMBERS)",
+        "1",
+        "(2)",
+    ): "One part of two to the sixty-first.",
+    Change(
+        "proxy/upstream/balancer.py", "break", "break", "continue"
+    ): "Those that are left out then have all another priority: each is passed over by itself.",
     Change(
         "proxy/admission/memory_limiter.py", "return time.monotonic_ns() // 1_000_000", "1_000_000", "(1000001)"
     ): "A clock that loses a second in twelve days: limits drain by differences of minutes.",

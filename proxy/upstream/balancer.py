@@ -28,7 +28,7 @@ LEAST_RETRIES: Final = 3
 FEW: Final = 3
 
 # Above the hash of any whole number (`sys.hash_info.modulus`), by so much that no quotient is rounded to 1.
-_NUMBERS: Final = float((1 << 61) + (1 << 10))
+_NUMBERS: Final = 2.0**61 + 2.0**10
 
 
 def choose(
@@ -48,7 +48,7 @@ def choose(
     tried:   those that are out of the question
     """
     fit: list[Target] = []
-    priority = -1
+    priority: int | None = None
     for target in targets:
         if target.pool.priority != priority:
             if fit:
@@ -115,7 +115,8 @@ def _less_loaded(fit: Sequence[Target], random: Callable[[], float]) -> Target:
 def _picked(weights: Sequence[float], chance: float) -> int:
     """A place among some, each with the likelihood of its weight."""
     sums = [*accumulate(weights)]
-    return min(bisect(sums, chance * sums[-1]), len(sums) - 1)
+    # Below the last sum however it is rounded: the greatest chance is half a unit in the last place below 1.
+    return bisect(sums, chance * sums[-1])
 
 
 def _bound_to(key: int, fit: Sequence[Target]) -> Target:

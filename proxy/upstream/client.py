@@ -105,7 +105,7 @@ def _constant(method: str, place: Place, path: str, headers: Mapping[str, str]) 
     """The lines of a request's head that are the same for every call."""
     said = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     head = f"{method} {place.prefix}{path} HTTP/1.1\r\nHost: {place.authority}\r\n{CONSTANT}{said}"
-    _check(head)
+    _check(head, 2 + CONSTANT.count("\n") + len(headers))
     return head
 
 
@@ -117,7 +117,7 @@ def _request(constant: str, post: Post) -> bytes:
         said += f"{name}: {value}\r\n"
     if post.key is not None:
         said += f"Authorization: Bearer {post.key}\r\n"
-    _check(said)
+    _check(said, len(post.known_as) + (post.key is not None))
     if body:
         said += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     # As aiohttp's parser has read a caller's key: bytes that are no UTF-8 go on as they came.
@@ -125,8 +125,7 @@ def _request(constant: str, post: Post) -> bytes:
     return wire if len(body) > JOINED_BYTES else wire + body
 
 
-def _check(lines: str) -> None:
-    """Raise `ValueError` where a line is more than one."""
-    ends = lines.count("\r\n")
-    if lines.count("\n") != ends or lines.count("\r") != ends:
+def _check(lines: str, number: int) -> None:
+    """Raise `ValueError` where lines are not so many."""
+    if lines.count("\n") != number or lines.count("\r") != number:
         raise ValueError("a header of more than one line")

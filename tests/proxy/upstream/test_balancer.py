@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
+import sys
 from collections import Counter
 from collections.abc import Sequence
 
@@ -73,13 +74,23 @@ def test_it_is_free_and_of_the_lowest_priority_that_has_one_well(
         assert found.pool.priority == min(one.pool.priority for one in well)
 
 
-@given(st.lists(st.integers(0, 12), min_size=2, max_size=8), st.integers(1, (1 << 64) - 1))
-def test_what_a_key_is_bound_to_has_at_most_its_share_and_a_quarter(loads: list[int], key: int) -> None:
-    said = pool()
-    fleet = [target(said, number, in_flight=load) for number, load in enumerate(loads)]
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.sampled_from([0.5, 1, 3])), min_size=2, max_size=8),
+    st.booleans(),
+    st.integers(1, (1 << 64) - 1),
+)
+def test_what_a_key_is_bound_to_has_at_most_its_share_and_a_quarter(
+    loads: list[tuple[int, float]], alike: bool, key: int
+) -> None:
+    fleet = [
+        target(pool(str(number), weight=1 if alike else weight), number, in_flight=load)
+        for number, (load, weight) in enumerate(loads)
+    ]
     found = balancer.choose(fleet, NOW_S, random.Random(0).random, key=key)
     assert found is not None
-    assert found.standing.in_flight < math.ceil(balancer.BOUND * (sum(loads) + 1) / len(loads))
+    share = found.weight / sum(one.weight for one in fleet)
+    most = 1.25 * (sum(load for load, _ in loads) + 1) * share + 1e-9  # as rounded
+    assert found.standing.in_flight < math.ceil(most)
 
 
 def test_a_key_stays_with_its_target_and_the_others_stay_when_one_goes() -> None:
@@ -98,13 +109,22 @@ def test_a_key_stays_with_its_target_and_the_others_stay_when_one_goes() -> None
     assert max(shares.values()) < 2.5 * min(shares.values())
 
 
-def test_a_weight_is_a_share_of_the_keys() -> None:
-    heavy, light = target(pool("h", weight=3), 1), target(pool("l"), 2)
+@pytest.mark.parametrize("weights", [(3, 1), (1, 2, 4), (0.1, 0.5, 1, 5)])
+def test_a_weight_is_a_share_of_the_keys(weights: Sequence[float]) -> None:
+    fleet = [target(pool(str(number), weight=weight), number) for number, weight in enumerate(weights)]
     chance = random.Random(5)
-    found = Counter(
-        balancer.choose([heavy, light], NOW_S, chance.random, key=chance.getrandbits(64)) for _ in range(4_000)
-    )
-    assert 2.5 < found[heavy] / found[light] < 3.6
+    found = Counter(balancer.choose(fleet, NOW_S, chance.random, key=chance.getrandbits(64)) for _ in range(4_000))
+    assert max(abs(found[one] / 4_000 - one.weight / sum(weights)) for one in fleet) < 0.02
+
+
+@pytest.mark.parametrize("remainder", [0, sys.hash_info.modulus - 1], ids=["least", "most"])
+def test_the_least_and_the_most_that_a_hash_can_be_are_a_score(remainder: int) -> None:
+    """A logarithm of 0 is none, and by one of 1 nothing can be divided."""
+    fleet = [target(pool("a", weight=2), 1), target(pool("b"), 2)]
+    key = pow(fleet[0].seed, -1, sys.hash_info.modulus) * remainder or sys.hash_info.modulus
+    assert hash(fleet[0].seed * key) == remainder
+    found = balancer.choose(fleet, NOW_S, random.Random(1).random, key=key)
+    assert found is fleet[0]
 
 
 @given(st.integers(2, 12), CHANCES)
@@ -171,6 +191,19 @@ def test_shares_follow_weights_however_much_is_on_its_way(weights: Sequence[floa
     found = shares(fleet, [1.0] * len(fleet), at_once, calls=4_000)
     ideal = [weight / sum(weights) for weight in weights]
     assert max(abs(share - fair) for share, fair in zip(found, ideal, strict=True)) < most
+
+
+def test_of_two_of_different_weight_both_are_looked_at() -> None:
+    heavy, light = target(pool("h", weight=3), 1, in_flight=100), target(pool("l"), 2)
+    chance = random.Random(2)
+    assert {balancer.choose([heavy, light], NOW_S, chance.random) for _ in range(100)} == {light}
+
+
+def test_of_pools_of_one_priority_the_first_says_how_calls_are_spread() -> None:
+    ordered, loaded = target(pool("a", spread="order"), 1, in_flight=7), target(pool("b"), 2)
+    assert balancer.choose([ordered, loaded], NOW_S, random.Random(0).random) is ordered
+    loaded.standing.in_flight = 9
+    assert balancer.choose([loaded, ordered], NOW_S, random.Random(0).random) is ordered
 
 
 def test_in_order_the_first_that_is_well_is_asked() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from config import sources
 from proxy.simulation.wire import Script
-from proxy.upstream import client, connections, health, pools, response, targets
+from proxy.upstream import client, connections, health, line, pools, report, response, targets
 from proxy.upstream.response import completion_of, failure_of
 from tests.asking import answered
 from tests.conftest import StartSimulator
@@ -85,6 +85,37 @@ class TestWhatIsSent:
         async with before(simulated.url) as upstreams:
             await ask(upstreams, client.Post(POST.path, POST.body, None))
         assert "Authorization" not in simulated.calls[0].headers
+
+    @pytest.mark.parametrize("more", [0, 1])
+    async def test_a_long_body_arrives_whole_and_once(self, simulator: StartSimulator, more: int) -> None:
+        """With its head, or behind it where it is longer than what is copied."""
+        simulated = await simulator()
+        size = client.JOINED_BYTES + more
+        body = POST.body.replace(b"hi", b"h" * (size - len(POST.body) + 2))
+        async with before(simulated.url) as upstreams:
+            for _ in range(2):
+                await ask(upstreams, POST._replace(body=body))
+        assert [call.raw for call in simulated.calls] == [body] * 2
+
+    @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+    @pytest.mark.parametrize("place", ["key", "name", "value", "path", "header"])
+    async def test_no_header_becomes_two(self, simulator: StartSimulator, place: str, end: str) -> None:
+        """Whatever let it through: a request with lines of somebody else's is not sent."""
+        simulated, said = await simulator(), f"a{end}X-Who: else"
+        posts = {
+            "key": POST._replace(key=said),
+            "name": POST._replace(known_as={said: "b"}),
+            "value": POST._replace(known_as={"b": said}),
+            "path": POST._replace(path=f"/{said}"),
+        }
+        async with before(simulated.url) as upstreams:
+            (target,) = upstreams.targets
+            if place == "header":
+                target.pool = target.pool.model_copy(update={"headers": {"b": said}})
+            with pytest.raises(ValueError, match="more than one line"):
+                await ask(upstreams, posts.get(place, POST))
+            assert report.connections(upstreams.connections) == {"idle": 0, "acquired": 0}
+        assert not simulated.calls
 
     async def test_a_proxy_of_the_environment_is_not_asked(
         self, simulator: StartSimulator, monkeypatch: pytest.MonkeyPatch, closed_port: str
@@ -228,6 +259,102 @@ class TestTheOneRetry:
             retried = sum(await asyncio.gather(*map(lane, range(lanes))))
         assert len(simulated.calls) == calls
         assert simulated.connections >= retried > 0, "no call has met a connection that was being closed"
+
+
+class TestConnections:
+    async def test_one_is_counted_while_it_has_a_call_the_first_or_another(self, simulator: StartSimulator) -> None:
+        simulated = await simulator()
+        async with before(simulated.url) as upstreams:
+            for _ in range(2):
+                with contextlib.closing(await answered(upstreams, POST, [])) as said:
+                    assert report.connections(upstreams.connections) == {"idle": 0, "acquired": 1}
+                    await completion_of(said)
+                assert report.connections(upstreams.connections) == {"idle": 1, "acquired": 0}
+            (target,) = upstreams.targets
+            asked = client.status_of(upstreams.connections, target.place, "/models", None, connect_s=5, headers={})
+            assert await asked == response.OK
+            assert report.connections(upstreams.connections) == {"idle": 1, "acquired": 0}
+        assert upstreams.connections.idle == 0
+
+    async def test_that_of_a_call_that_ends_before_its_answer_is_closed(self) -> None:
+        heard = asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(POST.body)
+            heard.set()
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+            writer.close()
+
+        async with listening(silent) as url, before(url) as upstreams:
+            asking = asyncio.create_task(ask(upstreams))
+            await heard.wait()
+            assert upstreams.connections.acquired == 1
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            assert report.connections(upstreams.connections) == {"idle": 0, "acquired": 0}
+
+    async def test_that_of_a_call_that_was_not_read_is_closed_by_us(self) -> None:
+        """Its server may wait for us to do so."""
+
+        async def waiting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(POST.body)
+            writer.write(ANSWER)
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"HTTP/1.1 408 Request Time-out\r\nContent-Length: 0\r\n\r\n")
+                await reader.read()
+            writer.close()
+
+        async with listening(waiting) as url, before(url) as upstreams:
+            for words in (["200"], ["broken", "200"]):
+                assert [attempt.word for attempt in (await ask(upstreams))[1]] == words
+            assert report.connections(upstreams.connections) == {"idle": 1, "acquired": 0}
+
+    async def test_none_in_time_is_a_failure_of_its_own(self) -> None:
+        """Name and handshake included: here is nobody who shakes hands."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            async with before(f"https://127.0.0.1:{server.getsockname()[1]}") as upstreams:
+                (target,) = upstreams.targets
+                with pytest.raises(response.Slow, match=r"^no connection in 0\.05 s$"):
+                    await upstreams.connections.connect(target.place, 0.05)
+
+    async def test_those_that_have_waited_long_enough_are_closed_and_the_next_is_looked_at_in_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        loop, opened, place = asyncio.get_running_loop(), connections.Connections(10), connections.place_of("http://a")
+        monkeypatch.setattr(connections, "monotonic", lambda: 105.0)
+        idle = opened._idle[place] = list[line.Line]()
+        for idle_s in (90.0, 95.0, 97.0, 100.0):
+            idle.append(one := line.Line(loop, opened._part))
+            one.idle_s = idle_s
+            opened._places[one] = place
+        before_s = loop.time()
+        opened._close_old()
+        assert [one.idle_s for one in idle] == [97.0, 100.0]
+        assert opened._sweep is not None
+        assert before_s + 2 <= opened._sweep.when() <= loop.time() + 2
+        opened.close()
+        assert (opened.idle, opened._sweep.cancelled()) == (0, True)
+
+    @pytest.mark.parametrize(
+        ("url", "leads_to", "authority"),
+        [
+            ("http://h/v1/", (False, "h", 80, "/v1"), "h"),
+            ("https://h", (True, "h", 443, ""), "h"),
+            ("HTTPS://h:443/v1", (True, "h", 443, "/v1"), "h"),
+            ("http://h:443", (False, "h", 443, ""), "h:443"),
+            ("https://h:80", (True, "h", 80, ""), "h:80"),
+            ("http://[::1]:8000", (False, "::1", 8000, ""), "[::1]:8000"),
+            ("https://[::1]", (True, "::1", 443, ""), "[::1]"),
+        ],
+    )
+    def test_a_url_leads_to_a_place_and_its_host_is_said_with_a_port_of_its_own(
+        self, url: str, leads_to: tuple[bool, str, int, str], authority: str
+    ) -> None:
+        place = connections.place_of(url)
+        assert (place[:4], place.authority) == (leads_to, authority)
 
 
 class TestNames:
@@ -441,9 +568,9 @@ async def listening(converse: Converse, certificate: Path | None = None) -> Asyn
 def _sever(upstreams: pools.Upstreams) -> None:
     """Cut every idle connection of the pool at the other side's kernel, unseen by this side's loop until it writes."""
     for idle in upstreams.connections._idle.values():
-        for line in idle:
-            assert line._peeked is not None
-            line._peeked.shutdown(socket.SHUT_RDWR)
+        for one in idle:
+            assert one._peeked is not None
+            one._peeked.shutdown(socket.SHUT_RDWR)
 
 
 class TestUpstreamKeepaliveTimeout:
