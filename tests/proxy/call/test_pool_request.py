@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from config.values import toml
+from proxy.call.pool_request import PREFIX_CHARS, affinity_of
+from proxy.call.prompt_count import INLINE_CHARS
 from proxy.simulation.wire import Script
 from proxy.upstream import report
 from tests import caller
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway
+from translators.deepseek import prompt
+from translators.dialogue import Message, Tool
 
 
 @pytest.fixture
@@ -57,6 +64,94 @@ async def test_another_dialect_is_another_body_other_names_and_another_count(
     assert used is not None
     assert used["prompt"] == record.closing["calls"][0]["prompt"] == record.closing["usage"]["input_tokens"]
     assert {kind[0] for kind in front.house.offsets._seen} == {"official"}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("second", "counts"), [("vllm", 1), ("deepseek", 2)], ids=["the same", "another"])
+@pytest.mark.parametrize("words", [1, INLINE_CHARS], ids=["short", "long"])
+async def test_a_prompt_is_counted_anew_where_another_pool_writes_it_another_way(
+    simulator: StartSimulator,
+    gateway_before: StartGateway,
+    config: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    words: int,
+    second: str,
+    counts: int,
+) -> None:
+    """USE-6, USE-8: a short one by the loop, a long one by a thread."""
+    busy, free = await simulator(Script(status=503)), await simulator(Script(text="hello there", usage="never"))
+    path = config(
+        {"name": "one", "urls": [busy.url], "dialect": "vllm"},
+        {"name": "other", "urls": [free.url], "dialect": second, "priority": 1},
+        failover_on=[503],
+    )
+    front = await gateway_before(config=path)
+    totals, threads = prompt.totals, list[threading.Thread]()
+
+    def looking(*given: Any) -> Iterator[int]:
+        threads.append(threading.current_thread())
+        yield from totals(*given)
+
+    monkeypatch.setattr(prompt, "totals", looking)
+    answer = await caller.stream(front.url, caller.call("a " * words, incremental_output=True))
+    assert caller.text(answer.body) == "hello there"
+    assert caller.packets(answer.body)[-1]["usage"]["input_tokens"] >= words
+    assert len(threads) == counts
+    assert (threading.main_thread() in threads) == (words == 1)
+
+
+@pytest.mark.parametrize("owned", [True, False], ids=["the pool's", "the caller's"])
+async def test_each_pool_is_asked_with_its_own_key_or_with_the_callers(
+    simulator: StartSimulator, gateway_before: StartGateway, config: Any, tmp_path: Path, *, owned: bool
+) -> None:
+    """KEY-1, POOL-5: no key of one pool is shown to another, nor one of ours beside a caller's."""
+    busy, free = await simulator(Script(status=503)), await simulator(Script(text="hello there"))
+    keys = tmp_path / "keys.toml"
+    keys.write_text(f'[[key]]\nname = "a"\nsha256 = "{hashlib.sha256(caller.KEY.encode()).hexdigest()}"\n')
+    pools: list[dict[str, Any]] = [{"name": "one", "urls": [busy.url]}, {"name": "two", "urls": [free.url]}]
+    for priority, pool in enumerate(pools):
+        pool["priority"] = priority
+        if owned:
+            (tmp_path / pool["name"]).write_text(f"sk-of-{pool['name']}")
+            pool["api_key_file"] = str(tmp_path / pool["name"])
+    said: dict[str, Any] = {"keys_file": str(keys)} if owned else {}
+    front = await gateway_before(config=config(*pools, failover_on=[503], **said))
+    assert (await caller.stream(front.url, caller.call("hi"))).status == 200
+    sent = [upstream.calls[0].headers["Authorization"] for upstream in (busy, free)]
+    assert sent == (["Bearer sk-of-one", "Bearer sk-of-two"] if owned else [f"Bearer {caller.KEY}"] * 2)
+
+
+def test_a_conversation_is_known_by_its_system_and_its_first_turn() -> None:
+    """AFF: what comes later changes nothing, nor what stands behind the part that engines look at first."""
+    model, system = SimpleNamespace(id="m"), Message("system", "Be brief.")
+    first, later = Message("user", "Tell me of rivers."), Message("user", "And lakes?")
+    tool = Tool("f", {"name": "f"})
+
+    def number(affinity: str, *messages: Message, tools: tuple[Tool, ...] = (), key: str | None = "k") -> int | None:
+        gateway: Any = SimpleNamespace(settings=SimpleNamespace(affinity=affinity))
+        call: Any = SimpleNamespace(model=model, tools=tools, messages=messages)
+        known: Any = SimpleNamespace(fingerprint=key)
+        return affinity_of(gateway, call, known)
+
+    one = number("prefix", system, first)
+    assert one == number("prefix", system, first, later) == number("prefix", system, first, key="l")
+    long = first._replace(content="a" * PREFIX_CHARS)
+    assert number("prefix", long) == number("prefix", long._replace(content="a" * PREFIX_CHARS + "b"))
+    others = [
+        number("prefix", first),
+        number("prefix", system),
+        number("prefix", system, later),
+        number("prefix", system._replace(content="Be long."), first),
+        number("prefix", system, first._replace(content=None)),
+        number("prefix", system, first._replace(role="assistant")),
+        number("prefix", system, first, tools=(tool,)),
+        number("key", system, first),
+        number("key", system, first, key="l"),
+        number("key", system, first, key=None),
+    ]
+    assert len({one, *others}) == 1 + len(others)
+    assert number("key", system) == number("key", first, later)
+    assert number("off", system, first) is None
 
 
 async def test_once_the_head_is_out_another_pools_failure_is_an_error_frame(

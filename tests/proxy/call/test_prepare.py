@@ -10,14 +10,16 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from proxy.admission import limits
 from proxy.admission.memory_limiter import MemoryLimiter
 from proxy.call.thread_pool import THREADS, Job
 from proxy.simulation.wire import Script
-from tests import caller
+from tests import caller, pictures
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway
 
@@ -126,6 +128,69 @@ class TestCounting:
         over.set()
         assert not done
         assert (await asking).status == 200
+
+
+class TestImages:
+    """REQ-4, REQ-11: of just a limit is taken, and one more is not; what is shown and what is written apart."""
+
+    PICTURE = pictures.url(pictures.PNG)
+
+    def shown(self, *urls: str, text: str = "What is it?") -> caller.Json:
+        parts = [*({"image": url} for url in urls), {"text": text}]
+        messages = [{"role": "user", "content": parts}]
+        return {"model": "deepseek-v4.1-flash", "input": {"messages": messages}}
+
+    @pytest.mark.parametrize("more", [0, 1])
+    @pytest.mark.parametrize(
+        ("setting", "number", "said"),
+        [
+            ("max_body_bytes", 1, "Payload Too Large."),
+            ("max_image_bytes", 2, "Multimodal file size is too large"),
+            ("max_images", 3, "got 3"),
+        ],
+    )
+    async def test_limits(
+        self,
+        simulator: StartSimulator,
+        gateway_before: StartGateway,
+        *,
+        setting: str,
+        number: int,
+        said: str,
+        more: int,
+    ) -> None:
+        upstream = await simulator()
+        body = self.shown(*[self.PICTURE] * number)
+        inline_bytes = number * len(self.PICTURE)
+        most = {
+            "max_body_bytes": len(orjson.dumps(body)) - inline_bytes,
+            "max_image_bytes": inline_bytes,
+            "max_images": number,
+        }
+        front = await gateway_before(upstream.url, **{setting: str(most[setting] - more)})
+        answer = await caller.ask(front.url, body)
+        assert answer.status == (400 if more else 200), answer.body
+        if more:
+            assert said in answer.json["message"]
+        assert len(upstream.calls) == 1 - more
+
+    @pytest.mark.parametrize(
+        ("chosen", "url", "status"),
+        [
+            ({"image_address": "refuse"}, "https://example.invalid/a.png", 400),
+            ({"image_address": "refuse"}, PICTURE, 200),
+            ({"image_type": ["gif"]}, PICTURE, 400),
+            ({"image_type": ["png"]}, PICTURE, 200),
+            ({"image_type": ["gif"]}, "https://example.invalid/a.png", 200),
+        ],
+    )
+    async def test_kinds(
+        self, simulator: StartSimulator, gateway_before: StartGateway, chosen: Any, url: str, status: int
+    ) -> None:
+        upstream = await simulator()
+        front = await gateway_before(upstream.url, **chosen)
+        assert (await caller.ask(front.url, self.shown(url))).status == status
+        assert len(upstream.calls) == (status == 200)
 
 
 class TestTrace:

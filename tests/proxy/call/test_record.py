@@ -11,6 +11,7 @@ import orjson
 import pytest
 import structlog.testing
 
+from proxy.call import exchange as exchanges
 from proxy.call import record, timeouts
 from proxy.call.exchange import Exchange, Times
 from proxy.metering import journal, ledger
@@ -48,6 +49,97 @@ def test_times_are_told_to_the_nearest_tenth_of_a_millisecond(monkeypatch: pytes
         for happened_s, told_ms in ((5.00114, 1.1), (5.00116, 1.2), (None, None)):
             exchange: Any = SimpleNamespace(times=Times(5.0, **{step: happened_s}))
             assert record._times(exchange) == {**dict.fromkeys(named.values()), name: told_ms, "closed": 250.0}
+
+
+SPEAKS, SILENT = (SimpleNamespace(meter=SimpleNamespace(output=output)) for output in (1, 0))
+SENT = {"read_s": 5.001, "sent_s": 5.003}
+
+
+@pytest.mark.parametrize(
+    ("times", "stream", "choices", "told"),
+    [
+        ({}, None, None, "total;dur=250.0"),
+        ({"read_s": 5.001}, None, None, "read;dur=1.0, total;dur=250.0"),
+        (SENT, True, None, "read;dur=1.0, translate;dur=2.0, total;dur=250.0"),
+        (SENT, True, (SILENT,), "read;dur=1.0, translate;dur=2.0, total;dur=250.0"),
+        (SENT, None, (SPEAKS,), "read;dur=1.0, translate;dur=2.0, total;dur=250.0"),
+        (SENT, False, (SPEAKS,), "read;dur=1.0, translate;dur=2.0, total;dur=250.0"),
+        (
+            SENT | {"answered_s": 5.103},
+            True,
+            (SILENT, SPEAKS),
+            "read;dur=1.0, translate;dur=2.0, upstream;dur=100.0, first-token;dur=247.0, total;dur=250.0",
+        ),
+    ],
+)
+def test_the_head_of_an_answer_says_what_has_happened_by_then(
+    monkeypatch: pytest.MonkeyPatch, times: dict[str, float], stream: bool | None, choices: Any, told: str
+) -> None:
+    """HTTP-7: `Server-Timing`, in milliseconds; a first token only where packets were asked for and there is one."""
+    monkeypatch.setattr(exchanges, "monotonic", lambda: 5.25)
+    call: Any = None if stream is None else SimpleNamespace(stream=stream)
+    pipe: Any = None if choices is None else SimpleNamespace(answer=SimpleNamespace(choices=choices))
+    assert Exchange("r", "dashscope", Times(5.0, **times), call=call, pipe=pipe).timing() == told
+
+
+def test_who_keeps_a_record_is_told_how_long_reading_and_translating_took() -> None:
+    """In seconds; what has not happened took no time that could be told."""
+    for times, took in (
+        (Times(1.0), (None, None)),
+        (Times(1.0, read_s=1.5), (0.5, None)),
+        (Times(1.0, read_s=1.5, sent_s=3.5), (0.5, 2.0)),
+        # The tries of a call that was refused unread are none, and yet it may never be told what it took.
+        (Times(1.0, sent_s=3.5), (None, None)),
+    ):
+        written = record.close(Exchange("r", "dashscope", times), record.End.DONE, journal.Journal(None, "continue"))
+        assert (written.read_s, written.translate_s) == took
+        assert (written.closing["bytes_out"], written.closing["packets"]) == (0, 0)
+
+
+def test_a_call_that_goes_on_without_its_caller_says_so_and_is_told() -> None:
+    """MET-5: what stops upstream otherwise asks it."""
+    told: list[None] = []
+    exchange = Exchange("r", "dashscope", Times(0.0))
+    assert exchange.leave() is False
+    exchange.abandon = lambda: told.append(None)
+    assert exchange.leave() is True
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause", "tried", "said"),
+    [
+        (faults.MODEL_UNKNOWN, "", False, faults.MODEL_UNKNOWN.message),
+        (faults.MODEL_UNKNOWN, "a rule: theirs", False, f"{faults.MODEL_UNKNOWN.message} (a rule)"),
+        (faults.UNAVAILABLE, "", False, faults.UNAVAILABLE.message),
+        (faults.UNAVAILABLE, "a rule: theirs", False, "a rule"),
+        # Once upstream was asked, the sentence may be upstream's.
+        (faults.MODEL_UNKNOWN, "", True, ""),
+        (faults.MODEL_UNKNOWN, "upstream failed: theirs", True, "upstream failed"),
+    ],
+)
+def test_a_cause_is_a_sentence_of_ours(fault: faults.Fault, cause: str, tried: bool, said: str) -> None:
+    """MET-4."""
+    attempts: Any = [None] if tried else []
+    exchange = Exchange("r", "dashscope", Times(0.0), attempts=attempts, refusal=faults.Refusal(fault, cause))
+    assert exchange.cause == said
+
+
+@pytest.mark.parametrize("wait", [*timeouts.Timeout])
+def test_what_a_wait_is_refused_with_is_its_own_fault_or_that_time_is_up(wait: timeouts.Timeout) -> None:
+    """ERR-5: and the call remembers which one it was."""
+    exchange = Exchange("r", "dashscope", Times(0.0))
+    refusal = exchanges.refusal_of(timeouts.Expired(wait), exchange)
+    own = {timeouts.BODY: faults.BODY_INVALID, timeouts.DRAIN: faults.UNAVAILABLE}
+    assert (refusal.fault, refusal.cause) == (own.get(wait, faults.TIMED_OUT), f"{wait.value} fired")
+    assert exchange.expired is wait
+
+
+def test_what_nobody_foresaw_is_a_bug_of_ours_and_its_words_are_for_the_log() -> None:
+    with structlog.testing.capture_logs() as lines:
+        refusal = exchanges.refusal_of(ValueError("canary"), Exchange("r", "dashscope", Times(0.0)))
+    assert (refusal.fault, refusal.cause) == (faults.INTERNAL, "a bug (ValueError)")
+    assert [(line["event"], line["error"]) for line in lines] == [("bug", "ValueError")]
 
 
 async def test_an_ok_call_was_delivered_what_was_generated(

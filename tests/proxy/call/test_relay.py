@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import re
 import socket
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -100,6 +102,45 @@ async def test_no_frame_is_ever_split_over_two_writes(simulator: StartSimulator,
             assert piece.startswith(b"id:")
             assert piece.endswith(b"\n\n")
     assert pieces > 20
+
+
+CALLED = Script(tools=('weather {"city": "Paris, the one in France"}',))
+ASKING = caller.call("Weather?", tools=[{"type": "function", "function": {"name": "weather"}}])
+
+
+@pytest.mark.parametrize(("pace_s", "tells"), [(0.0, False), (1.0, True)], ids=["at once", "a second later"])
+async def test_of_a_held_call_of_a_tool_usage_is_told_once_a_second(
+    simulator: StartSimulator,
+    gateway_before: StartGateway,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    pace_s: float,
+    tells: bool,
+) -> None:
+    """SSE-7: by the clock since it was last told, which here stands still or goes a second with every look."""
+    clock = itertools.count(relay.monotonic(), pace_s)
+    front = await gateway_before((await simulator(CALLED)).url)
+    monkeypatch.setattr(relay, "monotonic", lambda: next(clock))
+    packets = caller.packets((await caller.stream(front.url, ASKING)).body)
+    told = [packet for packet in packets if packet["output"]["choices"][0]["finish_reason"] == "null"]
+    assert bool(told) is tells
+    used = [packet["usage"]["output_tokens"] for packet in told]
+    assert used == sorted({*used})
+
+
+async def test_tokens_that_are_held_count_where_upstream_is_read_on_for_so_many(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    """MET-5: nothing of a call of a tool is shown before it is whole."""
+    upstream = await simulator(replace(CALLED, tools=(f'weather {{"city": "{"Paris " * 200}"}}',), gap_s=0.005))
+    front = await gateway_before(upstream.url, cancel_policy="drain", cancel_drain_tokens=5)
+    async with caller.dial(front.url) as line:
+        line.send(caller.request(ASKING, caller.SSE))
+        await upstream.until(lambda: bool(upstream.calls) and upstream.calls[0].events > 2)
+        line.leave()
+        record, _ = await front.end_of()
+    assert record.cause == "cancel_drain_tokens reached"
+    assert await upstream.calls[0].over() == "aborted"
 
 
 async def test_what_comes_while_usage_is_awaited_can_still_break_off(
