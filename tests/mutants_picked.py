@@ -134,6 +134,7 @@ HARMLESS: Final[dict[Change, str]] = {
         for old, new in (("10", "(11)"), ("4", "(5)"))
     },
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
+    Change("proxy/upstream/pools.py", "self._is_trial = False", "False", "(True)"): _UNREAD,
     **{
         Change("proxy/upstream/balancer.py", line, old, new): _TIE
         for line, old, new in (

@@ -18,7 +18,7 @@ from config.values import toml
 from proxy.simulation.wire import Script
 from proxy.upstream import client, pools, report
 from proxy.upstream import names as upstream_names
-from proxy.upstream.health import Event
+from proxy.upstream.health import Event, State
 from proxy.upstream.response import UpstreamFailure, completion_of
 from proxy.upstream.targets import Attempt
 from tests.asking import MODEL, answered
@@ -63,6 +63,11 @@ async def ask(upstreams: pools.Upstreams) -> list[Attempt]:
     with contextlib.suppress(UpstreamFailure), contextlib.closing(await answered(upstreams, POST, attempts)) as said:
         await completion_of(said)
     return attempts
+
+
+async def rewritten(_: object) -> client.Post:
+    """The same for every pool."""
+    return POST
 
 
 async def until(happened: Callable[[], bool]) -> None:
@@ -122,8 +127,171 @@ class TestChoice:
             assert len(places) == 1
 
 
+FULL_FIRST = (
+    {"urls": ["http://127.0.0.1:1"], "max_in_flight": 2},
+    {"urls": ["http://127.0.0.1:2"], "priority": 1},
+)
+
+
+class TestLease:
+    """What a call holds of a target, and what it says of it."""
+
+    async def test_what_is_on_its_way_is_counted_where_it_is_and_no_more_when_it_has_ended(self, front: Front) -> None:
+        async with front.before(*FULL_FIRST) as upstreams:
+            first, second = upstreams.targets
+
+            def counted() -> tuple[int, ...]:
+                loads = (target.standing.in_flight for target in (first, second))
+                return *loads, upstreams.in_flight, upstreams.retries
+
+            assert counted() == (0, 0, 0, 0)
+            one, other = upstreams.lease(MODEL), upstreams.lease(MODEL)
+            assert (one.attempt, one.is_judged, counted()) == (None, False, (2, 0, 2, 0))
+            one.take(second, retry=True)
+            assert counted() == (1, 1, 2, 1)
+            one.take(first, retry=True)
+            assert counted() == (2, 0, 2, 1)
+            for lease in (one, one, other):
+                lease.release()
+            assert counted() == (0, 0, 0, 0)
+
+    async def test_a_trial_that_goes_elsewhere_leaves_the_next_call_to_try(self, front: Front) -> None:
+        async with front.before(*FULL_FIRST) as upstreams:
+            first, second = upstreams.targets
+            upstreams.now_s = lambda: 1_000.0
+            early = upstreams.lease(MODEL)
+            upstreams.note(first, Event.LOST)
+            upstreams.now_s = lambda: 1_010.0
+            trial = upstreams.lease(MODEL)
+            assert (trial.target, first.standing.health.state) == (first, State.TRIAL)
+            early.take(second, retry=True)
+            assert first.standing.health.state is State.TRIAL, "who was there before is not on trial"
+            trial.take(second, retry=True)
+            assert upstreams.lease(MODEL).target is first
+
+    async def test_one_more_of_the_same_call_stays_in_its_pool(self, front: Front) -> None:
+        async with front.before(*FULL_FIRST) as upstreams:
+            one = upstreams.lease(MODEL)
+            assert one.choose([one.target]) is upstreams.targets[1]
+            assert one.another().pool is one.pool
+            with pytest.raises(faults.Refusal, match=NO_SLOT):
+                one.another()
+            one.stay()
+            assert one.choose([one.target]) is None
+        async with front.before({"urls": ["http://127.0.0.1:1", "http://127.0.0.1:2"]}) as upstreams:
+            for key in range(1, 20):
+                bound = upstreams.lease(MODEL, key=key)
+                more = bound.another()
+                assert more.target is bound.target
+                bound.release()
+                more.release()
+
+    async def test_only_the_first_that_comes_of_an_answer_is_said_of_a_target(self, front: Front) -> None:
+        async with front.before(*FULL_FIRST) as upstreams:
+            (standing, _) = (target.standing for target in upstreams.targets)
+            lease = upstreams.lease(MODEL)
+            for first_token_s in (0.5, 9.0):
+                lease.answered(first_token_s)
+            lease.failed("silent")
+            assert (standing.first_token_s, standing.last_error, standing.health.failures) == (0.5, None, 0)
+            lease.release()
+            for number in range(1, 4):
+                lease = upstreams.lease(MODEL)
+                for word in ("silent", "again"):
+                    lease.failed(word)
+                lease.answered(9.0)
+                assert (standing.last_error, standing.health.failures) == ("silent", number)
+                lease.release()
+            assert standing.health.state is State.OUT
+            ended = upstreams.lease(MODEL, only=upstreams.pools[0])
+            ended.release()
+            ended.answered(9.0)
+            ended.failed("late")
+            assert (standing.first_token_s, standing.last_error) == (0.5, "silent")
+            upstreams.lease(MODEL, only=upstreams.pools[0]).answered()
+            assert (standing.first_token_s, standing.health.failures) == (0.5, 0)
+            assert standing.health.state is State.WELL
+
+    async def test_where_no_pool_serves_a_model_it_is_unavailable(self, front: Front) -> None:
+        entries = (
+            {"urls": ["http://127.0.0.1:1"], "models": [MODEL], "max_in_flight": 1},
+            {"urls": ["http://127.0.0.1:2"], "models": ["deepseek-r1"]},
+        )
+        async with front.before(*entries) as upstreams:
+            upstreams.lease(MODEL)
+            for model, only, fault in (
+                (MODEL, None, faults.OVERLOADED.after("1")),
+                ("deepseek-r1", upstreams.pools[0], faults.OVERLOADED.after("1")),
+                ("deepseek-v3.1", None, faults.UNAVAILABLE),
+            ):
+                with pytest.raises(faults.Refusal) as refused:
+                    upstreams.lease(model, only=only)
+                assert refused.value.fault == fault
+
+    @pytest.mark.parametrize("alone", [False, True])
+    async def test_a_target_that_goes_out_or_comes_back_is_said_once_where_there_is_another(
+        self, front: Front, alone: bool
+    ) -> None:
+        entries = FULL_FIRST[: 1 if alone else 2]
+        async with front.before(*entries) as upstreams:
+            with structlog.testing.capture_logs() as lines:
+                for event in (Event.FAILED, Event.LOST, Event.LOST, Event.ANSWERED, Event.ANSWERED):
+                    upstreams.note(upstreams.targets[0], event)
+        assert [line["event"] for line in lines] == ([] if alone else ["target_out", "target_well"])
+
+
 class TestFailover:
     """Spec POOL-4."""
+
+    async def test_a_second_try_is_counted_as_one_and_the_first_answer_is_let_go(
+        self, front: Front, simulator: StartSimulator
+    ) -> None:
+        seen = list[int]()
+        busy = await simulator(Script(status=503))
+        free = await simulator(lambda _: seen.append(upstreams.retries) or Script())  # type: ignore[func-returns-value]
+        entries = ({"urls": [busy.url]}, {"urls": [free.url], "priority": 1})
+        async with front.before(*entries, failover_on=[503]) as upstreams:
+            assert words(await ask(upstreams)) == [("p0", "503"), ("p1", "200")]
+            assert (seen, upstreams.retries, upstreams.connections.acquired) == ([1], 0, 0)
+
+    async def test_a_status_is_tried_again_as_often_as_may_be(self, front: Front, simulator: StartSimulator) -> None:
+        urls = [(await simulator(Script(status=503))).url for _ in range(4)]
+        for most in (1, 2, 3):
+            async with front.before({"urls": urls}, failover_on=[503], max_attempts=most) as upstreams:
+                assert len(await ask(upstreams)) == most
+
+    @pytest.mark.parametrize(("retries", "asked"), [(0, ["p0", "p1"]), (100, ["p0"])])
+    async def test_no_connection_in_the_pools_own_time_is_tried_elsewhere_within_the_budget(
+        self, front: Front, simulator: StartSimulator, retries: int, asked: list[str]
+    ) -> None:
+        """Nobody is there who shakes hands; what may have cost a while is not asked of everybody at once."""
+        free = await simulator()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            silent = f"https://127.0.0.1:{server.getsockname()[1]}"
+            entries = ({"urls": [silent], "connect_timeout": 0.05}, {"urls": [free.url], "priority": 1})
+            async with front.before(*entries, connect_timeout=30) as upstreams:
+                upstreams.retries = retries
+                attempts = await ask(upstreams)
+        assert words(attempts) == [*zip(asked, ("connect_timeout", "200"), strict=False)]
+
+    async def test_what_has_failed_is_said_once_of_its_target(
+        self, front: Front, simulator: StartSimulator, closed_port: str
+    ) -> None:
+        bad = await simulator(Script(status=500))
+        async with front.before({"urls": [bad.url]}) as upstreams:
+            lease = upstreams.lease(MODEL)
+            with contextlib.closing(await upstreams.post(lease, POST, rewritten, [])):
+                lease.failed("silent")
+                lease.answered(1.0)
+            (standing,) = (target.standing for target in upstreams.targets)
+            assert (standing.health.failures, standing.last_error, standing.first_token_s) == (1, "500", None)
+        async with front.before({"urls": [closed_port]}) as upstreams:
+            (standing,) = (target.standing for target in upstreams.targets)
+            lease = upstreams.lease(MODEL)
+            with pytest.raises(UpstreamFailure):
+                await upstreams.post(lease, POST, rewritten, [])
+            lease.failed("silent")
+            assert standing.last_error == "unreachable"
 
     @pytest.mark.parametrize("status", [429, 503, 529])
     async def test_where_the_operator_says_so_another_is_asked_after_a_status(
@@ -443,6 +611,9 @@ class TestNames:
             for number in range(2, 5):
                 names.found = [f"10.0.0.{number}"]
                 await until(lambda: report.targets(upstreams)[0].target == f"http://{names.found[0]}:8000")
+                following = upstreams.lease(MODEL)
+                assert following.target is upstreams.targets[0]
+                following.release()
             await until(lambda: len(upstreams.standings) == 2)
             assert ("p0", "http://10.0.0.1:8000") in upstreams.standings
             lease.release()
