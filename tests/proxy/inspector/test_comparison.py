@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.inspector.comparison import correction, differences
+from proxy.inspector.comparison import PLAUSIBLE_DIFFERENCE, SHOWN_CHARS, correction, differences
 
 PACKET = b'id:1\nevent:result\n:HTTP_STATUS/200\ndata:{"output":{"n":[1,2]},"request_id":"a"}\n\n'
 
@@ -15,6 +15,7 @@ PACKET = b'id:1\nevent:result\n:HTTP_STATUS/200\ndata:{"output":{"n":[1,2]},"req
         (PACKET, []),
         (PACKET.replace(b'"a"', b'"b"'), []),
         (PACKET.replace(b"[1,2]", b"[1,3]"), ["event 1.output.n[1]: 2 before, 3 now"]),
+        (PACKET.replace(b"[1,2]", b'"12"'), ['event 1.output.n: [1,2] before, "12" now']),
         (PACKET.replace(b"[1,2]", b"[1]"), ["event 1.output.n[1]: 2 before, nothing now"]),
         (PACKET.replace(b"[1,2]", b"[1,2.0]"), ["event 1.output.n[1]: 2 before, 2.0 now"]),
         (b"", ["1 events before, 0 now", 'event 1: {"output":{"n":[1,2]},"request_id":"a"} before, nothing now']),
@@ -28,6 +29,13 @@ def test_each_place_that_differs_has_a_line(after: bytes, said: list[str]) -> No
 def test_what_is_no_json_is_compared_as_text_and_cut_where_it_is_long() -> None:
     (line,) = differences(b"data: [DONE]\n\n", b"data: %b\n\n" % (b"x" * 500))
     assert line == f'event 1: "[DONE]" before, "{"x" * 59}… now'
+
+
+def test_what_is_equal_is_no_difference_and_what_is_just_short_enough_is_not_cut() -> None:
+    long = b'data: {"text":"%b"}\n\n' % (b"x" * (SHOWN_CHARS - 2))
+    assert [*differences(long, bytes(bytearray(long)))] == []
+    (line,) = differences(long, b"data: {}\n\n")
+    assert line == f'event 1.text: "{"x" * (SHOWN_CHARS - 2)}" before, nothing now'
 
 
 def stream(*figures: tuple[int, int]) -> bytes:
@@ -57,6 +65,11 @@ def test_a_correction_of_the_prompt_is_the_same_until_upstream_tells(now: bytes,
     before = stream((5, 1), (5, 2), (9, 3))
     assert correction(before, now) == learned
     assert (not [*differences(before, now)]) is (learned != 0 or now == before)
+
+
+def test_a_correction_is_no_larger_than_one_that_is_learned() -> None:
+    for more, learned in ((PLAUSIBLE_DIFFERENCE, True), (PLAUSIBLE_DIFFERENCE + 1, False)):
+        assert correction(stream((5, 1)), stream((5 + more, 1))) == (more if learned else 0)
 
 
 def test_what_differs_beside_a_correction_is_told() -> None:

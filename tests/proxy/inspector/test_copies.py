@@ -53,6 +53,11 @@ def call(caller: dict[str, Any] | None = None, upstream: list[dict[str, Any]] | 
             {"upstream": ANSWER_CUT, "golden": ANSWER_CUT},
             id="no room for what was sent upstream",
         ),
+        pytest.param(
+            call(upstream=[{}, {"body": {"text": ""}}], lost=9),
+            {"upstream": ANSWER_CUT, "golden": ANSWER_CUT},
+            id="no room for one of two bodies",
+        ),
         pytest.param(call(upstream=[{}, {"content_type": "application/json"}]), {"golden": NO_STREAM}, id="JSON"),
         pytest.param(call(upstream=[]), dict.fromkeys(("upstream", "golden"), NEVER_SENT), id="never sent"),
     ],

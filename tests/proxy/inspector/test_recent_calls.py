@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from proxy.inspector.recent_calls import RecentCalls
+from proxy.inspector.recent_calls import ENTRY_BYTES, RecentCalls
 from proxy.inspector.recorded import RecordedCall
 
 
@@ -56,6 +56,15 @@ def test_bytes_are_bounded_in_all_and_are_those_of_the_calls_that_are_there() ->
     assert (len(recent), recent.held_bytes) == (0, 0)
 
 
+def test_a_call_is_an_entry_and_its_headers_and_as_many_stay_as_have_room() -> None:
+    one = ENTRY_BYTES + len("Content-Type") + len("application/json")
+    for bytes_, kept in ((2 * one, [1, 2]), (2 * one - 1, [2])):
+        recent = RecentCalls(all_bytes=bytes_)
+        begun(recent)
+        begun(recent)
+        assert ([call.number for call in recent], recent.held_bytes) == (kept, len(kept) * one)
+
+
 def test_who_looks_on_is_told_once_what_has_changed_often() -> None:
     recent = RecentCalls(calls=2)
     with recent.watched() as watch:
@@ -65,6 +74,7 @@ def test_who_looks_on_is_told_once_what_has_changed_often() -> None:
         begun(recent)
         assert watch.news.is_set()
         assert watch.take() == [1, 2]
+        assert not watch.news.is_set()
         assert watch.take() == []
         begun(recent)
         assert sorted(watch.take()) == [1, 3]

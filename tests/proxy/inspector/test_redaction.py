@@ -158,3 +158,92 @@ def test_of_a_body_that_is_cut_nothing_is_left_but_its_length(filler: Filler) ->
     said = {"text": '{"input":{"prompt":"' + "my words " * 20_000}
     assert redaction._alone(said, filler) == {"text": "x" * len(said["text"])}
     assert "words" not in redaction._alone({"text": '{"input":{"prompt":"my words '}, filler)["text"]
+
+
+def test_what_no_filler_is_found_for_is_as_long_and_says_nothing(
+    filler: Filler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redaction, "TRIES", 0)
+    assert filler.whole("Hangzhou") == "xxxxxxxx"
+    assert filler.text("Hangzhou", [3]) == ["xxx", "xxxxx"]
+
+
+def stream(*documents: object) -> bytes:
+    return b"".join(b"data: %b\n\n" % orjson.dumps(document) for document in documents) + b"data: [DONE]\n\n"
+
+
+def test_of_a_call_nothing_is_left_of_its_callers_or_its_upstreams(vocabulary: Vocabulary) -> None:
+    """But what a protocol says, and of upstream's own sentence about a failure all that is not the caller's."""
+    asked = {
+        "model": "deepseek-v3",
+        "input": {"messages": [{"role": "user", "content": "Where does Lovelace really live nowadays"}]},
+        "parameters": {"stop": ["END"], "result_format": "message"},
+    }
+    answer = "Lovelace really lives in Marylebone END of it"
+    deltas = (answer[:17], answer[17:])
+    token = {"token": "Marylebone", "bytes": [*b"Marylebone"], "logprob": -0.5}
+    wire = stream(
+        *(
+            {"choices": [{"index": 0, "delta": {"content": text}, "logprobs": {"content": [token]}}], "id": "c-1"}
+            for text in deltas
+        )
+    )
+    refusal = {"error": {"message": "too long: Where does Lovelace really live nowadays", "code": "bad_request"}}
+    packets = [b"data:%b\n\n" % orjson.dumps({"output": {"choices": [{"message": {"content": t}}]}}) for t in deltas]
+    failed = b"data:%b\n\n" % orjson.dumps({"code": "X", "message": "too long: does Lovelace really live"})
+    document = {
+        "account": [{"field": "input", "value": "Lovelace"}],
+        "not_offered": {"curl": "Lovelace"},
+        "caller": {
+            "headers": {"X-Note": "Lovelace", "Content-Type": "application/json", "X-DashScope-SSE": "enable"},
+            "body": call_file.coded(orjson.dumps(asked)),
+        },
+        "upstream": [
+            {"target": "https://lovelace.internal", "headers": {"x-note": "Lovelace"}, "status": status, "reads": reads}
+            | {"body": call_file.coded(orjson.dumps(asked))}
+            for status, reads in (
+                (400, [call_file.coded(orjson.dumps(refusal))]),
+                (200, [call_file.coded(wire[:40]), call_file.coded(wire[40:])]),
+            )
+        ],
+        "packets": [call_file.coded(packet) for packet in (b":\n\n", *packets, failed)],
+        "journal": [
+            {"event": "open", "key_id": "9f86d081884c", "key_name": "Lovelace"},
+            {"event": "close", "attempts": [{"target": "https://lovelace.internal", "result": "200"}]},
+        ],
+    }
+    given = orjson.dumps(document)
+    made = redaction.redacted(document, vocabulary)
+    assert orjson.dumps(document) == given
+    said = orjson.dumps(made).decode()
+    assert not [word for word in ("ovelace", "arylebone", "9f86d081884c", "owadays") if word in said]
+    assert (made["redacted"], "account" in made, "not_offered" in made) == (True, False, False)
+    assert made["caller"]["headers"] == {
+        "X-Note": redaction.REDACTED,
+        "Content-Type": "application/json",
+        "X-DashScope-SSE": "enable",
+    }
+    body = orjson.loads(call_file.decoded(made["caller"]["body"]))
+    assert (body["model"], body["parameters"]) == (asked["model"], asked["parameters"])
+    told, streamed = made["upstream"]
+    (read,) = told["reads"]
+    error = orjson.loads(call_file.decoded(read))["error"]
+    assert (error["message"].startswith("too long: "), error["code"]) == (True, "bad_request")
+    events = b"".join(map(call_file.decoded, streamed["reads"])).split(b"\n\n")
+    assert events[-2:] == [b"data: [DONE]", b""]
+    choices = [orjson.loads(event.removeprefix(b"data: "))["choices"][0] for event in events[:-2]]
+    texts = [choice["delta"]["content"] for choice in choices]
+    assert " END " in "".join(texts)
+    for number in (1, 2):
+        whole = "".join(deltas[:number])
+        assert vocabulary.length("".join(texts[:number])) == vocabulary.length(whole)
+    for choice in choices:
+        (shown,) = choice["logprobs"]["content"]
+        assert bytes(shown["bytes"]).decode() == shown["token"]
+    first, *others, last = (call_file.decoded(packet) for packet in made["packets"])
+    assert first == b":\n\n"
+    # What the caller was handed is what upstream said, cut as it was.
+    assert [orjson.loads(one[5:])["output"]["choices"][0]["message"]["content"] for one in others] == texts
+    assert orjson.loads(last[5:])["message"].startswith("too long: ")
+    assert made["journal"][0] == {"event": "open", "key_id": None, "key_name": None}
+    assert made["journal"][1]["attempts"] == [{"target": redaction.UPSTREAM, "result": "200"}]
