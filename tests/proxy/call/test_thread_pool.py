@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 
 import pytest
 
-from proxy.call.thread_pool import ThreadPool
+from proxy.call.thread_pool import Job, ThreadPool
 from translators import faults
 
 
@@ -26,6 +27,54 @@ async def test_steps_run_in_a_thread_and_what_they_raise_is_raised_where_they_ar
         assert taken == [0, 1, 2]
         with pytest.raises(faults.Refusal):
             await pool.run(steps(fails=True), 10)
+        assert pool.waiting_chars == 0
+
+
+async def test_all_that_may_wait_can_and_no_more() -> None:
+    """USE-8: a single job may be of any length; threads are begun when jobs come, and only so many."""
+    held, begun = threading.Event(), threading.Semaphore(0)
+
+    def steps() -> Iterator[int]:
+        begun.release()
+        held.wait()
+        yield 0
+
+    def job(chars: int) -> Job:
+        return Job(steps(), chars, 1, lambda *_: None)
+
+    with ThreadPool(most_chars=100, threads=2) as pool:
+        try:
+            first, second = job(1_000), job(60)
+            pool.put(first)
+            begun.acquire()
+            assert len(pool._threads) == 1
+            with pytest.raises(faults.Refusal) as refused:
+                pool.put(job(1))
+            assert (refused.value.fault.code, refused.value.fault.retry_after) == ("ModelServingError", "1")
+            pool.drop(first)
+            pool.drop(first)
+            assert pool.waiting_chars == 0
+            pool.put(second)
+            pool.put(job(40))
+            assert (pool.waiting_chars, len(pool._threads)) == (100, 2)
+            with pytest.raises(faults.Refusal):
+                pool.put(job(1))
+        finally:
+            held.set()
+
+
+@pytest.mark.parametrize(("most", "taken"), [(2, 4), (3, 5)])
+async def test_a_job_is_done_above_its_most(most: int, taken: int) -> None:
+    totals, told = iter(range(9)), asyncio.Queue[tuple[int, BaseException | None]]()
+    loop = asyncio.get_running_loop()
+
+    def tell(total: int, error: BaseException | None) -> None:
+        loop.call_soon_threadsafe(told.put_nowait, (total, error))
+
+    with ThreadPool(threads=1) as pool:
+        pool.put(Job(totals, 1, most, tell))
+        assert await told.get() == (most + 1, None)
+        assert next(totals) == taken
         assert pool.waiting_chars == 0
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
+import random
 import zlib
 
 import orjson
@@ -216,6 +218,130 @@ class TestBody:
             assert (await line.answer()).fault == UNREADABLE
             line.send(caller.request(PACKED, GZIP))
             assert (await line.answer()).status == 200
+
+
+class TestLimits:
+    """Spec REQ-11: what stands before the first picture is never longer than a text may be."""
+
+    @pytest.mark.parametrize(
+        ("before", "after", "shows", "refused"),
+        [
+            (0, 9, False, False),
+            (0, 10, False, False),
+            (0, 11, False, True),
+            (10, 11, False, True),
+            # It was looked at when it became longer.
+            (11, 12, False, False),
+            (0, 11, True, False),
+        ],
+    )
+    def test_it_is_looked_at_once_when_it_becomes_longer(
+        self, *, before: int, after: int, shows: bool, refused: bool
+    ) -> None:
+        body = bytearray(bodies.PICTURES[0][:after] if shows else b"a" * after)
+        limits = bodies.Limits(10, 90)
+        assert len(body) == after
+        with pytest.raises(faults.Refusal) if refused else contextlib.nullcontext():
+            limits.check(body, before)
+
+    @pytest.mark.parametrize("image_bytes", [0, 90])
+    def test_the_longest_is_a_text_and_all_pictures(self, image_bytes: int) -> None:
+        limits, body = bodies.Limits(10, image_bytes), bytearray()
+        assert limits.most_bytes == 10 + image_bytes
+        add = limits.adding_to(body)
+        for _ in range(2):
+            add(b"a" * 5)
+        assert body == b"a" * 10
+        # Without pictures whoever receives it knows its limit.
+        with pytest.raises(faults.Refusal) if image_bytes else contextlib.nullcontext():
+            add(b"a")
+
+
+class TestShares:
+    """Spec REQ-11: what one call holds of what all may hold, and what it gives back."""
+
+    def test_all_that_there_is_can_be_held_and_no_more(self) -> None:
+        everything = bodies.OpenBodies(100, 100)
+        with everything.hold() as one, everything.hold() as other:
+            one.take(60)
+            other.take(40)
+            with pytest.raises(faults.Refusal) as refused:
+                other.take(1)
+            assert (refused.value.fault.code, refused.value.fault.retry_after) == ("ModelServingError", "1")
+            assert everything.held_bytes == 100
+            one.take(-10)
+            other.take(10)
+            one.give_back()
+            assert everything.held_bytes == 50
+            one.give_back()
+            assert everything.held_bytes == 50
+        assert everything.held_bytes == 0
+
+    @pytest.mark.parametrize("ending", ["end_turn", "give_back"])
+    async def test_a_turn_is_taken_once_and_ends_once(self, ending: str) -> None:
+        everything = bodies.OpenBodies(100, 100)
+        with everything.hold() as one, everything.hold() as other:
+            for _ in range(2):
+                await one.take_turn()
+            waits = asyncio.ensure_future(other.take_turn())
+            await asyncio.sleep(0)
+            assert (one.has_turn, other.has_turn) == (True, False)
+            getattr(one, ending)()
+            await waits
+            assert (one.has_turn, other.has_turn) == (False, True)
+            getattr(one, ending)()
+            assert everything.turns.locked()
+        assert not everything.turns.locked()
+
+    @pytest.mark.parametrize(
+        ("packed", "built", "grown"),
+        [
+            (None, 1 << 30, 0),
+            (1, bodies.LARGE_BYTES, 0),
+            (1, bodies.LARGE_BYTES + 1, 1),
+            (1 << 20, bodies.PLAIN_RATIO << 20, 0),
+            (1 << 20, (bodies.PLAIN_RATIO << 20) + 5, 5),
+        ],
+    )
+    def test_what_a_packed_body_has_grown_is_what_is_beyond_a_written_text(
+        self, packed: int | None, built: int, grown: int
+    ) -> None:
+        everything = bodies.OpenBodies(1 << 31, 1 << 31)
+        with everything.hold() as one:
+            if packed is not None:
+                one.came_packed(packed)
+            # Its newest size counts, and not how often it was told.
+            for size in (built + 7, built, built):
+                one.built(size)
+            assert everything.grown_bytes == grown
+        assert everything.grown_bytes == 0
+
+    def test_the_last_byte_that_may_grow_is_no_reason_to_refuse(self) -> None:
+        everything = bodies.OpenBodies(1 << 31, 100)
+        with everything.hold() as one, everything.hold() as other:
+            for held in (one, other):
+                held.came_packed(1)
+            one.grow(bodies.LARGE_BYTES + 60)
+            other.grow(bodies.LARGE_BYTES + 40)
+            with pytest.raises(faults.Refusal):
+                other.grow(bodies.LARGE_BYTES + 41)
+
+    async def test_a_packed_body_holds_what_it_was_made_into_once_it_is_read(
+        self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        """And nothing of what was sent, of which there may be several pieces and members."""
+        upstream = await simulator(Script(first_byte_delay_s=30))
+        front = await gateway_before(upstream.url)
+        raw = orjson.dumps(caller.call(random.Random(1).randbytes(40_000).hex()))
+        packed = gzip.compress(raw[:50_000]) + gzip.compress(raw[50_000:])
+        assert len(packed) > 2 * bodies.PIECE_BYTES
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(packed, GZIP))
+            await upstream.call()
+            assert front.house.open_bodies.held_bytes == len(raw)
+            line.vanish()
+            await front.end_of()
+        assert front.house.open_bodies.held_bytes == 0
 
 
 class TestAllOpenCalls:

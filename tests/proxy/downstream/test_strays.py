@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import uuid
+from functools import partial
+
 import pytest
 import structlog.testing
 
-from proxy.downstream import strays, surface
+from proxy.downstream import request_ids, strays, surface
 from proxy.downstream.strays import escaped
 from tests import caller
 from tests.proxy.conftest import Running, StartGateway
@@ -122,6 +126,34 @@ async def test_a_call_that_fails_is_none(front: Running) -> None:
         await caller.ask(front.url, caller.call(model="gpt-4"))
         await caller.ask(front.url, caller.call(), {"Authorization": ""})
     assert {line["event"] for line in lines} == {"call"}
+
+
+async def test_a_window_begins_anew_at_its_end_and_counts_what_went_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP-13, with the loop's clock in the test's hand."""
+    limited = strays.RateLimitedLog("came", "data", most=2, every_s=5.0)
+    said: list[tuple[float, int]] = []
+    for now_s in (100.0, 100.0, 100.0, 104.9, 105.0, 109.9, 109.9, 110.0):
+        with structlog.testing.capture_logs() as lines, monkeypatch.context() as patched:
+            patched.setattr(asyncio.get_running_loop(), "time", partial(float, now_s))
+            limited.note(reason="r")
+        said += [(now_s, line["count"]) for line in lines]
+        assert all((line["event"], line["port"], line["log_level"]) == ("came", "data", "warning") for line in lines)
+    assert said == [(100.0, 1), (100.0, 1), (105.0, 3), (109.9, 1), (110.0, 2)]
+
+
+def test_an_ids_bits_are_those_of_a_random_one() -> None:
+    """HTTP-6, RFC 9562: version 4, each once; a caller's is kept where it is one."""
+    made = [request_ids.new_request_id() for _ in range(3 * request_ids.IDS_AT_ONCE)]
+    assert len({*made}) == len(made)
+    for one in made:
+        read = uuid.UUID(one)
+        assert (str(read), read.version, read.variant) == (one, 4, uuid.RFC_4122)
+    assert {one[19] for one in made} == {*"89ab"}
+    # All else is random: no place says the same in all of them.
+    assert [place for place in range(36) if len({one[place] for one in made}) == 1] == [8, 13, 14, 18, 23]
+    assert request_ids.new_request_id(made[0]) == made[0]
+    for odd in (made[0].upper(), made[0] + "0", made[0][:-1], "a"):
+        assert request_ids.new_request_id(odd) != odd
 
 
 def test_the_rates_are_those_of_the_rule() -> None:
