@@ -92,3 +92,49 @@ async def test_who_has_not_turned_for_ten_seconds_is_said_and_not_waited_for(
                 await asked.readings()
         asked.heartbeats.forget(2)
         assert await asked.reasons() == []
+
+
+def test_who_turns_hangs_when_it_has_not_for_longer_and_who_does_not_serve_never(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    beats, clock = Heartbeats(2), {"s": 100.0}
+    monkeypatch.setattr(board.time, "monotonic", lambda: clock["s"])
+    assert (beats.last_s(1), beats.hangs(1)) == (0.0, False)
+    beats.beat(1)
+    for later_s, hangs in ((0.0, False), (board.SILENT_S, False), (board.SILENT_S + 0.5, True)):
+        clock["s"] = 100.0 + later_s
+        assert (beats.last_s(1), beats.hangs(1), beats.hangs(0)) == (100.0, hangs, False)
+    beats.beat(1)
+    assert not beats.hangs(1)
+    clock["s"] += 100.0
+    beats.forget(1)
+    assert (beats.last_s(1), beats.hangs(1)) == (0.0, False)
+
+
+async def test_what_a_worker_has_counted_is_counted_on_when_another_has_its_number(tmp_path: Path) -> None:
+    """Once each, however often it is asked for; what does not only grow goes with it."""
+    asked = reports(tmp_path, 1)
+    said = dict(WELL)
+    async with board.serve_report(asked.sockets[1], lambda: said):  # type: ignore[arg-type,return-value]
+        for process, gone in ((7, None), (7, None), (8, 3.0), (8, 3.0), (9, 6.0)):
+            said["process"] = process
+            now, before = await asked.readings()
+            assert now == {"calls": {("ok",): [3.0]}, "open": {(): [2.0]}}
+            assert before == ({} if gone is None else {"calls": {("ok",): [gone]}})
+    assert await asked.readings() == [{"calls": {("ok",): [3.0]}}, {"calls": {("ok",): [6.0]}}]
+
+
+async def test_who_hangs_is_not_asked_how_targets_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = reports(tmp_path)
+    async with board.serve_report(asked.sockets[1], lambda: WELL), board.serve_report(asked.sockets[2], lambda: WELL):
+        assert len(await asked.targets()) == 2
+        assert await asked.reasons() == []
+        asked.heartbeats.beat(2)
+        monkeypatch.setattr(board, "SILENT_S", -1.0)
+        assert len(await asked.targets()) == 1
+        assert await asked.reasons() == ["worker 2 does not answer"]
+
+
+def test_a_reading_is_the_same_after_its_way_as_json() -> None:
+    reading = {"calls": {("ok", "a"): [3.0, 1.0]}, "open": {(): [2.0]}}
+    assert board._received({**WELL, "reading": orjson.loads(orjson.dumps(board.sent(reading)))}) == reading

@@ -46,6 +46,35 @@ async def test_a_port_in_use_is_an_error_and_leaves_nothing(gateway_before: Star
     assert error.value.errno == errno.EADDRINUSE
 
 
+async def test_an_admin_port_in_use_leaves_the_other_free(gateway_before: StartGateway) -> None:
+    front = await gateway_before("http://127.0.0.1:1")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    taken = int(front.url.rpartition(":")[2])
+    chosen = sources.load({"upstream": ("http://127.0.0.1:1",), "port": port, "admin_port": taken}, None, {})
+    app = routes.application(front.house)
+    with pytest.raises(OSError, match="Address already in use"):
+        await lifecycle.start(app, chosen, routes.application(front.house))
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+@pytest.mark.parametrize(
+    ("address", "secured", "url", "callable_at"),
+    [
+        (("127.0.0.1", 80), False, "http://127.0.0.1:80", "http://127.0.0.1:80"),
+        (("0.0.0.0", 8000), True, "https://0.0.0.0:8000", "https://127.0.0.1:8000"),
+        (("::1", 8000, 0, 0), True, "https://[::1]:8000", "https://[::1]:8000"),
+        (("::", 8000, 0, 0), False, "http://[::]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_an_address_is_shown_as_a_url_and_one_of_all_as_one_to_call(
+    address: tuple[object, ...], secured: bool, url: str, callable_at: str
+) -> None:
+    shown = lifecycle.url(address, secured=secured)
+    assert (shown, lifecycle.callable_at(shown)) == (url, callable_at)
+    assert lifecycle.url(address).startswith("http://")
+
+
 async def test_an_address_of_version_6_is_shown_as_a_url(gateway_before: StartGateway) -> None:
     try:
         front = await gateway_before("http://127.0.0.1:1", host="::1")

@@ -170,6 +170,18 @@ async def test_a_file_that_is_away_leaves_all_as_it_was_and_is_followed_when_it_
     assert [line["event"] for line in lines if line["event"].startswith("reload")] == ["reload_refused", "reloaded"]
 
 
+@pytest.mark.parametrize(("reload", "followed"), [("signal", False), ("watch", True)])
+def test_files_are_looked_at_where_they_are_to_be_watched(tmp_path: Path, reload: str, followed: bool) -> None:
+    path = tmp_path / "c.toml"
+    write(path, "http://127.0.0.1:1", reload=reload)
+    source = Source(lambda: check.read({"port": 0}, str(path), {}), str(path), snapshot(path))
+    assert not source.has_changed()
+    write(path, "http://127.0.0.1:1", "q", reload=reload)
+    assert source.has_changed() is followed
+    judged = source.judged()
+    assert ([pool.name for pool in judged.settings.pools], source.has_changed()) == (["q"], False)
+
+
 async def test_a_target_that_is_still_there_stands_as_it_stood_and_what_is_gone_is_forgotten(
     gateway_before: StartGateway, tmp_path: Path
 ) -> None:
@@ -218,6 +230,33 @@ class TestSeveralWorkers:
         write(path, "http://127.0.0.1:1", "new")
         assert await asyncio.to_thread(reloading.offered, controls, snapshot(path)) == []
         assert [front.house.latest.gateway.settings.pools[0].name for front in fronts] == ["new", "new"]
+
+    async def test_what_was_not_offered_or_was_taken_is_not_taken(self, workers: Any) -> None:
+        controls, fronts, path = workers
+        for name in ("new", "newer"):
+            before = fronts[0].house.latest.refused_at_s
+            reloading._send(controls[0], reloading.Kind.GO, 7)
+            await until(fronts[0], "refused_at_s", before)
+            write(path, "http://127.0.0.1:1", name)
+            assert await asyncio.to_thread(reloading.offered, controls, snapshot(path)) == []
+            assert [front.house.latest.gateway.settings.pools[0].name for front in fronts] == [name] * 2
+            assert min(front.house.latest.reloaded_at_s for front in fronts) > before
+        before = [front.house.latest.refused_at_s for front in fronts]
+        reloading.tell_refused(controls)
+        for front, at_s in zip(fronts, before, strict=True):
+            await until(front, "refused_at_s", at_s)
+
+    async def test_none_does_where_one_is_gone(self, workers: Any) -> None:
+        controls, fronts, path = workers
+        gone, other = socket.socketpair()
+        other.close()
+        write(path, "http://127.0.0.1:1", "new")
+        reasons = await asyncio.to_thread(reloading.offered, [*controls, gone], snapshot(path))
+        gone.close()
+        assert reasons == ["a worker does not follow; it may be about to be replaced"]
+        for front in fronts:
+            await until(front, "refused_at_s", 0.0)
+            assert front.house.latest.gateway.settings.pools[0].name == "old"
 
     async def test_none_does_where_one_cannot(self, workers: Any, tmp_path: Path) -> None:
         controls, fronts, path = workers

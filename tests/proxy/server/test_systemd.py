@@ -101,3 +101,28 @@ def test_who_has_no_file_left_says_nothing_and_goes_on(tmp_path: Path, monkeypat
             systemd.say("WATCHDOG=1")
         systemd.say("STATUS=with one again")
         assert heard.recv(64) == b"STATUS=with one again"
+
+
+@pytest.mark.parametrize(("said", "every_s"), [(None, None), ("", None), ("0", None), ("200000", 0.1), ("1", 5e-7)])
+def test_a_keep_alive_is_due_twice_in_the_time_of_the_watchdog(
+    monkeypatch: pytest.MonkeyPatch, said: str | None, every_s: float | None
+) -> None:
+    monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+    if said is not None:
+        monkeypatch.setenv("WATCHDOG_USEC", said)
+    assert systemd.watchdog_s() == every_s
+
+
+async def test_it_turns_from_the_loop_until_it_is_cancelled_and_not_where_no_watchdog_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+    with manager(address := str(tmp_path / "manager")) as heard:
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        await systemd.turning()
+        monkeypatch.setenv("WATCHDOG_USEC", "2000")
+        turning = asyncio.create_task(systemd.turning())
+        assert [await asyncio.to_thread(next_of, heard) for _ in range(3)] == ["WATCHDOG=1"] * 3
+        turning.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await turning
