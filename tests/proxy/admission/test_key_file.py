@@ -62,6 +62,10 @@ def test_a_key_that_is_made_is_shown_once_and_its_digest_alone_is_kept(path: Pat
     row = keyring.rows(path)[-1]
     assert (row.name, row.sha256) == ("新团队 c", hashlib.sha256(secret.encode()).hexdigest())
     assert (row.models, row.limits) == (("deepseek-v3",), Limit(rpm=10, tpm=1000))
+    assert ended.stderr.splitlines() == [
+        "This is the key; it is shown this once, and the file has its digest alone.",
+        f"{path}: 新团队 c ({row.sha256[:12]}) may call within a second",
+    ]
     assert secret not in path.read_text() + ended.stderr
     assert path.read_text().startswith(FILE)
     assert (path.with_name("keys.toml~").read_text(), path.stat().st_mode & 0o777) == (FILE, 0o600)
@@ -81,6 +85,7 @@ def test_a_key_is_revoked_with_all_that_is_its_own_and_nothing_else(path: Path, 
     first, _, rest = FILE.partition("[[key]]")
     assert path.read_text() == first + rest[rest.index("\n# Bob") :]
     assert path.with_name("keys.toml~").read_text() == FILE
+    assert ended.stderr == f"the file as it was: {path}~\n"
 
 
 def test_all_keys_of_a_name_are_revoked_together(path: Path) -> None:

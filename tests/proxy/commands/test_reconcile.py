@@ -30,11 +30,11 @@ def journal(tmp_path: Path) -> Path:
     )
 
 
-def amount(path: Path, output: int, requests: int = 2) -> Path:
+def amount(path: Path, output: int, requests: int = 2, cached: int = 128) -> Path:
     rows = [
         f"u,{DAY},deepseek-chat,prod,sk,{type_},{price},{number}"
         for type_, price, number in (
-            ("input_cache_hit_tokens", "0.0000002", 128),
+            ("input_cache_hit_tokens", "0.0000002", cached),
             ("input_cache_miss_tokens", "0.000002", 72),
             ("output_tokens", "0.000008", output),
             ("request_count", "", requests),
@@ -70,6 +70,7 @@ def test_people_are_shown_each_difference_and_the_calls_that_can_be_why(journal:
         "1 call, 10 in the journal: the caller had left before upstream told its last figure (id-2)",
         "1 call: has no end in the journal: a crash, or still open (id-3)",
     ]
+    assert difference.endswith("\n4 lines compared: 3 agree, 0 differ within the tolerance, 1 beyond it\n")
 
 
 def test_programs_get_the_same_as_json_and_csv(journal: Path, bill: Path) -> None:
@@ -118,6 +119,23 @@ def test_programs_get_the_same_as_json_and_csv(journal: Path, bill: Path) -> Non
 )
 def test_the_code_is_by_the_tolerance(journal: Path, bill: Path, flags: list[str], code: int) -> None:
     assert run(journal, "--bill", bill, *flags).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("flags", "code"),
+    [
+        ([], 1),
+        (["--tolerance", "0"], 1),
+        (["--tolerance", "0.5"], 1),
+        (["--tolerance", "0.5%"], 1),
+        (["--tolerance", "1"], 0),
+        (["--tolerance", "0.78%"], 0),
+    ],
+)
+def test_a_line_that_is_off_by_one_is_within_what_is_asked_for_alone(
+    journal: Path, tmp_path: Path, flags: list[str], code: int
+) -> None:
+    assert run(journal, "--bill", amount(tmp_path / "amount.csv", 20, cached=129), *flags).exit_code == code
 
 
 def test_money_is_compared_where_there_are_prices(journal: Path, bill: Path, tmp_path: Path) -> None:
