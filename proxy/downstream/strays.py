@@ -42,7 +42,6 @@ class Stray(Exception):  # noqa: N818 - it says what came, not that something br
     """
 
     def __init__(self, fault: faults.Fault, hint: str | None = None) -> None:
-        super().__init__(fault.message)
         self.fault = fault
         self.hint = hint
 

@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Mapping
 
 import pytest
 
+from proxy.call import timeouts
 from proxy.call.timeouts import CallTimeouts, Expired, OpenCalls, Timeout
 
 LONG = dict.fromkeys(Timeout, 60.0)
@@ -98,6 +99,79 @@ async def test_it_does_not_put_the_end_of_a_call_off() -> None:
 async def test_a_call_that_is_overdue_already_ends_at_its_first_wait() -> None:
     with pytest.raises(Expired), watch(Timeout.TOKEN, age_s=61):
         await asyncio.sleep(10)
+
+
+@pytest.mark.parametrize(
+    ("wait", "at_s", "ended_by"),
+    [
+        (Timeout.TOKEN, 104.875, None),
+        (Timeout.TOKEN, 105.0, Timeout.TOKEN),
+        (Timeout.CALLER, 139.875, None),
+        (Timeout.CALLER, 140.0, Timeout.TOTAL),
+        (Timeout.TOKEN, 140.0, Timeout.TOTAL),
+    ],
+)
+async def test_a_wait_has_all_of_its_time_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, wait: Timeout, at_s: float, ended_by: Timeout | None
+) -> None:
+    monkeypatch.setattr(timeouts, "monotonic", lambda: 100.0)
+    limits_s = open_calls({Timeout.TOKEN: 5.0, Timeout.TOTAL: 50.0})
+    clock = CallTimeouts(wait, limits_s, asyncio.get_running_loop(), 90.0)
+    clock.look(at_s)
+    assert clock._expired is ended_by
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "at_s", "ended_by"), [(7.0, 107.0, Timeout.ABANDONED), (40.0, 140.0, Timeout.TOTAL)]
+)
+async def test_the_rest_of_a_call_is_limited_where_that_is_sooner(
+    monkeypatch: pytest.MonkeyPatch, limit_s: float, at_s: float, ended_by: Timeout
+) -> None:
+    """MET-5; of a call that has ended nothing is."""
+    monkeypatch.setattr(timeouts, "monotonic", lambda: 100.0)
+    limits_s = open_calls({Timeout.TOTAL: 50.0, Timeout.ABANDONED: limit_s})
+    clock = CallTimeouts(Timeout.TOKEN, limits_s, asyncio.get_running_loop(), 90.0)
+    clock.end_within(Timeout.ABANDONED)
+    clock.look(139.875)
+    assert clock._expired is None
+    with clock:
+        clock.end_within(Timeout.ABANDONED)
+        clock.look(at_s - 0.125)
+        assert clock._expired is None
+    clock.look(at_s)
+    assert clock._expired is ended_by
+
+
+async def test_the_timer_looks_eight_times_in_the_shortest_wait_and_once_a_second() -> None:
+    calls = open_calls()
+    assert calls._tick_s == 1.0
+    for limit_s, tick_s in ((16.0, 1.0), (4.0, 0.5), (6.0, 0.5)):
+        calls.look_within(limit_s)
+        assert calls._tick_s == tick_s
+    calls.limit({**LONG, Timeout.DRAIN: 0.0, Timeout.BODY: 2.0})
+    assert calls._tick_s == 0.25
+
+
+async def test_a_limit_of_its_own_is_one_calls_alone() -> None:
+    calls = open_calls()
+    one, other = (watch(Timeout.TOKEN, open_=calls) for _ in range(2))
+    one.limit(Timeout.TOKEN, 4.0)
+    other.limit(Timeout.TOKEN, LONG[Timeout.TOKEN])
+    assert one._limits_s == {**calls.limits_s, Timeout.TOKEN: 4.0}
+    assert other._limits_s is calls.limits_s
+    assert calls.limits_s[Timeout.TOKEN] == LONG[Timeout.TOKEN]
+    assert calls._tick_s == 0.5
+
+
+async def test_a_timer_that_is_stopped_looks_no_more() -> None:
+    calls = open_calls()
+    calls.close()
+    with watch(Timeout.TOKEN, open_=calls):
+        handle = calls._handle
+        assert handle is not None
+        calls.close()
+        assert handle.cancelled()
+        calls.close()
 
 
 async def test_it_is_ended_from_outside_and_the_first_word_counts() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+import socket
 import sys
 import uuid
 from collections.abc import AsyncIterator
@@ -565,6 +566,71 @@ class TestRoom:
     ) -> None:
         monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
         assert listener.most_connections(asked_for) == most
+
+
+@pytest.mark.parametrize(
+    ("write_timeout_s", "user_ms", "idle_s", "every_s"),
+    [(60.0, 65_000, 30, 10), (7.5, 12_500, 3, 1), (0.5, 5_500, 1, 1)],
+)
+def test_the_kernels_clock_is_a_little_later_than_ours(
+    write_timeout_s: float, user_ms: int, idle_s: int, every_s: int
+) -> None:
+    """ERR-5: in its own units, of which none may be 0."""
+    wanted = {
+        "TCP_NOTSENT_LOWAT": 128 << 10,
+        "TCP_USER_TIMEOUT": user_ms,
+        "TCP_KEEPIDLE": idle_s,
+        "TCP_KEEPINTVL": every_s,
+    }
+    there = {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
+    assert entrance.kernels_clock(write_timeout_s) == there
+
+
+HELD, CHUNKED = {"Connection": "keep-alive"}, {"Transfer-Encoding": "chunked"}
+CUT = {"Connection": "close"}
+
+
+@pytest.mark.parametrize(
+    ("version", "said", "streams", "head"),
+    [
+        ("1.1", {}, False, {}),
+        ("1.1", {}, True, CHUNKED),
+        ("1.1", CUT, False, CUT),
+        ("1.1", CUT, True, CUT | CHUNKED),
+        ("1.1", {"Upgrade": "h2c"}, False, CUT),
+        ("1.0", {}, False, {}),
+        ("1.0", {}, True, {}),
+        ("1.0", HELD, False, HELD),
+        # Its end is the connection's.
+        ("1.0", HELD, True, {}),
+    ],
+)
+async def test_the_head_of_an_answer_says_how_it_ends_and_what_becomes_of_the_connection(
+    simulator: StartSimulator,
+    gateway_before: StartGateway,
+    *,
+    version: str,
+    said: dict[str, str],
+    streams: bool,
+    head: dict[str, str],
+) -> None:
+    """HTTP-7, HTTP-14: and the connection is what was said of it."""
+    front = await gateway_before((await simulator()).url)
+    wire = caller.request(caller.call(), said | (caller.SSE if streams else {}))
+    wire = wire.replace(b" HTTP/1.1\r\n", f" HTTP/{version}\r\n".encode(), 1)
+    async with caller.dial(front.url) as line:
+        line.send(wire)
+        answer = await line.head()
+        assert answer.line == f"HTTP/{version} 200 OK"
+        named = {name: answer.headers[name] for name in ("Connection", "Transfer-Encoding") if name in answer.headers}
+        assert named == head
+        assert ("Content-Length" in answer.headers) is not streams
+        if head.get("Connection", "keep-alive" if version == "1.1" else "close") == "close":
+            await line.eof()
+        else:
+            await line.answer(answer)
+            line.send(wire)
+            assert (await line.head()).status == 200
 
 
 def _connections(port: lifecycle.Port | None) -> list[object]:
