@@ -134,6 +134,13 @@ HARMLESS: Final[dict[Change, str]] = {
         for old, new in (("10", "(11)"), ("4", "(5)"))
     },
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
+    Change("proxy/downstream/strays.py", "self._lines = 0", "0", "(1)"): _UNREAD,
+    Change(
+        "proxy/downstream/strays.py", "self._ends_s = 0.0", "0.0", "(1.0)"
+    ): "By a clock that counts from when the machine began: either is over.",
+    Change(
+        "proxy/downstream/request_ids.py", "_made.extend(_ids(os.urandom(16 * IDS_AT_ONCE).hex()))", "16", "(17)"
+    ): "A few more whole ids at a time.",
     Change("proxy/upstream/pools.py", "self._is_trial = False", "False", "(True)"): _UNREAD,
     **{
         Change("proxy/upstream/balancer.py", line, old, new): _TIE

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from proxy.call import thread_pool
 from proxy.call.thread_pool import Job, ThreadPool
 from translators import faults
 
@@ -76,6 +77,15 @@ async def test_a_job_is_done_above_its_most(most: int, taken: int) -> None:
         assert await told.get() == (most + 1, None)
         assert next(totals) == taken
         assert pool.waiting_chars == 0
+
+
+async def test_its_end_is_that_of_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that wait for work are woken, and waited for: what they use ends behind them."""
+    monkeypatch.setattr(thread_pool, "END_S", 30.0)
+    with ThreadPool(threads=2) as pool:
+        for _ in range(2):
+            await pool.run(iter((0,)), 1)
+    assert [thread.is_alive() for thread in pool._threads] == [False, False]
 
 
 async def test_steps_of_who_is_cancelled_are_dropped() -> None:

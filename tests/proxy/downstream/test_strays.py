@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import uuid
 from functools import partial
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -12,6 +15,7 @@ import structlog.testing
 from proxy.downstream import request_ids, strays, surface
 from proxy.downstream.strays import escaped
 from tests import caller
+from tests.conftest import ROOT
 from tests.proxy.conftest import Running, StartGateway
 
 SERVICES = "/api/v1/services/aigc/text-generation/generation"
@@ -96,6 +100,8 @@ async def test_a_path_is_cut_and_escaped(front: Running) -> None:
     (line,) = lines
     assert line["path"] == ("/" + "a%0A" * 100)[:128]
     assert escaped("a\x1b[31m\n\u4f60\udcff", 64) == "a\\x1b[31m\\x0a\\u4f60\\udcff"
+    # What is one of the two, printable or ASCII, is not both; cut is what came, not what is made of it.
+    assert [escaped(one, 2) for one in ("\u4f60" * 3, "\n" * 3, "abc")] == ["\\u4f60" * 2, "\\x0a" * 2, "ab"]
 
 
 async def test_the_first_ten_of_a_minute_are_said_and_the_rest_counted(
@@ -128,9 +134,18 @@ async def test_a_call_that_fails_is_none(front: Running) -> None:
     assert {line["event"] for line in lines} == {"call"}
 
 
-async def test_a_window_begins_anew_at_its_end_and_counts_what_went_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"most": 2, "every_s": 5.0}, [(100.0, 1), (100.0, 1), (105.0, 3), (109.9, 1), (110.0, 2)]),
+        ({}, [(100.0, 1), (110.0, 7)]),
+    ],
+)
+async def test_a_window_begins_anew_at_its_end_and_counts_what_went_unsaid(
+    monkeypatch: pytest.MonkeyPatch, limits: Any, told: list[tuple[float, int]]
+) -> None:
     """HTTP-13, with the loop's clock in the test's hand."""
-    limited = strays.RateLimitedLog("came", "data", most=2, every_s=5.0)
+    limited = strays.RateLimitedLog("came", "data", **limits)
     said: list[tuple[float, int]] = []
     for now_s in (100.0, 100.0, 100.0, 104.9, 105.0, 109.9, 109.9, 110.0):
         with structlog.testing.capture_logs() as lines, monkeypatch.context() as patched:
@@ -138,7 +153,17 @@ async def test_a_window_begins_anew_at_its_end_and_counts_what_went_unsaid(monke
             limited.note(reason="r")
         said += [(now_s, line["count"]) for line in lines]
         assert all((line["event"], line["port"], line["log_level"]) == ("came", "data", "warning") for line in lines)
-    assert said == [(100.0, 1), (100.0, 1), (105.0, 3), (109.9, 1), (110.0, 2)]
+    assert said == told
+
+
+def test_processes_that_are_forked_say_no_ids_of_one_another() -> None:
+    """HTTP-6: ids are made many at once, and those that are left are of the process that made them."""
+    words = (
+        "import os; from proxy.downstream import request_ids as r; r.new_request_id(); child = os.fork();"
+        "os.write(1, b''.join(r.new_request_id().encode() + b' ' for _ in range(9))); child and os.waitpid(child, 0)"
+    )
+    ids = subprocess.run([sys.executable, "-c", words], cwd=ROOT, capture_output=True, check=True).stdout.split()
+    assert len({*ids}) == len(ids) == 18
 
 
 def test_an_ids_bits_are_those_of_a_random_one() -> None:
