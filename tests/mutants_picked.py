@@ -240,4 +240,47 @@ HARMLESS: Final[dict[Change, str]] = {
     Change(
         "proxy/server/supervisor.py", "theirs.close()", "theirs.close()", "pass"
     ): "CPython closes a socket with the last name for it, which ends with the function.",
+    Change("proxy/commands/keys.py", "return Exit.OK", "return Exit.OK", "return None"): "The same exit code, 0.",
+    Change("proxy/metering/append_file.py", "self._look_s = 0.0", "0.0", "(1.0)"): _UNREAD,
+    Change("proxy/metering/append_file.py", "self._torn = False", "False", "(True)"): _UNREAD,
+    Change(
+        "proxy/metering/prices.py", "if begin < end:", "begin < end", "(begin <= end)"
+    ): "No time lies between two that are the same: the file is refused.",
+    Change(
+        "proxy/metering/prices.py",
+        "return zip(self.upstream, phases[len(self.callers) :], strict=True)",
+        "True",
+        "(False)",
+    ): _STRICT,
+    Change(
+        "proxy/metering/provider_bill.py",
+        "if layout.type is not None and layout.amount is not None:",
+        "layout.type is not None and layout.amount is not None",
+        "(layout.type is not None or layout.amount is not None)",
+    ): "A layout has both or neither: a mapping with one of them is refused.",
+    Change(
+        "proxy/metering/provider_bill.py", "last = max(row.begin, end - timedelta(microseconds=1))", "1", "(2)"
+    ): "Just before the end: nothing in a bill ends between two microseconds.",
+    Change(
+        "proxy/metering/reconciliation.py", 'weight = amounts.get("prompt", 0) + amounts.get("output", 0)', "0", "(1)"
+    ): "Of calls of which the journal holds nothing, all weigh alike.",
+    Change(
+        "proxy/metering/reconciliation.py",
+        "can_be = [found for found in evidence.causes.items() if difference.amount > 0 or found[0] not in NOT_HELD]",
+        "difference.amount > 0",
+        "(difference.amount >= 0)",
+    ): "There is a difference, or nobody explains it.",
+    Change(
+        "proxy/metering/reconciliation.py",
+        "absence = Absence.MORE if difference.amount > 0 else Absence.LESS",
+        "difference.amount > 0",
+        "(difference.amount >= 0)",
+    ): "There is a difference, or nobody explains it.",
+    Change("proxy/metering/seals.py", "grown = content.read(1)", "1", "(2)"): "Whether there is anything more.",
+    Change(
+        "proxy/metering/seals.py",
+        "while position < size and (piece := os.pread(descriptor, min(PIECE_BYTES, size - position), position)):",
+        "position < size",
+        "(position <= size)",
+    ): "At the end there are 0 bytes to be read, which ends it too.",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import itertools
 import os
@@ -279,6 +280,14 @@ def test_prices_add_columns_of_money_exactly(path: Path, prices: Path) -> None:
     assert table[5].split()[-4:] == ["0.01284", "0.0060000005", "0.00107", "0.0068399995"]
 
 
+def test_a_call_of_as_many_tokens_either_way_is_named_where_it_has_no_price(path: Path, prices: Path) -> None:
+    prices.write_text(PRICES.replace('"deepseek-chat"', '"other"'))
+    path.write_bytes(lines(*records("1", 1_000)))
+    ended = run("sum", "--csv", "--tz", "UTC", "--prices", prices, path)
+    assert "no price under [[upstream]] for 1 calls of deepseek-chat" in ended.stderr
+    assert gc.isenabled()
+
+
 def test_calls_without_a_price_are_named_and_are_code_1(path: Path, prices: Path) -> None:
     prices.write_text(PRICES.replace('model = "*"', 'model = "other"').replace('"deepseek-chat"', '"other"'))
     ended = run("sum", "--csv", "--tz", "UTC", "--prices", prices, path)
@@ -333,6 +342,8 @@ def test_what_could_not_be_read_is_told_on_stderr_and_by_the_code(tmp_path: Path
             "1 times a rule broken: see dashseek usage verify\n"
         )
     assert run("sum", path).stdout.endswith("unknown: 2 more\n")
+    path.write_bytes(lines(*opens[: usage.SHOWN]))
+    assert " more" not in run("sum", path).stdout
 
 
 def test_a_copy_is_named_on_stderr_and_no_fault(path: Path) -> None:
@@ -442,6 +453,30 @@ def test_tail_begins_near_the_end_of_a_large_journal(path: Path) -> None:
     shown = run("tail", "--no-follow", "-n", "3", path).output
     assert [line.rpartition("  ")[2] for line in shown.splitlines()] == ["id-1997", "id-1998", "id-1999"]
     assert run("tail", "--no-follow", "-n", "0", path).output == ""
+
+
+def test_tail_shows_a_call_in_the_first_line(path: Path) -> None:
+    path.write_bytes(lines(records("1", 1)[1]))
+    assert run("tail", "--no-follow", path).output.count("id-1") == 1
+
+
+def test_tail_follows_a_line_of_which_a_piece_is_there(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (line,) = lines(*records("first", 1)).splitlines(keepends=True)[1:]
+    path.write_bytes(line[:-50])
+
+    def rest() -> None:
+        with path.open("ab") as file:
+            file.write(line[-50:])
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    events = [rest, interrupt]
+    monkeypatch.setattr(time, "sleep", lambda _: events.pop(0)())
+    assert usage.tail(path, 1, follow=True) == 0
+    assert capsys.readouterr().out.count("id-first") == 1
 
 
 def test_tail_follows_calls_as_they_end_over_torn_pieces_and_rotation(

@@ -62,3 +62,20 @@ def test_of_an_answer_that_was_cut_here_no_more_is_delivered_than_upstream_gener
     assert breaches(closed("1", generated=used(3, 8, 3), calls=whole, usage=used(3, 6, 3))) == [
         "ok, but what was delivered is not what was generated"
     ]
+
+
+@pytest.mark.parametrize("side", ["usage", "generated"])
+def test_a_call_that_never_went_upstream_has_no_tokens_on_either_side(side: str) -> None:
+    """I7."""
+    nothing = {"usage": used(0, 0), "generated": used(0, 0), "attempts": [], "outcome": "rejected"}
+    assert breaches(closed("1", **nothing)) == []
+    assert "tokens of a call that never went upstream" in breaches(closed("1", **{**nothing, side: used(3, 4)}))
+
+
+@pytest.mark.parametrize("basis", ["upstream_final", "upstream_last", "counted"])
+def test_upstream_calls_of_which_nothing_is_known_are_no_basis(basis: str) -> None:
+    """MET-3."""
+    nothing = upstream_call(None, None, cached=None, reasoning=None, basis="none")
+    said = {"calls": [nothing], "generated": used(0, 0), "usage": used(0, 0), "outcome": "upstream_cut"}
+    assert breaches(closed("1", **said, basis="none")) == []
+    assert breaches(closed("1", **said, basis=basis)) == [f"basis: {basis}, but one of its upstream calls is none"]
