@@ -65,7 +65,6 @@ class Line(asyncio.BufferedProtocol):
     """A connection, and while it serves the `Response` to what was asked.
 
     part:      told once when it is idle again, and once when it is lost
-    is_served: whether it has answered before
     is_silent: whether nothing has come since the request: a server that had closed it has not served it
     idle_s:    time on the monotonic clock since when it is idle
     on_body:   takes what the parser finds of a body
@@ -95,7 +94,6 @@ class Line(asyncio.BufferedProtocol):
         "_waiter",
         "content_type",
         "idle_s",
-        "is_served",
         "is_silent",
         "on_body",
         "retry_after",
@@ -111,7 +109,6 @@ class Line(asyncio.BufferedProtocol):
         self._has_parser = False
         self._waiter: asyncio.Future[None] | None = None
         self.stage = IDLE
-        self.is_served = False
         self.idle_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -217,7 +214,6 @@ class Line(asyncio.BufferedProtocol):
         """Let go: it serves again if its answer was read to the end, and is closed if not. Idempotent."""
         if self.stage is WHOLE and not self._held and self._keeps_alive:
             self.stage = IDLE
-            self.is_served = True
             self.idle_s = monotonic()
             if not self._is_reading:
                 self._read_on()

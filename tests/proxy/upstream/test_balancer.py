@@ -17,7 +17,7 @@ from config.pools import Pool
 from proxy.upstream import balancer
 from proxy.upstream.connections import place_of
 from proxy.upstream.health import Event
-from proxy.upstream.targets import Standing, Target
+from proxy.upstream.targets import Attempt, Standing, Target, number_of
 
 NOW_S = 1_000.0
 CHANCES = st.integers(0, 1 << 32).map(random.Random)
@@ -227,3 +227,24 @@ def test_where_nothing_is_free_nothing_is_found() -> None:
 def test_retries_are_a_fifth_of_what_is_in_flight_or_a_few(retries: int, in_flight: int) -> None:
     allowed = balancer.may_retry(retries, in_flight)
     assert allowed == (retries < max(3, in_flight / 5))
+
+
+def test_a_mean_follows_the_newest_by_a_fifth() -> None:
+    standing = Standing()
+    means = []
+    for first_token_s in (1.0, 2.0, 1.2):
+        standing.took(first_token_s)
+        means.append(standing.first_token_s)
+    assert means == pytest.approx([1.0, 1.2, 1.2])
+
+
+def test_a_text_has_one_number_of_sixty_four_bits_in_every_process() -> None:
+    """Else two replicas would bind a session to two targets."""
+    assert number_of(b"a http://10.0.0.1:8000") == 3_674_506_630_929_958_527
+
+
+def test_a_try_begins_as_the_first_over_a_connection_of_its_own() -> None:
+    attempt = Attempt("http://a")
+    assert (attempt.word, attempt.retry, attempt.reused, attempt.unserved) == ("open", False, False, False)
+    attempt.answered(503)
+    assert attempt.word == "503"

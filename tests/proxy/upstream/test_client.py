@@ -18,7 +18,7 @@ from config import sources
 from proxy.simulation.wire import Script
 from proxy.upstream import client, connections, health, line, pools, report, response, targets
 from proxy.upstream.response import completion_of, failure_of
-from tests.asking import answered
+from tests.asking import MODEL, answered
 from tests.conftest import StartSimulator
 from translators import faults
 from translators.openai import failures
@@ -49,6 +49,11 @@ async def refusal_of(upstreams: pools.Upstreams) -> tuple[faults.Refusal, list[t
             return await failure_of(said, TERMS), attempts
     except response.UpstreamFailure as failure:
         return failure.refusal(), attempts
+
+
+async def rewritten(_: object) -> client.Post:
+    """The same for every pool."""
+    return POST
 
 
 @pytest.fixture
@@ -467,6 +472,33 @@ class TestAnswers:
             with pytest.raises(faults.Refusal) as refusal:
                 await ask(upstreams)
         assert refusal.value.fault == faults.UPSTREAM_BROKEN
+
+    @pytest.mark.parametrize("size", [response.READ_BYTES, response.READ_BYTES + 1, 5 * response.READ_BYTES])
+    async def test_a_long_completion_is_read_whole_and_all_of_it_is_said_to_be_held(
+        self, size: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def long(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                while True:
+                    await reader.readuntil(POST.body)
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+            writer.close()
+
+        async with listening(long) as url, before(url) as upstreams:
+            monkeypatch.setattr(response, "COMPLETION_BYTES", size)
+            held = list[int]()
+            lease = upstreams.lease(MODEL)
+            with contextlib.closing(await upstreams.post(lease, POST, rewritten, [])) as said:
+                assert await completion_of(said, held.append) == b"x" * size
+            assert sum(held) == (size if size > response.READ_BYTES else 0)
+            # What is one read at most is never too long.
+            monkeypatch.setattr(response, "COMPLETION_BYTES", size - 1)
+            if size > response.READ_BYTES:
+                with (
+                    contextlib.closing(await upstreams.post(lease, POST, rewritten, [])) as said,
+                    pytest.raises(faults.Refusal, match=f"more than {size - 1} bytes"),
+                ):
+                    await completion_of(said)
 
     async def test_a_body_that_was_not_read_closes_its_connection(self, simulator: StartSimulator) -> None:
         """A connection in doubt serves nobody again."""

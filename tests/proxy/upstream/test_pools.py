@@ -602,6 +602,28 @@ class TestNames:
                 assert report.states(upstreams)["p0", label, "out"] == 0
         assert [line["event"] for line in lines] == ["name_not_found", "name_found", "addresses"]
 
+    async def test_all_addresses_of_one_are_told_together(self, front: Front, names: Names) -> None:
+        names.found, label = ["10.0.0.1", "10.0.0.2"], "dns+http://engines.example:8000"
+        async with front.before({"urls": [label]}) as upstreams:
+            one, other = upstreams.targets
+            place = ("p0", label)
+            assert report.loads(upstreams) == {place: 0.0}
+            assert report.first_tokens_s(upstreams) == {}
+            for target, first_token_s in ((one, 0.25), (other, 0.123_456), (other, 0.123_456)):
+                upstreams.lease(MODEL).take(target)
+                target.standing.took(first_token_s)
+            assert report.loads(upstreams) == {place: 3.0}
+            assert report.first_tokens_s(upstreams) == {place: 0.25}
+            states = {state: number for (*_, state), number in report.states(upstreams).items()}
+            assert states == {"well": 2.0, "out": 0.0, "trial": 0.0}
+            upstreams.now_s = lambda: 1_000.0
+            upstreams.note(other, Event.LOST)
+            upstreams.now_s = lambda: 1_002.96
+            look = report.targets(upstreams)[1]
+            assert (look.out_for_s, look.first_token_s, look.in_flight) == (7.0, 0.1235, 2)
+            upstreams.now_s = lambda: 1_020.0
+            assert report.targets(upstreams)[1].out_for_s == 0.0
+
     async def test_an_address_that_is_gone_is_forgotten_when_its_calls_have_ended(
         self, front: Front, names: Names
     ) -> None:
