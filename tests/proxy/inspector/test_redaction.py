@@ -188,7 +188,7 @@ def test_of_a_call_nothing_is_left_of_its_callers_or_its_upstreams(vocabulary: V
             for text in deltas
         )
     )
-    refusal = {"error": {"message": "too long: Where does Lovelace really live nowadays", "code": "bad_request"}}
+    refusal = {"message": "too long: Where does Lovelace really live nowadays", "code": "bad_request"}
     packets = [b"data:%b\n\n" % orjson.dumps({"output": {"choices": [{"message": {"content": t}}]}}) for t in deltas]
     failed = b"data:%b\n\n" % orjson.dumps({"code": "X", "message": "too long: does Lovelace really live"})
     document = {
@@ -227,7 +227,7 @@ def test_of_a_call_nothing_is_left_of_its_callers_or_its_upstreams(vocabulary: V
     assert (body["model"], body["parameters"]) == (asked["model"], asked["parameters"])
     told, streamed = made["upstream"]
     (read,) = told["reads"]
-    error = orjson.loads(call_file.decoded(read))["error"]
+    error = orjson.loads(call_file.decoded(read))
     assert (error["message"].startswith("too long: "), error["code"]) == (True, "bad_request")
     events = b"".join(map(call_file.decoded, streamed["reads"])).split(b"\n\n")
     assert events[-2:] == [b"data: [DONE]", b""]
@@ -242,6 +242,7 @@ def test_of_a_call_nothing_is_left_of_its_callers_or_its_upstreams(vocabulary: V
         assert bytes(shown["bytes"]).decode() == shown["token"]
     first, *others, last = (call_file.decoded(packet) for packet in made["packets"])
     assert first == b":\n\n"
+    assert all(len(packet) == 1 for packet in made["packets"])
     # What the caller was handed is what upstream said, cut as it was.
     assert [orjson.loads(one[5:])["output"]["choices"][0]["message"]["content"] for one in others] == texts
     assert orjson.loads(last[5:])["message"].startswith("too long: ")
