@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import select
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -117,3 +119,24 @@ def test_a_descriptor_that_others_made_non_blocking_loses_nothing(pipe: Pipe) ->
         said += len(pipe.read())
     out.close()
     assert out.dropped == 0
+
+
+def test_without_a_thread_a_line_is_written_at_once_or_dropped_and_counted(pipe: Pipe) -> None:
+    """A process that forks: of a line that is longer than a pipe takes at once, its begin."""
+    out = log_writer.Unthreaded(pipe.writes)
+    out.write("a half \udcff\n")
+    out.write_line(b"y" * (select.PIPE_BUF + 1))
+    assert pipe.read() == b"a half \\udcff\n" + b"y" * select.PIPE_BUF
+    assert out.dropped == 0
+    os.set_blocking(pipe.writes, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(pipe.writes, b"z" * select.PIPE_BUF)
+    os.set_blocking(pipe.writes, True)
+    for number in (1, 2):
+        out.write(LINE)
+        assert out.dropped == number
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), pipe.reads)
+    out.write(LINE)
+    assert out.dropped == 3

@@ -255,6 +255,14 @@ def test_bounds_are_those_that_opentelemetry_advises_and_go_on() -> None:
     assert list(metrics.PER_TOKEN.buckets) == per_token
 
 
+def test_other_bounds_are_steps_of_a_decade() -> None:
+    """Three to each: from a tenth of a millisecond to seconds, and from one token to a thousand, none apart."""
+    short_s = [step * 10.0**decade for decade in range(-4, 1) for step in (1, 2.5, 5)][:-1]
+    assert list(metrics.SHORT_S) == pytest.approx(short_s)
+    drift = [0, *(step * 10**decade for decade in range(3) for step in (1, 2, 5)), 1000]
+    assert list(metrics.DRIFT.buckets) == drift
+
+
 def test_every_outcome_has_a_place() -> None:
     assert set(metrics.PHASES) <= {outcome.value for outcome in journal.Outcome}
 
