@@ -18,7 +18,6 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/admin/translation.py": "tests/proxy/commands/test_translate.py",
     "proxy/admission/memory_limiter.py": "tests/proxy/admission/test_limits.py",
     "proxy/admission/redis_limiter.py": "tests/integration/test_shared_limits.py",
-    "proxy/call/abandoned.py": "tests/integration/test_departures.py",
     "proxy/call/exchange.py": "tests/proxy/call/test_record.py",
     "proxy/call/lookups.py": "tests/integration/test_compatible.py",
     "proxy/call/handler.py": "tests/proxy/server/test_process.py",
