@@ -248,3 +248,46 @@ def test_of_a_call_nothing_is_left_of_its_callers_or_its_upstreams(vocabulary: V
     assert orjson.loads(last[5:])["message"].startswith("too long: ")
     assert made["journal"][0] == {"event": "open", "key_id": None, "key_name": None}
     assert made["journal"][1]["attempts"] == [{"target": redaction.UPSTREAM, "result": "200"}]
+
+
+def filled(filler: Filler, said: list[str], handed: list[str]) -> tuple[list[str], list[str]]:
+    """What upstream's deltas say then, and what the caller was handed of them."""
+    wire = stream(*({"choices": [{"index": 0, "delta": {"content": text}}]} for text in said))
+    made = {
+        "upstream": [{"status": 200, "reads": [call_file.coded(wire)]}],
+        "packets": [call_file.coded(stream({"output": {"choices": [{"message": {"content": t}}]}})) for t in handed],
+    }
+    sides = redaction._Sides(filler, ())
+    sides.read(made["upstream"][0])
+    sides.hear_packets(made["packets"])
+    sides.write(made)
+    documents = [
+        [event.document for event in redaction._events(call_file.decoded(one)) if event.document is not None]
+        for one in (*made["upstream"][0]["reads"], *made["packets"])
+    ]
+    theirs = [event["choices"][0]["delta"]["content"] for event in documents[0]]
+    return theirs, [event["output"]["choices"][0]["message"]["content"] for (event,) in documents[1:]]
+
+
+def test_packets_that_say_all_so_far_say_all_so_far(filler: Filler) -> None:
+    said = ["The quick brown", " Fox jumps over", " the lazy dog"]
+    whole = ["".join(said[:number]) for number in (1, 2, 3)]
+    theirs, ours = filled(filler, said, whole)
+    assert ours == ["".join(theirs[:number]) for number in (1, 2, 3)]
+    assert "quick" not in ours[-1]
+
+
+def test_packets_that_say_something_else_are_filled_by_themselves(filler: Filler) -> None:
+    theirs, ours = filled(filler, ["The quick brown"], ["Entirely other", " sentences"])
+    assert not {*["Entirely", "other", "sentences", "quick", "brown"]} & {*" ".join((*theirs, *ours)).split()}
+    assert list(map(filler.vocabulary.length, ours)) == list(
+        map(filler.vocabulary.length, ("Entirely other", " sentences"))
+    )
+
+
+def test_an_answer_in_json_keeps_its_keys_wherever_it_is_cut(filler: Filler) -> None:
+    said = ['{"city": "Hang', 'zhou", "rain": tr', "ue}"]
+    theirs, ours = filled(filler, said, said)
+    assert theirs == ours
+    read = orjson.loads("".join(theirs))
+    assert ([*read], read["rain"], read["city"] != "Hangzhou") == (["city", "rain"], True, True)
