@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from config import sources
+from proxy.downstream.phase import LIFECYCLE, Phase
 from proxy.server import lifecycle, routes
 from proxy.simulation.wire import Script
 from tests import caller, needs
@@ -92,6 +93,30 @@ async def test_with_nothing_open_it_ends_at_once(gateway_before: StartGateway) -
         await ending
     # A call may be on its way on a connection that is kept.
     assert asyncio.get_running_loop().time() - since >= lifecycle.LATECOMERS_S
+
+
+async def test_a_stop_goes_phase_by_phase_and_leaves_neither_port_nor_handler(gateway_before: StartGateway) -> None:
+    front = await gateway_before("http://127.0.0.1:1", drain_delay=30)
+    handled, state, announced = (
+        signal.getsignal(signal.SIGTERM),
+        front.process.calls.runner.app[LIFECYCLE],
+        asyncio.Event(),
+    )
+    ending = asyncio.create_task(front.process.until_told_to_stop(front.house.open_calls, announced.set))
+    await announced.wait()
+    assert (state.phase, signal.getsignal(signal.SIGTERM) is handled) == (Phase.SERVING, False)
+    async with asyncio.timeout(10):
+        stop()
+        while state.phase is Phase.SERVING:  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(0.005)
+        assert state.phase is Phase.DRAINING
+        stop()
+        await ending
+    assert (state.phase, signal.getsignal(signal.SIGTERM)) == (Phase.CUTTING, handled)
+    for url in (front.url, front.admin_url):
+        with pytest.raises(ConnectionRefusedError):
+            await caller.ask(url, b"", path="/healthz", method="GET")
+    assert [task for task in asyncio.all_tasks() if "turning" in str(task.get_coro())] == []
 
 
 async def test_with_no_file_left_it_ends_all_the_same(gateway_before: StartGateway) -> None:
