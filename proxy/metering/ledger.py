@@ -7,12 +7,10 @@ lines are in two files the end may be read first. Source: spec MET-2, MET-6.
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -44,9 +42,6 @@ BEGINNING: Final = b'{"ev":"'
 OPENS: Final = b'{"ev":"open","call":"'
 # The rule that files are what was sealed, and all there.
 SEAL: Final = "seal"
-# Takes all there is of an iterable, for what that does.
-FOR_EACH: Final = deque[None](maxlen=0).extend
-AGREED: Final[Callable[[Aside], list[bytes]]] = attrgetter("agreed")
 # What reading a line that is no record can raise; `OverflowError` for a moment that is in no calendar.
 MALFORMED: Final = (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError)
 
@@ -340,15 +335,12 @@ class _Reader:
             return False
         if any(columns.ended):
             self._end_repeated()
-        if any(columns.made):
-            for aside, used, made in zip(asides, columns.figures, columns.made, strict=True):
-                if made:
-                    aside.used.append(used)
-                    aside.made.append(made)
-                else:
-                    aside.agreed.append(used)
-        else:
-            FOR_EACH(map(list.append, map(AGREED, asides), columns.figures))
+        for aside, used, made in zip(asides, columns.figures, columns.made, strict=True):
+            if made:
+                aside.used.append(used)
+                aside.made.append(made)
+            else:
+                aside.agreed.append(used)
         if self._sums.outside not in asides[:1]:
             self._drifts += columns.drift
         self._line += len(lines)
@@ -361,20 +353,18 @@ class _Reader:
             return None
         try:
             asides_of = {minute: self._sums.asides(minute) for minute in minutes}
+            forms = [*zip(columns.said, columns.basis, columns.tries, strict=True)]
             same = asides_of[columns.minute[0]] if columns.minute else {}
-            # Nobody keeps a form that is known, so all of them are one object.
             if all(asides is same for asides in asides_of.values()):
-                known = [*map(same.get, columns.forms())]
+                known = [*map(same.get, forms)]
             else:
-                known = [
-                    asides_of[minute].get(form) for minute, form in zip(columns.minute, columns.forms(), strict=True)
-                ]
+                known = [asides_of[minute].get(form) for minute, form in zip(columns.minute, forms, strict=True)]
             asides = [*filter(None, known)]
             if len(asides) < len(known):
                 where = [at for at in range(begin, end) if SAID(block.lines[at])]
                 asides = [
                     aside or self._aside(minute, form, block, at)
-                    for aside, minute, form, at in zip(known, columns.minute, columns.forms(), where, strict=True)
+                    for aside, minute, form, at in zip(known, columns.minute, forms, where, strict=True)
                 ]
             if not is_inside:
                 numbers(columns.drift)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -59,10 +59,6 @@ class Columns(NamedTuple):
     basis: tuple[bytes, ...]
     drift: tuple[bytes, ...]
     tries: tuple[bytes, ...]
-
-    def forms(self) -> Iterator[Form]:
-        """The pieces of each line that say which sums it belongs to."""
-        return zip(self.said, self.basis, self.tries, strict=True)
 
 
 Groups = tuple[bytes, ...]
