@@ -328,9 +328,9 @@ class _Reader:
         if len(begun) + len(closings) < len(lines) or b"{" in b"".join(openings):
             return False
         asides = self._asides(columns, block, begin, end)
-        numbers = [*itertools.compress(itertools.count(self._line + 1), kinds)]
+        begun_at = [*itertools.compress(itertools.count(self._line + 1), kinds)]
         if asides is None or not self._calls.note(
-            begun, lambda at: (path, numbers[at], openings[at]), [*filter(None, columns.ended)]
+            begun, lambda at: (path, begun_at[at], openings[at]), [*filter(None, columns.ended)]
         ):
             return False
         if any(columns.ended):
