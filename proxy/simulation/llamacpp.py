@@ -147,7 +147,12 @@ def serve(port: int, *, verbose: bool, eye: str) -> None:
     params.ui = False
     # llama.cpp's levels: 1 errors, 3 every request too.
     params.verbosity = 3 if verbose else 1
-    server = xllamacpp.Server(params)
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError:
+        # Why is in llama.cpp's log, which a thread of its own writes piece by piece and which is whole at the exit: a
+        # traceback would fall into the middle of its line.
+        sys.exit(1)
     sys.stdout.write(f"{server.listening_address}\n")
     sys.stdout.flush()
     # A pipe ends with the process that holds it: even a killed parent leaves no server behind.
