@@ -5,6 +5,7 @@ A call's name is its process and a running number, so a byte tells what has been
 
 from __future__ import annotations
 
+import itertools
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Sequence
@@ -24,7 +25,6 @@ LAST: Final = b"~"
 NOTHING: Final = 0
 BEGUN: Final = 1
 ENDED_ALONE: Final = 2
-
 
 # Where a call's opening line stands: file and number; and the line, or what of it follows the call's name.
 Opening = tuple[Path, int, bytes]
@@ -59,8 +59,6 @@ class SeenCalls:
         self.open: dict[bytes, Opening] = {}
         # A byte for each of the names that differ in their last three digits, by what stands before these.
         self._pages: dict[bytes, bytearray] = {}
-        # What each process that is at work calls its next call.
-        self._next: dict[bytes, int] = {}
         # Names of another form, of whoever wrote them.
         self._others: dict[bytes, int] = {}
 
@@ -92,32 +90,15 @@ class SeenCalls:
         opening: the line of one of them, by its place among them; asked for those that stay open
         ended:   calls that end, opened here or elsewhere
         """
-        new, over = {*begun}, {*ended}
-        if len(new) < len(begun) or len(over) < len(ended):
+        left = dict.fromkeys(begun)
+        if len(left) < len(begun):
             return False
-        earlier = over - new
-        left = [(call, at) for at, call in enumerate(begun) if call not in over]
-        if not self.open.keys() >= earlier or (rows := self._expected(begun, new)) is None:
-            return self._note_others(begun, opening, dict(left), earlier)
-        self._begin(rows)
-        for call in earlier:
-            del self.open[call]
-        self.open.update((call, opening(at)) for call, at in left)
-        return True
-
-    def _note_others(
-        self, begun: Sequence[bytes], opening: Callable[[int], Opening], left: dict[bytes, int], earlier: set[bytes]
-    ) -> bool:
-        """The same, whatever was seen before, and in whatever order.
-
-        left:    those that do not end here, and their places among those that begin
-        earlier: those that end here and are not opened here
-        """
+        # Those that have not begun here.
+        earlier = [*itertools.compress(ended, map(left.pop, ended, itertools.repeat(True)))]
         known = self.open.keys() & earlier
-        alone = earlier - known
-        if not self._are_new(alone):
+        alone = {*earlier} - known
+        if len(known) + len(alone) < len(earlier) or (alone and not (alone.isdisjoint(begun) and self._are_new(alone))):
             return False
-        self._next.clear()
         if (rows := self._in_order(begun)) is not None:
             self._begin(rows)
         elif self._are_new(begun, left):
@@ -131,7 +112,7 @@ class SeenCalls:
             self._note(call, ENDED_ALONE)
         for call in known:
             del self.open[call]
-        self.open.update((call, opening(at)) for call, at in left.items())
+        self.open.update((call, opening(at)) for at, call in enumerate(begun) if call in left)
         return True
 
     def _are_new(self, calls: Collection[bytes], left: Collection[bytes] = ()) -> bool:
@@ -141,23 +122,6 @@ class SeenCalls:
             if seen == BEGUN or (seen == ENDED_ALONE and call not in left) or b"\\" in call or not call.isascii():
                 return False
         return True
-
-    def _expected(self, begun: Sequence[bytes], names: set[bytes]) -> list[Numbers] | None:
-        """Where these are noted, if each process goes on where it was: then no name need be sorted."""
-        rows: list[Numbers] = []
-        text, left = b"".join(begun), len(begun)
-        for process, begin in self._next.items():
-            end = begin + text.count(process)
-            left -= end - begin
-            # A page for each 4,096 of them.
-            for number in (begin, *range((begin // PAGE + 1) * PAGE, end, PAGE)) if begin < end else ():
-                first = b"%b%x" % (process, number)
-                row = Numbers(first[:-3], number % PAGE, min(number % PAGE + end - number, PAGE))
-                page = self._page(first)
-                if page is None or not row.is_free(page) or not names.issuperset(row.names()):
-                    return None
-                rows.append(row)
-        return None if left else rows
 
     def _in_order(self, begun: Sequence[bytes]) -> list[Numbers] | None:
         """Where names without a gap are noted; None where there is one, or one of them had a line before."""
@@ -177,8 +141,6 @@ class SeenCalls:
     def _begin(self, rows: list[Numbers]) -> None:
         for row in rows:
             self._pages[row.name][row.begin : row.end] = bytes([BEGUN]) * (row.end - row.begin)
-            process, dash, number = row.name.rpartition(b"-")
-            self._next[process + dash] = int(number or b"0", 16) * PAGE + row.end
 
     def ended_alone(self) -> int:
         """How many calls have an end and no beginning."""
