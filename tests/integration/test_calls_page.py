@@ -134,8 +134,8 @@ def holds_what_became_of_it(seen: Json) -> None:
     assert seen["counted"]["marks"].count("counted") >= 3
     # A zero that is not filled in yet is no figure: what the packet says is counted, until upstream tells.
     assert seen["zeros"]["marks"][:3] in (["counted", "counted"], ["counted", "counted", "dropped"])
-    # Reads that cut events change nothing, nor do packets that say all again. Whether a read holds no whole event, or the
-    # end of the answer alone, is the network's to say.
+    # Reads that cut events change nothing, nor do packets that say all again. Whether a read holds no whole event, or
+    # the end of the answer alone, is the network's to say.
     assert "counted" in seen["cut"]["marks"]
     assert {*seen["cut"]["marks"]} <= {"counted", "held", "dropped"}
     assert "想想。" in seen["cut"]["line"]
