@@ -65,7 +65,6 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/server/signals.py": "tests/faults/test_process.py",
     "proxy/simulation/llamacpp.py": "tests/integration/test_local.py",
     "proxy/simulation/refusals.py": "tests/proxy/simulation/test_deepseek.py",
-    "proxy/simulation/wire.py": "tests/proxy/simulation/test_simulator.py",
     "proxy/telemetry/installed.py": "tests/proxy/commands/test_cli.py",
     "proxy/telemetry/spans.py": "tests/integration/test_tracing.py",
     "proxy/upstream/connections.py": "tests/proxy/upstream/test_client.py",

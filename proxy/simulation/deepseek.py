@@ -9,13 +9,14 @@ import codecs
 import itertools
 import math
 import re
+import string
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import orjson
 import pydantic
@@ -131,7 +132,7 @@ class Scale:
 
     def __init__(self, vocabulary: Vocabulary | None) -> None:
         self._vocabulary = vocabulary
-        self.count: Callable[[str], int] = lru_cache(1024)(
+        self.count: Callable[[str], int] = lru_cache(_TEXTS_KNOWN)(
             lambda text: len(_WORD.findall(text)) if vocabulary is None else tokens.count(text, vocabulary)
         )
 
@@ -147,6 +148,8 @@ class Scale:
 
 
 _WORD = re.compile(r"\s*\S+|\s+")
+# Texts whose count is kept.
+_TEXTS_KNOWN: Final = 1_024
 
 
 def settings(body: Json) -> Json:
@@ -263,15 +266,13 @@ def _thinks(body: Json, host: Dialect) -> bool:
     DeepSeek does unless it is switched off, other hosts where it is switched on or the model does nothing else.
     """
     last = body["messages"][-1]
-    if last.get("reasoning_content") and (last.get("prefix") or last["role"] == "assistant"):
+    if last["role"] == "assistant" and last.get("reasoning_content"):
         return False
     if host.name == "deepseek":
         return (body.get("thinking") or {}).get("type") != "disabled" and body.get("reasoning_effort") != "none"
-    return _says(body, host.thinking[True]) or any(name in body["model"].lower() for name in _ALWAYS_THINKS)
-
-
-def _says(body: Json, switch: Json) -> bool:
-    return all(body.get(name) == value for name, value in switch.items())
+    if host.thinking[True].items() <= body.items():
+        return True
+    return any(name in body["model"].lower() for name in _ALWAYS_THINKS)
 
 
 def _number(body: Json) -> int:
@@ -302,12 +303,12 @@ def _pictures(message: Json) -> list[Json]:
 def _picture_tokens(image: Json) -> int:
     """One that would have to be fetched is taken for a small one."""
     url, detail = image["url"], image.get("detail")
-    size = images.header(url)[1:] if images.is_inline(url) else _FETCHED
+    size = images.header(url)[1:] if images.is_inline(url) else (_FETCHED_PIXELS, _FETCHED_PIXELS)
     return image_tokens.count(*size, detail)
 
 
-# Width and height, in pixels.
-_FETCHED = (512, 512)
+# Its width and its height.
+_FETCHED_PIXELS: Final = 512
 
 
 def _last(body: Json, role: str) -> str:
@@ -359,9 +360,8 @@ def _offered(body: Json) -> list[Json]:
             return [function for function in functions if function["name"] == name]
         case "required":
             return functions
-        case "none":
-            return []
-    return [] if body["messages"][-1]["role"] == "tool" else functions
+        case choice:
+            return [] if choice == "none" or body["messages"][-1]["role"] == "tool" else functions
 
 
 _SAMPLES: Mapping[str, Any] = {"integer": 1, "number": 1.5, "boolean": True, "null": None}
@@ -511,7 +511,7 @@ def _logprobs(body: Json, reasoning: Sequence[str], content: Sequence[str]) -> J
 
 def _logprob(body: Json, piece: str) -> Json:
     """A made-up log probability: the piece first, then letters in order, each less likely by one."""
-    rivals = [piece, *(chr(ord("a") + rank) for rank in range(20))][: body.get("top_logprobs") or 0]
+    rivals = [piece, *string.ascii_lowercase][: body.get("top_logprobs") or 0]
     tops = [
         {"token": rival, "logprob": -0.25 - rank, "bytes": list(rival.encode())} for rank, rival in enumerate(rivals)
     ]

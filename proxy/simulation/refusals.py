@@ -17,9 +17,9 @@ _DEEPSEEK = DIALECTS["deepseek"]
 _DESERIALIZE = "Failed to deserialize the JSON body into the target type: "
 
 
-def _outside(body: Json, name: str, low: float, high: float, *, open_below: bool = False) -> bool:
+def _outside(body: Json, name: str, low: float, high: float) -> bool:
     value = body.get(name)
-    return value is not None and not (low < value <= high if open_below else low <= value <= high)
+    return value is not None and not low <= value <= high
 
 
 def _forces_a_tool(body: Json) -> bool:
@@ -81,7 +81,7 @@ _RULES: tuple[_Rule, ...] = (
         "Invalid temperature value, the valid range of temperature is [0, 2]",
     ),
     _Rule(
-        lambda body: _outside(body, "top_p", 0, 1, open_below=True),
+        lambda body: _outside(body, "top_p", 0, 1) or body.get("top_p") == 0,
         "Invalid top_p value, the valid range of top_p is (0, 1.0]",
     ),
     _Rule(

@@ -56,7 +56,7 @@ class Seen:
     completion_tokens: int = 0
     ended: Ending = "open"
     ended_s: float | None = None
-    _over: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    _over: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def over(self) -> Ending:
         """Wait for its end."""
@@ -244,10 +244,10 @@ class _Out:
         await self._writer.drain()
 
     async def _write(self, data: bytes) -> None:
-        size = self._script.split or len(data)
-        for start in range(0, len(data), size or 1):
-            piece = data[start : start + size]
-            self._writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        size, rest = self._script.split or len(data), memoryview(data)
+        while rest:
+            piece, rest = rest[:size], rest[size:]
+            self._writer.write(b"%x\r\n%b\r\n" % (len(piece), bytes(piece)))
             await self._writer.drain()
             # An endless answer must not be all its loop does: the caller may live in it too.
             await asyncio.sleep(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import string
 from typing import Any
 
 import orjson
@@ -33,6 +35,7 @@ ASKED: Json = {
     "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "X"}'}}],
 }
 TOLD: Json = {"role": "tool", "tool_call_id": "c1", "content": "Sunny."}
+FORGETFUL: Json = ASKED | {"reasoning_content": None}
 
 
 @pytest.fixture
@@ -51,19 +54,25 @@ def message(body: Json, script: Script, scale: Scale) -> Json:
         ({"messages": []}, "Failed to deserialize the JSON body"),
         ({"messages": "Hello"}, "Failed to deserialize the JSON body"),
         ({"model": None}, "Failed to deserialize the JSON body"),
+        ({"messages": [*ASK["messages"], "Hello"]}, "Failed to deserialize the JSON body"),
         ({"messages": [{"role": "developer"}]}, "unknown variant `developer`, expected one of `system`, `user`"),
+        ({"max_tokens": 0}, "Invalid max_tokens value, the valid range of max_tokens is [1, 393216]"),
         ({"max_tokens": 393_217}, "Invalid max_tokens value, the valid range of max_tokens is [1, 393216]"),
         ({"max_tokens": "many"}, "Failed to deserialize the JSON body"),
+        ({"temperature": -0.1}, "Invalid temperature value"),
         ({"temperature": 2.1}, "Invalid temperature value"),
         ({"top_p": 0}, "Invalid top_p value, the valid range of top_p is (0, 1.0]"),
+        ({"top_p": 1.1}, "Invalid top_p value, the valid range of top_p is (0, 1.0]"),
+        ({"n": 0}, "Invalid n value (currently only n = 1 is supported)"),
         ({"n": 2}, "Invalid n value (currently only n = 1 is supported)"),
-        ({"top_logprobs": 21, "logprobs": True}, "Invalid top_logprobs value"),
+        ({"top_logprobs": -1, "logprobs": True}, "Invalid top_logprobs value, the valid range"),
+        ({"top_logprobs": 21, "logprobs": True}, "Invalid top_logprobs value, the valid range"),
         ({"top_logprobs": 1}, "logprobs must be true"),
         ({"stop": ["x"] * 17}, "at most 16"),
         ({"stream_options": {"include_usage": True}}, "stream_options should be set along with stream = true"),
         ({"response_format": {"type": "json_schema"}}, "response_format.type `json_schema` is unavailable now"),
         ({"response_format": {"type": "json_object"}}, "must contain the word 'json'"),
-        ({"tools": [{"type": "function", "function": {"name": "no good"}}]}, "does not match pattern"),
+        ({"tools": [WEATHER, {"type": "function", "function": {"name": "no good"}}]}, "does not match pattern"),
         ({"tools": [WEATHER], "tool_choice": "required"}, "Thinking mode does not support this tool_choice"),
         (
             {"thinking": {"type": "disabled"}, "tool_choice": {"type": "function", "function": {"name": "other"}}},
@@ -71,7 +80,16 @@ def message(body: Json, script: Script, scale: Scale) -> Json:
         ),
         ({"messages": [*ASK["messages"], TOLD]}, "must be a response to a preceding message"),
         (
-            {"tools": [WEATHER], "messages": [*ASK["messages"], ASKED | {"reasoning_content": None}, TOLD]},
+            {"tools": [WEATHER], "messages": [*ASK["messages"], FORGETFUL, TOLD]},
+            "The `reasoning_content` in the thinking mode must be passed back to the API.",
+        ),
+        # One turn of the running loop is enough, also where no caller has said anything.
+        (
+            {"tools": [WEATHER], "messages": [*ASK["messages"], FORGETFUL, TOLD, ASKED, TOLD]},
+            "The `reasoning_content` in the thinking mode must be passed back to the API.",
+        ),
+        (
+            {"tools": [WEATHER], "messages": [FORGETFUL, TOLD]},
             "The `reasoning_content` in the thinking mode must be passed back to the API.",
         ),
         ({"messages": [{"role": "assistant", "content": "I", "prefix": True}]}, "beta"),
@@ -87,9 +105,14 @@ def test_what_deepseek_refuses_is_refused_in_its_words(change: Json, text: str) 
     [
         {},
         {"model": "no-such-model", "top_k": 5, "seed": 1, "anything": {}},
-        {"max_tokens": 393_216, "temperature": 2, "top_p": 1, "n": 1, "stop": "x"},
+        {"max_tokens": 393_216, "temperature": 2, "top_p": 1, "n": 1, "stop": ["x"] * 16},
+        {"max_tokens": 1, "temperature": 0, "top_p": 0.01, "top_logprobs": 0, "logprobs": True, "stop": "x"},
+        {"top_logprobs": 20, "logprobs": True},
+        {"stream": True, "stream_options": {"include_usage": True}},
         {"tools": [WEATHER], "messages": [*ASK["messages"], ASKED, TOLD]},
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "json"}]}]}
+        # An earlier loop may have lost its chain.
+        {"tools": [WEATHER], "messages": [*ASK["messages"], FORGETFUL, TOLD, *ASK["messages"], ASKED, TOLD]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "json"}]}, *ASK["messages"]]}
         | {"response_format": {"type": "json_object"}},
         {"reasoning_effort": "none", "tools": [WEATHER], "tool_choice": "required"},
     ],
@@ -103,7 +126,7 @@ def test_what_deepseek_takes_is_taken(change: Json) -> None:
     [
         ("vllm", {"n": 4, "response_format": {"type": "json_schema"}}),
         ("sglang", {"tools": [WEATHER], "tool_choice": "required"}),
-        ("ark", {"tools": [WEATHER], "messages": [*ASK["messages"], ASKED | {"reasoning_content": None}, TOLD]}),
+        ("ark", {"tools": [WEATHER], "messages": [*ASK["messages"], FORGETFUL, TOLD]}),
     ],
 )
 def test_what_another_host_takes_is_taken_by_one_that_stands_in_for_it(dialect: str, change: Json) -> None:
@@ -111,6 +134,7 @@ def test_what_another_host_takes_is_taken_by_one_that_stands_in_for_it(dialect: 
     assert refusals.fault(ASK | change, beta=False, host=host) is None
     assert refusals.fault(ASK | change, beta=False) is not None
     assert refusals.fault(ASK | {"n": 0}, beta=False, host=dialects.DIALECTS["siliconflow"]) is not None
+    assert refusals.fault(ASK | change | {"temperature": 3}, beta=False, host=host) is not None
 
 
 def test_another_host_thinks_where_its_own_switch_says_so(scale: Scale) -> None:
@@ -143,6 +167,24 @@ def test_a_prompt_without_room_for_its_answer_is_told_both_lengths(scale: Scale)
         refusals.too_long(answer, body, script)
     )
     assert refusals.too_long(answer, body, Script(context_tokens=105)) is None
+    # Of which an answer without a limit takes nothing beforehand.
+    assert refusals.too_long(answer, PLAIN, Script(context_tokens=5)) is None
+    assert "requested 5 tokens (5 in the messages, 0 in" in str(
+        refusals.too_long(answer, PLAIN, Script(context_tokens=4))
+    )
+    # What is said of none is of a million, in powers of two.
+    most = (1 << 20) - 5
+    assert refusals.too_long(answer, PLAIN | {"max_tokens": most}, Script()) is None
+    assert refusals.too_long(answer, PLAIN | {"max_tokens": most + 1}, Script()) is not None
+
+
+def test_a_script_that_says_nothing_holds_nothing_back_and_breaks_nothing() -> None:
+    said = [field for field in Script.__dataclass_fields__ if getattr(Script(), field)]
+    assert {*said} == {
+        *("repeat", "usage", "context_tokens", "dialect", "replay_content_type", "deltas_per_write"),
+        *("status", "error_shape", "error_event_status", "cut_by"),
+    }
+    assert (Script().repeat, Script().deltas_per_write) == (1, 1)
 
 
 def test_thinking_is_on_unless_switched_off(scale: Scale) -> None:
@@ -151,12 +193,20 @@ def test_thinking_is_on_unless_switched_off(scale: Scale) -> None:
         assert "reasoning_content" not in message(ASK | off, Script(), scale)
 
 
-def test_a_continued_turn_that_brings_its_chain_does_not_think_again(scale: Scale) -> None:
+@pytest.mark.parametrize(
+    ("last", "thinks"),
+    [
+        ({"role": "assistant", "content": "", "reasoning_content": "Hm.", "prefix": True}, False),
+        ({"role": "assistant", "content": "", "reasoning_content": "Hm."}, False),
+        ({"role": "assistant", "content": "", "prefix": True}, True),
+        ({"role": "user", "content": "", "reasoning_content": "Hm."}, True),
+    ],
+)
+def test_a_continued_turn_that_brings_its_chain_does_not_think_again(last: Json, scale: Scale, *, thinks: bool) -> None:
     """spec OUT-9: the second leg of a budget."""
-    prefix = {"role": "assistant", "content": "", "reasoning_content": "Hm.", "prefix": True}
-    body = {**ASK, "messages": [*ASK["messages"], prefix]}
+    body = {**ASK, "messages": [*ASK["messages"], last]}
     assert refusals.fault(body, beta=True) is None
-    assert "reasoning_content" not in message(body, Script(), scale)
+    assert ("reasoning_content" in message(body, Script(), scale)) is thinks
 
 
 def test_the_first_tool_is_called_with_what_its_schema_requires(scale: Scale) -> None:
@@ -188,6 +238,7 @@ def test_a_script_may_call_several_tools_with_any_arguments_after_a_text(scale: 
         ("c", "{}"),
     ]
     assert "".join(answer.content) == "Wait."
+    assert message(PLAIN, Script(text="Wait.", repeat=3), scale)["content"] == "Wait.Wait.Wait."
     deltas = [chunk["choices"][0]["delta"] for chunk in deepseek.chunks(answer, PLAIN, script, scale)]
     first, *later = [delta["tool_calls"][0] for delta in deltas if delta.get("tool_calls", [{}])[0].get("index") == 0]
     assert first["function"] == {"name": "a", "arguments": ""}
@@ -237,9 +288,45 @@ def test_max_tokens_counts_the_chain_and_its_end(
     assert answer.finish == ("stop" if max_tokens == 5 else "length")
 
 
+def test_max_tokens_may_be_as_many_as_the_answer_has_where_nothing_is_thought() -> None:
+    for max_tokens, content, finish in ((1, "c", "length"), (2, "c d", "stop")):
+        answer = deepseek.compose({**PLAIN, "max_tokens": max_tokens}, Script(text="c d"), Scale(None))
+        assert ("".join(answer.content), answer.usage["completion_tokens"]) == (content, max_tokens)
+        assert answer.finish == finish
+
+
 def test_a_tool_call_that_max_tokens_cuts_is_not_shown(scale: Scale) -> None:
-    answer = deepseek.compose({**PLAIN, "tools": [WEATHER], "max_tokens": 20}, Script(), scale)
-    assert (answer.tools, answer.finish) == ((), "length")
+    body = {**PLAIN, "tools": [WEATHER]}
+    whole = deepseek.compose(body, Script(), scale)
+    most = whole.usage["completion_tokens"]
+    for max_tokens, tools, finish in ((20, (), "length"), (most - 1, (), "length"), (most, whole.tools, "tool_calls")):
+        answer = deepseek.compose({**body, "max_tokens": max_tokens}, Script(), scale)
+        assert (answer.tools, answer.finish) == (tools, finish)
+
+
+@pytest.mark.parametrize(("text", "said"), [("a b", ["a", " b", "a"]), ("", [" ", " ", " "])])
+def test_an_endless_answer_says_its_text_again_and_again(text: str, said: list[str]) -> None:
+    """One without a word would go round for ever without a pause."""
+    script, scale = Script(text=text, endless=True), Scale(None)
+    _, *deltas = itertools.islice(
+        deepseek.chunks(deepseek.compose(PLAIN, script, scale), PLAIN, script, scale), 1 + len(said)
+    )
+    assert [chunk["choices"][0]["delta"]["content"] for chunk in deltas] == said
+
+
+@pytest.mark.parametrize(
+    ("content", "switches"),
+    [
+        ('{"simulate": {"status": 429}}', {"status": 429}),
+        ('{"simulate": {"status": 429}, "more": 1}', {}),
+        ('{"simulate": 429}', {}),
+        ("Hello", {}),
+        ("[]", {}),
+    ],
+)
+def test_a_caller_sets_switches_by_a_message_that_says_nothing_else(content: str, switches: Json) -> None:
+    body = {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "Hello"}]}
+    assert deepseek.settings(body) == switches
 
 
 @pytest.mark.parametrize("stop", ["said", ["Hello", "said"]])
@@ -268,6 +355,12 @@ def test_logprobs_come_for_the_chain_and_the_text_apart(scale: Scale) -> None:
     assert [entry["token"] for entry in logprobs["content"]] == ["Yes"]
     assert [entry["token"] for entry in logprobs["reasoning_content"]] == ["Hello"]
     assert [top["token"] for top in logprobs["content"][0]["top_logprobs"]] == ["Yes", "a"]
+    least = deepseek.completion(answer, body | {"top_logprobs": 20})["choices"][0]["logprobs"]["content"][0]
+    assert [top["token"] for top in least["top_logprobs"]] == ["Yes", *string.ascii_lowercase[:19]]
+    assert [top["logprob"] for top in least["top_logprobs"]] == [least["logprob"] - rank for rank in range(20)]
+    assert least["logprob"] == -0.25
+    alone = deepseek.completion(answer, ASK | {"logprobs": True})["choices"][0]["logprobs"]["content"][0]
+    assert alone == least | {"top_logprobs": []}
     _, thought, said, finish = deepseek.chunks(answer, {**body, "stream": True}, script, scale)
     assert thought["choices"][0]["logprobs"]["content"] is None
     assert said["choices"][0]["logprobs"]["reasoning_content"] is None
@@ -280,6 +373,8 @@ def test_logprobs_come_for_the_chain_and_the_text_apart(scale: Scale) -> None:
         ([("user", "Hello")], 4),
         ([("system", "Hello"), ("user", "Hello")], 4),
         ([("user", "Hello"), ("assistant", "Hello"), ("user", "Hello")], 8),
+        # The turn to continue is not ended.
+        ([("user", "Hello"), ("assistant", "Hello")], 4),
     ],
 )
 def test_a_prompt_is_its_texts_and_the_marks_of_the_v4_template(
@@ -291,6 +386,26 @@ def test_a_prompt_is_its_texts_and_the_marks_of_the_v4_template(
     assert answer.usage["prompt_tokens"] == len(messages) * scale.count("Hello") + marks
 
 
+def test_tools_their_results_and_a_chain_that_is_kept_count_in_the_prompt(scale: Scale) -> None:
+    """SOURCES#chat-templates: a chain is kept beside tools and in the turn to continue, between two marks."""
+    said = {"role": "assistant", "content": "Hello"}
+
+    def prompt_tokens(*turns: Json, **more: object) -> int:
+        body = {**PLAIN, "messages": [*PLAIN["messages"], *turns], **more}
+        used: int = deepseek.compose(body, Script(), scale).usage["prompt_tokens"]
+        return used
+
+    tools = scale.count(orjson.dumps(WEATHER["function"]).decode())
+    assert prompt_tokens(tools=[WEATHER]) - prompt_tokens() == tools
+    thought, chain = said | {"reasoning_content": "Hm, well."}, 1 + scale.count("Hm, well.")
+    ask = PLAIN["messages"][0]
+    assert prompt_tokens(thought, ask) == prompt_tokens(said, ask)
+    assert prompt_tokens(thought, ask, tools=[WEATHER]) - prompt_tokens(said, ask) == tools + chain
+    assert prompt_tokens(thought | {"prefix": True}) - prompt_tokens(said) == chain
+    result = scale.count("<tool_result>Sunny.</tool_result>")
+    assert prompt_tokens(said, TOLD) - prompt_tokens(said, ask) == result - scale.count("Hello")
+
+
 def test_usage_adds_up_wherever_it_comes(scale: Scale) -> None:
     body = {**ASK, "stream": True, "stream_options": {"include_usage": True}, "tools": [WEATHER]}
     script = Script(usage="every")
@@ -299,6 +414,8 @@ def test_usage_adds_up_wherever_it_comes(scale: Scale) -> None:
         usage = chunk["usage"]
         assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
         assert usage["completion_tokens"] >= usage["completion_tokens_details"]["reasoning_tokens"]
+        assert usage["prompt_cache_hit_tokens"] + usage["prompt_cache_miss_tokens"] == usage["prompt_tokens"]
+        assert usage["prompt_tokens_details"] == {"cached_tokens": usage["prompt_cache_hit_tokens"]}
     assert usage == answer.usage
 
 
@@ -328,4 +445,6 @@ def test_images_are_refused_in_deepseeks_words() -> None:
     good = picture(pictures.url(pictures.PNG))
     assert refusals.fault(shown(good), beta=False) is None
     assert refusals.fault(shown(good, role="assistant"), beta=False) == "Image in assistant message is not supported"
+    answered = {**ASK, "messages": [*ASK["messages"], {"role": "assistant", "content": "Hello"}, *ASK["messages"]]}
+    assert refusals.fault(answered, beta=False) is None
     assert "unsupported image" in str(refusals.fault(shown(picture("data:image/bmp;base64,AAAA")), beta=False))
