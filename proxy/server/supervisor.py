@@ -20,7 +20,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -119,19 +119,22 @@ class _Child:
 
     due_s:      when the next one may start
     wait_s:     how long that one waits if this one dies young
+    control:    this side of what a worker is offered another configuration by; None while none runs
+
+    Of the one that runs, or ran last:
+    started_s:  when it was forked
     has_served: whether it has said so
     was_killed: whether the first process has ended it: it hung, or took too long to leave
-    control:    this side of what a worker is offered another configuration by; None while none runs
     """
 
     number: int
     pid: int | None = None
-    started_s: float = 0.0
     due_s: float = 0.0
     wait_s: float = 1.0
-    has_served: bool = False
-    was_killed: bool = False
     control: socket.socket | None = None
+    started_s: float = field(init=False)
+    has_served: bool = field(init=False)
+    was_killed: bool = field(init=False)
 
 
 @dataclass(frozen=True, slots=True)
