@@ -125,19 +125,19 @@ async def test_a_reader_sees_every_call_live_and_finds_what_is_wrong(
 
 def holds_what_became_of_it(seen: Json) -> None:
     # Fine arguments of a tool: upstream's fragments are held, and leave as one call.
-    assert seen["tool"]["marks"].count("held") > 5
+    assert "held" in seen["tool"]["marks"]
     assert "changed" not in seen["tool"]["marks"]
     assert seen["tool"]["line"].count("a tool call leaves whole, unless the call says tool_stream") == 1
     assert "a tool call leaves in one packet, once it is whole" in seen["tool"]["account"]
     assert '⚙ get_weather{"city":"Hangzhou","days":3}' in seen["tool"]["line"]
     # Usage that upstream tells at the end alone: each packet's is counted.
-    assert seen["counted"]["marks"].count("counted") >= 3
     # A zero that is not filled in yet is no figure: what the packet says is counted, until upstream tells.
-    assert seen["zeros"]["marks"][:3] in (["counted", "counted"], ["counted", "counted", "dropped"])
-    # Reads that cut events change nothing, nor do packets that say all again. Whether a read holds no whole event, or
-    # the end of the answer alone, is the network's to say.
-    assert "counted" in seen["cut"]["marks"]
-    assert {*seen["cut"]["marks"]} <= {"counted", "held", "dropped"}
+    # Reads that cut events change nothing, nor do packets that say all again.
+    # How many events share a read, whether one holds no whole event or the end of the answer alone, is the network's to
+    # say.
+    for name in ("counted", "zeros", "cut"):
+        assert "counted" in seen[name]["marks"]
+        assert {*seen[name]["marks"]} <= {"counted", "held", "dropped"}
     assert "想想。" in seen["cut"]["line"]
     # What was refused before its body was read cannot be made again from here, and why is said.
     assert "401" in seen["refused"]["row"]
