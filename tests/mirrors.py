@@ -54,7 +54,6 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/protocol/conformance.py": "tests/proxy/commands/test_conform.py",
     "proxy/protocol/documents.py": "tests/test_protocol.py",
     "proxy/protocol/field_docs.py": "tests/test_openapi.py",
-    "proxy/protocol/judgements.py": "tests/proxy/commands/test_conform.py",
     "proxy/protocol/lint.py": "tests/test_lint.py",
     "proxy/protocol/openapi.py": "tests/test_openapi.py",
     "proxy/protocol/phrases.py": "tests/test_protocol.py",

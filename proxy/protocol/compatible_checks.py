@@ -26,7 +26,9 @@ from proxy.protocol.judgements import (
     answered,
     calls_of,
     cut,
+    cut_short,
     header,
+    only_json,
     parsed,
     read,
     spoken,
@@ -354,14 +356,7 @@ def stopped(came: Sequence[Came], _: Target) -> str:
 
 def cut_off(came: Sequence[Came], target: Target) -> str:
     """An answer that ends at its limit, and says so."""
-    choice, usage = _choice(came[0]), read(came[0])["usage"]
-    finish, output = choice["finish_reason"], spoken(usage, "completion_tokens")
-    if finish == "stop" and output < asks.CUT_AT:
-        raise NotShown(f"the model ended by itself, after {output} tokens")
-    if finish != "length":
-        return f"finish_reason {finish!r} after {output} of {asks.CUT_AT} tokens"
-    ours = target.count(choice["message"]["content"]) if target.count else 0
-    return f"{ours} tokens of text at max_tokens {asks.CUT_AT}" if ours > asks.CUT_AT + 1 else ""
+    return cut_short(_choice(came[0]), spoken(read(came[0])["usage"], "completion_tokens"), target)
 
 
 def two(came: Sequence[Came], _: Target) -> str:
@@ -372,11 +367,7 @@ def two(came: Sequence[Came], _: Target) -> str:
 
 def json_object(came: Sequence[Came], _: Target) -> str:
     """Content that is a JSON object."""
-    choice = _choice(came[0])
-    if choice["finish_reason"] == "length":
-        raise NotShown("the answer was cut at its limit")
-    text = choice["message"]["content"]
-    return "" if isinstance(parsed(text.encode()), dict) else f"no JSON object: {text!r}"
+    return only_json(_choice(came[0]))
 
 
 def models(came: Sequence[Came], _: Target) -> str:

@@ -335,7 +335,7 @@ def clean(rule: str, *modes: bool | None) -> Judge:
             except NotShown:
                 continue
             shown = True
-            found += [said for said in lint.check(body, incremental=incremental) if said.split(" ", 1)[0] == rule]
+            found += [said for said in lint.check(body, incremental=incremental) if said.partition(" ")[0] == rule]
         if not shown:
             raise NotShown("no stream came")
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
@@ -412,22 +412,21 @@ def on_the_way(came: Sequence[Came], target: Target) -> str:
     return ""
 
 
-def _written(packets: Iterable[Json], count: Callable[[str], int]) -> Iterator[int]:
-    """Tokens of the chain and the text up to each packet of an incremental stream, and the one that ends a chain."""
+def _written(packets: Iterable[Json], count: Callable[[str], int]) -> Iterator[tuple[Json, int]]:
+    """Each packet of an incremental stream, and the tokens up to it: chain, text, and the one that ends a chain."""
     chain = text = ""
     for packet in packets:
         (thought,), (said,) = _said([packet], "reasoning_content"), _said([packet])
         chain, text = chain + thought, text + said
-        yield count(chain) + count(text) + bool(chain and text)
+        yield packet, count(chain) + count(text) + bool(chain and text)
 
 
 def counted(came: Sequence[Came], target: Target) -> str:
     """The last packet's output is that of the text."""
     if target.count is None:
         raise NotShown("there is no vocabulary to count by")
-    packets = _packets(came[0])
-    *_, ours = _written(packets, target.count)
-    theirs = _figures(packets[-1])[1]
+    *_, (last, ours) = _written(_packets(came[0]), target.count)
+    theirs = _figures(last)[1]
     return "" if within(theirs, ours, ANSWER_TOLERANCE) else f"output_tokens {theirs}, by our count {ours}"
 
 
@@ -435,8 +434,7 @@ def running(came: Sequence[Came], target: Target) -> str:
     """Every packet's output is that of the text so far."""
     if target.count is None:
         raise NotShown("there is no vocabulary to count by")
-    packets = _packets(came[0])
-    for number, (packet, ours) in enumerate(zip(packets, _written(packets, target.count), strict=True), 1):
+    for number, (packet, ours) in enumerate(_written(_packets(came[0]), target.count), 1):
         theirs = _figures(packet)[1]
         if not within(theirs, ours, RUNNING_TOLERANCE):
             return f"packet {number}: output_tokens {theirs}, by our count {ours}"
@@ -541,14 +539,18 @@ def spoken(usage: Json, column: str) -> int:
 
 
 def cut_off(came: Sequence[Came], target: Target) -> str:
-    choice = _choice(came[0])
-    text, output = choice["message"]["content"], spoken(read(came[0])["usage"], "output_tokens")
+    return cut_short(_choice(came[0]), spoken(read(came[0])["usage"], "output_tokens"), target)
+
+
+def cut_short(choice: Json, output: int, target: Target) -> str:
+    """A choice of so many tokens that ends at its limit, and says so."""
     if choice["finish_reason"] == "stop" and output < asks.CUT_AT:
         raise NotShown(f"the model ended by itself, after {output} tokens")
     if choice["finish_reason"] != "length":
         return f"finish_reason {choice['finish_reason']!r} after {output} of {asks.CUT_AT} tokens"
-    ours = target.count(text) if target.count else 0
-    return f"{ours} tokens of text at max_tokens {asks.CUT_AT}" if ours > asks.CUT_AT + 1 else ""
+    if target.count and (ours := target.count(choice["message"]["content"])) > asks.CUT_AT + 1:
+        return f"{ours} tokens of text at max_tokens {asks.CUT_AT}"
+    return ""
 
 
 def two(came: Sequence[Came], _: Target) -> str:
@@ -566,7 +568,7 @@ def two_streamed(came: Sequence[Came], target: Target) -> str:
     counts = Counter(choice["index"] for packet in packets for choice in packet["output"]["choices"])
     if set(counts) != {0, 1}:
         return f"choices {sorted(counts)}"
-    return clean("OUT-7", True)(came[:1], target)
+    return clean("OUT-7", None)(came, target)
 
 
 def log_probabilities(came: Sequence[Came], _: Target) -> str:
@@ -582,7 +584,11 @@ def log_probabilities(came: Sequence[Came], _: Target) -> str:
 
 
 def json_object(came: Sequence[Came], _: Target) -> str:
-    choice = _choice(came[0])
+    return only_json(_choice(came[0]))
+
+
+def only_json(choice: Json) -> str:
+    """A choice whose text is a JSON object, and nothing beside it."""
     if choice["finish_reason"] == "length":
         raise NotShown("the answer was cut at its limit")
     text = choice["message"]["content"]
