@@ -48,7 +48,9 @@ class SharedBudgets:
         self._zone = zone
         self._prices = priced
         self._clock_s = clock_s
-        self._phases: tuple[str, Phases] = ("", ())
+        # The phases of the prices in the minute that a call was received in last.
+        self._minute = ""
+        self._phases: Phases = ()
 
     def demands(self, scopes: Iterable[Scope]) -> tuple[Demand, ...]:
         """What a call needs something left of, where its limits are decided."""
@@ -77,10 +79,10 @@ class SharedBudgets:
         if self._prices is None:
             return Decimal(0)
         minute = record["at"][: periods.MINUTE]
-        if self._phases[0] != minute:
-            self._phases = minute, self._prices.phases(periods.moment(minute))
+        if self._minute != minute:
+            self._minute, self._phases = minute, self._prices.phases(periods.moment(minute))
         key = record["key_name"] or record["key_id"] or "-"
-        tariff = self._prices.tariff("callers", record["model"], key, self._phases[1])
+        tariff = self._prices.tariff("callers", record["model"], key, self._phases)
         if tariff is None:
             return Decimal(0)
         used = record["usage"]
@@ -151,7 +153,8 @@ class Budgets(SharedBudgets):
 
 def rebuilt(budgets: Budgets, journal: Path, zone: tzinfo, now_s: float) -> int:
     """Add what the journal says of this month; how many calls that were. Raises `OSError`."""
-    month = datetime.fromtimestamp(now_s, zone).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    now = datetime.fromtimestamp(now_s, zone)
+    month = datetime(now.year, now.month, 1, tzinfo=zone)
     calls = 0
 
     def see(record: dict[str, Any], _: Path) -> None:
@@ -169,9 +172,9 @@ def _period(name: str, now: datetime) -> str:
 
 
 def _left_s(name: str, now: datetime) -> int:
-    """Seconds until the period is over, at least 1; across a change of the clocks, too."""
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    end = (
-        midnight + timedelta(days=1) if name in DAILY else (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
-    )
-    return max(1, math.ceil(end.timestamp() - now.timestamp()))
+    """Seconds until the period is over, the one that has begun included; across a change of the clocks, too."""
+    if name in DAILY:
+        end = datetime(now.year, now.month, now.day, tzinfo=now.tzinfo) + timedelta(days=1)
+    else:
+        end = datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=now.tzinfo)
+    return math.ceil(end.timestamp() - now.timestamp())

@@ -89,6 +89,82 @@ def test_a_call_is_let_in_while_something_is_left(
     assert kept.refusal([Scope("key:another", parsed)]) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "now", "left_s"),
+    [
+        ("tpd", "2026-11-22T00:00:00", 86_400),
+        ("tpd", "2026-12-31T23:59:59.500", 1),
+        ("tokens_month", "2026-11-30T23:59:59", 1),
+        ("tokens_month", "2026-12-01T00:00:00", 31 * 86_400),
+        ("tokens_month", "2027-01-31T12:00:00", 43_200),
+        ("tokens_month", "2028-02-01T00:00:00", 29 * 86_400),
+    ],
+)
+def test_a_period_ends_with_its_day_or_month(name: str, now: str, left_s: int) -> None:
+    (asked,) = SharedBudgets(SHANGHAI, None, lambda: at(f"{now}+08:00")).demands([Scope("all", Limit(**{name: 1}))])
+    assert asked.period_ms == -1_000 * left_s
+
+
+# By key, or by all; what is not named has no price.
+KEYED = """zone = "UTC"
+[[callers]]
+model = "deepseek-v3"
+valid_from = 2026-01-01
+currency = "CNY"
+input = 1
+cached = 0.5
+output = 2
+""" + "".join(
+    f"""
+[[callers]]
+model = "deepseek-v3"
+key = "{key}"
+valid_from = 2026-01-01
+currency = "CNY"
+input = {price}
+cached = {price}
+output = {price}
+"""
+    for key, price in (("team a", 3), ("9f86d081884c", 4), ("-", 5))
+)
+
+
+@pytest.mark.parametrize("kind", [SharedBudgets, Budgets])
+@pytest.mark.parametrize(
+    ("said", "owed"),
+    [
+        ({}, "0.003"),
+        ({"key_name": None}, "0.004"),
+        ({"key_name": None, "key_id": None}, "0.005"),
+        ({"key_name": "team b"}, "0.0014"),
+        ({"key_name": "team b", "usage": used(600, 400, 0, 600)}, "0.0011"),
+        ({"model": "deepseek-r1"}, "0"),
+        ({"usage": used(0, 0), "generated": used(0, 0)}, "0"),
+    ],
+    ids=str,
+)
+def test_what_a_caller_owes_is_by_its_keys_name_or_id_or_what_all_pay(
+    tmp_path: Path, kind: type[SharedBudgets], said: dict[str, Any], owed: str
+) -> None:
+    (path := tmp_path / "prices.toml").write_text(KEYED)
+    before = kind(SHANGHAI, None)
+    priced = before.under(prices.load(path))
+    for one, cost in ((before, "0"), (priced, owed)):
+        # In two minutes, and twice in the second.
+        for minute in (14, 15, 15):
+            assert one.spend(call(f"2026-11-22T{minute}:00:00.000Z", **said)) == Decimal(cost)
+
+
+def test_of_a_call_that_used_nothing_nothing_is_kept(clock: Clock, tmp_path: Path) -> None:
+    """Or whoever is refused with ever another key would fill the memory; what was delivered is owed, generated or not."""
+    (path := tmp_path / "prices.toml").write_text(PRICES)
+    kept = Budgets(SHANGHAI, prices.load(path), clock)
+    kept.spend(call("2026-11-22T14:00:00.000Z", (0, 0)))
+    assert kept._spent == {}
+    kept.spend(call("2026-11-22T14:00:00.000Z", generated=used(0, 0)))
+    assert kept._spent["all", "2026-11-22"] == budgets.PeriodUse(0, Decimal("0.0014"))
+
+
 def test_the_day_is_that_of_the_zone_and_the_month_goes_on(clock: Clock) -> None:
     kept = Budgets(SHANGHAI, None, clock)
     # Half past midnight in Shanghai; the day before in UTC.
