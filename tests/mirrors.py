@@ -19,7 +19,6 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/admission/memory_limiter.py": "tests/proxy/admission/test_limits.py",
     "proxy/admission/redis_limiter.py": "tests/integration/test_shared_limits.py",
     "proxy/call/exchange.py": "tests/proxy/call/test_record.py",
-    "proxy/call/lookups.py": "tests/integration/test_compatible.py",
     "proxy/call/handler.py": "tests/proxy/server/test_process.py",
     "proxy/admin/calls.py": "tests/integration/test_inspector.py",
     "proxy/commands/calls.py": "tests/integration/test_inspector.py",

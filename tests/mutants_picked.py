@@ -64,6 +64,10 @@ _SPEED: Final = (
 _ESTIMATE: Final = "A guess, said beforehand, of what a run may cost at most; a fourth more or less is as good."
 _UNREAD: Final = "Set anew before it is read: what a slot begins with."
 _TIE: Final = "Of two that are equal either will do."
+_EITHER: Final = "Just there one way does as well as the other: it is the same text, read by the loop or beside it."
+_INSTANT: Final = "At the very instant, or a moment later."
+_NO_TOTAL: Final = "A step's total, where nothing is counted: a job ends above its most, which is higher than any."
+_NO_TOKENS: Final = "Of these limits none is of tokens, and none is told how many there were."
 
 HARMLESS: Final[dict[Change, str]] = {
     Change(
@@ -134,6 +138,32 @@ HARMLESS: Final[dict[Change, str]] = {
         for old, new in (("10", "(11)"), ("4", "(5)"))
     },
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
+    Change("proxy/upstream/health.py", "self.until_s = 0.0", "0.0", "(1.0)"): _UNREAD,
+    Change("proxy/upstream/health.py", "self.out_s = 0.0", "0.0", "(1.0)"): _UNREAD,
+    Change(
+        "proxy/upstream/connections.py",
+        "if until_s <= monotonic():",
+        "until_s <= monotonic()",
+        "(until_s < monotonic())",
+    ): _INSTANT,
+    Change(
+        "proxy/call/budgets.py", "if day > self._day:", "day > self._day", "(day >= self._day)"
+    ): "Then it forgets at every call what nobody asks for any more.",
+    Change(
+        "proxy/call/lookups.py",
+        "if len(body) > LARGE_BODY_BYTES:",
+        "len(body) > LARGE_BODY_BYTES",
+        "(len(body) >= LARGE_BODY_BYTES)",
+    ): _EITHER,
+    Change(
+        "proxy/call/lookups.py",
+        "if len(text) > INLINE_CHARS:",
+        "len(text) > INLINE_CHARS",
+        "(len(text) >= INLINE_CHARS)",
+    ): _EITHER,
+    Change("proxy/call/lookups.py", "yield 0", "0", "(1)"): _NO_TOTAL,
+    Change("proxy/call/lookups.py", "got = await gateway.limiter.reserve(taken_from, 0)", "0", "(1)"): _NO_TOKENS,
+    Change("proxy/call/lookups.py", "got.settle(0)", "0", "(1)"): _NO_TOKENS,
     Change("proxy/downstream/strays.py", "self._lines = 0", "0", "(1)"): _UNREAD,
     Change(
         "proxy/downstream/strays.py", "self._ends_s = 0.0", "0.0", "(1.0)"

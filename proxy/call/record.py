@@ -69,7 +69,7 @@ GONE: Final = frozenset(
 )
 
 
-def close(exchange: Exchange, end: End, journal: Journal, *, says_upstream: bool = True) -> Record:
+def close(exchange: Exchange, end: End, journal: Journal, *, says_upstream: bool) -> Record:
     """Write down how a call ended, and give back what it had reserved and not used; what was written.
 
     says_upstream: whether the log says what upstream said of a failure

@@ -138,4 +138,4 @@ class Request:
         raise asyncio.CancelledError from None
 
 
-_limits: Final = functools.lru_cache(maxsize=4)(Limits)  # the same for all calls of a configuration
+_limits: Final = functools.lru_cache(Limits)  # the same for all calls of a configuration

@@ -138,16 +138,12 @@ class Health:
             return
         self.state = NEXT.get((before, event), before)
         self.by_answers = (before, event) in BY_ANSWERS or (self.by_answers and event is not Event.ANSWERED)
-        if self.state is State.WELL:
-            if before is not State.WELL:
-                self.out_s = 0.0
-            return
         if self.state is not State.OUT or before is State.OUT:
             return
         if event is Event.LEFT:
             self.until_s = now_s
         else:
-            self.out_s = min(2 * self.out_s, LONGEST_OUT_S) if before is State.TRIAL and self.out_s else FIRST_OUT_S
+            self.out_s = min(2 * self.out_s, LONGEST_OUT_S) if before is State.TRIAL else FIRST_OUT_S
             self.until_s = now_s + self.out_s
 
     def _counted(self, event: Event) -> Event:

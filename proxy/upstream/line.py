@@ -32,7 +32,6 @@ _READ: Final = memoryview(bytearray(READ_BYTES))
 
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _INTERIM: Final = 200  # statuses below it announce another head
-_BODILESS: Final = (204, 304)
 
 Take = Callable[[bytes], bool]
 
@@ -322,8 +321,6 @@ class Line(asyncio.BufferedProtocol):
         self._is_interim = self.status < _INTERIM
         if self._is_interim:
             return
-        if self.status in _BODILESS:
-            self._delimited = True
         self.stage = BODY
         self._bare_bytes = 0
         if self._coding not in (b"", b"identity"):

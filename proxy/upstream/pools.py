@@ -125,7 +125,6 @@ class Lease:
             self.target.standing.in_flight -= 1
             self._upstreams.in_flight -= 1
             self._upstreams.retries -= self._is_retry
-            self._is_retry = False
             self.target = None
 
     def choose(self, tried: Sequence[Target] = (), only: Pool | None = None) -> Target | None:

@@ -156,7 +156,7 @@ def test_what_a_caller_owes_is_by_its_keys_name_or_id_or_what_all_pay(
 
 
 def test_of_a_call_that_used_nothing_nothing_is_kept(clock: Clock, tmp_path: Path) -> None:
-    """Or whoever is refused with ever another key would fill the memory; what was delivered is owed, generated or not."""
+    """Or whoever is refused with ever another key would fill the memory; what was delivered is owed in any case."""
     (path := tmp_path / "prices.toml").write_text(PRICES)
     kept = Budgets(SHANGHAI, prices.load(path), clock)
     kept.spend(call("2026-11-22T14:00:00.000Z", (0, 0)))

@@ -91,7 +91,8 @@ def test_who_keeps_a_record_is_told_how_long_reading_and_translating_took() -> N
         # The tries of a call that was refused unread are none, and yet it may never be told what it took.
         (Times(1.0, sent_s=3.5), (None, None)),
     ):
-        written = record.close(Exchange("r", "dashscope", times), record.End.DONE, journal.Journal(None, "continue"))
+        exchange = Exchange("r", "dashscope", times)
+        written = record.close(exchange, record.End.DONE, journal.Journal(None, "continue"), says_upstream=False)
         assert (written.read_s, written.translate_s) == took
         assert (written.closing["bytes_out"], written.closing["packets"]) == (0, 0)
 
@@ -431,7 +432,7 @@ async def test_who_can_mend_it_decides_how_loud_it_is(fault: faults.Fault, level
     """Spec ERR: an upstream key of ours that is refused is loud in the log."""
     exchange = Exchange("r", "dashscope", Times(0.0), refusal=faults.Refusal(fault, "a cause: and words of upstream's"))
     with structlog.testing.capture_logs() as lines:
-        record.close(exchange, record.End.DONE, journal.Journal(None, "continue"))
+        record.close(exchange, record.End.DONE, journal.Journal(None, "continue"), says_upstream=True)
     assert lines[0]["log_level"] == level
     sentence = f"{fault.message} (a cause)" if fault.blame == "caller" else "a cause"
     assert lines[0]["cause"] == sentence

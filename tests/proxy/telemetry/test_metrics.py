@@ -198,7 +198,7 @@ async def test_a_status_that_upstream_invents_is_other(gateway_before: StartGate
     exchange = Exchange(
         "r", "dashscope", Times(0.0), attempts=[targets.Attempt("t", status=number) for number in (599, 731)]
     )
-    measured.keep(record.close(exchange, record.End.DONE, journal.Journal(None, "continue")))
+    measured.keep(record.close(exchange, record.End.DONE, journal.Journal(None, "continue"), says_upstream=False))
     assert values(measured, metrics.ATTEMPTS) == {("", "t", "other", "false"): 2}
 
 

@@ -101,6 +101,8 @@ class TestWhatIsSent:
             for _ in range(2):
                 await ask(upstreams, POST._replace(body=body))
         assert [call.raw for call in simulated.calls] == [body] * 2
+        # With anything behind it the connection would not have served again.
+        assert simulated.connections == 1
 
     @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
     @pytest.mark.parametrize("place", ["key", "name", "value", "path", "header"])
@@ -243,6 +245,7 @@ class TestTheOneRetry:
             await asyncio.gather(*(ask(upstreams) for _ in range(4)))
             _sever(upstreams)
             _, attempts = await ask(upstreams)
+            assert len(upstreams.connections._places) == 1
         assert [(attempt.reused, attempt.word) for attempt in attempts] == [(False, "200")]
         assert len(simulated.calls) == 5
 
@@ -360,6 +363,12 @@ class TestConnections:
     ) -> None:
         place = connections.place_of(url)
         assert (place[:4], place.authority) == (leads_to, authority)
+
+    @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+    def test_an_address_is_its_own(self, address: str) -> None:
+        place = connections.Place(False, address, 8000, "")
+        assert connections.addresses_of(place) == [address]
+        assert connections.addresses_of(place._replace(host="nowhere.invalid", address=address)) == [address]
 
 
 class TestNames:

@@ -57,8 +57,8 @@ def test_each_trial_that_fails_doubles_the_time_out_up_to_five_minutes() -> None
 
 def test_calls_that_fail_together_are_one_failure() -> None:
     health = Health()
-    for _ in range(50):
-        health.note(Event.LOST, 0.0)
+    for later_s in range(9):
+        health.note(Event.LOST, later_s)
     assert health.until_s == FIRST_OUT_S
 
 
@@ -110,8 +110,10 @@ def test_failures_before_a_target_was_lost_do_not_keep_it_out() -> None:
 
 def test_failed_checks_in_a_row_put_a_target_out_and_one_that_is_answered_brings_it_back() -> None:
     health = Health()
-    for event in (Event.AILING, Event.PROBED, *[Event.AILING] * (STRIKES - 1), Event.ANSWERED):
+    few = [Event.AILING] * (STRIKES - 1)
+    for event in (*few, Event.PROBED, *few, Event.ANSWERED):
         health.note(event, 0.0)
+        assert health.state is State.WELL
     assert health.is_spotless()
     for _ in range(STRIKES):
         assert health.state is State.WELL

@@ -161,6 +161,16 @@ async def test_what_has_no_end_or_no_sense_is_broken(wire: bytes) -> None:
             await asked(upstreams)
 
 
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 9\r\n"])
+async def test_an_answer_without_a_body_is_whole_with_its_head(status: bytes, length: bytes) -> None:
+    """RFC 9112, 6.3: whatever length it says."""
+    async with answering(b"HTTP/1.1 " + status + b"\r\n" + length + b"\r\n", JSON) as (upstreams, seen):
+        assert await asked(upstreams) == (int(status[:3]), None, b"")
+        assert (await asked(upstreams))[2] == b"{}"
+    assert seen == [2]
+
+
 async def test_a_body_may_end_with_its_connection() -> None:
     async with answering(OK + b"\r\n{}", ends=True) as (upstreams, _):
         assert (await asked(upstreams))[2] == b"{}"
