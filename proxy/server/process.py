@@ -49,7 +49,8 @@ LIMITS_APART: Final = (
     "say DASHSEEK_REDIS_URL as well"
 )
 
-GC_THRESHOLDS: Final = (10_000, 10, 10)
+# So many new objects before the youngest generation is looked through.
+GC_THRESHOLD: Final = 10_000
 
 
 def serve(source: Source) -> int:
@@ -100,7 +101,7 @@ def serve(source: Source) -> int:
 
 def _check_keys(settings: Settings, rows: Collection[ModelRow]) -> None:
     """Raise `SettingsError` where each of several processes would allow a key's limits whole."""
-    if settings.keys_file and not settings.redis_url and settings.workers > 1:
+    if settings.keys_file and not settings.redis_url:
         known = keyring.read(settings.keys_file, catalogue_of(settings, rows))
         if any(key.limits for key in known.values()):
             raise SettingsError([f"workers ({settings.origins['workers']}): {LIMITS_APART}"])
@@ -131,11 +132,8 @@ async def _serve(source: Source, stdout: Lines, stderr: Lines) -> None:
             systemd.say("READY=1")
 
         reloader = Reloader(gateway, source)
-        following = asyncio.create_task(reloader.serve())
-        try:
+        async with _beside(reloader.serve()):
             await running.until_told_to_stop(gateway.open_calls, announce, reloader.ask)
-        finally:
-            following.cancel()
 
 
 async def _work(snapshot: Snapshot, slot: WorkerSlot, stderr: Lines) -> None:
@@ -152,13 +150,12 @@ async def _work(snapshot: Snapshot, slot: WorkerSlot, stderr: Lines) -> None:
             }
 
         running = await lifecycle.start(calls, settings.model_copy(update={"port": slot.port}))
-        async with board.serve_report(slot.sockets[slot.number], report):
-            following = asyncio.create_task(reloading.follow(slot.control, gateway, slot.number))
+        async with (
+            board.serve_report(slot.sockets[slot.number], report),
+            _beside(reloading.follow(slot.control, gateway, slot.number)),
+        ):
             with slot.held():
-                try:
-                    await running.until_told_to_stop(gateway.open_calls, slot.say_ready)
-                finally:
-                    following.cancel()
+                await running.until_told_to_stop(gateway.open_calls, slot.say_ready)
 
 
 async def _answer(settings: Settings, slot: WorkerSlot) -> None:
@@ -168,6 +165,16 @@ async def _answer(settings: Settings, slot: WorkerSlot) -> None:
     app[surface.SERVED] = lifecycle.url((settings.host, slot.port), secured=settings.tls_cert is not None)
     with slot.held():
         await lifecycle.answer(app, settings, slot.admin, slot.say_ready)
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Let it go on as long as the context lives."""
+    going_on = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        going_on.cancel()
 
 
 @asynccontextmanager
@@ -189,7 +196,7 @@ def _freeze_loaded() -> None:
     gc.collect()
     gc.freeze()
     # A call of many small parts is read in a fifth of the time where the collector does not look in between.
-    gc.set_threshold(*GC_THRESHOLDS)
+    gc.set_threshold(GC_THRESHOLD)
 
 
 def _announcement(url: str, admin_url: str | None) -> str:

@@ -34,7 +34,7 @@ def prepare() -> None:
 
 def is_prepared() -> bool:
     """Whether this process was, and has not begun to serve."""
-    return signal.getsignal(STOPS[0]) is _end
+    return signal.getsignal(signal.SIGTERM) is _end
 
 
 def deliver() -> None:

@@ -39,7 +39,7 @@ CROWD_BYTES = 150 << 10
 KEPT = 500
 UPSTREAM_KEEPALIVE_S = 1.0
 SPREAD_S = 0.01
-# What the collector lets lie about (`app.GC_THRESHOLDS`): broken requests leave cycles behind, in aiohttp and asyncio.
+# What the collector lets lie about (`GC_THRESHOLD`): broken requests leave cycles behind, in aiohttp and asyncio.
 FUZZ_GROWTH_BYTES = 48 << 20
 TIMEOUTS = ("--header-timeout", "2", "--body-timeout", "1", "--keepalive-timeout", "2")
 

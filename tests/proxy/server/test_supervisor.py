@@ -312,7 +312,8 @@ class TestSlot:
                         while slot.heartbeats.last_s(1) == last_s:  # noqa: ASYNC110 - in memory that is shared
                             await asyncio.sleep(0.001)
             # What turned is gone, and so is who looked at the lifeline.
-            await asyncio.wait({*asyncio.all_tasks()} - before)
+            _, turning = await asyncio.wait({*asyncio.all_tasks()} - before, timeout=10)
+            assert turning == set()
             assert slot.heartbeats.last_s(1) == 0
             assert not asyncio.get_running_loop().remove_reader(slot.lifeline)
 
@@ -385,6 +386,15 @@ class TestWait:
         first.wait(unheard)
         assert slept == [slept_s]
 
+    def test_it_looks_who_hangs(self, start: StartFirst, clock: Clock, sent: list[tuple[int, int]]) -> None:
+        first = start()
+        run(first)[1].due_s = clock.now_s
+        first._heartbeats._at_s[1] -= SILENT_S + 1
+        first._children[1].started_s = first._awake_since_s = 0.0
+        os.write(first._ready[1], b"\0")
+        first.wait(unheard)
+        assert sent == [((1 << 30) + 1, signal.SIGKILL)]
+
     @pytest.mark.parametrize(("tls_cert", "scheme"), [(None, "http"), (Path("cert.pem"), "https")])
     def test_it_announces_once_that_all_serve(
         self, clock: Clock, surroundings: None, tls_cert: Path | None, scheme: str
@@ -433,7 +443,7 @@ class TestWait:
         assert (first._leaving, len(reloaded), manager()) == (leaves, reloads, ["STOPPING=1"] * leaves)
 
     def test_a_burst_of_signals_is_heard_whole_and_never_waited_for(
-        self, start: StartFirst, sent: list[tuple[int, int]]
+        self, start: StartFirst, sent: list[tuple[int, int]], capfd: pytest.CaptureFixture[str]
     ) -> None:
         first = start()
         workers = run(first)
@@ -442,6 +452,12 @@ class TestWait:
         first.wait(unheard)
         assert sent == [(pid, number) for number in signals.LEVELS for pid in pids(*workers)]
         assert not any(end.getblocking() for end in first._heard)
+        # More than there is room for are too many to be heard, and nothing to be said of.
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                first._heard[1].send(bytes([signal.SIGCHLD]) * 4096)
+        signal.raise_signal(signal.SIGUSR1)
+        assert capfd.readouterr() == ("", "")
 
     def test_the_watchdog_hears_of_it_while_all_answer(
         self, start: StartFirst, manager: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
@@ -670,6 +686,15 @@ class TestEnd:
         first._lose(admin, -signal.SIGKILL)
         assert (first.is_done(), first.code) == (True, 0)
 
+    def test_where_no_worker_is_there_to_leave_the_admin_process_goes_at_once(
+        self, start: StartFirst, sent: list[tuple[int, int]]
+    ) -> None:
+        first = start()
+        admin, worker, other = run(first)
+        worker.pid = other.pid = None
+        first._leave()
+        assert sent == [(admin.pid, signal.SIGTERM)]
+
     def test_all_who_have_ended_are_noted_at_once_and_the_last_worker_dismisses_the_admin_process(
         self, start: StartFirst
     ) -> None:
@@ -762,9 +787,12 @@ class TestEnd:
     ) -> None:
         handlers = {number: signal.getsignal(number) for number in (*supervisor.SIGNALS, signal.SIGCHLD)}
         before = files()
+        waiting = {signals.HANG_UP, *signals.LEVELS}
+        signal.pthread_sigmask(signal.SIG_BLOCK, waiting)
         first = supervisor._Supervisor(settings(), UNCHANGED)
+        # What has waited for handlers is let through.
         assert signal.getsignal(signal.SIGTERM) is signals.ignore
-        assert not {*signals.LEVELS, signals.HANG_UP} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        assert not waiting & signal.pthread_sigmask(signal.SIG_UNBLOCK, waiting)
         (directory,) = tmp_path.iterdir()
         if not directory_is_there:
             directory.rmdir()
