@@ -252,12 +252,6 @@ HARMLESS: Final[dict[Change, str]] = {
         "(first_ms is not None or last_ms is not None)",
     ): "Both are there once a packet is, and before that neither.",
     Change(
-        "proxy/admin/diagram.py",
-        "x1, x2, low = start + WIDTH / 2 + 14, end + WIDTH / 2 - 14, bottom + depth * 1.3",
-        "14",
-        "(15)",
-    ): "Where an arc leaves its box and where it ends, to a pixel of a drawing.",
-    Change(
         "proxy/metering/prices.py",
         "return next((number for number, window in enumerate(self.windows) if window.holds(local)), -1)",
         "1",

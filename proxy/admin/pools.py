@@ -83,6 +83,5 @@ def _line(row: TargetRow) -> str:
         str(report.calls),
         "–" if row.share is None else f"{row.share:.1%}",
     )
-    state = html.escape(report.state)
-    told = (f'<td class="{state}">' if number == 2 else "<td>" for number in range(len(cells)))  # noqa: PLR2004 - its column
-    return "<tr>" + "".join(start + html.escape(cell) for start, cell in zip(told, cells, strict=True))
+    pool, target, word, *figures = map(html.escape, cells)
+    return "<td>".join((f"<tr><td>{pool}", f'{target}<td class="{word}">{word}', *figures))

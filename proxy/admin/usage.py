@@ -137,13 +137,14 @@ class Reports:
         except periods.PeriodError as error:
             raise ReportError(str(error)) from None
         async with self._one_at_a_time:
-            made_s, report = self._kept.get(name := periods.name_of(zone), (0.0, {}))
-            if not report or monotonic() > made_s + KEPT_S:
-                report = await self._made(zone)
-                if len(self._kept) >= MOST_ZONES:
-                    self._kept.clear()
-                self._kept[name] = monotonic(), report
-        return report
+            kept = self._kept.get(name := periods.name_of(zone))
+            if kept is not None and monotonic() <= kept[0] + KEPT_S:
+                return kept[1]
+            report = await self._made(zone)
+            if len(self._kept) >= MOST_ZONES:
+                self._kept.clear()
+            self._kept[name] = monotonic(), report
+            return report
 
     async def _made(self, zone: tzinfo) -> Json:
         if self._path is None or self._path == DASH:

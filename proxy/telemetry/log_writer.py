@@ -100,15 +100,16 @@ class LogWriter:
         self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
-        while not self._over:
+        is_last = False
+        while not is_last:
             self._awake.wait()
             if not self._over:
                 time.sleep(GATHER_S)
-            # In this order: a line that is added now is taken now, or wakes the thread again.
+            # In this order: a line that is added now is taken now, or wakes the thread again; and so does the end.
             self._awake.clear()
             self._is_woken = False
+            is_last = self._over
             self._write_all()
-        self._write_all()
 
     def _write_all(self) -> None:
         """Write what waits, in pieces of `BATCH_LINES`, and say once that lines were lost where there is room again."""

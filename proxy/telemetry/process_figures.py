@@ -29,9 +29,8 @@ PROC: Final = Path("/proc")
 _START, _VSIZE, _RSS = 19, 20, 21
 
 
-def _stat() -> list[int]:
-    behind = (PROC / "self" / "stat").read_text("ascii", "replace").rpartition(")")[2].split()
-    return [int(word) if word.lstrip("-").isdigit() else 0 for word in behind]
+def _stat(field: int) -> int:
+    return int((PROC / "self" / "stat").read_text("ascii", "replace").rpartition(")")[2].split()[field])
 
 
 def _booted_s() -> int:
@@ -41,9 +40,9 @@ def _booted_s() -> int:
 
 FIGURES: Final[Mapping[MetricRow, Callable[[], float]]] = {
     CPU: lambda: sum(os.times()[:2]),
-    RESIDENT: lambda: _stat()[_RSS] * os.sysconf("SC_PAGE_SIZE"),
-    VIRTUAL: lambda: _stat()[_VSIZE],
-    STARTED: lambda: _booted_s() + _stat()[_START] / os.sysconf("SC_CLK_TCK"),
+    RESIDENT: lambda: _stat(_RSS) * os.sysconf("SC_PAGE_SIZE"),
+    VIRTUAL: lambda: _stat(_VSIZE),
+    STARTED: lambda: _booted_s() + _stat(_START) / os.sysconf("SC_CLK_TCK"),
     OPEN_FILES: lambda: len(os.listdir(PROC / "self" / "fd")),
     MOST_FILES: lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[0],
 }

@@ -43,3 +43,47 @@ def test_the_heads_of_its_arrows_are_its_own() -> None:
     drawing = diagram.svg(MACHINE, "one")
     assert 'id="one"' in drawing
     assert drawing.count("url(#one)") == drawing.count("url(#") == drawing.count('class="arrow"')
+
+
+# As it was looked at: boxes in a row, a dot before them and a ring behind; arrows end a unit before what they point at,
+# an arc sinks by as much as it is long, and words stand above the middle of their line.
+DRAWN = """\
+<svg class="machine" viewBox="0 0 614 184" width="614" role="img" aria-label="HELD, OPEN, ENDED">
+<defs>
+<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">
+<path d="M0 0 8 4 0 8z"/>
+</marker>
+</defs>
+<rect x="40" y="66" width="104" height="34" rx="8"/>
+<text class="state" x="92" y="87">HELD</text>
+<rect x="255" y="66" width="104" height="34" rx="8"/>
+<text class="state" x="307" y="87">OPEN</text>
+<rect x="470" y="66" width="104" height="34" rx="8"/>
+<text class="state" x="522" y="87">ENDED</text>
+<circle cx="12" cy="83" r="5"/>
+<path class="arrow" d="M18 83H39" marker-end="url(#tip)"/>
+<path class="arrow" d="M144 83H254" marker-end="url(#tip)"/>
+<text x="199.5" y="76">packet</text>
+<path class="arrow" d="M106 100C136 188.4 478 188.4 508 101" marker-end="url(#tip)"/>
+<text x="307" y="160.64">finish</text>
+<path class="arrow" d="M291 66C281 32 333 32 323 65" marker-end="url(#tip)"/>
+<text x="307" y="34">packet</text>
+<path class="arrow" d="M359 83H469" marker-end="url(#tip)"/>
+<text x="414.5" y="76">finish, fault</text>
+<path class="arrow" d="M574 83H594" marker-end="url(#tip)"/>
+<circle class="end" cx="602" cy="83" r="7"/>
+<circle cx="602" cy="83" r="4"/>
+</svg>"""
+
+
+def test_a_machine_is_drawn_as_it_was_looked_at() -> None:
+    assert diagram.svg(MACHINE, "tip").replace("><", ">\n<") == DRAWN
+
+
+def test_where_no_arc_sinks_the_picture_ends_below_the_row() -> None:
+    row = """stateDiagram-v2
+    [*] --> A
+    A --> B: GO
+    B --> [*]
+"""
+    assert ElementTree.fromstring(diagram.svg(row, "tip")).attrib["viewBox"] == "0 0 322 120"

@@ -37,12 +37,30 @@ def test_before_the_first_call_there_is_no_share() -> None:
     assert pools.rows([THIRD._replace(calls=0)])[0].share is None
 
 
+def test_what_processes_see_apart_is_put_together() -> None:
+    """The longest wait, the first error; a mean by calls, where one who has not answered any yet counts as one."""
+    (row,) = pools.rows([ONE._replace(calls=0, out_for_s=2.0), ONE._replace(calls=3, first_token_s=0.3, out_for_s=1.0)])
+    assert (row.report.out_for_s, row.report.first_token_s) == (2.0, 0.25)
+
+
+def test_figures_are_rounded_to_four_places() -> None:
+    rows = pools.rows([ONE._replace(calls=1, first_token_s=1.0), ONE._replace(calls=2, first_token_s=0.0), THIRD])
+    assert [row.report.first_token_s for row in rows] == [0.3333, None]
+    assert [row.share for row in rows] == [0.2308, 0.7692]
+
+
 def test_the_page_says_what_the_document_says_and_nothing_that_could_run() -> None:
-    page = pools.page(pools.rows([ONE._replace(target="http://<b>"), OTHER]))
-    assert "http://&lt;b&gt;" in page
-    assert "<script" not in page
-    for said in ("out", "unreachable", "7.5 s", "400 ms", "100 ms"):
-        assert said in page
+    quiet = THIRD._replace(pool="", calls=0)
+    page = pools.page(pools.rows([ONE._replace(target="http://<b>"), OTHER, THIRD]))
+    alone = pools.page(pools.rows([quiet]))
+    assert page.removeprefix(pools.HEAD).splitlines() == [
+        '<tr><td>p<td>http://&lt;b&gt;<td class="well">well<td>2<td>4<td>–<td>–<td>100 ms<td>10<td>25.0%',
+        '<tr><td>p<td>http://a<td class="out">out<td>1<td>4<td>7.5 s<td>unreachable<td>400 ms<td>20<td>50.0%',
+        '<tr><td>q<td>http://b<td class="well">well<td>0<td>–<td>–<td>–<td>–<td>10<td>25.0%',
+        "</table></html>",
+    ]
+    assert alone.splitlines()[-2] == '<tr><td>–<td>http://b<td class="well">well<td>0<td>–<td>–<td>–<td>–<td>0<td>–'
+    assert "<script" not in pools.HEAD
 
 
 async def test_both_are_on_the_admin_port(simulator: StartSimulator, gateway_before: StartGateway) -> None:

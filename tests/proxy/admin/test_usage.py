@@ -71,6 +71,25 @@ def test_where_upstream_tells_nothing_there_is_no_drift(tmp_path: Path) -> None:
     assert "–" in usage.page(report, "en")
 
 
+def test_shares_and_means_are_rounded(tmp_path: Path) -> None:
+    report = usage.overview({**summed(tmp_path), "drift": {"calls": 3, "exact": 1, "tokens": 10}}, NOW)
+    assert report["drift"] == {"calls": 3, "exact": 0.3333, "tokens": 3.33}
+
+
+EMPTY: dict[str, Any] = {"groups": [], "tz": "UTC", "violations": [], "torn": [], "drift": {"calls": 0}}
+
+
+@pytest.mark.parametrize(
+    ("language", "other"), [("en", 'usage?lang=zh&amp;tz=UTC">中文'), ("zh", 'lang=en&amp;tz=UTC">English')]
+)
+def test_of_a_month_without_calls_each_part_says_that_there_is_none(language: str, other: str) -> None:
+    page = usage.page(usage.overview(EMPTY, NOW), language)
+    word = usage.WORDS[language]
+    for part in ("by day", "by key", "by model", "failures"):
+        assert f"<h2>{word[part]}</h2>\n<p>{word['nothing']}</p>" in page
+    assert other in page
+
+
 @pytest.mark.parametrize(
     ("language", "words"), [("en", ("By key", "calls without an end")), ("zh", ("按密钥", "没有结束行的调用"))]
 )
@@ -139,6 +158,65 @@ def test_the_files_are_the_journal_and_what_was_rotated_from_it(tmp_path: Path) 
     assert {path.name for path in journal_files.of_journal(tmp_path / "calls.jsonl", 0)} == {*names}
     os.utime(tmp_path / "calls.jsonl.1", (5, 5))
     assert {path.name for path in journal_files.of_journal(tmp_path / "calls.jsonl", 9)} == {*names} - {"calls.jsonl.1"}
+
+
+# Stands for the program that sums, and says what it was asked.
+ECHO = "import sys, json; print(json.dumps({'groups': [], 'tz': sys.argv[1:], 'violations': [], 'torn': [], 'drift': {'calls': 0}}))"
+
+
+async def test_a_month_begins_with_its_first_day_in_the_zone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage, "PROGRAM", ECHO)
+    journal = tmp_path / "calls.jsonl"
+    journal.touch()
+    report = await usage.Reports(journal).report("Asia/Shanghai")
+    since = f"{report['month']['month']}-01T00:00:00+08:00"
+    by = [word for name in usage.DIMENSIONS for word in ("--by", name)]
+    asked = ["usage", "sum", "--json", "--tz", "Asia/Shanghai", "--since", since]
+    assert report["tz"] == [*asked, *by, str(journal)]
+
+
+async def test_sums_are_made_anew_once_a_minute_and_kept_of_so_many_zones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 1_000.0
+    monkeypatch.setattr(usage, "PROGRAM", ECHO)
+    monkeypatch.setattr(usage, "monotonic", lambda: now_s)
+    monkeypatch.setattr(usage, "MOST_ZONES", 2)
+    reports = usage.Reports(tmp_path / "calls.jsonl")
+    first = await reports.report("UTC")
+    now_s += usage.KEPT_S
+    assert await reports.report("UTC") is first
+    now_s += 1
+    second = await reports.report("UTC")
+    assert second is not first
+    await reports.report("Asia/Shanghai")
+    assert await reports.report("UTC") is second
+    await reports.report("Europe/Paris")
+    assert await reports.report("UTC") is not second
+
+
+def children() -> set[str]:
+    """Processes that this one has started, and not yet heard the end of."""
+    return {pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+
+@pytest.mark.parametrize(
+    ("program", "sentence"),
+    [
+        ("import time; time.sleep(60)", "took longer than 0.25 s: ask dashseek usage sum"),
+        ("print('Error: no')", "the journal could not be read: ask dashseek usage sum"),
+    ],
+    ids=["too long", "no sum"],
+)
+async def test_why_there_is_no_sum_is_a_sentence_and_nothing_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, sentence: str
+) -> None:
+    monkeypatch.setattr(usage, "PROGRAM", program)
+    monkeypatch.setattr(usage, "PATIENCE_S", 0.25 if "sleep" in program else 60.0)
+    before = children()
+    with pytest.raises(usage.ReportError, match=f"^{sentence}$"):
+        await usage.Reports(tmp_path / "calls.jsonl").report("UTC")
+    assert children() <= before
 
 
 @needs.programs("chromium")

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import select
-from collections.abc import Iterator
+import sys
+import termios
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import structlog
@@ -90,6 +96,114 @@ def test_what_was_dropped_is_said_once_it_is_read_again(pipe: Pipe, monkeypatch:
     assert told == out.dropped > 0
 
 
+class Gathering:
+    """The pause in which lines are gathered, as long as the test wants it; and what is said of lost lines.
+
+    begun: how many pauses there were
+    told:  how many lines the pipe held, and of how many was said that they were lost, whenever that was said
+    meanwhile: what happens while it is said, the first time
+    """
+
+    def __init__(self, pipe: Pipe, patch: pytest.MonkeyPatch) -> None:
+        self._pipe = pipe
+        self._news = threading.Condition()
+        self._ended = False
+        self.begun = 0
+        self.told: list[tuple[int, int]] = []
+        self.meanwhile: Callable[[], object] | None = None
+        patch.setattr(log_writer, "time", SimpleNamespace(sleep=self._pause))
+        structlog.configure(processors=[self._tell])
+
+    def _pause(self, _: float) -> None:
+        with self._news:
+            self.begun += 1
+            self._news.notify_all()
+            assert self._news.wait_for(lambda: self._ended, 20)
+
+    def _tell(self, _: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        held = fcntl.ioctl(self._pipe.reads, termios.FIONREAD, bytes(4))
+        self.told.append((int.from_bytes(held, sys.byteorder) // len(LINE), event["count"]))
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        raise structlog.DropEvent
+
+    def begins(self, number: int, within_s: float = 20) -> bool:
+        """Whether the pause of that number begins, from 1."""
+        with self._news:
+            return self._news.wait_for(lambda: self.begun >= number, within_s)
+
+    def end(self) -> None:
+        """Let the thread write what was gathered, and is gathered from now on."""
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+
+@pytest.fixture
+def gathering(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gathering]:
+    monkeypatch.setattr(log_writer, "MOST_LINES", 100)
+    monkeypatch.setattr(log_writer, "BATCH_LINES", 10)
+    monkeypatch.setattr(log_writer, "CLOSE_S", 20)
+    yield Gathering(pipe, monkeypatch)
+    structlog.reset_defaults()
+
+
+def test_the_thread_is_woken_once_for_all_lines_that_are_gathered(pipe: Pipe, gathering: Gathering) -> None:
+    """And sleeps as long as there is none; with the end it is gone."""
+    others = writers()
+    out = pipe.outlet()
+    for number in (1, 2):
+        assert not gathering.begins(number, within_s=0.05)
+        for _ in range(30):
+            out.write(LINE)
+        assert gathering.begins(number)
+        gathering.end()
+        arrived = 0
+        while arrived < 30:
+            arrived += pipe.read().count(b"\n")
+    out.close()
+    assert (out.dropped, gathering.told) == (0, [])
+    assert not {*writers()} - {*others}
+
+
+def test_what_was_lost_is_said_once_more_than_half_of_the_room_is_free_again(pipe: Pipe, gathering: Gathering) -> None:
+    """Of a hundred that wait sixty are out by then; what is lost meanwhile is said the next time."""
+    out = pipe.outlet()
+    out.write(LINE)
+    assert gathering.begins(1)
+    for _ in range(150):
+        out.write(LINE)
+    gathering.meanwhile = lambda: [out.write(LINE) for _ in range(61)]
+    gathering.end()
+    out.close()
+    assert gathering.told == [(60, 51), (120, 1)]
+    assert (out.dropped, pipe.read().count(b"\n")) == (52, 160)
+
+
+def writers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "log writer"]
+
+
+def test_its_thread_keeps_no_process_from_leaving(pipe: Pipe) -> None:
+    """A write that nobody reads never ends."""
+    pipe.outlet()
+    assert all(thread.daemon for thread in writers())
+    assert writers()
+
+
+def test_all_lines_that_nobody_can_read_are_counted(pipe: Pipe, gathering: Gathering) -> None:
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), pipe.reads)
+    out = pipe.outlet()
+    for _ in range(35):
+        out.write(LINE)
+    assert gathering.begins(1)
+    gathering.end()
+    out.close()
+    assert out.dropped == 35
+
+
 def test_the_end_waits_for_a_reader_a_second_at_most(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_writer, "CLOSE_S", 0.1)
     out = pipe.outlet()
@@ -109,11 +223,20 @@ def test_a_reader_who_is_gone_is_no_failure_of_who_writes(pipe: Pipe) -> None:
     assert out.dropped == 1
 
 
-def test_a_descriptor_that_others_made_non_blocking_loses_nothing(pipe: Pipe) -> None:
+def test_a_descriptor_that_others_made_non_blocking_loses_nothing(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = threading.Event()
+
+    def wait(*given: Any) -> Any:
+        waits.set()
+        return select.select(*given)
+
+    monkeypatch.setattr(log_writer, "select", SimpleNamespace(select=wait))
     os.set_blocking(pipe.writes, False)
     out = pipe.outlet()
     for _ in range(FLOOD):
         out.write(LINE)
+    # It does not try again and again meanwhile.
+    assert waits.wait(20)
     said = 0
     while said < FLOOD * len(LINE):
         said += len(pipe.read())

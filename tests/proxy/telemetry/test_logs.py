@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import concurrent.futures
 import io
 import logging
+import re
 import signal
 import sys
 import tempfile
@@ -70,12 +72,76 @@ def test_a_line_is_one_json_object() -> None:
     text = said(log_a_call)
     assert {"event": "call", "level": "info", "request_id": "r"}.items() <= orjson.loads(text).items()
     assert text.count("\n") == 1
+    # In UTC, and says so.
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", orjson.loads(text)["timestamp"])
 
 
 def test_the_line_of_a_call_says_the_microsecond(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time_ns", lambda: 1_795_896_387_999_998_765)
     line = orjson.loads(said(lambda: logs.say_open(b'{"ev":"open","request_id":"r"}')))
     assert (line["event"], line["request_id"], line["timestamp"]) == ("open", "r", "2026-11-28T20:06:27.999998Z")
+
+
+OPENING, CLOSING = b'{"at":"2026-11-22T10:00:00.000Z","request_id":"r"}', b'{"outcome":"ok","status":200}'
+
+
+@pytest.mark.parametrize(
+    ("why", "told"),
+    [
+        ((None, None), {"cause": None}),
+        (('the "cause"', None), {"cause": 'the "cause"'}),
+        ((None, "too long"), {"cause": None, "upstream_said": "too long"}),
+    ],
+)
+def test_the_line_of_a_call_has_both_its_halves_and_why(
+    why: tuple[str | None, str | None], told: dict[str, object]
+) -> None:
+    line = orjson.loads(said(lambda: logs.say_call("warning", OPENING, CLOSING, *why)))
+    assert line.pop("timestamp") != "2026-11-22T10:00:00.000Z"
+    assert line == {"request_id": "r", "outcome": "ok", "status": 200, "event": "call", "level": "warning", **told}
+
+
+LEVELS: tuple[logs.Level, ...] = ("debug", "info", "warning", "error")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "levels", "written"),
+    [
+        # As JSON a call has a line without structlog, where its level is said at all.
+        ({"log_level": "warning"}, {"warning", "error"}, 2),
+        ({"log_level": "debug"}, {*LEVELS}, 4),
+        # For people structlog says it, and decides.
+        ({"log_format": "console", "log_level": "warning"}, {*LEVELS}, None),
+    ],
+)
+def test_the_line_of_a_call_is_written_where_its_level_is_said(
+    chosen: dict[str, object], levels: set[str], written: int | None
+) -> None:
+    def log() -> None:
+        assert {level for level in LEVELS if logs.says(level)} == levels
+        done = {logs.say_call(level, OPENING, CLOSING, None, None) for level in LEVELS}
+        assert done == {written is not None}
+
+    assert said(log, **chosen).count("\n") == (written or 0)
+
+
+def test_who_captures_what_is_logged_gets_the_lines_of_calls_from_structlog() -> None:
+    def log() -> None:
+        with structlog.testing.capture_logs():
+            assert logs.says("debug")
+            assert not logs.say_open(OPENING)
+        assert not logs.says("debug")
+        assert logs.say_open(OPENING)
+
+    assert said(log).count("\n") == 1
+
+
+def test_a_log_may_be_set_up_in_a_thread_where_no_signal_can_be() -> None:
+    """Whoever serves in a thread of theirs, as tests do, has signals of their own."""
+    before = signal.getsignal(logs.LOUDER)
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        assert threads.submit(said, log_a_call).result().count("\n") == 1
+    assert signal.getsignal(logs.LOUDER) is before
 
 
 def test_a_logger_that_has_spoken_before_a_fork_writes_what_it_says_later_where_the_child_does() -> None:
@@ -118,14 +184,30 @@ def test_a_traceback_says_where_and_never_what(terminal: bool) -> None:
     assert SECRET not in text
 
 
+def test_what_an_exception_was_raised_in_the_course_of_has_its_place_too() -> None:
+    def log() -> None:
+        try:
+            log_a_failure()
+            try:
+                int(SECRET)
+            finally:
+                raise KeyError(SECRET)
+        except KeyError:
+            structlog.get_logger().exception("bug")
+
+    *_, line = map(orjson.loads, said(log).splitlines())
+    assert [name for name, *_ in line["traceback"]] == ["KeyError", "ValueError"]
+
+
 def test_a_given_exception_has_its_place_too() -> None:
     text = said(lambda: structlog.get_logger().error("bug", exc_info=ZeroDivisionError(SECRET)))
     assert orjson.loads(text)["traceback"] == [["ZeroDivisionError"]]
 
 
-def test_aiohttps_own_lines_are_not_said() -> None:
+def test_aiohttps_own_lines_are_not_said_nor_are_asyncios() -> None:
     """They repeat what was sent, with a traceback for everybody who leaves."""
     said(log_a_call)
+    assert not logging.getLogger("asyncio").isEnabledFor(logging.ERROR)
     assert not logging.getLogger("aiohttp.server").isEnabledFor(logging.ERROR)
     assert not logging.getLogger("aiohttp.access").isEnabledFor(logging.INFO)
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import math
 import os
+import platform
 import re
 import time
 import timeit
+from typing import Any
 
 import pytest
 
@@ -15,12 +19,15 @@ from proxy.call import record
 from proxy.call.exchange import Exchange, Times
 from proxy.metering import journal
 from proxy.simulation.wire import Script
-from proxy.telemetry import log_writer, metrics
+from proxy.telemetry import installed, log_writer, metrics
 from proxy.telemetry import series as tally
 from proxy.upstream import targets
 from tests import caller
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway
+from tests.proxy.metering.records import used
+from tests.proxy.telemetry.records import TIMES, ended
+from translators import faults
 
 THINKING = {"enable_thinking": True, "incremental_output": True}
 
@@ -261,6 +268,206 @@ def test_other_bounds_are_steps_of_a_decade() -> None:
     assert list(metrics.SHORT_S) == pytest.approx(short_s)
     drift = [0, *(step * 10**decade for decade in range(3) for step in (1, 2, 5)), 1000]
     assert list(metrics.DRIFT.buckets) == drift
+
+
+def observed(row: tally.MetricRow, value: float, within: float) -> list[float]:
+    """A histogram of one value, whose bucket is the one up to `within`; or beyond all of them."""
+    bounds = [*row.buckets, math.inf]
+    return [float(bound == within) for bound in bounds] + [value]
+
+
+MODEL = "deepseek-v3.2"
+OF_MODEL = (MODEL, "chat", "dashscope")
+# What a call adds to each row that calls are counted in; read, translated, answered by the second pool it was tried at.
+ANSWERED: tally.Reading = {
+    metrics.DURATION.name: {(*OF_MODEL, ""): observed(metrics.DURATION, 2.5, 2.56)},
+    metrics.FIRST_TOKEN.name: {OF_MODEL: observed(metrics.FIRST_TOKEN, 0.25, 0.25)},
+    # Two seconds, by the 16 tokens that followed the first.
+    metrics.PER_TOKEN.name: {OF_MODEL: observed(metrics.PER_TOKEN, 0.125, 0.15)},
+    metrics.REQUESTS.name: {("dashscope", MODEL, "sse", "200", "ok", "ok"): [1]},
+    metrics.TOKENS.name: {
+        ("dashscope", MODEL, kind, "upstream_final"): [number]
+        for kind, number in (("input", 11), ("output", 18), ("reasoning", 6), ("cached", 3))
+    },
+    metrics.DELIVERED.name: {("dashscope", MODEL, "input"): [10], ("dashscope", MODEL, "output"): [17]},
+    metrics.CANCELLED.name: {},
+    metrics.RECORDS.name: {("ok",): [1]},
+    metrics.ATTEMPTS.name: {("p", "http://a", "unreachable", "false"): [1], ("q", "http://b", "200", "true"): [1]},
+    metrics.REJECTIONS.name: {},
+    metrics.DRIFT.name: {(): observed(metrics.DRIFT, 3, 5)},
+    metrics.OVERHEAD.name: {
+        ("read",): observed(metrics.OVERHEAD, 0.125, 0.25),
+        ("translate",): observed(metrics.OVERHEAD, 0.0625, 0.1),
+        ("close",): observed(metrics.OVERHEAD, 0.25, 0.25),
+    },
+    metrics.LAG.name: {(): metrics.LAG.zero},
+    metrics.STRAYS.name: {},
+}
+
+
+def counted(*ended_calls: journal.Record) -> tally.Reading:
+    """What is counted of these calls, by the rows that count."""
+    measured = metrics.Metrics({})
+    for one in ended_calls:
+        measured.keep(one)
+    read = measured.read()
+    return {row.name: read[row.name] for row in metrics.COUNTED}
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_each_row_gets_the_figures_of_a_calls_record(times: int) -> None:
+    total: tally.Reading = {}
+    for _ in range(times):
+        tally.add_to(total, ANSWERED)
+    assert counted(*[ended()] * times) == total
+
+
+REFUSED_AT_ONCE = {"upstream_sent": None, "first_packet": None, "last_packet": None, "closed": 0.0}
+CUT = {"outcome": "upstream_cut", "status": 500, "code": "InternalError"}
+ROW_BY_ROW: dict[
+    str, tuple[dict[str, Any], dict[str, Any], dict[tally.MetricRow, dict[tuple[str, ...], list[float]]]]
+] = {
+    "refused unread": (
+        {
+            "outcome": "rejected",
+            "status": 401,
+            "code": "InvalidApiKey",
+            "basis": "none",
+            "attempts": [],
+            "t": REFUSED_AT_ONCE,
+        },
+        {"opening": None, "model": None, "stream": False, "tries": [], "read_s": None, "translate_s": None},
+        {
+            metrics.REQUESTS: {("dashscope", "other", "json", "401", "InvalidApiKey", "rejected"): [1]},
+            metrics.DURATION: {("other", "chat", "dashscope", "rejected"): observed(metrics.DURATION, 0.0, 0.01)},
+            **dict.fromkeys(
+                (metrics.RECORDS, metrics.ATTEMPTS, metrics.TOKENS, metrics.DELIVERED, metrics.OVERHEAD), {}
+            ),
+            **dict.fromkeys((metrics.FIRST_TOKEN, metrics.PER_TOKEN, metrics.REJECTIONS, metrics.CANCELLED), {}),
+            metrics.DRIFT: {(): metrics.DRIFT.zero},
+        },
+    ),
+    "refused with room for no body": (
+        {"outcome": "rejected", "status": 400, "code": metrics.TOO_LARGE},
+        {},
+        {metrics.REJECTIONS: {("body",): [1]}},
+    ),
+    "over a limit": (
+        {"outcome": "rejected", "status": 429, "code": faults.RATE_LIMITED.code},
+        {"limited": True},
+        {metrics.REJECTIONS: {("rpm",): [1]}},
+    ),
+    "as upstream says it": (
+        {"outcome": "upstream_error", "code": faults.RATE_LIMITED.code},
+        {},
+        {metrics.REJECTIONS: {}},
+    ),
+    "cut": (
+        CUT,
+        {},
+        {
+            metrics.REQUESTS: {("dashscope", MODEL, "sse", "500", "InternalError", "upstream_cut"): [1]},
+            metrics.DURATION: {(*OF_MODEL, "upstream_cut"): observed(metrics.DURATION, 2.5, 2.56)},
+            metrics.RECORDS: {("upstream_cut",): [1]},
+            metrics.REJECTIONS: {},
+            metrics.CANCELLED: {},
+        },
+    ),
+    "left": (
+        {"outcome": "client_gone_mid_stream", "status": 499},
+        {},
+        {
+            metrics.REQUESTS: {("dashscope", MODEL, "sse", "499", "none", "client_gone_mid_stream"): [1]},
+            metrics.CANCELLED: {("mid_stream",): [1]},
+            metrics.REJECTIONS: {},
+        },
+    ),
+    "a reply": (
+        {},
+        {"stream": False},
+        {
+            metrics.REQUESTS: {("dashscope", MODEL, "json", "200", "ok", "ok"): [1]},
+            metrics.FIRST_TOKEN: {},
+            metrics.PER_TOKEN: {},
+            metrics.OVERHEAD: ANSWERED[metrics.OVERHEAD.name],
+        },
+    ),
+    "of an unknown model": (
+        {},
+        {"model": None},
+        {
+            metrics.PER_TOKEN: {("other", "chat", "dashscope"): observed(metrics.PER_TOKEN, 0.125, 0.15)},
+            metrics.TOKENS: {
+                (api, "other", *rest): series for (api, _, *rest), series in ANSWERED[metrics.TOKENS.name].items()
+            },
+        },
+    ),
+    "one token has no next one": (
+        {"usage": used(10, 1)},
+        {},
+        {metrics.PER_TOKEN: {}, metrics.FIRST_TOKEN: ANSWERED[metrics.FIRST_TOKEN.name]},
+    ),
+    "two have": ({"usage": used(10, 2)}, {}, {metrics.PER_TOKEN: {OF_MODEL: observed(metrics.PER_TOKEN, 2.0, 2.5)}}),
+    "no parts are told": (
+        {"generated": used(11, 18), "drift_tokens": None},
+        {},
+        {
+            metrics.TOKENS: {
+                ("dashscope", MODEL, kind, "upstream_final"): [number]
+                for kind, number in (("input", 11), ("output", 18))
+            },
+            metrics.DRIFT: {(): metrics.DRIFT.zero},
+        },
+    ),
+    "closed as its last packet left": (
+        {"t": {**TIMES, "closed": 2249.0}},
+        {"read_s": None},
+        {
+            metrics.OVERHEAD: {
+                ("translate",): ANSWERED[metrics.OVERHEAD.name]["translate",],
+                ("close",): observed(metrics.OVERHEAD, 0.0, metrics.SHORT_S[0]),
+            }
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROW_BY_ROW)
+async def test_each_row_gets_what_is_its_own_of_a_call(name: str) -> None:
+    closing, facts, rows = ROW_BY_ROW[name]
+    found = counted(ended(closing, **facts))
+    assert {row.name: found[row.name] for row in rows} == {row.name: wanted for row, wanted in rows.items()}
+
+
+@pytest.mark.parametrize("name", ROW_BY_ROW)
+async def test_calls_of_two_kinds_are_counted_apart(name: str) -> None:
+    closing, facts, _ = ROW_BY_ROW[name]
+    one, other = ended(), ended(closing, **facts)
+    total = counted(one)
+    tally.add_to(total, counted(other))
+    assert counted(one, other) == total
+
+
+@pytest.mark.parametrize(("step_s", "late_s"), [(0.5, 0.5 - 1 / 1024), (0.0, 0.0)])
+async def test_how_late_a_timer_fires_is_from_when_it_was_due(
+    monkeypatch: pytest.MonkeyPatch, step_s: float, late_s: float
+) -> None:
+    """By a clock that is so much later whenever somebody looks; one that is early is not late."""
+    looks = itertools.count(0.0, step_s)
+    monkeypatch.setattr(metrics, "monotonic", lambda: next(looks))
+    monkeypatch.setattr(metrics, "LAG_EVERY_S", 1 / 1024)
+    async with metrics.opened({}) as measured:
+        while not (fired := values(measured, metrics.LAG)[()]):
+            await asyncio.sleep(0)
+        total_s = measured.read()[metrics.LAG.name][()][-1]
+    assert total_s == fired * late_s
+
+
+async def test_what_runs_is_said_and_nothing_was_dropped() -> None:
+    measured = metrics.Metrics({})
+    version = installed.version_of("dashseek"), platform.python_version()
+    assert values(measured, metrics.BUILD) == {version: 1}
+    assert values(measured, metrics.LOG_DROPPED) == {(): 0}
 
 
 def test_every_outcome_has_a_place() -> None:

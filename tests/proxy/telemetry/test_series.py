@@ -70,3 +70,31 @@ def test_a_scraper_may_ask_for_openmetrics() -> None:
 
 def test_there_is_no_created_series() -> None:
     assert b"_created" not in series.expose(ROWS, [counted(0.05)])[0]
+
+
+def test_a_series_is_counted_in_again_by_whoever_asked_for_it() -> None:
+    found = series.Counters(ROWS[:3])
+    for labels in (("a",), ("a",), ("b",)):
+        found.of(CALLS, labels)[0] += 2
+    found.of(WAIT, ("read",))[-1] += 0.5
+    found.of(DROPPED)[0] += 1
+    assert found.read() == {
+        "calls_total": {("a",): [4], ("b",): [2]},
+        "dropped_total": {(): [1]},
+        "wait_seconds": {("read",): [0, 0, 0, 0.5]},
+    }
+
+
+def test_what_processes_that_have_ended_had_counted_is_added_to_their_sum() -> None:
+    total: series.Reading = {}
+    for calls in (1, 2):
+        reading = counted(0.5, calls=calls)
+        series.add_to(total, reading)
+        # What was added is no part of the sum: it goes on by itself.
+        reading["calls_total"]["a",][0] = 99
+    assert total == {
+        "calls_total": {("a",): [3]},
+        "dropped_total": {(): [0]},
+        "wait_seconds": {("read",): [0, 2, 0, 1]},
+        "well": {(): [2]},
+    }
