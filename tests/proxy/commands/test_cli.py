@@ -26,7 +26,6 @@ from click.testing import CliRunner, Result
 from config import settings
 from proxy import vocabulary
 from proxy.commands import cli, exit_codes, options
-from proxy.telemetry import installed
 
 ROOT = Path(cli.__file__).parents[2]
 UPSTREAM = ("serve", "--upstream", "http://127.0.0.1:1")
@@ -311,28 +310,6 @@ def test_no_command_runs_where_another_distribution_claims_a_room(
     ended = run(*command)
     assert (ended.exit_code, calls) == (2, [[], [], []])
     assert "a package of ours is also installed by proxy.py (proxy): give dashseek an environment" in ended.stderr
-
-
-@pytest.mark.parametrize(
-    ("files", "claimed"),
-    [
-        ({"top_level_txt": "config\n"}, "(config)"),
-        ({"top_level_txt": "theirs\n", "RECORD": "config/__init__.py,,\n"}, ""),
-        ({"RECORD": "translators/deep/er.py,sha256=x,7\n"}, "(translators)"),
-        ({"RECORD": "theirs/__init__.py,,\nconfig.py,sha256=x,7\n"}, "(config)"),
-        ({"SOURCES_txt": "setup.py\nproxy/a.py"}, "(proxy)"),
-        ({"RECORD": "config/settings.toml,,\nconfigs/a.py,,\nproxy.pyi,,\ntheirs/proxy/a.py,,\n"}, ""),
-        ({}, ""),
-    ],
-)
-def test_a_package_of_our_name_is_found_however_it_is_recorded(
-    files: dict[str, str], claimed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    distribution(tmp_path, "theirs", **files)
-    monkeypatch.syspath_prepend(tmp_path)
-    complaint = installed.room_complaint() or ""
-    assert complaint.startswith(f"a package of ours is also installed by theirs {claimed}: " if claimed else "")
-    assert bool(complaint) == bool(claimed)
 
 
 def test_no_command_runs_on_the_slow_parser(room: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

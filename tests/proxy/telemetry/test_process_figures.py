@@ -31,7 +31,7 @@ def test_the_figures_are_those_of_this_process() -> None:
 
 
 def test_each_figure_is_that_of_its_field(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """proc(5): 22 is the start in ticks since the boot, 23 the bytes of memory, 24 the pages held; a name may be any."""
+    """proc(5): 22 is the start in ticks since the boot, 23 the bytes of memory, 24 the pages held; any name may be."""
     fields = ["7", "(a ) name (of 3)", "S", *map(str, range(4, 53))]
     fields[8] = "-1"
     for file in ("self/fd/0", "self/fd/1", "self/fd/7"):
