@@ -584,7 +584,10 @@ def _exiting(run: Callable[..., int]) -> Callable[..., None]:
     """A callback that ends the process with what `run` returns."""
 
     def callback(**params: object) -> None:
-        click.get_current_context().exit(run(**params))
+        code = run(**params)
+        # Here a reader who has left is an error that click knows; at the end of the interpreter it is a message.
+        sys.stdout.flush()
+        click.get_current_context().exit(code)
 
     return callback
 

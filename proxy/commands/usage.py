@@ -177,7 +177,6 @@ def _show_json(read: Ledger, dimensions: Sequence[str], asked: Report) -> None:
         "copies": [*map(str, read.copies)],
     }
     # Row by row: of a report by the hour there are many.
-    sys.stdout.flush()
     out = sys.stdout.buffer
     before, groups, after = orjson.dumps(shown, option=orjson.OPT_INDENT_2).partition(b'\n  "groups": [')
     out.write(before + groups)
@@ -187,7 +186,6 @@ def _show_json(read: Ledger, dimensions: Sequence[str], asked: Report) -> None:
         out.write(gap + b"\n    " + text)
         gap = b","
     out.write((b"\n  " if gap else b"") + after + b"\n")
-    out.flush()
 
 
 class _Sums:

@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxy.commands import cli, usage
+from proxy.metering import ledger
 
 Json = dict[str, Any]
 
@@ -142,6 +143,30 @@ def test_programs_get_rows_of_the_finest_grain(path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(run("sum", "--csv", path).stdout)))
     assert rows == [{name: str(value) for name, value in group.items()} for group in said["groups"]]
     assert [row["outcome"] for row in rows] == ["ok", "ok", "unknown"]
+
+
+def test_json_is_written_as_if_it_were_written_at_once(path: Path) -> None:
+    empty = path.with_name("empty.jsonl")
+    empty.touch()
+    for journal in (path, empty):
+        told = run("sum", "--json", journal).stdout_bytes
+        assert told == orjson.dumps(orjson.loads(told), option=orjson.OPT_INDENT_2) + b"\n"
+
+
+def test_no_more_groups_are_kept_than_are_asked_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a long journal of many keys needs the room of its report, and no more."""
+    kept: list[int] = []
+
+    def read(*args: Any, **named: Any) -> ledger.Ledger:
+        books = reading(*args, **named)
+        kept.append(len(books.totals))
+        return books
+
+    reading = ledger.read
+    monkeypatch.setattr(ledger, "read", read)
+    for flags in (("--by", "month"), ("--by", "outcome"), ("--by", "day", "--by", "model")):
+        run("sum", "--csv", *flags, path)
+    assert kept == [1, 2, 3]
 
 
 def test_programs_may_ask_for_fewer_dimensions(path: Path) -> None:
@@ -318,12 +343,16 @@ def test_what_was_typed_wrongly_is_code_2_and_a_sentence(path: Path, flags: tupl
     assert "Traceback" not in ended.output
 
 
-def test_a_reader_that_has_enough_is_no_error(path: Path) -> None:
+@pytest.mark.parametrize("form", ["", "--csv", "--json"])
+def test_a_reader_that_has_enough_is_no_error(path: Path, form: str) -> None:
     """`dashseek usage sum calls.jsonl | head -1`: its end is closed before anything is written."""
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "proxy", "usage", "sum", path]
-    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    # Python itself holds back what goes into a pipe, unless that is set.
+    environ = {name: said for name, said in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    words = ("usage", "sum", "--tz", "UTC", *filter(None, [form]), str(path))
+    command = [sys.executable, "-m", "proxy", *words]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=environ, check=False)
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (1, b"")
 
@@ -392,7 +421,7 @@ def test_a_large_journal_has_a_progress_bar_for_those_who_watch(path: Path, monk
         def isatty(self) -> bool:
             return True
 
-    monkeypatch.setattr(usage, "LARGE_BYTES", 1)
+    monkeypatch.setattr(usage, "LARGE_BYTES", path.stat().st_size)
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     assert usage.verify([path]) == 0
     assert "reading" in terminal.getvalue()
@@ -400,6 +429,12 @@ def test_a_large_journal_has_a_progress_bar_for_those_who_watch(path: Path, monk
     monkeypatch.setattr(sys, "stderr", plain := io.StringIO())
     assert usage.verify([path]) == 0
     assert plain.getvalue() == ""
+
+
+def test_nobody_looks_for_cycles_while_journals_are_read(path: Path) -> None:
+    with usage.reading([path]):
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 # verify
@@ -453,6 +488,14 @@ def test_tail_begins_near_the_end_of_a_large_journal(path: Path) -> None:
     shown = run("tail", "--no-follow", "-n", "3", path).output
     assert [line.rpartition("  ")[2] for line in shown.splitlines()] == ["id-1997", "id-1998", "id-1999"]
     assert run("tail", "--no-follow", "-n", "0", path).output == ""
+
+
+def test_tail_looks_no_further_back_than_a_call_can_be_long(path: Path) -> None:
+    far, near = (lines(records(call, 1)[1]) for call in ("far", "near"))
+    for between, shown in ((0, ["id-far", "id-near"]), (2 * usage.CALL_BYTES, ["id-near"])):
+        path.write_bytes(far + b"x" * between + b"\n" + near)
+        told = run("tail", "--no-follow", "-n", "2", path).output.splitlines()
+        assert [line.rpartition("  ")[2] for line in told] == shown
 
 
 def test_tail_shows_a_call_in_the_first_line(path: Path) -> None:
