@@ -307,4 +307,28 @@ HARMLESS: Final[dict[Change, str]] = {
         "position < size",
         "(position <= size)",
     ): "At the end there are 0 bytes to be read, which ends it too.",
+    **{
+        Change(source, line, "True", "(False)"): _STRICT
+        for source, line in (
+            ("proxy/commands/usage.py", "yield {**dict(zip(dimensions, group, strict=True)), **_shown(sums, asked)}"),
+            (
+                "proxy/commands/conform_reports.py",
+                'f"<tr><th>{_both(*names)}</th><td>{value}</td></tr>" for names, value in zip(FACTS, given, strict=True)',
+            ),
+            (
+                "proxy/commands/reconcile.py",
+                "return dict(zip(HEAD, (str(cell.day), cell.model, cell.key, difference.type, *figures), strict=True))",
+            ),
+            (
+                "proxy/commands/tables.py",
+                "widths = [max(map(width, column)) for column in zip(above, below, *rows, strict=True)]",
+            ),
+        )
+    },
+    **{
+        Change(source, "if sys.version_info < OLDEST:", "sys.version_info < OLDEST", "(sys.version_info <= OLDEST)"): (
+            "A version has five parts: it is never the same as one of two."
+        )
+        for source in ("proxy/__main__.py", "proxy/commands/doctor.py")
+    },
 }

@@ -53,6 +53,9 @@ KEY_REFUSED: Final = (401, 403)
 # What a base URL that is right says to who has no key.
 KEY_ASKED: Final = (OK, *KEY_REFUSED)
 PORTS: Final = {"https": 443, "http": 80}
+# A host may take so much longer to answer than to be connected to.
+ANSWER_TIMES: Final = 2
+REDIS_TIMEOUT_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +154,12 @@ def _vocabulary() -> Finding:
         vocabulary.load()
     except VocabularyError as error:
         return Finding("fail", "vocabulary", "cannot be used", str(error))
-    took_ms = (time.perf_counter() - started_s) * 1e3
-    return Finding("ok", "vocabulary", f"{vocabulary.SHA256[:12]}…, as published, loaded in {took_ms:.0f} ms")
+    return Finding("ok", "vocabulary", f"{vocabulary.SHA256[:12]}…, as published, loaded in {_since(started_s)} ms")
+
+
+def _since(started_s: float) -> str:
+    """The milliseconds since then, by `time.perf_counter`."""
+    return f"{(time.perf_counter() - started_s) * 1e3:.0f}"
 
 
 def _environment(environ: Mapping[str, str]) -> Finding:
@@ -223,7 +230,9 @@ async def _redis(chosen: Settings) -> AsyncIterator[Finding]:
         yield Finding("fail", "redis", "there is no client", "pip install '.[redis]'")
         return
     client = redis.Redis.from_url(
-        chosen.redis_url.get_secret_value(), socket_connect_timeout=chosen.connect_timeout, socket_timeout=2
+        chosen.redis_url.get_secret_value(),
+        socket_connect_timeout=chosen.connect_timeout,
+        socket_timeout=REDIS_TIMEOUT_S,
     )
     try:
         await client.ping()
@@ -285,15 +294,15 @@ class _Asked:
 
 async def _name(asked: _Asked) -> Finding:
     place = asked.place
-    loop = asyncio.get_running_loop()
-    started_s = loop.time()
+    started_s = time.perf_counter()
     host = place.hostname or ""
     try:
-        found = {address[0] for *_, address in await loop.getaddrinfo(host, place.port, type=socket.SOCK_STREAM)}
+        every = await asyncio.get_running_loop().getaddrinfo(host, place.port, type=socket.SOCK_STREAM)
     except OSError as error:
         return _unreached("name", host, reason_of(error))
-    took_ms = (loop.time() - started_s) * 1e3
-    return Finding("ok", "name", f"{host} has {len(found)} address{'es'[: 2 * (len(found) > 1)]}, in {took_ms:.0f} ms")
+    found = {address[0] for *_, address in every}
+    several = "es" if len(found) > 1 else ""
+    return Finding("ok", "name", f"{host} has {len(found)} address{several}, in {_since(started_s)} ms")
 
 
 async def _connection(asked: _Asked) -> Finding:
@@ -327,8 +336,8 @@ def _unsecured(place: SplitResult) -> Finding:
 
 
 def _secured(place: SplitResult, secured: ssl.SSLObject) -> Finding:
-    until = ssl.cert_time_to_seconds(str((secured.getpeercert() or {})["notAfter"]))
-    left_days = int((until - datetime.now(UTC).timestamp()) / 86_400)
+    until = datetime.fromtimestamp(ssl.cert_time_to_seconds(str((secured.getpeercert() or {})["notAfter"])), UTC)
+    left_days = (until - datetime.now(UTC)).days
     found = f"{place.netloc}, {secured.version()}, certificate good for {left_days} days"
     if left_days < SOON_DAYS:
         return Finding("warn", "connection", found, "tell who runs the upstream")
@@ -340,7 +349,7 @@ async def _key(asked: _Asked, environ: Mapping[str, str]) -> Finding:
     chosen, target, own = asked.chosen, asked.target, asked.pool.api_key
     key = own.get_secret_value() if own else environ.get("DASHSCOPE_API_KEY") if chosen.auth == "passthrough" else None
     try:
-        async with asyncio.timeout(2 * asked.connect_s):
+        async with asyncio.timeout(ANSWER_TIMES * asked.connect_s):
             status = await asked.status(target, key)
             if status == NOT_FOUND and await _answers_below(asked, key):
                 found = f"nobody answers to {target}/models, but to {target}/v1/models"

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
+import os
 import resource
+import shutil
 import socket
 import ssl
+import sys
+import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from aiohttp import web
+from aiohttp import http_parser, web
 
 from config import settings, sources
 from proxy import vocabulary
 from proxy.commands import doctor, exit_codes
+from proxy.downstream import listener
+from proxy.metering.append_file import ROOM_BYTES
 
 KEY = "sk-ours"
 OWN = {"DASHSEEK_UPSTREAM_API_KEY": KEY}
@@ -23,12 +35,17 @@ OWN = {"DASHSEEK_UPSTREAM_API_KEY": KEY}
 
 @contextlib.asynccontextmanager
 async def upstream(
-    key: str = KEY, certificate: Path | None = None, status: int = 200, path: str = "/models"
+    key: str | None = KEY,
+    certificate: Path | None = None,
+    status: int = 200,
+    path: str = "/models",
+    host: str = "127.0.0.1",
 ) -> AsyncIterator[str]:
-    """A host that lists its models to who has the key."""
+    """A host that lists its models to who has the key; None: to who has none."""
 
     async def models(asked: web.Request) -> web.Response:
-        return web.Response(status=status if asked.headers.get("Authorization") == f"Bearer {key}" else 401)
+        wanted = key and f"Bearer {key}"
+        return web.Response(status=status if asked.headers.get("Authorization") == wanted else 401)
 
     context = None
     if certificate is not None:
@@ -39,8 +56,8 @@ async def upstream(
     runner = web.AppRunner(app)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-        yield f"{'https' if context else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
+        await web.TCPSite(runner, host, 0, ssl_context=context).start()
+        yield f"{'https' if context else 'http'}://{host}:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
 
@@ -72,11 +89,40 @@ async def test_a_key_that_is_refused_is_seen_and_not_shown() -> None:
     assert KEY not in str(found)
 
 
-async def test_a_host_without_a_list_of_models_says_nothing_of_the_key() -> None:
-    async with upstream(status=404) as target:
-        found = await seen(reading(target, environ=OWN))
-    assert found["key"].verdict == "warn"
-    assert "check --online" in found["key"].to_do
+@pytest.mark.parametrize(
+    ("status", "key", "verdict", "says"),
+    [
+        (200, "ours", "ok", "taken"),
+        (401, "ours", "fail", "refused"),
+        (403, "ours", "fail", "refused"),
+        (404, "ours", "warn", "there is no list of models"),
+        (400, "ours", "warn", "which says nothing"),
+        (500, "ours", "warn", "which says nothing"),
+        (200, "theirs", "ok", "callers bring theirs"),
+        (401, "theirs", "ok", "callers bring theirs"),
+        (403, "theirs", "ok", "callers bring theirs"),
+        (404, "theirs", "warn", "there is no list of models"),
+        (500, "theirs", "warn", "which says nothing"),
+        (200, "none", "ok", "taken"),
+        (401, "none", "fail", "refused"),
+        (403, "none", "fail", "refused"),
+    ],
+)
+async def test_what_a_status_says_of_the_key(status: int, key: str, verdict: str, says: str) -> None:
+    """ours: the operator's own; theirs: each caller's, of which none is here; none: none is sent."""
+    environ, flags, beside = {
+        "ours": (OWN, {}, {}),
+        "theirs": ({}, {}, {}),
+        # What a caller would bring is not for an upstream that is sent none of theirs.
+        "none": ({}, {"auth": "none"}, {"DASHSCOPE_API_KEY": KEY}),
+    }[key]
+    async with upstream(key=KEY if key == "ours" else None, status=status) as target:
+        found = (await seen(reading(target, environ=environ, **flags), beside))["key"]
+    assert (found.verdict, says in found.found) == (verdict, True), found
+    assert found.found.startswith(f"GET {target}/models: {status}")
+    assert bool(found.to_do) == (verdict != "ok")
+    if verdict == "fail":
+        assert found.code == exit_codes.Exit.UPSTREAM_REFUSED
 
 
 @pytest.mark.parametrize("environ", [{}, OWN, {"DASHSEEK_UPSTREAM_API_KEY": "sk-wrong"}])
@@ -102,11 +148,41 @@ async def test_a_callers_key_can_be_tried() -> None:
     assert (untried["key"].verdict, tried["key"].verdict) == ("ok", "fail")
 
 
+async def test_an_own_key_is_tried_and_not_what_a_caller_would_bring() -> None:
+    async with upstream() as target:
+        found = await seen(reading(target, environ=OWN), {"DASHSCOPE_API_KEY": "sk-wrong"})
+    assert found["key"].verdict == "ok"
+
+
 async def test_a_name_that_nobody_has_ends_the_examination_of_that_upstream_alone() -> None:
     async with upstream() as target:
         findings = [finding async for finding in doctor.findings(reading("https://a.invalid", target), {})]
     about = [(finding.what, finding.verdict) for finding in findings][-4:]
     assert about == [("name", "fail"), ("name", "ok"), ("connection", "ok"), ("key", "ok")]
+
+
+async def test_a_name_has_as_many_addresses_as_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(*addresses: str) -> Callable[..., list[Any]]:
+        # Each is found once for a kind of socket.
+        return lambda *_, **__: [(2, kind, 6, "", (one, 1)) for one in addresses for kind in (1, 2)]
+
+    for addresses, told in (
+        (("127.0.0.1",), "localhost has 1 address, in "),
+        (("127.0.0.1", "127.0.0.2"), "2 addresses, in "),
+    ):
+        monkeypatch.setattr(socket, "getaddrinfo", found(*addresses))
+        assert told in (await seen(reading("http://localhost:1")))["name"].found
+
+
+async def test_milliseconds_are_told_since_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "perf_counter", lambda: 12.25)
+    assert doctor._since(12.0) == "250"
+
+
+@pytest.mark.parametrize("scheme", doctor.PORTS)
+async def test_a_url_without_a_port_means_that_of_its_scheme(scheme: str) -> None:
+    found = await seen(reading(f"{scheme}://127.255.255.254"))
+    assert found["connection"].found.startswith(f"127.255.255.254:{ {'http': 80, 'https': 443}[scheme] }: ")
 
 
 async def test_nobody_there_is_a_failure_of_the_upstream() -> None:
@@ -163,6 +239,94 @@ async def test_a_certificate_that_ends_soon_is_seen(certificate: Path) -> None:
     assert found["key"].verdict == "ok"
 
 
+@pytest.mark.parametrize(("soon", "verdict"), [(1, "ok"), (2, "warn")])
+async def test_a_certificate_ends_soon_where_fewer_days_are_left(
+    soon: int, verdict: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "SOON_DAYS", soon)
+    async with upstream(certificate=certificate) as target:
+        found = await seen(reading(target, environ=OWN, upstream_ca_file=str(certificate / "cert.pem")))
+    assert found["connection"].verdict == verdict
+
+
+async def test_what_goes_unencrypted_to_another_machine_is_seen() -> None:
+    """As far as the name says: 127.0.0.2 is none of those that are this machine."""
+    async with upstream(host="127.0.0.2") as target:
+        found = await seen(reading(target, environ=OWN))
+    assert (found["connection"].verdict, found["key"].verdict) == ("warn", "ok")
+    assert "unencrypted" in found["connection"].found
+
+
+@pytest.mark.parametrize(
+    ("version", "verdict"), [((3, 10, 99, "final", 0), "fail"), ((3, 11, 0, "alpha", 1), "ok"), ((4, 0, 0), "ok")]
+)
+async def test_an_old_python_is_seen(
+    version: tuple[object, ...], verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "version_info", version)
+    found = doctor._python()
+    assert (found.verdict, bool(found.to_do)) == (verdict, verdict == "fail")
+
+
+async def test_whatever_takes_the_names_or_the_place_of_what_was_tested_is_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home = tmp_path / "proxy.py-1.0.dist-info"
+    home.mkdir()
+    (home / "METADATA").write_text("Metadata-Version: 2.1\nName: proxy.py\nVersion: 1.0\n")
+    (home / "RECORD").write_text("proxy.py,,\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(http_parser, "HttpRequestParser", http_parser.HttpRequestParserPy)
+    found = await seen(reading("http://127.0.0.1:1"))
+    for what, to_do in (("packages", "also installed by proxy.py"), ("parser", "without its C parser")):
+        assert (found[what].verdict, found[what].code) == ("fail", exit_codes.Exit.CONFIGURATION)
+        assert to_do in found[what].to_do
+
+
+async def test_the_loop_is_named_and_whether_it_was_chosen() -> None:
+    chosen = await seen(reading("http://127.0.0.1:1", loop="asyncio"))
+    assert chosen["event loop"].found == "asyncio, as chosen; pip install '.[fast]' brings uvloop"
+    best = (await seen(reading("http://127.0.0.1:1")))["event loop"].found
+    if importlib.util.find_spec("uvloop"):
+        assert best == f"uvloop {metadata.version('uvloop')}"
+    else:
+        assert best == "asyncio; pip install '.[fast]' brings uvloop"
+
+
+async def test_each_pool_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "dashseek.toml"
+    pool = '[[pools]]\nname = "{0}"\nurls = ["http://127.0.0.1:1/{0}"]\ndialect = "vllm"\n'
+    file.write_text(pool.format("a") + pool.format("b"))
+    read = [finding async for finding in doctor.findings(lambda: sources.load({"port": "0"}, str(file), {}), {})]
+    assert [finding.found for finding in read if finding.what == "settings"] == [
+        f"pool {name}: http://127.0.0.1:1/{name}, dialect vllm" for name in "ab"
+    ]
+    alone = await seen(reading("http://127.0.0.1:1"))
+    assert alone["settings"].found == "upstream http://127.0.0.1:1, dialect deepseek"
+
+
+async def test_a_pool_has_a_time_to_connect_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "dashseek.toml"
+    file.write_text(
+        '[[pools]]\nname = "a"\nurls = ["http://a"]\nconnect_timeout = 3\n[[pools]]\nname = "b"\nurls = ["http://b"]\n'
+    )
+    chosen = sources.load({"port": "0", "connect_timeout": "5"}, str(file), {})
+    assert [doctor._Asked(chosen, pool, "", urlsplit("")).connect_s for pool in chosen.pools_in_force] == [3, 5]
+
+
+async def test_there_is_room_for_as_many_as_were_asked_for_or_for_a_thousand(monkeypatch: pytest.MonkeyPatch) -> None:
+    for room, asked_for, verdict in (
+        (doctor.FEW_CONNECTIONS, None, "ok"),
+        (doctor.FEW_CONNECTIONS - 1, None, "warn"),
+        (500, "500", "ok"),
+        (499, "500", "warn"),
+        (doctor.FEW_CONNECTIONS, "5000", "ok"),
+    ):
+        monkeypatch.setattr(listener, "fitting", lambda hard, asked_for, room=room: room)
+        found = await seen(reading("http://127.0.0.1:1", max_connections=asked_for))
+        assert found["open files"].verdict == verdict, (room, asked_for)
+
+
 async def test_few_open_files_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
     found = await seen(reading("http://127.0.0.1:1"))
@@ -178,6 +342,64 @@ async def test_a_port_that_is_taken_is_seen() -> None:
     assert found["port"].verdict == "warn"
 
 
+async def test_a_port_is_free_though_a_connection_of_it_is_remembered() -> None:
+    """Whoever closes first keeps the pair of addresses for a minute (TIME_WAIT); a listener may have the port."""
+    with socket.create_server(("127.0.0.1", 0)) as left:
+        port = left.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as calling:
+            called, _ = left.accept()
+            called.close()
+            assert calling.recv(1) == b""
+    findings = [it async for it in doctor.findings(reading("http://127.0.0.1:1", admin_port=str(port)), {})]
+    assert [(it.verdict, it.found) for it in findings if it.what == "port"] == [
+        ("ok", "127.0.0.1:0 is free"),
+        ("ok", f"127.0.0.1:{port} is free"),
+    ]
+
+
+async def test_an_address_of_the_sixth_version_is_tried_as_one() -> None:
+    with socket.socket(socket.AF_INET6) as tried:
+        try:
+            tried.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+    findings = [it async for it in doctor.findings(reading("http://127.0.0.1:1", admin_host="::1", admin_port="0"), {})]
+    assert [it.found for it in findings if it.what == "port"] == ["127.0.0.1:0 is free", "::1:0 is free"]
+
+
+@pytest.mark.parametrize(
+    ("free", "verdict"), [(doctor.FEW_BYTES, "ok"), (doctor.FEW_BYTES - 1, "warn"), (ROOM_BYTES - 1, "fail")]
+)
+async def test_a_disk_with_little_room_is_seen(
+    free: int, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    path = tmp_path / "calls.jsonl"
+    found = (await seen(reading("http://127.0.0.1:1", journal_file=str(path))))["journal"]
+    assert found.verdict == verdict
+    assert found.found == (f"{path}" if verdict == "fail" else f"{path}, {free // 1024**2} MiB free")
+
+
+async def test_a_journal_on_standard_output_is_kept_by_who_reads_it() -> None:
+    found = await seen(reading("http://127.0.0.1:1", journal_file="-"))
+    assert (found["journal"].verdict, found["journal"].found) == ("ok", "standard output; who reads it keeps it")
+
+
+async def test_several_workers_need_a_place_for_their_sockets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert "workers" not in await seen(reading("http://127.0.0.1:1"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = (await seen(reading("http://127.0.0.1:1", workers="2")))["workers"]
+    assert (found.verdict, found.found) == ("ok", f"2, their sockets in {tmp_path}")
+
+    def none() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    found = (await seen(reading("http://127.0.0.1:1", workers="2")))["workers"]
+    assert (found.verdict, found.found) == ("fail", "2")
+    assert "mount one at /tmp" in found.to_do
+
+
 async def test_a_journal_is_looked_at_and_not_made(tmp_path: Path) -> None:
     path = tmp_path / "calls.jsonl"
     found = await seen(reading("http://127.0.0.1:1", journal_file=str(path)))
@@ -190,7 +412,27 @@ async def test_a_redis_that_is_away_is_as_grave_as_the_policy_says(policy: str, 
     environ = {"DASHSEEK_REDIS_URL": "redis://:hush@127.0.0.1:1/0", "DASHSEEK_REDIS_POLICY": policy}
     found = await seen(reading("http://127.0.0.1:1", environ=environ))
     assert found["redis"].verdict == verdict
+    assert found["redis"].to_do.endswith("calls are refused" if policy == "closed" else "calls go without limits")
     assert "hush" not in str(found)
+
+
+async def test_a_redis_that_answers_is_well_and_is_left_again() -> None:
+    left = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A command is an array: *2, then $4 and a word, twice.
+        while line := await reader.readline():
+            for _ in range(2 * int(line[1:])):
+                await reader.readline()
+            writer.write(b"+PONG\r\n")
+        left.set()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        found = await seen(reading("http://127.0.0.1:1", environ={"DASHSEEK_REDIS_URL": url}))
+        await left.wait()
+    assert (found["redis"].verdict, found["redis"].found) == ("ok", "answers")
 
 
 async def test_wrong_settings_are_told_and_the_machine_is_examined_all_the_same() -> None:
@@ -215,9 +457,16 @@ async def test_a_proxy_of_the_environment_is_passed_by_and_that_is_said() -> Non
     assert "hush" not in str(found)
 
 
-def test_the_gravest_failure_is_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_gravest_failure_is_the_exit_code(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """What is wrong here before what is wrong there; lines in columns, and what mends it below them."""
+    os.mkfifo(tmp_path / "pipe")
     assert doctor.examine(reading("http://127.0.0.1:1"), {}) == exit_codes.Exit.UPSTREAM_REFUSED
     assert doctor.examine(reading("http://127.0.0.1:1", port="x"), {}) == exit_codes.Exit.CONFIGURATION
+    capsys.readouterr()
+    both = reading("http://127.0.0.1:1", journal_file=str(tmp_path / "pipe"))
+    assert doctor.examine(both, {}) == exit_codes.Exit.CONFIGURATION
     said = capsys.readouterr().out
-    assert "fail  connection" in said
-    assert "-> is it up" in said
+    assert f"fail  journal     {tmp_path / 'pipe'}\n                  -> is no file but a pipe" in said
+    assert "fail  connection  127.0.0.1:1: " in said
+    assert "\n                  -> is it up" in said
+    assert said.count("->") == 2
