@@ -311,10 +311,7 @@ HARMLESS: Final[dict[Change, str]] = {
         Change(source, line, "True", "(False)"): _STRICT
         for source, line in (
             ("proxy/commands/usage.py", "yield {**dict(zip(dimensions, group, strict=True)), **_shown(sums, asked)}"),
-            (
-                "proxy/commands/conform_reports.py",
-                'f"<tr><th>{_both(*names)}</th><td>{value}</td></tr>" for names, value in zip(FACTS, given, strict=True)',
-            ),
+            ("proxy/commands/conform_reports.py", "named = zip(FACTS, given, strict=True)"),
             (
                 "proxy/commands/reconcile.py",
                 "return dict(zip(HEAD, (str(cell.day), cell.model, cell.key, difference.type, *figures), strict=True))",

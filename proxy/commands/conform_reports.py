@@ -285,9 +285,8 @@ def as_html(report: Report) -> str:
         )
         + (f"<br>{html.escape(report.hint)}" if report.hint else ""),
     )
-    rows = "".join(
-        f"<tr><th>{_both(*names)}</th><td>{value}</td></tr>" for names, value in zip(FACTS, given, strict=True)
-    )
+    named = zip(FACTS, given, strict=True)
+    rows = "".join(f"<tr><th>{_both(*names)}</th><td>{value}</td></tr>" for names, value in named)
     return PAGE.format(
         title=html.escape(f"dashseek conform: {report.model}"),
         facts=f"<table>{rows}</table>{_groups(report)}{_unkept(report)}",
