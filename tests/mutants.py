@@ -77,7 +77,10 @@ NEIGHBOURS: Final[Mapping[str, tuple[str, ...]]] = {
         *("tests/proxy/metering", "tests/proxy/call/test_record.py", "tests/proxy/commands/test_usage.py"),
         *("tests/proxy/commands/test_reconcile.py", "tests/faults/test_disk.py"),
     ),
-    "proxy/protocol": ("tests/test_protocol.py", "tests/test_openapi.py", "tests/test_lint.py", "tests/proxy/commands"),
+    "proxy/protocol": (
+        *("tests/proxy/protocol", "tests/test_protocol.py", "tests/test_openapi.py", "tests/test_lint.py"),
+        "tests/proxy/commands",
+    ),
     "proxy/server": (
         *("tests/proxy/server", "tests/integration/test_serve.py", "tests/integration/test_workers.py"),
         "tests/faults/test_process.py",

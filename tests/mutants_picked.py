@@ -61,7 +61,6 @@ _STRICT: Final = "Both have as many, by how they were made; it is said for whoev
 _SPEED: Final = (
     "Where one way of counting takes over from another of the same result: found by measuring, not to be kept."
 )
-_ESTIMATE: Final = "A guess, said beforehand, of what a run may cost at most; a fourth more or less is as good."
 _UNREAD: Final = "Set anew before it is read: what a slot begins with."
 _TIE: Final = "Of two that are equal either will do."
 _EITHER: Final = "Just there one way does as well as the other: it is the same text, read by the loop or beside it."
@@ -127,16 +126,6 @@ HARMLESS: Final[dict[Change, str]] = {
         "window_tokens += sum(end < _LONGEST_TOKEN_BYTES for end in ends)",
         "pass",
     ): _SPEED,
-    **{
-        Change(
-            "proxy/protocol/asks.py",
-            'prompt = 10 + len(orjson.dumps(call.get("input", {}))) // 4'
-            ' + len(orjson.dumps(given.get("tools", ""))) // 4',
-            old,
-            new,
-        ): _ESTIMATE
-        for old, new in (("10", "(11)"), ("4", "(5)"))
-    },
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change("proxy/upstream/health.py", "self.until_s = 0.0", "0.0", "(1.0)"): _UNREAD,
     Change("proxy/upstream/health.py", "self.out_s = 0.0", "0.0", "(1.0)"): _UNREAD,

@@ -115,9 +115,9 @@ def priced(target: Target, name: str, call: Json, **how: Any) -> Ask:
     """A request with what it may cost: the answer's limit, the chain's where it thinks, and the prompt."""
     given = call.get("parameters", {})
     chain = THINKING_TOKENS if given.get("enable_thinking") or target.thinks == "always" else 0
-    answers = given.get("n", 1) if isinstance(given.get("n", 1), int) else 1
+    answer = given.get("n", 1) * given.get("max_tokens", ANSWER_TOKENS)
     prompt = 10 + len(orjson.dumps(call.get("input", {}))) // 4 + len(orjson.dumps(given.get("tools", ""))) // 4
-    return Ask(name, call, tokens=prompt + chain + answers * int(given.get("max_tokens", ANSWER_TOKENS)), **how)
+    return Ask(name, call, tokens=prompt + chain + answer, **how)
 
 
 def asks(target: Target) -> dict[str, Ask]:
