@@ -60,7 +60,6 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/server/routes.py": "tests/proxy/server/test_process.py",
     "proxy/simulation/llamacpp.py": "tests/integration/test_local.py",
     "proxy/simulation/refusals.py": "tests/proxy/simulation/test_deepseek.py",
-    "proxy/telemetry/spans.py": "tests/integration/test_tracing.py",
     "proxy/upstream/connections.py": "tests/proxy/upstream/test_client.py",
     "proxy/upstream/names.py": "tests/proxy/upstream/test_pools.py",
     "proxy/upstream/report.py": "tests/proxy/upstream/test_pools.py",
