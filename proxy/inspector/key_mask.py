@@ -29,18 +29,16 @@ class HasWire(Protocol):
 class Mask:
     """Replaces the keys of one call by stars of the same length, so that no frame changes its shape."""
 
-    __slots__ = ("_keys", "_reach")
+    __slots__ = ("_keys",)
 
     def __init__(self) -> None:
         self._keys: list[bytes] = []
-        self._reach = 0
 
     def add(self, key: str | None) -> None:
         """Take a key; from now on it is masked."""
         secret = (key or "").encode("utf-8", "surrogateescape")
         if len(secret) >= SHORTEST_KEY and secret not in self._keys:
             self._keys.append(secret)
-            self._reach = max(self._reach, len(secret) - 1)
 
     def __call__(self, wire: bytes) -> bytes:
         for key in self._keys:
@@ -50,13 +48,14 @@ class Mask:
 
     def spans(self, before: Sequence[HasWire], wire: bytes) -> int:
         """How many of the newest reads hold the beginning of a key that ends in the next one; 0 where there is none."""
-        if not before or not self._reach:
+        if not before or not self._keys:
             return 0
+        reach = max(map(len, self._keys)) - 1
         reads, tail = 1, before[-1].wire
-        while len(tail) < self._reach and reads < len(before):
+        while len(tail) < reach and reads < len(before):
             reads += 1
             tail = before[-reads].wire + tail
-        seam = tail[-self._reach :] + wire[: self._reach]
+        seam = tail[-reach:] + wire[:reach]
         for key in self._keys:
             if key in seam:
                 return reads

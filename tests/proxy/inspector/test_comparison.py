@@ -78,3 +78,8 @@ def test_what_differs_beside_a_correction_is_told() -> None:
         "event 2.usage.output_tokens: 2 before, 4 now",
         "event 2.usage.total_tokens: 7 before, 11 now",
     ]
+
+
+def test_a_figure_that_is_gone_is_no_correction() -> None:
+    now = stream((7, 1)).replace(b'"total_tokens":8', b'"total_tokens":null')
+    assert [*differences(stream((5, 1)), now)] == ["event 1.usage.total_tokens: 6 before, null now"]

@@ -46,3 +46,11 @@ def test_as_many_reads_span_a_key_as_its_beginning_may_be_in() -> None:
     assert mask.spans(reads, b"x") == 0
     assert mask.spans(reads, b"t") == 1
     assert mask.spans([Read(b"mysec"), Read(b"re")], b"t") == 2
+    # Its beginning may be all there is so far.
+    assert mask.spans([Read(b"my")], b"secret") == 1
+
+
+def test_a_key_that_reads_cut_is_masked_and_each_keeps_its_length() -> None:
+    mask = Mask()
+    mask.add("mysecret")
+    assert mask.across([b"is mys", b"ec", b"ret, no?", b""]) == [b"is ***", b"**", b"***, no?", b""]

@@ -6,6 +6,7 @@ import random
 
 from proxy.inspector.recent_calls import ENTRY_BYTES, RecentCalls
 from proxy.inspector.recorded import RecordedCall
+from tests.proxy.telemetry.records import ended
 
 
 def begun(recent: RecentCalls, request_id: str = "id") -> RecordedCall:
@@ -80,3 +81,12 @@ def test_who_looks_on_is_told_once_what_has_changed_often() -> None:
         assert sorted(watch.take()) == [1, 3]
     begun(recent)
     assert watch.take() == []
+
+
+def test_what_the_books_say_of_a_call_is_kept_and_told() -> None:
+    recent, record = RecentCalls(), ended()
+    call = begun(recent)
+    with recent.watched() as watch:
+        recent.end(call, record)
+        assert watch.take() == [1]
+    assert (call.record, call.ended_ms is None) == (record, False)

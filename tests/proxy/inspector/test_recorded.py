@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.inspector import recorded
 from proxy.inspector.recorded import ENTRY_BYTES, RecordedCall
 
 KEY = "sk-1234567890"
@@ -22,7 +23,7 @@ def test_what_goes_beyond_the_bound_of_a_call_is_counted_and_not_kept() -> None:
     assert [read.wire for read in upstream.reads] == [b"z" * 100]
     kept.take_packet(b"p")
     assert kept.packets == []
-    assert kept.lost_bytes == 201
+    assert (kept.lost_bytes, kept.lost_body_bytes) == (201, 0)
     assert kept.held_bytes <= kept.limit
 
 
@@ -39,6 +40,7 @@ def test_what_is_forgotten_keeps_nothing_and_goes_on_without_harm() -> None:
     kept = call()
     upstream = kept.ask("/chat/completions", b"body", {})
     kept.take_read(upstream, b"read")
+    kept.take_packet(b"a packet")
     kept.forget()
     kept.take_read(upstream, b"more")
     kept.take_packet(b"frames")
@@ -99,3 +101,18 @@ def test_what_a_body_loses_is_told_by_itself() -> None:
     kept.take_body(b"x" * 5_000)
     kept.take_packet(b"p" * 100)
     assert (kept.lost_body_bytes, kept.lost_bytes - kept.lost_body_bytes) == (5_000 - (1_000 - ENTRY_BYTES), 100)
+
+
+def test_of_an_upstream_call_without_room_all_but_its_body_is_kept() -> None:
+    kept = call(limit=ENTRY_BYTES + 10)
+    upstream = kept.ask("/chat/completions", b"eleven byte", {"X-Note": "a"})
+    assert (upstream.body, upstream.path, upstream.headers) == (b"", "/chat/completions", {"X-Note": "a"})
+    assert kept.lost_bytes == 11
+    assert kept.ask("/chat/completions", b"ten bytes.", {}).body == b"ten bytes."
+
+
+def test_times_are_milliseconds_since_it_came_to_a_tenth(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [100.0, 100.02125, 101.5]
+    monkeypatch.setattr(recorded, "monotonic", lambda: now_s.pop(0))
+    kept = RecordedCall(1, 0.0, "POST", "/", "dashscope", "id", {}, 10_000, began_s=recorded.monotonic())
+    assert (kept.now_ms(), kept.now_ms()) == (21.2, 1_500.0)
