@@ -127,6 +127,17 @@ HARMLESS: Final[dict[Change, str]] = {
         "pass",
     ): _SPEED,
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
+    Change("proxy/upstream/line.py", "self.idle_s = 0.0", "0.0", "(1.0)"): _UNREAD,
+    Change("proxy/upstream/line.py", "self._is_interim = False", "False", "(True)"): _UNREAD,
+    Change(
+        "proxy/upstream/line.py", "return not self._unread.poll(0)", "0", "(1)"
+    ): "A thousandth of a second later it is as unfit, or as fit.",
+    Change(
+        "proxy/upstream/pools.py", "async with asyncio.timeout(2 * connect_s):", "2", "(3)"
+    ): "A check that is not answered ends in a while, which is not said: found by its purpose.",
+    Change(
+        "proxy/upstream/pools.py", "await asyncio.sleep(0)", "0", "(1)"
+    ): "By then the loop has had a turn all the more; a process ends a second later.",
     Change("proxy/upstream/health.py", "self.until_s = 0.0", "0.0", "(1.0)"): _UNREAD,
     Change("proxy/upstream/health.py", "self.out_s = 0.0", "0.0", "(1.0)"): _UNREAD,
     Change(

@@ -175,7 +175,7 @@ class Line(asyncio.BufferedProtocol):
         self._take = take
         if self._held:
             self._flow()
-        while self._take is not None and self.stage is BODY and self._failure is None:
+        while self._take is not None and self.stage is BODY:
             self._read_on()
             await self._wait()
         enough, self._take = self._take is None, None
@@ -259,7 +259,7 @@ class Line(asyncio.BufferedProtocol):
             self._bare_bytes = 0
             wire = body[0] if len(body) == 1 else b"".join(body)
             body.clear()
-            if self._take is None or self._held:
+            if self._take is None:
                 self._hold(wire)
             else:
                 try:
@@ -269,7 +269,7 @@ class Line(asyncio.BufferedProtocol):
                     self._take, self._take_error = None, error
         elif self._bare_bytes > HEAD_BYTES and self.stage is not WHOLE:
             self._fail(f"more than {HEAD_BYTES} bytes of a head, or between two pieces of a body")
-        if self._waiter is not None and (self._take is None or self.stage is not BODY or self._failure):
+        if self._take is None or self.stage is not BODY:
             self._wake()
 
     def eof_received(self) -> None:
@@ -277,7 +277,7 @@ class Line(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """An answer that ends with its connection is whole now; any other is broken off."""
-        if self.stage is BODY and not self._delimited and error is None and self._failure is None:
+        if self.stage is BODY and not self._delimited and error is None:
             self.stage = WHOLE
             self._wake()
         elif self.stage in (ASKED, BODY):
@@ -333,7 +333,7 @@ class Line(asyncio.BufferedProtocol):
             self.content_type, self.retry_after, self._coding = "", None, b""
         elif self.stage is BODY:
             self.stage = WHOLE
-            self._keeps_alive = self._parser.should_keep_alive() and self._failure is None
+            self._keeps_alive = self._parser.should_keep_alive()
 
     # Parts
 
@@ -372,8 +372,6 @@ class Line(asyncio.BufferedProtocol):
             return
         self._held.append(wire)
         self._held_bytes += len(wire)
-        if self._take is not None:
-            self._flow()
         if self._held_bytes > HELD_BYTES and self._is_reading and self._transport is not None:
             self._is_reading = False
             self._transport.pause_reading()
@@ -440,7 +438,6 @@ class Line(asyncio.BufferedProtocol):
     def _let_go(self) -> None:
         self._peeked = None
         if self._has_parser:
-            self._has_parser = False
             del self._parser
 
     def _raise_failure(self) -> None:

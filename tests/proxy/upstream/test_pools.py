@@ -23,7 +23,7 @@ from proxy.upstream.response import UpstreamFailure, completion_of
 from proxy.upstream.targets import Attempt
 from tests.asking import MODEL, answered
 from tests.conftest import ROOT, StartSimulator
-from tests.proxy.upstream.test_client import listening, polite
+from tests.proxy.upstream.test_client import Converse, listening, polite
 from translators import faults
 
 # A certificate that vouches for none of the servers here.
@@ -125,6 +125,28 @@ class TestChoice:
                 places.add(lease.target.url)
                 lease.release()
             assert len(places) == 1
+
+
+class Names:
+    """What names lead to; it is asked in a thread."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self.asked = 0
+
+    def addresses_of(self, _: object) -> list[str]:
+        self.asked += 1
+        if not self.found:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return self.found
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    made = Names()
+    monkeypatch.setattr(pools, "ADDRESSES_EVERY_S", 0.02)
+    monkeypatch.setattr(upstream_names, "addresses_of", made.addresses_of)
+    return made
 
 
 FULL_FIRST = (
@@ -410,6 +432,67 @@ class TestHealth:
             upstreams.note(upstreams.targets[0], Event.LOST)
             await until(lambda: report.targets(upstreams)[0].state == "well")
 
+    @pytest.mark.parametrize(("path", "asked"), [(None, "/v1/models"), ("/health", "/health")])
+    @pytest.mark.parametrize("status", [200, 500])
+    async def test_a_check_asks_for_the_models_or_what_the_operator_says_at_the_root(
+        self, front: Front, path: str | None, asked: str, status: int
+    ) -> None:
+        """What it finds that is no failure is said of no target."""
+        paths = list[str]()
+
+        async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            paths.append((await reader.readuntil(b"\r\n\r\n")).split()[1].decode())
+            writer.write(b"HTTP/1.1 %d Any\r\nContent-Length: 0\r\n\r\n" % status)
+            writer.close()
+
+        said = {} if path is None else {"health_path": path}
+        async with (
+            listening(converse) as url,
+            front.before({"urls": [f"{url}/v1"]}, health_interval=0.01, **said) as upstreams,
+        ):
+            (standing,) = (target.standing for target in upstreams.targets)
+            await until(lambda: len(paths) > 2)
+            assert {*paths} == {asked}
+            assert (standing.last_error, bool(standing.health.ailing)) == (
+                (None, False) if status == 200 else ("500", True)
+            )
+
+    async def test_a_check_that_is_not_answered_ends_in_a_while(self, front: Front) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            async with front.before({"urls": [url]}, health_interval=0.01, connect_timeout=0.1) as upstreams:
+                (standing,) = (target.standing for target in upstreams.targets)
+                await until(lambda: standing.last_error is not None)
+                assert (standing.last_error, standing.health.state) == ("connect_timeout", State.OUT)
+
+    def test_checks_come_a_fifth_earlier_or_later(self) -> None:
+        """Or all replicas would come at once."""
+        assert [pools.spread(10, chance) for chance in (0.0, 0.5, 1.0)] == pytest.approx([8, 10, 12])
+
+    async def test_what_is_kept_fresh_is_looked_at_once_in_a_while_and_by_nobody_at_the_end(
+        self, front: Front, simulator: StartSimulator, names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pools, "ADDRESSES_EVERY_S", 3_600)
+        monkeypatch.setattr(pools, "FILES_EVERY_S", 3_600)
+        (tmp_path / "key").write_text("sk-any")
+        names.found, url = ["127.0.0.1"], (await simulator()).url
+        entry = {
+            "urls": [url, url.replace("http://127.0.0.1", "dns+http://engines.example")],
+            "api_key_file": str(tmp_path / "key"),
+        }
+        async with front.before(entry, health_interval=3_600) as upstreams:
+            tasks = [*upstreams._tasks]
+            (tmp_path / "key").write_text("sk-other")
+            assert words(await ask(upstreams)) == [("p0", "200")]
+            assert (len(tasks), names.asked, upstreams.key_of(upstreams.pools[0])) == (3, 1, "sk-any")
+            assert upstreams.connections.idle == 1
+            (one,) = upstreams.connections._places
+            assert one._transport is not None
+            closing = one._transport.get_extra_info("socket")
+        assert upstreams._tasks == []
+        assert [task.cancelled() for task in tasks] == [True] * 3
+        assert closing.fileno() == -1
+
     @pytest.mark.parametrize(("auth", "state"), [("none", "out"), ("passthrough", "well")])
     async def test_a_401_is_ours_to_mend_unless_callers_bring_the_key(
         self, front: Front, simulator: StartSimulator, auth: str, state: str
@@ -509,6 +592,74 @@ class TestKeys:
             await until(lambda: upstreams.key_of(pool) == "sk-two")
             assert {"sk-one", "sk-two"} <= {*upstreams.unsaid}
 
+    async def test_a_file_that_is_gone_or_says_the_same_is_no_other_key(
+        self, front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As for a moment while it is replaced."""
+        monkeypatch.setattr(pools, "FILES_EVERY_S", 0.01)
+        look, looks = pools.version_if_there, list[object]()
+        monkeypatch.setattr(pools, "version_if_there", lambda path: looks.append(path) or look(path))  # type: ignore[func-returns-value]
+        (key := tmp_path / "key").write_text("sk-one")
+        entries = [{"urls": [f"http://127.0.0.1:{port}"], "api_key_file": str(key)} for port in (1, 2)]
+        with structlog.testing.capture_logs() as lines:
+            async with front.before(*entries) as upstreams:
+                kept = upstreams.unsaid
+                for step in (key.unlink, lambda: key.write_text("sk-one")):
+                    await asyncio.to_thread(step)
+                    seen = len(looks) + 4
+                    await until(lambda seen=seen: len(looks) > seen)  # type: ignore[misc]
+                assert upstreams.unsaid == kept
+        assert lines == []
+
+
+async def test_what_a_configuration_has_no_more_is_forgotten_unless_a_call_is_on_its_way(front: Front) -> None:
+    urls = [f"http://127.0.0.1:{port}" for port in (1, 2, 3)]
+    async with front.before({"urls": urls}) as before:
+        held = next(lease for lease in iter(lambda: before.lease(MODEL), None) if lease.target is before.targets[1])
+        for target in (before.targets[0], before.targets[2]):
+            target.standing.in_flight = 0
+        before.connections._addresses.update((target.place, (0.0, [])) for target in before.targets)
+        settings = before.settings.model_copy(
+            update={"pools": (before.pools[0].model_copy(update={"urls": urls[:1]}),)}
+        )
+        after = pools.Upstreams(settings, before.connections, before.standings)
+        assert len(before.standings) == 3
+        after.begin()
+        assert [url for _, url in before.standings] == urls[:2]
+        assert [*before.connections._addresses] == [target.place for target in after.targets]
+        held.release()
+        after.begin()
+        assert [url for _, url in before.standings] == urls[:1]
+
+
+async def test_what_dies_under_a_call_is_asked_anew_in_its_own_pool_where_nothing_had_come(front: Front) -> None:
+    """ERR-4: what has begun to answer may have worked, and is paid for once."""
+
+    def dying(said: bytes) -> Converse:
+        async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                await reader.readuntil(POST.body)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                await reader.readuntil(POST.body)
+                writer.write(said)
+            writer.close()
+
+        return converse
+
+    for said, tries in ((b"", [("p0", "broken"), ("p0", "200")]), (b"HTTP/1.1", [("p0", "broken")])):
+        async with (
+            listening(dying(said)) as url,
+            front.before({"urls": [url]}, {"urls": ["http://127.0.0.1:1"]}) as upstreams,
+        ):
+            upstreams.note(upstreams.targets[1], Event.LOST)
+            assert words(await ask(upstreams)) == [("p0", "200")]
+            upstreams.note(upstreams.targets[1], Event.ANSWERED)
+            lease = upstreams.lease(MODEL, only=upstreams.pools[0])
+            attempts = list[Attempt]()
+            with contextlib.suppress(UpstreamFailure):
+                (await upstreams.post(lease, POST, rewritten, attempts)).close()
+            assert words(attempts) == tries
+
 
 async def test_a_name_is_as_many_targets_as_it_has_addresses(
     front: Front, simulator: StartSimulator, monkeypatch: pytest.MonkeyPatch
@@ -543,6 +694,38 @@ class TestCertificates:
             async with front.before(*entries, max_attempts=3) as upstreams:
                 assert words(await ask(upstreams)) == [("p0", "unreachable"), ("p1", "unreachable"), ("p2", "200")]
 
+    async def test_the_systems_are_read_where_a_url_asks_for_them_and_once_for_all(self, front: Front) -> None:
+        """Reading them takes a moment of every start."""
+        plain, secure = "http://127.0.0.1:1", "https://127.0.0.1:2"
+        async with front.before({"urls": [plain]}) as upstreams:
+            assert upstreams._trusts == {}
+        async with front.before({"urls": [plain, secure]}, {"urls": [secure]}) as upstreams:
+            assert [*upstreams._trusts] == [""]
+            before = upstreams._trusts[""]
+            await upstreams.prepare()
+            assert upstreams._trusts[""] is before
+
+    async def test_a_file_of_one_pool_is_believed_by_no_other(
+        self, front: Front, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pools, "FILES_EVERY_S", 0.02)
+        (changes := tmp_path / "ca.pem").write_bytes(OTHERS.read_bytes())
+        (unused := tmp_path / "plain.pem").write_bytes(OTHERS.read_bytes())
+        entries = (
+            {"urls": ["https://127.0.0.1:1"], "ca_file": str(OTHERS)},
+            {"urls": ["https://127.0.0.1:2"], "ca_file": str(changes)},
+            {"urls": ["http://127.0.0.1:3"], "ca_file": str(unused)},
+        )
+        async with front.before(*entries) as upstreams:
+            before = dict(upstreams._trusts)
+            assert {*before} == {str(OTHERS), str(changes)}
+            with structlog.testing.capture_logs() as lines:
+                unused.write_bytes(b"none")
+                changes.write_bytes((certificate / "cert.pem").read_bytes())
+                await until(lambda: bool(lines))
+            assert [(line["event"], line["pool"]) for line in lines] == [("certificates_read", "p1")]
+            assert upstreams._trusts[str(OTHERS)] is before[str(OTHERS)]
+
     async def test_a_file_that_changes_is_followed(
         self, front: Front, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -561,28 +744,6 @@ class TestCertificates:
                 with structlog.testing.capture_logs() as lines:
                     await until(lambda lines=lines: any(line["event"].startswith("certificates_") for line in lines))
             assert words(await ask(upstreams)) == [("p0", "200")]
-
-
-class Names:
-    """What names lead to; it is asked in a thread."""
-
-    def __init__(self) -> None:
-        self.found: list[str] = []
-        self.asked = 0
-
-    def addresses_of(self, _: object) -> list[str]:
-        self.asked += 1
-        if not self.found:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return self.found
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Names:
-    made = Names()
-    monkeypatch.setattr(pools, "ADDRESSES_EVERY_S", 0.02)
-    monkeypatch.setattr(upstream_names, "addresses_of", made.addresses_of)
-    return made
 
 
 class TestNames:
