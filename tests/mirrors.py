@@ -55,7 +55,6 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/protocol/probes.py": "tests/test_protocol.py",
     "proxy/protocol/schemas.py": "tests/test_openapi.py",
     "proxy/protocol/tables.py": "tests/test_protocol.py",
-    "proxy/server/routes.py": "tests/proxy/server/test_process.py",
     "proxy/simulation/llamacpp.py": "tests/integration/test_local.py",
     "proxy/simulation/refusals.py": "tests/proxy/simulation/test_deepseek.py",
     "proxy/upstream/connections.py": "tests/proxy/upstream/test_client.py",

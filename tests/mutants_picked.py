@@ -264,6 +264,25 @@ HARMLESS: Final[dict[Change, str]] = {
     Change(
         "proxy/server/supervisor.py", "theirs.close()", "theirs.close()", "pass"
     ): "CPython closes a socket with the last name for it, which ends with the function.",
+    Change(
+        "proxy/server/supervisor.py",
+        "due_s += [at_s for at_s in (self._kill_at_s, self._kill_admin_at_s) if at_s > now_s]",
+        "at_s > now_s",
+        "(at_s >= now_s)",
+    ): "At the very instant that it is due, or at the next look, a moment later.",
+    **{
+        Change("proxy/server/supervisor.py", line, "64", "(65)"): "What it does not take now it takes at its next turn."
+        for line in ("for number in os.read(ready, 64):", "for number in heard.recv(64):")
+    },
+    Change(
+        "proxy/server/supervisor.py", "return 0.0", "0.0", "(1.0)"
+    ): "Less than any patience: it is compared, and said of nobody who is not killed.",
+    **{
+        Change(
+            "proxy/server/supervisor.py", f"bound.setsockopt(socket.SOL_SOCKET, socket.{option}, 1)", "1", "(2)"
+        ): "On is whatever is not 0."
+        for option in ("SO_REUSEADDR", "SO_REUSEPORT")
+    },
     Change("proxy/commands/keys.py", "return Exit.OK", "return Exit.OK", "return None"): "The same exit code, 0.",
     Change("proxy/metering/append_file.py", "self._look_s = 0.0", "0.0", "(1.0)"): _UNREAD,
     Change("proxy/metering/append_file.py", "self._torn = False", "False", "(True)"): _UNREAD,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import mmap
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -75,13 +73,10 @@ async def serve_report(path: Path, report: Callable[[], WorkerReport]) -> AsyncI
     """Answer the admin process at this path, as long as the context lives."""
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            writer.write(orjson.dumps(report()))
-            await writer.drain()
+        writer.write(orjson.dumps(report()))
         writer.close()
 
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)  # of one that died here
+    # It takes the place of the socket of one that died here.
     async with await asyncio.start_unix_server(answer, path):
         yield
 

@@ -30,8 +30,9 @@ def say(settings: Settings, rows: Collection[ModelRow]) -> None:
         log.info("thinking_budget_not_held", dialect=dialect, models=models)
     if retiring := _retiring(rows):
         log.info("models_retire", models=retiring)
-    if (keyless := _keyless(settings))[0]:
-        log.warning("pools_without_key", pools=keyless[0], beside=keyless[1])
+    if keyless := _keyless(settings):
+        bare, keyed = keyless
+        log.warning("pools_without_key", pools=bare, beside=keyed)
 
 
 def sentences(settings: Settings, rows: Collection[ModelRow]) -> Iterator[tuple[str, str]]:
@@ -40,14 +41,15 @@ def sentences(settings: Settings, rows: Collection[ModelRow]) -> Iterator[tuple[
         yield "budgets", NOT_HELD.format(dialect, ", ".join(models))
     if retiring := _retiring(rows):
         yield "retired", RETIRING.format(", ".join(f"{model} ({month})" for model, month in retiring.items()))
-    if (keyless := _keyless(settings))[0]:
+    if keyless := _keyless(settings):
         yield "keys", KEYLESS.format(*map(", ".join, keyless))
 
 
-def _keyless(settings: Settings) -> tuple[list[str], list[str]]:
-    """The pools that have no key, and those that have one; nothing where all are alike (POOL-1)."""
-    kinds = [[pool.name for pool in settings.pools if (pool.api_key is None) is bare] for bare in (True, False)]
-    return (kinds[0], kinds[1]) if all(kinds) else ([], [])
+def _keyless(settings: Settings) -> tuple[list[str], list[str]] | None:
+    """The pools that have no key, and those that have one; None where all are alike (POOL-1)."""
+    bare = [pool.name for pool in settings.pools if pool.api_key is None]
+    keyed = [pool.name for pool in settings.pools if pool.api_key is not None]
+    return (bare, keyed) if bare and keyed else None
 
 
 def _retiring(rows: Collection[ModelRow]) -> dict[str, str]:

@@ -186,9 +186,9 @@ class _Supervisor:
         self._kill_at_s = math.inf
         self._kill_admin_at_s = math.inf
         self._announced = False
-        self._heartbeats = Heartbeats(settings.workers + 1)
         self._looked_s = self._awake_since_s = time.monotonic()
         self._children = [_Child(number) for number in range(settings.workers + 1)]
+        self._heartbeats = Heartbeats(len(self._children))
         with contextlib.ExitStack() as stack:
             # Bound and never listened on: it keeps the port ours while workers come and go.
             self._reserved = stack.enter_context(_bound(settings.host, settings.port, shared=True))
@@ -399,7 +399,7 @@ class _Supervisor:
             return
         if not self._announced:
             # It could not start, and has said why; nor could the next one.
-            self.code = code if code > 0 else 1
+            self.code = max(code, 1)
             self._leave()
             return
         log.error("process_died", number=child.number, pid=pid, code=code, next_in_s=_postponed_s(child))
@@ -407,7 +407,7 @@ class _Supervisor:
     def _dismiss_admin(self) -> None:
         if not any(child.pid for child in self._children[1:]):
             self._kill_admin_at_s = min(self._kill_admin_at_s, time.monotonic() + ADMIN_LAST_S)
-            self._send(signal.SIGTERM, self._children[:1])
+            self._send(signal.SIGTERM, self._children)
 
     def _send(self, number: signal.Signals, children: Iterable[_Child]) -> None:
         for child in children:

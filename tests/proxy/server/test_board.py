@@ -53,6 +53,32 @@ async def test_how_targets_stand_is_heard_of_each_worker(tmp_path: Path) -> None
     assert (look.target, look.state, look.in_flight) == ("http://a", "well", 2)
 
 
+async def test_a_report_takes_the_place_of_one_that_died_and_is_sent_whole_however_long_it_is(tmp_path: Path) -> None:
+    asked = reports(tmp_path, 1)
+    with socket.socket(socket.AF_UNIX) as died:
+        died.bind(str(asked.sockets[1]))
+    long = [f"reason {number}" for number in range(100_000)]
+    async with board.serve_report(asked.sockets[1], lambda: {**WELL, "reasons": long}):
+        assert await asked.reasons() == long
+
+
+async def test_who_has_heard_a_report_hangs_up(tmp_path: Path) -> None:
+    hung_up = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(orjson.dumps(WELL))
+        writer.write_eof()
+        assert await reader.read() == b""
+        hung_up.set()
+        writer.close()
+
+    asked = reports(tmp_path, 1)
+    async with await asyncio.start_unix_server(answer, asked.sockets[1]):
+        assert await asked.reasons() == []
+        async with asyncio.timeout(10):
+            await hung_up.wait()
+
+
 @pytest.mark.parametrize("wire", [b"", b"{", orjson.dumps(WELL)[:-9], b"\xff"], ids=["none", "one byte", "half", "bad"])
 async def test_half_an_answer_is_none(tmp_path: Path, wire: bytes) -> None:
     """Of a worker that dies while it answers; what it had counted before is counted on."""

@@ -51,6 +51,7 @@ def test_models_that_leave_the_shelf_are_told_with_the_month(tmp_path: Path) -> 
 def test_each_dialect_of_the_pools_is_told_with_the_models_that_it_serves() -> None:
     """OUT-9."""
     pools = [
+        {"name": "e", "urls": ["http://e"], "dialect": "deepseek", "models": ["deepseek-r1"]},
         {"name": "a", "urls": ["http://a"], "dialect": "ark", "models": ["deepseek-r1", "deepseek-v3"]},
         {"name": "b", "urls": ["http://b"], "dialect": "ark", "models": ["deepseek-r1"]},
         {"name": "c", "urls": ["http://c"], "dialect": "openai", "models": ["deepseek-v3"]},

@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -222,6 +223,27 @@ class TestFork:
         assert child.control.recv(64) == b""
         for control in (child.control, other.control):
             control.close()
+
+    def test_the_end_of_before_there_were_handlers_is_a_childs_again_and_not_the_first_processs(
+        self, start: StartFirst
+    ) -> None:
+        """Until it has handlers of its own a child ends well; the first process is ending, and none is to end it."""
+        handlers = {number: signal.getsignal(number) for number in supervisor.SIGNALS}
+        hook, mask = sys.unraisablehook, signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            signals.prepare()
+            first = start()
+            child = first._children[1]
+            prepared = self.found(first, child, lambda _: signals.is_prepared())
+            assert child.control is not None
+            child.control.close()
+            first._forget_signals()
+            assert (prepared, {signal.getsignal(number) for number in supervisor.SIGNALS}) == (True, {signal.SIG_IGN})
+        finally:
+            sys.unraisablehook = hook
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def test_where_none_is_to_be_had_the_start_fails_and_later_it_is_tried_again(
         self, start: StartFirst, clock: Clock, monkeypatch: pytest.MonkeyPatch
@@ -667,7 +689,7 @@ class TestEnd:
         assert supervisor.ADMIN_LAST_S == 0.8
         first = start()
         admin, worker, other = run(first)
-        for left in (worker, other):
+        for left in (other, worker):
             first._leave()
             assert not first.is_done()
             assert (admin.pid, signal.SIGTERM) not in sent
@@ -700,7 +722,7 @@ class TestEnd:
     ) -> None:
         first = start()
         admin, worker, other = first._children
-        for child, words in ((admin, ["sleep", "60"]), (worker, ["sh", "-c", "exit 7"]), (other, ["true"])):
+        for child, words in ((admin, ["sleep", "20"]), (worker, ["sh", "-c", "exit 7"]), (other, ["true"])):
             child.pid = os.posix_spawnp(words[0], words, os.environ)
             child.started_s, child.was_killed = 0.0, False
         ran = admin.pid

@@ -103,6 +103,15 @@ def test_who_has_no_file_left_says_nothing_and_goes_on(tmp_path: Path, monkeypat
         assert heard.recv(64) == b"STATUS=with one again"
 
 
+def test_a_manager_who_does_not_listen_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with manager(address := str(tmp_path / "manager")) as heard:
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        kept = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
+        for _ in range(kept + 10):
+            systemd.say("WATCHDOG=1")
+        assert heard.recv(64) == b"WATCHDOG=1"
+
+
 @pytest.mark.parametrize(("said", "every_s"), [(None, None), ("", None), ("0", None), ("200000", 0.1), ("1", 5e-7)])
 def test_a_keep_alive_is_due_twice_in_the_time_of_the_watchdog(
     monkeypatch: pytest.MonkeyPatch, said: str | None, every_s: float | None
