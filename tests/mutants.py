@@ -64,7 +64,10 @@ NEIGHBOURS: Final[Mapping[str, tuple[str, ...]]] = {
         *("tests/faults/test_leaving.py", "tests/faults/test_mid_stream.py", "tests/integration/test_stream.py"),
         "tests/integration/test_images.py",
     ),
-    "proxy/commands": ("tests/proxy/commands", "tests/integration/test_check.py", "tests/proxy/metering/test_seals.py"),
+    "proxy/commands": (
+        *("tests/proxy/commands", "tests/integration/test_check.py", "tests/proxy/metering/test_seals.py"),
+        *("tests/proxy/metering/test_export.py", "tests/proxy/admission/test_key_file.py"),
+    ),
     "proxy/downstream": (
         *("tests/proxy/downstream", "tests/proxy/call", "tests/integration/test_surface.py"),
         *("tests/faults/test_bad_calls.py", "tests/faults/test_leaving.py", "tests/proxy/server/test_lifecycle.py"),

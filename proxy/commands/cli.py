@@ -86,10 +86,9 @@ class Commands(Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            close = difflib.get_close_matches(args[0], [*COMMANDS], 1)
-            if not close:
-                raise
-            raise click.UsageError(f"{error.message} Did you mean {close[0]}?", ctx) from None
+            for close in difflib.get_close_matches(args[0], [*COMMANDS]):
+                raise click.UsageError(f"{error.message} Did you mean {close}?", ctx) from None
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The table, without building what is in it."""
@@ -584,7 +583,7 @@ def _exiting(run: Callable[..., int]) -> Callable[..., None]:
     """A callback that ends the process with what `run` returns."""
 
     def callback(**params: object) -> None:
-        code = run(**params)
+        code = Exit(run(**params))
         # Here a reader who has left is an error that click knows; at the end of the interpreter it is a message.
         sys.stdout.flush()
         click.get_current_context().exit(code)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import io
 import os
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module, metadata
 from pathlib import Path
@@ -26,6 +27,7 @@ from click.testing import CliRunner, Result
 from config import settings
 from proxy import vocabulary
 from proxy.commands import cli, exit_codes, options
+from proxy.inspector.call_file import NoCallFile
 
 ROOT = Path(cli.__file__).parents[2]
 UPSTREAM = ("serve", "--upstream", "http://127.0.0.1:1")
@@ -170,6 +172,50 @@ def test_a_shell_can_complete_commands_and_flags() -> None:
         assert ended.stdout == f"{completed}\n"
 
 
+def switches() -> Iterator[str]:
+    """A line for all that may be typed behind each command, but settings, which the handbook and its tests name."""
+
+    def of(command: click.Command, *before: str) -> Iterator[str]:
+        path = (*before, str(command.name))
+        for one in command.commands.values() if isinstance(command, click.Group) else ():
+            yield from of(one, *path)
+        for param in command.params:
+            is_setting = param.name in settings.FLAGS and getattr(param, "help", "") == options.flag(param.name).help
+            if not is_setting:
+                yield f"{' '.join(path)}: {', '.join(facts(param))}"
+
+    for entry in cli.COMMANDS.values():
+        yield from of(entry.build())
+
+
+def facts(param: click.Parameter) -> Iterator[str]:
+    """How a switch is typed, what it takes, and what holds where it is not typed."""
+    yield f"{'/'.join([*param.opts, *param.secondary_opts])} {param.metavar or ''}".strip()
+    yield from (name for name, holds in {"required": param.required, "repeatable": param.multiple}.items() if holds)
+    if param.nargs != 1:
+        yield "several"
+    match param.type:
+        case click.Choice(choices=choices):
+            yield f"one of {' '.join(map(str, choices))}"
+        case click.IntRange(min=least, max=most) | click.FloatRange(min=least, max=most):
+            yield f"{'more than ' if param.type.min_open else ''}{least} to {most}"
+        case click.Path(exists=exists, dir_okay=may_be_directory, writable=writable):
+            yield "a path" if may_be_directory else "a file"
+            yield from (name for name, holds in {"that is there": exists, "to write": writable}.items() if holds)
+        case kind:
+            yield kind.name
+    if param.default not in (None, False, "", ()) and str(param.default) != "Sentinel.UNSET":
+        yield f"else {param.default}"
+    if isinstance(param, click.Option) and param.show_default:
+        yield "which help says"
+
+
+def test_what_may_be_typed_is_what_scripts_know() -> None:
+    """Names, kinds and defaults of all switches: an upgrade must not change what a script has typed."""
+    known = Path(__file__).with_name("switches.txt").read_text("utf-8").splitlines()
+    assert [*switches()] == known
+
+
 # serve
 
 
@@ -237,9 +283,19 @@ def test_an_unknown_flag_is_code_2_with_a_suggestion() -> None:
     assert "--idle-timeout" in ended.stderr
 
 
-def test_an_unknown_command_is_code_2() -> None:
-    ended = run("serv")
-    assert (ended.exit_code, "No such command 'serv'" in ended.stderr) == (2, True)
+@pytest.mark.parametrize(("typed", "guess"), [("serv", " Did you mean serve?"), ("frobnicate", "")])
+def test_an_unknown_command_is_code_2(typed: str, guess: str) -> None:
+    ended = run(typed)
+    assert ended.exit_code == 2
+    assert ended.stderr.endswith(f"\nError: No such command '{typed}'.{guess}\n")
+
+
+def test_serve_does_not_begin_where_the_books_cannot_be_kept(room: Callable[..., Any], tmp_path: Path) -> None:
+    calls = room("server.process", "serve")
+    os.mkfifo(pipe := tmp_path / "pipe")
+    ended = run(*UPSTREAM, "--journal-file", str(pipe))
+    assert (ended.exit_code, calls) == (2, [])
+    assert "journal_file (--journal-file): is no file but a pipe" in ended.stderr
 
 
 def test_a_key_is_never_a_flag() -> None:
@@ -268,10 +324,37 @@ def test_a_taken_port_is_code_3_and_a_sentence(room: Callable[..., Any]) -> None
     )
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EADDRNOTAVAIL, socket.EAI_NONAME])
-def test_an_address_that_cannot_be_is_a_wrong_setting(room: Callable[..., Any], number: int) -> None:
-    room("server.process", "serve", OSError(number, "no"))
-    assert run(*UPSTREAM).exit_code == 2
+NOT_HAD = {
+    errno.EADDRINUSE: (3, "{} is in use: stop who has it, or say another with {}port"),
+    errno.EACCES: (2, "this user may not listen on {}: say one above 1023 with {}port"),
+    errno.EADDRNOTAVAIL: (2, "this machine does not have the address of {}: say another with {}host"),
+    socket.EAI_NONAME: (2, "no address has the name of {}: say another with {}host"),
+}
+
+
+@pytest.mark.parametrize("number", NOT_HAD)
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_an_address_that_is_not_to_be_had_is_named_with_its_flag(
+    room: Callable[..., Any], number: int, command: str
+) -> None:
+    """As asyncio says it; the admin port is serve's, and demo has no flag for its own."""
+    words = UPSTREAM if command == "serve" else ("demo",)
+    where = {
+        "no": ("that port", "--"),
+        "on address ('10.9.8.7', 8080): no": ("port 8080 of 10.9.8.7", "--"),
+        "on address ('::1', 8081, 0, 0): no": (
+            ("the admin port, 8081 of ::1,", "--admin-") if command == "serve" else ("port 8081 of ::1", "--")
+        ),
+    }
+    code, sentence = NOT_HAD[number]
+    for said, named in where.items():
+        room(
+            {"serve": "server.process", "demo": "commands.demo"}[command],
+            words[0].replace("demo", "run"),
+            OSError(number, said),
+        )
+        ended = run(*words)
+        assert (ended.exit_code, ended.stderr) == (code, f"Error: {sentence.format(*named)}\n")
 
 
 def test_a_missing_vocabulary_is_told_with_the_command_that_mends_it(room: Callable[..., Any]) -> None:
@@ -373,6 +456,69 @@ def test_the_help_of_a_switch_is_the_line_of_its_field() -> None:
 def test_a_switch_of_another_kind_is_code_2(wrong: tuple[str, str], room: Callable[..., Any]) -> None:
     room("simulation.simulator", "run")
     assert run("simulate", *wrong).exit_code == 2
+
+
+def test_what_cannot_be_played_again_is_a_sentence(room: Callable[..., Any]) -> None:
+    room("simulation.simulator", "run", NoCallFile("that call never went upstream"))
+    ended = run("simulate")
+    assert (ended.exit_code, ended.stderr) == (2, "Error: --replay: that call never went upstream\n")
+
+
+# translate
+
+
+def test_who_is_waited_for_on_a_terminal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = b'{"model": "deepseek-v3", "input": {"prompt": "hi"}}'
+
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    with monkeypatch.context() as patched, CliRunner().isolation() as (out, err, _):
+        patched.setattr(sys, "stdin", Terminal(io.BytesIO(call)))
+        assert cli.dashseek(["translate", "--json"], standalone_mode=False) == 0
+        told, shown = err.getvalue(), orjson.loads(out.getvalue())
+    assert told.startswith(b"reading JSON from this terminal; Ctrl-D")
+    assert shown["body"]["messages"]
+
+
+# calls
+
+
+def test_what_calls_cannot_do_is_a_sentence_and_code_1(tmp_path: Path) -> None:
+    (file := tmp_path / "call.json").write_text("{}")
+    there = ("--admin", "http://127.0.0.1:1")
+    nobody = "nobody answers at http://127.0.0.1:1: say --admin URL, the admin port of serve --inspect"
+    for words, told in {
+        ("calls", "list", *there): nobody,
+        ("calls", "export", "1", *there): nobody,
+        ("calls", "replay", str(file), "--to", "http://127.0.0.1:1"): "not a call as `calls export` writes it",
+    }.items():
+        ended = run(*words)
+        assert (ended.exit_code, ended.stderr) == (1, f"Error: {told}\n")
+
+
+# Books
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.EIO, "Input/output error", "calls.jsonl"), "calls.jsonl: Input/output error"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (OSError("odd"), "odd"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told_as_far_as_it_is_known(
+    error: OSError, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    (path := tmp_path / "calls.jsonl").touch()
+    monkeypatch.setattr(Path, "open", refuse)
+    ended = run("usage", "sum", str(path))
+    assert (ended.exit_code, ended.stderr) == (1, f"Error: {told}\n")
 
 
 # keys
