@@ -115,12 +115,21 @@ def test_what_is_counted_later_says_what_it_would_have_said(
     assert later.exact == now.exact
 
 
-@given(st.lists(st.tuples(st.text(min_size=1), st.sampled_from(["owed", "one", "run"]))), st.integers(0, 4))
-def test_a_piece_is_counted_alone_as_among_others(pieces: list[tuple[str, str]], chains: int) -> None:
-    """USE-1: also where others are owed before it."""
+PIECES = st.tuples(st.text(min_size=1), st.sampled_from(["owed", "one", "run"]))
+
+
+@given(st.lists(PIECES | st.sampled_from(ACTS)), st.integers(0, 4))
+def test_a_piece_is_counted_alone_as_among_others(
+    steps: list[tuple[str, str] | Callable[[usage.Meter], Any]], chains: int
+) -> None:
+    """USE-1: also where others are owed before it, and whatever happened between them."""
     vocabulary = proxy.vocabulary.load()
     together, alone = usage.Meter(vocabulary, 1), usage.Meter(vocabulary, 1)
-    for number, (text, way) in enumerate(pieces):
+    for number, step in enumerate(steps):
+        if callable(step):
+            assert step(together) == step(alone)
+            continue
+        text, way = step
         is_chain = number < chains
         (said,) = together.think(text) if is_chain else together.answer(text)
         if way == "owed":
@@ -131,6 +140,33 @@ def test_a_piece_is_counted_alone_as_among_others(pieces: list[tuple[str, str]],
             made, chain = (alone.think_run if is_chain else alone.answer_run)([text])
             assert (*made, *chain) == said
     assert alone.said == together.said
+
+
+@pytest.mark.parametrize(
+    ("act", "tokens_more"),
+    [
+        (lambda meter: meter.close_chain(), 1),
+        (lambda meter: meter.skip("\n\n"), 1),
+        (lambda meter: meter.end(), 1),
+        (lambda meter: meter.markup(7), 7),
+        (lambda meter: meter.answer_one(" answer"), 1),
+        (lambda meter: meter.answer(" answer"), 1),
+        (lambda meter: meter.think_one(" think"), 1),
+        (lambda meter: meter.think(" think"), 1),
+    ],
+    ids=["close", "skip", "end", "markup", "answer one", "answer", "think one", "think"],
+)
+@pytest.mark.parametrize("reported", [10, 1_000])
+def test_whatever_is_counted_behind_a_figure_of_upstreams_goes_on_from_it(
+    act: Callable[[usage.Meter], object], tokens_more: int, reported: int, vocabulary: tokens.Vocabulary
+) -> None:
+    """USE-3."""
+    meter = usage.Meter(vocabulary, 1, 1)
+    meter.expect(reported)
+    meter.think("We")
+    meter.resume_from(reported)
+    act(meter)
+    assert meter.output == meter.exact == reported + tokens_more
 
 
 class Uncounted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -209,6 +210,37 @@ def test_a_read_taken_at_one_go_is_what_its_events_give(
         # A comment behind each event makes it none of those.
         alone = b"".join(one_by_one.feed(one + b": \n\n") for one in events[start * size : end * size])
         assert b"".join(map(at_one_go.feed, reads[start:end])) == alone
+
+
+@pytest.mark.parametrize("is_chain", [False, True])
+@pytest.mark.parametrize("model", [corpus.NEVER, corpus.HYBRID, corpus.ALWAYS], ids=lambda model: model.thinking)
+def test_columns_say_what_one_after_the_other_would_say_whatever_the_numbers(
+    model: dialogue.Model, *, is_chain: bool
+) -> None:
+    """SSE-1, OUT-4: those of most packets are kept as they are written, up to four digits; a chain is part of it all."""
+    call = corpus.ask(model, incremental=True, thinking=is_chain)
+    answer = corpus.open_pipe(call).answer
+    (choice,) = answer.choices
+    for several, before, prompt in itertools.product((1, 5, 6, 7), (0, *range(9_990, 9_996)), (5, *range(9_990, 9_996))):
+        strings = [b'"%d"' % number for number in range(several)]
+        made, chain = [*range(1, several + 1)], [*range(2, several + 2)] if is_chain else [1] * several
+        answer.tally.count_prompt(prompt, 0, 0)
+        together, alone = (packets.Frames(packets.Shape(call, answer.tally, corpus.REQUEST_ID)) for _ in range(2))
+        together.number = alone.number = before
+        together.splice(choice, strings, (made, chain), is_chain)
+        for string, one in zip(strings, zip(made, chain, strict=True), strict=True):
+            alone.splice_one(choice, string, one, is_chain)
+        assert together.mark() == alone.mark()
+        assert together.take() == alone.take()
+
+
+@pytest.mark.parametrize("logprobs", [False, True])
+@pytest.mark.parametrize("incremental", [False, True])
+def test_what_is_laid_out_by_strings_takes_them_as_they_come(*, incremental: bool, logprobs: bool) -> None:
+    """COM-34: log probabilities are told apart by their texts; all else costs no text twice."""
+    frames = packets.Frames(shape(corpus.NEVER, logprobs=logprobs))
+    writer = (packets.Incremental if incremental else packets.Cumulative)(frames)
+    assert (writer.splice is None, writer.splice_one is None) == (logprobs, logprobs)
 
 
 @pytest.mark.parametrize("text", ["%d", "%b", packets.CONTENT_MARK, packets.REASONING_MARK, ":-1", '","x":-2'])
