@@ -26,6 +26,9 @@ PICTURES = {
     "jpeg, progressive": ("jpeg", jpeg(frame=0xC2)),
     "jpeg behind a preview and other large parts": ("jpeg", jpeg(EXIF, EXIF, segment(0xC4, bytes(30)))),
     "jpeg with lone markers": ("jpeg", jpeg(b"\xff\x01", b"\xff\xd0\xff\xd7", segment(0xFE, b"x"))),
+    "jpeg with tables of every kind": ("jpeg", jpeg(*(segment(kind, bytes(9)) for kind in (0xC4, 0xC8, 0xCC, 0xDB)))),
+    "jpeg with a part that says less than its own length": ("jpeg", jpeg(b"\xff\xfe\x00\x00", b"\xff\xfe\x00\x01")),
+    "jpeg with as many parts as are read": ("jpeg", jpeg(*[segment(0xFE, b"")] * (images.MOST_SEGMENTS - 1))),
     "jpeg with filling before a marker, and a lone one": ("jpeg", jpeg(b"\xff\xff\xff\xd0", b"\xff\xff\xfe\x00\x03x")),
 }
 
@@ -52,11 +55,56 @@ BROKEN = {
     "cut off in its size": url(pictures.JPEG[:-9]),
     "a document": url(b"%PDF and so on and on and on"),
     "a bitmap": url(b"BM" + bytes(60)),
+    "half of what begins a png": url(pictures.PNG[:12] + b"IDAT" + pictures.PNG[16:] + bytes(20)),
+    "the other half": url(b"\x89PNG\r\n\x1a\0" + pictures.PNG[8:] + bytes(20)),
+    "half of what begins a webp": url(pictures.WEBP_EXTENDED[:8] + b"WAVE" + pictures.WEBP_EXTENDED[12:]),
+    "the other half of that": url(b"RIFX" + pictures.WEBP_EXTENDED[4:]),
     "a webp without a picture": url(b"RIFF\x00\x00\x00\x00WEBPICCP" + bytes(20)),
     "a jpeg that ends": url(b"\xff\xd8\xff\xd9"),
     "a jpeg with something between its parts": url(b"\xff\xd8\x00\x00" + bytes(30)),
     "a jpeg of nothing but parts": url(jpeg(*[segment(0xFE, b"")] * images.MOST_SEGMENTS)),
 }
+
+
+@given(st.integers(1, 16_383), st.integers(1, 16_383))
+def test_every_size_that_a_kind_can_say_is_read(width: int, height: int) -> None:
+    """PNG, GIF and JPEG say more; a WebP has fourteen bits for a side, beside others that are no size."""
+    less = width - 1, height - 1
+    lossless = struct.pack("<I", less[0] | less[1] << 14 | 1 << 28)
+    lossy = struct.pack("<HH", width | 1 << 14, height | 2 << 14)
+    extended = b"".join(struct.pack("<I", side)[:3] for side in less)
+    for kind, picture in (
+        ("png", pictures.png(width, height)),
+        ("gif", b"GIF89a" + struct.pack("<HH", width, height)),
+        ("jpeg", jpeg(width=width, height=height)),
+        ("webp", pictures.WEBP_LOSSLESS[:21] + lossless),
+        ("webp", pictures.WEBP_LOSSY[:26] + lossy),
+        ("webp", pictures.WEBP_EXTENDED[:24] + extended),
+    ):
+        # As its first bytes alone, and with something behind them.
+        assert images.header(url(picture)) == images.header(url(picture + b"\xff\xd8")) == (kind, width, height)
+
+
+@pytest.mark.parametrize("frame", sorted({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}))
+def test_a_jpeg_says_its_size_in_a_frame_of_any_kind(frame: int) -> None:
+    assert images.header(url(jpeg(frame=frame))) == ("jpeg", WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("marker", [0x01, *range(0xD0, 0xD8)])
+def test_a_marker_of_a_jpeg_that_has_no_length_is_stepped_over(marker: int) -> None:
+    # A length would be that of what follows, and lead far away.
+    assert images.header(url(jpeg(bytes([0xFF, marker])))) == ("jpeg", WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize(("head_chars", "is_read"), [(256, True), (257, False)])
+def test_what_stands_before_a_picture_is_no_longer_than_a_media_type(head_chars: int, *, is_read: bool) -> None:
+    kind = "image/png;name="
+    address = url(pictures.PNG, kind + "x" * (head_chars - len("data:;base64,") - len(kind)))
+    if is_read:
+        assert images.header(address).kind == "png"
+    else:
+        with pytest.raises(images.UnreadableError):
+            images.header(address)
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -112,7 +160,8 @@ def test_a_picture_costs_no_more_than_its_header(monkeypatch: pytest.MonkeyPatch
         ("file:///etc/passwd", False),
         ("a.png", False),
         ("", False),
-        ("https://a/" + "b" * images.LONGEST_ADDRESS, False),
+        ("https://a/" + "b" * (images.LONGEST_ADDRESS - len("https://a/")), True),
+        ("https://a/" + "b" * (images.LONGEST_ADDRESS - len("https://a/") + 1), False),
         ("data:image/png;base64,AAAA", False),
     ],
 )

@@ -53,9 +53,9 @@ def _fitted(width: int, height: int) -> int:
     """Of an image that is too large: the same shape in as many cells as there may be."""
     ratio, room = height / width, MOST_TOKENS - MARKS
     across = sqrt(room / ratio + 0.25) - 0.5
-    down = across * ratio
-    if min(across, down) < 1:
-        # One column of cells, or one row of them.
+    columns, rows = floor(across), floor(across * ratio)
+    if not (columns and rows):
+        # Less than one column of cells, or than one row of them.
         return MOST_TOKENS
-    scale = min(floor(across) * CELL / width, floor(down) * CELL / height)
+    scale = min(columns * CELL / width, rows * CELL / height)
     return _cells(*(floor(side * scale / PATCH) * PATCH for side in (width, height)))

@@ -38,6 +38,15 @@ def test_an_image_that_is_only_glanced_at_is_made_to_fit_first(width: int, heigh
     assert image_tokens.count(width, height, "low") == tokens
 
 
+@pytest.mark.parametrize(
+    ("size", "fitted"), [((1, 8_192), (1, 512)), ((8_192, 5), (512, 1)), ((600, 450), (512, 384)), ((3, 513), (3, 512))]
+)
+def test_what_an_image_is_made_to_fit_in_has_a_pixel_at_the_least(
+    size: tuple[int, int], fitted: tuple[int, int]
+) -> None:
+    assert image_tokens.count(*size, "low") == image_tokens.count(*fitted)
+
+
 def test_the_pictures_of_the_tests_count_as_they_say() -> None:
     assert image_tokens.count(pictures.WIDTH, pictures.HEIGHT) == pictures.TOKENS
 
