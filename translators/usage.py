@@ -29,7 +29,7 @@ PLAUSIBLE_DIFFERENCE: Final = 128
 REMEMBERED: Final = 5
 # Our count while a packet says upstream's own running figure: below any count, so that the larger of the two is always
 # upstream's.
-_REPORTED: Final = -(1 << 62)
+_REPORTED: Final = -1 << 62
 # Where no window is known, any whole number is a figure.
 _NO_WINDOW: Final = 1 << 62
 # What stands behind a chain that is gone on with, in tokens: `</think>` and a blank line.

@@ -19,6 +19,15 @@ def meter(vocabulary: tokens.Vocabulary) -> usage.Meter:
     return usage.Meter(vocabulary, 1)
 
 
+def test_of_nothing_nothing_is_said(meter: usage.Meter) -> None:
+    """USE-1: and who has left before a packet came owes nothing."""
+    assert meter.passed == meter.place().said == meter.said == (0, 0)
+    meter.pass_by()
+    assert meter.passed == (0, 0)
+    meter.end()
+    assert (meter.output, meter.reasoning, meter.counted, meter.exact) == (0, 0, 0, 0)
+
+
 def test_the_count_is_chain_closing_tag_answer_and_markup(meter: usage.Meter) -> None:
     """USE-2."""
     meter.think("We think")
@@ -231,8 +240,12 @@ def test_a_chain_that_is_owed_is_counted_when_somebody_asks(meter: usage.Meter) 
 
 def test_a_place_behind_what_is_counted_is_known(meter: usage.Meter) -> None:
     owed(meter, "The", " sea")
+    first = meter.place()
     meter.settle()
     assert meter.place().said == (2, 0)
+    owed(meter, " is", " wide", " and")
+    meter.settle()
+    assert first.said == (2, 0)
 
 
 def test_a_place_that_was_left_before_the_end_keeps_its_figures(meter: usage.Meter) -> None:
@@ -269,11 +282,22 @@ def test_a_slice_is_counted_once_there_is_one(meter: usage.Meter) -> None:
     assert meter.passed == place.told
 
 
+@pytest.mark.parametrize(("short_bytes", "is_counted"), [(0, False), (1, True)])
+def test_a_slice_is_what_is_more_than_its_bytes(
+    short_bytes: int, meter: usage.Meter, monkeypatch: pytest.MonkeyPatch, *, is_counted: bool
+) -> None:
+    place = owed(meter, "The", " sea")
+    monkeypatch.setattr(usage, "SLICE_BYTES", place.end - short_bytes)
+    meter.pass_by()
+    assert (place.told is not None) is is_counted
+
+
 def test_only_upstreams_last_word_corrects_downward(meter: usage.Meter) -> None:
     """USE-3."""
+    meter.think("We")
     meter.answer("The answer")
-    meter.correct(1, 0)
-    assert meter.said == (1, 0)
+    meter.correct(2, 1)
+    assert meter.said == (meter.output, meter.reasoning) == (2, 1)
 
 
 def test_the_room_left_is_that_of_answer_and_chain_alone(meter: usage.Meter) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import proxy.vocabulary
 from translators import tokens
 from translators.deepseek.markup import Markup, Piece
+from translators.deepseek.markup import pieces as spelled
 from translators.deepseek.templates import LAYOUTS
 from translators.deepseek.tool_call_tokens import CallCounter, constant
 from translators.dialogue import Template, ToolCall
@@ -179,6 +180,48 @@ def test_a_broken_object_is_closed_where_the_model_has_ended(template: Template,
     assert closed >= before
     # What closes a call stands apart from whatever it holds.
     assert closed >= constant(markup.called, VOCABULARY)
+
+
+TEXT, OTHER, CLOSE = ' string="true">', ' string="false">', "</｜DSML｜parameter>\n"
+NAMED = '<｜DSML｜parameter name="a"'
+
+
+@pytest.mark.parametrize(
+    ("told", "written_of_it"),
+    [
+        ("", ""),
+        ("{", ""),
+        ('{"a', NAMED + TEXT + CLOSE),
+        ('{"a"', NAMED + TEXT + CLOSE),
+        ('{"a" ', NAMED + TEXT + CLOSE),
+        ('{"a":', NAMED + TEXT + CLOSE),
+        ('{"a": "', NAMED + TEXT + CLOSE),
+        ('{"a": "x', NAMED + TEXT + "x" + CLOSE),
+        ('{"a": "x\\', NAMED + TEXT + "x\\" + CLOSE),
+        ('{"a": "x\\u4e', NAMED + TEXT + "x\\u4e" + CLOSE),
+        ('{"a": "x"', NAMED + TEXT + "x" + CLOSE),
+        ('{"a": 1', NAMED + OTHER + "1" + CLOSE),
+        ('{"a": 1 ', NAMED + OTHER + "1" + CLOSE),
+        ('{"a": 1,', NAMED + OTHER + "1" + CLOSE),
+        ('{"a": ["\\', NAMED + OTHER + '["\\' + CLOSE),
+        ('{"a": 1 , "a": "x', NAMED + OTHER + "1" + CLOSE + NAMED + TEXT + "x" + CLOSE),
+        ('{"a": {"b": 1}, "a": 2', NAMED + OTHER + '{"b": 1}' + CLOSE + NAMED + OTHER + "2" + CLOSE),
+        ("{x: 1", "x:1"),
+        ('{"a" 1}', NAMED + OTHER + "1" + CLOSE),
+        ('{"a": 1} and more', NAMED + OTHER + "1" + CLOSE),
+        ("words", '<｜DSML｜parameter name="arguments"' + TEXT + "words" + CLOSE),
+        (" [1, 2]", '<｜DSML｜parameter name="arguments"' + TEXT + "[1, 2]" + CLOSE),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 99])
+def test_what_was_opened_is_closed_as_the_model_closes_it(told: str, written_of_it: str, step: int) -> None:
+    """USE-7: whatever of the arguments a server has lost, a call that has ended has its end."""
+    empty = "\n" if told.strip("{") in ("", "x: 1") else ""
+    for markup, nothing in ((V4, ""), (LAYOUTS["v4-preview"].calls, empty)):
+        counter = counted("f", *(told[at : at + step] for at in range(0, len(told), step)), markup=markup)
+        counter.end()
+        expected = f'<｜DSML｜invoke name="f">\n{written_of_it}{nothing}</｜DSML｜invoke>\n'
+        assert counter.total == length(spelled(expected))
 
 
 def test_a_call_without_arguments_is_closed_like_one_whose_object_is_empty() -> None:
