@@ -243,8 +243,9 @@ class Meter:
             self.settle()
         if self._chain is None:
             self._chain = Counter(self._vocabulary)
+        # Nothing else has come yet: a chain behind its answer is not shown (spec SSE-6).
         self._reasoning = self._base = chain = self._chain.add(text)
-        made = chain + self._answer.total + self._markup + self._offset
+        made = chain + self._offset
         if made > self._output:  # noqa: PLR1730 - `max` is one call more for every delta
             self._output = made
         return self._output, chain
@@ -266,7 +267,7 @@ class Meter:
         if counter is None:
             counter = self._chain = Counter(self._vocabulary)
         chain = counter.add_each(texts)
-        made = self._raised(chain, self._answer.total + self._markup + self._offset)
+        made = self._raised(chain, self._offset)
         self._reasoning = self._base = counter.total
         return made, chain
 

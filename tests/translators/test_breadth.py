@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import time
 
 import orjson
@@ -103,11 +104,11 @@ class TestWide:
     @pytest.mark.parametrize(
         ("wide", "chars", "most_chars"),
         [
-            ("😀".encode(), 1, breadth.MOST_CHARS[4]),
-            (b"\\ud83d\\ude00", 2, breadth.MOST_CHARS[4]),
-            (b"\\uD83D\\uDE00", 2, breadth.MOST_CHARS[4]),
-            ("一".encode(), 1, breadth.MOST_CHARS[2]),
-            (b"\\u4e00", 1, breadth.MOST_CHARS[2]),
+            ("😀".encode(), 1, 8 * MEBIBYTE),
+            (b"\\ud83d\\ude00", 2, 8 * MEBIBYTE),
+            (b"\\uD83D\\uDE00", 2, 8 * MEBIBYTE),
+            ("一".encode(), 1, 10 * MEBIBYTE),
+            (b"\\u4e00", 1, 10 * MEBIBYTE),
         ],
     )
     def test_a_long_text_with_one_is_refused(self, wide: bytes, chars: int, most_chars: int) -> None:
@@ -115,6 +116,24 @@ class TestWide:
         longest = b'["' + wide + b"a" * (most_chars - chars - len('[""]')) + b'"]'
         assert not is_refused(longest)
         assert is_refused(b" " + longest)
+
+    @pytest.mark.parametrize(
+        ("character", "bytes_each"),
+        [("\x80", 1), ("ÿ", 1), ("Ā", 2), ("一", 2), ("\uffff", 2), ("\U00010000", 4), ("\U0010ffff", 4)],
+        ids=ascii,
+    )
+    def test_how_wide_it_makes_its_text(
+        self, character: str, bytes_each: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As the interpreter keeps it; each side of every border."""
+        # More than what is not looked at, of a text of few characters.
+        most = {1: 1 << 30, 2: breadth.MOST_MEMBERS + 20_000, 4: breadth.MOST_MEMBERS + 10_000}
+        monkeypatch.setattr(breadth, "MOST_CHARS", most)
+        chars = min(most[bytes_each], 2 * breadth.MOST_MEMBERS)
+        assert sys.getsizeof(character * 2) - sys.getsizeof(character) == bytes_each
+        for more in (0, 1):
+            raw = b'["' + character.encode() + b"a" * (chars + more - len('[""]') - 1) + b'"]'
+            assert is_refused(raw) is (chars + more > most[bytes_each])
 
     @pytest.mark.parametrize("narrow", [b"a", "一".encode(), "é".encode()])
     def test_one_without_is_not(self, narrow: bytes) -> None:

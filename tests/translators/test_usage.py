@@ -124,6 +124,29 @@ def test_what_is_counted_later_says_what_it_would_have_said(
     assert later.exact == now.exact
 
 
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("is_chain", [True, False])
+@pytest.mark.parametrize("reported", [0, 9])
+def test_text_that_is_owed_comes_before_what_happens_behind_it(
+    act: Callable[[usage.Meter], Any], reported: int, vocabulary: tokens.Vocabulary, *, is_chain: bool
+) -> None:
+    """COM-34: also where upstream has told a figure before."""
+    now, later = usage.Meter(vocabulary, 1, 1), usage.Meter(vocabulary, 1, 1)
+    for meter in (now, later):
+        if reported:
+            meter.expect(reported)
+            meter.think("We")
+            meter.resume_from(reported)
+    (now.think if is_chain else now.answer)(" think", ".")
+    first = owed(later, " think", ".", is_chain=is_chain)
+    said = now.said
+    assert act(now) == act(later)
+    now.answer("The", " sea")
+    last = owed(later, "The", " sea")
+    assert (first.said, last.said) == (said, now.said)
+    assert (later.said, later.counted, later.exact) == (now.said, now.counted, now.exact)
+
+
 PIECES = st.tuples(st.text(min_size=1), st.sampled_from(["owed", "one", "run"]))
 
 
@@ -349,6 +372,29 @@ def test_what_opens_the_calls_is_counted_together_with_the_answer(vocabulary: to
     meter.answer(" Yes")
     meter.conclude()
     assert meter.output == len(vocabulary.encode("Well. Yes\n\n<")) + 7
+
+
+def test_what_opened_the_calls_was_written_once_whatever_follows_them(vocabulary: tokens.Vocabulary) -> None:
+    """USE-7: behind "Well." it shares a token, behind "Yes" it would share none."""
+    meter = usage.Meter(vocabulary, 0)
+    meter.answer("Well.")
+    meter.markup(5, "\n\n<")
+    meter.answer(" Yes")
+    meter.markup(7, "\n\n<")
+    lead = len(vocabulary.encode("Well.\n\n<")) - len(vocabulary.encode("Well."))
+    assert lead < len(vocabulary.encode("Yes\n\n<")) - len(vocabulary.encode("Yes"))
+    assert meter.counted == len(vocabulary.encode("Well. Yes")) + lead + 7
+
+
+def test_a_chain_that_was_left_is_what_is_billed_of_it_and_the_answer_goes_on_from_there(meter: usage.Meter) -> None:
+    """OUT-9: of what was generated behind its budget nothing; its closing tag is in another prompt."""
+    meter.think("We think about it")
+    meter.leave_chain(3, 2)
+    assert (meter.exact, meter.reasoning) == (3, 2)
+    meter.close_chain()
+    meter.answer("The answer")
+    meter.conclude()
+    assert meter.said == (5, 2)
 
 
 def test_a_later_report_replaces_and_what_it_leaves_out_stays() -> None:

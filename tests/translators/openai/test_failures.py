@@ -213,9 +213,54 @@ def test_where_the_key_is_ours_the_caller_is_not_to_blame_for_it(name: str) -> N
     assert found.code != "Arrearage"
 
 
-@pytest.mark.parametrize("status", range(300, 600))
-def test_every_status_has_a_fault(status: int) -> None:
-    assert 400 <= failures.of_response(status, b"", PASSED_ON).fault.status < 600
+# What a status means where nothing is said; any other that upstream has failed.
+SILENT: dict[int, faults.Fault] = {
+    400: faults.PARAMETER_REFUSED,
+    401: faults.BAD_KEY,
+    402: faults.ARREARAGE,
+    403: faults.ACCESS_DENIED,
+    404: faults.UPSTREAM_PATH_UNKNOWN,
+    408: faults.TIMED_OUT,
+    413: faults.BODY_TOO_LARGE,
+    422: faults.PARAMETER_REFUSED,
+    429: faults.RATE_LIMITED,
+    503: faults.OVERLOADED,
+    504: faults.TIMED_OUT,
+    529: faults.OVERLOADED,
+}
+FAILED = range(300, 600)
+# A sentence, what it means, and with which statuses; with any other it means what that means alone.
+SENTENCES: dict[str, tuple[faults.Fault, set[int]]] = {
+    "maximum context length is exceeded": (TOO_LONG, {*range(400, 501)}),
+    "Content Exists Risk": (faults.INPUT_MODERATED, {*FAILED}),
+    "OutputTextRiskDetection": (faults.OUTPUT_MODERATED, {*FAILED}),
+    "insufficient funds": (faults.ARREARAGE, {402, 403}),
+    "AccountOverdue": (faults.ARREARAGE, {*FAILED}),
+    "image input is not supported": (faults.NOT_TEXT, {400, 422, 500}),
+    "failed to download image": (faults.IMAGE_NOT_LOADED, {400, 422, 500}),
+    "failed to load image": (faults.IMAGE_NOT_DECODED, {400, 422}),
+    "unsupported image": (faults.IMAGE_KIND, {400, 422}),
+    "no such model": (faults.MODEL_NOT_FOUND, {404}),
+    "a quota": (faults.QUOTA_EXCEEDED, {429}),
+    "out of memory": (faults.INFERENCE, {*range(500, 600)} - {503, 504, 529}),
+}
+
+
+@pytest.mark.parametrize("sentence", ["", *SENTENCES])
+def test_every_status_has_its_fault_and_a_sentence_where_it_can_be_meant(sentence: str) -> None:
+    """ERR table."""
+    fault, statuses = SENTENCES.get(sentence, (faults.UPSTREAM_BROKEN, set()))
+    for status in FAILED:
+        expected = fault if status in statuses else SILENT.get(status, faults.UPSTREAM_BROKEN)
+        assert failures.of_response(status, sentence.encode(), PASSED_ON).fault == expected, status
+
+
+@pytest.mark.parametrize("code", [100, 399, 400, 599, 600])
+def test_a_number_is_a_failure_from_400_on_and_a_status_below_600(code: int) -> None:
+    """ERR-3, SSE-10: 1xx to 3xx are of progress."""
+    assert failures.is_failure({"code": code, "message": "x"}) is (code >= 400)
+    (cause,) = {failures.of_event({"code": number, "message": "x"}, PASSED_ON).cause for number in (code, str(code))}
+    assert cause == f"upstream failed with {code if 400 <= code < 600 else 500}"
 
 
 @pytest.mark.parametrize(("status", "passed"), [(429, "7"), (503, "7"), (500, None), (400, None)])
