@@ -53,7 +53,10 @@ LEFT_OUT: Final = {"PYTHONDONTWRITEBYTECODE", "PYTEST_ADDOPTS"}
 
 # Who else could notice a change in a wing, nearest first.
 NEIGHBOURS: Final[Mapping[str, tuple[str, ...]]] = {
-    "translators": ("tests/test_golden.py", "tests/translators", "tests/proxy/commands/test_translate.py"),
+    "translators": (
+        *("tests/test_golden.py", "tests/translators", "tests/test_golden_compatible.py", "tests/test_captured.py"),
+        *("tests/proxy/commands/test_translate.py", "tests/test_protocol.py"),
+    ),
     "proxy/admin": (
         *("tests/proxy/admin", "tests/integration/test_docs.py", "tests/integration/test_metrics.py"),
         *("tests/integration/test_inspector.py", "tests/integration/test_calls_page.py"),

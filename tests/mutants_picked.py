@@ -126,6 +126,102 @@ HARMLESS: Final[dict[Change, str]] = {
         "window_tokens += sum(end < _LONGEST_TOKEN_BYTES for end in ends)",
         "pass",
     ): _SPEED,
+    **{
+        Change(f"translators/{source}", line, "True", "(False)"): _STRICT
+        for source, line in (
+            ("answer.py", "chains = _shares(chain, [*zip(chains, outputs, strict=True)])"),
+            ("answer.py", "for meter, output, tokens in zip(meters, outputs, chains, strict=True):"),
+            ("usage.py", "return [*zip(*self.think_run(texts), strict=True)]"),
+            ("usage.py", "return [*zip(*self.answer_run(texts), strict=True)]"),
+            ("dashscope/messages.py", "for message, position in zip(said[head + 1 : end], answered, strict=True):"),
+            ("dashscope/packets.py", "for (content, reasoning), (made, chain) in zip(texts, said, strict=True):"),
+            ("dashscope/packets.py", "for string, one in zip(strings, zip(made, chain, strict=True), strict=True):"),
+            (
+                "dashscope/packets.py",
+                "parts[11::step] = [_WRITTEN[output - seen] for output, seen in zip(made, chain, strict=True)]",
+            ),
+            ("dashscope/packets.py", "for text, one in zip(texts, said, strict=True):"),
+            ("dashscope/packets.py", "for string, output, chain in zip(strings, *said, strict=True):"),
+            ("compatible/chunks.py", "for text, (made, chain) in zip(texts, said, strict=True):"),
+            ("openai/chunks.py", "for choice, item in zip(self._served, items, strict=True):"),
+            ("openai/chunks.py", "for choice, item in zip(told_of, items, strict=True):"),
+        )
+    },
+    Change(
+        "translators/usage.py",
+        "if made > self._output:  # noqa: PLR1730 - `max` is one call more for every delta",
+        "made > self._output",
+        "(made >= self._output)",
+    ): "A figure takes the place of itself.",
+    Change("translators/usage.py", "self._owes_chain = False", "False", "(True)"): _UNREAD,
+    Change("translators/usage.py", "self._text = 0", "0", "(1)"): _UNREAD,
+    **{
+        Change("translators/usage.py", line, "0", "(1)"): "What is owed begins with a quote, not with what ends a piece."
+        for line in (
+            "last = owed.count(BETWEEN, 0, self._passed_bytes) - 1",
+            "last = owed.count(BETWEEN, 0, place.end) - 1",
+        )
+    },
+    **{
+        Change(
+            "translators/usage.py", "if made[0] < self._output or made != sorted(made):", old, new
+        ): "A run that never falls is the same where the greatest so far is looked for in it."
+        for old, new in (
+            ("made[0] < self._output", "(made[0] <= self._output)"),
+        )
+    },
+    Change("translators/stops.py", "fallback = [0]", "0", "(1)"): _UNREAD,
+    **{
+        Change("translators/dashscope/packets.py", line, str(mark), f"({mark + 1})"): (
+            "Any number below 0 marks the place of a figure; two may be the same."
+        )
+        for line, marks in (
+            ('FIGURE_MARKS: Final = {"output": -1, "total": -2, "reasoning": -3, "text": -4}', (1, 2, 3, 4)),
+            ("GIVEN_MARK: Final = -5", (5,)),
+            ("CACHED_MARK: Final = -6", (6,)),
+        )
+        for mark in marks
+    },
+    Change(
+        "translators/openai/failures.py", "_ANY: Final = range(1000)", "1000", "(1001)"
+    ): "No status has four digits.",
+    Change(
+        "translators/breadth.py", "_CONTINUED = bytes(range(0x80, 0xC0))", "0xC0", "(193)"
+    ): "A byte that no UTF-8 has.",
+    **{
+        Change("translators/breadth.py", "found = _NO_BACKSLASH.search(raw, start + _WINDOW_BYTES - 1)", old, new): _SPEED
+        for old, new in (("start + _WINDOW_BYTES - 1", "(start + _WINDOW_BYTES + 1)"), ("1", "(2)"))
+    },
+    Change(
+        "translators/deepseek/image_tokens.py",
+        "if width * height < LEAST_PIXELS:",
+        "width * height < LEAST_PIXELS",
+        "(width * height <= LEAST_PIXELS)",
+    ): "Where it is just as large it is blown up to its own size.",
+    **{
+        Change(
+            "translators/deepseek/image_tokens.py",
+            line,
+            "whole[0] * whole[1] < LEAST_PIXELS",
+            "(whole[0] * whole[1] <= LEAST_PIXELS)",
+        ): "No product of whole patches is that number."
+        for line in (
+            "while whole[0] * whole[1] < LEAST_PIXELS and whole != before:",
+            "if whole[0] * whole[1] < LEAST_PIXELS:",
+        )
+    },
+    **{
+        Change(
+            "translators/deepseek/image_tokens.py", "before, whole = (0, 0), (1, 1)", old, new
+        ): "Any two that are not the same, and small."
+        for old, new in (("0", "(1)"), ("1", "(2)"))
+    },
+    Change(
+        "translators/deepseek/image_tokens.py",
+        "if detail == LOW and max(width, height) > LOW_SIDE:",
+        "max(width, height) > LOW_SIDE",
+        "(max(width, height) >= LOW_SIDE)",
+    ): "Where it fits to the pixel it is made to fit by a factor of 1.",
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change("proxy/upstream/line.py", "self.idle_s = 0.0", "0.0", "(1.0)"): _UNREAD,
     Change("proxy/upstream/line.py", "self._is_interim = False", "False", "(True)"): _UNREAD,

@@ -81,7 +81,9 @@ class _Automaton(NamedTuple):
 @lru_cache(maxsize=1)  # the choices of one call share theirs
 def _automaton(stops: tuple[str, ...]) -> _Automaton:
     onward: list[dict[str, int]] = [{}]
-    fallback, depth, whole = [0], [0], [0]
+    depth, whole = [0], [0]
+    # From where nothing has begun there is nothing to fall back to: the first is never read.
+    fallback = [0]
     for stop in stops:
         state = 0
         for character in stop:

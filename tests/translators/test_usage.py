@@ -26,6 +26,9 @@ def test_of_nothing_nothing_is_said(meter: usage.Meter) -> None:
     assert meter.passed == (0, 0)
     meter.end()
     assert (meter.output, meter.reasoning, meter.counted, meter.exact) == (0, 0, 0, 0)
+    tally = usage.Tally()
+    assert (tally.input, tally.counted_input, tally.drift) == (0, 0, None)
+    assert tally.of(meter) == (0, 0, None, None, None)
 
 
 def test_the_count_is_chain_closing_tag_answer_and_markup(meter: usage.Meter) -> None:
@@ -330,11 +333,13 @@ def test_the_room_left_is_that_of_answer_and_chain_alone(meter: usage.Meter) -> 
     assert meter.answer_fits("The answer is", 2) == len("The answer")
 
 
-def test_the_last_word_falls_to_the_exact_count_where_upstream_has_none(meter: usage.Meter) -> None:
-    """USE-2: "abcdef" is one token, and two while its letters come."""
-    for piece in "abcdef":
-        meter.answer(piece)
+def test_the_last_word_falls_to_the_exact_count_where_upstream_has_none(
+    meter: usage.Meter, vocabulary: tokens.Vocabulary
+) -> None:
+    """USE-2: "abcdef" is one token, and two while its letters come, in one read or in several."""
+    said = [one for piece in "abcdef" for one in meter.answer(piece)]
     assert meter.output > 1
+    assert said == sorted(said) == usage.Meter(vocabulary, 1).answer(*"abcdef")
     meter.conclude()
     assert meter.output == 1
 
@@ -411,6 +416,7 @@ RUNNING, FINAL = False, True
 # What was told, when, and what of it is believed, the model's context being 100 tokens and our count of the prompt 5.
 REPORTS: dict[str, tuple[usage.Figures, bool, usage.Figures]] = {
     "a running zero is none": (usage.Figures(0, 0, 0, 0), RUNNING, usage.Figures()),
+    "a running one is one": (usage.Figures(1, 1), RUNNING, usage.Figures(1, 1)),
     "a running zero of the answer alone": (usage.Figures(7, 0), RUNNING, usage.Figures(7)),
     "a final zero is one": (usage.Figures(0, 0), FINAL, usage.Figures(0, 0)),
     "a running figure beyond the window": (usage.Figures(101, 101), RUNNING, usage.Figures()),
@@ -570,7 +576,9 @@ def test_the_end_token_counts_where_the_server_counts_it_and_the_answer_ended_by
 
 
 @pytest.mark.parametrize(
-    ("told", "image"), [(None, 192), (496, 496), (0, 192), (601, 192)], ids=["nothing", "more", "zero", "too much"]
+    ("told", "image"),
+    [(None, 192), (496, 496), (600, 600), (0, 192), (601, 192)],
+    ids=["nothing", "more", "all", "zero", "too much"],
 )
 def test_what_upstream_tells_of_images_is_believed_within_the_prompt(told: int | None, image: int) -> None:
     """USE-3."""
@@ -633,22 +641,24 @@ def test_images_are_never_more_than_the_prompt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("is_countable", "first", "second", "given", "image"),
+    ("is_countable", "known", "first", "second", "given", "image"),
     [
-        (False, None, 199, 193, 184),
-        (False, None, None, 9, None),
-        (False, None, 15, 9, None),
-        (False, 190, 199, 190, 181),
-        (True, None, 199, 9, None),
+        (False, None, None, 199, 193, 184),
+        (False, None, None, None, 9, None),
+        (False, None, None, 15, 9, None),
+        (False, 192, None, 15, 201, 192),
+        (False, 192, None, 16, 10, 1),
+        (False, None, 190, 199, 190, 181),
+        (True, None, None, 199, 9, None),
     ],
-    ids=["told behind it", "told nowhere", "of the text alone", "told before", "all is counted"],
+    ids=["behind it", "nowhere", "of the text alone", "of less than is known", "of more", "before", "all is counted"],
 )
 def test_a_prompt_that_a_call_left_at_its_budget_has_not_told_is_read_off_the_one_behind_it(
-    first: int | None, second: int | None, given: int, image: int | None, *, is_countable: bool
+    known: int | None, first: int | None, second: int | None, given: int, image: int | None, *, is_countable: bool
 ) -> None:
     """OUT-9, USE-1: that of the second call less the chain, `</think>` and a blank line; where nobody else knows."""
-    tally = usage.Tally(is_countable=is_countable)
-    tally.count_prompt(9, 0, 3)
+    tally = usage.Tally(image=known, is_countable=is_countable)
+    tally.count_prompt(9 + (known or 0), 0, 3)
     tally.report(tally.begin(0), usage.Figures(first, 4), final=False)
     tally.report(tally.begin(0, before=4, chain=4), usage.Figures(second, 8), final=True)
     assert (tally.input, tally.image) == (given, image)
