@@ -156,20 +156,23 @@ HARMLESS: Final[dict[Change, str]] = {
     Change("translators/usage.py", "self._owes_chain = False", "False", "(True)"): _UNREAD,
     Change("translators/usage.py", "self._text = 0", "0", "(1)"): _UNREAD,
     **{
-        Change("translators/usage.py", line, "0", "(1)"): "What is owed begins with a quote, not with what ends a piece."
+        Change(
+            "translators/usage.py", line, "0", "(1)"
+        ): "What is owed begins with a quote, not with what ends a piece."
         for line in (
             "last = owed.count(BETWEEN, 0, self._passed_bytes) - 1",
             "last = owed.count(BETWEEN, 0, place.end) - 1",
         )
     },
-    **{
-        Change(
-            "translators/usage.py", "if made[0] < self._output or made != sorted(made):", old, new
-        ): "A run that never falls is the same where the greatest so far is looked for in it."
-        for old, new in (
-            ("made[0] < self._output", "(made[0] <= self._output)"),
-        )
-    },
+    Change(
+        "translators/usage.py",
+        "if made[0] < self._output or made != sorted(made):",
+        "made[0] < self._output",
+        "(made[0] <= self._output)",
+    ): "A run that never falls is the same where the greatest so far is looked for in it.",
+    Change(
+        "translators/usage.py", "if not self._knows_images or (self._images or 0) > prompt:", "0", "(1)"
+    ): "In a prompt of no tokens there is no image either way.",
     Change("translators/stops.py", "fallback = [0]", "0", "(1)"): _UNREAD,
     **{
         Change("translators/dashscope/packets.py", line, str(mark), f"({mark + 1})"): (
@@ -189,7 +192,9 @@ HARMLESS: Final[dict[Change, str]] = {
         "translators/breadth.py", "_CONTINUED = bytes(range(0x80, 0xC0))", "0xC0", "(193)"
     ): "A byte that no UTF-8 has.",
     **{
-        Change("translators/breadth.py", "found = _NO_BACKSLASH.search(raw, start + _WINDOW_BYTES - 1)", old, new): _SPEED
+        Change(
+            "translators/breadth.py", "found = _NO_BACKSLASH.search(raw, start + _WINDOW_BYTES - 1)", old, new
+        ): _SPEED
         for old, new in (("start + _WINDOW_BYTES - 1", "(start + _WINDOW_BYTES + 1)"), ("1", "(2)"))
     },
     Change(

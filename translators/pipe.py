@@ -161,9 +161,7 @@ class Pipe:
         self.took_text = False
         self._used: Usage | None = None
         self._readers = [*map(self._reader, self._open_legs)]
-        self._decoders = [Decoder(terms.event_limit, large_bytes)]
-        while len(self._decoders) < terms.legs:
-            self._decoders.append(Decoder(terms.event_limit, large_bytes))
+        self._decoders = [Decoder(terms.event_limit, large_bytes) for _ in self._readers]
 
     def count_prompt(self, counted: int, learned: int, overhead: int = 0) -> None:
         """Say how long the prompt is, before the first packet; see `Tally.count_prompt`."""

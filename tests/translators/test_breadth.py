@@ -122,9 +122,7 @@ class TestWide:
         [("\x80", 1), ("ÿ", 1), ("Ā", 2), ("一", 2), ("\uffff", 2), ("\U00010000", 4), ("\U0010ffff", 4)],
         ids=ascii,
     )
-    def test_how_wide_it_makes_its_text(
-        self, character: str, bytes_each: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_how_wide_it_makes_its_text(self, character: str, bytes_each: int, monkeypatch: pytest.MonkeyPatch) -> None:
         """As the interpreter keeps it; each side of every border."""
         # More than what is not looked at, of a text of few characters.
         most = {1: 1 << 30, 2: breadth.MOST_MEMBERS + 20_000, 4: breadth.MOST_MEMBERS + 10_000}

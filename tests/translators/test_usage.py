@@ -636,6 +636,8 @@ def test_images_are_never_more_than_the_prompt() -> None:
     upstream = tally.begin(0)
     tally.report(upstream, usage.Figures(100, 3), final=False)
     assert (tally.input, tally.image) == (100, 91)
+    tally.report(upstream, usage.Figures(192, 3), final=False)
+    assert (tally.input, tally.image) == (192, 192)
     tally.report(upstream, usage.Figures(600, 3), final=True)
     assert (tally.input, tally.image) == (600, 192)
 

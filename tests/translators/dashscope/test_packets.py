@@ -217,11 +217,12 @@ def test_a_read_taken_at_one_go_is_what_its_events_give(
 def test_columns_say_what_one_after_the_other_would_say_whatever_the_numbers(
     model: dialogue.Model, *, is_chain: bool
 ) -> None:
-    """SSE-1, OUT-4: those of most packets are kept as they are written, up to four digits; a chain is part of it all."""
+    """SSE-1, OUT-4: those of up to four digits are kept as they are written; a chain is no more than all."""
     call = corpus.ask(model, incremental=True, thinking=is_chain)
     answer = corpus.open_pipe(call).answer
     (choice,) = answer.choices
-    for several, before, prompt in itertools.product((1, 5, 6, 7), (0, *range(9_990, 9_996)), (5, *range(9_990, 9_996))):
+    edge = range(9_990, 9_996)
+    for several, before, prompt in itertools.product((1, 5, 6, 7), (0, *edge), (5, *edge)):
         strings = [b'"%d"' % number for number in range(several)]
         made, chain = [*range(1, several + 1)], [*range(2, several + 2)] if is_chain else [1] * several
         answer.tally.count_prompt(prompt, 0, 0)
