@@ -263,6 +263,34 @@ HARMLESS: Final[dict[Change, str]] = {
         "(len(text) >= INLINE_CHARS)",
     ): _EITHER,
     Change("proxy/call/lookups.py", "yield 0", "0", "(1)"): _NO_TOTAL,
+    Change("proxy/call/prepare.py", "yield 0", "0", "(1)"): _NO_TOTAL,
+    Change(
+        "proxy/call/prepare.py",
+        "if size_bytes > LARGE_BODY_BYTES:",
+        "size_bytes > LARGE_BODY_BYTES",
+        "(size_bytes >= LARGE_BODY_BYTES)",
+    ): _EITHER,
+    Change(
+        "proxy/call/prepare.py",
+        "if reading.parts > MANY_PARTS:",
+        "reading.parts > MANY_PARTS",
+        "(reading.parts >= MANY_PARTS)",
+    ): "How many there are is known about: of just so many a megabyte more is held, or not.",
+    Change(
+        "proxy/call/prepare.py",
+        "if call.images or size_bytes > gateway.settings.max_body_bytes:",
+        "size_bytes > gateway.settings.max_body_bytes",
+        "(size_bytes >= gateway.settings.max_body_bytes)",
+    ): "What is looked at then refuses nothing of just that size.",
+    Change(
+        "proxy/call/prepare.py",
+        'if (call.ignored or exchange.asked_model != call.model.id) and logs.says("debug"):',
+        '(call.ignored or exchange.asked_model != call.model.id) and logs.says("debug")',
+        "((call.ignored or exchange.asked_model != call.model.id) or logs.says('debug'))",
+    ): "A short way: what is asked behind it says nothing else.",
+    Change(
+        "proxy/call/prepare.py", "timeouts.go_on()", "timeouts.go_on()", "pass"
+    ): "Then one context ends and the next begins, ten calls dearer: nobody can come between.",
     Change("proxy/call/lookups.py", "got = await gateway.limiter.reserve(taken_from, 0)", "0", "(1)"): _NO_TOKENS,
     Change("proxy/call/lookups.py", "got.settle(0)", "0", "(1)"): _NO_TOKENS,
     Change("proxy/downstream/strays.py", "self._lines = 0", "0", "(1)"): _UNREAD,

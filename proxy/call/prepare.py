@@ -108,8 +108,10 @@ async def _ready(
 class Reading:
     """A body into the call that it makes: in steps, for a thread of a pool that has other bodies to read.
 
+    Known once all steps are taken:
+
     parts: values that its JSON has, about
-    call:  once all steps are taken
+    call:  what it asks for
     """
 
     __slots__ = ("_body", "_exchange", "_gateway", "_request", "call", "parts")
@@ -120,7 +122,7 @@ class Reading:
         self._exchange = exchange
         self._body = body
         self.call: Call
-        self.parts = 0
+        self.parts: int
 
     def steps(self) -> Iterator[int]:
         """Check, parse and translate; of a long body each step is some milliseconds. Raises `Refusal`."""

@@ -84,7 +84,8 @@ def close(exchange: Exchange, end: End, journal: Journal, *, says_upstream: bool
         opening = render(record.opening)
         journal.turn_away(opening, rendered)
     cost = NO_MONEY
-    if books.budgets is not None and record.opening is not None:
+    if books.budgets is not None:
+        assert record.opening is not None  # noqa: S101 - for the type checker: it was known before they were asked
         cost = books.budgets.spend({**record.opening, **closing})
     if books.reservation is not None:
         if closing["basis"] == "none":

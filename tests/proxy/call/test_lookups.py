@@ -89,17 +89,6 @@ async def test_the_tokens_are_those_of_what_the_user_said_last_and_the_length_is
     assert said["usage"] == {"input_tokens": (await caller.ask(front.url, body)).json["usage"]["input_tokens"]}
 
 
-async def test_a_prompt_is_counted_up_to_the_longest_that_the_model_takes(gateway_before: StartGateway) -> None:
-    """MOD-4."""
-    front = await gateway_before(NOBODY)
-    most = front.house.catalogue.find("deepseek-v3").input_tokens
-    overhead = (await tokens(front, " a")).json["usage"]["input_tokens"] - 1
-    assert (await tokens(front, " a" * (most - overhead))).json["usage"] == {"input_tokens": most}
-    refused = await tokens(front, " a" * (most - overhead + 1))
-    assert refused.fault[:2] == (400, "InvalidParameter")
-    assert f"[1, {most}]" in refused.fault[2]
-
-
 async def test_it_is_one_of_the_calls_of_a_minute_and_takes_nothing_else(
     gateway_before: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import itertools
 import sys
@@ -14,14 +15,24 @@ from typing import Any
 
 import orjson
 import pytest
+import structlog.testing
 
+from config import sources
+from config.values import toml
 from proxy.admission import limits
 from proxy.admission.memory_limiter import MemoryLimiter
-from proxy.call.thread_pool import THREADS, Job
+from proxy.call import prepare
+from proxy.call.thread_pool import LARGE_BODY_BYTES, THREADS, Job
+from proxy.downstream.body import PLAIN_RATIO
+from proxy.downstream.request import Request
+from proxy.downstream.sinks import CallerGone
 from proxy.simulation.wire import Script
+from proxy.telemetry import log_writer, logs
+from proxy.upstream import names as upstream_names
 from tests import caller, pictures
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway
+from translators import breadth
 
 
 @pytest.mark.parametrize("path", [caller.GENERATION, "/compatible-mode/v1/chat/completions", "/api/v1/tokenizer"])
@@ -128,6 +139,186 @@ class TestCounting:
         over.set()
         assert not done
         assert (await asking).status == 200
+
+    @pytest.mark.parametrize("limits", [None, "rpm=100 concurrency=9"])
+    async def test_a_count_that_decides_nothing_is_not_waited_for(
+        self, simulator: StartSimulator, gateway_before: StartGateway, limits: str | None
+    ) -> None:
+        """USE-6: nor where limits are of calls alone."""
+        upstream, over = await simulator(Script(text="hi")), threading.Event()
+        front = await gateway_before(upstream.url, limits=limits)
+
+        def for_long() -> Iterator[int]:
+            over.wait()
+            yield 1
+
+        try:
+            for _ in range(THREADS):
+                front.house.counting.put(Job(for_long(), 1, sys.maxsize, lambda *_: None))
+            asking = asyncio.create_task(caller.ask(front.url, caller.call(self.LONG[:20_000])))
+            async with asyncio.timeout(30):
+                await upstream.call()
+        finally:
+            over.set()
+        assert (await asking).status == 200
+
+
+class TestHeld:
+    """REQ-11: what an open call holds is what was sent, and what is made of it."""
+
+    MANY = caller.call(ignored=[0] * 20_000)
+    LARGE = caller.call("word " * 60_000, "deepseek-v4.1-flash")
+    BOTH = caller.call("word " * 60_000, "deepseek-v4.1-flash", ignored=[0] * 90_000)
+
+    @pytest.mark.parametrize("packs", [False, True], ids=["plain", "packed"])
+    @pytest.mark.parametrize(
+        ("call", "texts", "builds"),
+        [(caller.call(), 1, False), (MANY, 1, True), (LARGE, 2, False), (BOTH, 2, True)],
+        ids=["small", "many values", "large", "both"],
+    )
+    async def test_so_much_until_it_ends(
+        self,
+        simulator: StartSimulator,
+        gateway_before: StartGateway,
+        *,
+        call: caller.Json,
+        texts: int,
+        builds: bool,
+        packs: bool,
+    ) -> None:
+        """Its text is in the call, and again in what upstream is asked; a value is some hundred bytes."""
+        upstream = await simulator(Script(first_byte_delay_s=30))
+        front = await gateway_before(upstream.url)
+        raw, bodies = orjson.dumps(call), front.house.open_bodies
+        sent = gzip.compress(raw) if packs else raw
+        built = 100 * breadth.parts_of(call, raw) if builds else 0
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(sent, {"Content-Encoding": "gzip"} if packs else {}))
+            await upstream.call()
+            assert bodies.held_bytes == texts * len(raw) + built
+            most_plain = max(LARGE_BODY_BYTES, PLAIN_RATIO * len(sent))
+            assert bodies.grown_bytes == (max(0, len(raw) + built - most_plain) if packs else 0)
+            assert not bodies.turns.locked()
+            line.vanish()
+            await front.end_of()
+        assert (bodies.held_bytes, bodies.grown_bytes) == (0, 0)
+
+
+class TestRefused:
+    """What the books say of a call that was not sent anywhere."""
+
+    @pytest.mark.parametrize(
+        ("chosen", "pool", "before", "status", "limited"),
+        [
+            ({"limits": "rpm=1"}, {}, 1, 429, True),
+            ({"limits": "tpm=50"}, {}, 1, 429, True),
+            ({"limits": "tpd=1"}, {}, 1, 429, True),
+            ({}, {"max_in_flight": 1}, 0, 503, True),
+            ({}, {"urls": ["dns+http://engines.example"]}, 0, 503, False),
+        ],
+        ids=str,
+    )
+    async def test_where_there_is_no_room_it_was_limited(
+        self,
+        simulator: StartSimulator,
+        gateway_before: StartGateway,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        chosen: dict[str, str],
+        pool: dict[str, Any],
+        before: int,
+        status: int,
+        limited: bool,
+    ) -> None:
+        """LIM-1, MET-1; and it says what it would have been called by who is asked first, or would be."""
+        upstream = await simulator(Script(text="hi"))
+        first = {"name": "p0", "urls": [upstream.url], "dialect": "vllm", **pool}
+        second = {"name": "p1", "urls": ["http://127.0.0.1:1"], "dialect": "deepseek", "priority": 1, **pool}
+        path, file = tmp_path / "calls.jsonl", tmp_path / "pools.toml"
+        file.write_text(f"pools = {toml([first, second])}\n")
+        monkeypatch.setattr(upstream_names, "addresses_of", lambda _: [])
+        front = await gateway_before(config=file, journal_file=str(path), **chosen)
+        for target in front.house.upstreams.targets:
+            target.standing.in_flight = not before
+        call = caller.call("a b c " * 9, max_tokens=20)
+        assert [(await caller.ask(front.url, call)).status for _ in range(before + 1)] == [*[200] * before, status]
+        record, outcome = await front.end_of(before + 1)
+        assert (outcome, record.limited) == ("throttled" if limited else "rejected", limited)
+        line = orjson.loads(path.read_bytes().splitlines()[-1])
+        assert (line["upstream_model"], line["attempts"]) == ("deepseek-v3", [])
+
+    async def test_the_limits_of_a_key_are_its_own(
+        self, simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
+    ) -> None:
+        """KEY-1, LIM-1; and the line says whose it is."""
+        digest = hashlib.sha256(caller.KEY.encode()).hexdigest()
+        keys, ours, path = (tmp_path / name for name in ("keys.toml", "upstream.key", "calls.jsonl"))
+        keys.write_text(f'[[key]]\nname = "team a"\nsha256 = "{digest}"\nlimits = "rpm=1"\n')
+        ours.write_text("sk-ours")
+        chosen = {"keys_file": str(keys), "upstream_api_key_file": str(ours), "journal_file": str(path)}
+        front = await gateway_before((await simulator(Script(text="hi"))).url, **chosen, limits="rpm=9")
+        assert [(await caller.ask(front.url, caller.call())).status for _ in range(2)] == [200, 429]
+        await front.end_of(2)
+        assert {orjson.loads(line)["key_name"] for line in path.read_bytes().splitlines()} == {"team a"}
+
+    async def test_of_one_whose_caller_is_gone_before_its_answer_begins_nothing_stays_open(
+        self, simulator: StartSimulator, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As where its connection has ended, and the handler does not know it yet."""
+
+        def gone(*_: object, **__: object) -> None:
+            raise CallerGone
+
+        monkeypatch.setattr(Request, "packets", gone)
+        front = await gateway_before((await simulator()).url)
+        async with caller.dial(front.url) as line:
+            line.send(caller.request(caller.call(), caller.SSE))
+            assert await line.eof() == b""
+        record, outcome = await front.end_of()
+        assert outcome == "client_gone_before_first_packet"
+        assert (record.closing["basis"], record.closing["calls"]) == ("none", [])
+        assert len(front.house.open_calls) == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (caller.call(), []),
+        (caller.call(nobody_reads=1), ["ignored"]),
+        (caller.call(model="DeepSeek-V3"), ["model"]),
+        (caller.call(model="DeepSeek-V3", nobody_reads=1), ["model", "ignored"]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("level", ["debug", "info"])
+async def test_what_was_made_of_a_name_and_what_nobody_reads_is_said_to_who_looks_closely(
+    simulator: StartSimulator,
+    gateway_before: StartGateway,
+    capfd: pytest.CaptureFixture[str],
+    *,
+    call: caller.Json,
+    said: list[str],
+    level: str,
+) -> None:
+    """HTTP-8, MOD-6; where no journal is kept, a line says that a call begins (MET-2)."""
+    logs.configure(sources.load({"log_format": "json", "log_level": level}, None, {}), log_writer.Unthreaded(2))
+    front = await gateway_before((await simulator(Script(text="hi"))).url)
+    assert (await caller.ask(front.url, call)).status == 200
+    record, _ = await front.end_of()
+    lines = [orjson.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    mine = [line for line in lines if line.get("request_id") == record.request_id]
+    assert [line["event"] for line in mine] == [*(said if level == "debug" else []), "open", "call"]
+    assert all("at" not in line for line in mine)
+
+
+@pytest.mark.parametrize("traced", [None, "4bf9"])
+async def test_that_a_call_begins_is_said_of_its_trace_too(traced: str | None) -> None:
+    opening: Any = {"at": "2026-11-22T10:00:00.000Z", "request_id": "r", "model": "m"}
+    with structlog.testing.capture_logs() as lines:
+        prepare._say_open(opening, orjson.dumps(opening), traced)
+    said = {"event": "open", "log_level": "info", "request_id": "r", "model": "m"}
+    assert lines == [said if traced is None else {**said, "trace_id": traced}]
 
 
 class TestImages:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,16 +12,25 @@ import orjson
 import pytest
 import structlog.testing
 
+from config.values import Limit
+from proxy.admission.limits import PERIODS_MS, Refused, Scope
+from proxy.admission.memory_limiter import MemoryLimiter
 from proxy.call import exchange as exchanges
 from proxy.call import record, timeouts
-from proxy.call.exchange import Exchange, Times
+from proxy.call.budgets import Budgets
+from proxy.call.exchange import Books, Exchange, Times
 from proxy.metering import journal, ledger
+from proxy.metering.journal import Outcome
 from proxy.simulation.wire import Script
+from proxy.upstream.response import Result
+from proxy.upstream.targets import Attempt
 from tests import caller, corpus
 from tests.conftest import StartSimulator
 from tests.faults import chaos
 from tests.proxy.conftest import StartGateway
-from translators import faults
+from translators import dialogue, faults
+from translators.answer import Account
+from translators.usage import Figures, Spent, Upstream
 
 THINKING = {"enable_thinking": True, "incremental_output": True}
 
@@ -43,12 +53,12 @@ async def recorded(
 
 def test_times_are_told_to_the_nearest_tenth_of_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
     """From a call's head; what has not happened has none."""
-    monkeypatch.setattr(record, "monotonic", lambda: 5.25)
+    monkeypatch.setattr(record, "monotonic", lambda: 705.25)
     named = {"sent_s": "upstream_sent", "first_packet_s": "first_packet", "last_packet_s": "last_packet"}
     for step, name in named.items():
-        for happened_s, told_ms in ((5.00114, 1.1), (5.00116, 1.2), (None, None)):
+        for happened_s, told_ms in ((605.00114, 600_001.1), (605.00116, 600_001.2), (None, None)):
             exchange: Any = SimpleNamespace(times=Times(5.0, **{step: happened_s}))
-            assert record._times(exchange) == {**dict.fromkeys(named.values()), name: told_ms, "closed": 250.0}
+            assert record._times(exchange) == {**dict.fromkeys(named.values()), name: told_ms, "closed": 700_250.0}
 
 
 SPEAKS, SILENT = (SimpleNamespace(meter=SimpleNamespace(output=output)) for output in (1, 0))
@@ -445,11 +455,149 @@ def test_every_wait_that_can_expire_has_a_word(wait: timeouts.Timeout) -> None:
     assert record.outcome_of(exchange, None, record.End.DONE) is timeouts.EXPIRIES[wait].outcome
 
 
-def test_a_bug_and_a_caller_who_does_not_read_have_words_of_their_own() -> None:
+USED = dialogue.Usage(30, 12)
+
+
+def account(packets: int, generated: dialogue.Usage = USED, *spent: tuple[int, int]) -> Account:
+    """What a call has come to: its packets, what was generated, and of each upstream call prompt and completion."""
+    calls = (Spent(leg, *said[:1], None, said[1], None, "counted", (None,)) for leg, said in enumerate(spent))
+    return Account(packets, USED if packets else None, generated, "counted", 2, ("stop",), tuple(calls))
+
+
+@pytest.mark.parametrize(
+    ("end", "packets", "outcome"),
+    [
+        (record.BUG, 1, Outcome.INTERNAL_ERROR),
+        (record.STALLED, 1, Outcome.CLIENT_STALLED),
+        (record.LEFT, None, Outcome.CLIENT_GONE_BEFORE_FIRST_PACKET),
+        (record.LEFT, 0, Outcome.CLIENT_GONE_BEFORE_FIRST_PACKET),
+        (record.LEFT, 1, Outcome.CLIENT_GONE_MID_STREAM),
+        (record.DONE, 1, Outcome.OK),
+    ],
+)
+def test_how_the_handler_saw_it_end_has_its_word(end: record.End, packets: int | None, outcome: Outcome) -> None:
     """MET-1"""
     exchange = Exchange("r", "dashscope", Times(0.0))
-    assert record.outcome_of(exchange, None, record.End.BUG) is journal.Outcome.INTERNAL_ERROR
-    assert record.outcome_of(exchange, None, record.End.STALLED) is journal.Outcome.CLIENT_STALLED
+    assert record.outcome_of(exchange, None if packets is None else account(packets), end) is outcome
+
+
+SLOW, BROKE, CAME = (Attempt("t", result=result) for result in (Result.SLOW, Result.BROKEN, Result.ANSWERED))
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause", "attempts", "limited", "outcome"),
+    [
+        (faults.INPUT_MODERATED, "", [CAME], False, Outcome.MODERATED_INPUT),
+        (faults.OUTPUT_MODERATED, "", [CAME], False, Outcome.MODERATED_OUTPUT),
+        (faults.RATE_LIMITED, "", [], False, Outcome.THROTTLED),
+        (faults.OVERLOADED, "", [], True, Outcome.THROTTLED),
+        (faults.OVERLOADED, "", [], False, Outcome.REJECTED),
+        (faults.INTERNAL, "", [CAME], False, Outcome.INTERNAL_ERROR),
+        (faults.INTERNAL, "", [], False, Outcome.INTERNAL_ERROR),
+        (faults.MODEL_UNKNOWN, "", [], False, Outcome.REJECTED),
+        (faults.TIMED_OUT, "", [BROKE, SLOW], False, Outcome.TIMEOUT_CONNECT),
+        (faults.UPSTREAM_BROKEN, "upstream failed with 500", [SLOW, CAME], False, Outcome.UPSTREAM_ERROR),
+        (faults.UPSTREAM_BROKEN, faults.CUT, [CAME], False, Outcome.UPSTREAM_CUT),
+    ],
+)
+def test_why_it_failed_has_its_word(
+    fault: faults.Fault, cause: str, attempts: list[Attempt], limited: bool, outcome: Outcome
+) -> None:
+    """MET-1"""
+    refusal = faults.Refusal(fault, cause)
+    exchange = Exchange("r", "dashscope", Times(0.0), attempts=attempts, limited=limited, refusal=refusal)
+    assert record.outcome_of(exchange, None, record.DONE) is outcome
+
+
+@pytest.mark.parametrize(
+    ("attempts", "generated", "spent", "basis", "calls"),
+    [
+        ([CAME], 0, [(30, 0)], "none", 0),
+        ([CAME], 0, [(30, 0), (30, 0)], "none", 0),
+        ([CAME], 12, [(30, 0)], "counted", 1),
+        ([CAME], 0, [(30, 12)], "counted", 1),
+        ([CAME], 0, [(30, 0), (30, 12)], "counted", 2),
+        # Nobody was asked.
+        ([], 12, [(30, 12)], "none", 0),
+    ],
+)
+def test_of_a_call_that_failed_only_what_was_generated_is_to_be_billed(
+    attempts: list[Attempt], generated: int, spent: list[tuple[int, int]], basis: str, calls: int
+) -> None:
+    """MET-3: upstream did no work, or said that it did none."""
+    made = account(0, dialogue.Usage(30, generated), *spent)
+    pipe: Any = SimpleNamespace(account=lambda: made)
+    refusal = faults.Refusal(faults.UPSTREAM_BROKEN, "upstream failed with 500")
+    exchange = Exchange("r", "dashscope", Times(0.0), attempts=attempts, refusal=refusal, pipe=pipe)
+    closing = record.close(exchange, record.DONE, journal.Journal(None, "continue"), says_upstream=True).closing
+    assert (closing["basis"], len(closing["calls"])) == (basis, calls)
+
+
+async def test_the_record_of_a_call_says_what_was_known_of_it_and_closes_its_books() -> None:
+    """MET-1, LIM-1: what was used stays taken from its limits, and counts in its budgets."""
+    limiter = MemoryLimiter(lambda: 0)
+    scopes, model = [Scope("all", Limit(tpm=1_000, tpd=1_000))], dialogue.Model("m", "never", 200, 100, 0, 50, "v3")
+    reservation = await limiter.reserve(scopes, 500)
+    assert not isinstance(reservation, Refused)
+    opening: Any = {"at": "2026-11-22T10:00:00.000Z", "request_id": "r", "key_id": "k", "model": "m"}
+    told, made = list[object](), account(1, USED, (30, 12))
+    trace: Any = SimpleNamespace(id="4bf9", end=told.append)
+    pipe: Any = SimpleNamespace(account=lambda: made)
+    asked: Any = SimpleNamespace(model=model, stream=True)
+    caller_: Any = SimpleNamespace(fingerprint="k")
+    used, unused = Upstream(0, 1, 0, None), Upstream(0, 1, 0, None)
+    used.figures = Figures(30, 12, 4, 3)
+    first = Attempt("http://10.0.0.1", "p", "dns+http://a", False, used=unused, status=503)
+    second = Attempt("http://10.0.0.2", "p", "dns+http://a", True, used=used, status=200, result=Result.ANSWERED)
+    budgets = Budgets(UTC, None)
+    exchange = Exchange(
+        "r",
+        "dashscope",
+        Times(0.0),
+        pipe=pipe,
+        call=asked,
+        caller=caller_,
+        attempts=[first, Attempt("http://b"), second],
+    )
+    exchange.books = Books(opening, reservation=reservation, budgets=budgets, trace=trace)
+    with structlog.testing.capture_logs() as lines:
+        written = record.close(exchange, record.DONE, journal.Journal(None, "continue"), says_upstream=True)
+    assert told == [written]
+    assert (written.key_id, written.model, written.stream, written.finish_reasons) == ("k", "m", True, ("stop",))
+    assert (written.trace_id, written.fault, written.cause, written.upstream_said) == ("4bf9", None, None, None)
+    place = ("p", "dns+http://a")
+    assert written.tries == [(*place, False), ("", "http://b", False), (*place, True)]
+    figures = {"prompt": 30, "cached": 3, "completion": 12, "reasoning": 4}
+    assert [attempt.get("used", "") for attempt in written.closing["attempts"]] == [None, "", figures]
+    assert limiter._buckets["all:tpm"].level == 42 * PERIODS_MS["tpm"]
+    assert budgets._spent["all", "2026-11-22"].tokens == 42
+    (line,) = lines
+    assert (line["request_id"], line["trace_id"], line["usage"]["total_tokens"]) == ("r", "4bf9", 42)
+    assert not {"at", "upstream_said"} & {*line}
+
+
+@pytest.mark.parametrize(("says", "said"), [(True, "no room"), (False, None)])
+def test_upstreams_words_are_for_the_log_where_the_operator_wants_them(says: bool, said: str | None) -> None:
+    """MET-4; and a call without them has no such field."""
+    refusal = faults.Refusal(faults.UPSTREAM_BROKEN, "upstream failed with 500", "no room")
+    with structlog.testing.capture_logs() as lines:
+        written = record.close(
+            Exchange("r", "dashscope", Times(0.0), refusal=refusal),
+            record.DONE,
+            journal.Journal(None, "continue"),
+            says_upstream=says,
+        )
+    assert written.upstream_said == lines[0].get("upstream_said") == said
+    assert (written.stream, written.finish_reasons, written.key_id, written.model) == (False, (), None, None)
+    assert ("trace_id" in lines[0], "upstream_said" in lines[0]) == (False, says)
+
+
+@pytest.mark.parametrize(("end", "level"), [(record.LEFT, "info"), (record.STALLED, "info"), (record.DONE, "error")])
+def test_a_failure_of_which_nobody_was_told_is_not_loud(end: record.End, level: str) -> None:
+    exchange = Exchange("r", "dashscope", Times(0.0), refusal=faults.Refusal(faults.INTERNAL, "a bug"))
+    with structlog.testing.capture_logs() as lines:
+        record.close(exchange, end, journal.Journal(None, "continue"), says_upstream=True)
+    assert [line["log_level"] for line in lines] == [level]
 
 
 async def test_who_reads_slowly_and_leaves_is_billed_for_all_that_it_has_read(
