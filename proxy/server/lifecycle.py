@@ -30,6 +30,8 @@ LAST_FRAMES_S = 1.0
 # at most for the first call of each that has brought none.
 LATECOMERS_S = 0.2
 FIRST_CALLS_S = 2.0
+# So often it is looked whether that, or the end of all calls, has come.
+LOOK_EVERY_S = 0.02
 # Ignored by the system where nobody handles it. A loop that handles any signal wakes up for all of them.
 WAKES = signal.SIGURG
 
@@ -111,7 +113,6 @@ class Running:
 
     async def stop(self) -> None:
         """Stop at once; for when no call is open."""
-        await self._close()
         await self._clean_up()
 
     def _enter(self, phase: Phase) -> None:
@@ -170,7 +171,8 @@ async def answer(
 
 
 async def _open_admin(app: web.Application, settings: Settings, address: tuple[str, int] | socket.socket) -> Port:
-    return await _open(app, settings, "admin", listener.admin_connections(), address, shutdown_s=0)
+    most = listener.admin_connections()
+    return await _open(app, settings, "admin", most, address, shutdown_s=0, shared=False, certificate=None)
 
 
 async def _open(
@@ -181,8 +183,8 @@ async def _open(
     address: tuple[str, int] | socket.socket,
     *,
     shutdown_s: float,
-    shared: bool = False,
-    certificate: Certificate | None = None,
+    shared: bool,
+    certificate: Certificate | None,
 ) -> Port:
     runner = web.AppRunner(
         app,
@@ -269,4 +271,4 @@ async def _until(happened: Callable[[], bool], limit_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(limit_s):
             while not happened():  # noqa: ASYNC110 - it looks only while the process leaves
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(LOOK_EVERY_S)

@@ -11,13 +11,17 @@ import errno
 import os
 import signal
 import socket
+import ssl
+import sys
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import structlog
 
 from config import sources
 from proxy.downstream.phase import LIFECYCLE, Phase
-from proxy.server import lifecycle, routes
+from proxy.server import lifecycle, routes, signals
 from proxy.simulation.wire import Script
 from tests import caller, needs
 from tests.conftest import StartSimulator
@@ -117,6 +121,91 @@ async def test_a_stop_goes_phase_by_phase_and_leaves_neither_port_nor_handler(ga
         with pytest.raises(ConnectionRefusedError):
             await caller.ask(url, b"", path="/healthz", method="GET")
     assert [task for task in asyncio.all_tasks() if "turning" in str(task.get_coro())] == []
+
+
+async def test_signals_are_heard_while_it_serves_and_left_as_they_were(gateway_before: StartGateway) -> None:
+    """What has waited for handlers is let through; a loop that handles any signal wakes up for all of them."""
+    front = await gateway_before("http://127.0.0.1:1")
+    waiting = {signals.HANG_UP, *signals.LEVELS}
+    handled, announced = signal.getsignal(lifecycle.WAKES), asyncio.Event()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, waiting)
+    try:
+        ending = asyncio.create_task(front.process.until_told_to_stop(front.house.open_calls, announced.set))
+        await announced.wait()
+        assert not waiting & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        assert signal.getsignal(lifecycle.WAKES) is not handled
+        stop()
+        await ending
+        assert signal.getsignal(lifecycle.WAKES) is handled
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@pytest.mark.parametrize("is_followed", [True, False])
+async def test_a_hang_up_is_followed_or_said_in_a_process_that_was_prepared(
+    gateway_before: StartGateway, *, is_followed: bool
+) -> None:
+    """Whoever runs us in a process of their own may end when its terminal is closed."""
+    front = await gateway_before("http://127.0.0.1:1")
+    numbers = (*signals.STOPS, signals.HANG_UP, *signals.LEVELS)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    mask, hook, asked = signal.pthread_sigmask(signal.SIG_BLOCK, ()), sys.unraisablehook, asyncio.Event()
+    try:
+        signals.prepare()
+        with structlog.testing.capture_logs() as lines:
+            announced = asyncio.Event()
+            ending = asyncio.create_task(
+                front.process.until_told_to_stop(
+                    front.house.open_calls, announced.set, asked.set if is_followed else None
+                )
+            )
+            await announced.wait()
+            signal.raise_signal(signal.SIGHUP)
+            async with asyncio.timeout(10):
+                while not asked.is_set() and not lines:  # noqa: ASYNC110 - a line of the log
+                    await asyncio.sleep(0.005)
+            stop()
+            await ending
+        assert (asked.is_set(), "hung_up" in {line["event"] for line in lines}) == (is_followed, not is_followed)
+        assert {signal.getsignal(number) for number in numbers} == {signal.SIG_IGN}
+    finally:
+        sys.unraisablehook = hook
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+async def test_a_terminal_that_is_closed_is_not_ours_to_hear_where_nothing_was_prepared(
+    gateway_before: StartGateway,
+) -> None:
+    front = await gateway_before("http://127.0.0.1:1")
+    handled, announced = signal.getsignal(signal.SIGHUP), asyncio.Event()
+    ending = asyncio.create_task(front.process.until_told_to_stop(front.house.open_calls, announced.set))
+    await announced.wait()
+    assert signal.getsignal(signal.SIGHUP) is handled
+    stop()
+    await ending
+
+
+async def test_callers_speak_tls_where_there_is_a_certificate(gateway_before: StartGateway, certificate: Path) -> None:
+    said = {"tls_cert": str(certificate / "cert.pem"), "tls_key": str(certificate / "key.pem")}
+    front = await gateway_before("http://127.0.0.1:1", **said)
+    assert (front.url[:8], front.admin_url[:7]) == ("https://", "http://")
+    address = urlsplit(front.url)
+    trusted = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
+    reader, writer = await asyncio.open_connection(address.hostname, address.port, ssl=trusted)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_what_breaks_while_a_second_signal_may_come_is_not_lost() -> None:
+    async def breaks() -> None:
+        raise LookupError("a bug")
+
+    with pytest.raises(LookupError, match="a bug"):
+        await lifecycle._either(asyncio.Event(), breaks())
 
 
 async def test_with_no_file_left_it_ends_all_the_same(gateway_before: StartGateway) -> None:

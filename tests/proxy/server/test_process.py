@@ -409,9 +409,10 @@ class TestServe:
     ) -> None:
         source = sourced(workers=2)
         child, _, _ = self.several(source, monkeypatch)
-        with self.slot(1, tmp_path) as (given, ready):
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                port = free.getsockname()[1]
+        # As the first process holds it, for all of them.
+        reserved = supervisor._bound("127.0.0.1", 0, shared=True)
+        with reserved, self.slot(1, tmp_path) as (given, ready):
+            port = reserved.getsockname()[1]
             slot = dataclasses.replace(given, port=port)
             url = f"http://127.0.0.1:{port}"
 
