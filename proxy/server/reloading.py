@@ -164,7 +164,7 @@ def offered(workers: Sequence[socket.socket], snapshot: Snapshot) -> list[str]:
     except (OSError, EOFError):
         reasons.append("a worker does not follow; it may be about to be replaced")
     if reasons:
-        tell_refused(workers, number)
+        tell_refused(workers)
         return [*dict.fromkeys(reasons)]
     for worker in workers:
         # Who is gone by now is replaced by one that begins with it.
@@ -176,11 +176,11 @@ def offered(workers: Sequence[socket.socket], snapshot: Snapshot) -> list[str]:
     return []
 
 
-def tell_refused(workers: Sequence[socket.socket], number: int = 0) -> None:
+def tell_refused(workers: Sequence[socket.socket]) -> None:
     """Let the workers know that a configuration was refused: their metrics say when."""
     for worker in workers:
         with contextlib.suppress(OSError):
-            _send(worker, Kind.NO, number)
+            _send(worker, Kind.NO, next(_NUMBERS))
 
 
 def _send(worker: socket.socket, kind: Kind, number: int, said: bytes = b"") -> None:

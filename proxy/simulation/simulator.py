@@ -93,7 +93,8 @@ class Simulator:
         self._server.close()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         await self._server.wait_closed()
         # A bug of the stand-in must not pass for a fault of the upstream.
         if self._failures:
@@ -103,7 +104,7 @@ class Simulator:
     def url(self) -> str:
         """The base to give to `--upstream`."""
         host, port = self._address
-        return f"http://{host}:{port}"
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @property
     def tally(self) -> Totals:
@@ -268,9 +269,8 @@ class _Connection(asyncio.StreamReaderProtocol):
 
         super().__init__(asyncio.StreamReader(), accepted)
 
-    def eof_received(self) -> bool | None:
+    def eof_received(self) -> None:
         self._conversation.cancel()
-        return super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._conversation.cancel()
@@ -285,7 +285,7 @@ async def _read(reader: asyncio.StreamReader, connection: int) -> Seen:
             raise ConnectionAbortedError("a TLS hello")
         head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         request_line, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
-        method, target, _ = request_line.split(" ", 2)
+        method, target, _ = request_line.split(" ")
         headers = CIMultiDict((name, value.strip()) for name, _, value in (line.partition(":") for line in lines))
         raw = await reader.readexactly(int(headers.get("Content-Length", 0)))
     except (ValueError, asyncio.LimitOverrunError) as error:

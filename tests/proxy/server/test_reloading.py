@@ -205,6 +205,28 @@ async def test_a_target_that_is_still_there_stands_as_it_stood_and_what_is_gone_
     assert [*front.house.upstreams.standings] == [("p", "http://127.0.0.1:2")]
 
 
+class Trickle:
+    """A socket on which little comes at once, and then nothing more."""
+
+    def __init__(self, wire: bytes) -> None:
+        self.wire = wire
+        self.is_over = False
+
+    def recv(self, most: int) -> bytes:
+        assert not self.is_over
+        self.is_over = not self.wire
+        found, self.wire = self.wire[: min(most, 2)], self.wire[min(most, 2) :]
+        return found
+
+
+@pytest.mark.parametrize(("length", "found"), [(0, b""), (1, b"a"), (5, b"abcde"), (7, b"abcdefg")])
+def test_of_what_comes_in_pieces_so_many_bytes_are_taken_and_no_more(length: int, found: bytes) -> None:
+    trickle = Trickle(b"abcdefg")
+    assert (reloading._exactly(trickle, length), trickle.wire) == (found, b"abcdefg"[length:])  # type: ignore[arg-type]
+    with pytest.raises(EOFError):
+        reloading._exactly(trickle, 8 - length)  # type: ignore[arg-type]
+
+
 class TestSeveralWorkers:
     """All of them take a configuration, or none."""
 

@@ -7,6 +7,8 @@ import contextlib
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -20,8 +22,10 @@ import pytest
 
 from proxy.commands import cli
 from proxy.commands import options as switches
-from proxy.simulation.simulator import Simulator
+from proxy.inspector.call_file import NoCallFile
+from proxy.simulation.simulator import Simulator, run
 from proxy.simulation.wire import Json, Script
+from tests import needs
 
 Start = Callable[..., Awaitable[Simulator]]
 
@@ -53,10 +57,14 @@ def deltas(stream: bytes, side: str = "content") -> list[str]:
     return [text for chunk in chunks if (text := chunk["choices"][0]["delta"].get(side))]
 
 
+def address(upstream: Simulator) -> tuple[str, int]:
+    host, port = upstream.url.removeprefix("http://").split(":")
+    return host, int(port)
+
+
 async def raw(upstream: Simulator, body: Json) -> bytes:
     """The answer's bytes as the socket gave them, framing of HTTP and all."""
-    host, port = upstream.url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+    reader, writer = await asyncio.open_connection(*address(upstream))
     content = orjson.dumps(body)
     writer.write(b"POST /chat/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content))
     answer = await reader.readuntil(b"\r\n\r\n")
@@ -227,6 +235,32 @@ async def test_a_fault_may_come_right_before_the_end(simulator: Start) -> None:
     assert upstream.calls[0].events == 7
 
 
+async def test_a_caller_who_resets_has_left_too(simulator: Start) -> None:
+    upstream = await simulator(Script(stall_after=1))
+    with socket.create_connection(address(upstream)) as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        content = orjson.dumps(STREAM)
+        caller.sendall(b"POST /chat/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content))
+        seen = await upstream.call(1)
+        await upstream.until(lambda: seen.events == 1)
+    async with asyncio.timeout(10):
+        assert await seen.over() == "aborted"
+
+
+async def test_a_reset_is_one_to_who_reads_to_the_end_and_a_fin_is_none(simulator: Start) -> None:
+    """SOURCES#fault-matrix rows 45, 46."""
+    for cut_by, is_reset in (("rst", True), ("fin", False)):
+        upstream = await simulator(Script(cut_after=1, cut_by=cut_by))  # type: ignore[arg-type]
+        reader, writer = await asyncio.open_connection(*address(upstream))
+        content = orjson.dumps(STREAM)
+        writer.write(b"POST /chat/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content))
+        with pytest.raises(ConnectionResetError) if is_reset else contextlib.nullcontext():
+            assert b"data: " in await reader.read()
+        writer.close()
+        with contextlib.suppress(ConnectionResetError):
+            await writer.wait_closed()
+
+
 @pytest.mark.parametrize("body", [STREAM, ASK], ids=["stream", "json"])
 async def test_a_stall_is_silence_until_the_caller_leaves_and_then_noted_at_once(simulator: Start, body: Json) -> None:
     upstream = await simulator(Script(stall_after=1))
@@ -339,6 +373,106 @@ async def test_a_replay_is_byte_for_byte_what_was_given(simulator: Start, tmp_pa
     assert (await ask(upstream, STREAM))[1] == b": ping\r\n\r\ndata: {}\n\n"
     upstream.script = Script(replay=b"{}", replay_content_type="application/json")
     assert (await ask(upstream, ASK))[1] == b"{}"
+    # Of what is sent verbatim nothing is known.
+    assert {seen.completion_tokens for seen in upstream.calls} == {0}
+    upstream.script = Script(replay=b"")
+    assert await ask(upstream, ASK) == (200, b"")
+
+
+def exported(*answers: str, **more: Any) -> bytes:
+    """A call as it is exported, which was answered so by its upstreams, one after the other."""
+    return orjson.dumps(
+        {
+            "dashseek_call": 1,
+            "caller": {"body": {"text": "{}"}},
+            "upstream": [
+                {
+                    "asked_ms": 0.0,
+                    "answered_ms": 1.0,
+                    "status": 200,
+                    "content_type": "text/plain",
+                    "failure": "",
+                    "reads": [{"at_ms": 2.0, "text": answer}],
+                }
+                for answer in answers
+            ],
+            "lost_bytes": 0,
+            "redacted": False,
+            "ended_ms": 3.0,
+            **more,
+        }
+    )
+
+
+async def test_a_call_that_went_upstream_several_times_is_played_so_and_then_anew(simulator: Start) -> None:
+    upstream = await simulator(Script(replay=exported("one", "two"), fast=True))
+    assert [(await ask(upstream, ASK))[1] for _ in range(3)] == [b"one", b"two", b"one"]
+
+
+@pytest.mark.parametrize(
+    ("replay", "why"),
+    [
+        (orjson.dumps({"log": {"entries": []}}), "an HTTP archive"),
+        (exported(), "never went upstream"),
+        (exported("one", lost_bytes=1), "1 bytes of it are not kept"),
+        (exported("one", dashseek_call=9), "of form 9"),
+    ],
+)
+def test_what_cannot_be_played_is_told_before_anything_is_listened_on(replay: bytes, why: str) -> None:
+    with pytest.raises(NoCallFile, match=why):
+        run(Script(replay=replay), "no host of this name", -1)
+
+
+async def test_what_it_has_done_is_told_to_who_asks_beside_the_calls(simulator: Start) -> None:
+    upstream = await simulator(Script(stall_after=1))
+    stalling = [asyncio.create_task(ask(upstream, STREAM)) for _ in range(2)]
+    for number in (1, 2):
+        seen = await upstream.call(number)
+        await upstream.until(lambda seen=seen: seen.events == 1)
+    upstream.scripts.append(Script(text="one two"))
+    async with aiohttp.ClientSession() as session:
+        for _ in range(2):
+            async with session.get(f"{upstream.url}/tally") as answer:
+                assert answer.content_type == "application/json"
+                assert (await answer.json())["open"] == 2
+        async with session.post(f"{upstream.url}/chat/completions", json=ASK) as answer:
+            usage = (await answer.json())["usage"]
+        for caller in stalling:
+            caller.cancel()
+        await asyncio.gather(*(seen.over() for seen in upstream.calls))
+        async with session.get(f"{upstream.url}/tally") as answer:
+            tally = await answer.json()
+    assert tally == {
+        "calls": 3,
+        "open": 0,
+        "most_open": 3,
+        "prompt_tokens": 3 * usage["prompt_tokens"],
+        "completion_tokens": usage["completion_tokens"],
+    }
+    # All that was asked by one session went through one connection.
+    assert upstream.connections == 3
+
+
+async def test_its_end_leaves_no_connection_and_nobody_who_listens() -> None:
+    async with Simulator() as upstream, Simulator() as other:
+        assert upstream.url != other.url
+        reader, writer = await asyncio.open_connection(*address(upstream))
+        await upstream.until(lambda: upstream.open_connections == 1)
+    assert upstream.open_connections == 0
+    assert await reader.read() == b""
+    writer.close()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(*address(upstream))
+
+
+async def test_its_url_can_be_called_in_either_version() -> None:
+    try:
+        upstream = await Simulator(host="::1").__aenter__()
+    except OSError:
+        needs.lack("IPv6")
+    assert re.fullmatch(r"http://\[::1\]:\d+", upstream.url)
+    assert (await ask(upstream, ASK))[0] == 200
+    await upstream.__aexit__(None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -440,11 +574,16 @@ async def test_a_body_without_its_length_is_refused(simulator: Start) -> None:
         assert answer.status == 411
 
 
-@pytest.mark.parametrize("noise", [b"\x16\x03\x01\r\n\r\n", b"x" * 100_000, b"POST / HTTP/1.1\r\nContent-Le"])
+@pytest.mark.parametrize(
+    "noise",
+    [
+        *(b"\x16\x03\x01\r\n\r\n", b"x" * 100_000, b"POST / HTTP/1.1\r\nContent-Le"),
+        *(b"POST / and more HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: many\r\n\r\n"),
+    ],
+)
 async def test_noise_is_hung_up_on(simulator: Start, noise: bytes) -> None:
     upstream = await simulator()
-    host, port = upstream.url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+    reader, writer = await asyncio.open_connection(*address(upstream))
     writer.write(noise)
     writer.write_eof()
     # A reset, where it hung up before it had read all of it.
