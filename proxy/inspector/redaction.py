@@ -45,7 +45,7 @@ LONGEST_BROKEN_CHARS: Final = 64 << 10
 # What a translator looks for in a text: it must find it there again.
 TAGS: Final = re.compile(r"</?think>|<｜[^｜]{1,32}｜>|｜DSML｜")
 ESCAPE: Final = re.compile(r"\\(?:u[0-9a-fA-F]{4}|.)", re.DOTALL)
-JSON_PART: Final = re.compile(r'"((?:[^"\\]|\\.)*)("?)(\s*:)?|-?\d[\d.eE+-]*', re.DOTALL)
+JSON_PART: Final = re.compile(r'"(?P<text>(?:[^"\\]|\\.)*)"?(?P<key>\s*:)?|-?\d[\d.eE+-]*', re.DOTALL)
 CJK: Final = re.compile("[\u3040-\u30ff\u4e00-\u9fa5]")
 # No pre-token that is worth replacing is longer; a longer one is cut.
 WINDOW_CHARS: Final = 256
@@ -129,8 +129,7 @@ class Filler:
         pieces = [text[start:end] for start, end in self._pieces(text)]
         places = [place for place, piece in enumerate(pieces) if any(map(str.isalnum, piece))]
         covered: set[int] = set()
-        for at in range(len(places) - QUOTED_WORDS + 1):
-            run = places[at : at + QUOTED_WORDS]
+        for run in zip(*(places[at:] for at in range(QUOTED_WORDS)), strict=False):
             if tuple(_word(pieces[place]) for place in run) in self.words:
                 covered.update(run)
         return "".join(
@@ -145,9 +144,8 @@ class Filler:
 
     def _pieces(self, text: str) -> Iterator[tuple[int, int]]:
         start = 0
-        while start < len(text):
-            window = text[start : start + WINDOW_CHARS].encode("utf-8", "replace").decode()
-            end = start + max(1, self.vocabulary.first_piece(window))
+        while window := text[start : start + WINDOW_CHARS]:
+            end = start + max(1, self.vocabulary.first_piece(window.encode("utf-8", "replace").decode()))
             yield start, end
             start = end
 
@@ -242,11 +240,12 @@ def fixed_of(text: str, *, is_json: bool, stops: Collection[str] = ()) -> set[in
         return fixed
     values: set[int] = set()
     for found in JSON_PART.finditer(text):
-        if found[3]:
+        if found["key"]:
             continue
-        start, end = found.span(1) if found[1] is not None else found.span()
+        is_text = found["text"] is not None
+        start, end = found.span("text") if is_text else found.span()
         values |= {*range(start, end)}
-        if found[1] is not None:
+        if is_text:
             values -= {at for escape in ESCAPE.finditer(text, start, end) for at in range(*escape.span())}
         else:
             values -= {at for at in range(start, end) if not text[at].isdigit()}

@@ -19,6 +19,7 @@ from config import models, sources
 from proxy.admin import application as admin
 from proxy.call import gateway
 from proxy.downstream.phase import LIFECYCLE
+from proxy.inspector.recent_calls import RecentCalls
 from proxy.metering import journal
 from proxy.server import lifecycle, routes
 from proxy.telemetry import log_writer, logs, metrics
@@ -30,12 +31,14 @@ from translators import tokens
 class Running:
     """A gateway that serves.
 
-    ended: every call that has ended, with its outcome
+    ended:  every call that has ended, with its outcome
+    recent: the calls that are kept with both their sides; None where they are not inspected
     """
 
     house: gateway.Gateway
     process: lifecycle.Running
     metrics: metrics.Metrics
+    recent: RecentCalls | None = None
     ended: list[tuple[journal.Record, str]] = field(default_factory=list)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -108,10 +111,14 @@ async def gateway_before(vocabulary: tokens.Vocabulary) -> AsyncIterator[StartGa
                 measured.keep(record)
                 running.keep(record)
 
-            calls = routes.application(house, keep, measured.keep_stray)
-            desk = admin.application(admin.Process(house, calls[LIFECYCLE], measured), said)
+            recent = RecentCalls() if said.inspect else None
+            if recent is None:
+                calls = routes.application(house, keep, measured.keep_stray)
+            else:
+                calls = routes.inspected(house, keep, recent, measured.keep_stray)
+            desk = admin.application(admin.Process(house, calls[LIFECYCLE], measured, recent), said)
             process = await lifecycle.start(calls, said, desk)
-            running = Running(house, process, measured, ended)
+            running = Running(house, process, measured, recent, ended)
             stack.push_async_callback(process.stop)
             return running
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import itertools
 import random
+import re
+import struct
+import zlib
 
 import orjson
 import pytest
@@ -20,6 +25,7 @@ TEXTS = {
     "both": "我住在Shanghai的Pudong区，电话是13812345678。",
     "others": "Добрый день, как дела? Ça va très bien, naïve café.",
     "marks": "🎉🎉 --- *** ¯\\_(ツ)_/¯ \t\n\n",
+    "signs that are no letters": "नमस्ते दुनिया, आप कैसे हैं",
     "a long word": "Donaudampfschifffahrtsgesellschaftskapitän",
 }
 
@@ -79,6 +85,76 @@ def test_json_keeps_its_form_and_its_keys(filler: Filler) -> None:
 def test_the_same_word_has_the_same_filler(filler: Filler) -> None:
     first, second, third = filler.whole(" Hangzhou Hangzhou Hangzhou").split()
     assert first == second == third != "Hangzhou"
+
+
+KINDS = {
+    "lower": "[a-z]+",
+    "title": "[A-Z][a-z]*",
+    "cjk": "[\u3040-\u30ff\u4e00-\u9fa5]+",
+    "other": r"[^\W\d_\x00-\x7f\u3040-\u30ff\u4e00-\u9fa5]+",
+}
+
+
+def test_filler_is_made_of_all_tokens_of_one_kind_up_to_where_there_are_enough_of_each(
+    vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the vocabulary's order, which begins with the most frequent ones."""
+    enough = Filler(vocabulary).tokens
+    monkeypatch.setattr(redaction, "MOST_FILLERS", 1 << 30)
+    every = Filler(vocabulary).tokens
+    tokens = []
+    for number in itertools.count():
+        with contextlib.suppress(UnicodeDecodeError):
+            try:
+                tokens.append(vocabulary.decode_bytes([number]).decode())
+            except KeyError:
+                break
+    for kind, form in KINDS.items():
+        assert every[kind] == [token for token in tokens if token.isalpha() and re.fullmatch(form, token)]
+        assert enough[kind] == every[kind][: len(enough[kind])]
+    assert min(map(len, enough.values())) == 500
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        (" wonderful", " [a-z]+"),
+        (" Wonderful", " [A-Z][a-z]+"),
+        ("杭州西湖", KINDS["cjk"]),
+        ("чудесно", KINDS["other"]),
+        ("杭州Shanghai", "\\W*\\w+"),
+        ("4096", "[1-9]{4}"),
+    ],
+)
+def test_what_takes_the_place_of_a_word_is_of_its_kind(filler: Filler, text: str, form: str) -> None:
+    made = filler.whole(text)
+    assert re.fullmatch(form, made)
+    assert made != text
+
+
+def test_a_word_that_no_border_cuts_has_the_same_filler_beside_one(filler: Filler) -> None:
+    first, second = filler.text(" Hangzhou Hangzhou", [9])
+    assert first == second == filler.whole(" Hangzhou") != " Hangzhou"
+
+
+@pytest.mark.parametrize(("said", "made"), [(" theEND", " theEND"), (" END", " END")])
+def test_a_word_that_a_stop_is_part_of_stays(filler: Filler, said: str, made: str) -> None:
+    fixed = redaction.fixed_of(said, is_json=False, stops=["END", ""])
+    assert filler.text(said, fixed=fixed) == [made]
+
+
+def test_filler_is_cut_as_early_as_it_counts_what_the_text_does(filler: Filler) -> None:
+    """At the blank where the text is; behind it one place later each time."""
+    word = " Hangzhou"
+    assert [filler.vocabulary.length(word[:end]) for end in range(1, 7)] == [1, 1, 1, 1, 1, 2]
+    assert filler._places(word, 1, [1, 2, 3, 6], [1, 1, 1, 2, 2]) == [1, 2, 3, 6]
+    assert filler._places(word, 1, [1, 2], [1, 9, 9]) is None
+
+
+def test_numbers_of_json_keep_their_form(filler: Filler) -> None:
+    made = filler.whole('{"far": -2.5e3, "near": [17, "17 e", "\\u00e9 \\n"]}')
+    assert re.fullmatch(r'\{"far": -\d\.\de\d, "near": \[\d\d, "\d\d [a-z]+", "\\u00e9 \\n"\]\}', made)
+    assert "2.5" not in made
 
 
 def test_what_a_translator_looks_for_stays(filler: Filler) -> None:
@@ -150,6 +226,16 @@ def test_a_picture_keeps_its_size_and_nothing_else(filler: Filler) -> None:
     jpeg = bytes.fromhex("ffd8ffc0001108012c019003012200021101031101") + b"the pixels"
     made = filler.whole("data:image/jpeg;base64," + base64.b64encode(jpeg).decode())
     assert images.header(made) == ("png", 400, 300)
+    # PNG (Third Edition), 11.2.1: one bit of grey for each pixel, not interlaced; each chunk by its length and check.
+    raw = base64.b64decode(made.partition(",")[2])
+    chunks, at = [], 8
+    while at < len(raw):
+        (size,) = struct.unpack_from(">I", raw, at)
+        chunks.append(raw[at + 4 : at + 8 + size])
+        assert struct.unpack_from(">I", raw, at + 8 + size) == (zlib.crc32(chunks[-1]),)
+        at += 12 + size
+    header = b"IHDR" + struct.pack(">II", 400, 300) + bytes((1, 0, 0, 0, 0))
+    assert (raw[:8], chunks) == (b"\x89PNG\r\n\x1a\n", [header, b"IDAT" + zlib.compress(b""), b"IEND"])
     assert images.header(filler.whole("data:image/png;base64,AAAA"))[1:] == (1, 1)
     assert filler.whole("https://shop.example/my-face.jpg?key=1") == redaction.ELSEWHERE
 
