@@ -40,7 +40,6 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/downstream/request_ids.py": "tests/proxy/server/test_process.py",
     "proxy/downstream/sinks.py": "tests/proxy/call/test_relay.py",
     "proxy/downstream/surface.py": "tests/proxy/downstream/test_connection.py",
-    "proxy/inspector/taps.py": "tests/integration/test_inspector.py",
     "proxy/metering/tables.py": "tests/proxy/metering/test_export.py",
     "proxy/metering/outcome.py": "tests/proxy/metering/test_journal.py",
     "proxy/protocol/claims.py": "tests/proxy/commands/test_conform.py",
