@@ -262,6 +262,9 @@ HARMLESS: Final[dict[Change, str]] = {
         "len(text) > INLINE_CHARS",
         "(len(text) >= INLINE_CHARS)",
     ): _EITHER,
+    Change(
+        "proxy/downstream/tls.py", "if taken < len(wire):", "taken < len(wire)", "(taken <= len(wire))"
+    ): "Then nothing more is handed to the transport, which writes nothing.",
     Change("proxy/call/lookups.py", "yield 0", "0", "(1)"): _NO_TOTAL,
     Change("proxy/call/prepare.py", "yield 0", "0", "(1)"): _NO_TOTAL,
     Change(

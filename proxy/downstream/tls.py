@@ -79,7 +79,6 @@ class Secured(asyncio.Transport, asyncio.Protocol):
     def __init__(
         self, context: ssl.SSLContext, connection: asyncio.Protocol, refused: Callable[[str], None] = lambda _: None
     ) -> None:
-        super().__init__()
         self._context = context
         self._above = connection
         self._refused = refused
@@ -108,7 +107,6 @@ class Secured(asyncio.Transport, asyncio.Protocol):
             if not self._is_agreed:
                 self._session.do_handshake()
                 self._is_agreed = True
-            self._flush()
             while not self._is_over and (text := self._session.read(READ_BYTES)):
                 self._above.data_received(text)
             if not self._is_over:

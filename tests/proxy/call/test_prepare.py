@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
-import structlog.testing
 
 from config import sources
 from config.values import toml
@@ -31,8 +31,8 @@ from proxy.telemetry import log_writer, logs
 from proxy.upstream import names as upstream_names
 from tests import caller, pictures
 from tests.conftest import StartSimulator
-from tests.proxy.conftest import StartGateway
-from translators import breadth
+from tests.proxy.conftest import LOG, StartGateway
+from translators import breadth, dialogue
 
 
 @pytest.mark.parametrize("path", [caller.GENERATION, "/compatible-mode/v1/chat/completions", "/api/v1/tokenizer"])
@@ -313,12 +313,13 @@ async def test_what_was_made_of_a_name_and_what_nobody_reads_is_said_to_who_look
 
 
 @pytest.mark.parametrize("traced", [None, "4bf9"])
-async def test_that_a_call_begins_is_said_of_its_trace_too(traced: str | None) -> None:
+def test_that_a_call_begins_is_said_of_its_trace_too(capfd: pytest.CaptureFixture[str], traced: str | None) -> None:
     opening: Any = {"at": "2026-11-22T10:00:00.000Z", "request_id": "r", "model": "m"}
-    with structlog.testing.capture_logs() as lines:
-        prepare._say_open(opening, orjson.dumps(opening), traced)
-    said = {"event": "open", "log_level": "info", "request_id": "r", "model": "m"}
-    assert lines == [said if traced is None else {**said, "trace_id": traced}]
+    logs.configure(LOG, log_writer.Unthreaded(2))
+    prepare._say_open(opening, orjson.dumps(opening), traced)
+    said = orjson.loads(capfd.readouterr().err)
+    assert [said.pop(name) for name in ("event", "level", "timestamp")][:2] == ["open", "info"]
+    assert said == {"request_id": "r", "model": "m"} | ({} if traced is None else {"trace_id": traced})
 
 
 class TestImages:
@@ -484,6 +485,25 @@ class TestReserved:
             await upstream.call()
             taken = limiter._buckets["all:tpm"].level // limits.PERIODS_MS["tpm"]
         assert most < taken < most + self.MOST_PROMPT
+
+    @pytest.mark.parametrize(
+        ("said", "most"),
+        [
+            ({}, 50),
+            ({"max_tokens": 7}, 7),
+            ({"max_tokens": 7, "n": 3}, 21),
+            ({"thinking": True}, 350),
+            ({"thinking": True, "thinking_budget": 40, "n": 2}, 180),
+            ({"thinking_budget": 40}, 50),
+        ],
+        ids=str,
+    )
+    def test_an_answer_is_as_long_as_all_its_choices_with_their_chains(self, said: dict[str, Any], most: int) -> None:
+        model = dialogue.Model("m", "hybrid", 1_000, 100, 300, 50, "v3")
+        call: Any = SimpleNamespace(
+            **{"model": model, "n": 1, "max_tokens": None, "thinking": False, "thinking_budget": None, **said}
+        )
+        assert prepare._longest_answer(call) == most
 
     async def test_two_short_calls_at_once_fit_where_two_of_the_longest_would_not(
         self, simulator: StartSimulator, gateway_before: StartGateway

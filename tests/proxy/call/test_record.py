@@ -22,12 +22,13 @@ from proxy.call.exchange import Books, Exchange, Times
 from proxy.metering import journal, ledger
 from proxy.metering.journal import Outcome
 from proxy.simulation.wire import Script
+from proxy.telemetry import log_writer, logs
 from proxy.upstream.response import Result
 from proxy.upstream.targets import Attempt
 from tests import caller, corpus
 from tests.conftest import StartSimulator
 from tests.faults import chaos
-from tests.proxy.conftest import StartGateway
+from tests.proxy.conftest import LOG, StartGateway
 from translators import dialogue, faults
 from translators.answer import Account
 from translators.usage import Figures, Spent, Upstream
@@ -574,6 +575,36 @@ async def test_the_record_of_a_call_says_what_was_known_of_it_and_closes_its_boo
     (line,) = lines
     assert (line["request_id"], line["trace_id"], line["usage"]["total_tokens"]) == ("r", "4bf9", 42)
     assert not {"at", "upstream_said"} & {*line}
+
+
+@pytest.mark.parametrize("traced", [None, "4bf9"])
+def test_the_line_of_a_call_that_is_traced_names_its_trace(
+    capfd: pytest.CaptureFixture[str], traced: str | None
+) -> None:
+    opening: Any = {"at": "2026-11-22T10:00:00.000Z", "request_id": "r", "model": "m"}
+    trace: Any = None if traced is None else SimpleNamespace(id=traced, end=lambda _: None)
+    exchange = Exchange("r", "dashscope", Times(0.0), books=Books(opening, trace=trace))
+    logs.configure(LOG, log_writer.Unthreaded(2))
+    record.close(exchange, record.DONE, journal.Journal(None, "continue"), says_upstream=True)
+    said = orjson.loads(capfd.readouterr().err)
+    assert (said["request_id"], said["outcome"], said.get("trace_id")) == ("r", "ok", traced)
+
+
+@pytest.mark.parametrize(
+    ("spent", "told"),
+    [
+        ([(30, None, 12, None)], (30, 12, None, None)),
+        ([(30, 3, 12, 4)], (30, 12, 4, 3)),
+        ([(30, None, 12, None), (20, None, 5, None)], (50, 17, None, None)),
+        ([(30, 3, 12, 4), (20, None, 5, None), (10, 2, 1, 1)], (60, 18, 5, 5)),
+    ],
+)
+def test_what_all_upstream_calls_have_used_is_their_sum(
+    spent: list[tuple[int, int | None, int, int | None]], told: tuple[int | None, ...]
+) -> None:
+    """MET-3: of what some did not tell the others' is said."""
+    calls = [Spent(leg, *said, "counted", ("stop",)) for leg, said in enumerate(spent)]
+    assert record._sum(calls)[:4] == told
 
 
 @pytest.mark.parametrize(("says", "said"), [(True, "no room"), (False, None)])

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import select
 import shutil
+import socket
 import ssl
 import subprocess
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -196,6 +200,230 @@ async def test_a_handshake_has_its_place_and_its_clock(
         assert await asyncio.wait_for(silent.eof(), 5) == b""
     async with caller.dial(plain) as silent:
         assert await asyncio.wait_for(silent.eof(), 5) == b""
+
+
+class Above(asyncio.Protocol):
+    """What stands above TLS: it notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.told.append("made")
+
+    def data_received(self, data: bytes) -> None:
+        self.told.append(data)
+
+    def eof_received(self) -> bool | None:
+        self.told.append("end")
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.told.append("lost")
+
+    def pause_writing(self) -> None:
+        self.told.append("paused")
+
+    def resume_writing(self) -> None:
+        self.told.append("resumed")
+
+
+class Talk:
+    """One connection of both sides: ours in the loop, theirs by hand.
+
+    refused: why handshakes have failed
+    """
+
+    def __init__(self, certificate: Path, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        for one in (self.ours, self.theirs):
+            one.setblocking(False)
+        self.above, self.refused = Above(), list[str]()
+        context = values.certificate(certificate / "cert.pem", certificate / "key.pem")
+        self.secured = tls.Secured(context, self.above, self.refused.append)
+        theirs = ssl._create_unverified_context()
+        theirs.maximum_version = version
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.session = theirs.wrap_bio(self._in, self._out)
+
+    async def begin(self) -> Talk:
+        """Connect, without a word."""
+        loop = asyncio.get_running_loop()
+        self.socket, _ = await loop.create_unix_connection(lambda: self.secured, sock=self.ours)
+        return self
+
+    async def agreed(self) -> Talk:
+        """Connect, and shake hands."""
+        await self.begin()
+        async with asyncio.timeout(30):
+            await self.until(self.session.do_handshake)
+            await self.say(b"hi")
+            while b"hi" not in self.above.told:  # noqa: ASYNC110 - the loop brings it
+                await asyncio.sleep(0)
+        # What a session may be begun again by.
+        with contextlib.suppress(BlockingIOError):
+            self._in.write(self.theirs.recv(1 << 16))
+        return self
+
+    async def until(self, step: Callable[[], Any]) -> Any:
+        """What a step of theirs comes to once all that it waits for has come."""
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                await self.send()
+                with contextlib.suppress(BlockingIOError):
+                    if came := self.theirs.recv(1 << 16):
+                        self._in.write(came)
+                    else:
+                        self._in.write_eof()
+                await asyncio.sleep(0)
+
+    async def say(self, text: bytes) -> None:
+        self.session.write(text)
+        await self.send()
+
+    async def send(self) -> None:
+        if wire := self._out.read():
+            await asyncio.get_running_loop().sock_sendall(self.theirs, wire)
+
+    async def hear(self, size: int) -> bytes:
+        heard = b""
+        while len(heard) < size:
+            heard += await self.until(lambda: self.session.read(1 << 16))
+        return heard
+
+    def end(self) -> None:
+        self.socket.abort()
+        self.theirs.close()
+
+
+@pytest.fixture
+async def talk(certificate: Path) -> AsyncIterator[Talk]:
+    one = Talk(certificate)
+    async with asyncio.timeout(60):
+        yield one
+    one.end()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_farewell_of_theirs_is_the_end_of_what_comes_and_is_answered(
+    certificate: Path, version: ssl.TLSVersion
+) -> None:
+    """They may wait for it, their end of the socket open."""
+    one = await Talk(certificate, version).agreed()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        one.session.unwrap()
+    await one.send()
+    async with asyncio.timeout(30):
+        await one.until(one.session.unwrap)
+        while "lost" not in one.above.told:  # noqa: ASYNC110 - the loop brings it
+            await asyncio.sleep(0)
+    assert one.above.told == ["made", b"hi", "end", "lost"]
+    one.end()
+
+
+async def test_a_farewell_of_ours_is_said_once_behind_what_was_written(talk: Talk) -> None:
+    await talk.agreed()
+    talk.secured.write(b"bye")
+    for _ in range(2):
+        talk.secured.close()
+    assert talk.secured.is_closing()
+    talk.secured.write(b"more")
+    assert await talk.hear(3) == b"bye"
+    # An end without one would be an error.
+    assert await talk.until(lambda: talk.session.read(9)) == b""
+
+
+async def test_before_a_handshake_there_is_nobody_to_write_or_say_farewell_to(talk: Talk) -> None:
+    await talk.begin()
+    assert not talk.secured.is_closing()
+    talk.secured.write(b"hello")
+    talk.secured.close()
+    while "lost" not in talk.above.told:  # noqa: ASYNC110 - the loop brings it
+        await asyncio.sleep(0)
+    assert talk.theirs.recv(99) == b""
+
+
+@pytest.mark.parametrize("agreed", [False, True])
+async def test_what_is_no_tls_ends_it_with_an_alert_and_is_a_refusal_where_nothing_was_agreed(
+    talk: Talk, agreed: bool
+) -> None:
+    await (talk.agreed() if agreed else talk.begin())
+    talk.secured.data_received(b"\x16\x03\x01\x00\x05nonsense and more of it")
+    assert len(talk.refused) == (not agreed)
+    assert (talk.secured.is_closing(), talk.socket.is_closing()) == (True, True)
+    talk.secured.data_received(b"\x16\x03\x01\x00\x05nonsense and more of it")
+    assert len(talk.refused) == (not agreed)
+    assert select.select([talk.theirs], [], [], 0)[0]
+    # A record of TLS: before the handshake an alert (21), later one that is encrypted (23).
+    assert talk.theirs.recv(2) in {b"\x15\x03", b"\x17\x03"}
+
+
+async def test_what_the_kernel_does_not_take_waits_in_order(talk: Talk) -> None:
+    """As without TLS: what of it has left can be told."""
+    await talk.agreed()
+    text = b"".join(b"%08d" % number for number in range(1 << 18))
+    half = len(text) // 2
+    talk.secured.write(text[:half])
+    waits_bytes = talk.secured.get_write_buffer_size()
+    assert waits_bytes > 0
+    assert "paused" in talk.above.told
+    talk.secured.write(memoryview(text)[half:])
+    talk.secured.write(b"")
+    assert talk.secured.get_write_buffer_size() > waits_bytes + half
+    assert await talk.hear(len(text)) == text
+    assert (talk.secured.get_write_buffer_size(), talk.above.told[-1]) == (0, "resumed")
+
+
+async def test_it_is_a_transport_as_the_sockets_is(talk: Talk) -> None:
+    await talk.agreed()
+    secured, plain = talk.secured, talk.socket
+    assert secured.get_extra_info("ssl_object").version() == "TLSv1.3"
+    assert secured.get_extra_info("sslcontext") is not None
+    assert secured.get_extra_info("socket") is plain.get_extra_info("socket")
+    assert secured.get_extra_info("nothing", "else") == "else"
+    assert not secured.can_write_eof()
+    for change, reads in ((secured.pause_reading, False), (secured.resume_reading, True)):
+        change()
+        assert secured.is_reading() is plain.is_reading() is reads
+    secured.set_write_buffer_limits(high=7)
+    assert plain.get_write_buffer_limits() == (1, 7)
+    assert secured.get_protocol() is talk.above
+    secured.set_protocol(other := Above())
+    assert secured.get_protocol() is other
+    secured.eof_received()
+    assert other.told == ["end"]
+    secured.abort()
+    assert (secured.is_closing(), plain.is_closing()) == (True, True)
+    await asyncio.sleep(0)
+    assert other.told == ["end", "lost"]
+
+
+@pytest.mark.parametrize("end", ["abort", "close"])
+async def test_nothing_is_written_to_a_socket_that_is_closing(talk: Talk, end: str) -> None:
+    await talk.agreed()
+    getattr(talk.socket, end)()
+    assert talk.secured.is_closing()
+    talk.secured.write(b"more")
+    while "lost" not in talk.above.told:  # noqa: ASYNC110 - the loop brings it
+        await asyncio.sleep(0)
+    assert talk.theirs.recv(99) == b""
+
+
+async def test_one_that_is_lost_is_over(talk: Talk) -> None:
+    await talk.agreed()
+    talk.secured.connection_lost(None)
+    assert talk.secured.is_closing()
+    assert talk.above.told[-1] == "lost"
+
+
+def test_who_asks_our_own_port_believes_its_certificate_by_any_name_and_no_other(certificate: Path) -> None:
+    context = tls.trusting(certificate / "cert.pem")
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, False)
+    # It need not be one that vouches for itself.
+    assert context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN
+    assert len(context.get_ca_certs()) == 1
 
 
 def test_nothing_older_than_tls_1_2_is_spoken(pair: dict[str, str]) -> None:
