@@ -147,6 +147,91 @@ def test_a_translation_has_the_slots_of_its_sentence(english: str) -> None:
     assert slots == [""] * len(slots) or sorted(slots) == [str(number) for number in range(len(slots))]
 
 
+TEN = "一二三四五六七八九十"
+
+
+def test_paragraphs_of_help_take_the_columns_there_are_behind_their_indent() -> None:
+    """22 of them: eleven characters. What is written line by line stays so."""
+    formatter = texts.Formatter(width=24)
+    formatter.write_usage("dashseek demo", "[OPTIONS]")
+    with formatter.indentation():
+        formatter.write_text(
+            f"{TEN}甲\n\n{TEN}甲乙\n\n\b\nExamples:\n  dashseek demo --once --port 8090\n\nSay the\n version.\n"
+        )
+    assert formatter.getvalue().split("\n") == [
+        *("用法：dashseek demo ", "       [OPTIONS]"),
+        *(f"  {TEN}甲", ""),
+        *(f"  {TEN}甲", "  乙", ""),
+        *("  示例：", "    dashseek demo --once --port 8090", ""),
+        *("  显示版本。", ""),
+    ]
+    formatter = texts.Formatter(width=40)
+    formatter.write_usage("dashseek", "demo", "Usage: ")
+    assert formatter.getvalue() == "Usage: dashseek demo\n"
+
+
+def test_flags_stand_beside_what_they_do_or_above_it_where_they_are_long() -> None:
+    """A column of the widest, of 30 at most; two blanks; the rest of the line, of ten columns at least."""
+    thirty = "--as-wide-as-a-flag-may-be-xxx"
+    rows = [
+        ("--once", f"{TEN}甲"),
+        (thirty, TEN),
+        (f"{thirty}x", "Say the version."),
+        ("-h", ""),
+        ("", "End after the call."),
+    ]
+    aside = " " * 34
+    shown = {
+        # 54 - 2 - 32: room for ten characters.
+        54: [
+            f"  --once{aside[8:]}{TEN}",
+            f"{aside}甲",
+            f"  {thirty}  {TEN}",
+            f"  {thirty}x",
+            f"{aside}显示版本。",
+            "  -h",
+            f"{aside}调用之后即结束。",
+        ],
+        20: [
+            f"  --once{aside[8:]}{TEN[:5]}",
+            f"{aside}{TEN[5:]}",
+            f"{aside}甲",
+            f"  {thirty}  {TEN[:5]}",
+            f"{aside}{TEN[5:]}",
+            f"  {thirty}x",
+            f"{aside}显示版本。",
+            "  -h",
+            f"{aside}调用之后即",
+            f"{aside}结束。",
+        ],
+    }
+    for columns, lines in shown.items():
+        formatter = texts.Formatter(width=columns)
+        with formatter.section("Options"):
+            formatter.write_dl(rows)
+        assert formatter.getvalue().split("\n") == ["选项:", *lines, ""]
+    formatter = texts.Formatter(width=54)
+    formatter.write_dl([("a", TEN), ("bb", TEN)])
+    formatter.write_dl([])
+    assert formatter.getvalue() == f"a   {TEN}\nbb  {TEN}\n"
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines"),
+    [
+        (20, [TEN, "甲。乙"]),
+        (19, [TEN[:9], "十甲。乙"]),
+        (22, [f"{TEN}", "甲。乙"]),
+        (24, [f"{TEN}甲。", "乙"]),
+        (1, [*TEN, "甲。", "乙"]),
+    ],
+)
+def test_a_line_holds_what_its_columns_do(columns: int, lines: list[str]) -> None:
+    """A stop stays with what is before it; what is wider than a line stands alone."""
+    assert texts.broken(f"{TEN}甲。乙", columns) == lines
+    assert texts.broken("to be as wide as it is", 11) == ["to be as", "wide as it", "is"]
+
+
 def test_a_line_ends_where_its_columns_do_and_never_before_a_stop() -> None:
     said = "每个数据包都带有截至当前的用量，精确到 token。Every packet says what was used so far."
     lines = texts.broken(said, 20)
