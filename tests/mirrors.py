@@ -24,7 +24,6 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/commands/calls.py": "tests/integration/test_inspector.py",
     "proxy/commands/check.py": "tests/integration/test_check.py",
     "proxy/commands/demo.py": "tests/integration/test_pages.py",
-    "proxy/commands/conform_reports.py": "tests/proxy/commands/test_conform.py",
     "proxy/commands/exit_codes.py": "tests/proxy/commands/test_cli.py",
     "proxy/commands/export.py": "tests/proxy/metering/test_export.py",
     "proxy/commands/files.py": "tests/proxy/commands/test_mistakes.py",
