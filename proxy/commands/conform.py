@@ -80,19 +80,19 @@ class Examined:
     url: str
     model: str
     key: str
+    timeout_s: float
+    counted: bool
     route: str | None = None
     only: tuple[str, ...] = ()
     budget: int | None = None
-    timeout_s: float = 60.0
-    counted: bool = True
     api: Api = "dashscope"
 
 
 def target_of(model: str, route: str | None, *, counted: bool, api: Api = "dashscope") -> Target:
     """What we know of a model: its row and its count, where it is DeepSeek's."""
-    catalogue = tables.shipped().catalogue
+    catalogue, routed = tables.shipped().catalogue, "/models/" in (route or "")
     if not catalogue.knows(model):
-        return Target(model, routed="/models/" in (route or ""), api=api)
+        return Target(model, routed=routed, api=api)
     row, words = catalogue.find(model), vocabulary.load()
 
     def rendered(document: Json) -> int:
@@ -104,7 +104,7 @@ def target_of(model: str, route: str | None, *, counted: bool, api: Api = "dashs
         row,
         (lambda text: tokens.count(text, words)) if counted else None,
         rendered if counted else None,
-        routed="/models/" in (route or ""),
+        routed=routed,
         api=api,
     )
 
@@ -150,7 +150,7 @@ def show_list(target: Target, only: Sequence[str]) -> int:
     return Exit.OK
 
 
-def run(examined: Examined, *, as_json: bool = False, junit: Path | None = None, html: Path | None = None) -> int:
+def run(examined: Examined, *, as_json: bool, junit: Path | None, html: Path | None) -> int:
     """Examine, report; 0 where every must is kept, 1 where one is broken or not asked, 4 where nobody answers."""
     target = target_of(examined.model, examined.route, counted=examined.counted, api=examined.api)
     rows = rows_of(target, examined.only)
@@ -334,10 +334,10 @@ class _Examiner:
                 async for piece in _pieces(got, eager=ask.manner == "hang_up"):
                     pieces.append(piece)
                     if ask.manner == "hang_up":
+                        # Though all may have come: whoever hangs up keeps no connection.
                         got.close()
                         break
                     if sum(map(len, pieces)) > LONGEST_BODY_BYTES:
-                        got.close()
                         failed = f"longer than {LONGEST_BODY_BYTES:,} bytes"
                         break
         except aiohttp.ClientConnectorError as error:

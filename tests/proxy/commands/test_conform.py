@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from click.testing import CliRunner
 from proxy.commands import cli, conform, conform_reports
 from proxy.commands.conform_reports import Report
 from proxy.protocol import asks, claims, claims_zh, conformance, judgements, tables
+from proxy.protocol.asks import Ask
 from proxy.protocol.conformance import Verdict
 from proxy.protocol.judgements import Came
 from proxy.simulation.simulator import Simulator
@@ -78,7 +80,7 @@ async def gateway(upstream: Simulator, tmp_path_factory: pytest.TempPathFactory)
 
 
 async def examined(url: str, *only: str, model: str = "deepseek-v3.2", **how: Any) -> Report:
-    asked = conform.Examined(f"{url}/api/v1", model, KEY, only=only, timeout_s=10, **how)
+    asked = conform.Examined(f"{url}/api/v1", model, KEY, 10, counted=True, only=only, **how)
     target = conform.target_of(model, asked.route, counted=True)
     report = await conform.examine(asked, target, conform.rows_of(target, only), lambda _, __: None)
     assert not isinstance(report, str)
@@ -645,6 +647,7 @@ async def test_it_says_first_what_it_will_cost_and_ends_with_0(gateway: Gateway)
     code, out, err = await command(f"{gateway.upstream}/api/v1", "--only", "frames")
     assert code == 0, out
     assert re.match(r"\d+ checks of http://\S+/api/v1: 3 calls, about \d+ tokens\n", err)
+    assert err.splitlines()[1:] == ["1/12 frames"]
     assert "(deepseek-v3) conforms: 12 passed, 0 failed, 0 not shown; 3 calls" in out
     assert "\033" not in out + err
 
@@ -776,6 +779,16 @@ async def test_on_a_terminal_progress_is_one_line_and_leaves_nothing_of_it(monke
     assert terminal.getvalue() == first + second + "\r\033[K"
 
 
+async def test_in_a_file_progress_is_a_line_for_each_group(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = rows("deepseek-v3")
+    tell = conform._progress(len(asked))
+    for number, row in enumerate(asked, 1):
+        tell(number, row)
+    groups = {row.group: number for number, row in reversed([*enumerate(asked, 1)])}
+    told = [f"{groups[group]}/{len(asked)} {group}" for group in dict.fromkeys(row.group for row in asked)]
+    assert capsys.readouterr().err.splitlines() == told
+
+
 async def test_what_was_spent_is_what_upstream_has_counted(gateway: Gateway, upstream: Simulator) -> None:
     assert (await examined(gateway.upstream, "no-key")).tokens == 0
     before_it = len(upstream.calls)
@@ -888,7 +901,7 @@ HINTS: dict[str, tuple[str, str, asks.Api, str]] = {
 @pytest.mark.parametrize("name", HINTS)
 async def test_where_a_plain_call_is_refused_it_says_what_was_probably_meant(gateway: Gateway, name: str) -> None:
     path, model, api, hint = HINTS[name]
-    asked = conform.Examined(gateway.upstream + path, model, KEY, api=api)
+    asked = conform.Examined(gateway.upstream + path, model, KEY, 10, counted=False, api=api)
     target = conform.target_of(model, None, counted=False, api=api)
     first = conform.rows_of(target, ())[:1]
     report = await conform.examine(asked, target, first, lambda _, __: None)
@@ -905,7 +918,7 @@ async def test_a_key_that_is_refused_is_asked_about(gateway: Gateway) -> None:
 
 
 async def test_somebody_who_never_answers_is_left_after_a_few_requests(silent: str) -> None:
-    asked = conform.Examined(f"{silent}/api/v1", "deepseek-v3", KEY, timeout_s=0.2)
+    asked = conform.Examined(f"{silent}/api/v1", "deepseek-v3", KEY, 0.2, counted=False)
     target = conform.target_of("deepseek-v3", None, counted=False)
     met = await conform.examine(asked, target, conform.rows_of(target, ()), lambda _, __: None)
     assert met == "not whole after 0.2 s"
@@ -915,7 +928,7 @@ async def test_those_few_are_three() -> None:
     came = []
     async with await asyncio.start_server(lambda _, writer: came.append(writer), "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api/v1"
-        asked = conform.Examined(url, "deepseek-v3", KEY, timeout_s=0.1)
+        asked = conform.Examined(url, "deepseek-v3", KEY, 0.1, counted=False)
         target = conform.target_of("deepseek-v3", None, counted=False)
         await conform.examine(asked, target, conform.rows_of(target, ()), lambda _, __: None)
         assert len(came) == conform.SILENCE == 3
@@ -994,3 +1007,231 @@ async def test_what_came_is_shown_whole_up_to_two_pieces_and_then_its_beginning_
     assert conform._shown(whole).endswith(f"\n{short}{long}")
     cut = replace(whole, pieces=((short + "c" + long).encode(),))
     assert conform._shown(cut).endswith(f"\n{short}\n…\n{long}")
+
+
+class Scripted:
+    """Somebody who answers each request on a connection with the next of some answers, whole, and notes what comes."""
+
+    def __init__(self, *answers: bytes | None) -> None:
+        self._answers = [*answers]
+        self.came: list[bytes] = []
+        self.connections = 0
+        self.left = asyncio.Event()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"(?i)content-length: (\d+)", head)
+                self.came.append(head + await reader.readexactly(int(length[1]) if length else 0))
+                answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+                if answer is None:
+                    break
+                writer.write(answer)
+        self.left.set()
+        writer.close()
+
+    @contextlib.asynccontextmanager
+    async def examiner(self, **how: Any) -> AsyncIterator[conform._Examiner]:
+        async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server, conform._session() as session:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api/v1"
+            asked = conform.Examined(url, "deepseek-v3", KEY, how.pop("timeout_s", 10.0), counted=False, **how)
+            yield conform._Examiner(asked, conform.target_of("deepseek-v3", None, counted=False), session)
+
+
+def http(status: str, body: bytes = b"", *headers: str) -> bytes:
+    head = "".join(f"{line}\r\n" for line in (f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, ""))
+    return head.encode() + body
+
+
+BUSY: Final = http("429 Too Many Requests", b"", "Retry-After: 0")
+
+
+async def test_whoever_hangs_up_leaves_the_connection_though_all_has_come() -> None:
+    scripted = Scripted(http("200 OK", b"all of it"))
+    async with scripted.examiner() as examiner:
+        came = await examiner._made(Ask("a", {}, manner="hang_up"))
+        await scripted.left.wait()
+    assert (came.status, came.body, came.failed) == (200, b"all of it", "")
+
+
+async def test_a_connection_that_had_gone_is_no_answer_of_the_gateway() -> None:
+    scripted = Scripted(http("200 OK"), None, http("201 Created"))
+    async with scripted.examiner() as examiner:
+        first, second = [await examiner._ask(Ask(name, {})) for name in "ab"]
+        assert (first.status, second.status, second.failed) == (200, 201, "")
+        assert (first.reused, second.reused, examiner.made, scripted.connections) == (False, False, 3, 2)
+    scripted = Scripted(None)
+    async with scripted.examiner() as examiner:
+        came = await examiner._ask(Ask("a", {}))
+        assert (came.status, bool(came.failed), examiner.made) == (0, True, 1)
+
+
+async def test_a_time_is_that_of_its_request() -> None:
+    scripted = Scripted(http("200 OK"))
+    async with scripted.examiner() as examiner:
+        began = time.monotonic()
+        came = await examiner._made(Ask("a", {}))
+        assert 0 < came.seconds <= time.monotonic() - began
+
+
+async def test_where_others_would_go_is_not_gone_to() -> None:
+    scripted = Scripted(http("302 Found", b"", "Location: /elsewhere"))
+    async with scripted.examiner() as examiner:
+        assert (await examiner._made(Ask("a", {}))).status == 302
+    assert len(scripted.came) == 1
+
+
+@pytest.mark.parametrize(("size", "failed"), [(64, ""), (65, "longer than 64 bytes")])
+@pytest.mark.parametrize("manner", ["plain", "fresh"])
+async def test_as_much_is_listened_to_as_any_answer_has(
+    size: int, failed: str, manner: asks.Manner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conform, "LONGEST_BODY_BYTES", 64)
+    scripted = Scripted(http("200 OK", b"x" * size))
+    async with scripted.examiner() as examiner:
+        assert (await examiner._made(Ask("a", {}, manner=manner))).failed == failed
+
+
+async def test_who_is_too_busy_is_asked_again_and_after_three_in_a_row_no_more() -> None:
+    ok = http("200 OK")
+    scripted = Scripted(BUSY, ok, BUSY, BUSY, BUSY, BUSY, BUSY, BUSY, BUSY, BUSY, ok)
+    async with scripted.examiner() as examiner:
+        statuses, made = [], []
+        for number in range(7):
+            statuses.append((await examiner._ask(Ask(f"{number}", {}))).status)
+            made.append(examiner.made)
+    assert statuses == [200, 429, 429, 429, 429, 429, 200]
+    assert made == [2, 4, 6, 8, 9, 10, 11]
+    assert examiner.rejected == 0
+
+
+async def test_a_wait_that_is_too_long_is_not_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conform, "LONGEST_RETRY_S", 0.0)
+    for answer, made in ((BUSY, 2), (BUSY.replace(b"After: 0", b"After: 1"), 1)):
+        async with Scripted(answer).examiner() as examiner:
+            await examiner._ask(Ask("a", {}))
+            assert examiner.made == made
+
+
+@pytest.mark.parametrize(("said", "wait_s"), [("0", 0.0), ("7", 7.0), ("soon", 1.0), ("1.5", 1.0), (None, 1.0)])
+async def test_a_wait_is_in_whole_seconds_or_one(said: str | None, wait_s: float) -> None:
+    assert conform._retry_s(Came(429, {} if said is None else {"retry-after": said})) == wait_s
+
+
+@pytest.mark.parametrize(("budget", "asked"), [(None, True), (11, True), (10, True), (9, False)])
+async def test_a_budget_may_be_spent_to_its_end(budget: int | None, asked: bool) -> None:
+    async with Scripted(http("200 OK")).examiner(budget=budget) as examiner:
+        examiner.spent = 6
+        assert examiner._affordable(Ask("a", {}, tokens=4)) is asked
+        assert examiner._affordable(Ask("free", {}, tokens=0))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "tokens"),
+    [
+        (200, b'{"usage":{"total_tokens":5}}', 5),
+        (200, b'data:{"usage":{"total_tokens":5}}\n\ndata:{"usage":{"total_tokens":8}}\n\n', 8),
+        (200, b'data:{"usage":{"total_tokens":8}}\n\ndata:{"usage":null}\n\ndata:[DONE]\n\n', 8),
+        (200, b'data:{"usage":{"total_tokens":8}}\n\ndata:{"usage":{}}\n\ndata:{}\n\n', 8),
+        (200, b"", 99),
+        (200, b"[]", 99),
+        (400, b'{"usage":{"total_tokens":5}}', 0),
+        (0, b"", 0),
+    ],
+)
+async def test_what_a_call_has_cost_is_the_last_figure_in_it_or_what_it_may_have(
+    status: int, body: bytes, tokens: int
+) -> None:
+    assert conform._total(Came(status, {}, (body,)), Ask("a", {}, tokens=99)) == tokens
+
+
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (Ask("a", None, method="GET"), "GET /v1/x"),
+        (Ask("a", {"b": 1}), 'POST /v1/x {"b":1}'),
+        (Ask("a", b"{", headers={"Accept": "*/*"}), "POST /v1/x Accept: */*; {"),
+        (
+            Ask("a", b"{", stream=True, headers={"Accept": "*/*"}),
+            "POST /v1/x X-DashScope-SSE: enable; Accept: */*; {",
+        ),
+        (Ask("a", b"", manner="hang_up"), "POST /v1/x (hang up)"),
+    ],
+)
+async def test_a_request_is_told_in_a_line(ask: Ask, told: str) -> None:
+    assert conform._told(ask, "https://user@h/v1/x?key=k") == told
+
+
+async def test_what_did_not_come_is_shown_as_what_kept_it() -> None:
+    assert conform._shown(Came(0, failed="connection refused")) == "connection refused"
+    assert conform._shown(Came(200, {}, (b"ab",), "cut off")) == "200  cut off\nab"
+
+
+ASTRAY: Final = {
+    200: {b"": ""},
+    401: {b"": "is that its key, in DASHSCOPE_API_KEY?"},
+    403: {b"": "is that its key, in DASHSCOPE_API_KEY?"},
+    400: {
+        b"ModelNotFound": "it has no m: say a model of its",
+        b"the Model does not EXIST": "it has no m: say a model of its",
+        b"no model": "",
+        b"does not exist": "",
+    },
+    404: {b"Model not exist.": "it has no m", b"model": "say the base of an SDK", b"": "such as https://h/x/api/v1"},
+    405: {b"model not exist": "such as https://h/x/api/v1"},
+    500: {b"model not exist": ""},
+}
+
+
+async def test_what_was_probably_meant_is_told_by_status_and_body() -> None:
+    asked = conform.Examined("https://h/x/v1/", "m", KEY, 10, counted=False)
+    for status, bodies in ASTRAY.items():
+        for body, hint in bodies.items():
+            told = conform._astray(asked, Came(status, {}, (body,)))
+            assert (hint in told, bool(told)) == (True, bool(hint)), (status, body, told)
+    assert conform._astray(replace(asked, route="/r"), Came(404)) == ""
+    assert conform._astray(replace(asked, url="https://h/x"), Came(404)).endswith(
+        "say the base of an SDK, such as https://h/x/api/v1"
+    )
+    assert conform._astray(replace(asked, url="https://h/api/v1"), Came(404)).endswith("no such route is there")
+
+
+async def test_it_leaves_nothing_of_itself_behind() -> None:
+    before = asyncio.all_tasks()
+    scripted = Scripted(http("404 Not Found"))
+    async with scripted.examiner() as examiner:
+        target = examiner.target
+        report = await conform.examine(examiner.examined, target, conform.rows_of(target, ("no-key",)), lambda *_: None)
+    assert isinstance(report, Report)
+    if left := {task for task in asyncio.all_tasks() - before if "Event.wait" in repr(task.get_coro())}:
+        _, left = await asyncio.wait(left, timeout=5)
+    assert not left
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(
+    ("route", "routed"), [(None, False), ("/api/v1/x", False), ("/partner/models/deepseek-v3.2", True)]
+)
+@pytest.mark.parametrize("model", ["deepseek-v3", "gpt-4"])
+async def test_what_is_known_of_a_model_is_its_row_and_its_count(model: str, route: str | None, routed: bool) -> None:
+    for counted in (True, False):
+        target = conform.target_of(model, route, counted=counted)
+        is_ours = model == "deepseek-v3"
+        assert (target.model, target.routed, target.api) == (model, routed, "dashscope")
+        assert (target.row is not None, target.count is not None) == (is_ours, is_ours and counted)
+        assert (target.prompt is not None) == (is_ours and counted)
+    target = conform.target_of("deepseek-v3", None, counted=True)
+    assert target.count is not None
+    assert target.prompt is not None
+    said = {"model": "deepseek-v3", "input": {"messages": [{"role": "user", "content": "hi"}]}}
+    # <｜begin▁of▁sentence｜> <｜User｜> hi <｜Assistant｜>
+    assert (target.count("hi there"), target.prompt(said)) == (2, 4)
+
+
+async def test_a_list_is_of_what_was_asked_for() -> None:
+    code, out, _ = await command("--list", "--only", "frames", key="")
+    assert code == 0
+    checks = out.partition("\nnot checked:")[0].splitlines()[1:]
+    assert {line.split()[0] for line in checks} == {"frames"}

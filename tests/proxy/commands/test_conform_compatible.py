@@ -40,7 +40,7 @@ async def gateway(upstream: Simulator, tmp_path_factory: pytest.TempPathFactory)
 
 
 async def examined(url: str, *only: str, model: str = "deepseek-v4-flash") -> Report:
-    asked = conform.Examined(f"{url}/compatible-mode/v1", model, KEY, only=only, timeout_s=10, api="openai")
+    asked = conform.Examined(f"{url}/compatible-mode/v1", model, KEY, 10, counted=True, only=only, api="openai")
     target = conform.target_of(model, None, counted=True, api="openai")
     report = await conform.examine(asked, target, conform.rows_of(target, only), lambda _, __: None)
     assert not isinstance(report, str)
