@@ -462,6 +462,13 @@ async def test_how_late_a_timer_fires_is_from_when_it_was_due(
     assert total_s == fired * late_s
 
 
+async def test_what_was_no_call_is_counted_by_its_status() -> None:
+    measured = metrics.Metrics({})
+    for status in (404, 404, 405):
+        measured.keep_stray(status)
+    assert values(measured, metrics.STRAYS) == {("404",): 2, ("405",): 1}
+
+
 async def test_what_runs_is_said_and_nothing_was_dropped() -> None:
     measured = metrics.Metrics({})
     version = installed.version_of("dashseek"), platform.python_version()
