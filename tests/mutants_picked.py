@@ -88,6 +88,27 @@ HARMLESS: Final[dict[Change, str]] = {
         "(False)",
     ): _STRICT,
     Change(
+        "proxy/telemetry/metrics.py",
+        'for attempt, (pool, target, retry) in zip(closing["attempts"], record.tries, strict=True):',
+        "True",
+        "(False)",
+    ): _STRICT,
+    **{
+        Change(
+            "proxy/telemetry/metrics.py",
+            "*(record.opening is None, record.read_s is None, record.translate_s is None, last_ms is None),",
+            f"{what} is None",
+            f"({what} is not None)",
+        ): "Either tells one kind of call from the other."
+        for what in ("record.opening", "record.read_s", "record.translate_s", "last_ms")
+    },
+    Change(
+        "proxy/inspector/recorded.py",
+        "for read, masked in zip(reads[-spanned:], before, strict=True):",
+        "True",
+        "(False)",
+    ): _STRICT,
+    Change(
         "translators/tokens.py",
         "if len(text) > 2 * _LONG_TAIL_CHARS and (end := self._vocabulary.settled(text)):",
         "2",

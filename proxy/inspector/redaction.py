@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import itertools
 import random
 import re
 import struct
@@ -59,18 +60,15 @@ OK: Final = 200
 def _fillers(vocabulary: Vocabulary) -> Mapping[str, Sequence[str]]:
     """Tokens of one kind each, the most frequent ones: what a piece of that kind is made of."""
     found: dict[str, list[str]] = {"lower": [], "title": [], "cjk": [], "other": []}
-    number = 0
-    while True:
+    for number in itertools.count():
         try:
             token = vocabulary.decode_bytes([number]).decode()
         except UnicodeDecodeError:
-            number += 1
             continue
         except KeyError:
-            return found
-        number += 1
+            break
         if all(len(tokens) >= MOST_FILLERS for tokens in found.values()):
-            return found
+            break
         if token.isascii() and token.isalpha():
             if token.islower():
                 found["lower"].append(token)
@@ -80,6 +78,7 @@ def _fillers(vocabulary: Vocabulary) -> Mapping[str, Sequence[str]]:
             kind = "cjk" if all(map(CJK.match, token)) else "other" if not CJK.search(token) else ""
             if kind and not any(char.isascii() for char in token):
                 found[kind].append(token)
+    return found
 
 
 @dataclass(slots=True)
