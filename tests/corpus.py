@@ -18,7 +18,7 @@ from translators import choice as answer
 from translators import dialogue, faults, pipe
 from translators.dashscope import tongue
 from translators.openai import failures
-from translators.terms import Terms
+from translators.terms import EVENT_LIMIT, Terms
 from translators.tongue import Tongue
 
 Json = dict[str, Any]
@@ -103,6 +103,12 @@ def open_pipe(
         "legs": 1,
         "failures": failures.Terms(INPUT_LIMIT, own_key=False),
         "request_id": REQUEST_ID,
+        "at_s": 0.0,
+        "event_limit": EVENT_LIMIT,
+        "prefix": "",
+        "answer_end": 0,
+        "template": "v4",
+        "calls_opened": False,
     } | terms
     through = pipe.Pipe(call, Terms(**given), proxy.vocabulary.load(), spoken, large_bytes=large_bytes, hold=hold)
     through.count_prompt(PROMPT_TOKENS, 0)

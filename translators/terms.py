@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from translators.choice import Rules
 from translators.deepseek import prompt
 from translators.dialogue import Call, Template
 from translators.openai import failures
 from translators.openai.request import Order
+
+# Bytes of one upstream event, where nobody says another number.
+EVENT_LIMIT: Final = 16 << 20
 
 
 class Terms(NamedTuple):
@@ -32,12 +35,12 @@ class Terms(NamedTuple):
     legs: int
     failures: failures.Terms
     request_id: str
-    at_s: float = 0.0
-    event_limit: int = 16 << 20
-    prefix: str = ""
-    answer_end: int = 0
-    template: Template = "v4"
-    calls_opened: bool = False
+    at_s: float
+    event_limit: int
+    prefix: str
+    answer_end: int
+    template: Template
+    calls_opened: bool
 
 
 def agreed(
@@ -47,7 +50,7 @@ def agreed(
     own_key: bool,
     known: tuple[str, ...] = (),
     at_s: float = 0.0,
-    event_limit: int = 16 << 20,
+    event_limit: int = EVENT_LIMIT,
 ) -> Terms:
     """The terms of an answer to `order`: what upstream does not do, we do.
 

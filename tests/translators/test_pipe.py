@@ -19,7 +19,7 @@ from translators.compatible import tongue as compatible
 from translators.compatible.call import Form
 from translators.dashscope import tongue as dashscope
 from translators.deepseek import prompt
-from translators.dialogue import ToolCall
+from translators.dialogue import Image, Message, ToolCall
 from translators.openai import failures
 from translators.openai.chunks import Reader
 from translators.tongue import Tongue
@@ -167,6 +167,39 @@ def test_of_a_read_that_is_cut_within_an_event_the_whole_ones_are_taken_at_one_g
     assert through.account().generated == whole.account().generated
 
 
+@pytest.mark.parametrize("tongue", [dashscope, compatible], ids=["native", "compatible"])
+@pytest.mark.parametrize(
+    "rules",
+    [{}, {"answer_limit": 12}, {"answer_limit": 1}, {"stops": ("word 13",)}, {"chain_limit": 9}, {"think_tags": True}],
+    ids=str,
+)
+@pytest.mark.parametrize("given", [{}, {"incremental": False}, {"stream": False}], ids=str)
+def test_a_text_that_comes_alone_is_what_it_is_beside_a_comment(
+    rules: dict[str, Any], given: dict[str, Any], tongue: Tongue
+) -> None:
+    """SSE-10, COM-34: the short way of what comes as it is generated, and the long way of anything else."""
+    call = corpus.ask(form=Form("x", usage=True) if tongue is compatible else None, **given)
+    short, long = (corpus.open_pipe(call, answer.Rules(**rules), spoken=tongue) for _ in range(2))
+    names = ["reasoning_content"] * 12 + ["content"] * 20
+    events = [chunk({name: f" word {number}"}) for number, name in enumerate(names)]
+    taken = 0
+    for event in (*events, chunk({}, "stop"), usage_chunk(figures(7, 99)), corpus.DONE):
+        out = short.feed(event)
+        assert out == long.feed(event + b": \n\n")
+        assert (short.is_open(), short.wants_no_more(), short.was_cut(), short.state) == (
+            *(long.is_open(), long.wants_no_more(), long.was_cut(), long.state),
+        )
+        assert not short.took_text or short.is_open()
+        assert not long.took_text
+        taken += short.took_text
+        for through in (short, long):
+            through.hand_over()
+        assert short.account() == long.account()
+    # All but those before the second of a side, where a caller reads what comes and nobody cuts it off.
+    if call.stream and not rules:
+        assert taken == 12 - 2 + 20 - 1
+
+
 def test_a_failure_in_a_read_that_is_cut_has_the_usage_behind_it() -> None:
     """MET-3: wherever the read before it ended."""
     texts = b"".join(chunk({"content": word}) for word in ("The", " sea", " is", " wide"))
@@ -188,6 +221,32 @@ def test_the_running_count_is_that_of_all_text_so_far() -> None:
     assert [usage["output_tokens"] for usage in usages] == [1, 2, 4, 5, 6]
     assert [usage["input_tokens"] for usage in usages] == [5, 5, 5, 5, 9]
     assert [usage["output_tokens_details"]["reasoning_tokens"] for usage in usages] == [1, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "sees", "image"),
+    [((), True, None), ((192,), True, 192), ((None,), True, 295), ((192, None), True, 295), ((192,), False, None)],
+    ids=["none", "of a known size", "of an unknown size", "both", "none is seen"],
+)
+def test_what_of_a_prompt_is_images_is_what_is_counted_or_all_else(
+    tokens: tuple[int | None, ...], image: int | None, *, sees: bool
+) -> None:
+    """USE-1, OUT-4: upstream tells of 300 tokens, of which the text is 5."""
+    shown = tuple(Image("https://a/b.png", tokens=size) for size in tokens)
+    turn = Message("user", "hi", parts=("hi", *shown))
+    call = corpus.ask(replace(corpus.NEVER, sees=sees))._replace(messages=(turn,))
+    through = corpus.open_pipe(call)
+    through.count_prompt(corpus.PROMPT_TOKENS + (sum(filter(None, tokens)) if sees else 0), 0)
+    through.feed(chunk({"content": "a"}) + chunk({}, "stop", usage=figures(300, 1)))
+    assert through.account().generated.image == image
+
+
+def test_of_a_prompt_whose_template_is_not_known_nothing_is_taken_away() -> None:
+    """USE-5."""
+    through = corpus.open_pipe(corpus.ask())
+    for learned, given in ((-1, 5), (3, 8)):
+        through.count_prompt(5, learned)
+        assert through.account().generated.input == given
 
 
 def test_a_figure_that_comes_with_text_is_in_that_texts_packet() -> None:

@@ -283,6 +283,10 @@ class TestIgnored:
         assert found._replace(ignored=()) == translated(body())
         assert set(found.ignored) == {*parameters.DROPPED, "whatever", "messages.refusal", "messages.audio"}
 
+    def test_it_is_where_the_messages_or_the_fields_alone_have_it(self) -> None:
+        assert translated(body(whatever=1)).ignored == ("whatever",)
+        assert translated(body({**USER, "refusal": "r"})).ignored == ("messages.refusal",)
+
     def test_what_switches_and_shapes_is_read(self) -> None:
         fields = {"thinking": {}, "chat_template_kwargs": {}, "reasoning_effort": "low", "stream_options": {}}
         assert translated(body(stream=True, **fields)).ignored == ()

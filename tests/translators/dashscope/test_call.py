@@ -90,6 +90,19 @@ def test_a_body_that_is_no_json_object_is_refused(raw: bytes) -> None:
     assert refusal.value.fault == BODY_INVALID
 
 
+@pytest.mark.parametrize(("levels", "is_read"), [(254, True), (255, False)])
+@pytest.mark.parametrize("beside", [0, 10_000], ids=["short", "long"])
+def test_a_body_is_as_deep_as_can_be_written(levels: int, beside: int, *, is_read: bool) -> None:
+    """REQ-1: what is read and cannot go upstream is refused at once; of a short one as of a long one."""
+    raw = b'{"a":' + b"[" * (levels - 1) + b"]" * (levels - 1) + b',"b":"%b"}' % (b"x" * beside)
+    if is_read:
+        assert call.read(raw).keys() == {"a", "b"}
+    else:
+        with pytest.raises(faults.Refusal) as refusal:
+            call.read(raw)
+        assert refusal.value.fault == BODY_INVALID
+
+
 def test_a_refused_body_is_not_quoted_in_the_log() -> None:
     """MET-4"""
     with pytest.raises(faults.Refusal) as refusal:
