@@ -244,9 +244,9 @@ def test_what_of_a_prompt_is_images_is_what_is_counted_or_all_else(
 def test_of_a_prompt_whose_template_is_not_known_nothing_is_taken_away() -> None:
     """USE-5."""
     through = corpus.open_pipe(corpus.ask())
-    for learned, given in ((-1, 5), (3, 8)):
+    for learned, prompt_tokens in ((-1, 5), (3, 8)):
         through.count_prompt(5, learned)
-        assert through.account().generated.input == given
+        assert through.account().generated.input == prompt_tokens
 
 
 def test_a_figure_that_comes_with_text_is_in_that_texts_packet() -> None:

@@ -69,6 +69,28 @@ def test_an_event_larger_than_the_limit_is_refused_before_it_is_held(reads: int)
     assert refused.value.fault is faults.UPSTREAM_BROKEN
 
 
+def test_an_event_is_large_and_too_large_by_the_bytes_that_are_held_of_it() -> None:
+    """REQ-11: more than so many; what is handed out is looked at anew once it was taken."""
+    decoder = sse.Decoder(20, 10)
+    seen = []
+    for piece in (b"data:12345", b"6", b"789012345"):
+        decoder.feed(piece)
+        seen.append((decoder.held_bytes, decoder.is_large))
+    assert seen == [(10, False), (11, True), (20, True)]
+    assert decoder.feed(b"\n\n") == [b"123456789012345"]
+    assert decoder.is_large
+    decoder.look()
+    assert (decoder.held_bytes, decoder.is_large) == (0, False)
+    decoder.feed(b"data:12345")
+    decoder.look()
+    assert not decoder.is_large
+    decoder.feed(b"6")
+    decoder.look()
+    assert decoder.is_large
+    with pytest.raises(faults.Refusal):
+        decoder.feed(b"7890123456")
+
+
 @pytest.mark.parametrize("cut", [1, 7, 4096], ids="cut={}".format)
 @pytest.mark.parametrize("before", [b"", b"\n\n\n", b"\xef\xbb\xbf", b" \r\n"])
 def test_a_body_is_what_its_first_byte_says(before: bytes, cut: int) -> None:

@@ -24,6 +24,13 @@ def test_a_half_is_read_as_it_stands(raw: bytes, document: object) -> None:
     assert surrogates.loads(raw) == document
 
 
+@pytest.mark.parametrize("number", [0, -1, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1])
+def test_a_number_beside_it_is_read_as_it_is_elsewhere(number: int) -> None:
+    """Beyond 64 bits as the nearest there is."""
+    read, elsewhere = surrogates.loads(rb'["\ud83d", %d]' % number)[1], orjson.loads(b"%d" % number)
+    assert (type(read), read) == (type(elsewhere), elsewhere)
+
+
 @pytest.mark.parametrize(
     "raw",
     [
