@@ -85,6 +85,14 @@ MERGES: dict[str, tuple[list[Piece], list[tuple[str, str, str]]]] = {
     ),
     "a null for a placeholder": ([(0, "a", "f", "nu"), (0, "", "", 'll {"x":1}')], [("a", "f", '{"x":1}')]),
     "placeholders of every kind": ([(0, "a", "f", '{}null{ }{"x":1}')], [("a", "f", '{"x":1}')]),
+    "as many placeholders as are looked at": (
+        [(0, "a", "f", "null" * 16), (0, "", "", '{"x":1}')],
+        [("a", "f", '{"x":1}')],
+    ),
+    "and more than these": (
+        [(0, "a", "f", "null" * 17), (0, "", "", '{"x":1}')],
+        [("a", "f", "null" * 17 + '{"x":1}')],
+    ),
     "a placeholder alone": ([(0, "a", "f", "{ }"), (0, "", "", "{}"), (0, "", "", "x")], [("a", "f", "{}")]),
     "a name said anew, a little longer": (
         [(0, "a", "ge", ""), (0, "a", "get_wea", ""), (0, "a", "get_weather", "{}")],

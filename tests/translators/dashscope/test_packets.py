@@ -244,6 +244,31 @@ def test_what_is_laid_out_by_strings_takes_them_as_they_come(*, incremental: boo
     assert (writer.splice is None, writer.splice_one is None) == (logprobs, logprobs)
 
 
+@pytest.mark.parametrize("way", ["splice", "splice_one", "reasoning"])
+@pytest.mark.parametrize("several", [1, 7])
+@pytest.mark.parametrize("incremental", [False, True])
+def test_a_chain_that_nobody_expected_is_shown_however_it_comes(*, incremental: bool, several: int, way: str) -> None:
+    """OUT-1: from the first string on."""
+    call = corpus.ask(corpus.NEVER, incremental=incremental, thinking=False)
+    answer = corpus.open_pipe(call).answer
+    frames = packets.Frames(packets.Shape(call, answer.tally, corpus.REQUEST_ID))
+    writer = (packets.Incremental if incremental else packets.Cumulative)(frames)
+    (choice,) = answer.choices
+    answer.tally.counts_chain = True
+    figures = [*range(1, several + 1)]
+    assert writer.splice is not None
+    assert writer.splice_one is not None
+    if way == "splice":
+        writer.splice(choice, [b'"a"'] * several, (figures, figures), True)
+    elif way == "splice_one":
+        for made in figures:
+            writer.splice_one(choice, b'"a"', (made, made), True)
+    else:
+        writer.reasoning(choice, ["a"] * several, [(made, made) for made in figures])
+    shown = [corpus.choice_of(packet)["message"]["reasoning_content"] for packet in corpus.packets(writer.take())]
+    assert shown == (["a"] * several if incremental else ["a" * made for made in figures])
+
+
 @pytest.mark.parametrize("text", ["%d", "%b", packets.CONTENT_MARK, packets.REASONING_MARK, ":-1", '","x":-2'])
 def test_text_that_looks_like_a_mark_is_text(text: str) -> None:
     through = corpus.open_pipe(corpus.ask())
