@@ -248,6 +248,44 @@ HARMLESS: Final[dict[Change, str]] = {
         "max(width, height) > LOW_SIDE",
         "(max(width, height) >= LOW_SIDE)",
     ): "Where it fits to the pixel it is made to fit by a factor of 1.",
+    **{
+        Change(
+            "translators/toolcalls.py", line, old, new
+        ): "Shown with no piece at all it is only where nothing follows."
+        for line in (
+            "if self.shown < 0:",
+            "if self.shown < 0 and self.is_placeholder() and (found := _PLACEHOLDERS.match(self._start + more)):",
+            'if self.shown < 0 and self.text.strip() in ("", "null"):',
+        )
+        for old, new in (("0", "(1)"), ("self.shown < 0", "(self.shown <= 0)"))
+    },
+    **{
+        Change("translators/choice.py", "first = draft.shown < 0", old, new): "The same of a call that has ended."
+        for old, new in (("0", "(1)"), ("draft.shown < 0", "(draft.shown <= 0)"))
+    },
+    Change("translators/toolcalls.py", "self.shown = -1", "1", "(2)"): "Any number below 0.",
+    Change(
+        "translators/toolcalls.py", 'self._depth += 1 if mark in "{[" else -1', 'mark in "{["', "(mark not in '{[')"
+    ): "Counted below 0 instead of above it, and back.",
+    **{
+        Change(
+            "translators/dashscope/call.py",
+            "if len(raw) > 2 * DEEPEST and breadth.levels_of(document, raw) > DEEPEST:",
+            old,
+            new,
+        ): "Where a document is written back to see whether it can be: one that is not too deep can."
+        for old, new in (
+            ("len(raw) > 2 * DEEPEST", "(len(raw) >= 2 * DEEPEST)"),
+            ("2 * DEEPEST", "(2 // DEEPEST)"),
+            ("breadth.levels_of(document, raw) > DEEPEST", "(breadth.levels_of(document, raw) >= DEEPEST)"),
+        )
+    },
+    Change(
+        "translators/pipe.py",
+        "if writer.kept_bytes <= self._weighed_at_bytes:",
+        "writer.kept_bytes <= self._weighed_at_bytes",
+        "(writer.kept_bytes < self._weighed_at_bytes)",
+    ): _SPEED,
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change("proxy/upstream/line.py", "self.idle_s = 0.0", "0.0", "(1.0)"): _UNREAD,
     Change("proxy/upstream/line.py", "self._is_interim = False", "False", "(True)"): _UNREAD,

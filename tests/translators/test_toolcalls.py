@@ -221,6 +221,19 @@ def test_an_id_alone_calls_nothing(drafts: toolcalls.Drafts) -> None:
     assert [call.id for call in drafts.whole()] == ["a"]
 
 
+def test_a_fragment_without_a_name_writes_none_and_a_name_behind_arguments_is_said_again(
+    vocabulary: tokens.Vocabulary,
+) -> None:
+    """SSE-7, USE-7."""
+    draft = toolcalls.Draft(vocabulary)
+    begun = draft.counter.total
+    draft.add("a", "", "")
+    assert (draft.name, draft.counter.total) == ("", begun)
+    draft.add("", "f", "{")
+    draft.add("", "g", "}")
+    assert (draft.id, draft.name, draft.text) == ("a", "f", "{}")
+
+
 def test_what_follows_a_whole_call_that_was_shown_is_dropped(vocabulary: tokens.Vocabulary) -> None:
     """SSE-7: no stream goes back."""
     draft = toolcalls.Draft(vocabulary)
