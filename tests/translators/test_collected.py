@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 import pytest
 
 from tests import corpus
 from tests.corpus import chunk, figures, usage_chunk
 from translators import dialogue
+from translators.tongue import ENTRY_BYTES
 
 
 def reply(wire: bytes, model: dialogue.Model = corpus.HYBRID, **fields: object) -> corpus.Json:
@@ -77,3 +80,20 @@ def test_log_probabilities_of_the_whole_answer_stand_beside_it() -> None:
     wire = b"".join(chunk({"content": one["token"]}, logprobs={"content": [one]}) for one in entries)
     choice = corpus.choice_of(reply(wire + chunk({}, "stop"), logprobs=True))
     assert choice["logprobs"] == {"content": entries}
+
+
+@pytest.mark.parametrize("asked", [{"stream": False}, {"incremental": False}, {"incremental": True}], ids=str)
+def test_what_is_kept_of_an_answer_is_its_texts_and_so_much_for_each_log_probability(asked: dict[str, Any]) -> None:
+    """REQ-11: answer and chain; packets of what is new keep nothing."""
+    entries = [{"token": token, "bytes": list(token.encode()), "logprob": -1.0, "top_logprobs": []} for token in "ab"]
+    through = corpus.open_pipe(corpus.ask(logprobs=True, **asked))
+    kept = []
+    for wire in (
+        chunk({"reasoning": "We think"}) + chunk({"reasoning": " so"}),
+        chunk({"content": "a"}, logprobs={"content": entries[:1]}),
+        chunk({"content": "b c"}, "stop", logprobs={"content": entries[1:]}) + corpus.DONE,
+    ):
+        through.feed(wire)
+        kept.append(through._writer.kept_bytes)
+    keeps = [11, 11 + 1 + ENTRY_BYTES, 11 + 4 + 2 * ENTRY_BYTES]
+    assert kept == ([0, 0, 0] if asked.get("incremental") else keeps)

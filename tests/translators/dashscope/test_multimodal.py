@@ -9,10 +9,11 @@ import pytest
 
 from tests import corpus
 from tests.corpus import chunk, figures, usage_chunk
-from translators import faults
+from translators import dialogue, faults
 from translators.dashscope import multimodal
 from translators.dashscope import tongue as dashscope
 from translators.tongue import Tongue
+from translators.usage import Tally
 
 ENTRY = {"token": "The", "bytes": [84, 104, 101], "logprob": -0.5, "top_logprobs": []}
 WIRE = (
@@ -68,3 +69,17 @@ def test_an_error_frame_is_that_of_the_text_path() -> None:
     ]
     assert frames[0] == frames[1]
     assert faults.UPSTREAM_BROKEN.message.encode() in frames[0]
+
+
+@pytest.mark.parametrize(("image", "text"), [(None, 10), (4, 6), (10, 0), (11, 0)])
+def test_the_parts_of_the_input_are_its_text_and_its_images(image: int | None, text: int) -> None:
+    """OUT-4."""
+    shape = multimodal.PartsShape(corpus.ask(corpus.NEVER), Tally(), corpus.REQUEST_ID)
+    images = {} if image is None else {"image_tokens": image}
+    assert shape.usage(dialogue.Usage(10, 7, image=image)) == {
+        "input_tokens": 10,
+        "output_tokens": 7,
+        "total_tokens": 17,
+        **images,
+        "input_tokens_details": {"text_tokens": text, **images},
+    }

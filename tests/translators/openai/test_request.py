@@ -126,6 +126,17 @@ class TestAnswerLimit:
         assert trail(asking(model=whole), "deepseek")["max_tokens"].action == "clamped"
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_as_many_choices_as_upstream_can_count_are_asked_for_at_once(dialect: str, n: int) -> None:
+    """OUT-7: else one call for each, which says no `n`."""
+    body = translated(asking(n=n), dialect)
+    at_once = n > 1 and dialect in {"vllm", "sglang"}
+    assert body.legs == (1 if at_once else n)
+    assert body.json.get("n") == (n if at_once else None)
+    assert (trail(asking(n=n), dialect).get("n") is None) is (n == 1)
+
+
 class TestThinkingBudget:
     """PAR-15, OUT-9."""
 
