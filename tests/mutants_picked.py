@@ -103,6 +103,15 @@ HARMLESS: Final[dict[Change, str]] = {
         for what in ("record.opening", "record.read_s", "record.translate_s", "last_ms")
     },
     Change(
+        "proxy/admin/docs.py", "ssl=True if shown is None else tls.trusting(shown),", "True", "(False)"
+    ): "Where no certificate is shown nothing is secured, and so nothing is to be believed.",
+    Change(
+        "proxy/admin/docs.py",
+        "with OpenBodies(2 * most_bytes, most_bytes).hold() as held:  # its own, as packed and as unpacked",
+        "2",
+        "(3)",
+    ): "Neither of the two may be longer than one: there is room for both.",
+    Change(
         "proxy/inspector/recorded.py",
         "for read, masked in zip(reads[-spanned:], before, strict=True):",
         "True",
