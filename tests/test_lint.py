@@ -41,6 +41,10 @@ def call(index: object = 0, call_id: object = "c", name: str | None = "f", argum
     return {"function": {**named, "arguments": arguments}, "id": call_id, "index": index, "type": "function"}
 
 
+def usage(given: int, made: object, total: int, **details: object) -> lint.Json:
+    return {"input_tokens": given, "output_tokens": made, "total_tokens": total, **details}
+
+
 END = packet(2, content="", finish="stop")
 LATER = call(call_id="", name=None)
 
@@ -74,6 +78,25 @@ GOOD = {
         packet(1) + packet(2, index=1) + packet(3, content="", finish="stop") + packet(4, index=1, finish="length"),
         True,
     ),
+    "one of two choices ended before an error": (
+        packet(1) + packet(2, index=1) + packet(3, content="", finish="stop") + error(4),
+        True,
+    ),
+    "an error of the caller's": (error(1, 400), True),
+    "no tokens yet, and none more for a text": (
+        packet(1, usage=usage(0, 0, 0)) + packet(2, usage=usage(0, 0, 0)) + packet(3, content="", finish="stop"),
+        True,
+    ),
+    "details that say nothing": (packet(1, usage=usage(5, 0, 5, output_tokens_details={})) + END, True),
+    "all of it a chain": (
+        packet(1, content="", reasoning="h", usage=usage(5, 1, 6, output_tokens_details={"reasoning_tokens": 1})) + END,
+        True,
+    ),
+    "a chain and what it leaves": (
+        packet(1, usage=usage(5, 3, 8, output_tokens_details={"reasoning_tokens": 1, "text_tokens": 2}))
+        + packet(2, content="", finish="stop"),
+        True,
+    ),
     "how it was asked for is not known": (
         packet(1, calls=[call()]) + packet(2, finish="tool_calls", calls=[call()]),
         None,
@@ -87,13 +110,10 @@ def test_a_good_stream_has_no_complaints(name: str) -> None:
     assert lint.check(stream, incremental=incremental) == []
 
 
-def usage(given: int, made: object, total: int, **details: object) -> lint.Json:
-    return {"input_tokens": given, "output_tokens": made, "total_tokens": total, **details}
-
-
 PLANTED = {
     "SSE-1 the last frame has no blank line": (packet(1) + END[:-1], True),
     "SSE-1 id 3 where 2 is due": (packet(1) + packet(3, finish="stop"), True),
+    "SSE-1 id 3 where 2 is due ": (packet(1).replace(b"id:1", b"id: 1") + packet(3, finish="stop"), True),
     "SSE-1 not a frame": (packet(1).replace(b"id:1", b"id: 1") + END, True),
     "SSE-1 not a frame ": (packet(1).replace(b"\n", b"\r\n", 1) + END, True),
     "SSE-1 [DONE]": (packet(1) + END + b"data: [DONE]\n\n", True),
@@ -114,6 +134,7 @@ PLANTED = {
         packet(1, content="a") + packet(2, content="a", reasoning="h", finish="stop"),
         False,
     ),
+    "SSE-6 reasoning after or beside content ": (packet(1) + packet(2, content="", reasoning="h", finish="stop"), True),
     "SSE-6 reasoning after or beside content": (packet(1, reasoning="h") + END, True),
     "SSE-7 more than one fragment": (packet(1, calls=[call(), call(1)]) + packet(2, finish="tool_calls"), True),
     "SSE-7 cumulative calls before": (
@@ -124,6 +145,14 @@ PLANTED = {
     "SSE-7 a first fragment without": (packet(1, calls=[call(call_id="")]) + packet(2, finish="tool_calls"), True),
     "SSE-7 a later fragment with": (
         packet(1, calls=[call()]) + packet(2, calls=[call()]) + packet(3, finish="tool_calls"),
+        True,
+    ),
+    "SSE-7 a later fragment with an id": (
+        packet(1, calls=[call()]) + packet(2, calls=[call(name=None)]) + packet(3, finish="tool_calls"),
+        True,
+    ),
+    "SSE-7 a later fragment with an id or a name": (
+        packet(1, calls=[call()]) + packet(2, calls=[call(call_id="")]) + packet(3, finish="tool_calls"),
         True,
     ),
     "SSE-7 a fragment of call 0 out of order": (
@@ -150,6 +179,7 @@ PLANTED = {
     "OUT-2 finish_reason tool_calls without calls": (packet(1, finish="tool_calls"), True),
     "OUT-4 usage lacks a figure": (packet(1, usage=usage(5, None, 5)) + END, True),
     "OUT-4 usage lacks a figure ": (packet(1, usage=None) + END, True),
+    "OUT-4 usage lacks a figure  ": (packet(1, usage=usage(5, -1, 4)) + END, True),
     "OUT-4 total_tokens is not the sum": (packet(1, usage=usage(5, 1, 7)) + END, True),
     "OUT-4 more reasoning than output": (
         packet(1, usage=usage(5, 1, 6, output_tokens_details={"reasoning_tokens": 2})) + END,

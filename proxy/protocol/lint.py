@@ -29,7 +29,10 @@ ERROR_KEYS = ["code", "message", "request_id"]
 
 @dataclass(slots=True)
 class Seen:
-    """What one choice has shown so far."""
+    """What one choice has shown so far.
+
+    reasoning: of cumulative packets alone; behind no fragment of it does anything ask for the rest
+    """
 
     content: str = ""
     reasoning: str = ""
@@ -162,7 +165,6 @@ class _Linter:
             if not (content or reasoning or message.get("tool_calls") or seen.finished or grown):
                 yield "SSE-10 a packet that says nothing"
             seen.content += content
-            seen.reasoning += reasoning
         if "tool_calls" in message:
             yield from self._calls(message["tool_calls"], seen)
 
