@@ -427,12 +427,21 @@ HARMLESS: Final[dict[Change, str]] = {
         "0x100",
         "(257)",
     ): "No byte is 256: whether it is among those that print is asked of none.",
+    **{
+        Change(
+            "proxy/protocol/tables.py",
+            'verdict = verdict(Failure(400, "", "…"), Terms(98_304, own_key=False))',
+            old,
+            new,
+        ): "No row that is made so depends on the status, nor on whose key it was: the documents are the same."
+        for old, new in (("400", "(401)"), ("False", "(True)"))
+    },
     Change(
-        "proxy/protocol/tables.py",
-        'verdict = verdict(Failure(400, "", "…"), Terms(98_304, own_key=False))',
-        "False",
-        "(True)",
-    ): "No row that is made so depends on whose key it was: the documents are the same to the letter.",
+        "proxy/protocol/compatible.py",
+        "terms = agreed(order, request_id=EXAMPLE_ID, own_key=True, at_s=AT_S)",
+        "True",
+        "(False)",
+    ): "Whose key it was is asked of a failure; what is shown here is an answer.",
     Change(
         "proxy/metering/ledger.py",
         "for number, piece in enumerate(journal_files.blocks(content, TOGETHER), 1):",

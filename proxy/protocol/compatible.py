@@ -157,7 +157,6 @@ def _spoken(document: Json, upstream: Sequence[Json], sources: Sources) -> str:
     order = _order(document, sources)
     terms = agreed(order, request_id=EXAMPLE_ID, own_key=True, at_s=AT_S)
     through = Pipe(order.call, terms, vocabulary.load(), tongue)
-    through.count_prompt(12, 0)
     wire = b"".join(b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in upstream) + b"data: [DONE]\n\n"
     return (through.feed(wire) + through.eof()).decode().rstrip("\n")
 
@@ -315,11 +314,11 @@ def _query(name: str, text: str, schema: Json) -> Json:
 def _refusals(listed: Iterable[faults.Fault]) -> dict[str, Json]:
     """The answers of these faults in this tongue, by status."""
     found = _failures(listed)
-    for answer in found.values():
+    for status, answer in found.items():
         examples = answer["content"][JSON_MEDIA]["examples"]
         for example in examples.values():
             said = example["value"]
-            fault = faults.Fault(500, said["code"], said["message"])
+            fault = faults.Fault(int(status), said["code"], said["message"])
             example["value"] = orjson.loads(tongue.failure(fault, EXAMPLE_ID))
         answer["content"][JSON_MEDIA] = {"schema": _ref(f"{MARK}Failure"), "examples": examples}
     return found

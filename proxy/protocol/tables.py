@@ -172,7 +172,8 @@ def _models(language: Language, sources: Sources) -> str:
 
 
 def _upstream_ids(language: Language, sources: Sources) -> str:
-    named = [name for name in dialects.DIALECTS if any(name in row.upstream for row in sources.rows)]
+    said = {name for row in sources.rows for name in row.upstream}
+    named = [name for name in dialects.DIALECTS if name in said]
     return _table(
         (("model", "模型")[language], *named, ("any other", "其他")[language]),
         ((_code(row.id), *(_code(row.upstream[name]) for name in named), _code(row.id)) for row in sources.rows),
@@ -290,9 +291,9 @@ def _client(_: Language, __: Sources) -> str:
     return f"```js\n{code.rstrip()}\n```"
 
 
-def _fidelity(language: Language, sources: Sources) -> str:
-    head = (("DashScope", "native", "done here", "left out or refused", "why"),) * 2
-    return _table(head[language], (*_parameter_fidelity(sources), *phrases.FEATURES, *_ignored_fidelity()))
+def _fidelity(_: Language, sources: Sources) -> str:
+    head = ("DashScope", "native", "done here", "left out or refused", "why")
+    return _table(head, (*_parameter_fidelity(sources), *phrases.FEATURES, *_ignored_fidelity()))
 
 
 def _parameter_fidelity(sources: Sources) -> Iterator[Sequence[str]]:
