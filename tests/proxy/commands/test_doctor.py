@@ -212,6 +212,27 @@ async def test_a_server_that_is_mute_to_tls_is_not_said_to_be_away() -> None:
     assert "firewall" not in found["connection"].to_do
 
 
+async def test_no_connection_is_left_open() -> None:
+    """One to see that somebody listens, one to ask for the models."""
+    opened, ended = 0, asyncio.Semaphore(0)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        ended.release()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        found = await seen(reading(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", environ=OWN))
+        for _ in range(2):
+            await ended.acquire()
+    assert (found["key"].verdict, opened) == ("ok", 2)
+
+
 async def test_a_server_that_speaks_tls_is_told_from_one_that_speaks_no_http(certificate: Path) -> None:
     async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
