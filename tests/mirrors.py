@@ -19,7 +19,6 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/admission/redis_limiter.py": "tests/integration/test_shared_limits.py",
     "proxy/call/exchange.py": "tests/proxy/call/test_record.py",
     "proxy/call/handler.py": "tests/proxy/server/test_process.py",
-    "proxy/commands/calls.py": "tests/integration/test_inspector.py",
     "proxy/commands/check.py": "tests/integration/test_check.py",
     "proxy/commands/demo.py": "tests/integration/test_pages.py",
     "proxy/commands/exit_codes.py": "tests/proxy/commands/test_cli.py",
