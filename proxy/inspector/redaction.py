@@ -60,14 +60,13 @@ OK: Final = 200
 def _fillers(vocabulary: Vocabulary) -> Mapping[str, Sequence[str]]:
     """Tokens of one kind each, the most frequent ones: what a piece of that kind is made of."""
     found: dict[str, list[str]] = {"lower": [], "title": [], "cjk": [], "other": []}
-    for number in itertools.count():
+    numbers = itertools.count()
+    while any(len(tokens) < MOST_FILLERS for tokens in found.values()):
         try:
-            token = vocabulary.decode_bytes([number]).decode()
+            token = vocabulary.decode_bytes([next(numbers)]).decode()
         except UnicodeDecodeError:
             continue
         except KeyError:
-            break
-        if all(len(tokens) >= MOST_FILLERS for tokens in found.values()):
             break
         if token.isascii() and token.isalpha():
             if token.islower():
