@@ -73,10 +73,8 @@ def _fillers(vocabulary: Vocabulary) -> Mapping[str, Sequence[str]]:
                 found["lower"].append(token)
             elif token.istitle():
                 found["title"].append(token)
-        elif token.isalpha():
-            kind = "cjk" if all(map(CJK.match, token)) else "other" if not CJK.search(token) else ""
-            if kind and not any(char.isascii() for char in token):
-                found[kind].append(token)
+        elif token.isalpha() and not any(map(str.isascii, token)):
+            found["cjk" if CJK.match(token) else "other"].append(token)
     return found
 
 
