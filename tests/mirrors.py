@@ -14,7 +14,6 @@ ROOMS = ("proxy", "translators", "config")
 
 ELSEWHERE: Mapping[str, str] = {
     "proxy/__main__.py": "tests/proxy/commands/test_cli.py",
-    "proxy/admin/translation.py": "tests/proxy/commands/test_translate.py",
     "proxy/admission/memory_limiter.py": "tests/proxy/admission/test_limits.py",
     "proxy/admission/redis_limiter.py": "tests/integration/test_shared_limits.py",
     "proxy/call/exchange.py": "tests/proxy/call/test_record.py",
