@@ -46,7 +46,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def run(command: str, *words: str | Path, given: str | None = None) -> Result:
-    return CliRunner().invoke(cli.dashseek, ["keys", command, *map(str, words)], input=given)
+    ended = CliRunner().invoke(cli.dashseek, ["keys", command, *map(str, words)], input=given)
+    assert ended.exception is None or isinstance(ended.exception, SystemExit)
+    return ended
 
 
 def names(path: Path) -> list[str]:

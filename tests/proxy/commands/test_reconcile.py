@@ -50,7 +50,9 @@ def bill(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.dashseek, ["usage", "reconcile", *map(str, arguments)], prog_name="dashseek")
+    ended = CliRunner().invoke(cli.dashseek, ["usage", "reconcile", *map(str, arguments)], prog_name="dashseek")
+    assert ended.exception is None or isinstance(ended.exception, SystemExit)
+    return ended
 
 
 def test_a_bill_that_agrees_is_code_0(journal: Path, tmp_path: Path) -> None:

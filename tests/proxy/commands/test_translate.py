@@ -40,7 +40,9 @@ COMPLETION = orjson.dumps(
 
 
 def run(given: bytes, *flags: str) -> Result:
-    return CliRunner().invoke(cli.dashseek, ["translate", *flags], input=given)
+    ended = CliRunner().invoke(cli.dashseek, ["translate", *flags], input=given)
+    assert ended.exception is None or isinstance(ended.exception, SystemExit)
+    return ended
 
 
 def explained(document: dict[str, Any], *flags: str) -> dict[str, Any]:
@@ -106,6 +108,73 @@ def test_people_get_text_with_a_line_a_field() -> None:
     assert "POST /chat/completions" in result.output
     lines = [line for line in result.output.splitlines() if line.startswith("parameters.")]
     assert len(lines) == len(CALL["parameters"])
+
+
+@pytest.mark.parametrize(
+    ("n", "times", "told"),
+    [
+        (None, "", None),
+        (1, "", "kept      (asked of the upstream, or asked for one by one)"),
+        (3, ", 3 times", "emulated  (3 upstream calls (spec OUT-7))"),
+    ],
+)
+def test_people_read_what_goes_upstream_and_why(n: int | None, times: str, told: str | None) -> None:
+    """USE-5: the prompt is `<BOS> <User> hi <Assistant> </think>`."""
+    said = {"n": n, "max_tokens": 5, "enable_thinking": False, "top_k": 1, "zzz": 1}
+    call = {
+        "model": "deepseek-v3.1",
+        "input": {"messages": [{"role": "user", "content": "hi"}]},
+        "parameters": {name: value for name, value in said.items() if value is not None},
+    }
+    asked, table = run(orjson.dumps(call)).output.split("\n\n")
+    body = orjson.dumps(explained(call)["body"], option=orjson.OPT_INDENT_2).decode()
+    assert asked == f"POST /chat/completions{times}   (5 prompt tokens)\n{body}"
+    assert {line[:32].strip(): line[33:].rstrip() for line in table.splitlines()} == {
+        "model": "renamed   (the id it has upstream)",
+        "input.messages": "kept",
+        "parameters.top_k": "dropped   (upstream does not have it)",
+        "parameters.max_tokens": "kept      (without it, the model's answer limit (spec OUT-8))",
+        **({"parameters.n": told} if told else {}),
+        "parameters.enable_thinking": "renamed  as thinking  (always said: upstream's default is on (spec PAR-14))",
+        "parameters.zzz": "dropped   (unknown here, and ignored as the service does)",
+        "-": "added    as stream  (the default)",
+    }
+
+
+def test_where_upstream_tells_no_figures_the_prompt_is_counted(tmp_path: Path) -> None:
+    """USE-1."""
+    asked = tmp_path / "call.json"
+    asked.write_bytes(
+        orjson.dumps({"model": "deepseek-v3", "input": {"messages": [{"role": "user", "content": "hi"}]}})
+    )
+    untold = STREAM.replace(b',"usage":{"prompt_tokens":7,"completion_tokens":1}', b"")
+    assert untold != STREAM
+    packets = run(untold, "--answer", "--call", str(asked)).output.split("data:")[1:]
+    counted = explained(orjson.loads(asked.read_bytes()))["input_tokens"]
+    assert {orjson.loads(packet.partition("\n")[0])["usage"]["input_tokens"] for packet in packets} == {counted}
+
+
+def test_without_a_call_packets_say_what_is_new_and_chunks_have_usage() -> None:
+    two = STREAM.replace(
+        b'data: {"choices":[{"index":0,"delta":{"content":""}',
+        b'data: {"choices":[{"index":0,"delta":{"content":" you"}',
+    )
+    packets = [
+        orjson.loads(line.removeprefix("data:"))["output"]["choices"][0]["message"]["content"]
+        for line in run(two, "--answer").output.splitlines()
+        if line.startswith("data:")
+    ]
+    assert "".join(packets) == "Hi you"
+    chunks = run(two, "--answer", "--api", "openai").output
+    assert '"usage":{"prompt_tokens":7,"completion_tokens":1,"total_tokens":8' in chunks
+
+
+def test_a_key_that_upstream_refuses_is_taken_for_ones_own() -> None:
+    """ERR-4: whoever tries an answer here has no caller to blame."""
+    refused = orjson.loads(
+        run(b'{"error":{"message":"Authentication Fails","type":"authentication_error"}}', "--answer").output
+    )
+    assert refused["code"] == "InternalError"
 
 
 def test_another_model_can_be_tried() -> None:

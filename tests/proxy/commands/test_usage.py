@@ -78,7 +78,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.dashseek, ["usage", *map(str, arguments)], prog_name="dashseek")
+    ended = CliRunner().invoke(cli.dashseek, ["usage", *map(str, arguments)], prog_name="dashseek")
+    assert ended.exception is None or isinstance(ended.exception, SystemExit)
+    return ended
 
 
 # sum

@@ -39,7 +39,9 @@ def calls(first: int, last: int) -> list[bytes]:
 
 
 def run(to: Path, *files: Path, flags: tuple[str, ...] = ()) -> Result:
-    return CliRunner().invoke(cli.dashseek, ["usage", "export", *map(str, files), "--to", str(to), *flags])
+    ended = CliRunner().invoke(cli.dashseek, ["usage", "export", *map(str, files), "--to", str(to), *flags])
+    assert ended.exception is None or isinstance(ended.exception, SystemExit)
+    return ended
 
 
 def of_csv(path: Path) -> list[Json]:
