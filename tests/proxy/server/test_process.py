@@ -222,10 +222,11 @@ class TestServe:
 
     @pytest.fixture(autouse=True)
     def logged(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Logged]:
-        """The log of what serves in this process; all that this sets for itself is set back."""
+        """The log of what serves in this process, which forks no other; all that it sets for itself is set back."""
         threshold, files = gc.get_threshold(), resource.getrlimit(resource.RLIMIT_NOFILE)
         configure, logged = logs.configure, Logged()
         monkeypatch.setattr(logs, "configure", lambda said, lines=None: configure(said, lines or logged))
+        monkeypatch.setattr(supervisor, "supervise", lambda *_: 7)
         gc.unfreeze()
         yield logged
         gc.unfreeze()
@@ -236,7 +237,7 @@ class TestServe:
     def manager(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
             heard.bind(str(tmp_path / "manager"))
-            heard.settimeout(20)
+            heard.settimeout(10)
             monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "manager"))
             yield heard
 
