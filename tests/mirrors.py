@@ -49,7 +49,6 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/protocol/probes.py": "tests/test_protocol.py",
     "proxy/protocol/schemas.py": "tests/test_openapi.py",
     "proxy/protocol/tables.py": "tests/test_protocol.py",
-    "proxy/simulation/llamacpp.py": "tests/integration/test_local.py",
     "proxy/simulation/refusals.py": "tests/proxy/simulation/test_deepseek.py",
     "proxy/upstream/connections.py": "tests/proxy/upstream/test_client.py",
     "proxy/upstream/names.py": "tests/proxy/upstream/test_pools.py",

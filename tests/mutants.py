@@ -91,7 +91,9 @@ NEIGHBOURS: Final[Mapping[str, tuple[str, ...]]] = {
         *("tests/proxy/server", "tests/integration/test_serve.py", "tests/integration/test_workers.py"),
         "tests/faults/test_process.py",
     ),
-    "proxy/simulation": ("tests/proxy/simulation", "tests/integration/test_stream.py"),
+    "proxy/simulation": (
+        *("tests/proxy/simulation", "tests/integration/test_stream.py", "tests/integration/test_local.py"),
+    ),
     "proxy/telemetry": (
         *("tests/proxy/telemetry", "tests/integration/test_metrics.py", "tests/integration/test_logs.py"),
         "tests/integration/test_tracing.py",

@@ -492,6 +492,16 @@ HARMLESS: Final[dict[Change, str]] = {
         ): "On is whatever is not 0."
         for option in ("SO_REUSEADDR", "SO_REUSEPORT")
     },
+    Change(
+        "proxy/simulation/deepseek.py",
+        "if host.thinking[True].items() <= body.items():",
+        "host.thinking[True].items() <= body.items()",
+        "(host.thinking[True].items() < body.items())",
+    ): "No body holds its switch alone: there is always a model.",
+    Change("proxy/server/reloading.py", "_NUMBERS: Final = itertools.count(1)", "1", "(2)"): "That they differ counts.",
+    Change(
+        "proxy/simulation/simulator.py", "await self._server.wait_closed()", "await self._server.wait_closed()", "pass"
+    ): "Its connections are over by then, and up to Python 3.11 it waits for nothing.",
     Change("proxy/metering/append_file.py", "self._look_s = 0.0", "0.0", "(1.0)"): _UNREAD,
     Change("proxy/metering/append_file.py", "self._torn = False", "False", "(True)"): _UNREAD,
     Change(
