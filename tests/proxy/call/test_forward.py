@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from config.values import toml
-from proxy.call import relay, timeouts
+from proxy.call import forward, relay, timeouts
 from proxy.downstream import sinks
 from proxy.simulation.simulator import Simulator
 from proxy.simulation.wire import Script
@@ -139,6 +142,145 @@ class TestTargets:
         await upstream.until(lambda: upstream.calls[0].events > 4)
         assert target.standing.health.state is State.WELL
         assert caller.text((await streaming).body) == WORDS
+
+    async def test_how_long_a_first_packet_took_is_kept_of_it(
+        self, simulator: StartSimulator, gateway_before: StartGateway
+    ) -> None:
+        """From its upstream call on; of a reply nobody can tell."""
+        upstream = await simulator(Script(text=WORDS, first_byte_delay_s=0.05))
+        front = await gateway_before(upstream.url)
+        (standing,) = (target.standing for target in front.house.upstreams.targets)
+        await caller.ask(front.url, caller.call())
+        assert standing.first_token_s is None
+        answer = await caller.stream(front.url, INCREMENTAL)
+        assert standing.first_token_s is not None
+        assert 0.05 <= standing.first_token_s < 30
+        assert [part.split(";")[0] for part in answer.headers["Server-Timing"].split(", ")] == [
+            *("read", "translate", "upstream", "first-token", "total")
+        ]
+
+    @pytest.mark.parametrize(
+        ("fault", "cause", "left", "said"),
+        [
+            (faults.MODEL_UNKNOWN, "upstream failed with 400", False, "answered"),
+            (faults.MODEL_UNKNOWN, "upstream failed with 400", True, "answered"),
+            (faults.UPSTREAM_BROKEN, "upstream failed with 500", False, "500"),
+            (faults.UPSTREAM_BROKEN, "upstream failed with 500", True, None),
+            (faults.OVERLOADED.after("7"), "upstream failed with 503", False, "503"),
+            # Here there is no room: what was asked is not to blame.
+            (faults.OVERLOADED.after("1"), "over max_open_bytes", False, None),
+            (faults.INTERNAL, "a bug", False, "500"),
+        ],
+    )
+    def test_what_an_answer_fails_with_is_its_targets_from_500_on_where_it_is_upstreams(
+        self, fault: faults.Fault, cause: str, left: bool, said: str | None
+    ) -> None:
+        told = list[str]()
+        lease: Any = SimpleNamespace(answered=lambda: told.append("answered"), failed=told.append)
+        sink: Any = SimpleNamespace(left=left)
+        forward._blame(faults.Refusal(fault, cause), sink, lease)
+        assert told == ([] if said is None else [said])
+
+
+class TestOnePool:
+    """What is on its way for one pool never goes on to another that may write it in another way (OUT-7, OUT-9)."""
+
+    @pytest.mark.parametrize(
+        ("dialect", "parameters", "first", "asked"),
+        [
+            ("vllm", {}, (), 1),
+            # One upstream call of two choices, and two of one.
+            ("vllm", {"n": 2}, (), 0),
+            ("deepseek", {"n": 2}, (Script(status=503), Script(first_byte_delay_s=30)), 0),
+            # Its second call goes on where the first was.
+            ("deepseek", {"enable_thinking": True, "thinking_budget": 10}, (Script(text="", reasoning=WORDS * 20),), 0),
+        ],
+        ids=["one", "two of one", "one of each", "two behind each other"],
+    )
+    async def test_it_stays_where_it_is(
+        self,
+        simulator: StartSimulator,
+        gateway_before: StartGateway,
+        tmp_path: Path,
+        *,
+        dialect: str,
+        parameters: dict[str, Any],
+        first: tuple[Script, ...],
+        asked: int,
+    ) -> None:
+        busy, free = await simulator(Script(status=503)), await simulator(Script(text="hi"))
+        busy.scripts.extend(first)
+        pools = [
+            {"name": "p0", "urls": [busy.url], "dialect": dialect},
+            {"name": "p1", "urls": [free.url], "dialect": "deepseek", "priority": 1},
+        ]
+        file = tmp_path / "pools.toml"
+        await asyncio.to_thread(
+            file.write_text,
+            f"failover_on = [503]\nfirst_token_timeout = 5\nstrict_thinking = false\npools = {toml(pools)}\n",
+        )
+        front = await gateway_before(config=file)
+        call = caller.call(WORDS, "deepseek-v3.2", incremental_output=True, **parameters)
+        assert (await caller.stream(front.url, call)).status == (
+            200 if asked or "thinking_budget" in parameters else 503
+        )
+        await front.end_of()
+        assert len(free.calls) == asked
+        assert (front.house.upstreams.in_flight, front.house.upstreams.connections.acquired) == (0, 0)
+
+
+@pytest.mark.parametrize(("headers", "streams"), [(caller.SSE, 1), ({}, 0)], ids=["packets", "reply"])
+async def test_what_is_open_is_counted_and_what_streams_apart(
+    simulator: StartSimulator, gateway_before: StartGateway, headers: dict[str, str], streams: int
+) -> None:
+    """And of a stream whose caller leaves no heartbeat is left."""
+    upstream = await simulator(Script(text=WORDS, stall_after=3))
+    front = await gateway_before(upstream.url, heartbeat=0.01)
+    open_calls = front.house.open_calls
+    assert (len(open_calls), open_calls.streams) == (0, 0)
+    async with caller.dial(front.url) as line:
+        line.send(caller.request(INCREMENTAL, headers))
+        await upstream.call()
+        async with asyncio.timeout(30):
+            while open_calls.streams != streams:  # noqa: ASYNC110 - nobody tells that an answer has begun
+                await asyncio.sleep(0)
+        assert (len(open_calls), open_calls.streams) == (1, streams)
+        sinks_ = [one for one in gc.get_objects() if type(one) is sinks.PacketSink and one._transport._loop is _loop()]
+        assert len(sinks_) == streams
+        line.vanish()
+        await front.end_of()
+    assert (len(open_calls), open_calls.streams) == (0, 0)
+    assert [one._beat for one in sinks_] == [None] * streams
+
+
+async def test_how_far_our_count_is_from_upstreams_is_learned_where_it_tells(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    """USE-5."""
+    front = await gateway_before((await simulator(Script(text=WORDS, usage="own"))).url)
+    assert (await caller.stream(front.url, INCREMENTAL)).status == 200
+    await front.end_of()
+    assert len(front.house.offsets._seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("reported", "countable", "learned"),
+    [(5, True, [("kind", 7, 5)]), (0, True, [("kind", 7, 0)]), (None, True, []), (5, False, []), (None, False, [])],
+)
+def test_nothing_is_learned_of_a_prompt_that_cannot_be_counted_or_was_not_told_of(
+    reported: int | None, countable: bool, learned: list[tuple[str, int, int]]
+) -> None:
+    """USE-5: an image of unknown size is no difference of templates."""
+    told = list[tuple[str, int, int]]()
+    first, second = (SimpleNamespace(figures=SimpleNamespace(input=figure)) for figure in (reported, 99))
+    tally = SimpleNamespace(upstream=[first, second], counted_input=7)
+    call: Any = SimpleNamespace(
+        pool_request=SimpleNamespace(kind="kind", pipe=SimpleNamespace(answer=SimpleNamespace(tally=tally))),
+        exchange=SimpleNamespace(call=SimpleNamespace(is_countable=countable)),
+        gateway=SimpleNamespace(offsets=SimpleNamespace(learn=lambda *said: told.append(said))),
+    )
+    forward.Forwarding._learn(call)
+    assert told == learned
 
 
 class TestFirstTokenTimeout:
@@ -483,6 +625,10 @@ async def test_who_leaves_with_the_last_byte_in_hand_has_not_left_early(
         line.vanish()
         _, outcome = await front.end_of()
     assert outcome == "ok"
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
 
 
 def _fail_at_once(*_: object) -> bytes:
