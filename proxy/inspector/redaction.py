@@ -149,7 +149,7 @@ class Filler:
         """The filler of one pre-token, in as many segments as its cuts leave."""
         lead = next((at for at, char in enumerate(piece) if char.isalnum() and not kept[at]), len(piece))
         body = piece[lead:]
-        if not body or any(kept[lead:]) or not all(map(_is_filled, body)):
+        if not body or any(kept[lead:]):
             return _at(piece, cuts)
         if not cuts and piece in self.known:
             return [self.known[piece]]
@@ -212,10 +212,6 @@ def _blank(url: str) -> str:
 
 def _word(piece: str) -> str:
     return "".join(filter(str.isalnum, piece)).lower()
-
-
-def _is_filled(char: str) -> bool:
-    return char.isalnum() or not char.isascii()
 
 
 def _at(text: str, cuts: Sequence[int]) -> list[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import itertools
-import random
 import re
 import struct
 import zlib
+from typing import Any
 
 import orjson
 import pytest
@@ -30,9 +30,17 @@ TEXTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def made_once(vocabulary: Vocabulary) -> Filler:
+    return Filler(vocabulary)
+
+
 @pytest.fixture
-def filler(vocabulary: Vocabulary) -> Filler:
-    return Filler(vocabulary, random.Random(7))
+def filler(made_once: Filler) -> Filler:
+    made_once.random.seed(7)
+    made_once.known.clear()
+    made_once.words.clear()
+    return made_once
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -377,3 +385,133 @@ def test_an_answer_in_json_keeps_its_keys_wherever_it_is_cut(filler: Filler) -> 
     assert theirs == ours
     read = orjson.loads("".join(theirs))
     assert ([*read], read["rain"], read["city"] != "Hangzhou") == (["city", "rain"], True, True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "stops"),
+    [
+        ({"parameters": {"stop": "a"}}, ["a"]),
+        ({"parameters": {"stop": ["a", "b"]}, "stop": "c"}, ["a", "b"]),
+        ({"stop": "a"}, ["a"]),
+        ({"parameters": {}, "stop": ["a"]}, ["a"]),
+        ({"parameters": None, "stop": "a"}, ["a"]),
+        ({"parameters": {"stop": None}}, []),
+        ({}, []),
+        (None, []),
+        (["stop"], []),
+    ],
+)
+def test_what_ends_an_answer_is_read_on_either_surface(asked: object, stops: list[str]) -> None:
+    assert redaction._stops(asked) == stops
+
+
+def test_of_a_cut_body_the_longest_that_is_filled_is_filled(filler: Filler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "LONGEST_BROKEN_CHARS", 10)
+    filled, crossed_out = (redaction._alone({"text": text}, filler)["text"] for text in ('{"mine": [', '{"mine": ["'))
+    assert (filled, crossed_out) == ('{"mine": [', "x" * 11)
+
+
+def test_all_of_a_wire_that_is_no_document_stays() -> None:
+    head = b'id:1\r\nevent:result\r\ndata: {"a":1}\r\nretry: 3\r\n\r\n'
+    wire = head + b': beat\n\ndata: [DONE]\n\ndata:[1]\n\nid:2\ndata:{"b":2}'
+    events = redaction._events(wire)
+    assert [event.document for event in events] == [{"a": 1}, None, None, None, {"b": 2}]
+    assert b"".join(event.dumped() for event in events) == wire
+    (alone,) = redaction._events(b'{ "a": 1 }')
+    assert (alone.document, alone.dumped()) == ({"a": 1}, b'{"a":1}')
+    assert redaction._events(b"") == []
+
+
+def played(filler: Filler, calls: list[bytes], packets: list[bytes], *, status: int = 200) -> tuple[bytes, ...]:
+    """What upstream's calls say then, and after them the packets."""
+    made = {
+        "upstream": [{"status": status, "reads": [call_file.coded(wire)]} for wire in calls],
+        "packets": [call_file.coded(packet) for packet in packets],
+    }
+    sides = redaction._Sides(filler, ())
+    for call in made["upstream"]:
+        sides.read(call)
+    sides.hear_packets(made["packets"])
+    sides.write(made)
+    return tuple(call_file.decoded(one) for one in (*(call["reads"][0] for call in made["upstream"]), *made["packets"]))
+
+
+def documents(wire: bytes) -> list[Any]:
+    return [event.document for event in redaction._events(wire) if event.document is not None]
+
+
+def choices(wire: bytes, name: str = "content") -> dict[int, str]:
+    """What each choice says."""
+    said: dict[int, str] = {}
+    for document in documents(wire):
+        for choice in document["choices"]:
+            said[choice["index"]] = said.get(choice["index"], "") + choice["delta"].get(name, "")
+    return said
+
+
+def delta(index: int, **said: str) -> dict[str, Any]:
+    return {"choices": [{"index": index, "delta": said}]}
+
+
+def test_of_several_calls_and_choices_each_keeps_its_own(filler: Filler) -> None:
+    """They say the same, cut elsewhere: the filler of each is its own, and a packet has that of what it was made of."""
+    first, second = ("Hangzhou is wonderful", ""), ("Hangz", "hou is wonderful")
+    wires = [stream(*(delta(0, content=text) for text in said)) for said in (first, second)]
+    one, other, packet = played(filler, wires, [stream(delta(0, content="Hangzhou is wonderful"))])
+    assert choices(one) != choices(other)
+    assert choices(packet) == choices(one)
+    wire = stream(delta(0, content=first[0]), *(delta(1, content=text) for text in second))
+    both, *apart = played(filler, [wire], [stream(delta(at, content=first[0])) for at in (0, 1)])
+    assert choices(both)[0] != choices(both)[1]
+    assert {choices(packet)[at] for at, packet in enumerate(apart)} <= {*choices(both).values()}
+
+
+def test_a_chain_of_thought_is_none_of_the_answer(filler: Filler) -> None:
+    wire = stream(
+        delta(0, reasoning_content="Hangz"),
+        delta(0, reasoning_content="hou is wonderful"),
+        delta(0, content="Hangzhou is wonderful"),
+    )
+    whole = stream(delta(0, content="Hangzhou is wonderful", reasoning_content="Hangzhou is wonderful"))
+    said, packet = played(filler, [wire], [whole])
+    assert choices(said)[0] != choices(said, "reasoning_content")[0]
+    for name in ("content", "reasoning_content"):
+        assert choices(packet, name) == choices(said, name)
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_upstreams_failure_keeps_its_words_in_the_middle_of_a_stream_too(filler: Filler, status: int) -> None:
+    failed = {"error": {"message": "The engine has run out of memory"}}
+    if status == 400:
+        failed = {"detail": "The engine has run out of memory"}  # type: ignore[dict-item]
+    beside = [] if status == 400 else [delta(0, content="Hangzhou is wonderful")]
+    (said,) = played(filler, [stream(*beside, failed)], [], status=status)
+    assert documents(said)[-1] == failed
+    assert b"Hangzhou" not in said
+
+
+def test_of_a_packet_of_several_events_each_is_filled(filler: Filler) -> None:
+    """Behind a beat, and behind a failure."""
+    packet = b": beat\n\n" + stream({"code": "X", "message": "it is over"}, delta(0, content="Hangzhou is wonderful"))
+    _, made = played(filler, [stream(delta(0, content="Hangzhou is wonderful"))], [packet])
+    assert made.startswith(b': beat\n\ndata: {"code":"X","message":"it is over"}\n\n')
+    assert b"Hangzhou" not in made
+
+
+def test_bytes_are_mended_where_they_stand_beside_a_token(filler: Filler) -> None:
+    token = {"token": " Hangzhou", "bytes": [*b" Hangzhou"], "top_logprobs": [{"token": "a", "bytes": None}]}
+    beside = [{"bytes": [1, 2]}, {"token": 7, "bytes": [3]}]
+    events = redaction._events(stream({"logprobs": {"content": [token, *beside]}}))
+    events[0].document["logprobs"]["content"][0]["token"] = "é"
+    redaction._mend_logprobs(events)
+    mended, *others = events[0].document["logprobs"]["content"]
+    assert (mended["bytes"], mended["top_logprobs"]) == ([*"é".encode()], [{"token": "a", "bytes": None}])
+    assert others == beside
+
+
+@pytest.mark.parametrize(
+    ("at", "moved"), [(0, 0), (1, 1), (5, 2), (9, 4), (10, 5), (11, 7), (15, 15), (19, 23), (20, 25), (25, 26)]
+)
+def test_a_place_inside_an_event_is_as_far_into_it_as_it_was(at: int, moved: int) -> None:
+    """Never at either border; of an event of one byte behind it."""
+    assert redaction._moved([0, 10, 20, 30], [0, 5, 25, 26], at) == moved
