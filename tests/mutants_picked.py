@@ -575,4 +575,10 @@ HARMLESS: Final[dict[Change, str]] = {
         Change("proxy/commands/cli.py", line, line, "pass"): "Read where it is needed at the latest; here for the room."
         for line in ("_load_vocabulary()", "vocabulary.load()")
     },
+    Change(
+        "proxy/commands/texts.py",
+        "column = min(max((width(term) for term, _ in rows), default=0), col_max) + col_spacing",
+        "0",
+        "(1)",
+    ): "Where there is no row nothing stands in a column.",
 }

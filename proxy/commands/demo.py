@@ -43,6 +43,8 @@ CALL: Final = {
 }
 LOOPBACK: Final = "127.0.0.1"
 UNFINISHED: Final = "null"
+# Between two packets of the simulator, so that they are seen to come.
+GAP_S: Final = 0.02
 FRAME_BYTES: Final = 1 << 20
 
 TO_PASTE: Final = """
@@ -141,8 +143,7 @@ async def _upstream(stack: AsyncExitStack, words: Vocabulary) -> tuple[str, str,
     if llamacpp.available():
         running = stack.enter_context(llamacpp.start())
         return running.url, "llamacpp", f"a real llama.cpp with {running.model}, 135 million parameters"
-    script = Script(gap_s=0.02)
-    simulated = await stack.enter_async_context(Simulator(script, vocabulary=words))
+    simulated = await stack.enter_async_context(Simulator(Script(gap_s=GAP_S), vocabulary=words))
     return simulated.url, SIMULATED, f"the simulator; for a real model: {llamacpp.INSTALL}"
 
 

@@ -127,6 +127,16 @@ def test_help_of_serve_names_flag_variable_and_default_of_every_setting() -> Non
     for section in settings.SECTIONS:
         assert f"{section}: " in shown
     assert "[DASHSEEK_IDLE_TIMEOUT; default 120]" in shown
+    # What a flag takes: a kind, or one of some words.
+    for typed in (
+        "--idle-timeout SECONDS ",
+        "--loop auto|asyncio|uvloop ",
+        "--strict-thinking / --no-strict-thinking ",
+    ):
+        assert typed in shown
+    assert shown.endswith(
+        "Other: --config FILE TOML file of settings. [DASHSEEK_CONFIG] -h, --help Show this message and exit."
+    )
     assert "[DASHSEEK_MAX_BODY_BYTES; default 12MiB]" in shown
 
 

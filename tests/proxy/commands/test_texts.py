@@ -179,6 +179,7 @@ def test_flags_stand_beside_what_they_do_or_above_it_where_they_are_long() -> No
         (f"{thirty}x", "Say the version."),
         ("-h", ""),
         ("", "End after the call."),
+        ("-v", "01234 56789"),
     ]
     aside = " " * 34
     shown = {
@@ -191,6 +192,7 @@ def test_flags_stand_beside_what_they_do_or_above_it_where_they_are_long() -> No
             f"{aside}显示版本。",
             "  -h",
             f"{aside}调用之后即结束。",
+            f"  -v{aside[4:]}01234 56789",
         ],
         20: [
             f"  --once{aside[8:]}{TEN[:5]}",
@@ -203,6 +205,8 @@ def test_flags_stand_beside_what_they_do_or_above_it_where_they_are_long() -> No
             "  -h",
             f"{aside}调用之后即",
             f"{aside}结束。",
+            f"  -v{aside[4:]}01234",
+            f"{aside}56789",
         ],
     }
     for columns, lines in shown.items():
