@@ -26,6 +26,8 @@ FINISHES: Final[Mapping[str, Finish]] = {
 }
 # How it says that it has not stopped yet: llama.cpp null, SGLang of 2025 an empty word, KoboldCpp DashScope's own.
 NOT_ENDED: Final = (None, "", "null")
+# As much of it as the log is told.
+LONGEST_WORD: Final = 40
 # The names of the chain of thought; the same thing where both come (spec SSE-6).
 REASONING: Final = ("reasoning_content", "reasoning")
 NAMES: Final = frozenset(REASONING)
@@ -48,7 +50,9 @@ def finish_of(word: object) -> Finish | None:
     if finish is None:
         known = isinstance(word, str) and word in FAILED_FINISHES
         fault = FAILED_FINISHES[str(word)] if known else faults.UPSTREAM_BROKEN
-        raise faults.Refusal(fault, f"upstream finish_reason {str(word)[:40]!r}" if known else "unknown finish_reason")
+        raise faults.Refusal(
+            fault, f"upstream finish_reason {str(word)[:LONGEST_WORD]!r}" if known else "unknown finish_reason"
+        )
     return finish
 
 

@@ -19,6 +19,8 @@ from translators import faults, surrogates
 # Longer failure bodies are pages for people; their first part tells as much.
 BODY_LIMIT: Final = 64 * 1024
 SENTENCE_LIMIT: Final = 300
+# As much as is read of one, for what must not leave makes it shorter.
+READ_CHARS: Final = SENTENCE_LIMIT * 4
 # Where the caller may be told when to come back (spec ERR-4).
 RETRIED: Final = (429, 503)
 
@@ -379,7 +381,7 @@ def _status_of(parts: Mapping[str, Any]) -> int:
 
 
 def _status_said(sentence: str, otherwise: int = 500) -> int:
-    said = sentence[: SENTENCE_LIMIT * 4].lower()
+    said = sentence[:READ_CHARS].lower()
     return next((status for pattern, status in SENTENCES if re.search(pattern, said)), otherwise)
 
 
@@ -414,7 +416,7 @@ def _failure(status: int, parts: Mapping[str, Any]) -> Failure:
 
 def _freed(text: str, known: Sequence[str]) -> str:
     """The text without the very strings that must not leave, whatever they look like; as much as is read of it."""
-    text = text[: SENTENCE_LIMIT * 4]
+    text = text[:READ_CHARS]
     for secret in sorted(filter(None, known), key=len, reverse=True):
         text = re.sub(re.escape(secret), "", text, flags=re.IGNORECASE)
     return text
@@ -424,7 +426,7 @@ def _clean(text: str) -> str:
     """A sentence fit to leave: one line, of bounded length, without keys, addresses, hosts, paths and ids."""
     if UNREADABLE.search(text):
         return ""
-    sentence = " ".join(text[: SENTENCE_LIMIT * 4].split())
+    sentence = " ".join(text[:READ_CHARS].split())
     for pattern, instead in SECRETS:
         sentence = re.sub(pattern, instead, sentence, flags=re.IGNORECASE)
     return " ".join(sentence.split())[:SENTENCE_LIMIT].strip(" ,;:")

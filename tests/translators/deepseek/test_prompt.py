@@ -181,6 +181,10 @@ class TestTools:
 
     def test_are_not_told_where_none_may_be_called(self) -> None:
         assert seen(asking(tools=(WEATHER,), tool_choice="none"), "v4") == seen(asking(), "v4")
+        for template in TEMPLATES:
+            assert prompt.parts(asking(tools=(WEATHER,), tool_choice="none"), template) == (
+                prompt.parts(asking(), template)
+            )
 
     def test_a_named_one_is_the_only_one(self) -> None:
         other = Tool("z", {"name": "z"})
@@ -379,6 +383,23 @@ class TestOffsetKey:
         call = asking(thinking=True)
         keys = {prompt.offset_key(call, "m"), prompt.offset_key(call, "n"), prompt.offset_key(call, "m", "low")}
         assert len(keys) == 3
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            asking(tools=(WEATHER,), tool_choice="none"),
+            asking(tool_choice="required"),
+            asking(response_format=ResponseFormat("text")),
+            asking(Message("user", "U"), Message("assistant", "A"), USER),
+        ],
+        ids=["none of the tools", "no tools", "text", "turns"],
+    )
+    def test_is_the_same_where_nothing_else_is_told(self, other: Call) -> None:
+        assert prompt.offset_key(other, "m") == prompt.offset_key(self.BASE, "m")
+
+    def test_of_a_call_that_thinks_nothing_is_forced(self) -> None:
+        forced = asking(tools=(WEATHER,), tool_choice="required", thinking=True)
+        assert prompt.offset_key(forced, "m") == prompt.offset_key(forced._replace(tool_choice="auto"), "m")
 
     def test_does_not_see_the_text(self) -> None:
         assert prompt.offset_key(asking(Message("user", "V")), "m") == prompt.offset_key(self.BASE, "m")
