@@ -54,6 +54,10 @@ def make(vocabulary: tokens.Vocabulary, heard: Heard) -> Make:
     return made
 
 
+def test_rules_that_say_nothing_do_nothing() -> None:
+    assert not any(answer.Rules())
+
+
 class TestRuns:
     """COM-34: pieces as upstream wrote them, where nothing of ours needs a count on the way."""
 

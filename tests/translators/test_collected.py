@@ -97,3 +97,5 @@ def test_what_is_kept_of_an_answer_is_its_texts_and_so_much_for_each_log_probabi
         kept.append(through._writer.kept_bytes)
     keeps = [11, 11 + 1 + ENTRY_BYTES, 11 + 4 + 2 * ENTRY_BYTES]
     assert kept == ([0, 0, 0] if asked.get("incremental") else keeps)
+    # Snapshots alone say all of it again with each packet.
+    assert through._writer.repeats is (asked == {"incremental": False})

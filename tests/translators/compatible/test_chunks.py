@@ -328,6 +328,14 @@ def test_a_failed_reply_is_the_failure() -> None:
     assert layout.error(faults.TIMED_OUT) == tongue.failure(faults.TIMED_OUT, "r")
 
 
+@pytest.mark.parametrize("form", [Form("x"), Form("x", True, True)])
+def test_of_chunks_that_have_left_nothing_is_kept(form: Form) -> None:
+    """REQ-11."""
+    through = opened(ask(form=form))
+    through.feed(chunk({"content": "a"}) + chunk({"content": " b"}))
+    assert (through._writer.kept_bytes, through._writer.repeats) == (0, False)
+
+
 def test_nothing_to_take_is_no_bytes() -> None:
     assert opened(ask()).feed(b": keep-alive\n\n") == b""
 

@@ -143,6 +143,18 @@ def test_parameters_may_be_absent(document: Json) -> None:
     assert translated(document) == Call(V3, (Message("user", "Hi"),), stream=False, asked_model="DeepSeek-V3")
 
 
+def test_what_is_not_said_is_not_asked_for() -> None:
+    """PAR-8, PAR-10, PAR-13, PAR-17, PAR-18, PAR-20: the defaults of the service."""
+    made = translated({"model": "deepseek-v3", "input": {"messages": [USER]}}, stream=True)
+    said = {"n": 1, "tool_choice": "auto", "asked_model": "deepseek-v3", "stream": True}
+    assert {
+        name: value for name, value in made._asdict().items() if name not in ("model", "messages") and value
+    } == said
+    (message,) = made.messages
+    assert (message.partial, message.parts, message.tool_calls) == (False, (), ())
+    assert (V3.strict_thinking, V3.sees) == (False, False)
+
+
 @pytest.mark.parametrize("model", ["gpt-5", "", None, 7])
 def test_the_model_in_the_path_wins(model: Any) -> None:
     """HTTP-2"""
