@@ -232,6 +232,20 @@ def test_half_an_event_is_kept_too_and_no_more_once_it_is_taken() -> None:
     assert held.now < 2_000
 
 
+def test_a_read_that_waits_is_kept_until_it_is_taken() -> None:
+    held = Held(1 << 30)
+    through = corpus.open_pipe(corpus.ask(), large_bytes=1_000, hold=held.take)
+    first, waiting = chunk({"content": "a" * 2_000}), chunk({"content": "b" * 5_000})
+    assert through.feed(first[:1_500]) + through.feed(first[1_500:]) == b""
+    assert through.late_bytes == len(first) - len("data:\n\n")
+    assert through.feed(waiting[:4_000]) + through.feed(waiting[4_000:]) == b""
+    assert corpus.fold(through.catch_up()).content == "a" * 2_000
+    through.go_on()
+    assert (through.late_bytes, held.now) == (4_000, len(waiting))
+    assert corpus.fold(caught_up(through)).content == "b" * 5_000
+    assert held.now == 0
+
+
 def test_log_probabilities_are_kept_as_what_they_take() -> None:
     entry = {"token": "a", "logprob": -0.1, "bytes": [97], "top_logprobs": []}
     for asked in ({"incremental": False}, {"stream": False}):
