@@ -298,6 +298,12 @@ HARMLESS: Final[dict[Change, str]] = {
     Change(
         "translators/images.py", "encoded = self._url[begin : begin + 4 * (count // 3 + 2)]", "2", "(3)"
     ): "Three bytes more are decoded than are asked for, or six.",
+    Change(
+        "translators/compatible/failures.py",
+        "return len(retry_after) > LONGEST_DIGITS or int(retry_after) > LONGEST_WAIT_S",
+        "len(retry_after) > LONGEST_DIGITS",
+        "(len(retry_after) >= LONGEST_DIGITS)",
+    ): "A number of so many digits is far beyond it as well, unless zeros lead it.",
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change("proxy/upstream/line.py", "self.idle_s = 0.0", "0.0", "(1.0)"): _UNREAD,
     Change("proxy/upstream/line.py", "self._is_interim = False", "False", "(True)"): _UNREAD,

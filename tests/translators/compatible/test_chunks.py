@@ -299,6 +299,15 @@ class TestBooks:
         assert found.packets == 2
         assert found.delivered == dialogue.Usage(corpus.PROMPT_TOKENS, 1)
 
+    @pytest.mark.parametrize("prompts", [(1_000, 1_001), (1_001, 1_000)])
+    def test_of_several_prompts_it_is_the_longest(self, prompts: tuple[int, int]) -> None:
+        """OUT-7: upstream calls of one fan-out may tell different ones; one figure is billed."""
+        through = opened(ask(n=2), legs=2)
+        for leg, prompt in enumerate(prompts):
+            through.feed(chunk({"content": "Yes"}, usage=figures(prompt, 1)), leg)
+        through.hand_over()
+        assert through.account().delivered == dialogue.Usage(1_001, 2)
+
     def test_a_caller_who_was_handed_nothing_was_told_nothing(self) -> None:
         assert opened(ask()).account().delivered is None
 
