@@ -32,7 +32,6 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/downstream/phase.py": "tests/proxy/server/test_lifecycle.py",
     "proxy/downstream/request.py": "tests/proxy/call/test_prepare.py",
     "proxy/downstream/request_ids.py": "tests/proxy/server/test_process.py",
-    "proxy/downstream/sinks.py": "tests/proxy/call/test_relay.py",
     "proxy/downstream/surface.py": "tests/proxy/downstream/test_connection.py",
     "proxy/metering/tables.py": "tests/proxy/metering/test_export.py",
     "proxy/metering/outcome.py": "tests/proxy/metering/test_journal.py",
