@@ -425,6 +425,7 @@ def test_what_cannot_be_played_is_told_before_anything_is_listened_on(replay: by
 
 async def test_what_it_has_done_is_told_to_who_asks_beside_the_calls(simulator: Start) -> None:
     upstream = await simulator(Script(stall_after=1))
+    assert (upstream.connections, {*upstream.tally.values()}) == (0, {0})
     stalling = [asyncio.create_task(ask(upstream, STREAM)) for _ in range(2)]
     for number in (1, 2):
         seen = await upstream.call(number)
