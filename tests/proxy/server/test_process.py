@@ -237,7 +237,7 @@ class TestServe:
     def manager(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
             heard.bind(str(tmp_path / "manager"))
-            heard.settimeout(10)
+            heard.settimeout(60)
             monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "manager"))
             yield heard
 

@@ -430,6 +430,7 @@ async def test_what_it_has_done_is_told_to_who_asks_beside_the_calls(simulator: 
     for number in (1, 2):
         seen = await upstream.call(number)
         await upstream.until(lambda seen=seen: seen.events == 1)
+    assert [await upstream.call(number) for number in (1, 2)] == upstream.calls
     upstream.scripts.append(Script(text="one two"))
     async with aiohttp.ClientSession() as session:
         for _ in range(2):
