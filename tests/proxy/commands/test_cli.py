@@ -127,6 +127,8 @@ def test_help_of_serve_names_flag_variable_and_default_of_every_setting() -> Non
     for section in settings.SECTIONS:
         assert f"{section}: " in shown
     assert "[DASHSEEK_IDLE_TIMEOUT; default 120]" in shown
+    assert "[DASHSEEK_LOG_UPSTREAM_TEXT; default yes]" in shown
+    assert "DASHSEEK_UPSTREAM_API_KEY Upstream key. Not a flag" in shown
     # What a flag takes: a kind, or one of some words.
     for typed in (
         "--idle-timeout SECONDS ",
