@@ -18,7 +18,6 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/admission/redis_limiter.py": "tests/integration/test_shared_limits.py",
     "proxy/call/exchange.py": "tests/proxy/call/test_record.py",
     "proxy/call/handler.py": "tests/proxy/server/test_process.py",
-    "proxy/commands/check.py": "tests/integration/test_check.py",
     "proxy/commands/exit_codes.py": "tests/proxy/commands/test_cli.py",
     "proxy/commands/export.py": "tests/proxy/metering/test_export.py",
     "proxy/commands/files.py": "tests/proxy/commands/test_mistakes.py",
