@@ -37,7 +37,6 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/protocol/claims.py": "tests/proxy/commands/test_conform.py",
     "proxy/protocol/claims_zh.py": "tests/proxy/commands/test_conform.py",
     "proxy/protocol/compatible.py": "tests/test_openapi.py",
-    "proxy/protocol/conformance.py": "tests/proxy/commands/test_conform.py",
     "proxy/protocol/documents.py": "tests/test_protocol.py",
     "proxy/protocol/field_docs.py": "tests/test_openapi.py",
     "proxy/protocol/lint.py": "tests/test_lint.py",

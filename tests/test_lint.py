@@ -101,6 +101,7 @@ GOOD = {
         packet(1, calls=[call()]) + packet(2, finish="tool_calls", calls=[call()]),
         None,
     ),
+    "nor whether the calls are over": (packet(1, calls=[call()]) + packet(2, content="", finish="tool_calls"), None),
 }
 
 

@@ -142,45 +142,45 @@ _ROWS: Final[tuple[Row, ...]] = (
         "SSE-1",
         "must",
         ("text", "cumulative", "tool stream"),
-        judgements.clean("SSE-1", True, False, True),
+        judgements.clean("SSE-1"),
     ),
     ("whole-frames", "frames", "SSE-1", "should", ("text", "cumulative"), judgements.whole_frames),
-    ("error-frame", "frames", "SSE-3", "must", ("text", "cumulative"), judgements.clean("SSE-3", True, False)),
+    ("error-frame", "frames", "SSE-3", "must", ("text", "cumulative"), judgements.clean("SSE-3")),
     (
         "one-end",
         "frames",
         "SSE-4",
         "must",
         ("text", "cumulative", "tool stream"),
-        judgements.clean("SSE-4", True, False, True),
+        judgements.clean("SSE-4"),
     ),
-    ("no-empty-packets", "frames", "SSE-10", "should", ("text",), judgements.clean("SSE-10", True)),
-    ("heartbeats", "frames", "SSE-11", "must", ("text", "cumulative"), judgements.clean("SSE-11", True, False)),
+    ("no-empty-packets", "frames", "SSE-10", "should", ("text",), judgements.clean("SSE-10", incremental=True)),
+    ("heartbeats", "frames", "SSE-11", "must", ("text", "cumulative"), judgements.clean("SSE-11")),
     (
         "packet-shape",
         "frames",
         "OUT-1",
         "must",
         ("text", "cumulative", "tool stream"),
-        judgements.clean("OUT-1", True, False, True),
+        judgements.clean("OUT-1"),
     ),
-    ("packet-id", "frames", "HTTP-6", "must", ("text", "cumulative"), judgements.clean("HTTP-6", True, False)),
+    ("packet-id", "frames", "HTTP-6", "must", ("text", "cumulative"), judgements.clean("HTTP-6")),
     (
         "finish-word",
         "frames",
         "OUT-2",
         "must",
         ("text", "cumulative", "tool stream"),
-        judgements.clean("OUT-2", True, False, True),
+        judgements.clean("OUT-2"),
     ),
     ("incremental", "frames", "SSE-5", "must", ("text",), judgements.several),
     ("cumulative", "frames", "PAR-13", "must", ("cumulative",), judgements.grows),
-    ("cumulative-whole", "frames", "SSE-5", "must", ("cumulative",), judgements.clean("SSE-5", False)),
+    ("cumulative-whole", "frames", "SSE-5", "must", ("cumulative",), judgements.clean("SSE-5", incremental=False)),
     ("usage-every-packet", "usage", "SSE-9", "must", ("text", "cumulative"), judgements.on_every),
     ("usage-first", "usage", "USE-1", "must", ("text",), judgements.from_the_first),
     ("usage-running", "usage", "USE-1", "must", ("text",), judgements.on_the_way),
-    ("usage-falls", "usage", "USE-2", "must", ("text", "cumulative"), judgements.clean("USE-2", True, False)),
-    ("usage-sum", "usage", "OUT-4", "must", ("text", "cumulative"), judgements.clean("OUT-4", True, False)),
+    ("usage-falls", "usage", "USE-2", "must", ("text", "cumulative"), judgements.clean("USE-2")),
+    ("usage-sum", "usage", "OUT-4", "must", ("text", "cumulative"), judgements.clean("OUT-4")),
     ("usage-reply", "usage", "OUT-4", "must", ("reply",), judgements.sums),
     ("usage-exact", "usage", "USE-2", "must", ("text",), judgements.counted),
     ("usage-exact-running", "usage", "USE-2", "should", ("text",), judgements.running),
@@ -189,15 +189,15 @@ _ROWS: Final[tuple[Row, ...]] = (
     ("auto-tool", "tools", "OUT-5", "must", ("auto tool",), judgements.maybe_called),
     ("one-tool", "tools", "PAR-18", "must", ("auto tool",), judgements.called_once),
     ("parallel-tools", "tools", "PAR-18", "should", ("parallel tools",), judgements.called_both),
-    ("tool-stream", "tools", "SSE-7", "must", ("tool stream",), judgements.clean("SSE-7", True)),
-    ("tool-cumulative", "tools", "SSE-7", "must", ("tool cumulative",), judgements.clean("SSE-7", False)),
+    ("tool-stream", "tools", "SSE-7", "must", ("tool stream",), judgements.clean("SSE-7", incremental=True)),
+    ("tool-cumulative", "tools", "SSE-7", "must", ("tool cumulative",), judgements.clean("SSE-7", incremental=False)),
     (
         "tool-stream-shape",
         "tools",
         "OUT-5",
         "must",
         ("tool stream", "tool cumulative"),
-        judgements.clean("OUT-5", None, None),
+        judgements.clean("OUT-5"),
     ),
     ("tool-loop", "tools", "REQ-5", "must", ("tool loop",), judgements.whole),
     ("length", "answers", "OUT-8", "must", ("length",), judgements.cut_off),
@@ -220,8 +220,8 @@ _ROWS: Final[tuple[Row, ...]] = (
 # Rows for models that think, for those whose thinking can be off, for those that need not think, and for routes.
 _THINKING: Final[tuple[Row, ...]] = (
     ("thinks", "thinking", "PAR-14", "must", ("thinking",), judgements.thought),
-    ("thinking-order", "thinking", "SSE-6", "must", ("thinking",), judgements.clean("SSE-6", True)),
-    ("thinking-frames", "thinking", "SSE-1", "must", ("thinking",), judgements.clean("SSE-1", True)),
+    ("thinking-order", "thinking", "SSE-6", "must", ("thinking",), judgements.clean("SSE-6", incremental=True)),
+    ("thinking-frames", "thinking", "SSE-1", "must", ("thinking",), judgements.clean("SSE-1")),
     ("thinking-details", "thinking", "OUT-4", "should", ("thinking",), judgements.details),
 )
 _HYBRID: Final[tuple[Row, ...]] = (
@@ -314,17 +314,22 @@ def by_rule() -> Mapping[str, tuple[str, ...]]:
 
 def _run_together(names: Iterable[str]) -> Iterator[str]:
     """Names that differ by a number only, as one with the first and the last number."""
-    numbers: dict[tuple[str, str], list[str]] = defaultdict(list)
+    numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
     for name in names:
-        found = _NUMBERED.fullmatch(name)
-        numbers[(found[1], found[3] or "") if found else (name, "")].append(found[2] if found else "")
+        if found := _NUMBERED.fullmatch(name):
+            numbers[found[1], found[3] or ""].append(int(found[2]))
+        else:
+            numbers[name, ""] = []
     for (head, tail), listed in numbers.items():
-        first, last = min(listed, key=_value), max(listed, key=_value)
-        yield f"{head}{first if first == last else f'{first}…{last}'}{tail}"
+        yield f"{head}{_span(listed)}{tail}"
 
 
-def _value(number: str) -> int:
-    return int(number or 0)
+def _span(numbers: Sequence[int]) -> str:
+    """The least and the greatest; "" where there are none."""
+    if not numbers:
+        return ""
+    first, last = min(numbers), max(numbers)
+    return str(first) if first == last else f"{first}…{last}"
 
 
 def selected(rows: Sequence[Check], only: Collection[str]) -> tuple[Check, ...]:

@@ -321,15 +321,15 @@ def true_status(came: Sequence[Came], _: Target) -> str:
     return ""
 
 
-def clean(rule: str, *modes: bool | None) -> Judge:
+def clean(rule: str, *, incremental: bool | None = None) -> Judge:
     """No complaint of the linter under that rule.
 
-    modes: which of the streams are incremental; None where the rule is the same in both
+    incremental: whether the streams were asked for so; None where the rule is the same in both
     """
 
     def judged(came: Sequence[Came], _: Target) -> str:
         shown, found = False, []
-        for answer, incremental in zip(came, modes, strict=True):
+        for answer in came:
             try:
                 body = streamed(answer)
             except NotShown:
@@ -568,7 +568,7 @@ def two_streamed(came: Sequence[Came], target: Target) -> str:
     counts = Counter(choice["index"] for packet in packets for choice in packet["output"]["choices"])
     if set(counts) != {0, 1}:
         return f"choices {sorted(counts)}"
-    return clean("OUT-7", None)(came, target)
+    return clean("OUT-7")(came, target)
 
 
 def log_probabilities(came: Sequence[Came], _: Target) -> str:

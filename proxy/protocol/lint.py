@@ -32,12 +32,14 @@ class Seen:
     """What one choice has shown so far.
 
     reasoning: of cumulative packets alone; behind no fragment of it does anything ask for the rest
+    calls:     the first fragment of each, of incremental packets alone; called: whether there were any, in any form
     """
 
     content: str = ""
     reasoning: str = ""
     output_tokens: int = 0
     calls: list[Json] = field(default_factory=list)
+    called: bool = False
     finished: bool = False
 
 
@@ -144,7 +146,8 @@ class _Linter:
         before = seen.output_tokens
         yield from _usage(usage, seen, last=seen.finished)
         yield from self._message(message, seen, grown=seen.output_tokens > before)
-        if finish == "tool_calls" and not (seen.calls or message.get("tool_calls")):
+        seen.called = seen.called or bool(message.get("tool_calls"))
+        if finish == "tool_calls" and not seen.called:
             yield "OUT-2 finish_reason tool_calls without calls"
 
     def _message(self, message: Json, seen: Seen, *, grown: bool) -> Iterator[str]:

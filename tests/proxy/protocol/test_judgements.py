@@ -226,31 +226,30 @@ CASES: Final = (
     ),
     case(judgements.true_status, OK, REFUSED, found=unshown("not refused")),
     # Frames
-    case(judgements.clean("OUT-2", True), stream((choice(), USAGE))),
+    case(judgements.clean("OUT-2"), stream((choice(), USAGE))),
+    case(judgements.clean("OUT-2"), stream((choice(finish="end"), USAGE)), found=broken("OUT-2 finish_reason is…")),
     case(
-        judgements.clean("OUT-2", True), stream((choice(finish="end"), USAGE)), found=broken("OUT-2 finish_reason is…")
-    ),
-    case(
-        judgements.clean("OUT-2", True, False),
+        judgements.clean("OUT-2"),
         *[stream((choice(finish="end"), USAGE))] * 2,
         found=broken("OUT-2 finish_reason is 'end' (and 1 more)"),
     ),
-    case(judgements.clean("OUT-4", True), stream((choice(finish="end"), USAGE))),
+    case(judgements.clean("OUT-4"), stream((choice(finish="end"), USAGE))),
     case(
-        judgements.clean("OUT-2", True, True),
+        judgements.clean("OUT-2"),
         *(BUSY, stream((choice(finish="end"), USAGE))),
         found=broken("OUT-2 finish_reason is 'end'"),
     ),
-    case(judgements.clean("OUT-2", True, True), BUSY, stream((choice(), USAGE))),
-    case(judgements.clean("OUT-2", True), BUSY, found=unshown("no stream came")),
-    case(judgements.clean("OUT-2", True), OK, found=broken("no stream but None: …")),
+    case(judgements.clean("OUT-2"), BUSY, stream((choice(), USAGE))),
+    case(judgements.clean("OUT-2"), BUSY, found=unshown("no stream came")),
+    case(judgements.clean("OUT-2"), OK, found=broken("no stream but None: …")),
     case(
-        judgements.clean("SSE-10", True),
+        judgements.clean("SSE-10", incremental=True),
         stream((choice("", "null"), USAGE), (choice("", "null"), USAGE)),
         found=broken("SSE-10 a packet that says nothing"),
     ),
-    case(judgements.clean("SSE-10", False), stream((choice("", "null"), USAGE), (choice("", "null"), USAGE))),
-    case(judgements.clean("SSE-10", True), *[stream()] * 2, found=broken(f"{MISSHAPEN} (ValueError: …")),
+    case(
+        judgements.clean("SSE-10", incremental=False), stream((choice("", "null"), USAGE), (choice("", "null"), USAGE))
+    ),
     case(judgements.whole_frames, stream(b"{}", b"{}"), stream(b"{}")),
     case(
         judgements.whole_frames,
@@ -549,6 +548,11 @@ CASES: Final = (
     case(judgements.accepted_soon, OK, OK, BROKE, found=broken("answered 500: oops")),
     case(judgements.accepted_soon, BROKE, OK, OK, found=broken("answered 500: oops")),
 )
+
+
+def test_where_a_mode_is_not_said_no_rule_of_one_mode_is_held() -> None:
+    twice = stream(*[(choice("", "null"), USAGE)] * 2)
+    case(judgements.clean("SSE-10"), twice).holds()
 
 
 def test_what_is_quoted_is_whole_up_to_160_characters() -> None:
