@@ -111,6 +111,15 @@ HARMLESS: Final[dict[Change, str]] = {
         "2",
         "(3)",
     ): "Neither of the two may be longer than one: there is room for both.",
+    **{
+        Change("proxy/inspector/redaction.py", line, "True", "(False)"): _STRICT
+        for line in (
+            "for (holder, key, _), pair in zip(self._slots[side], pairwise(ends), strict=True):",
+            'for call, events in zip(made["upstream"], self._calls, strict=True):',
+            'for read, wire in zip(call["reads"], _recut(events, sizes), strict=True):',
+            "for packet, events in zip(handed(made), self._packets, strict=True):",
+        )
+    },
     Change(
         "proxy/inspector/recorded.py",
         "for read, masked in zip(reads[-spanned:], before, strict=True):",

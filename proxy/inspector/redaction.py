@@ -14,6 +14,7 @@ import random
 import re
 import struct
 import zlib
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -450,14 +451,17 @@ class _Sides:
             _mend_logprobs(events)
             sizes = [len(decoded(read)) for read in call["reads"]]
             for read, wire in zip(call["reads"], _recut(events, sizes), strict=True):
-                read.pop("text", None)
-                read.pop("base64", None)
-                read.update(coded(wire))
+                _recode(read, wire)
         for packet, events in zip(handed(made), self._packets, strict=True):
             _mend_logprobs(events)
-            packet.pop("text", None)
-            packet.pop("base64", None)
-            packet.update(coded(b"".join(event.dumped() for event in events)))
+            _recode(packet, b"".join(event.dumped() for event in events))
+
+
+def _recode(said: Json, wire: bytes) -> None:
+    """Other bytes in their place: what was text may not be text any more, and the other way round."""
+    for form in ("text", "base64"):
+        said.pop(form, None)
+    said.update(coded(wire))
 
 
 def _between(filled: tuple[Sequence[int], Sequence[str]], start: int, end: int) -> str:
@@ -494,10 +498,10 @@ def _recut(events: Sequence[_Event], sizes: Sequence[int]) -> Iterator[bytes]:
 
 
 def _moved(before: Sequence[int], after: Sequence[int], at: int) -> int:
-    event = next((number for number, start in enumerate(before) if start >= at), len(before) - 1)
+    event = bisect_left(before, at)
     if before[event] == at:
         return after[event]
     # Inside the event before: as far into it as it was.
     whole, now = before[event] - before[event - 1], after[event] - after[event - 1]
     inside = (at - before[event - 1]) * now // whole
-    return after[event - 1] + max(1, min(inside, now - 1))
+    return after[event - 1] + max(1, inside)

@@ -364,11 +364,35 @@ def filled(filler: Filler, said: list[str], handed: list[str]) -> tuple[list[str
 
 
 def test_packets_that_say_all_so_far_say_all_so_far(filler: Filler) -> None:
-    said = ["The quick brown", " Fox jumps over", " the lazy dog"]
+    said = ["The qu", "ick brown Fox jum", "ps over the lazy dog"]
     whole = ["".join(said[:number]) for number in (1, 2, 3)]
     theirs, ours = filled(filler, said, whole)
     assert ours == ["".join(theirs[:number]) for number in (1, 2, 3)]
     assert "quick" not in ours[-1]
+
+
+def test_packets_that_do_not_all_begin_as_the_last_are_none_of_its_beginnings(filler: Filler) -> None:
+    handed = ["Entirely other sentences", "The quick brown Fox jumps over the lazy dog"]
+    _, ours = filled(filler, handed[1:], handed)
+    assert [*map(filler.vocabulary.length, ours)] == [*map(filler.vocabulary.length, handed)]
+    assert ours[0].count(" ") == 2
+
+
+def test_a_first_delta_of_one_character_is_one_that_counts_the_same(filler: Filler) -> None:
+    said = ["H", "angzhou is wonderful"]
+    theirs, ours = filled(filler, said, said)
+    assert theirs == ours
+    assert filler.vocabulary.length(theirs[0]) == 1
+    assert filler.vocabulary.length("".join(theirs)) == filler.vocabulary.length("".join(said))
+    assert all(theirs)
+
+
+def test_arguments_are_json_however_they_begin(filler: Filler) -> None:
+    function = {"index": 0, "function": {"arguments": '"city": "Hangzhou"'}}
+    (said,) = played(filler, [stream({"choices": [{"index": 0, "delta": {"tool_calls": [function]}}]})], [])
+    ((choice,),) = (document["choices"] for document in documents(said))
+    arguments = choice["delta"]["tool_calls"][0]["function"]["arguments"]
+    assert re.fullmatch('"city": "(?!Hangzhou)[A-Z][a-z]+"', arguments)
 
 
 def test_packets_that_say_something_else_are_filled_by_themselves(filler: Filler) -> None:
@@ -502,6 +526,10 @@ def test_bytes_are_mended_where_they_stand_beside_a_token(filler: Filler) -> Non
     token = {"token": " Hangzhou", "bytes": [*b" Hangzhou"], "top_logprobs": [{"token": "a", "bytes": None}]}
     beside = [{"bytes": [1, 2]}, {"token": 7, "bytes": [3]}]
     events = redaction._events(stream({"logprobs": {"content": [token, *beside]}}))
+    wire = stream({"output": {"choices": [{"logprobs": {"content": [dict(token)]}}]}})
+    _, packet = played(filler, [], [wire, wire])
+    ((shown,),) = (choice["logprobs"]["content"] for choice in documents(packet)[0]["output"]["choices"])
+    assert bytes(shown["bytes"]).decode() == shown["token"] != " Hangzhou"
     events[0].document["logprobs"]["content"][0]["token"] = "é"
     redaction._mend_logprobs(events)
     mended, *others = events[0].document["logprobs"]["content"]
