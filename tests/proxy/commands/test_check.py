@@ -113,6 +113,32 @@ def test_every_setting_is_printed_under_its_section_as_a_file_would_say_it() -> 
     assert "# keys_file is not set" in lines
 
 
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [
+        ('auth = "none"', "host (now.toml:1): "),
+        ('journal_file = "pipe"', "is no file but a pipe"),
+        ('keys_file = "odd.toml"', "odd.toml"),
+    ],
+)
+def test_what_a_reload_would_refuse_is_refused_here(
+    then: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first could be served on the loopback that it asks for, and not on the address that stays."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    for name, text in {
+        "keys.toml": f'[[key]]\nname = "a"\nsha256 = "{"a" * 64}"\n',
+        "odd.toml": "[[key]]\nname = 1\n",
+        "now.toml": 'host = "0.0.0.0"\nkeys_file = "keys.toml"\n',
+        "then.toml": f"{then}\n",
+    }.items():
+        Path(name).write_text(text)
+    words = ("check", *AT, "--config", "now.toml", "--against", "then.toml")
+    ended = CliRunner().invoke(cli.dashseek, words, env={"LANG": "C"}, prog_name="dashseek")
+    assert (ended.exit_code, told in ended.output) == (2, True), ended.output
+
+
 def test_the_call_has_a_port_and_an_address_that_are_nobodys() -> None:
     """Whoever serves already keeps its own; 0 is whichever is free."""
     assert (check.ALONE["host"], check.ALONE["port"]) == ("127.0.0.1", 0)
