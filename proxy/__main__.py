@@ -9,14 +9,14 @@ from importlib import util
 OLDEST = (3, 11)
 WRONG = 2
 # While hundreds of modules and the vocabulary are read, the collector would find nothing, twenty times over.
-LOADING = (10_000, 10, 10)
+LOADING = 10_000
 
 
 def main() -> None:
     """Run the command line and end the process with its exit code (`cli.Exit`)."""
     if sys.version_info < OLDEST:
         _end(f"needs Python 3.11 or newer, and this is {sys.version_info[0]}.{sys.version_info[1]}")
-    gc.set_threshold(*LOADING)
+    gc.set_threshold(LOADING)
     try:
         from proxy.server import signals  # noqa: PLC0415 - what is missing is said in a sentence
 

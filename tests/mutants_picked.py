@@ -58,9 +58,7 @@ class Change(NamedTuple):
 # Changes that no test has to notice, each with its reason: after it the code does the same, or as well. They are
 # sampled as all others are, and counted and printed apart.
 _STRICT: Final = "Both have as many, by how they were made; it is said for whoever changes that."
-_SPEED: Final = (
-    "Where one way of counting takes over from another of the same result: found by measuring, not to be kept."
-)
+_SPEED: Final = "Where one way takes over from another of the same result: found by measuring, not to be kept."
 _UNREAD: Final = "Set anew before it is read: what a slot begins with."
 _TIE: Final = "Of two that are equal either will do."
 _EITHER: Final = "Just there one way does as well as the other: it is the same text, read by the loop or beside it."
@@ -592,6 +590,7 @@ HARMLESS: Final[dict[Change, str]] = {
         ): "On is whatever is not 0."
         for command, name in (("demo", "probe"), ("doctor", "tried"))
     },
+    Change("proxy/__main__.py", "gc.set_threshold(LOADING)", "gc.set_threshold(LOADING)", "pass"): _SPEED,
     **{
         Change("proxy/commands/cli.py", line, line, "pass"): "Read where it is needed at the latest; here for the room."
         for line in ("_load_vocabulary()", "vocabulary.load()")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import hashlib
 import io
 import os
@@ -25,9 +26,10 @@ from aiohttp import http_parser
 from click.testing import CliRunner, Result
 
 from config import settings
-from proxy import vocabulary
+from proxy import __main__, vocabulary
 from proxy.commands import cli, exit_codes, options
 from proxy.inspector.call_file import NoCallFile
+from proxy.server import signals
 
 ROOT = Path(cli.__file__).parents[2]
 UPSTREAM = ("serve", "--upstream", "http://127.0.0.1:1")
@@ -153,6 +155,77 @@ def test_the_module_is_the_same_program() -> None:
     """`python -m proxy` does the same."""
     assert process("-m", "proxy", "--help").stdout == run("--help").output
     assert process("-m", "proxy", "--version").stdout == run("version").output
+
+
+Ending = type[BaseException] | BaseException
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Run `main` with some words and an ending of the command line; what was done until then, in order."""
+
+    def begin(*words: str, ending: Ending | None = None) -> list[str]:
+        done: list[str] = []
+
+        def command_line(*, prog_name: str) -> None:
+            done.append(prog_name)
+            if ending is not None:
+                raise ending
+
+        monkeypatch.setattr(sys, "argv", ["dashseek", *words])
+        monkeypatch.setattr(signals, "prepare", lambda: done.append("signals"))
+        monkeypatch.setattr(cli, "dashseek", command_line)
+        monkeypatch.setattr(gc, "set_threshold", lambda _: None)
+        __main__.main()
+        return done
+
+    return begin
+
+
+def test_signals_are_prepared_before_serve_and_no_other_command(begun: Callable[..., list[str]]) -> None:
+    assert begun("serve", "--port", "0") == begun("serve") == ["signals", "dashseek"]
+    for words in ((), ("check", "serve"), ("--help",), ("version",)):
+        assert begun(*words) == ["dashseek"]
+
+
+def wrapped(cause: BaseException | None) -> RuntimeError:
+    """As Python 3.11 wraps what is raised while a class is made."""
+    error = RuntimeError("Error calling __set_name__")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("ending", "left"),
+    [
+        (SystemExit(4), SystemExit),
+        (wrapped(SystemExit(5)), SystemExit),
+        (wrapped(ValueError()), RuntimeError),
+        (wrapped(None), RuntimeError),
+        (ModuleNotFoundError("no name"), ModuleNotFoundError),
+        (ModuleNotFoundError("ours", name="proxy.nowhere"), ModuleNotFoundError),
+        (ModuleNotFoundError("theirs", name="aiohttp.nowhere"), ModuleNotFoundError),
+    ],
+)
+def test_what_ends_the_command_line_ends_the_process(
+    ending: BaseException, left: Ending, begun: Callable[..., list[str]]
+) -> None:
+    with pytest.raises(BaseException) as ended:  # noqa: PT011 - which is what is claimed
+        begun("check", ending=ending)
+    assert ended.type is left
+    assert ended.value in (ending, ending.__cause__)
+    if isinstance(ended.value, SystemExit):
+        assert ended.value.code in (4, 5)
+
+
+def test_a_package_that_is_missing_is_named(
+    begun: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        begun("check", ending=ModuleNotFoundError("no", name="nowhere_at_all.deep.er"))
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"Error: dashseek needs the package nowhere_at_all, which {sys.executable} does not have: ")
 
 
 def test_the_version_names_what_a_bug_report_needs(monkeypatch: pytest.MonkeyPatch) -> None:
