@@ -205,7 +205,6 @@ class TappedStrays(Strays):
         if method:
             # Not what came before any request, such as a hello of TLS.
             CURRENT.set(call)
-        self._calls.changed(call)
 
 
 def _answers(calls: RecentCalls) -> typedefs.Middleware:

@@ -57,6 +57,7 @@ class Behind:
         self.reads = reads
         self.failure = failure
         self.is_over = is_over
+        self.look: Callable[[], object] = bool
         self.is_closed = False
         self.posts: list[Any] = []
 
@@ -65,8 +66,10 @@ class Behind:
 
     async def post(self, post: Post, attempts: list[Attempt], again: Callable[[], Any]) -> Behind:
         if self.failure is not None:
+            self.look()
             raise self.failure
         self.posts = [post, await again()]
+        self.look()
         attempts += [Attempt("http://a", "p"), Attempt("http://b", "q")]
         return self
 
@@ -107,6 +110,7 @@ async def test_an_upstream_call_is_kept_as_it_was_written_last(kept: Kept) -> No
         seen.append((kept.is_told(), first.status, first.target))
         return Post("/again", f"is {KEY} good?".encode(), KEY, {"X-Note": "b"})
 
+    behind.look = kept.is_told
     tapped = taps.upstreams(behind, kept.recent)
     response = await tapped.post(Post("/first", b"{}", None), attempts, again)
     assert seen == [(True, 0, "")]
@@ -129,7 +133,9 @@ async def test_an_upstream_call_is_kept_as_it_was_written_last(kept: Kept) -> No
 
 async def test_an_upstream_call_that_is_not_answered_is_kept_with_why(kept: Kept) -> None:
     CURRENT.set(kept.call)
-    tapped = taps.upstreams(Behind(failure=Unreachable("refused")), kept.recent)
+    behind = Behind(failure=Unreachable("refused"))
+    behind.look = kept.is_told
+    tapped = taps.upstreams(behind, kept.recent)
     with pytest.raises(Unreachable, match="refused"):
         await tapped.post(Post("/first", b"{}", None), [], lambda: None)
     (call,) = kept.call.upstream
@@ -296,8 +302,9 @@ BODY = orjson.dumps(caller.call("What did I send?"))
         (caller.GENERATION, "POST", {"Authorization": ""}, ("dashscope", 0, 401)),
         ("/v1/services/aigc/text-generation/generation", "POST", {}, ("", 404, 404)),
         ("/v1/models", "GET", {"Authorization": "", "Content-Length": ""}, ("", 401, 401)),
+        (caller.GENERATION, "GET", {"Content-Length": ""}, ("", 400, 400)),
     ],
-    ids=["no key", "no route", "a lookup"],
+    ids=["no key", "no route", "a lookup", "a wrong method"],
 )
 async def test_what_is_refused_is_kept_with_its_headers_and_its_answer(
     gateway_before: StartGateway, path: str, method: str, headers: dict[str, str], told: tuple[str, int, int]
@@ -315,13 +322,61 @@ async def test_what_is_refused_is_kept_with_its_headers_and_its_answer(
     assert (call.refusal, call.packets) == (answer.body, [])
     assert call.headers["X-Note"] == "here"
     assert call.request_id == answer.headers["x-request-id"]
-    assert (call.record is None, call.ended_ms is None) == (api == "", False)
+    assert (call.record is None, call.ended_ms == 0.0) == (api == "", api == "")
+    assert front.recent.held_bytes == call.held_bytes
+
+
+async def test_what_is_refused_behind_a_call_is_none_of_its(gateway_before: StartGateway) -> None:
+    """Over the same connection."""
+    front = await gateway_before("http://127.0.0.1:1", inspect=True)
+    async with caller.dial(front.url) as line:
+        line.send(caller.request(BODY))
+        first = await line.answer()
+        line.send(caller.request(b"", {"Authorization": "", "Content-Length": ""}, path="/v1/models", method="GET"))
+        second = await line.answer()
+    assert front.recent is not None
+    assert [(call.path, call.refusal) for call in front.recent] == [
+        (caller.GENERATION, first.body),
+        ("/v1/models", second.body),
+    ]
+
+
+async def test_each_step_of_a_call_is_told_as_it_is_taken(
+    simulator: StartSimulator, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, changed = list[tuple[bool, ...]](), RecentCalls.changed
+
+    def look(recent: RecentCalls, call: RecordedCall) -> None:
+        changed(recent, call)
+        asked = call.upstream[0] if call.upstream else None
+        theirs = (asked.status > 0, bool(asked.reads)) if asked else (False, False)
+        seen.append((bool(call.body), asked is not None, *theirs, bool(call.packets), call.record is not None))
+
+    monkeypatch.setattr(RecentCalls, "changed", look)
+    front = await gateway_before((await simulator(Script(text="one"))).url, inspect=True)
+    await caller.stream(front.url, caller.call(incremental_output=True))
+    await front.end_of()
+    steps = ("body", "asked", "answered", "read", "packet", "record")
+    assert [*dict.fromkeys(seen)] == [tuple(at < done for at in range(len(steps))) for done in range(len(steps) + 1)]
+
+
+async def test_a_failed_reply_is_a_refusal_and_no_packet(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    front = await gateway_before((await simulator(Script(status=500))).url, inspect=True)
+    answer = await caller.ask(front.url, caller.call())
+    await front.end_of()
+    call = await newest(front)
+    assert (answer.status, call.refusal, call.packets) == (500, answer.body, [])
 
 
 async def test_a_key_that_a_refusal_says_back_is_masked(gateway_before: StartGateway) -> None:
     front = await gateway_before("http://127.0.0.1:1", inspect=True)
-    await caller.ask(front.url, BODY, path=f"/nowhere/{caller.KEY}")
-    assert caller.KEY.encode() not in orjson.dumps(repr(await newest(front)))
+    told = {"Content-Length": ""}
+    answer = await caller.ask(front.url, b"", told, path=f"/v1/models/{caller.KEY}", method="GET")
+    assert caller.KEY.encode() in answer.body
+    call = await newest(front)
+    assert (call.path, call.refusal) == ("/v1/models/(masked)", answer.body.replace(caller.KEY.encode(), b"*" * 18))
 
 
 async def test_an_answer_that_is_no_failure_is_none_of_a_call(
