@@ -26,7 +26,6 @@ ELSEWHERE: Mapping[str, str] = {
     "proxy/commands/known_models.py": "tests/proxy/commands/test_mistakes.py",
     "proxy/commands/options.py": "tests/proxy/commands/test_cli.py",
     "proxy/downstream/answer_head.py": "tests/proxy/call/test_relay.py",
-    "proxy/downstream/listener.py": "tests/proxy/downstream/test_connection.py",
     "proxy/downstream/paths.py": "tests/integration/test_surface.py",
     "proxy/downstream/phase.py": "tests/proxy/server/test_lifecycle.py",
     "proxy/downstream/request.py": "tests/proxy/call/test_prepare.py",

@@ -346,6 +346,26 @@ HARMLESS: Final[dict[Change, str]] = {
         "len(text) > INLINE_CHARS",
         "(len(text) >= INLINE_CHARS)",
     ): _EITHER,
+    **{
+        Change("proxy/downstream/listener.py", "taken.setblocking(False)", old, new): "The loops do so themselves."
+        for old, new in (("taken.setblocking(False)", "pass"), ("False", "(True)"))
+    },
+    **{
+        Change(
+            "proxy/downstream/listener.py", f"bound.setsockopt(socket.{level}, socket.{option}, 1)", "1", "(2)"
+        ): "Any number but 0."
+        for level, option in (
+            ("SOL_SOCKET", "SO_REUSEADDR"),
+            ("SOL_SOCKET", "SO_REUSEPORT"),
+            ("IPPROTO_IPV6", "IPV6_V6ONLY"),
+        )
+    },
+    **{
+        Change(
+            "proxy/downstream/listener.py", "if one.fileno() >= 0:", old, new
+        ): "Below is what is closed; none of these is the standard input."
+        for old, new in (("one.fileno() >= 0", "(one.fileno() > 0)"), ("0", "(1)"))
+    },
     Change(
         "proxy/downstream/tls.py", "if taken < len(wire):", "taken < len(wire)", "(taken <= len(wire))"
     ): "Then nothing more is handed to the transport, which writes nothing.",

@@ -94,7 +94,6 @@ class Listener:
 
     async def drain(self) -> None:
         """Take no more but those who have connected already: the kernel resets whom nobody has taken."""
-        self._stop()
         for one in self.sockets:
             with contextlib.suppress(OSError):
                 while True:

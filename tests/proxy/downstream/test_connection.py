@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import socket
-import sys
 import uuid
 from collections.abc import AsyncIterator
 
@@ -548,25 +546,6 @@ class TestRoom:
                 assert (await line.answer()).status == 200
             await asyncio.sleep(0.02)
 
-    @pytest.mark.parametrize(
-        ("soft", "asked_for", "most"),
-        [
-            (1024, None, 440),
-            (1024, 100, 100),
-            (1024, 5_000, 440),
-            (256, None, 56),
-            (128, None, 8),
-            (20, None, 1),
-            (resource.RLIM_INFINITY, None, sys.maxsize),
-            (resource.RLIM_INFINITY, 100, 100),
-        ],
-    )
-    def test_it_never_passes_what_the_limit_of_files_has_room_for(
-        self, monkeypatch: pytest.MonkeyPatch, soft: int, asked_for: int | None, most: int
-    ) -> None:
-        monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
-        assert listener.most_connections(asked_for) == most
-
 
 @pytest.mark.parametrize(
     ("write_timeout_s", "user_ms", "idle_s", "every_s"),
@@ -637,34 +616,6 @@ def _connections(port: lifecycle.Port | None) -> list[object]:
     assert port is not None
     assert port.runner.server is not None
     return [*port.runner.server.connections]
-
-
-class TestFileLimit:
-    """A process may open as many files as it is allowed to, not as many as a shell happens to give."""
-
-    def test_the_soft_limit_becomes_the_hard_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        chosen: list[tuple[int, int]] = []
-        monkeypatch.setattr(resource, "getrlimit", lambda _: (hard - 1, hard))
-        monkeypatch.setattr(resource, "setrlimit", lambda _, limits: chosen.append(limits))
-        listener.raise_file_limit()
-        assert chosen == [(hard, hard)]
-
-    def test_where_it_cannot_be_raised_it_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def refuse(_: int, __: tuple[int, int]) -> None:
-            raise ValueError("current limit exceeds maximum limit")
-
-        monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
-        monkeypatch.setattr(resource, "setrlimit", refuse)
-        with structlog.testing.capture_logs() as lines:
-            listener.raise_file_limit()
-        (line,) = lines
-        assert (line["event"], line["log_level"], line["files"], line["reason"]) == (
-            "file_limit",
-            "warning",
-            256,
-            "ValueError",
-        )
 
 
 async def test_of_aiohttps_private_parts_two_are_read_and_say_what_is_thought(
