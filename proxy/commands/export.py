@@ -25,10 +25,10 @@ class Asked:
     """
 
     to: Path
-    tz: str | None = None
-    since: str | None = None
-    until: str | None = None
-    with_unknown: bool = False
+    tz: str | None
+    since: str | None
+    until: str | None
+    with_unknown: bool
 
 
 def show(paths: Sequence[Path], asked: Asked) -> int:

@@ -389,7 +389,8 @@ async def test_an_address_of_the_sixth_version_is_tried_as_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("free", "verdict"), [(doctor.FEW_BYTES, "ok"), (doctor.FEW_BYTES - 1, "warn"), (ROOM_BYTES - 1, "fail")]
+    ("free", "verdict"),
+    [(doctor.FEW_BYTES, "ok"), (doctor.FEW_BYTES - 1, "warn"), (ROOM_BYTES, "warn"), (ROOM_BYTES - 1, "fail")],
 )
 async def test_a_disk_with_little_room_is_seen(
     free: int, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

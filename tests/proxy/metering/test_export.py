@@ -225,6 +225,19 @@ def test_calls_without_an_end_are_taken_in_when_all_is_over(to: Path, tmp_path: 
         assert "has its calls without an end already: name another file" in again.stderr
 
 
+def test_people_are_told_how_much_that_was_and_what_was_left_out(tmp_path: Path) -> None:
+    journal = write(tmp_path / "calls.jsonl", opened(named(1)), closed(named(1)))
+    rows = tmp_path / "calls.csv"
+    ended = run(rows, journal)
+    assert (ended.exit_code, ended.stdout, ended.stderr) == (0, f"{rows}: 1 rows added\n", "")
+    write(journal, opened(named(1)), closed(named(1)), opened(named(2)))
+    left_out = "calls without an end, left out: 1 (--unknown takes them in)\n"
+    ended = run(rows, journal)
+    assert (ended.exit_code, ended.stdout, ended.stderr) == (0, f"{rows}: 0 rows added\n", left_out)
+    ended = run(rows, journal, flags=("--unknown",))
+    assert (ended.exit_code, ended.stderr) == (0, "")
+
+
 def test_only_calls_of_a_time_and_no_other_time_into_the_same_table(to: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "calls.jsonl", *calls(0, 120))
     flags = ("--tz", "UTC", "--since", "2026-11-02")
