@@ -328,7 +328,7 @@ async def test_a_head_or_what_stands_between_pieces_is_as_long_as_it_may_be(
     ("pieces", "detail"),
     [
         ((b"\x15\x03\x01\x00\x02\x02\x28",), str(SPEAKS_TLS)),
-        ((b"SSH-2.0\r\n",), "no HTTP, "),
+        ((b"220 ready\r\n",), "no HTTP, "),
         ((b"HTTP/1.1 ", b"\x15\x03\x01\x00\x02\x02\x28"), "no HTTP, "),
         ((CHUNKED, b"\x15\x03\x01\x00\x02\x02\x28"), "no HTTP, "),
     ],
