@@ -311,6 +311,23 @@ HARMLESS: Final[dict[Change, str]] = {
         "len(retry_after) > LONGEST_DIGITS",
         "(len(retry_after) >= LONGEST_DIGITS)",
     ): "A number of so many digits is far beyond it as well, unless zeros lead it.",
+    Change("translators/pretokens.py", "found = _LAST_CUT.match(text, max(seen - 1, 0))", "1", "(2)"): _SPEED,
+    Change("translators/openai/stencil.py", "self.two_bytes = 0", "0", "(1)"): _UNREAD,
+    Change(
+        "translators/surrogates.py", "raise", "raise", "pass"
+    ): "What one reader refuses that has no half of a pair in it, the other refuses too; and a huge number likewise.",
+    Change(
+        "translators/choice.py",
+        "or (BACKSLASH in string and OWN_SPELLING in string)",
+        "BACKSLASH in string and OWN_SPELLING in string",
+        "(BACKSLASH in string or OWN_SPELLING in string)",
+    ): _SPEED,
+    Change(
+        "translators/choice.py",
+        "or (BACKSLASH in lines and OWN_SPELLING in lines)",
+        "BACKSLASH in lines and OWN_SPELLING in lines",
+        "(BACKSLASH in lines or OWN_SPELLING in lines)",
+    ): _SPEED,
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change("proxy/upstream/line.py", "self.idle_s = 0.0", "0.0", "(1.0)"): _UNREAD,
     Change("proxy/upstream/line.py", "self._is_interim = False", "False", "(True)"): _UNREAD,

@@ -43,6 +43,14 @@ def test_the_line_ends_behind_a_chain_are_in_neither_side_and_known(size: int) -
     assert splitter.gap == 2
 
 
+def test_no_more_is_held_than_may_begin_a_tag() -> None:
+    """SSE-6: a chain is shown as it comes."""
+    splitter = thinktags.Splitter()
+    said = [splitter.feed(text) for text in ("<think>", "We", " a <", "b", "</thi", "s", "</think", ">The", " sea")]
+    chain = ["", "We", " a ", "<b", "", "</this", "", "", ""]
+    assert said == list(zip(chain, ["", "", "", "", "", "", "", "The", " sea"], strict=True))
+
+
 INSIDE = {
     "the closing tag alone, for the prompt ends with the other": ("hm\n</think>\n\n42", "hm\n", "42"),
     "an opening tag all the same": ("<think>\nhm\n</think>\n\n42", "\nhm\n", "42"),

@@ -93,6 +93,10 @@ MERGES: dict[str, tuple[list[Piece], list[tuple[str, str, str]]]] = {
         [(0, "a", "f", "null" * 17), (0, "", "", '{"x":1}')],
         [("a", "f", "null" * 17 + '{"x":1}')],
     ),
+    "and more than these, one by one": (
+        [(0, "a", "f", "null" * 16), (0, "", "", "null"), (0, "", "", '{"x":1}')],
+        [("a", "f", "null" * 17 + '{"x":1}')],
+    ),
     "a placeholder alone": ([(0, "a", "f", "{ }"), (0, "", "", "{}"), (0, "", "", "x")], [("a", "f", "{}")]),
     "a name said anew, a little longer": (
         [(0, "a", "ge", ""), (0, "a", "get_wea", ""), (0, "a", "get_weather", "{}")],

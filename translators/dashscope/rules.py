@@ -219,7 +219,7 @@ def enable_search(value: bool, case: Case) -> bool:  # noqa: ARG001 - the shape 
     """Never on: no upstream searches (spec PAR-19)."""
     if value:
         raise _refused("This model does not support enable_search.")
-    return value
+    return False
 
 
 def _refused(text: str) -> faults.Refusal:

@@ -113,6 +113,24 @@ def test_a_chain_nobody_expected_is_shown_all_the_same(*, incremental: bool) -> 
         assert packet["usage"]["output_tokens_details"] == {"reasoning_tokens": 1}
 
 
+@pytest.mark.parametrize("model", [corpus.NEVER, corpus.HYBRID], ids=lambda model: model.thinking)
+def test_a_chain_behind_another_choices_text_renews_what_was_made(model: dialogue.Model) -> None:
+    """OUT-1, OUT-4: from then on every packet tells the tokens of the chain."""
+    through = corpus.open_pipe(corpus.ask(model, n=2, thinking=False), chain_end=0)
+    told = [
+        (packet["usage"].get("output_tokens_details"), "reasoning_content" in packet["output"]["choices"][0]["message"])
+        for wire in (chunk({"content": "a"}), chunk({"reasoning": "b"}, index=1), chunk({"content": " sea"}))
+        for packet in corpus.packets(through.feed(wire))
+    ]
+    of_text = {"text_tokens": 0} if model is corpus.HYBRID else {}
+    both = {"text_tokens": 2} if model is corpus.HYBRID else {}
+    assert told == [
+        (None, model is corpus.HYBRID),
+        ({"reasoning_tokens": 1, **of_text}, True),
+        ({"reasoning_tokens": 0, **both}, True),
+    ]
+
+
 def test_cached_tokens_are_in_every_packet_once_upstream_has_told() -> None:
     """OUT-4."""
     through = corpus.open_pipe(corpus.ask())
