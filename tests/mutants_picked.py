@@ -328,6 +328,24 @@ HARMLESS: Final[dict[Change, str]] = {
         "BACKSLASH in lines and OWN_SPELLING in lines",
         "(BACKSLASH in lines or OWN_SPELLING in lines)",
     ): _SPEED,
+    Change(
+        "translators/pipe.py", "end = Late(leg, 0, partial(self._end, leg))", "0", "(1)"
+    ): "The end is no bytes; that it may be one costs nobody anything.",
+    **{
+        Change(
+            "translators/openai/figures.py",
+            f"if type({name}) is not int or {name} < 0:",
+            f"{name} < 0",
+            f"({name} <= 0)",
+        ): ("A zero is read once more, as a zero.")
+        for name in ("prompt", "completion")
+    },
+    Change(
+        "translators/dashscope/packets.py",
+        "if several < _COLUMNS_FROM or given + made[-1] >= _WRITTEN_MOST or number + several >= _WRITTEN_MOST:",
+        "several < _COLUMNS_FROM",
+        "(several <= _COLUMNS_FROM)",
+    ): _SPEED,
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change("proxy/upstream/line.py", "self.idle_s = 0.0", "0.0", "(1.0)"): _UNREAD,
     Change("proxy/upstream/line.py", "self._is_interim = False", "False", "(True)"): _UNREAD,

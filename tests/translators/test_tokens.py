@@ -274,6 +274,18 @@ def test_a_long_text_at_once_is_read_a_few_times_at_most(start: str, run: str, v
     assert tally.handed <= 40 * len(text.encode("utf-8", "replace"))
 
 
+@pytest.mark.parametrize("character", ["a", " ", "一", "\u200b", "!"], ids=ascii)
+def test_half_a_pair_behind_a_pre_token_that_goes_on_waits_for_the_other(
+    character: str, vocabulary: tokens.Vocabulary
+) -> None:
+    """USE-2: until it comes, and where it does not, it counts as U+FFFD."""
+    run = character * 300
+    for half, behind in (("\ud83d", "\ude00"), ("\ud83d", "a"), ("\ude00", "\ud83d")):
+        counter = tokens.Counter(vocabulary)
+        for text, more in ((run, run), (run + half, half), (run + half + behind, behind)):
+            assert counter.add(more) == len(vocabulary.encode(text))
+
+
 @pytest.mark.parametrize("character", [" ", "\u200b", "\u00a0"], ids=ascii)
 def test_a_million_blanks_are_counted(character: str, vocabulary: tokens.Vocabulary) -> None:
     """USE-6: encoding them at once makes the engine panic, with a BaseException."""

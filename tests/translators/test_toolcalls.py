@@ -260,6 +260,16 @@ def test_no_arguments_at_all_are_an_empty_object(
     assert [call.arguments for call in drafts.whole()] == [text]
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_what_closes_a_call_is_counted_unless_a_limit_cut_it_off(vocabulary: tokens.Vocabulary, *, cut: bool) -> None:
+    """USE-7: whatever of its arguments has come."""
+    draft = toolcalls.Draft(vocabulary)
+    draft.add("a", "f", '{"a": "x')
+    begun = draft.counter.total
+    draft.close(cut=cut)
+    assert (draft.counter.total == begun) is cut
+
+
 def test_of_calls_cut_off_only_the_last_is_no_call(drafts: toolcalls.Drafts) -> None:
     """OUT-5"""
     add(drafts, (0, "a", "f", ""), (1, "b", "g", "\ud83d"))

@@ -340,6 +340,10 @@ def test_the_last_word_falls_to_the_exact_count_where_upstream_has_none(
     said = [one for piece in "abcdef" for one in meter.answer(piece)]
     assert meter.output > 1
     assert said == sorted(said) == usage.Meter(vocabulary, 1).answer(*"abcdef")
+    alone = usage.Meter(vocabulary, 1)
+    assert said == [alone.answer_one(piece) for piece in "abcdef"]
+    alone = usage.Meter(vocabulary, 1)
+    assert [made for made, _ in said] == [alone.think_one(piece)[0] for piece in "abcdef"]
     meter.conclude()
     assert meter.output == 1
 

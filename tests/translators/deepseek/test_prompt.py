@@ -73,6 +73,34 @@ def test_a_conversation_of_texts_is_counted_as_it_is_laid_out(
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("thinks", [False, True])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": (WEATHER,)},
+        {"tools": (WEATHER,), "tool_choice": "required"},
+        {"response_format": ResponseFormat("json_object")},
+        {"response_format": ResponseFormat("json_schema", {"schema": {"a": 1}})},
+        {"response_format": ResponseFormat("text")},
+        {"tools": (WEATHER,), "response_format": ResponseFormat("json_object")},
+    ],
+    ids=str,
+)
+def test_so_is_one_with_tools_or_a_format(template: Template, fields: dict[str, Any], *, thinks: bool) -> None:
+    said = Message("assistant", "Once", partial=True)
+    for turns in ((USER,), (SYSTEM, USER), (USER, CALLED, RESULT), (USER, said)):
+        call = asking(*turns, thinking=thinks, **fields)
+        specials, texts = 0, [""]
+        for piece in prompt.rendered(call, template):
+            if isinstance(piece, str):
+                texts[-1] += piece
+            else:
+                specials += 1
+                texts.append("")
+        assert prompt.parts(call, template)[:2] == (specials, tuple(filter(None, texts)))
+
+
 def test_a_dialect_may_serve_a_model_by_another_template() -> None:
     assert prompt.template_of(MODEL, "deepseek") == "v4.1"
     assert prompt.template_of(MODEL, "vllm") == "v3.2"

@@ -224,6 +224,14 @@ def test_what_was_opened_is_closed_as_the_model_closes_it(told: str, written_of_
         assert counter.total == length(spelled(expected))
 
 
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("pieces", [['{"a": 1} and more'], ['{"a": 1}', " and", " more"], ['{"a":', " 1}}"]], ids=str)
+def test_what_follows_an_object_is_not_the_models(template: Template, pieces: list[str]) -> None:
+    markup = LAYOUTS[template].calls
+    whole = "".join(pieces).partition("}")[0] + "}"
+    assert counted("f", *pieces, markup=markup).total == counted("f", whole, markup=markup).total
+
+
 def test_a_call_without_arguments_is_closed_like_one_whose_object_is_empty() -> None:
     counter = counted("f")
     counter.end()

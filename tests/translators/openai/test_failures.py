@@ -385,6 +385,8 @@ FLAT: dict[str, tuple[bytes, faults.Fault]] = {
     "a code of its own": (b'{"code":20012,"message":"x"}', faults.UPSTREAM_BROKEN),
     "a word for an error in a status": (b'{"status":"failed","message":"x"}', faults.UPSTREAM_BROKEN),
     "a sentence and no known kind": (b'{"code":"E7","message":"Too many requests"}', faults.RATE_LIMITED),
+    "a class as a status": (b'{"status":"busy","message":"x"}', faults.OVERLOADED),
+    "a class as a code": (b'{"code":"timeout","message":"x"}', faults.TIMED_OUT),
     "an error beside an answer": (b'{"error":{"code":429},"choices":[]}', faults.RATE_LIMITED),
 }
 

@@ -299,6 +299,15 @@ class TestHistory:
     def test_without_tools_there_is_no_loop(self) -> None:
         assert self.chains(thinking(messages=(ASKED, Message("assistant", "Hi"), ASKED))) == [None]
 
+    @pytest.mark.parametrize(
+        "fields",
+        [{"tools": (WEATHER,)}, {"thinking": True}, {"thinking": True, "tools": (WEATHER,), "tool_choice": "none"}],
+        ids=["no thinking", "no tools", "none may be called"],
+    )
+    def test_nor_is_there_one_where_a_format_is_asked_for(self, fields: dict[str, Any]) -> None:
+        messages = (ASKED, self.CALLED, self.RESULT)
+        assert self.chains(asking(messages=messages, response_format=ResponseFormat("json_object"), **fields)) == [None]
+
     def test_a_loop_without_a_user_is_a_loop(self) -> None:
         call = thinking(messages=(Message("system", "Go."), self.CALLED, self.RESULT), tools=(WEATHER,))
         assert self.chains(call) == [""]
