@@ -572,6 +572,18 @@ HARMLESS: Final[dict[Change, str]] = {
     Change(
         "proxy/simulation/wire.py", 'for event, generated in itertools.chain(events, ((b"", 0),)):', "0", "(1)"
     ): "The end is no event: what it has generated is not read.",
+    Change(
+        "proxy/server/lifecycle.py",
+        "if settings.tls_cert is not None and settings.tls_key is not None:",
+        "settings.tls_cert is not None and settings.tls_key is not None",
+        "(settings.tls_cert is not None or settings.tls_key is not None)",
+    ): "There are both or neither: one alone is refused before.",
+    Change(
+        "proxy/server/lifecycle.py",
+        "await _until(lambda: not open_calls, LAST_FRAMES_S)",
+        "await _until(lambda: not open_calls, LAST_FRAMES_S)",
+        "pass",
+    ): "To clean up waits as long for whom is being answered.",
     Change("proxy/server/reloading.py", "_NUMBERS: Final = itertools.count(1)", "1", "(2)"): "That they differ counts.",
     Change(
         "proxy/simulation/simulator.py", "await self._server.wait_closed()", "await self._server.wait_closed()", "pass"

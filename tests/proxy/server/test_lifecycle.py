@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import structlog
+from aiohttp import web
 
 from config import sources
 from proxy.downstream.phase import LIFECYCLE, Phase
@@ -46,9 +47,15 @@ async def test_a_port_in_use_is_an_error_and_leaves_nothing(gateway_before: Star
     front = await gateway_before("http://127.0.0.1:1")
     port = int(front.url.rpartition(":")[2])
     chosen = sources.load({"upstream": ("http://127.0.0.1:1",), "port": port}, None, {})
+    app, cleaned_up = routes.application(front.house), asyncio.Event()
+
+    async def clean_up(_: web.Application) -> None:
+        cleaned_up.set()
+
+    app.on_cleanup.append(clean_up)
     with pytest.raises(OSError, match="Address already in use") as error:
-        await lifecycle.start(routes.application(front.house), chosen)
-    assert error.value.errno == errno.EADDRINUSE
+        await lifecycle.start(app, chosen)
+    assert (error.value.errno, cleaned_up.is_set()) == (errno.EADDRINUSE, True)
 
 
 async def test_an_admin_port_in_use_leaves_the_other_free(gateway_before: StartGateway) -> None:
@@ -99,7 +106,10 @@ async def test_with_nothing_open_it_ends_at_once(gateway_before: StartGateway) -
     assert asyncio.get_running_loop().time() - since >= lifecycle.LATECOMERS_S
 
 
-async def test_a_stop_goes_phase_by_phase_and_leaves_neither_port_nor_handler(gateway_before: StartGateway) -> None:
+async def test_a_stop_goes_phase_by_phase_and_leaves_neither_port_nor_handler(
+    gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "1000000")
     front = await gateway_before("http://127.0.0.1:1", drain_delay=30)
     handled, state, announced = (
         signal.getsignal(signal.SIGTERM),
@@ -109,18 +119,32 @@ async def test_a_stop_goes_phase_by_phase_and_leaves_neither_port_nor_handler(ga
     ending = asyncio.create_task(front.process.until_told_to_stop(front.house.open_calls, announced.set))
     await announced.wait()
     assert (state.phase, signal.getsignal(signal.SIGTERM) is handled) == (Phase.SERVING, False)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(10), caller.dial(front.url) as kept:
+        kept.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await kept.answer()).status == 200
         stop()
         while state.phase is Phase.SERVING:  # noqa: ASYNC110 - nobody is told
             await asyncio.sleep(0.005)
         assert state.phase is Phase.DRAINING
         stop()
         await ending
+        assert await kept.eof() == b""
     assert (state.phase, signal.getsignal(signal.SIGTERM)) == (Phase.CUTTING, handled)
     for url in (front.url, front.admin_url):
         with pytest.raises(ConnectionRefusedError):
             await caller.ask(url, b"", path="/healthz", method="GET")
     assert [task for task in asyncio.all_tasks() if "turning" in str(task.get_coro())] == []
+
+
+async def test_it_can_be_stopped_at_once_and_shares_no_port(gateway_before: StartGateway) -> None:
+    front = await gateway_before("http://127.0.0.1:1")
+    assert front.process.admin is not None
+    for port in (front.process.calls, front.process.admin):
+        assert [one.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for one in port.listener.sockets] == [0]
+    await front.process.stop()
+    for url in (front.url, front.admin_url):
+        with pytest.raises(ConnectionRefusedError):
+            await caller.ask(url, b"", path="/healthz", method="GET")
 
 
 async def test_signals_are_heard_while_it_serves_and_left_as_they_were(gateway_before: StartGateway) -> None:

@@ -252,12 +252,13 @@ class TestServe:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         # Where it does not come to have handlers of its own.
-        handler = signal.signal(signal.SIGTERM, lambda *_: None)
+        handler = signal.signal(signal.SIGTERM, ours := lambda *_: None)
         try:
             with ThreadPoolExecutor(1) as threads:
                 looking = threads.submit(looked)
                 yield
                 looking.result()
+            assert signal.getsignal(signal.SIGTERM) is ours
         finally:
             signal.signal(signal.SIGTERM, handler)
 
@@ -299,6 +300,7 @@ class TestServe:
 
         with self.then(look):
             assert process.serve(source) == 0
+        assert manager.recv(64) == b"STOPPING=1"
         assert (told["serving"]["workers"], told["serving"]["dialect"]) == (1, "ark")
         # What is to be known of settings that are right is said with it.
         assert told["thinking_budget_not_held"]["dialect"] == "ark"
@@ -403,7 +405,7 @@ class TestServe:
 
             with self.then(look):
                 assert child(slot) == 0
-        assert slot.heartbeats.last_s(supervisor.ADMIN_PROCESS) == 0
+            assert (slot.admin.fileno(), slot.heartbeats.last_s(supervisor.ADMIN_PROCESS)) == (-1, 0)
 
     def test_a_worker_serves_reports_and_follows_until_it_is_told_to_stop(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
