@@ -101,6 +101,15 @@ HARMLESS: Final[dict[Change, str]] = {
         for what in ("record.opening", "record.read_s", "record.translate_s", "last_ms")
     },
     Change(
+        "proxy/admin/docs.py",
+        "compatible.API: (compatible, paths.COMPATIBLE[0] + paths.COMPLETIONS),",
+        "0",
+        "(1)",
+    ): "Below either root the same is served.",
+    Change(
+        "proxy/admin/calls.py", "for start in range(0, max(1, len(changed)), SUMMARIES_AT_ONCE):", "1", "(2)"
+    ): "Of none or one there is one event, for an event holds more than one.",
+    Change(
         "proxy/admin/docs.py", "ssl=True if shown is None else tls.trusting(shown),", "True", "(False)"
     ): "Where no certificate is shown nothing is secured, and so nothing is to be believed.",
     Change(

@@ -177,7 +177,6 @@ def rendered(document: str, prefix: str) -> tuple[str, str]:
     contents = []
     # Of the table one is in: the names of its columns, and which is next; on a phone each cell stands under its own.
     column: list[str] = []
-    cell = 0
     for number, token in enumerate(tokens):
         if token.type == "heading_open":
             text = tokens[number + 1].content
@@ -190,7 +189,7 @@ def rendered(document: str, prefix: str) -> tuple[str, str]:
         elif token.type == "th_open":
             column = [*column, tokens[number + 1].content.replace("`", "")]
         elif token.type == "tr_open":
-            column, cell = ([], 0) if tokens[number + 1].type == "th_open" else (column, 0)
+            column, cell = [] if tokens[number + 1].type == "th_open" else column, 0
         elif token.type == "td_open":
             token.attrSet("data-th", column[cell])
             cell += 1
@@ -301,7 +300,6 @@ async def _try(request: web.Request) -> web.StreamResponse:
                 await response.prepare(request)
                 async for piece in answer.content.iter_any():
                     await response.write(piece)
-                await response.write_eof()
                 return response
         except aiohttp.ClientError:
             if response is not None:

@@ -216,6 +216,28 @@ async def test_a_body_that_never_ends_is_answered(gateway_before: StartGateway) 
         assert await line.eof() == b""
 
 
+async def test_of_who_leaves_in_the_middle_of_a_body_nothing_is_asked(
+    gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docs, "MOST_CALLS", 1)
+    front = await gateway_before("http://127.0.0.1:1")
+    async with asyncio.timeout(30):
+        async with caller.dial(front.admin_url) as line:
+            line.send(attempt(front)[:-5])
+            while (await another(front)).fault[1] != "ModelServingError":
+                pass
+        # There is room for another one as soon as the first is over.
+        while (await another(front)).fault[1] != "ModelUnavailable":
+            pass
+    assert {outcome for _, outcome in front.ended} == {"upstream_error"}
+
+
+async def another(front: Running) -> caller.Answer:
+    async with caller.dial(front.admin_url) as line:
+        line.send(attempt(front))
+        return await line.answer()
+
+
 async def test_a_body_beyond_the_limit_is_refused(gateway_before: StartGateway) -> None:
     front = await gateway_before("http://127.0.0.1:1")
     async with caller.dial(front.admin_url) as line:
