@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import inspect
 import re
+import runpy
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -183,18 +184,33 @@ def test_the_command_finds_nothing_to_do() -> None:
 def test_the_command_mends_a_stale_document_and_only_names_it_when_told_to_check(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    names = [*documents.FILES.values(), documents.OPENAPI]
-    fresh = {name: (documents.HOME / name).read_text("utf-8") for name in names}
+    """Tables, the checks beside the rules, the OpenAPI document, and the callers' page where there is one."""
+    home = documents.HOME.name
+    names = [*documents.FILES.values(), documents.OPENAPI, documents.CALLERS]
+    paths = {name: Path(name) if name == documents.CALLERS else Path(home, name) for name in names}
+    fresh = {name: (ROOT / path).read_text("utf-8") for name, path in paths.items()}
     stale = {name: documents.BLOCK.sub(r"\1old\n\3", text) for name, text in fresh.items()} | {documents.OPENAPI: "{}"}
     for name, text in stale.items():
-        (tmp_path / name).write_text(text, "utf-8")
-    monkeypatch.setattr(documents, "HOME", tmp_path)
+        stale[name] = text.replace("`route-model`", "`old`")
+        (tmp_path / paths[name]).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / paths[name]).write_text(stale[name], "utf-8")
+    monkeypatch.setattr(documents, "HOME", tmp_path / home)
     ran = testing.CliRunner().invoke(documents.main, ["--check"])
     assert (ran.exit_code, ran.output.split()) == (1, [word for name in names for word in (f"{name}:", "stale")])
-    assert {name: (tmp_path / name).read_text("utf-8") for name in names} == stale
+    assert {name: (tmp_path / path).read_text("utf-8") for name, path in paths.items()} == stale
     ran = testing.CliRunner().invoke(documents.main)
     assert (ran.exit_code, ran.output.split()) == (0, [word for name in names for word in (f"{name}:", "written")])
-    assert {name: (tmp_path / name).read_text("utf-8") for name in names} == fresh
+    assert {name: (tmp_path / path).read_text("utf-8") for name, path in paths.items()} == fresh
+    (tmp_path / documents.CALLERS).unlink()
+    ran = testing.CliRunner().invoke(documents.main, ["--check"])
+    assert (ran.exit_code, ran.output) == (0, "")
+
+
+def test_the_module_is_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["documents", "--no-such-option"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(documents.__file__, run_name="__main__")
+    assert ended.value.code == 2
 
 
 def test_the_callers_page_says_what_becomes_of_each_feature() -> None:

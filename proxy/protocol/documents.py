@@ -41,8 +41,6 @@ def fill(document: str, language: Language, sources: Sources) -> str:
     known = {**TABLES, **compatible.TABLES, **CALLERS_TABLES}
     filled = BLOCK.sub(lambda found: f"{found[1]}{known[found[2]](language, sources)}\n{found[3]}", document)
     sections, heading, rules = filled.partition("\n## 13. ")
-    if not heading:
-        return filled
     checks = conformance.by_rule()
     return (
         sections
