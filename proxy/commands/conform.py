@@ -331,11 +331,10 @@ class _Examiner:
                     session = await stack.enter_async_context(_session(**how))
                 got = await stack.enter_async_context(self._request(session, ask, note))
                 head = got.status, {name.lower(): value for name, value in got.headers.items()}
+                # Whoever goes before the end takes the connection along.
                 async for piece in _pieces(got, eager=ask.manner == "hang_up"):
                     pieces.append(piece)
                     if ask.manner == "hang_up":
-                        # Though all may have come: whoever hangs up keeps no connection.
-                        got.close()
                         break
                     if sum(map(len, pieces)) > LONGEST_BODY_BYTES:
                         failed = f"longer than {LONGEST_BODY_BYTES:,} bytes"
