@@ -107,6 +107,12 @@ HARMLESS: Final[dict[Change, str]] = {
         "(1)",
     ): "Below either root the same is served.",
     Change(
+        "proxy/admin/translation.py",
+        """there = f"there are {', '.join(pools)}" if any(pools) else "the configuration has none\"""",
+        "any(pools)",
+        "(all(pools))",
+    ): "Pools have names, all of them, or there is but the one without.",
+    Change(
         "proxy/admin/calls.py", "for start in range(0, max(1, len(changed)), SUMMARIES_AT_ONCE):", "1", "(2)"
     ): "Of none or one there is one event, for an event holds more than one.",
     Change(

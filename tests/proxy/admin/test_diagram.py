@@ -87,3 +87,19 @@ def test_where_no_arc_sinks_the_picture_ends_below_the_row() -> None:
     B --> [*]
 """
     assert ElementTree.fromstring(diagram.svg(row, "tip")).attrib["viewBox"] == "0 0 322 120"
+
+
+def test_arcs_of_the_same_length_sink_by_the_same() -> None:
+    row = """stateDiagram-v2
+    [*] --> A
+    A --> B: ONE
+    B --> C: TWO
+    C --> D: THREE
+    A --> C: FIRST
+    B --> D: SECOND
+    A --> D: LONGER
+    D --> [*]
+"""
+    drawing = ElementTree.fromstring(diagram.svg(row, "tip"))
+    depth = {text.text: float(text.attrib["y"]) for text in drawing.iter("text")}
+    assert depth["first"] == depth["second"] < depth["longer"]

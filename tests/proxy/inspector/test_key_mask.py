@@ -54,3 +54,10 @@ def test_a_key_that_reads_cut_is_masked_and_each_keeps_its_length() -> None:
     mask = Mask()
     mask.add("mysecret")
     assert mask.across([b"is mys", b"ec", b"ret, no?", b""]) == [b"is ***", b"**", b"***, no?", b""]
+
+
+def test_the_longest_of_several_keys_says_how_far_back_one_may_begin() -> None:
+    mask = Mask()
+    mask.add("mysecret")
+    mask.add("another-secret")
+    assert mask.spans([Read(b"another"), Read(b"-sec")], b"ret") == 2
