@@ -92,7 +92,6 @@ def add_calls(app: web.Application, path: str, handler: Handler) -> None:
     """Let calls be made at a path without parameters: by its route, and by `straight` as nearly all of them come."""
     found = web.UrlMappingMatchInfo({}, app.router.add_post(path, routed(handler)))
     found.add_app(app)
-    found.freeze()
     app[CALLS][path] = found, handler
 
 
