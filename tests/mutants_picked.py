@@ -361,6 +361,19 @@ HARMLESS: Final[dict[Change, str]] = {
         "several < _COLUMNS_FROM",
         "(several <= _COLUMNS_FROM)",
     ): _SPEED,
+    **{
+        Change("translators/openai/" + source, line, "len(wire) < " + bound, f"(len(wire) <= {bound})"): (
+            "Two chunks have a text each beside that: of so many bytes there is one."
+        )
+        for source, line, bound in (
+            ("stencil.py", "if len(wire) < self.two_bytes:", "self.two_bytes"),
+            ("chunks.py", "if len(wire) < known.two_bytes:", "known.two_bytes"),
+        )
+    },
+    Change("translators/breadth.py", "yield 0", "0", "(1)"): "A turn for others; nobody looks at what it yields.",
+    Change(
+        "translators/breadth.py", "if number % _WINDOWS_A_TURN == 0:", "0", "(1)"
+    ): "A turn for others, a window later.",
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change("proxy/upstream/line.py", "self.idle_s = 0.0", "0.0", "(1.0)"): _UNREAD,
     Change("proxy/upstream/line.py", "self._is_interim = False", "False", "(True)"): _UNREAD,

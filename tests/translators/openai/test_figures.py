@@ -49,6 +49,10 @@ REPORTS: dict[str, tuple[object, usage.Figures | None]] = {
         {"prompt_tokens": 9, "completion_tokens": 2, "reasoning_tokens": 30, "total_tokens": 41},
         usage.Figures(9, 32, 30),
     ),
+    "a chain as long as its completion": (
+        {"prompt_tokens": 9, "completion_tokens": 30, "reasoning_tokens": 30, "total_tokens": 69},
+        usage.Figures(9, 30, 30),
+    ),
     "a chain longer than its completion, and a total that does not explain it": (
         {"prompt_tokens": 9, "completion_tokens": 2, "reasoning_tokens": 30, "total_tokens": 11},
         usage.Figures(9, 2, 30),
