@@ -150,9 +150,10 @@ class TestWide:
         (b"{}", 0),
         (b"[" + b"[]," * 10_000 + b"[]]", 20_002),
         (b"[" + b"[]," * 100_000 + b"[]]", 200_002),
+        (b"{" + b'"a":0,' * 50_000 + b'"a":0}', 100_002),
         (b'["' + b"," * 600_000 + b'"]', 1),
     ],
-    ids=["few", "some", "many", "of a text alone"],
+    ids=["few", "some", "many", "members", "of a text alone"],
 )
 def test_it_tells_how_many_parts_there_are(raw: bytes, parts: int) -> None:
     """REQ-11: what is built is held by its call; of a short text nothing is said."""

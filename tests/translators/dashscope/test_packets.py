@@ -246,11 +246,13 @@ def test_columns_say_what_one_after_the_other_would_say_whatever_the_numbers(
         answer.tally.count_prompt(prompt, 0, 0)
         together, alone = (packets.Frames(packets.Shape(call, answer.tally, corpus.REQUEST_ID)) for _ in range(2))
         together.number = alone.number = before
-        together.splice(choice, strings, (made, chain), is_chain)
-        for string, one in zip(strings, zip(made, chain, strict=True), strict=True):
-            alone.splice_one(choice, string, one, is_chain)
-        assert together.mark() == alone.mark()
-        assert together.take() == alone.take()
+        # One side, then the other, of which either may have been laid out before.
+        for side in (is_chain, is_chain, False):
+            together.splice(choice, strings, (made, chain), side)
+            for string, one in zip(strings, zip(made, chain, strict=True), strict=True):
+                alone.splice_one(choice, string, one, side)
+            assert together.mark() == alone.mark()
+            assert together.take() == alone.take()
 
 
 @pytest.mark.parametrize("logprobs", [False, True])
