@@ -496,6 +496,25 @@ def test_log_probabilities_of_a_chain_in_the_content_are_dropped(make: Make) -> 
     assert taken(choice, "The answer") == ["The", " answer"]
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("", [""]),
+        ("d", ["d", ""]),
+        ("ccd", ["d", ""]),
+        ("ccccd", ["cccc", "d", ""]),
+        ("bccccd", ["b", "cccc", "d", ""]),
+        ("aabccccd", ["aa", "b", "cccc", "d", ""]),
+        ("more than all of them", ["aa", "b", "cccc", "d", ""]),
+    ],
+)
+def test_of_log_probabilities_those_are_kept_that_spell_the_end(text: str, kept: list[str]) -> None:
+    """PAR-10: each by its own length, in bytes."""
+    entries = [entry(token) for token in ("aa", "b", "cccc", "d", "")]
+    assert [one["token"] for one in answer.spelling(entries, text)] == kept
+    assert answer.spelling([entry("é")], "e") == []
+
+
 def test_a_chain_that_was_never_closed_is_let_out_at_the_end(make: Make, heard: Heard) -> None:
     """SSE-6."""
     choice = make(think_tags=True)
