@@ -374,6 +374,13 @@ HARMLESS: Final[dict[Change, str]] = {
     Change(
         "translators/breadth.py", "if number % _WINDOWS_A_TURN == 0:", "0", "(1)"
     ): "A turn for others, a window later.",
+    Change("translators/tokens.py", "self._seen_chars = 0", "0", "(1)"): _SPEED,
+    Change(
+        "translators/openai/figures.py",
+        "if reported.keys() <= SUMMED:",
+        "reported.keys() <= SUMMED",
+        "(reported.keys() < SUMMED)",
+    ): _SPEED,
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change("proxy/upstream/line.py", "self.idle_s = 0.0", "0.0", "(1.0)"): _UNREAD,
     Change("proxy/upstream/line.py", "self._is_interim = False", "False", "(True)"): _UNREAD,

@@ -43,9 +43,8 @@ class Decoder:
         self._large_bytes = large_bytes
         self.is_between = self.is_large = False
         self._pending = bytearray()
-        self._after_cr = False
         self._unread = True
-        self.is_document = False
+        self._after_cr = self.is_document = False
 
     def feed(self, wire: bytes) -> list[bytes]:
         """The data of every event that `wire` completes, in order; comments and empty events leave nothing."""

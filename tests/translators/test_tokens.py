@@ -362,8 +362,16 @@ def test_what_fits_of_one_delta_without_borders_costs_time_linear_in_it(vocabula
 @pytest.mark.parametrize("text", ["", "a", "word and another, " * 3_000, "一二三。\n" * 6_000, "x = 1\n" * 9_000])
 def test_the_tokens_of_a_text_in_parts_are_those_of_the_whole(vocabulary: tokens.Vocabulary, text: str) -> None:
     """HTTP-12."""
-    parts = [one for part in tokens.encoded(text, vocabulary) for one in part]
-    assert parts == [*vocabulary.encode(text)]
+    parts = [*tokens.encoded(text, vocabulary)]
+    assert [one for part in parts for one in part] == [*vocabulary.encode(text)]
+    # Each of some thousands of characters: who asks has others to serve.
+    assert len(parts) >= len(text) / 8_192
+
+
+def test_a_text_with_borders_has_no_length_that_is_refused(vocabulary: tokens.Vocabulary) -> None:
+    """HTTP-12: longer than a run without borders may be."""
+    text = "word and another, " * (tokens.LONGEST_RUN_CHARS // 10)
+    assert sum(map(len, tokens.encoded(text, vocabulary))) == tokens.count(text, vocabulary)
 
 
 def test_a_text_without_borders_has_no_tokens_to_tell(vocabulary: tokens.Vocabulary) -> None:
