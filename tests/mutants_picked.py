@@ -703,4 +703,13 @@ HARMLESS: Final[dict[Change, str]] = {
         "0",
         "(1)",
     ): "Where there is no row nothing stands in a column.",
+    Change(
+        "proxy/commands/conform.py",
+        "asked = calls.translate(document, catalogue, stream=False, decode=bytes)",
+        "False",
+        "(True)",
+    ): "The prompt is the same, however its answer comes.",
+    Change(
+        "proxy/commands/conform.py", "await asyncio.wait((work,))", "await asyncio.wait((work,))", "pass"
+    ): "It is waited for at the latest where the loop ends, a moment later.",
 }
