@@ -381,6 +381,21 @@ HARMLESS: Final[dict[Change, str]] = {
         "reported.keys() <= SUMMED",
         "(reported.keys() < SUMMED)",
     ): _SPEED,
+    Change(
+        "translators/pipe.py", "NOTHING_LATE: Final[deque[Late]] = deque(maxlen=0)", "0", "(1)"
+    ): "Nothing is ever put there.",
+    Change(
+        "translators/pipe.py",
+        "if abs(kept - self._held_bytes) > self._large_bytes:",
+        "abs(kept - self._held_bytes) > self._large_bytes",
+        "(abs(kept - self._held_bytes) >= self._large_bytes)",
+    ): "A step that is told a byte earlier.",
+    Change(
+        "translators/pipe.py",
+        "if number * kept > FRAMES_BYTES:",
+        "number * kept > FRAMES_BYTES",
+        "(number * kept >= FRAMES_BYTES)",
+    ): _SPEED,
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change("proxy/upstream/line.py", "self.idle_s = 0.0", "0.0", "(1.0)"): _UNREAD,
     Change("proxy/upstream/line.py", "self._is_interim = False", "False", "(True)"): _UNREAD,

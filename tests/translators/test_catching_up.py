@@ -78,6 +78,9 @@ def test_a_completion_is_put_off_by_its_length() -> None:
     assert late.feed_completion(raw) == b""
     assert late.is_behind
     assert caught_up(late) == at_once.feed_completion(raw)
+    for most, is_late in ((len(raw), False), (len(raw) - 1, True)):
+        one = corpus.open_pipe(corpus.ask(), large_bytes=most)
+        assert (one.feed_completion(raw) == b"") is one.is_behind is is_late
     # Under the label of events it is a document, which is whole at the end.
     document = corpus.open_pipe(corpus.ask(), large_bytes=LARGE)
     assert driven(document, raw).replace(b"\n", b"") != b""
@@ -114,6 +117,9 @@ def test_packets_that_repeat_much_are_laid_out_a_part_at_a_time() -> None:
     deltas = b"".join(chunk({"content": letter}) for letter in "abcdefghij")
     through = corpus.open_pipe(corpus.ask(incremental=False), large_bytes=1 << 10)
     before = fed(through, chunk({"content": text}), 1 << 20)
+    # One is, whatever it repeats.
+    before += through.feed(chunk({"content": "."}))
+    assert not through.is_behind
     assert through.feed(deltas + chunk({}, "stop") + corpus.DONE) == b""
     parts = []
     while through.is_behind:
@@ -124,7 +130,7 @@ def test_packets_that_repeat_much_are_laid_out_a_part_at_a_time() -> None:
     assert len(parts) > 2
     out = before + b"".join(parts) + through.eof()
     assert lint.check(out, incremental=False) == []
-    assert corpus.told_by(corpus.packets(out)[-1]).content == text + "abcdefghij"
+    assert corpus.told_by(corpus.packets(out)[-1]).content == text + ".abcdefghij"
 
 
 def test_what_upstream_tells_behind_a_failure_in_the_same_read_counts_in_parts_too() -> None:
