@@ -1076,6 +1076,74 @@ async def test_a_time_is_that_of_its_request() -> None:
         assert 0 < came.seconds <= time.monotonic() - began
 
 
+async def test_a_body_is_what_came_packed_or_not() -> None:
+    packed = gzip.compress(b"{}")
+    async with Scripted(http("200 OK", packed, "Content-Encoding: gzip")).examiner() as examiner:
+        assert (await examiner._made(Ask("a", {}))).body == packed
+
+
+@pytest.mark.parametrize(
+    ("chance", "shown_at", "made", "verdict"),
+    [
+        (True, 1, 2, Verdict.PASSED),
+        (True, 3, 6, Verdict.PASSED),
+        (True, 4, 6, Verdict.NOT_SHOWN),
+        (False, 2, 2, Verdict.NOT_SHOWN),
+    ],
+)
+async def test_what_chance_has_spoiled_is_asked_for_anew_three_times(
+    chance: bool, shown_at: int, made: int, verdict: Verdict
+) -> None:
+    judged = 0
+
+    def judge(*_: object) -> str:
+        nonlocal judged
+        judged += 1
+        if judged < shown_at:
+            raise judgements.NotShown("nothing was said")
+        return ""
+
+    check = conformance.Check("c", "g", "SSE-1", "must", "", "", (Ask("a", {}), Ask("b", {})), judge, chance)
+    async with Scripted(http("200 OK")).examiner() as examiner:
+        result = await examiner.result(check)
+        assert (result.finding.verdict, examiner.made, result.unasked) == (verdict, made, False)
+        # What was asked for is not asked for again by another check.
+        await examiner.result(replace(check, name="d", asks=check.asks[:1]))
+        assert examiner.made == made
+
+
+@pytest.mark.parametrize(
+    ("answers", "unasked"), [((BUSY, BUSY, http("200 OK")), True), ((http("200 OK"),), False), ((BUSY,), True)]
+)
+async def test_what_a_busy_gateway_did_not_show_was_not_asked(answers: tuple[bytes, ...], unasked: bool) -> None:
+    """One of two answers is enough; what is shown all the same is shown."""
+
+    def judge(*_: object) -> str:
+        raise judgements.NotShown("nothing was said")
+
+    check = conformance.Check("c", "g", "SSE-1", "must", "", "", (Ask("a", {}), Ask("b", {})), judge)
+    for judged, held in ((check, unasked), (replace(check, judge=lambda *_: ""), False)):
+        async with Scripted(*answers).examiner() as examiner:
+            assert (await examiner.result(judged)).unasked is held
+
+
+async def test_what_is_left_off_was_not_asked(silent: str) -> None:
+    """Ctrl-C, as soon as the first is looked at."""
+    asked = conform.Examined(f"{silent}/api/v1", "deepseek-v3", KEY, 10, counted=False)
+    target = conform.target_of("deepseek-v3", None, counted=False)
+    looked_at: list[int] = []
+
+    def interrupt(number: int, _: conformance.Check) -> None:
+        looked_at.append(number)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    report = await conform.examine(asked, target, conform.rows_of(target, ("frames",)), interrupt)
+    assert isinstance(report, Report)
+    assert (looked_at, report.left_off, report.verdict, report.tokens) == ([1], True, "left off", 0)
+    assert {(result.unasked, result.finding.evidence) for result in report.results} == {(True, "left off")}
+    assert len(report.results) == 12
+
+
 async def test_where_others_would_go_is_not_gone_to() -> None:
     scripted = Scripted(http("302 Found", b"", "Location: /elsewhere"))
     async with scripted.examiner() as examiner:
