@@ -634,6 +634,19 @@ HARMLESS: Final[dict[Change, str]] = {
         "await _until(lambda: not open_calls, LAST_FRAMES_S)",
         "pass",
     ): "To clean up waits as long for whom is being answered.",
+    Change(
+        "proxy/admission/redis_limiter.py",
+        "self._untold = {name: end for name, end in self._untold.items() if end.until_s > now_s}",
+        "end.until_s > now_s",
+        "(end.until_s >= now_s)",
+    ): "At the very instant that it is over.",
+    **{
+        Change("proxy/metering/ledger.py", line, line, new): _SPEED
+        for line, new in (
+            ('ends += len(text) - len(text.replace(b"\\n", b""))', "pass"),
+            ("return [at for at, groups in enumerate(self.lines) if is_other(groups)]", "return None"),
+        )
+    },
     Change("proxy/server/reloading.py", "_NUMBERS: Final = itertools.count(1)", "1", "(2)"): "That they differ counts.",
     Change(
         "proxy/simulation/simulator.py", "await self._server.wait_closed()", "await self._server.wait_closed()", "pass"

@@ -45,6 +45,7 @@ LOOK_EVERY_S: Final = 0.3
 FIRST_LEASE_MS: Final = 1_000
 # What its process renews: the calls of one that has died are over after so long.
 LEASE_MS: Final = 60_000
+LEASE_S: Final = LEASE_MS / 1e3
 RENEW_EVERY_S: Final = 20.0
 # A budget is kept so long beyond its day or month, for a clock that is set back and for calls that are still open.
 KEPT_MS: Final = 2 * 86_400_000
@@ -390,7 +391,7 @@ class RedisLimiter:
         """Undo a reservation whose answer was not awaited: Redis may have made it, or may yet make it."""
         if not isinstance(error, NotAskedError):
             changes = tuple((demand, -demand.cost) for demand in asked)
-            self._untold[name] = End("undone", changes, _now_s() + LEASE_MS / 1e3)
+            self._untold[name] = End("undone", changes, _now_s() + LEASE_S)
 
     def _forgo(self, name: str, asked: Sequence[Demand], asking: asyncio.Future[list[int]]) -> None:
         if asking.cancelled():
@@ -404,7 +405,7 @@ class RedisLimiter:
         """Settle in a task of its own, for the caller may be a `finally` of a task that is being cancelled."""
         self._open.pop(name, None)
         self._unconfirmed.discard(name)
-        self._keep(asyncio.ensure_future(self._tell(name, End("settled", changes, _now_s() + LEASE_MS / 1e3))))
+        self._keep(asyncio.ensure_future(self._tell(name, End("settled", changes, _now_s() + LEASE_S))))
 
     def _keep(self, task: asyncio.Future[Any]) -> None:
         self._settling.add(task)

@@ -381,7 +381,7 @@ async def test_late_ends_leave_the_same_levels_as_in_the_memory(
 def test_a_lease_is_confirmed_before_the_first_one_ends_and_renewed_twice_before_the_whole_one_does() -> None:
     """Of the figures that ship: tests use shorter ones."""
     assert redis_limiter.LOOK_EVERY_S + redis_limiter.TIMEOUT_S < redis_limiter.FIRST_LEASE_MS / 1e3 <= 1
-    assert 2 * redis_limiter.RENEW_EVERY_S < redis_limiter.LEASE_MS / 1e3
+    assert 2 * redis_limiter.RENEW_EVERY_S < redis_limiter.LEASE_S == redis_limiter.LEASE_MS / 1e3
 
 
 async def test_the_calls_of_a_process_that_has_died_are_over_when_their_leases_are(
@@ -445,6 +445,8 @@ async def test_a_decision_is_one_round_trip_and_its_end_another(
     await client.config_resetstat()
     (await let_in(limiter, everything)).settle(1)
     await limiter.settled()
+    # Of what has ended nothing is kept, or renewed.
+    assert (limiter._open, limiter._unconfirmed, limiter._untold) == ({}, set(), {})
     sent = await client.info("commandstats")
     assert sent["cmdstat_evalsha"]["calls"] == 2
     assert not {"cmdstat_eval", "cmdstat_script|load", "cmdstat_multi"} & sent.keys()

@@ -180,6 +180,14 @@ def test_a_malformed_record_adds_nothing(path: Path, usage: str, column: str, fi
     assert len(read.unknown) == 1
 
 
+@pytest.mark.parametrize("name", ["model", "key_name", "outcome", "upstream_model", "basis", "api"])
+def test_a_name_that_is_no_text_adds_nothing(path: Path, name: str) -> None:
+    """MET-6: whatever the other names are."""
+    read = ledger.read([write(path, opened("1"), closed("1", **{name: 5}))])
+    assert [violation.rule for violation in read.violations] == ["MET-3"]
+    assert list(read.totals.values()) == [Totals(1)]
+
+
 @pytest.mark.parametrize(
     "calls",
     [None, {}, [None], [{}], [upstream_call(-1, 2)], [upstream_call(1, 2.0)], [upstream_call(3, 4, basis="guess")]],
