@@ -397,6 +397,7 @@ HARMLESS: Final[dict[Change, str]] = {
         "(number * kept >= FRAMES_BYTES)",
     ): _SPEED,
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
+    Change("proxy/call/timeouts.py", "self._cancelling = 0", "0", "(1)"): _UNREAD,
     Change("proxy/upstream/line.py", "self.idle_s = 0.0", "0.0", "(1.0)"): _UNREAD,
     Change("proxy/upstream/line.py", "self._is_interim = False", "False", "(True)"): _UNREAD,
     Change(

@@ -278,6 +278,40 @@ async def test_a_context_that_goes_on_ends_in_the_next_one_whatever_comes_betwee
     assert len(calls) == 0
 
 
+async def test_once_it_has_gone_on_a_context_ends_as_any_other() -> None:
+    open_ = open_calls()
+    clock = watch(Timeout.BODY, open_=open_)
+    assert (clock.is_open, open_.streams) == (False, 0)
+    with clock as first:
+        clock.go_on()
+    assert (first is clock, clock.is_open, clock in open_) == (True, True, True)
+    with clock as second:
+        assert second is clock
+    assert (clock.is_open, clock in open_) == (False, False)
+    with clock:
+        assert (clock.is_open, len(open_)) == (True, 1)
+    for _ in range(2):
+        clock.leave()
+    assert not open_
+
+
+async def test_all_that_are_open_are_ended_at_once() -> None:
+    """OPS-2."""
+    open_, begun = open_calls(), asyncio.Semaphore(0)
+
+    async def block() -> None:
+        with watch(Timeout.BODY, open_=open_):
+            begun.release()
+            await asyncio.sleep(3_600)
+
+    blocks = [asyncio.create_task(expiry_of(block())) for _ in range(3)]
+    for _ in blocks:
+        await begun.acquire()
+    open_.expire(Timeout.DRAIN)
+    async with asyncio.timeout(30):
+        assert await asyncio.gather(*blocks) == [Timeout.DRAIN] * 3
+
+
 async def test_a_call_that_has_no_next_context_leaves() -> None:
     """A caller who is gone before the answer begins."""
     calls = open_calls()
