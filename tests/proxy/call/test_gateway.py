@@ -12,7 +12,10 @@ import proxy.admission
 from config import models, settings, sources
 from proxy.admission.memory_limiter import MemoryLimiter
 from proxy.call import gateway
-from proxy.call.timeouts import BODY, TOKEN, Timeout
+from proxy.call.budgets import Budgets, SharedBudgets
+from proxy.call.timeouts import BODY, TOKEN, CallTimeouts, Timeout
+from proxy.telemetry import metrics
+from tests.conftest import ROOT, StartSimulator
 
 
 async def test_limits_are_in_memory_by_default() -> None:
@@ -105,3 +108,129 @@ async def test_what_callers_owe_is_of_one_currency(tmp_path: Path) -> None:
         else:
             assert gateway._prices(chosen) is not None
     assert gateway._prices(chosen_by()) is None
+
+
+async def test_what_is_kept_fresh_is_that_of_the_configuration_in_force_and_ends_with_the_gateway(
+    simulator: StartSimulator, tmp_path: Path
+) -> None:
+    keys, ours = tmp_path / "keys.toml", tmp_path / "upstream.key"
+    keys.write_text(f'[[key]]\nname = "team a"\nsha256 = "{"0" * 64}"\n')
+    ours.write_text("sk-ours")
+    upstream = await simulator()
+    said = {"upstream": (upstream.url,), "keys_file": str(keys), "upstream_api_key_file": str(ours)}
+    chosen = chosen_by(**said)
+
+    def follows(house: gateway.Gateway) -> tuple[int, bool]:
+        assert house.keyring is not None
+        return len(house.upstreams._tasks), house.keyring._watching is not None
+
+    async with gateway.open_gateway(chosen, models.load(chosen)) as one:
+        assert follows(one) == (1, True)
+        gauges = one.gauges()
+        assert [gauges[row]() for row in (metrics.RELOADED, metrics.REFUSED)] == [{(): 0.0}] * 2
+        other = await gateway.successor(one, chosen, models.load(chosen))
+        assert (follows(one), follows(other)) == ((1, True), (0, False))
+        gateway.take_over(other)
+        assert (follows(one), follows(other)) == ((0, False), (1, True))
+        (target,) = other.upstreams.targets
+        await other.upstreams.connections.connect(target.place, 10)
+        assert one.upstreams.connections.acquired == 1
+        with CallTimeouts(BODY, one.open_calls, one.loop, one.loop.time()):
+            assert one.open_calls._handle is not None
+    assert follows(other) == (0, False)
+    assert one.upstreams.connections.acquired == 0
+    assert one.open_calls._handle is None
+
+
+async def test_a_configuration_whose_certificates_cannot_be_read_is_none(tmp_path: Path) -> None:
+    (believed := tmp_path / "ca.pem").write_bytes((ROOT / "tests/config/ca.pem").read_bytes())
+    before, after = chosen_by(), chosen_by(upstream=("https://127.0.0.1:1",), upstream_ca_file=str(believed))
+    async with gateway.open_gateway(before, models.load(before)) as one:
+        assert (await gateway.successor(one, after, models.load(after))).upstreams._trusts
+        believed.write_bytes(b"none")
+        with pytest.raises(settings.SettingsError, match="the configuration cannot be used: SSLError"):
+            await gateway.successor(one, after, models.load(after))
+
+
+@pytest.mark.parametrize(
+    ("limit", "chosen", "environ", "complaint"),
+    [
+        ("tpd=5", {}, {}, None),
+        ("tpd=5", {"workers": "2"}, {}, "need one process or DASHSEEK_REDIS_URL"),
+        ("tpd=5", {"workers": "2"}, {"DASHSEEK_REDIS_URL": "redis://a"}, None),
+        ("tpd=5", {}, {"DASHSEEK_REDIS_URL": "redis://a"}, None),
+        ("rpm=5", {"workers": "2"}, {}, None),
+        ("cost_day=5", {}, {}, "need a prices_file"),
+        ("cost_day=5", {"prices_file": "prices.toml"}, {}, None),
+    ],
+)
+async def test_what_a_key_may_use_in_a_day_must_be_reckoned_by_somebody(
+    tmp_path: Path, limit: str, chosen: dict[str, str], environ: dict[str, str], complaint: str | None
+) -> None:
+    """KEY-1, LIM-1; the journal is read for it, or the Redis asked."""
+    keys, ours = tmp_path / "keys.toml", tmp_path / "upstream.key"
+    keys.write_text(f'[[key]]\nname = "team a"\nsha256 = "{"0" * 64}"\nlimits = "{limit}"\n')
+    ours.write_text("sk-ours")
+    (tmp_path / "prices.toml").write_text(
+        '[[callers]]\nmodel = "*"\nvalid_from = 2026-01-01T00:00:00Z\nzone = "UTC"\ncurrency = "CNY"\n'
+        "input = 1.0\ncached = 1.0\noutput = 1.0\n"
+    )
+    files = {name: str(tmp_path / value) if name == "prices_file" else value for name, value in chosen.items()}
+    said = {**UPSTREAM, "keys_file": str(keys), "upstream_api_key_file": str(ours), **files}
+    read = sources.load({**said, "journal_file": str(tmp_path / "calls.jsonl")}, None, environ)
+    catalogue = gateway.catalogue_of(read, models.load(read))
+    if complaint is not None:
+        with pytest.raises(settings.SettingsError, match=complaint):
+            gateway._keyring(read, catalogue)
+        return
+    keyring = gateway._keyring(read, catalogue)
+    with structlog.testing.capture_logs() as lines:
+        used = await gateway._budgets(read, keyring)
+    is_shared = "DASHSEEK_REDIS_URL" in environ
+    assert type(used) is (SharedBudgets if is_shared else Budgets)
+    assert len(lines) == (limit != "rpm=5" and not is_shared)
+    assert gateway._keyring(chosen_by(), catalogue) is None
+
+
+async def test_a_zone_or_prices_that_mean_nothing_are_a_wrong_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (prices := tmp_path / "prices.toml").write_text("[[callers]]\n")
+    chosen = chosen_by(prices_file=str(prices))
+    with pytest.raises(settings.SettingsError, match="prices_file: "):
+        gateway._prices(chosen)
+    prices.unlink()
+    with pytest.raises(settings.SettingsError, match="prices_file: "):
+        gateway._prices(chosen)
+    monkeypatch.setenv("TZ", "Nowhere/Else")
+    with pytest.raises(settings.SettingsError, match="TZ: Nowhere/Else: no such zone"):
+        await gateway._budgets(chosen_by(), None)
+
+
+async def test_traces_without_their_extra_are_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "proxy.telemetry.spans", None)
+    monkeypatch.delattr("proxy.telemetry.spans", raising=False)
+    chosen = chosen_by(tracing="otlp")
+    with pytest.raises(
+        settings.SettingsError, match=r"tracing \(--tracing\): needs OpenTelemetry: pip install '\.\[otel\]'"
+    ):
+        async with gateway.open_gateway(chosen, models.load(chosen)):
+            raise AssertionError
+
+
+async def test_a_model_is_in_a_pool_what_its_map_says_and_elsewhere_as_it_is(tmp_path: Path) -> None:
+    """MOD-5."""
+    (file := tmp_path / "pools.toml").write_text(
+        '[[pools]]\nname = "p"\nurls = ["http://127.0.0.1:1"]\ndialect = "vllm"\nmap = {"deepseek-v3" = "mine"}\n'
+        '[[pools]]\nname = "q"\nurls = ["http://127.0.0.1:2"]\n'
+    )
+    chosen = sources.load({}, str(file), {})
+    async with gateway.open_gateway(chosen, models.load(chosen)) as one:
+        mapped, plain = one.upstreams.pools
+        v3, r1 = map(one.catalogue.find, ("deepseek-v3", "deepseek-r1"))
+        assert [one.model_of(plain, model) is model for model in (v3, r1)] == [True, True]
+        assert one.model_of(mapped, r1) is r1
+        assert one.model_of(mapped, v3) is one.model_of(mapped, v3) is not v3
+        assert (one.upstream_model(mapped, v3), one.upstream_model(mapped, r1)) == ("mine", "deepseek-r1")
+        assert one.upstream_model(plain, v3) != "mine"
+        assert (one.dialect_of(mapped).name, one.dialect_of(plain).name) == ("vllm", "deepseek")

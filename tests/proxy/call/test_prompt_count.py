@@ -21,6 +21,7 @@ from tests import caller
 from tests.proxy.conftest import StartGateway
 from translators import dialogue, faults
 from translators.deepseek import prompt
+from translators.tokens import UNSETTLED_TOKENS
 
 MODEL = dialogue.Model("m", "never", 200, 100, 0, 50, "v3")
 ROOMY = replace(MODEL, input_tokens=1 << 20, context_tokens=1 << 21)
@@ -302,3 +303,86 @@ async def test_who_leaves_takes_the_count_from_nobody_else(pool: ThreadPool) -> 
         await asyncio.wait([leaver])
     assert await other == 7
     assert leaver.cancelled()
+
+
+@pytest.mark.parametrize(
+    ("said", "room"),
+    [
+        ({}, 200),
+        ({"input_tokens": 900}, 650),
+        ({"input_tokens": 650}, 650),
+        ({"input_tokens": 980, "chain_tokens": 0}, 950),
+        ({"input_tokens": 999, "chain_tokens": 0, "answer_tokens": 0}, 999),
+    ],
+)
+def test_there_is_room_for_a_prompt_beside_all_that_may_be_written(said: dict[str, int], room: int) -> None:
+    """OUT-8."""
+    model = dialogue.Model("m", "hybrid", 1_000, 200, 300, 50, "v3")
+    assert prompt_count.prompt_room(replace(model, **said)) == room
+
+
+@pytest.mark.parametrize(
+    ("chars", "input_tokens", "is_short", "in_a_thread", "is_waited_for"),
+    [
+        (SHORT, 4 * SHORT, True, False, False),
+        (SHORT, 4 * SHORT - 1, False, False, True),
+        (LONG - 1, 4 * LONG, True, False, False),
+        (LONG, 4 * LONG, False, True, False),
+        (LONG, 4 * LONG - 1, False, True, True),
+    ],
+)
+async def test_where_a_prompt_is_counted_is_by_its_length_and_its_models(
+    pool: ThreadPool, *, chars: int, input_tokens: int, is_short: bool, in_a_thread: bool, is_waited_for: bool
+) -> None:
+    """USE-6, MOD-4: no text has more tokens than bytes."""
+    model = replace(ROOMY, input_tokens=input_tokens)
+    async with busy(pool, chars) if in_a_thread and not is_waited_for else contextlib.nullcontext():
+        count = Count(iter(Counted()), chars, input_tokens)
+        assert prompt_count.is_short(count, model) is is_short
+        await prompt_count.begin(pool, count, model)
+        assert (count._future is not None) is in_a_thread
+        assert count.tokens == (7 if is_waited_for else None)
+        count.drop()
+
+
+@pytest.mark.parametrize(
+    ("totals", "counted"), [((), 0), ((1, 3, 4), 4), ((9, 10, 11), 11), ((10, 11, 12), 11), ((8, 9), 9)]
+)
+def test_a_prompt_is_counted_until_it_is_too_long_for_certain(totals: tuple[int, ...], counted: int) -> None:
+    """As far as its last tokens may still change: here ten are not too many."""
+    count, told = Count(iter(totals), SHORT, 10 - UNSETTLED_TOKENS), list[int]()
+    count.tell(told.append)
+    assert (count.now(), count.now()) == (counted, counted)
+    count.tell(told.append)
+    assert told == [counted] * 2
+
+
+async def test_what_is_being_counted_is_not_counted_by_the_loop_too(pool: ThreadPool) -> None:
+    loop = asyncio.get_running_loop()
+    async with busy(pool):
+        in_pool = put(pool, Counted())
+        alone = Count(iter(Counted()), SHORT, 200)
+        for count in (in_pool, alone):
+            count.beside(loop)
+        # Behind all that is ready.
+        assert alone.tokens is None
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert (in_pool.tokens, alone.tokens) == (None, 7)
+        before = pool.waiting_chars
+        for _ in range(2):
+            in_pool.drop()
+        alone.drop()
+        assert pool.waiting_chars == before - LONG
+
+
+async def test_what_a_count_raises_is_raised_where_it_is_waited_for(pool: ThreadPool) -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        raise ZeroDivisionError
+
+    for _ in range(2):
+        count = put(pool, failing())
+        with pytest.raises(ZeroDivisionError):
+            await count.wait()
+        assert count.tokens is None
