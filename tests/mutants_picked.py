@@ -396,6 +396,26 @@ HARMLESS: Final[dict[Change, str]] = {
         "number * kept > FRAMES_BYTES",
         "(number * kept >= FRAMES_BYTES)",
     ): _SPEED,
+    **{
+        Change("translators/tokens.py", line, old, f"({old.replace(sign, changed)})"): _SPEED
+        for line, old, sign, changed in (
+            ("if len(text) <= _SLICE_CHARS:", "len(text) <= _SLICE_CHARS", "<=", "<"),
+            (
+                "return len(vocabulary.encode(text)) if len(text) <= _SLICE_CHARS else Counter(vocabulary).add(text)",
+                *("len(text) <= _SLICE_CHARS", "<=", "<"),
+            ),
+            ("if len(delta) <= _SHORT_TAIL_CHARS:", "len(delta) <= _SHORT_TAIL_CHARS", "<=", "<"),
+            ("if len(delta) <= self.sure_chars(limit):", "len(delta) <= self.sure_chars(limit)", "<=", "<"),
+            ("if len(tail) > self._room_chars:", "len(tail) > self._room_chars", ">", ">="),
+            ("if len(text) <= _LONG_TAIL_CHARS:", "len(text) <= _LONG_TAIL_CHARS", "<=", "<"),
+            ("while len(text) > _LONG_TAIL_CHARS:", "len(text) > _LONG_TAIL_CHARS", ">", ">="),
+            (
+                "while fitting < len(delta) and (sure := here.sure_chars(limit)) >= _STRIDE_CHARS:",
+                *("(sure := here.sure_chars(limit)) >= _STRIDE_CHARS", ">=", ">"),
+            ),
+        )
+    },
+    Change("translators/tokens.py", "self._left = 0", "0", "(1)"): _SPEED,
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change("proxy/call/timeouts.py", "self._cancelling = 0", "0", "(1)"): _UNREAD,
     Change("proxy/upstream/line.py", "self.idle_s = 0.0", "0.0", "(1.0)"): _UNREAD,
