@@ -416,6 +416,30 @@ HARMLESS: Final[dict[Change, str]] = {
         )
     },
     Change("translators/tokens.py", "self._left = 0", "0", "(1)"): _SPEED,
+    Change(
+        "translators/deepseek/prompt.py",
+        'has_system = "system" in map(_ROLE_OF, call.messages)',
+        '"system" in map(_ROLE_OF, call.messages)',
+        "('system' not in map(_ROLE_OF, call.messages))",
+    ): "A part of a key: said the other way round, it tells the same prompts apart.",
+    Change(
+        "translators/deepseek/prompt.py",
+        "if unsaid_chars > TURN_CHARS:",
+        "unsaid_chars > TURN_CHARS",
+        "(unsaid_chars >= TURN_CHARS)",
+    ): _SPEED,
+    Change(
+        "translators/deepseek/prompt.py",
+        'if not call.tools and call.response_format is None and call.messages[-1].role == "user":',
+        'call.messages[-1].role == "user"',
+        "(call.messages[-1].role != 'user')",
+    ): "Then all go the long way, which counts the same: what else comes last is more than a text.",
+    Change(
+        "translators/deepseek/tool_call_tokens.py",
+        "owed = (argument.kind[True], argument.valued, argument.named)",
+        "True",
+        "(False)",
+    ): "Either is as many tokens.",
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change("proxy/call/timeouts.py", "self._cancelling = 0", "0", "(1)"): _UNREAD,
     Change("proxy/upstream/line.py", "self.idle_s = 0.0", "0.0", "(1.0)"): _UNREAD,

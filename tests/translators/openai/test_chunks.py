@@ -207,6 +207,17 @@ def test_one_wording_of_moderation_is_about_input_until_there_is_text(before: by
     assert refused.value.fault == fault
 
 
+@pytest.mark.parametrize(
+    ("raw", "what"), [(b"oops", "not JSON"), (b"", "no object"), (b" \n", "no object"), (b"[1]", "no object")]
+)
+def test_the_log_is_told_what_a_completion_is_that_is_none(raw: bytes, what: str) -> None:
+    """ERR-3."""
+    with pytest.raises(faults.Refusal) as refused:
+        reader()[0].feed_completion(raw)
+    assert refused.value.fault == faults.UPSTREAM_BROKEN
+    assert refused.value.cause == f"upstream sent a completion that is {what}"
+
+
 def completion(**message: object) -> bytes:
     return orjson.dumps({"choices": [{"message": message, "finish_reason": "stop"}]})
 
