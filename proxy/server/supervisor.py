@@ -129,7 +129,7 @@ class _Child:
 
     number: int
     pid: int | None = None
-    due_s: float = 0.0
+    due_s: float = -math.inf
     wait_s: float = 1.0
     control: socket.socket | None = None
     started_s: float = field(init=False)

@@ -8,6 +8,7 @@ import dataclasses
 import gc
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -237,7 +238,7 @@ class TestServe:
     def manager(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
             heard.bind(str(tmp_path / "manager"))
-            heard.settimeout(60)
+            heard.settimeout(45)
             monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "manager"))
             yield heard
 
@@ -269,7 +270,13 @@ class TestServe:
         ours, theirs = socket.socketpair()
         with ours, theirs, socket.create_server(("127.0.0.1", 0)) as listening:
             slot = WorkerSlot(number, 1, listening, directory, 2, Heartbeats(3), ready[1], lifeline[0], theirs)
-            yield slot, lambda: os.read(ready[0], 64)
+
+            def said() -> bytes:
+                readable, _, _ = select.select([ready[0]], [], [], 45)
+                assert readable
+                return os.read(ready[0], 64)
+
+            yield slot, said
         for descriptor in (*ready, *lifeline):
             os.close(descriptor)
 
@@ -290,9 +297,12 @@ class TestServe:
     ) -> None:
         source = sourced(dialect="ark", **({"journal_file": journal} if journal else {}))
         told: dict[str, Any] = {}
+        _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, most_files), most_files))
 
         def look() -> None:
             assert manager.recv(64) == b"READY=1"
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most_files, most_files)
             told.update(logged.events)
             for url in (told["serving"]["url"], told["serving"]["admin"]):
                 assert asyncio.run(caller.ask(url, b"", path="/healthz", method="GET")).status == 200
@@ -370,7 +380,7 @@ class TestServe:
         ours, theirs = socket.socketpair()
         with ours, theirs, structlog.testing.capture_logs() as lines:
             following.reload([ours])
-            kind, _, length = reloading._FRAME.unpack(theirs.recv(64))
+            kind, _, length = reloading._FRAME.unpack(theirs.recv(64, socket.MSG_DONTWAIT))
         assert (kind, length, source.now) == (reloading.Kind.NO, 0, before)
         ((line),) = lines
         assert (line["event"], "DASHSEEK_REDIS_URL" in line["reason"][0]) == ("reload_refused", True)
