@@ -58,8 +58,8 @@ class Report:
     calls: int
     tokens: int
     results: tuple[Result, ...]
-    hint: str = ""
-    left_off: bool = False
+    hint: str
+    left_off: bool
 
     @property
     def complete(self) -> bool:
@@ -84,8 +84,8 @@ class Report:
     @property
     def sorted(self) -> list[Result]:
         """Failures first, what weighs most among them; then what was not shown."""
-        order = {"must": 0, "should": 1, "note": 2}
-        return sorted(self.results, key=lambda it: ([*Verdict].index(it.finding.verdict), order[it.check.weight]))
+        verdicts, weights = [*Verdict], [*WEIGHTS]
+        return sorted(self.results, key=lambda it: (verdicts.index(it.finding.verdict), weights.index(it.check.weight)))
 
     @property
     def counts(self) -> dict[str, int]:

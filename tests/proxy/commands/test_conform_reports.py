@@ -30,7 +30,7 @@ def result(check: Check, verdict: Verdict, evidence: str = "", *, unasked: bool 
 
 def report(*results: Result, **how: Any) -> Report:
     said = {"url": "https://h/api/v1", "route": None, "model": "m", "began": BEGAN, "calls": 3, "tokens": 1_234}
-    return Report(**{**said, **how}, results=results)
+    return Report(**{**said, "hint": "", "left_off": False, **how}, results=results)
 
 
 EVERY = (
