@@ -442,6 +442,20 @@ HARMLESS: Final[dict[Change, str]] = {
     ): "Either is as many tokens.",
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change("proxy/call/timeouts.py", "self._cancelling = 0", "0", "(1)"): _UNREAD,
+    Change(
+        "proxy/call/large_answers.py",
+        "if pipe.late_bytes > LARGE_BYTES:",
+        "pipe.late_bytes > LARGE_BYTES",
+        "(pipe.late_bytes >= LARGE_BYTES)",
+    ): _EITHER,
+    Change("proxy/call/large_answers.py", "yield 0", "0", "(1)"): _NO_TOTAL,
+    Change("proxy/call/large_answers.py", "job = Job(work(), pipe.late_bytes, -1, tell)", "1", "(2)"): _NO_TOTAL,
+    Change(
+        "proxy/call/large_answers.py",
+        "while not done.done() and (left_s := end_s - loop.time()) > 0:",
+        "(left_s := end_s - loop.time()) > 0",
+        "((left_s := (end_s - loop.time())) >= 0)",
+    ): _INSTANT,
     Change("proxy/upstream/line.py", "self.idle_s = 0.0", "0.0", "(1.0)"): _UNREAD,
     Change("proxy/upstream/line.py", "self._is_interim = False", "False", "(True)"): _UNREAD,
     Change(

@@ -178,6 +178,17 @@ async def test_no_wait_of_the_callers_or_upstreams_is_blamed_meanwhile(
     assert caller.text((await caller.stream(front.url, INCREMENTAL)).body) == TEXT
 
 
+async def test_once_it_is_caught_up_with_upstreams_silence_has_its_limit_again(
+    simulator: StartSimulator, gateway_before: StartGateway
+) -> None:
+    """ERR-5."""
+    upstream = await simulator(Script(replay=GIANT + event({"content": "b"}), stall_after=1))
+    front = await gateway_before(upstream.url, idle_timeout=0.3)
+    answer = await caller.stream(front.url, INCREMENTAL)
+    assert caller.text(answer.body) == TEXT
+    assert (await front.end_of())[1] == "timeout_idle"
+
+
 async def test_a_fault_in_it_keeps_its_status(simulator: StartSimulator, gateway_before: StartGateway) -> None:
     upstream = await simulator(Script(replay=b"data: {" + TEXT.encode() + b"\n\n"))
     front = await gateway_before(upstream.url)

@@ -126,6 +126,7 @@ async def test_who_comes_when_the_process_ends_is_sent_elsewhere(gateway_before:
     front = await gateway_before(NOBODY)
     front.process.calls.runner.app[LIFECYCLE].phase = Phase.CUTTING
     assert (await tokens(front, "a")).fault[:2] == (503, "ModelUnavailable")
+    assert (await caller.ask(front.url, caller.call())).headers["Retry-After"] == "1"
     assert (await caller.ask(front.url, b"", path=MODELS, method="GET")).fault[:2] == (503, "ModelUnavailable")
 
 

@@ -79,6 +79,36 @@ async def test_a_job_is_done_above_its_most(most: int, taken: int) -> None:
         assert pool.waiting_chars == 0
 
 
+async def test_a_job_gives_way_to_a_shorter_one_and_to_none_that_is_as_long() -> None:
+    taken, begun, go_on = list[str](), threading.Event(), threading.Event()
+
+    def steps(name: str) -> Iterator[int]:
+        for _ in range(3):
+            begun.set()
+            go_on.wait()
+            taken.append(name)
+            yield 0
+
+    with ThreadPool(threads=1) as pool:
+        first = asyncio.create_task(pool.run(steps("a"), 10))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(begun.wait)
+        others = [asyncio.create_task(pool.run(steps(name), chars)) for name, chars in (("b", 10), ("c", 9))]
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(first, *others)
+    # Who has given way waits behind its equals.
+    assert "".join(taken) == "acccbbbaa"
+
+
+async def test_a_job_without_a_step_has_come_to_nothing() -> None:
+    told = asyncio.Queue[int]()
+    loop = asyncio.get_running_loop()
+    with ThreadPool(threads=1) as pool:
+        pool.put(Job(iter(()), 1, 9, lambda total, _: loop.call_soon_threadsafe(told.put_nowait, total)))
+        assert await told.get() == 0
+
+
 async def test_its_end_is_that_of_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that wait for work are woken, and waited for: what they use ends behind them."""
     monkeypatch.setattr(thread_pool, "END_S", 30.0)
