@@ -803,6 +803,12 @@ HARMLESS: Final[dict[Change, str]] = {
         "(True)",
     ): "The same checks are made where nothing is counted.",
     Change(
+        "proxy/commands/calls.py",
+        "found += islice(comparison.differences(before, after), MOST_DIFFERENCES + 1)",
+        "1",
+        "(2)",
+    ): "Whether there are more than are shown.",
+    Change(
         "proxy/commands/conform_reports.py",
         'return [f"> {question}\\n< {answer}" for question, answer in zip(asked, came, strict=False)]',
         "False",

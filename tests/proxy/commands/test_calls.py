@@ -26,7 +26,7 @@ CALL: Json = {
     "outcome": "ok",
     "model": "deepseek-v3",
     "stream": True,
-    "input_tokens": 12,
+    "input_tokens": 1_234,
     "output_tokens": 0,
     "first_ms": 10.6,
     "ended_ms": 1_234.4,
@@ -78,9 +78,9 @@ async def test_calls_are_listed_the_newest_first_in_the_time_of_this_machine(
     async with answering(web.Response(body=told), web.Response(body=told)) as (url, came):
         assert await asyncio.to_thread(calls.show_list, f"{url}/", as_json=False) == 0
         assert capsys.readouterr().out.splitlines() == [
-            "id  at        status  outcome  model        mode  in  out  first ms    ms       path",
-            "8   16:05:07  …       open     deepseek-v3  JSON                           /api/v1/x",
-            "7   16:05:07  200     ok       deepseek-v3  SSE   12    0        11  1234  /api/v1/x",
+            "id  at        status  outcome  model        mode    in  out  first ms    ms       path",
+            "8   16:05:07  …       open     deepseek-v3  JSON                             /api/v1/x",
+            "7   16:05:07  200     ok       deepseek-v3  SSE   1234    0        11  1234  /api/v1/x",
         ]
         assert await asyncio.to_thread(calls.show_list, url, as_json=True) == 0
         assert capsys.readouterr().out.encode() == told + b"\n"
@@ -125,7 +125,7 @@ def kept(path: Path, *packets: str, **said: Any) -> Path:
         "dashseek_call": 1,
         "caller": {
             "method": "PUT",
-            "path": "/api/v1/a%2Fb?c=d",
+            "path": "/api/v1/a%2fb%7E?c=d",
             "headers": {
                 "Content-Type": "application/json",
                 "Accept": "text/event-stream",
@@ -170,7 +170,7 @@ async def test_a_call_is_made_again_as_its_caller_made_it_with_a_key_of_ones_own
             file.write_bytes(orjson.dumps(document))
             assert await asyncio.to_thread(calls.replay, file, f"{url}/", "sk-mine") == 0
     first, second = came
-    assert (first[0].method, first[0].raw_path, first[1]) == ("PUT", "/api/v1/a%2Fb?c=d", b'{"model":"m"}')
+    assert (first[0].method, first[0].raw_path, first[1]) == ("PUT", "/api/v1/a%2fb%7E?c=d", b'{"model":"m"}')
     sent = {name.lower(): value for name, value in first[0].headers.items()}
     assert sent["authorization"] == "Bearer sk-mine"
     assert (sent["content-type"], sent["accept"], sent["x-dashscope-sse"]) == (

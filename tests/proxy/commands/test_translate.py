@@ -115,7 +115,7 @@ def test_people_get_text_with_a_line_a_field() -> None:
     [
         (None, "", None),
         (1, "", "kept      (asked of the upstream, or asked for one by one)"),
-        (3, ", 3 times", "emulated  (3 upstream calls (spec OUT-7))"),
+        (2, ", 2 times", "emulated  (2 upstream calls (spec OUT-7))"),
     ],
 )
 def test_people_read_what_goes_upstream_and_why(n: int | None, times: str, told: str | None) -> None:
