@@ -440,6 +440,12 @@ HARMLESS: Final[dict[Change, str]] = {
         "True",
         "(False)",
     ): "Either is as many tokens.",
+    Change(
+        "translators/tokens.py",
+        "if there.add(stride) <= limit:",
+        "there.add(stride) <= limit",
+        "(there.add(stride) < limit)",
+    ): _SPEED,
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change("proxy/call/timeouts.py", "self._cancelling = 0", "0", "(1)"): _UNREAD,
     Change(
