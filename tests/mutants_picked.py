@@ -446,6 +446,19 @@ HARMLESS: Final[dict[Change, str]] = {
         "there.add(stride) <= limit",
         "(there.add(stride) < limit)",
     ): _SPEED,
+    Change("translators/pipe.py", "for number, event in enumerate(events, 1):", "1", "(2)"): _SPEED,
+    Change(
+        "translators/pipe.py",
+        'if reader.reads_runs and not (decoder.is_large or (decoder.is_between and wire.endswith(b"\\n\\n"))):',
+        'reader.reads_runs and not (decoder.is_large or (decoder.is_between and wire.endswith(b"\\n\\n")))',
+        "(reader.reads_runs or not (decoder.is_large or (decoder.is_between and wire.endswith(b'\\n\\n'))))",
+    ): _SPEED,
+    Change(
+        "translators/dashscope/call.py",
+        "if len(raw) > 2 * DEEPEST and breadth.levels_of(document, raw) > DEEPEST:",
+        "len(raw) > 2 * DEEPEST and breadth.levels_of(document, raw) > DEEPEST",
+        "(len(raw) > 2 * DEEPEST or breadth.levels_of(document, raw) > DEEPEST)",
+    ): _SPEED,
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change("proxy/call/timeouts.py", "self._cancelling = 0", "0", "(1)"): _UNREAD,
     Change(
