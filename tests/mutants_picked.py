@@ -59,6 +59,7 @@ class Change(NamedTuple):
 # sampled as all others are, and counted and printed apart.
 _STRICT: Final = "Both have as many, by how they were made; it is said for whoever changes that."
 _SPEED: Final = "Where one way takes over from another of the same result: found by measuring, not to be kept."
+_WAY: Final = "A longer way to the same, or a shorter one: more work, or less, and no other result."
 _UNREAD: Final = "Set anew before it is read: what a slot begins with."
 _TIE: Final = "Of two that are equal either will do."
 _EITHER: Final = "Just there one way does as well as the other: it is the same text, read by the loop or beside it."
@@ -244,9 +245,7 @@ HARMLESS: Final[dict[Change, str]] = {
         "translators/breadth.py", "_CONTINUED = bytes(range(0x80, 0xC0))", "0xC0", "(193)"
     ): "A byte that no UTF-8 has.",
     **{
-        Change(
-            "translators/breadth.py", "found = _NO_BACKSLASH.search(raw, start + _WINDOW_BYTES - 1)", old, new
-        ): _SPEED
+        Change("translators/breadth.py", "found = _NO_BACKSLASH.search(raw, start + _WINDOW_BYTES - 1)", old, new): _WAY
         for old, new in (("start + _WINDOW_BYTES - 1", "(start + _WINDOW_BYTES + 1)"), ("1", "(2)"))
     },
     Change(
@@ -316,7 +315,7 @@ HARMLESS: Final[dict[Change, str]] = {
         "if writer.kept_bytes <= self._weighed_at_bytes:",
         "writer.kept_bytes <= self._weighed_at_bytes",
         "(writer.kept_bytes < self._weighed_at_bytes)",
-    ): _SPEED,
+    ): _WAY,
     Change(
         "translators/images.py", "encoded = self._url[begin : begin + 4 * (count // 3 + 2)]", "2", "(3)"
     ): "Three bytes more are decoded than are asked for, or six.",
@@ -326,7 +325,7 @@ HARMLESS: Final[dict[Change, str]] = {
         "len(retry_after) > LONGEST_DIGITS",
         "(len(retry_after) >= LONGEST_DIGITS)",
     ): "A number of so many digits is far beyond it as well, unless zeros lead it.",
-    Change("translators/pretokens.py", "found = _LAST_CUT.match(text, max(seen - 1, 0))", "1", "(2)"): _SPEED,
+    Change("translators/pretokens.py", "found = _LAST_CUT.match(text, max(seen - 1, 0))", "1", "(2)"): _WAY,
     Change("translators/openai/stencil.py", "self.two_bytes = 0", "0", "(1)"): _UNREAD,
     Change(
         "translators/surrogates.py", "raise", "raise", "pass"
@@ -336,13 +335,13 @@ HARMLESS: Final[dict[Change, str]] = {
         "or (BACKSLASH in string and OWN_SPELLING in string)",
         "BACKSLASH in string and OWN_SPELLING in string",
         "(BACKSLASH in string or OWN_SPELLING in string)",
-    ): _SPEED,
+    ): _WAY,
     Change(
         "translators/choice.py",
         "or (BACKSLASH in lines and OWN_SPELLING in lines)",
         "BACKSLASH in lines and OWN_SPELLING in lines",
         "(BACKSLASH in lines or OWN_SPELLING in lines)",
-    ): _SPEED,
+    ): _WAY,
     Change(
         "translators/pipe.py", "end = Late(leg, 0, partial(self._end, leg))", "0", "(1)"
     ): "The end is no bytes; that it may be one costs nobody anything.",
@@ -360,7 +359,7 @@ HARMLESS: Final[dict[Change, str]] = {
         "if several < _COLUMNS_FROM or given + made[-1] >= _WRITTEN_MOST or number + several >= _WRITTEN_MOST:",
         "several < _COLUMNS_FROM",
         "(several <= _COLUMNS_FROM)",
-    ): _SPEED,
+    ): _WAY,
     **{
         Change("translators/openai/" + source, line, "len(wire) < " + bound, f"(len(wire) <= {bound})"): (
             "Two chunks have a text each beside that: of so many bytes there is one."
@@ -380,7 +379,7 @@ HARMLESS: Final[dict[Change, str]] = {
         "if reported.keys() <= SUMMED:",
         "reported.keys() <= SUMMED",
         "(reported.keys() < SUMMED)",
-    ): _SPEED,
+    ): _WAY,
     Change(
         "translators/pipe.py", "NOTHING_LATE: Final[deque[Late]] = deque(maxlen=0)", "0", "(1)"
     ): "Nothing is ever put there.",
@@ -395,7 +394,7 @@ HARMLESS: Final[dict[Change, str]] = {
         "if number * kept > FRAMES_BYTES:",
         "number * kept > FRAMES_BYTES",
         "(number * kept >= FRAMES_BYTES)",
-    ): _SPEED,
+    ): _WAY,
     **{
         Change("translators/tokens.py", line, old, f"({old.replace(sign, changed)})"): _SPEED
         for line, old, sign, changed in (
@@ -427,7 +426,7 @@ HARMLESS: Final[dict[Change, str]] = {
         "if unsaid_chars > TURN_CHARS:",
         "unsaid_chars > TURN_CHARS",
         "(unsaid_chars >= TURN_CHARS)",
-    ): _SPEED,
+    ): _WAY,
     Change(
         "translators/deepseek/prompt.py",
         'if not call.tools and call.response_format is None and call.messages[-1].role == "user":',
@@ -446,19 +445,19 @@ HARMLESS: Final[dict[Change, str]] = {
         "there.add(stride) <= limit",
         "(there.add(stride) < limit)",
     ): _SPEED,
-    Change("translators/pipe.py", "for number, event in enumerate(events, 1):", "1", "(2)"): _SPEED,
+    Change("translators/pipe.py", "for number, event in enumerate(events, 1):", "1", "(2)"): _WAY,
     Change(
         "translators/pipe.py",
         'if reader.reads_runs and not (decoder.is_large or (decoder.is_between and wire.endswith(b"\\n\\n"))):',
         'reader.reads_runs and not (decoder.is_large or (decoder.is_between and wire.endswith(b"\\n\\n")))',
         "(reader.reads_runs or not (decoder.is_large or (decoder.is_between and wire.endswith(b'\\n\\n'))))",
-    ): _SPEED,
+    ): _WAY,
     Change(
         "translators/dashscope/call.py",
         "if len(raw) > 2 * DEEPEST and breadth.levels_of(document, raw) > DEEPEST:",
         "len(raw) > 2 * DEEPEST and breadth.levels_of(document, raw) > DEEPEST",
         "(len(raw) > 2 * DEEPEST or breadth.levels_of(document, raw) > DEEPEST)",
-    ): _SPEED,
+    ): _WAY,
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change("proxy/call/timeouts.py", "self._cancelling = 0", "0", "(1)"): _UNREAD,
     Change(
