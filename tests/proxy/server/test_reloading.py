@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pickle
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -252,6 +253,19 @@ class TestSeveralWorkers:
         write(path, "http://127.0.0.1:1", "new")
         assert await asyncio.to_thread(reloading.offered, controls, snapshot(path)) == []
         assert [front.house.latest.gateway.settings.pools[0].name for front in fronts] == ["new", "new"]
+
+    async def test_each_says_that_it_can_and_that_it_has(self, workers: Any) -> None:
+        """The first process waits for both, and serves no signal meanwhile."""
+        (control, _), _, path = workers
+
+        def talk() -> list[bytes]:
+            control.settimeout(30)
+            reloading._send(control, reloading.Kind.OFFER, 99, pickle.dumps(snapshot(path)))
+            can = reloading._answer(control, 99)
+            reloading._send(control, reloading.Kind.GO, 99)
+            return [can, reloading._answer(control, 99)]
+
+        assert await asyncio.to_thread(talk) == [b"[]", b""]
 
     async def test_what_was_not_offered_or_was_taken_is_not_taken(self, workers: Any) -> None:
         controls, fronts, path = workers
