@@ -149,15 +149,25 @@ def gathering(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gathering
     structlog.reset_defaults()
 
 
-def test_the_thread_is_woken_once_for_all_lines_that_are_gathered(pipe: Pipe, gathering: Gathering) -> None:
+def test_the_thread_is_woken_once_for_all_lines_that_are_gathered(
+    pipe: Pipe, gathering: Gathering, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And sleeps as long as there is none; with the end it is gone."""
-    others = writers()
+    others, woken = writers(), []
+
+    class Noted(threading.Event):
+        def set(self) -> None:
+            woken.append(True)
+            super().set()
+
+    monkeypatch.setattr(log_writer, "threading", SimpleNamespace(Event=Noted, Thread=threading.Thread))
     out = pipe.outlet()
     for number in (1, 2):
         assert not gathering.begins(number, within_s=0.05)
         for _ in range(30):
             out.write(LINE)
         assert gathering.begins(number)
+        assert number > 1 or len(woken) == 1
         gathering.end()
         arrived = 0
         while arrived < 30:
@@ -244,8 +254,17 @@ def test_a_descriptor_that_others_made_non_blocking_loses_nothing(pipe: Pipe, mo
     assert out.dropped == 0
 
 
-def test_without_a_thread_a_line_is_written_at_once_or_dropped_and_counted(pipe: Pipe) -> None:
-    """A process that forks: of a line that is longer than a pipe takes at once, its begin."""
+def test_without_a_thread_a_line_is_written_at_once_or_dropped_and_counted(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that forks: of a line that is longer than a pipe takes at once, its begin. It waits for nobody."""
+    waited_s = set()
+
+    def wait(reads: Any, writes: Any, others: Any, most_s: float) -> Any:
+        waited_s.add(most_s)
+        return select.select(reads, writes, others, most_s)
+
+    monkeypatch.setattr(log_writer, "select", SimpleNamespace(select=wait, PIPE_BUF=select.PIPE_BUF))
     out = log_writer.Unthreaded(pipe.writes)
     out.write("a half \udcff\n")
     out.write_line(b"y" * (select.PIPE_BUF + 1))
@@ -263,3 +282,4 @@ def test_without_a_thread_a_line_is_written_at_once_or_dropped_and_counted(pipe:
         os.dup2(nothing.fileno(), pipe.reads)
     out.write(LINE)
     assert out.dropped == 3
+    assert waited_s == {0}
