@@ -636,6 +636,12 @@ HARMLESS: Final[dict[Change, str]] = {
     },
     Change(
         "proxy/protocol/compatible.py",
+        'ASKED: Final = {**_says(), "model": "deepseek-v3.2", "enable_thinking": True}',
+        "True",
+        "(False)",
+    ): "The examples show what upstream says, a chain too, whether one was asked for or not.",
+    Change(
+        "proxy/protocol/compatible.py",
         "terms = agreed(order, request_id=EXAMPLE_ID, own_key=True, at_s=AT_S)",
         "True",
         "(False)",
