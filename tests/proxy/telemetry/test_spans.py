@@ -187,6 +187,8 @@ def test_what_was_not_sent_yet_leaves_with_the_end_and_nothing_is_left_behind(
     monkeypatch.setattr(atexit, "register", noted)
     monkeypatch.setattr(spans, "FLUSH_S", 20)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    # Not before its end, however long this takes.
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
