@@ -152,6 +152,12 @@ async def test_it_calls_as_a_dashscope_client_does_and_shows_packet_by_packet(
     ]
 
 
+async def test_before_the_only_packet_nothing_was_counted() -> None:
+    async with answering(stream(packet("a", (9, 1, 10), "stop"))) as (url, _):
+        seen = await demo._show(url)
+    assert (seen.packets, seen.counted, seen.complaints) == (1, (0, 0), [])
+
+
 @pytest.mark.parametrize(
     ("answer", "complaints"),
     [
