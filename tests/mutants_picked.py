@@ -827,6 +827,16 @@ HARMLESS: Final[dict[Change, str]] = {
         "(True)",
     ): "The same checks are made where nothing is counted.",
     Change(
+        "proxy/vocabulary.py",
+        '_SPELLING = codecs.charmap_build("".join(chr(byte if byte in _PRINTING else next(_OTHERS))'
+        " for byte in range(0x100)))",
+        "0x100",
+        "(257)",
+    ): "One more than there are bytes: nothing is spelled by it.",
+    Change(
+        "proxy/vocabulary.py", "super().__init__()", "super().__init__()", "pass"
+    ): "A dictionary is empty before that is said.",
+    Change(
         "proxy/commands/calls.py",
         "found += islice(comparison.differences(before, after), MOST_DIFFERENCES + 1)",
         "1",

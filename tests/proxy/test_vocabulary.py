@@ -128,6 +128,7 @@ def test_a_word_has_its_length_and_what_its_borders_are(text: str, length: int) 
     """Of the first character what it may stand behind, of the last what may stand behind it."""
     borders = pretokens.right_of(text[:1]), pretokens.left_of(text[len(text) - 1 :])
     assert vocabulary.load().word(text) == (length, *borders)
+    assert vocabulary.load().length(text) == length
 
 
 def test_of_words_those_that_are_not_asked_for_again_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1175,6 +1175,30 @@ async def test_who_is_too_busy_is_asked_again_and_after_three_in_a_row_no_more()
     assert examiner.rejected == 0
 
 
+async def test_a_wait_is_as_long_as_it_was_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        waits.append(delay_s)
+
+    async with Scripted(BUSY.replace(b"After: 0", b"After: 7"), http("200 OK")).examiner() as examiner:
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncio, "sleep", sleep)
+            assert (await examiner._ask(Ask("a", {}))).status == 200
+    assert 7.0 in waits
+
+
+@pytest.mark.parametrize(
+    ("answers", "alone"), [((http("200 OK"), None), False), ((None,), True), ((None, http("200 OK")), False)]
+)
+async def test_nobody_is_there_where_none_of_three_is_answered(answers: tuple[bytes | None, ...], alone: bool) -> None:
+    async with Scripted(*answers).examiner() as examiner:
+        for name in "abcd":
+            assert not examiner.alone or len(examiner.came) >= 3
+            examiner.came[name] = await examiner._ask(Ask(name, {}, manner="fresh"))
+        assert bool(examiner.alone) is alone
+
+
 async def test_a_wait_that_is_too_long_is_not_waited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conform, "LONGEST_RETRY_S", 0.0)
     for answer, made in ((BUSY, 2), (BUSY.replace(b"After: 0", b"After: 1"), 1)):
