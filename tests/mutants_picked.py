@@ -461,6 +461,12 @@ HARMLESS: Final[dict[Change, str]] = {
     Change("proxy/upstream/line.py", "self.status = 0", "0", "(1)"): _UNREAD,
     Change("proxy/call/timeouts.py", "self._cancelling = 0", "0", "(1)"): _UNREAD,
     Change(
+        "proxy/upstream/response.py",
+        "if len(raw) <= READ_BYTES and response.at_end():",
+        "len(raw) <= READ_BYTES",
+        "(len(raw) < READ_BYTES)",
+    ): "A short way: of just one read the general one has the same body, and holds nothing more.",
+    Change(
         "proxy/call/large_answers.py",
         "if pipe.late_bytes > LARGE_BYTES:",
         "pipe.late_bytes > LARGE_BYTES",
