@@ -220,11 +220,15 @@ class TestTools:
         assert seen(call, "v4") == seen(call._replace(tools=(WEATHER,), tool_choice="required"), "v4")
 
     @pytest.mark.parametrize(
-        ("template", "opening"), [("v4", "<｜DSML｜tool_calls>"), ("v4.1", "<｜DSML｜ calls>"), ("v3.2", None)]
+        ("template", "opening"),
+        [
+            *(("v3", None), ("r1", None), ("v3.1", None), ("v3.2", None)),
+            *(("v4-preview", "<｜DSML｜tool_calls>"), ("v4", "<｜DSML｜tool_calls>"), ("v4.1", "<｜DSML｜ calls>")),
+        ],
     )
     def test_a_forced_call_is_opened_in_the_prompt(self, template: Template, opening: str | None) -> None:
         text = seen(asking(tools=(WEATHER,), tool_choice="required"), template)
-        assert text.endswith(f"</think>\n\n{opening}\n" if opening else "</think>")
+        assert text.endswith(f"</think>\n\n{opening}\n" if opening else ("</think>", "<｜Assistant｜>"))
 
     def test_thinking_forces_nothing(self) -> None:
         call = asking(tools=(WEATHER,), tool_choice="required", thinking=True)
