@@ -64,6 +64,17 @@ def test_the_docs_are_where_those_of_serve_are_unless_somebody_is_there() -> Non
     assert (demo._admin_port(0), demo._admin_port(65_535)) == (0, 0)
 
 
+def test_a_port_that_was_left_a_moment_ago_can_be_had() -> None:
+    """Whoever closes first keeps the pair of addresses for a minute (TIME_WAIT)."""
+    with socket.create_server(("127.0.0.1", 0)) as left:
+        port = left.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as calling:
+            called, _ = left.accept()
+            called.close()
+            assert calling.recv(1) == b""
+    assert demo._admin_port(port - 1) == port
+
+
 def test_before_the_simulator_no_figure_jumps(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
