@@ -300,7 +300,8 @@ def test_a_tool_loop_is_laid_out(template: Template, thinks: bool, wanted: str) 
 
 def test_results_in_a_row_share_a_block() -> None:
     call = asking(USER, CALLED, RESULT, RESULT, Message("user", "V"))
-    assert "<tool_result>T</tool_result>\n\n<tool_result>T</tool_result>\n\nV<｜Assistant｜>" in seen(call, "v4")
+    together = "<tool_result>T</tool_result>\n\n<tool_result>T</tool_result>\n\nV<｜Assistant｜>"
+    assert all(together in seen(call, template) for template in ("v4-preview", "v4", "v4.1"))
     assert "\n<result>T</result>\n<result>T</result>\n</function_results>\n\n</think><｜User｜>V" in seen(call, "v3.2")
     assert "<｜tool▁output▁end｜>\n<｜tool▁output▁begin｜>" in seen(call, "v3")
 
