@@ -97,9 +97,12 @@ def test_the_body_is_the_one_that_would_be_sent() -> None:
 
 def test_what_upstream_is_told_unasked_is_named_too() -> None:
     told = explained({"model": "deepseek-v3", "input": {"prompt": "hi"}})
-    added = [field["upstream"] for field in told["fields"] if field["action"] == "added"]
-    assert "max_tokens" in added
-    assert "thinking" in added
+    added = {field["upstream"]: field["why"] for field in told["fields"] if field["action"] == "added"}
+    assert added == {
+        "stream": "the default",
+        "thinking": "always said: upstream's default is on (spec PAR-14)",
+        "max_tokens": "without it, the model's answer limit (spec OUT-8)",
+    }
 
 
 def test_people_get_text_with_a_line_a_field() -> None:

@@ -93,6 +93,15 @@ def test_what_a_key_is_bound_to_has_at_most_its_share_and_a_quarter(
     assert found.standing.in_flight < math.ceil(most)
 
 
+def test_its_share_and_a_quarter_counts_the_call_that_is_placed() -> None:
+    """Of two calls on four targets and this one no target has a second: a quarter more than a share is less than one."""
+    for key in range(1, 17):
+        fleet = [target(pool(str(number)), number, in_flight=number % 2) for number in range(4)]
+        found = balancer.choose(fleet, NOW_S, random.Random(0).random, key=key)
+        assert found is not None
+        assert found.standing.in_flight == 0
+
+
 def test_a_key_stays_with_its_target_and_the_others_stay_when_one_goes() -> None:
     said = pool()
     fleet = [target(said, number) for number in range(8)]
