@@ -150,6 +150,29 @@ def test_text_that_is_owed_comes_before_what_happens_behind_it(
     assert (later.said, later.counted, later.exact) == (now.said, now.counted, now.exact)
 
 
+@pytest.mark.parametrize(
+    ("way", "is_chain"),
+    [
+        ("think_one", True),
+        ("think_run", True),
+        ("answer_one", True),
+        ("answer_run", True),
+        ("answer_one", False),
+        ("answer_run", False),
+    ],
+)
+def test_text_that_is_owed_comes_before_what_is_told_at_once(
+    way: str, vocabulary: tokens.Vocabulary, *, is_chain: bool
+) -> None:
+    """USE-1."""
+    now, later = usage.Meter(vocabulary, 1, 1), usage.Meter(vocabulary, 1, 1)
+    (now.think if is_chain else now.answer)("The", " sea")
+    owed(later, "The", " sea", is_chain=is_chain)
+    text = " is wide" if way.endswith("one") else [" is", " wide"]
+    assert getattr(now, way)(text) == getattr(later, way)(text)
+    assert (later.said, later.counted) == (now.said, now.counted)
+
+
 PIECES = st.tuples(st.text(min_size=1), st.sampled_from(["owed", "one", "run"]))
 
 

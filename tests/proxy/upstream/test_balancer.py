@@ -94,7 +94,7 @@ def test_what_a_key_is_bound_to_has_at_most_its_share_and_a_quarter(
 
 
 def test_its_share_and_a_quarter_counts_the_call_that_is_placed() -> None:
-    """Of two calls on four targets and this one no target has a second: a quarter more than a share is less than one."""
+    """Of two calls on four targets, and this one, no target takes two: its share and a quarter are less than one."""
     for key in range(1, 17):
         fleet = [target(pool(str(number)), number, in_flight=number % 2) for number in range(4)]
         found = balancer.choose(fleet, NOW_S, random.Random(0).random, key=key)
