@@ -653,6 +653,12 @@ HARMLESS: Final[dict[Change, str]] = {
         "(False)",
     ): "Whose key it was is asked of a failure; what is shown here is an answer.",
     Change(
+        "proxy/metering/journal_files.py",
+        "text = next(buffers) if len(begun) * 2 < BUFFER_BYTES else bytearray(len(begun) * 2)",
+        "2",
+        "(3)",
+    ): "A line that is longer than a block has more room to go on in.",
+    Change(
         "proxy/metering/ledger.py",
         "for number, piece in enumerate(journal_files.blocks(content, TOGETHER), 1):",
         "1",
