@@ -658,6 +658,18 @@ HARMLESS: Final[dict[Change, str]] = {
         "2",
         "(3)",
     ): "A line that is longer than a block has more room to go on in.",
+    **{
+        Change(
+            "translators/openai/figures.py", f"if type({name}) is not int or {name} < 0:", "0", "(1)"
+        ): "A zero takes the longer way, and comes out as one."
+        for name in ("prompt", "completion")
+    },
+    Change(
+        "proxy/downstream/connection.py",
+        "if not self._received_bytes and data[:1].isalpha() and (end := data.find(HEAD_END)) >= 0:",
+        "1",
+        "(2)",
+    ): "A method of one letter takes the longer way, and its head ends at the same place.",
     Change(
         "proxy/metering/ledger.py",
         "for number, piece in enumerate(journal_files.blocks(content, TOGETHER), 1):",

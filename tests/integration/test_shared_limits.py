@@ -416,6 +416,14 @@ async def test_a_renewal_revives_nothing_that_has_ended(client: Any, limiter: re
     assert await client.keys() == []
 
 
+async def test_who_leaves_a_limiter_leaves_nothing_at_work(limiter: redis_limiter.RedisLimiter) -> None:
+    before = asyncio.all_tasks()
+    async with limiter.kept_up():
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == len(before) + 1
+    assert asyncio.all_tasks() == before
+
+
 async def test_many_open_calls_are_renewed_in_several_scripts(
     client: Any, limiter: redis_limiter.RedisLimiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

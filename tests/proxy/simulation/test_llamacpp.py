@@ -19,7 +19,7 @@ from proxy.simulation import llamacpp
 
 # In the place of what loads the engine.
 ECHO = "import sys; print(' '.join(sys.argv[1:]), flush=True); sys.stdin.read()"
-DEAF = "import os, time; print(os.getpid(), flush=True)\nwhile True: time.sleep(0.05)"
+DEAF = "import os, time; print(os.getpid(), flush=True)\nfor _ in range(1_200): time.sleep(0.05)"
 SILENT = "import sys; sys.stdin.read()"
 
 

@@ -71,6 +71,17 @@ def test_an_answer_cut_by_us_is_over_once_every_choice_has_ended() -> None:
     assert seen == [False, True]
 
 
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_a_chunk_has_some_pieces_for_each_choice_and_no_more(n: int) -> None:
+    read, served, _ = reader(n)
+    pieces = [{"index": at % n, "delta": {"content": " sea"}} for at in range(chunks.MOST_ITEMS * n)]
+    read.feed([orjson.dumps({"choices": pieces})])
+    assert [choice.meter.counted for choice in served] == [chunks.MOST_ITEMS] * n
+    with pytest.raises(faults.Refusal) as refused:
+        read.feed([orjson.dumps({"choices": [*pieces, pieces[0]]})])
+    assert refused.value.fault == faults.UPSTREAM_BROKEN
+
+
 TOLD: st.SearchStrategy[Any] = (
     st.none() | st.just({}) | st.just([]) | st.builds(figures, st.integers(0, 12), st.integers(0, 12))
 )
