@@ -17,7 +17,9 @@ import pytest
 from proxy.call import prompt_count
 from proxy.call.prompt_count import Count
 from proxy.call.thread_pool import END_S, THREADS, ThreadPool
+from proxy.simulation.wire import Script
 from tests import caller
+from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway
 from translators import dialogue, faults
 from translators.deepseek import prompt
@@ -279,6 +281,29 @@ async def test_it_is_counted_when_the_call_is_on_its_way(
             await serve(upstream)
             assert (await second).status == 200
     assert there == [b"POST"]
+
+
+async def test_no_packet_leaves_before_its_prompt_is_counted(
+    simulator: StartSimulator, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """USE-1: an answer that is there before the count waits for it."""
+    real, answered = prompt.totals, threading.Event()
+
+    def late(*said: object) -> Iterator[int]:
+        answered.wait(30)
+        yield from real(*said)
+
+    upstream = await simulator(Script(text="two words", usage="none"))
+    front = await gateway_before(upstream.url)
+    monkeypatch.setattr(prompt, "totals", late)
+    words = LONG // len("sea ") + 1
+    call = caller.call("sea " * words, incremental_output=True)
+    asked = asyncio.create_task(caller.stream(front.url, call))
+    await (await upstream.call()).over()
+    answered.set()
+    inputs = [packet["usage"]["input_tokens"] for packet in caller.packets((await asked).body)]
+    assert len(inputs) > 1
+    assert min(inputs) == max(inputs) > words
 
 
 async def test_what_waits_for_a_thread_is_not_counted_on_the_loop(pool: ThreadPool) -> None:
