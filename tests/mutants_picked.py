@@ -671,6 +671,12 @@ HARMLESS: Final[dict[Change, str]] = {
         "(2)",
     ): "A method of one letter takes the longer way, and its head ends at the same place.",
     Change(
+        "translators/deepseek/tool_call_tokens.py",
+        "self._out += (NOT_AN_OBJECT, self._argument.named, self._argument.valued, self._argument.kind[True])",
+        "True",
+        "(False)",
+    ): "The one and the other are as many tokens.",
+    Change(
         "proxy/metering/ledger.py",
         "for number, piece in enumerate(journal_files.blocks(content, TOGETHER), 1):",
         "1",

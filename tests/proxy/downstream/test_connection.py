@@ -457,12 +457,14 @@ class TestRoom:
             for line in (first, second, first):
                 line.send(HEALTHY)
                 assert (await line.answer()).status == 200
-            async with caller.dial(small.url) as third:
-                third.send(HEALTHY)
-                assert (await third.answer()).status == 200
-                assert await second.eof() == b""
-                first.send(HEALTHY)
-                assert (await first.answer()).status == 200
+            with structlog.testing.capture_logs() as lines:
+                async with caller.dial(small.url) as third:
+                    third.send(HEALTHY)
+                    assert (await third.answer()).status == 200
+                    assert await second.eof() == b""
+                    first.send(HEALTHY)
+                    assert (await first.answer()).status == 200
+        assert [(line["event"], line["reason"]) for line in lines] == [("no_room", "longest_idle_closed")]
 
     @pytest.mark.parametrize("said", [b"", HEALTHY[:20]], ids=["silent from the start", "half a head"])
     async def test_so_does_one_that_has_brought_no_request_yet(self, small: Running, said: bytes) -> None:
