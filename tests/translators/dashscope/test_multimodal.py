@@ -37,11 +37,12 @@ def said(packet: corpus.Json) -> corpus.Json:
     return message
 
 
+@pytest.mark.parametrize("thinking", [False, True])
 @pytest.mark.parametrize("logprobs", [False, True])
 @pytest.mark.parametrize("incremental", [False, True])
-def test_the_packets_are_those_of_the_text_path_in_parts(*, incremental: bool, logprobs: bool) -> None:
-    """HTTP-3: nothing else differs but the parts of the input in the usage."""
-    fields = {"incremental": incremental, "logprobs": logprobs}
+def test_the_packets_are_those_of_the_text_path_in_parts(*, incremental: bool, logprobs: bool, thinking: bool) -> None:
+    """HTTP-3: nothing else differs but the parts of the input in the usage; of a chain that nobody expected, too."""
+    fields = {"incremental": incremental, "logprobs": logprobs, "thinking": thinking}
     plain, parts = told(dashscope, **fields), told(multimodal, **fields)
     assert len(plain) == len(parts)
     for text, part in zip(plain, parts, strict=True):
