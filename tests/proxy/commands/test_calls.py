@@ -16,6 +16,7 @@ from aiohttp import web
 
 from proxy.commands import calls
 from proxy.inspector.call_file import NoCallFile
+from tests.proxy.surroundings import serving
 
 Json = dict[str, Any]
 ADMIN = "nobody answers at {}: say --admin URL, the admin port of serve --inspect"
@@ -52,13 +53,8 @@ async def answering(*answers: web.StreamResponse) -> AsyncIterator[tuple[str, li
         came.append((request, await request.read()))
         return left.pop(0)
 
-    runner = web.ServerRunner(web.Server(answer))
-    await runner.setup()
-    try:
-        await (site := web.TCPSite(runner, "127.0.0.1", 0)).start()
-        yield site.name, came
-    finally:
-        await runner.cleanup()
+    async with serving(answer) as url:
+        yield url, came
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from proxy import __main__, vocabulary
 from proxy.commands import cli, exit_codes, options
 from proxy.inspector.call_file import NoCallFile
 from proxy.server import signals
+from tests.proxy.surroundings import distribution
 
 ROOT = Path(cli.__file__).parents[2]
 UPSTREAM = ("serve", "--upstream", "http://127.0.0.1:1")
@@ -456,15 +457,6 @@ def test_any_other_failure_keeps_its_traceback(room: Callable[..., Any]) -> None
 
 
 # The house
-
-
-def distribution(place: Path, name: str, **files: str) -> None:
-    """One that is installed there, as far as these files of its metadata say."""
-    home = place / f"{name}-1.0.dist-info"
-    home.mkdir()
-    (home / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    for file, text in files.items():
-        (home / file.replace("_txt", ".txt")).write_text(text)
 
 
 @pytest.mark.parametrize("command", [UPSTREAM, ("demo",), ("simulate",)], ids=lambda command: command[0])

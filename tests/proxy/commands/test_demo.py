@@ -23,6 +23,7 @@ from proxy.simulation.simulator import Simulator
 from proxy.simulation.wire import Script
 from tests import caller, needs
 from tests.conftest import ROOT
+from tests.proxy.surroundings import left_port, serving
 
 Json = dict[str, Any]
 ADMIN = re.compile(r"(http://\S+:\d+)/docs")
@@ -65,13 +66,7 @@ def test_the_docs_are_where_those_of_serve_are_unless_somebody_is_there() -> Non
 
 
 def test_a_port_that_was_left_a_moment_ago_can_be_had() -> None:
-    """Whoever closes first keeps the pair of addresses for a minute (TIME_WAIT)."""
-    with socket.create_server(("127.0.0.1", 0)) as left:
-        port = left.getsockname()[1]
-        with socket.create_connection(("127.0.0.1", port)) as calling:
-            called, _ = left.accept()
-            called.close()
-            assert calling.recv(1) == b""
+    port = left_port()
     assert demo._admin_port(port - 1) == port
 
 
@@ -119,13 +114,8 @@ async def answering(answer: web.Response) -> AsyncIterator[tuple[str, list[Json]
         came.append({"path": request.path, "call": await request.json(), **request.headers})
         return answer
 
-    runner = web.ServerRunner(web.Server(take))
-    await runner.setup()
-    try:
-        await (site := web.TCPSite(runner, "127.0.0.1", 0)).start()
-        yield site.name, came
-    finally:
-        await runner.cleanup()
+    async with serving(take) as url:
+        yield url, came
 
 
 def packet(text: str, used: tuple[int, int, int], finish: str = "null") -> Json:

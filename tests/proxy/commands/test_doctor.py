@@ -28,6 +28,7 @@ from proxy import vocabulary
 from proxy.commands import doctor, exit_codes
 from proxy.downstream import listener
 from proxy.metering.append_file import ROOM_BYTES
+from tests.proxy.surroundings import left_port
 
 KEY = "sk-ours"
 OWN = {"DASHSEEK_UPSTREAM_API_KEY": KEY}
@@ -364,13 +365,8 @@ async def test_a_port_that_is_taken_is_seen() -> None:
 
 
 async def test_a_port_is_free_though_a_connection_of_it_is_remembered() -> None:
-    """Whoever closes first keeps the pair of addresses for a minute (TIME_WAIT); a listener may have the port."""
-    with socket.create_server(("127.0.0.1", 0)) as left:
-        port = left.getsockname()[1]
-        with socket.create_connection(("127.0.0.1", port)) as calling:
-            called, _ = left.accept()
-            called.close()
-            assert calling.recv(1) == b""
+    """A listener may have the port."""
+    port = left_port()
     findings = [it async for it in doctor.findings(reading("http://127.0.0.1:1", admin_port=str(port)), {})]
     assert [(it.verdict, it.found) for it in findings if it.what == "port"] == [
         ("ok", "127.0.0.1:0 is free"),

@@ -9,15 +9,7 @@ import pytest
 
 from proxy.telemetry import installed
 from tests.conftest import ROOT
-
-
-def distribution(place: Path, name: str, **files: str) -> None:
-    """One that is installed there, as far as these files of its metadata say."""
-    home = place / f"{name}-1.0.dist-info"
-    home.mkdir()
-    (home / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    for file, text in files.items():
-        (home / file.replace("_txt", ".txt")).write_text(text)
+from tests.proxy.surroundings import distribution
 
 
 @pytest.mark.parametrize(
