@@ -37,12 +37,16 @@ def said(packet: corpus.Json) -> corpus.Json:
     return message
 
 
-@pytest.mark.parametrize("thinking", [False, True])
+@pytest.mark.parametrize(
+    "said_so", [{"thinking": True}, {"thinking": False}, {"model": corpus.NEVER, "thinking": False}]
+)
 @pytest.mark.parametrize("logprobs", [False, True])
 @pytest.mark.parametrize("incremental", [False, True])
-def test_the_packets_are_those_of_the_text_path_in_parts(*, incremental: bool, logprobs: bool, thinking: bool) -> None:
+def test_the_packets_are_those_of_the_text_path_in_parts(
+    said_so: dict[str, Any], *, incremental: bool, logprobs: bool
+) -> None:
     """HTTP-3: nothing else differs but the parts of the input in the usage; of a chain that nobody expected, too."""
-    fields = {"incremental": incremental, "logprobs": logprobs, "thinking": thinking}
+    fields = {"incremental": incremental, "logprobs": logprobs, **said_so}
     plain, parts = told(dashscope, **fields), told(multimodal, **fields)
     assert len(plain) == len(parts)
     for text, part in zip(plain, parts, strict=True):
