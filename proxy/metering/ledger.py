@@ -271,10 +271,10 @@ class _Reader:
                 pieces.append(piece)
                 if not number % TOGETHER:
                     self._take_pieces(path, pieces)
+                    advance(raw.tell() - behind)
+                    behind = raw.tell()
                 if not number % FOLD_EVERY:
                     self._fold()
-                advance(raw.tell() - behind)
-                behind = raw.tell()
         except ARCHIVE_ERRORS:
             self._take_pieces(path, pieces)
             self._violated(path, self._line + 1, "MET-2", "the archive breaks off here")
@@ -359,20 +359,17 @@ class _Reader:
                 known = [*map(same.get, forms)]
             else:
                 known = [asides_of[minute].get(form) for minute, form in zip(columns.minute, forms, strict=True)]
-            asides = [*filter(None, known)]
-            if len(asides) < len(known):
-                where = [at for at in range(begin, end) if SAID(block.lines[at])]
-                asides = [
-                    aside or self._aside(minute, form, block, at)
-                    for aside, minute, form, at in zip(known, columns.minute, forms, where, strict=True)
-                ]
+            lines: Sequence[int] = ()
+            for at in [at for at, aside in enumerate(known) if aside is None] if None in known else ():
+                if not self._sums.knows(forms[at]):
+                    lines = lines or [line for line in range(begin, end) if SAID(block.lines[line])]
+                    self._learn(forms[at], block.text[lines[at]])
+                known[at] = self._sums.aside(columns.minute[at], forms[at])
             if not is_inside:
                 numbers(columns.drift)
         except MALFORMED:
             return None
-        if not is_inside:
-            return [self._sums.outside] * len(asides)
-        return asides
+        return [*filter(None, known)] if is_inside else [self._sums.outside] * len(known)
 
     def _is_inside(self, minutes: Set[bytes]) -> bool | None:
         """Whether calls of these minutes count; None where some do and some do not, as in the first and the last."""
@@ -381,13 +378,11 @@ class _Reader:
             return True
         return False if max(minutes) < since or min(minutes) > until else None
 
-    def _aside(self, minute: bytes, form: Form, block: _Block, at: int) -> Aside:
-        """Where a line is put aside; the first that looks like this is parsed. Raises what is `MALFORMED`."""
-        if not self._sums.knows(form):
-            record = orjson.loads(block.text[at])
-            figures(record)
-            self._sums.remember(form, record)
-        return self._sums.aside(minute, form)
+    def _learn(self, form: Form, line: bytes) -> None:
+        """Parse the first line that looks like this; raises what is `MALFORMED`."""
+        record = orjson.loads(line)
+        figures(record)
+        self._sums.remember(form, record)
 
     def _fold(self) -> None:
         """Add up what was put aside; raises `FigureError`."""

@@ -14,8 +14,9 @@ lines as it has line ends, or it is not of this form. Figures stay as lines say 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -59,6 +60,10 @@ class Columns(NamedTuple):
     basis: tuple[bytes, ...]
     drift: tuple[bytes, ...]
     tries: tuple[bytes, ...]
+
+    def forms(self) -> Iterator[Form]:
+        """What each line says of the sums it belongs to."""
+        return zip(self.said, self.basis, self.tries, strict=True)
 
 
 Groups = tuple[bytes, ...]
@@ -113,30 +118,56 @@ _LETTERS: Final = b"hxgm"
 _AROUND: Final = bytes({*range(256)} - {*_DIGITS, *b",", *_LETTERS})
 
 
-def summed(figures: Sequence[bytes]) -> tuple[int, int, int, int]:
-    """The sums of some `figures`, of one at least: input, cached, output, reasoning.
+# So many columns are parsed together: of more there would be numbers by the megabyte.
+_TOGETHER: Final = 16
+
+Sums = tuple[int, int, int, int]
+
+
+def summed(columns: Sequence[Sequence[bytes]]) -> list[Sums]:
+    """The sums of each of some columns of `figures`, none of them empty: input, cached, output, reasoning.
 
     Raises `ValueError` where JSON has no such number. Many together take a tenth of the time that each takes by itself.
     """
-    text = b",".join(figures).translate(None, _AROUND)
+    alike: dict[bytes, list[int]] = {}
+    for at, column in enumerate(columns):
+        alike.setdefault(column[0].translate(None, _DIGITS), []).append(at)
+    sums: dict[int, Sums] = {}
+    for around, places in alike.items():
+        for begin in range(0, len(places), _TOGETHER):
+            some = places[begin : begin + _TOGETHER]
+            sums |= zip(some, _summed([columns[at] for at in some], around), strict=True)
+    return [sums[at] for at in range(len(columns))]
+
+
+def _summed(columns: Sequence[Sequence[bytes]], around: bytes) -> list[Sums]:
+    """The sums of columns whose first figures are of one shape, `around`."""
+    figures = sum(map(len, columns))
+    text = b",".join(itertools.chain.from_iterable(columns)).translate(None, _AROUND)
     for letter in _LETTERS:
         length = len(text)
         text = text.replace(b"%c" % letter, b"")
-        if length - len(text) not in {0, len(figures), 2 * len(figures)}:
-            return _summed_apart(figures)
-    order = _order(figures[0].translate(None, _DIGITS))
+        if length - len(text) not in {0, figures, 2 * figures}:
+            return [*map(_summed_apart, columns)]
     numbers = orjson.loads(b"[%b]" % text)
-    given, cached, generated, reasoning = (
-        0 if place is None else sum(numbers[place :: len(numbers) // len(figures)]) for place in order
-    )
-    return given, cached, generated, reasoning
+    width = len(numbers) // figures
+    order = _order(around)
+    sums, begin = [], 0
+    for column in columns:
+        end = begin + len(column) * width
+        given, cached, generated, reasoning = [
+            0 if place is None else sum(numbers[begin + place : end : width]) for place in order
+        ]
+        sums.append((given, cached, generated, reasoning))
+        begin = end
+    return sums
 
 
-def _summed_apart(figures: Sequence[bytes]) -> tuple[int, int, int, int]:
+def _summed_apart(column: Sequence[bytes]) -> Sums:
     alike: dict[bytes, list[bytes]] = {}
-    for one in figures:
-        alike.setdefault(one.translate(None, _DIGITS), []).append(one)
-    given, cached, generated, reasoning = map(sum, zip(*map(summed, alike.values()), strict=True))
+    for figures in column:
+        alike.setdefault(figures.translate(None, _DIGITS), []).append(figures)
+    given, cached, generated, reasoning = map(sum, zip(*summed([*alike.values()]), strict=True))
     return given, cached, generated, reasoning
 
 

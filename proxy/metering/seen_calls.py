@@ -40,9 +40,9 @@ class Numbers(NamedTuple):
     begin: int
     end: int
 
-    def names(self) -> list[bytes]:
-        """Each of them."""
-        return [self.name + digits for digits in ROW[self.begin : self.end]]
+    def text(self) -> bytes:
+        """All of them, one behind the other: a name has one dash, which tells where each begins."""
+        return self.name + self.name.join(ROW[self.begin : self.end])
 
     def is_free(self, page: bytearray) -> bool:
         """Whether no line of them was seen before, if that is their page."""
@@ -112,7 +112,8 @@ class SeenCalls:
             self._note(call, ENDED_ALONE)
         for call in known:
             del self.open[call]
-        self.open.update((call, opening(at)) for at, call in enumerate(begun) if call in left)
+        stay_open = itertools.compress(itertools.count(), map(left.__contains__, begun))
+        self.open.update((begun[at], opening(at)) for at in stay_open)
         return True
 
     def _are_new(self, calls: Collection[bytes], left: Collection[bytes] = ()) -> bool:
@@ -132,7 +133,7 @@ class SeenCalls:
             end = bisect_right(ordered, name + LAST, begin)
             page, place = self._page(ordered[begin]), PLACES.get(ordered[begin][-3:], PAGE)
             row = Numbers(name, place, place + end - begin)
-            if page is None or not row.is_free(page) or ordered[begin:end] != row.names():
+            if page is None or not row.is_free(page) or b"".join(ordered[begin:end]) != row.text():
                 return None
             rows.append(row)
             begin = end

@@ -6,6 +6,7 @@ figures are added many at a time.
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -199,18 +200,27 @@ class Aside:
         self.used: list[bytes] = []
         self.made: list[bytes] = []
 
-    def fold(self) -> None:
-        """Add what is put aside; raises `ValueError` where one of the figures is none."""
-        if self.agreed:
-            self._add(len(self.agreed), both := summed(self.agreed), both)
-            self.agreed.clear()
-        if self.used:
-            self._add(len(self.used), summed(self.used), summed(self.made))
-            self.used.clear()
-            self.made.clear()
-
-    def _add(self, calls: int, used: Sequence[int], made: Sequence[int]) -> None:
+    def add(self, calls: int, used: Sequence[int], made: Sequence[int]) -> None:
+        """Add sums of what was put aside to its row."""
         self._row.add((calls, *used, *made, calls * self._upstream_calls))
+
+
+def _fold(asides: Iterable[Aside]) -> None:
+    """Add what is put aside; raises `ValueError` where one of the figures is none."""
+    agreed, differ = [], []
+    for aside in asides:
+        if aside.agreed:
+            agreed.append(aside)
+        if aside.used:
+            differ.append(aside)
+    for aside, both in zip(agreed, summed([aside.agreed for aside in agreed]), strict=True):
+        aside.add(len(aside.agreed), both, both)
+        aside.agreed.clear()
+    used, made = summed([aside.used for aside in differ]), summed([aside.made for aside in differ])
+    for aside, delivered, generated in zip(differ, used, made, strict=True):
+        aside.add(len(aside.used), delivered, generated)
+        aside.used.clear()
+        aside.made.clear()
 
 
 class Sums:
@@ -343,10 +353,7 @@ class Sums:
     def fold(self) -> None:
         """Add what is put aside, before it takes too much room; raises `FigureError`."""
         try:
-            self.outside.fold()
-            for asides in self._by_moment.values():
-                for aside in asides.values():
-                    aside.fold()
+            _fold([self.outside, *itertools.chain.from_iterable(map(dict.values, self._by_moment.values()))])
         except ValueError as error:
             raise FigureError(str(error)) from error
         if self._known >= REMEMBERED or len(self._by_minute) >= REMEMBERED:

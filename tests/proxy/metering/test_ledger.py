@@ -119,10 +119,10 @@ def test_empty_and_blank_files_hold_nothing(path: Path) -> None:
 
 def test_progress_ends_at_the_size_of_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_files, "BUFFER_BYTES", 700)
-    write(path, *(opened(f"{number}") for number in range(5)))
+    write(path, *(opened(f"{number}") for number in range(5 * ledger.TOGETHER)))
     steps: list[int] = []
     ledger.read([path], advance=steps.append)
-    assert len(steps) == 2
+    assert len(steps) > 1
     assert sum(steps) == path.stat().st_size
 
 

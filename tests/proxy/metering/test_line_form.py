@@ -120,17 +120,24 @@ def put_aside(usage: Json) -> bytes:
     return columns.figures[0]
 
 
-@given(st.lists(st.sampled_from(SHAPES), min_size=1, max_size=9))
-def test_figures_of_any_shape_are_summed_together(said: list[Json]) -> None:
-    cached = [usage.get("prompt_tokens_details", {"cached_tokens": 0})["cached_tokens"] for usage in said]
-    reasoning = [usage.get("output_tokens_details", {"reasoning_tokens": 0})["reasoning_tokens"] for usage in said]
-    assert summed([*map(put_aside, said)]) == (5 * len(said), sum(cached), 9 * len(said), sum(reasoning))
+@given(st.lists(st.lists(st.sampled_from(SHAPES), min_size=1, max_size=4), max_size=50))
+def test_figures_of_any_shape_are_summed_together(said: list[list[Json]]) -> None:
+    """Of each column by itself, however many there are: no two of them have the same figures."""
+    columns, expected = [], []
+    for input_tokens, column in enumerate(said, 100):
+        cached = [usage.get("prompt_tokens_details", {"cached_tokens": 0})["cached_tokens"] for usage in column]
+        reasoning = [
+            usage.get("output_tokens_details", {"reasoning_tokens": 0})["reasoning_tokens"] for usage in column
+        ]
+        columns.append([put_aside({**usage, "input_tokens": input_tokens}) for usage in column])
+        expected.append((input_tokens * len(column), sum(cached), 9 * len(column), sum(reasoning)))
+    assert summed(columns) == expected
 
 
 def test_what_is_generated_is_put_aside_where_it_is_not_what_was_used() -> None:
     columns = Columns(*zip(*LINE.findall(end(1) + end(2, generated=used(9, 8, 7, 6))), strict=True))
     assert columns.made[0] == b""
-    assert summed(columns.made[1:]) == (9, 6, 8, 7)
+    assert summed([columns.made[1:]]) == [(9, 6, 8, 7)]
 
 
 def test_a_line_without_an_upstream_call_is_told_by_its_pieces() -> None:
@@ -142,7 +149,7 @@ def test_a_line_without_an_upstream_call_is_told_by_its_pieces() -> None:
 def test_a_column_of_figures_is_read_as_json_says_it() -> None:
     assert numbers([b"3", b"null", b"-4"]) == [3, None, -4]
     assert numbers([]) == []
-    for read in (numbers, lambda said: summed([b'%b,"output_tokens":0,"total_tokens":0}' % said[0]])):
+    for read in (numbers, lambda said: summed([[b'%b,"output_tokens":0,"total_tokens":0}' % said[0]]])):
         with pytest.raises(ValueError, match="leading zero"):
             read([b"07"])
 
