@@ -219,8 +219,8 @@ def overview(summed: Json, now: datetime) -> Json:
         "failures": sorted(_by(failed, "outcome"), key=lambda row: -row["calls"]),
         "unknown": sum(row["calls"] for row in groups if row["outcome"] == "unknown"),
         "counted_share": round(counted / generated, 4) if generated else None,
-        "violations": len(summed["violations"]),
-        "torn": len(summed["torn"]),
+        "violations": summed["violations_total"],
+        "torn": summed["torn_total"],
         "drift": drift(summed["drift"]),
     }
 

@@ -23,6 +23,7 @@ import orjson
 from proxy.commands import tables
 from proxy.commands.exit_codes import Exit
 from proxy.metering import ledger, periods, prices
+from proxy.metering.journal_files import LINE_BYTES
 from proxy.metering.ledger import Ledger
 from proxy.metering.periods import LENGTHS, Grain, Span
 from proxy.metering.prices import Prices, Side, Tariff
@@ -112,9 +113,12 @@ def verify(paths: Sequence[Path]) -> int:
     """
     with reading(paths) as advance:
         read = ledger.read(paths, rules=ledger.RULES, advance=advance)
-    read.violations += ledger.broken_seals(read, paths)
+    for violation in ledger.broken_seals(read, paths):
+        read.violations.append(violation)
     for violation in read.violations:
         click.echo(violation)
+    if beyond := read.violations.total - len(read.violations):
+        click.echo(f"and {beyond} more, which are not named")
     for unknown in read.unknown:
         click.echo(
             f"{unknown.place}: unknown: the call {unknown.opening['call']} has no end here: a crash, still open, or in "
@@ -122,11 +126,13 @@ def verify(paths: Sequence[Path]) -> int:
         )
     for place in read.torn:
         click.echo(f"{place}: torn: cut off while it was written, and not counted")
+    if beyond := read.torn.total - len(read.torn):
+        click.echo(f"and {beyond} more torn lines, which are not named")
     for copy in read.copies:
         click.echo(copy, err=True)
     calls = sum(totals.calls for totals in read.totals.values())
     elsewhere = f", {read.begun_elsewhere} begun in another file" if read.begun_elsewhere else ""
-    click.echo(f"{calls} calls, {len(read.unknown)} unknown{elsewhere}, {len(read.torn)} torn lines, {_broken(read)}")
+    click.echo(f"{calls} calls, {len(read.unknown)} unknown{elsewhere}, {read.torn.total} torn lines, {_broken(read)}")
     return Exit.NO if read.violations else Exit.OK
 
 
@@ -134,7 +140,12 @@ def tail(path: Path, last: int, *, follow: bool) -> int:
     """Show the last calls, one line each, and then those that end, until interrupted; returns the exit code."""
     with suppress(KeyboardInterrupt):
         for line in _tail(path, last, follow=follow):
-            click.echo(_one_line(orjson.loads(line)))
+            try:
+                shown = _one_line(orjson.loads(line))
+            except ledger.MALFORMED as error:
+                click.echo(f"a line is not a record, and not shown: {type(error).__name__}", err=True)
+            else:
+                click.echo(shown)
     return 0
 
 
@@ -173,7 +184,9 @@ def _show_json(read: Ledger, dimensions: Sequence[str], asked: Report) -> None:
         "drift": asdict(read.drift),
         "unknown": [unknown.opening | {"place": str(unknown.place)} for unknown in read.unknown],
         "torn": [*map(str, read.torn)],
+        "torn_total": read.torn.total,
         "violations": [*map(str, read.violations)],
+        "violations_total": read.violations.total,
         "copies": [*map(str, read.copies)],
     }
     # Row by row: of a report by the hour there are many.
@@ -270,7 +283,7 @@ def show_doubts(read: Ledger) -> None:
     for copy in read.copies:
         click.echo(copy, err=True)
     if read.torn:
-        click.echo(f"torn lines, not counted: {len(read.torn)}", err=True)
+        click.echo(f"torn lines, not counted: {read.torn.total}", err=True)
     for violation in read.violations[:SHOWN]:
         click.echo(violation, err=True)
     if read.violations:
@@ -297,7 +310,7 @@ def _count(missing: dict[tuple[Side, str], int], what: tuple[Side, str], calls: 
 
 
 def _broken(read: Ledger) -> str:
-    return "no rule broken" if not read.violations else f"{len(read.violations)} times a rule broken"
+    return "no rule broken" if not read.violations else f"{read.violations.total} times a rule broken"
 
 
 @contextmanager
@@ -323,13 +336,13 @@ def _tail(path: Path, last: int, *, follow: bool) -> Iterator[bytes]:
         begun = b""
         closes: deque[bytes] = deque(maxlen=last)
         file.seek(max(0, path.stat().st_size - last * CALL_BYTES))
-        for line in file:
+        for line in iter(lambda: file.readline(LINE_BYTES), b""):
             begun = b"" if line.endswith(b"\n") else line
             closes.extend([line] * _is_close(line))
         yield from closes
         while follow:
-            if piece := file.readline():
-                begun += piece
+            if piece := file.readline(LINE_BYTES):
+                begun = begun[:LINE_BYTES] + piece
                 if begun.endswith(b"\n"):
                     yield from [begun] * _is_close(begun)
                     begun = b""

@@ -22,6 +22,8 @@ from typing import Final, Literal, NamedTuple
 # How a journal that broke off inside its archive ends.
 ARCHIVE_ERRORS: Final = (EOFError, gzip.BadGzipFile, zlib.error)
 BUFFER_BYTES: Final = 1 << 16
+# No line of a journal is a hundredth as long: of one that is longer the beginning is kept, and the rest passed over.
+LINE_BYTES: Final = 1 << 20
 Content = BufferedIOBase
 
 # What rotation puts behind a name: numbers, dates, and the packer's ending.
@@ -99,6 +101,8 @@ def opened(path: Path) -> Iterator[tuple[Content, Content]]:
 def blocks(content: Content, kept: int = 1) -> Iterator[Piece]:
     """The content in pieces of whole lines, the last one of a file as it is; raises `ARCHIVE_ERRORS`.
 
+    Of a line that is none, for it is longer than `LINE_BYTES`, there is the beginning.
+
     kept: so many pieces are there at a time: then the first one is written over
     """
     buffers = itertools.cycle([bytearray(BUFFER_BYTES) for _ in range(kept)])
@@ -115,8 +119,18 @@ def blocks(content: Content, kept: int = 1) -> Iterator[Piece]:
         begun = bytes(memoryview(text)[end:])
         if end:
             yield Piece(text, end)
+        if len(begun) > LINE_BYTES:
+            begun += _behind_line(content)
     if begun:
         yield Piece(bytearray(begun), len(begun))
+
+
+def _behind_line(content: Content) -> bytes:
+    """Pass over the rest of a line; returns what was read from its end on, nothing at the end of a file."""
+    while piece := content.read1(BUFFER_BYTES):
+        if (end := piece.find(b"\n")) >= 0:
+            return piece[end:]
+    return b""
 
 
 def _take_in(path: Path, several: list[Path], copies: list[Copy]) -> None:
@@ -142,7 +156,8 @@ def first_line(path: Path) -> bytes:
     """What a journal is known by under any name: its first line names a call, and no two calls have the same name."""
     with opened(path) as (_, content):
         try:
-            return next((line for line in content if line != b"\n"), b"")
+            lines = iter(lambda: content.readline(LINE_BYTES), b"")
+            return next((line for line in lines if line != b"\n"), b"")
         except ARCHIVE_ERRORS:
             return b""
 

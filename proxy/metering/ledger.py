@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import orjson
 
@@ -30,6 +30,8 @@ from proxy.metering.totals import Aside, FigureError, Group, Sums, Totals, figur
 
 Json = dict[str, Any]
 
+T = TypeVar("T")
+
 NO_COLUMNS: Final = Columns(*((),) * len(Columns._fields))
 # So many pieces of a file are taken together: of 512 KiB one call in sixteen is still open at the end, and is to be
 # kept, of 64 KiB more than half.
@@ -40,6 +42,8 @@ NEWLINE: Final = ord("\n")
 # Every line of ours begins so, and no text inside one can hold it: its quotation marks would be escaped.
 BEGINNING: Final = b'{"ev":"'
 OPENS: Final = b'{"ev":"open","call":"'
+# So many places are named: a file of something else breaks a rule in each of its lines.
+NAMED: Final = 10_000
 # The rule that files are what was sealed, and all there.
 SEAL: Final = "seal"
 # What reading a line that is no record can raise; `OverflowError` for a moment that is in no calendar.
@@ -80,6 +84,23 @@ class Unknown:
     opening: Json
 
 
+class Named(list[T]):
+    """The first `NAMED` of what was found.
+
+    total: how many there are
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def append(self, found: T) -> None:
+        """Count one more, and keep it where it is among the first."""
+        self.total += 1
+        if self.total <= NAMED:
+            super().append(found)
+
+
 @dataclass(slots=True)
 class Drift:
     """How far upstream's prompts are from our count of them, of the calls it told of.
@@ -108,8 +129,8 @@ class Ledger:
     drift:           how far upstream's prompts are from ours
     unknown:         calls without an end
     begun_elsewhere: calls whose end alone is here: they began in a file that was rotated away
-    torn:            lines that were cut off while they were written, which is no broken rule
-    violations:      broken rules, and lines that could not be read
+    torn:            lines that were cut off while they were written, which is no broken rule, as far as they are named
+    violations:      broken rules, and lines that could not be read, as far as they are named
     seals:           lines about files that were rotated away
     copies:          files that were not read, for what they hold is in another one
     """
@@ -118,8 +139,8 @@ class Ledger:
     drift: Drift = field(default_factory=Drift)
     unknown: list[Unknown] = field(default_factory=list)
     begun_elsewhere: int = 0
-    torn: list[Place] = field(default_factory=list)
-    violations: list[Violation] = field(default_factory=list)
+    torn: Named[Place] = field(default_factory=Named)
+    violations: Named[Violation] = field(default_factory=Named)
     seals: list[Found] = field(default_factory=list)
     copies: list[Copy] = field(default_factory=list)
 

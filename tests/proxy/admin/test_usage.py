@@ -76,7 +76,7 @@ def test_shares_and_means_are_rounded(tmp_path: Path) -> None:
     assert report["drift"] == {"calls": 3, "exact": 0.3333, "tokens": 3.33}
 
 
-EMPTY: dict[str, Any] = {"groups": [], "tz": "UTC", "violations": [], "torn": [], "drift": {"calls": 0}}
+EMPTY: dict[str, Any] = {"groups": [], "tz": "UTC", "violations_total": 0, "torn_total": 0, "drift": {"calls": 0}}
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,23 @@ def run(*arguments: object) -> Result:
     return ended
 
 
+def test_what_is_not_named_is_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of something else breaks a rule in each of its lines."""
+    monkeypatch.setattr(ledger, "NAMED", 2)
+    path.write_bytes(b"x\n" * 5 + b'{"ev"\n' * 3)
+    assert run("verify", path).output.splitlines() == [
+        f"{path}:1: MET-2: not a line of a journal",
+        f"{path}:2: MET-2: not a line of a journal",
+        "and 3 more, which are not named",
+        f"{path}:6: torn: cut off while it was written, and not counted",
+        f"{path}:7: torn: cut off while it was written, and not counted",
+        "and 1 more torn lines, which are not named",
+        "0 calls, 0 unknown, 3 torn lines, 5 times a rule broken",
+    ]
+    said = orjson.loads(run("sum", "--json", path).stdout)
+    assert (len(said["violations"]), said["violations_total"], len(said["torn"]), said["torn_total"]) == (2, 5, 2, 3)
+
+
 # sum
 
 
@@ -522,6 +539,20 @@ def test_tail_follows_a_line_of_which_a_piece_is_there(
     monkeypatch.setattr(time, "sleep", lambda _: events.pop(0)())
     assert usage.tail(path, 1, follow=True) == 0
     assert capsys.readouterr().out.count("id-first") == 1
+
+
+def test_tail_says_that_a_line_is_no_record_and_goes_on(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Damaged, or of another version."""
+    damaged = [b'{"ev":"close"}\n', b'{"ev":"close",nonsense}\n', b'{"ev":"close","usage":3,"code":null}\n']
+    path.write_bytes(b"".join(damaged) + lines(*records("first", 1)))
+    assert usage.tail(path, 9, follow=False) == 0
+    shown = capsys.readouterr()
+    assert [line.rpartition("  ")[2] for line in shown.out.splitlines()] == ["id-first"]
+    assert shown.err.splitlines() == [
+        "a line is not a record, and not shown: KeyError",
+        "a line is not a record, and not shown: JSONDecodeError",
+        "a line is not a record, and not shown: KeyError",
+    ]
 
 
 def test_tail_follows_calls_as_they_end_over_torn_pieces_and_rotation(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import random
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +111,58 @@ def test_an_archive_that_breaks_off_is_named_and_read_as_far_as_it_goes(tmp_path
     assert "MET-2" in rules
     path.write_bytes(b"no archive")
     assert [violation.rule for violation in check(path).violations] == ["MET-2"]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("end", [b"", b"\n", line(closed("1"))])
+def test_of_a_line_that_never_ends_a_beginning_is_kept(tmp_path: Path, suffix: str, end: bytes) -> None:
+    """MET-2: a file of something else, or of zeros after a crash, takes no more memory than one of lines."""
+    path = tmp_path / f"usage.jsonl{suffix}"
+    # As the second line and as the first, which is read before all others.
+    for before in (line(opened("1")), b""):
+        content = before + b"\0" * (journal_files.LINE_BYTES * 24) + end
+        path.write_bytes(gzip.compress(content) if suffix else content)
+        del content
+        tracemalloc.start()
+        read = check(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert [(str(violation.place), violation.rule) for violation in read.violations] == [
+            (f"{path}:{2 if before else 1}", "MET-2")
+        ]
+        assert len(read.unknown) == bool(before)
+        assert peak < journal_files.LINE_BYTES * 12
+
+
+@pytest.mark.parametrize("parses", [False, True])
+def test_lines_behind_one_that_is_too_long_are_read_and_numbered(
+    path: Path, monkeypatch: pytest.MonkeyPatch, parses: bool
+) -> None:
+    monkeypatch.setattr(journal_files, "BUFFER_BYTES", 4_000)
+    monkeypatch.setattr(journal_files, "LINE_BYTES", 9_000)
+    write(
+        path,
+        opened("1"),
+        b"x" * 99_999 + b"\n",
+        closed("1"),
+        b'{"ev":"open' + b"y" * 99_999 + b"\n",
+        b"x\n",
+        closed("2"),
+    )
+    read = ledger.read([path], rules=ledger.RULES) if parses else ledger.read([path])
+    assert [str(violation.place) for violation in read.violations] == [f"{path}:2", f"{path}:5"]
+    assert [str(place) for place in read.torn] == [f"{path}:4"]
+    assert (read.unknown, read.begun_elsewhere) == ([], 1)
+
+
+def test_of_what_breaks_a_rule_in_each_line_the_first_are_named_and_all_counted(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "NAMED", 3)
+    read = check(write(path, *[b"x\n"] * 5, *[b'{"ev"\n'] * 4, *[b'{"ev":"open"}\n'] * 2))
+    assert [violation.place.line for violation in read.violations] == [1, 2, 3]
+    assert [place.line for place in read.torn] == [6, 7, 8]
+    assert (read.violations.total, read.torn.total) == (7, 4)
 
 
 def test_empty_and_blank_files_hold_nothing(path: Path) -> None:
