@@ -124,11 +124,12 @@ async def _tell(request: web.Request, recent: RecentCalls) -> web.StreamResponse
             for start in range(0, max(1, len(changed)), SUMMARIES_AT_ONCE):
                 await response.write(_event(recent, changed[start : start + SUMMARIES_AT_ONCE]))
             await asyncio.sleep(EVERY_S)
-            try:
-                async with asyncio.timeout(BEAT_S):
-                    await watch.news.wait()
-            except TimeoutError:
-                await response.write(b":\n\n")
+            while not watch.changed:
+                try:
+                    async with asyncio.timeout(BEAT_S):
+                        await watch.news.wait()
+                except TimeoutError:
+                    await response.write(b":\n\n")
             changed = watch.take()
 
 

@@ -163,16 +163,19 @@ async def test_what_changes_is_told_a_few_times_a_second_at_most(
             await asyncio.wait_for(line.piece(), 0.1)
 
 
-async def test_who_looks_on_while_nothing_changes_hears_that_we_live(
+async def test_who_looks_on_while_nothing_changes_hears_that_we_live_and_no_more(
     front: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calls, "EVERY_S", 0.0)
     monkeypatch.setattr(calls, "BEAT_S", 0.01)
     async with watching(front) as line:
         await told(line)
-        assert await line.piece() == b":\n\n"
-        event = await told(line)
-        assert (event["calls"], event["gone"]) == ([], [])
+        assert [await line.piece() for _ in range(3)] == [b":\n\n"] * 3
+        begun(front)
+        event = b""
+        while not event.startswith(b"data:"):
+            event = (await line.piece()).removeprefix(b":\n\n")
+        assert numbers(orjson.loads(event.removeprefix(b"data:"))) == [1]
 
 
 async def test_so_many_may_look_on_at_a_time_and_no_more(
