@@ -157,5 +157,11 @@ def refusal_of(error: Exception, exchange: Exchange) -> faults.Refusal:
         return faults.Refusal(EXPIRIES[error.wait].fault or faults.TIMED_OUT, f"{error.wait.value} fired")
     if isinstance(error, UpstreamFailure):
         return error.refusal()
-    log.error("bug", request_id=exchange.request_id, error=type(error).__name__, exc_info=error)
+    log_bug(error, exchange)
     return faults.Refusal(faults.INTERNAL, f"a bug ({type(error).__name__})")
+
+
+def log_bug(error: Exception, exchange: Exchange) -> None:
+    """Log what nobody foresaw with its traceback, and what is the end of a call like any other not at all."""
+    if not isinstance(error, faults.Refusal | Expired | UpstreamFailure):
+        log.error("bug", request_id=exchange.request_id, error=type(error).__name__, exc_info=error)

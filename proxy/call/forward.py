@@ -13,7 +13,7 @@ import structlog
 from config.pools import Pool
 from proxy.call import relay
 from proxy.call.abandoned import AbandonedSink
-from proxy.call.exchange import CallerStalled, Exchange, refusal_of
+from proxy.call.exchange import CallerStalled, Exchange, log_bug, refusal_of
 from proxy.call.gateway import Gateway
 from proxy.call.pool_request import CallWriter, PoolRequest
 from proxy.call.timeouts import CALLER, FIRST_TOKEN, CallTimeouts, Expired
@@ -120,6 +120,7 @@ class Forwarding:
             if isinstance(error, Expired) and error.wait is FIRST_TOKEN:
                 self.lease.failed(error.wait.value)
             if self.exchange.times.ended_s is not None:
+                log_bug(error, self.exchange)
                 return
             if sink.left:
                 self.exchange.refusal = refusal_of(error, self.exchange)

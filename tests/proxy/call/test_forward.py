@@ -558,7 +558,7 @@ class TestBugs:
             body += await line.rest()
         assert last_frame(body) == INTERNAL
 
-    async def test_after_the_last_byte_it_is_nobodys_concern(
+    async def test_after_the_last_byte_it_is_in_the_log_alone(
         self, simulator: StartSimulator, gateway_before: StartGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         failed = asyncio.Event()
@@ -570,9 +570,13 @@ class TestBugs:
         monkeypatch.setattr(relay, "drop_leftover", drop)
         # Its last word comes behind the rest: where it came with it, nothing is left to drop.
         front = await gateway_before((await simulator(Script(text=WORDS, gap_s=0.01))).url)
-        assert caller.text((await caller.stream(front.url, INCREMENTAL)).body) == WORDS
-        assert (await front.end_of())[1] == "ok"
+        with structlog.testing.capture_logs() as lines:
+            assert caller.text((await caller.stream(front.url, INCREMENTAL)).body) == WORDS
+            record, outcome = await front.end_of()
+        assert outcome == "ok"
         assert failed.is_set()
+        (bug,) = (line for line in lines if line["event"] == "bug")
+        assert (bug["request_id"], bug["error"]) == (record.request_id, "ZeroDivisionError")
 
 
 async def test_one_failed_leg_ends_the_others(simulator: StartSimulator, gateway_before: StartGateway) -> None:
