@@ -246,6 +246,31 @@ async def test_a_server_that_speaks_tls_is_told_from_one_that_speaks_no_http(cer
     assert (found["key"].verdict, found["key"].to_do) == ("fail", "does this port speak HTTP?")
 
 
+async def test_a_server_that_answers_400_to_plain_http_and_speaks_tls_is_told(certificate: Path) -> None:
+    """As nginx does; a 400 of one that speaks no TLS says nothing of how it is spoken to."""
+    behind = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            if not (first := await reader.read(1 << 16)).startswith(b"\x16"):
+                writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            elif behind:
+                hello, back = await asyncio.open_connection("127.0.0.1", behind)
+                with contextlib.closing(back):
+                    back.write(first)
+                    writer.write(await hello.read(1 << 16))
+                    await reader.read()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server, upstream(certificate=certificate) as tls:
+        asked = reading(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", environ=OWN)
+        found = (await seen(asked))["key"]
+        assert (found.verdict, found.to_do) == ("warn", "try it: dashseek check --online")
+        behind = urlsplit(tls).port or 0
+        found = (await seen(asked))["key"]
+        assert (found.verdict, found.to_do) == ("fail", "say https:// instead of http://")
+        assert "400: it speaks TLS" in found.found
+
+
 async def test_a_certificate_nobody_vouches_for_is_seen(certificate: Path) -> None:
     async with upstream(certificate=certificate) as target:
         found = await seen(reading(target, environ=OWN))
