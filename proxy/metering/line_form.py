@@ -116,15 +116,13 @@ _SUMMED: Final = (b"input_tokens", b"cached_tokens", b"output_tokens", b"reasoni
 # that and in `image_tokens`, `g` in this and in `reasoning_tokens`, `x` in `text_tokens` alone.
 _LETTERS: Final = b"hxgm"
 _AROUND: Final = bytes({*range(256)} - {*_DIGITS, *b",", *_LETTERS})
-
-
 # So many columns are parsed together: of more there would be numbers by the megabyte.
 _TOGETHER: Final = 16
+# Of a column: input, cached, output, reasoning.
+_Tokens = tuple[int, int, int, int]
 
-Sums = tuple[int, int, int, int]
 
-
-def summed(columns: Sequence[Sequence[bytes]]) -> list[Sums]:
+def summed(columns: Sequence[Sequence[bytes]]) -> list[_Tokens]:
     """The sums of each of some columns of `figures`, none of them empty: input, cached, output, reasoning.
 
     Raises `ValueError` where JSON has no such number. Many together take a tenth of the time that each takes by itself.
@@ -132,7 +130,7 @@ def summed(columns: Sequence[Sequence[bytes]]) -> list[Sums]:
     alike: dict[bytes, list[int]] = {}
     for at, column in enumerate(columns):
         alike.setdefault(column[0].translate(None, _DIGITS), []).append(at)
-    sums: dict[int, Sums] = {}
+    sums: dict[int, _Tokens] = {}
     for around, places in alike.items():
         for begin in range(0, len(places), _TOGETHER):
             some = places[begin : begin + _TOGETHER]
@@ -140,7 +138,7 @@ def summed(columns: Sequence[Sequence[bytes]]) -> list[Sums]:
     return [sums[at] for at in range(len(columns))]
 
 
-def _summed(columns: Sequence[Sequence[bytes]], around: bytes) -> list[Sums]:
+def _summed(columns: Sequence[Sequence[bytes]], around: bytes) -> list[_Tokens]:
     """The sums of columns whose first figures are of one shape, `around`."""
     figures = sum(map(len, columns))
     text = b",".join(itertools.chain.from_iterable(columns)).translate(None, _AROUND)
@@ -163,7 +161,7 @@ def _summed(columns: Sequence[Sequence[bytes]], around: bytes) -> list[Sums]:
     return sums
 
 
-def _summed_apart(column: Sequence[bytes]) -> Sums:
+def _summed_apart(column: Sequence[bytes]) -> _Tokens:
     alike: dict[bytes, list[bytes]] = {}
     for figures in column:
         alike.setdefault(figures.translate(None, _DIGITS), []).append(figures)
