@@ -116,20 +116,19 @@ async def test_f50_an_answer_without_end_is_cut(stand: Stand) -> None:
     await _breaks(stand, Script(endless=True, gap_s=0.05), TIMED_OUT, "timeout_total")
 
 
-@row("all of it", figure="gaps of 3/4 idle_timeout, and three while nothing may leave yet")
+@row("all of it", figure="gaps of 3/4 idle_timeout, and 1.2 s in which nothing may leave yet")
 async def test_f51_tokens_that_come_just_in_time_are_delivered(stand: Stand) -> None:
     stand.next(Script(text="one two three", gap_s=0.3))
     async with stand.frees("ok") as named:
         assert caller.text((await stand.ask(headers=named)).body) == "one two three"
     # What may be the beginning of a stop beyond the sixteen of upstream is held back, and is a token all the same.
-    text = "one two three four"
-    held = caller.call(stop=[*(f"#{number}" for number in range(16)), f"{text}!"], incremental_output=True)
-    stand.next(Script(text=text, gap_s=0.3))
+    held = caller.call(stop=[*(f"#{number}" for number in range(16)), f"{WORDS}!"], incremental_output=True)
+    stand.next(Script(text=WORDS, gap_s=0.2))
     async with stand.frees("ok") as named:
         answer = await stand.ask(held, headers=named)
     first, *_ = caller.packets(answer.body)
-    assert caller.text(answer.body) == text
-    assert first["output"]["choices"][0]["message"]["content"] == text
+    assert caller.text(answer.body) == WORDS
+    assert first["output"]["choices"][0]["message"]["content"] == WORDS
 
 
 @row("the same bytes", figure="single bytes, CRLF, 50 events a write, `data:` without a space")
