@@ -29,6 +29,7 @@ import orjson
 from proxy.metering import journal
 from proxy.metering.append_file import LineFile
 from proxy.metering.journal import Closing, Entry, Journal, Opening
+from proxy.metering.outcome import Outcome
 
 MODELS = (
     ("deepseek-v3", "deepseek-chat", "never"),
@@ -140,7 +141,7 @@ def _closing(chance: random.Random, opening: Opening, *, hybrid: bool) -> Closin
         return usage
 
     return {
-        "outcome": "gone" if left else "ok",
+        "outcome": (Outcome.CLIENT_GONE_MID_STREAM if left else Outcome.OK).value,
         "status": 499 if left else 200,
         "code": None,
         "usage": used(delivered),
@@ -157,7 +158,7 @@ def _closing(chance: random.Random, opening: Opening, *, hybrid: bool) -> Closin
             }
         ],
         "drift_tokens": chance.choice((0, 0, 0, 1, -2)),
-        "packets": delivered if opening["stream"] else 1,
+        "packets": delivered + 1 if opening["stream"] else 1,
         "bytes_out": delivered * 300,
         "attempts": [{"target": "https://api.deepseek.com", "result": "200", "reused": True}],
         "t": {"upstream_sent": sent, "first_packet": first, "last_packet": last, "closed": last + 0.5},
