@@ -75,8 +75,8 @@ Examples:
 
 SUM = """Total the calls and tokens of usage journals, gzip'd ones too, by day, model, key
 and outcome. Calls without an end are named: they are unknown, not lost. A file that
-is there twice is counted once, and named on stderr. Exit code 1 if a line could not
-be read, or had no price.
+is there twice is counted once, and named on stderr. Exit code 1 if a line breaks a
+rule, or had no price; one that a crash cut off is told on stderr alone.
 
 \b
 Examples:
@@ -87,8 +87,9 @@ Examples:
 """
 
 VERIFY = """Check that usage journals are true: each call has one end, sums add up, what was
-delivered was generated. Names each line that is wrong; exit code 1 if one is. One
-rotated file can be true by itself: the calls its borders cut are counted.
+delivered was generated. Names each line that is wrong; exit code 1 if one is. A
+line that a crash cut off is named, and no fault: its call has no end. One rotated
+file can be true by itself: the calls its borders cut are counted.
 
 \b
 Examples:

@@ -356,7 +356,7 @@ def _tail(path: Path, last: int, *, follow: bool) -> Iterator[bytes]:
 
 
 def _is_close(line: bytes) -> bool:
-    return line.startswith(CLOSE) and line.endswith(b"}\n")
+    return line.startswith(CLOSE) and line.endswith(b"\n") and line.rstrip().endswith(b"}")
 
 
 def _moved(file: IO[bytes], path: Path) -> bool:

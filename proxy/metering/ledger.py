@@ -221,12 +221,14 @@ class _Block:
     def __init__(self, pieces: Iterable[Piece]) -> None:
         self._pieces = [*pieces]
         self.lines: list[Groups] = []
+        # A last line without an end would be tried from each of its bytes on.
+        self.is_of_lines = all(text[end - 1] == NEWLINE for text, end in self._pieces)
         ends = 0
-        for text, end in self._pieces:
+        for text, end in self._pieces if self.is_of_lines else ():
             self.lines += LINE.findall(text, 0, end)
             # `count` would look at each byte, and take four times as long.
             ends += len(text) - len(text.replace(b"\n", b""))
-        self.is_of_lines = ends == len(self.lines) and all(text[end - 1] == NEWLINE for text, end in self._pieces)
+        self.is_of_lines = self.is_of_lines and ends == len(self.lines)
 
     def others(self) -> list[int]:
         """Which lines have not the form."""
@@ -436,8 +438,9 @@ class _Reader:
             self._violated(path, number, "MET-3", f"not a record: {type(error).__name__}")
 
     def _take(self, path: Path, number: int, line: bytes) -> None:
-        if not line.endswith(b"}\n"):
-            if line != b"\n":
+        # Blanks behind a record are none of it: who has opened a file in an editor may have left it with CRLF.
+        if not (line.endswith(b"}\n") or (line.endswith(b"\n") and line.rstrip().endswith(b"}"))):
+            if line.strip():
                 self._mend(path, number, line)
             return
         try:

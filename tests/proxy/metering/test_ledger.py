@@ -78,6 +78,14 @@ def test_a_torn_last_line_is_recognised_and_not_believed(path: Path) -> None:
         assert read.violations == []
 
 
+@pytest.mark.parametrize("end", [b"\r\n", b" \n", b"\t\r\n", b"\n\r\n", b"\n \n"])
+def test_blanks_behind_a_record_are_none_of_it(path: Path, end: bytes) -> None:
+    records = [opened("1"), closed("1"), opened("2")]
+    whole = check(write(path, *records))
+    read = check(write(path, *(line(record)[:-1] + end for record in records)))
+    assert (read.totals, read.violations, read.torn, len(read.unknown)) == (whole.totals, [], [], 1)
+
+
 def test_a_line_written_onto_a_torn_one_is_found_all_the_same(path: Path) -> None:
     """Of two processes, one cannot know that the other's line was cut."""
     whole = line(closed("1"))
@@ -116,7 +124,7 @@ def test_an_archive_that_breaks_off_is_named_and_read_as_far_as_it_goes(tmp_path
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 @pytest.mark.parametrize("end", [b"", b"\n", line(closed("1"))])
 def test_of_a_line_that_never_ends_a_beginning_is_kept(tmp_path: Path, suffix: str, end: bytes) -> None:
-    """MET-2: a file of something else, or of zeros after a crash, takes no more memory than one of lines."""
+    """MET-2: a file of something else, or of zeros after a crash, takes no more memory or time than one of lines."""
     path = tmp_path / f"usage.jsonl{suffix}"
     # As the second line and as the first, which is read before all others.
     for before in (line(opened("1")), b""):
@@ -127,10 +135,11 @@ def test_of_a_line_that_never_ends_a_beginning_is_kept(tmp_path: Path, suffix: s
         read = check(path)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert [(str(violation.place), violation.rule) for violation in read.violations] == [
-            (f"{path}:{2 if before else 1}", "MET-2")
-        ]
-        assert len(read.unknown) == bool(before)
+        for found in (read, ledger.read([path])):
+            assert [(str(violation.place), violation.rule) for violation in found.violations] == [
+                (f"{path}:{2 if before else 1}", "MET-2")
+            ]
+            assert len(found.unknown) == bool(before)
         assert peak < journal_files.LINE_BYTES * 12
 
 
