@@ -19,10 +19,11 @@ from proxy.commands.usage import Form
 from proxy.metering import ledger, periods, prices, reconciliation
 from proxy.metering import provider_bill as bills
 from proxy.metering.provider_bill import Bill, Mapped
-from proxy.metering.reconciliation import Collector, Difference, Reconciliation, Tolerance
+from proxy.metering.reconciliation import Collector, Difference, Outside, Reconciliation, Tolerance
 
 HEAD: Final = ("day", "model", "key", "type", "bill", "journal", "difference")
 TEXTS: Final = 4
+APART: Final = "the bill and the journal have no day in common: no call was compared"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,9 @@ def tolerance(words: Sequence[str]) -> Tolerance:
 
 
 def show(paths: Sequence[Path], form: Form, asked: Asked) -> int:
-    """Show where bill and journal differ; returns the exit code, 1 if a line is beyond the tolerance, or there is none.
+    """Show where bill and journal differ, and which calls lie on days outside the bill.
 
+    Returns the exit code: 1 if a line is beyond the tolerance, there is none, or no day is of both.
     Raises `BillError`, `PriceError`, `PeriodError`, `OSError`.
     """
     mapped = bills.load_mapping(asked.mapping) if asked.mapping else Mapped()
@@ -82,8 +84,11 @@ def show(paths: Sequence[Path], form: Form, asked: Asked) -> int:
         _show_csv(beyond)
     else:
         _show_json(bill, result, beyond)
+    if form != "table":
+        for sentence in _doubts(result):
+            click.echo(sentence, err=True)
     usage.show_doubts(read)
-    return Exit.NO if beyond or read.violations or not result.lines else Exit.OK
+    return Exit.NO if beyond or read.violations or not result.lines or result.is_apart else Exit.OK
 
 
 def _show_table(bill: Bill, result: Reconciliation, beyond: Sequence[Difference]) -> None:
@@ -91,6 +96,8 @@ def _show_table(bill: Bill, result: Reconciliation, beyond: Sequence[Difference]
     click.echo(
         f"days of {periods.name_of(bill.zone)}" + (f", {days[0]} to {days[1]}" if days else ": the bill is empty")
     )
+    for sentence in _doubts(result):
+        click.echo(sentence)
     if result.totals:
         click.echo()
         rows = [
@@ -108,6 +115,22 @@ def _show_table(bill: Bill, result: Reconciliation, beyond: Sequence[Difference]
     click.echo(
         f"\n{result.lines} lines compared: {result.lines - len(result.differences)} agree, {within} differ within the "
         f"tolerance, {len(beyond)} beyond it"
+    )
+
+
+def _doubts(result: Reconciliation) -> list[str]:
+    """A sentence each for calls before and after the days of the bill, and where no day is of both."""
+    sides = ((result.before, "before the bill's first day"), (result.after, "after the bill's last day"))
+    sentences = [_not_compared(outside, where) for outside, where in sides if outside.calls]
+    return [*sentences, *([APART] if result.is_apart else [])]
+
+
+def _not_compared(outside: Outside, where: str) -> str:
+    calls = "call" if outside.calls == 1 else "calls"
+    days = str(outside.first) if outside.first == outside.last else f"{outside.first} to {outside.last}"
+    return (
+        f"not compared: {outside.calls:,} {calls} of the journal {where} ({days}), "
+        f"{outside.input:,} input and {outside.output:,} output tokens"
     )
 
 
@@ -153,8 +176,19 @@ def _show_json(bill: Bill, result: Reconciliation, beyond: Sequence[Difference])
         },
         "within_tolerance": len(result.differences) - len(beyond),
         "differences": [_row(difference) for difference in beyond],
+        "not_compared": {"before": _outside(result.before), "after": _outside(result.after)},
     }
     click.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2))
+
+
+def _outside(outside: Outside) -> dict[str, Any]:
+    return {
+        "calls": outside.calls,
+        "input": outside.input,
+        "output": outside.output,
+        "first_day": str(outside.first) if outside.first else None,
+        "last_day": str(outside.last) if outside.last else None,
+    }
 
 
 def _row(difference: Difference) -> dict[str, Any]:

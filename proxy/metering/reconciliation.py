@@ -111,12 +111,14 @@ class Evidence:
     amounts: by kind
     costs:   what they cost at our prices, by currency
     causes:  the calls that can make a difference
+    calls:   how many of callers, those without an end too
     """
 
     amounts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     costs: dict[str, Decimal] = field(default_factory=dict)
     unpriced: int = 0
     causes: dict[Cause, Witnesses] = field(default_factory=dict)
+    calls: int = 0
 
     def add_cost(self, other: Evidence) -> None:
         """Add what the calls of another cost, such as those of another key, and why that may differ."""
@@ -170,17 +172,54 @@ class Tolerance:
 
 
 @dataclass(slots=True)
+class Outside:
+    """Calls of the journal on days that the bill does not reach, which are compared with nothing.
+
+    calls:  how many, those without an end too
+    input:  tokens of their prompts, as upstream counted them
+    output: tokens generated
+    first:  the first day that has some; None where there are none
+    last:   the last one
+    """
+
+    calls: int = 0
+    input: int = 0
+    output: int = 0
+    first: date | None = None
+    last: date | None = None
+
+    def add(self, day: date, evidence: Evidence) -> None:
+        """Add what the journal holds of a cell of that day."""
+        self.calls += evidence.calls
+        self.input += evidence.amounts["prompt"]
+        self.output += evidence.amounts["output"]
+        self.first = min(day, self.first or day)
+        self.last = max(day, self.last or day)
+
+
+@dataclass(slots=True)
 class Reconciliation:
     """What comes of the comparison.
 
     lines:       how many were compared
     differences: those that do not agree, largest first: money, then tokens, then calls
     totals:      bill and journal, by type
+    before:      calls on days before the bill's first
+    after:       calls on days after its last
+    inside:      how many calls lie on its days
     """
 
     lines: int = 0
     differences: list[Difference] = field(default_factory=list)
     totals: dict[str, tuple[Decimal, Decimal]] = field(default_factory=dict)
+    before: Outside = field(default_factory=Outside)
+    after: Outside = field(default_factory=Outside)
+    inside: int = 0
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether the journal has calls, and none of them on a day of the bill."""
+        return not self.inside and bool(self.before.calls or self.after.calls)
 
 
 class Collector:
@@ -214,6 +253,7 @@ class Collector:
         }
         cell = self._cell(record, record["at"])
         evidence = self.cells.setdefault(cell, Evidence())
+        evidence.calls += 1
         for kind, amount in amounts.items():
             evidence.amounts[kind] += amount
         if self._prices is not None:
@@ -232,6 +272,7 @@ class Collector:
         for unknown in several:
             opening = unknown.opening
             evidence = self.cells.setdefault(self._cell(opening, opening["at"]), Evidence())
+            evidence.calls += 1
             evidence.causes.setdefault(Cause.UNKNOWN, Witnesses()).add(str(opening["request_id"]), {})
 
     def _cell(self, record: Json, at: str) -> Cell:
@@ -281,7 +322,7 @@ def _closed(record: Json) -> str:
 
 
 def reconcile(bill: Bill, collected: Collector, keys: frozenset[str]) -> Reconciliation:
-    """Compare what the bill and the journal say, of the days of the bill.
+    """Compare what the bill and the journal say, of the days from the bill's first to its last.
 
     keys: the bill's keys that calls of this journal go by; lines of others are left out; empty: all
     """
@@ -289,7 +330,7 @@ def reconcile(bill: Bill, collected: Collector, keys: frozenset[str]) -> Reconci
     days = bill.days()
     if days is None:
         return result
-    cells = {cell: evidence for cell, evidence in collected.cells.items() if days[0] <= cell.day <= days[1]}
+    cells = _within(result, collected.cells, *days)
     _compare_amounts(result, [line for line in bill.lines if not keys or line.key in keys], cells)
     if bill.costs and not keys:
         taken: dict[tuple[Cell, str], Decimal] = {}
@@ -301,6 +342,18 @@ def reconcile(bill: Bill, collected: Collector, keys: frozenset[str]) -> Reconci
         _compare_own(result, bill, taken)
     result.differences.sort(key=_order)
     return result
+
+
+def _within(result: Reconciliation, cells: Mapping[Cell, Evidence], first: date, last: date) -> dict[Cell, Evidence]:
+    """The cells of these days; calls of the others are noted in the result."""
+    within: dict[Cell, Evidence] = {}
+    for cell, evidence in cells.items():
+        if first <= cell.day <= last:
+            within[cell] = evidence
+            result.inside += evidence.calls
+        elif evidence.calls:
+            (result.before if cell.day < first else result.after).add(cell.day, evidence)
+    return within
 
 
 def _compare_amounts(result: Reconciliation, lines: list[Line], cells: Mapping[Cell, Evidence]) -> None:

@@ -62,6 +62,53 @@ def test_a_bill_that_agrees_is_code_0(journal: Path, tmp_path: Path) -> None:
     assert ended.output.endswith("\n4 lines compared: 4 agree, 0 differ within the tolerance, 0 beyond it\n")
 
 
+BEFORE = (
+    "not compared: 2 calls of the journal before the bill's first day (2026-11-20 to 2026-11-21), "
+    "200 input and 20 output tokens"
+)
+AFTER = "not compared: 1 call of the journal after the bill's last day (2026-11-23), 100 input and 10 output tokens"
+APART = "the bill and the journal have no day in common: no call was compared"
+
+
+@pytest.fixture
+def longer(journal: Path) -> Path:
+    """The same, with calls on days before and after that of the bill."""
+    tokens = used(100, 10, 4, 64)
+    days = enumerate(("2026-11-20T10:00:00.000Z", "2026-11-21T10:00:00.000Z", "2026-11-22T16:00:00.000Z"))
+    records = [closed(f"d{number}", at=at, usage=tokens, generated=tokens) for number, at in days]
+    return write(journal, journal.read_bytes(), *records)
+
+
+def test_calls_of_days_outside_the_bill_are_said_not_to_be_compared(longer: Path, tmp_path: Path) -> None:
+    bill = amount(tmp_path / "amount.csv", 20)
+    ended = run(longer, "--bill", bill)
+    assert (ended.exit_code, ended.stdout.splitlines()[:4]) == (
+        0,
+        ["days of +08:00, 2026-11-22 to 2026-11-22", BEFORE, AFTER, ""],
+    )
+    for form in ("--json", "--csv"):
+        ended = run(form, longer, "--bill", bill)
+        assert (ended.exit_code, ended.stderr.splitlines()) == (0, [BEFORE, AFTER])
+    said = orjson.loads(run("--json", longer, "--bill", bill).stdout)
+    assert said["not_compared"] == {
+        "before": {"calls": 2, "input": 200, "output": 20, "first_day": "2026-11-20", "last_day": "2026-11-21"},
+        "after": {"calls": 1, "input": 100, "output": 10, "first_day": "2026-11-23", "last_day": "2026-11-23"},
+    }
+
+
+def test_a_bill_of_no_day_of_the_journal_is_code_1(journal: Path, tmp_path: Path) -> None:
+    day = "2026-12-01T00:00:00+08:00,2026-12-02T00:00:00+08:00"
+    (bill := tmp_path / "amount.csv").write_text(f"{AMOUNT}\nu,{day},deepseek-chat,prod,sk,output_tokens,,0\n")
+    ended = run(journal, "--bill", bill)
+    assert (ended.exit_code, ended.stdout.splitlines()[1].split(" (")[0], ended.stdout.splitlines()[2]) == (
+        1,
+        "not compared: 3 calls of the journal before the bill's first day",
+        APART,
+    )
+    ended = run("--json", journal, "--bill", bill)
+    assert (ended.exit_code, ended.stderr.splitlines()[-1]) == (1, APART)
+
+
 def test_people_are_shown_each_difference_and_the_calls_that_can_be_why(journal: Path, bill: Path) -> None:
     ended = run(journal, "--bill", bill)
     assert ended.exit_code == 1
@@ -111,6 +158,10 @@ def test_programs_get_the_same_as_json_and_csv(journal: Path, bill: Path) -> Non
                 "absence": None,
             }
         ],
+        "not_compared": {
+            side: {"calls": 0, "input": 0, "output": 0, "first_day": None, "last_day": None}
+            for side in ("before", "after")
+        },
     }
     (row,) = csv.DictReader(io.StringIO(run("--csv", journal, "--bill", bill).stdout))
     assert (row["difference"], row["why"]) == ("1000", "gone unknown")

@@ -11,7 +11,7 @@ import pytest
 from proxy.metering import ledger, prices, reconciliation
 from proxy.metering import provider_bill as bills
 from proxy.metering.provider_bill import Mapped
-from proxy.metering.reconciliation import Absence, Cause, Collector, Difference, Reconciliation, Tolerance
+from proxy.metering.reconciliation import Absence, Cause, Collector, Difference, Outside, Reconciliation, Tolerance
 from tests.proxy.metering.records import Json, closed, opened, upstream_call, used, write
 
 AMOUNT = "user_id,utc_date,model,api_key_name,api_key,type,price,amount"
@@ -250,6 +250,33 @@ def test_only_the_days_of_the_bill_are_compared(books: Books) -> None:
     books.records += call("4", at="2026-11-21T10:00:00.000Z")
     books.records += call("5", at="2026-11-23T00:00:00.000Z")
     assert books.reconciled().differences == []
+
+
+def test_calls_on_days_outside_the_bill_are_counted_with_their_tokens(books: Books) -> None:
+    books.records += call("4", at="2026-11-20T10:00:00.000Z")
+    books.records += call("5", at="2026-11-21T10:00:00.000Z", usage=used(1, 1))
+    books.records.append(opened("6", at="2026-11-21T11:00:00.000Z"))
+    books.records += call("7", at="2026-11-23T00:00:00.000Z")
+    result = books.reconciled()
+    assert result.before == Outside(3, 200, 20, bills.date(2026, 11, 20), bills.date(2026, 11, 21))
+    assert result.after == Outside(1, 100, 10, bills.date(2026, 11, 23), bills.date(2026, 11, 23))
+    assert (result.inside, result.is_apart) == (2, False)
+
+
+def test_a_bill_of_other_days_alone_is_apart_from_the_journal(books: Books) -> None:
+    books.billed.clear()
+    books.bill(day="20261201", output=0)
+    result = books.reconciled()
+    assert (result.differences, result.before.calls, result.is_apart) == ([], 2, True)
+    books.records.clear()
+    assert not books.reconciled().is_apart
+
+
+def test_a_call_that_went_on_into_the_first_day_of_the_bill_is_of_the_day_before(books: Books) -> None:
+    books.records = call("3", at="2026-11-21T23:59:59.000Z", t={"closed": 2_000.0})
+    result = books.reconciled()
+    assert (result.before.calls, result.inside, result.is_apart) == (1, 0, True)
+    assert causes(result.differences[0]) == [Cause.BORDER]
 
 
 def test_the_largest_difference_comes_first_money_before_tokens_before_calls(books: Books) -> None:
