@@ -128,6 +128,8 @@ def verify(paths: Sequence[Path]) -> int:
         click.echo(f"{place}: torn: cut off while it was written, and not counted")
     if beyond := read.torn.total - len(read.torn):
         click.echo(f"and {beyond} more torn lines, which are not named")
+    for sentence in ledger.earlier_files(read, paths):
+        click.echo(sentence)
     for copy in read.copies:
         click.echo(copy, err=True)
     calls = sum(totals.calls for totals in read.totals.values())

@@ -212,6 +212,16 @@ def broken_seals(read: Ledger, paths: Iterable[Path]) -> list[Violation]:
     return [Violation(Place(breach.path, breach.line), SEAL, breach.text) for breach in breaches]
 
 
+def earlier_files(read: Ledger, paths: Iterable[Path]) -> list[str]:
+    """Which files before all that were read are sealed in these, a sentence each; raises `OSError`.
+
+    No rule is broken: the oldest are taken away some day. A seal that is none is told by `broken_seals`.
+    """
+    with suppress(*MALFORMED):
+        return seals.earlier(read.seals, journal_files.distinct(list(paths))[0])
+    return []
+
+
 class _Block:
     """Lines, what each looks like, and, only where it is asked for, each by itself.
 

@@ -123,10 +123,9 @@ class Breach(NamedTuple):
 def check(found: Sequence[Found], files: Sequence[Path]) -> list[Breach]:
     """Hold files, the one that begins earliest first, against the seals that stand in them; raises `OSError`.
 
-    That what comes before the earliest of them is not here is no breach: a part of a journal can be true.
+    That what comes before the earliest of them is not here is no breach (`earlier`): a part of a journal can be true.
     """
-    here = {name_of(journal_files.first_line(path)): path for path in files}
-    earliest = begins_at(journal_files.first_line(files[0])) if files else ""
+    here, earliest = _here(files)
     breaches = []
     for one in found:
         path = here.get(str(one.said["begins"]))
@@ -137,6 +136,22 @@ def check(found: Sequence[Found], files: Sequence[Path]) -> list[Breach]:
         if text is not None:
             breaches.append(Breach(one.path, one.line, text))
     return breaches
+
+
+def earlier(found: Sequence[Found], files: Sequence[Path]) -> list[str]:
+    """The files that are sealed in these, begin before all of them and are not here, a sentence each."""
+    here, earliest = _here(files)
+    return [
+        f"{one.path}:{one.line}: earlier: {_missing(one.said)}"
+        for one in found
+        if str(one.said["begins"]) not in here and one.said["begins_at"] <= earliest
+    ]
+
+
+def _here(files: Sequence[Path]) -> tuple[dict[str, Path], str]:
+    """Files by what seals call them, and the moment at which the first one begins; raises `OSError`."""
+    here = {name_of(journal_files.first_line(path)): path for path in files}
+    return here, begins_at(journal_files.first_line(files[0])) if files else ""
 
 
 def _missing(said: Json) -> str:

@@ -82,6 +82,21 @@ def test_a_file_that_is_missing_between_two_is_named_with_its_sums(files: list[P
         assert "tokens delivered" in ended.stdout
 
 
+def test_the_oldest_ones_that_are_not_here_are_named_and_break_no_rule(files: list[Path]) -> None:
+    """MET-6: they are taken away some day; whoever did not take them away sees it."""
+    assert "earlier" not in verify(files).stdout
+    for begin in range(1, len(files)):
+        ended = verify(files[begin:])
+        begins = orjson.loads(files[begin - 1].read_bytes().splitlines()[0])["at"]
+        (told,) = (line for line in ended.stdout.splitlines() if "earlier" in line)
+        assert f": earlier: the file that begins at {begins} is not here, " in told
+        assert "tokens delivered" in told
+        assert ended.exit_code == 0
+        assert ended.stdout.endswith("no rule broken\n")
+    files[2].write_bytes(files[2].read_bytes().replace(b'"begins_at"', b'"begann"'))
+    assert "not a seal: KeyError" in verify(files[2:]).stdout
+
+
 def test_of_files_that_turn_faster_than_they_are_sealed_the_one_that_is_missing_is_named(files: list[Path]) -> None:
     """Its seal stands two files on, so it is not the one before it."""
     gone, after, sealing = files[1:4]
