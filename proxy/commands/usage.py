@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
@@ -52,6 +52,11 @@ FIGURES: Final = (
 REVENUE: Final = "revenue"
 COST: Final = "cost"
 MARGIN: Final = "margin"
+# What is not in the sums where calls have no price.
+UNPRICED: Final[Mapping[Side, str]] = {
+    "callers": "what they owe is in no sum, so revenue and margin are too small",
+    "upstream": "what they cost is in no sum, so cost is too small and margin too large",
+}
 # Below this many bytes a progress bar would be gone before it is seen.
 LARGE_BYTES: Final = 32 << 20
 # Shown by name, before the rest is only counted.
@@ -303,7 +308,7 @@ def _show_unpriced(read: Ledger, priced: Prices | None) -> bool:
         if priced.upstream and group.taken is None and totals.generated_input + totals.generated_output:
             _count(missing, ("upstream", group.upstream_model), totals.calls)
     for (side, model), calls in sorted(missing.items()):
-        click.echo(f"no price under [[{side}]] for {calls} calls of {model}: they are in no sum of money", err=True)
+        click.echo(f"no price under [[{side}]] for {calls} calls of {model}: {UNPRICED[side]}", err=True)
     return bool(missing)
 
 
