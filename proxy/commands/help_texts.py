@@ -122,7 +122,8 @@ Examples:
 
 EXPORT = """Write one row for each call of usage journals: CSV, SQLite, or Parquet (which needs
 pip install '.[parquet]'). Repeated, or continued after a break, it adds what
-is not there yet: each call once. deploy/export.md says what each column is.
+is not there yet: each call once. One export at a time writes a table, and a second
+one ends at once with code 2. deploy/export.md says what each column is.
 
 \b
 Examples:

@@ -145,13 +145,16 @@ class Table(Protocol):
     """Whether a later row of the same call takes the place of the former."""
 
     def begin(self) -> Progress | None:
-        """How far it is, and what is behind that thrown away; None where there is nothing. Raises `ExportError`."""
+        """How far it is, and what is behind that thrown away; None where there is nothing.
+
+        From here to `close` no other process writes it. Raises `ExportError`, also where one does.
+        """
 
     def write(self, rows: Sequence[Row], progress: Progress) -> None:
         """Append rows, and with them, both or neither, how far it is now."""
 
     def close(self) -> None:
-        """All of it on the disk."""
+        """All of it on the disk, and others may write it; also where `begin` has failed."""
 
 
 class Exported(NamedTuple):
@@ -208,8 +211,8 @@ def export(
     """
     paths = list(paths)
     files = {path: seals.name_of(journal_files.first_line(path)) for path in paths}
-    progress = table.begin() or Progress(since=span.since, until=span.until)
     try:
+        progress = table.begin() or Progress(since=span.since, until=span.until)
         if (progress.since, progress.until) != (span.since, span.until):
             raise ExportError("holds the calls of another time: name another file, or the same --since and --until")
         if progress.ended and not table.is_keyed:

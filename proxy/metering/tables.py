@@ -1,9 +1,12 @@
-"""Rows of calls into a file of one form: CSV, SQLite, or Parquet in parts; with how far it is, both or neither."""
+"""Rows of calls into a file of one form: CSV, SQLite, or Parquet in parts; with how far it is, both or neither.
+
+One process at a time writes a table; a second one is refused before it has changed anything.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import csv
+import fcntl
 import io
 import json
 import os
@@ -16,6 +19,7 @@ from typing import Any, Final
 from proxy.metering.export import COLUMNS, ExportError, Kind, Progress, Row, Table
 
 STATE: Final = ".state"
+LOCK: Final = ".lock"
 # Rows of one Parquet file: what is lost at most of an export that is cut off.
 PART_ROWS: Final = 1 << 18
 METADATA: Final = b"dashseek.export"
@@ -26,6 +30,48 @@ SQL_TYPES: Final[Mapping[Kind, str]] = {
     "integer": "INTEGER",
     "real": "REAL",
 }
+
+
+class Lock:
+    """The right to write a table, by the kernel's lock on a file, which ends with the process however that ends.
+
+    The file says whose it is, and is there no longer than the lock, or until the next one where a process was killed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def take(self) -> None:
+        """Take it, or raise `ExportError` that names the process that has it; `OSError` where no file can be made."""
+        while True:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(descriptor, io.DEFAULT_BUFFER_SIZE, 0).decode("utf-8", "replace")
+                os.close(descriptor)
+                raise ExportError(f"{holder or 'another process'} exports to it now, so nothing was added") from None
+            if self._stands(descriptor):
+                break
+            # Its holder has taken the file away between the two.
+            os.close(descriptor)
+        self._descriptor = descriptor
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
+
+    def _stands(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Give it back, if it was taken."""
+        if self._descriptor is not None:
+            self._path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 class CsvTable:
@@ -39,10 +85,12 @@ class CsvTable:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._state = path.with_name(path.name + STATE)
+        self._lock = _lock_beside(path)
         self._file: io.TextIOWrapper | None = None
 
     def begin(self) -> Progress | None:
         """How far it is; what was written behind that is cut off."""
+        self._lock.take()
         progress = None
         if self._path.exists() and self._path.stat().st_size:
             progress = self._resumed()
@@ -73,8 +121,11 @@ class CsvTable:
 
     def close(self) -> None:
         """Nothing is held back."""
-        if self._file is not None:
-            self._file.close()
+        try:
+            if self._file is not None:
+                self._file.close()
+        finally:
+            self._lock.release()
 
 
 def _plain(row: Row) -> list[Any]:
@@ -88,10 +139,12 @@ class SqliteTable:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = _lock_beside(path)
         self._database: sqlite3.Connection | None = None
 
     def begin(self) -> Progress | None:
         """How far it is; raises `ExportError` where the file is no database, or its `calls` are others."""
+        self._lock.take()
         columns = ", ".join(
             f"{column.name} {SQL_TYPES[column.kind]}{' PRIMARY KEY' if column.name == 'call' else ''}"
             for column in COLUMNS
@@ -122,8 +175,11 @@ class SqliteTable:
 
     def close(self) -> None:
         """Every transaction is on the disk."""
-        if self._database is not None:
-            self._database.close()
+        try:
+            if self._database is not None:
+                self._database.close()
+        finally:
+            self._lock.release()
 
 
 class ParquetTable:
@@ -150,6 +206,8 @@ class ParquetTable:
         }
         self._schema = pyarrow.schema([(column.name, types[column.kind]) for column in COLUMNS])
         self._path = path
+        # Inside, where no reader of Parquet looks: the directory may be a mount.
+        self._lock = Lock(path / LOCK)
         self._number = 0
         self._writer: Any = None
         self._rows = 0
@@ -157,6 +215,7 @@ class ParquetTable:
     def begin(self) -> Progress | None:
         """How far the last whole file goes."""
         self._path.mkdir(exist_ok=True)
+        self._lock.take()
         parts = sorted(self._path.glob("part-*.parquet"))
         if not parts:
             return None
@@ -200,8 +259,11 @@ class ParquetTable:
 
     def close(self) -> None:
         """What has been written is whole."""
-        if self._writer is not None:
-            self._finish()
+        try:
+            if self._writer is not None:
+                self._finish()
+        finally:
+            self._lock.release()
 
 
 FORMS: Final[Mapping[str, Callable[[Path], Table]]] = {
@@ -220,12 +282,17 @@ def table(path: Path) -> Table:
     return form(path)
 
 
+def _lock_beside(path: Path) -> Lock:
+    # A link and what it names are one table.
+    target = path.resolve()
+    return Lock(target.with_name(target.name + LOCK))
+
+
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(path.name + "~")
     write(partial)
     _synced(partial)
-    with contextlib.suppress(FileNotFoundError):
-        partial.replace(path)
+    partial.replace(path)
 
 
 def _synced(path: Path) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import gzip
 import json
+import os
 import random
+import signal
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib import util
@@ -191,6 +195,78 @@ def test_an_export_that_is_cut_off_goes_on_behind_its_last_whole_batch(
             assert run(to, path).exit_code in {0, 1}
     assert run(to, path).exit_code == 0
     assert names(to) == [named(number) for number in range(50)]
+
+
+def spawned(*words: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, *map(str, words)]
+    return subprocess.Popen(
+        command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=needs.ROOT
+    )
+
+
+HOLD = (
+    "import sys; from pathlib import Path; from proxy.metering import tables\n"
+    "table = tables.table(Path(sys.argv[1])); table.begin(); print('held', flush=True); sys.stdin.read()"
+)
+
+
+def test_one_process_at_a_time_writes_a_table_and_a_killed_one_holds_nothing(to: Path, tmp_path: Path) -> None:
+    """MET-6: jobs that overlap; the second says who is at it and leaves all as it is."""
+    path = write(tmp_path / "calls.jsonl", *calls(0, 3))
+    assert run(to, path).exit_code == 0
+    (link := tmp_path / f"link{to.suffix}").symlink_to(to)
+    with spawned("-c", HOLD, to) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        write(path, *calls(0, 5))
+        for name in (to, link):
+            second = run(name, path)
+            assert (second.exit_code, second.stdout) == (2, "")
+            assert f"Error: {name}: process {holder.pid} on {os.uname().nodename} exports to it now" in second.stderr
+        assert names(to) == [named(number) for number in range(3)]
+        holder.send_signal(signal.SIGKILL)
+    assert run(to, path).stdout == f"{to}: 2 rows added\n"
+    assert names(to) == [named(number) for number in range(5)]
+    assert not [*tmp_path.rglob("*.lock")]
+
+
+def test_exports_at_the_same_time_write_each_call_once(to: Path, tmp_path: Path) -> None:
+    """Whoever comes first; what the others say they added is what they did."""
+    path = write(tmp_path / "calls.jsonl", *calls(0, 400))
+    others = [spawned("-m", "proxy", "usage", "export", path, "--to", to) for _ in range(3)]
+    ended = [(*other.communicate(timeout=60), other.returncode) for other in others]
+    assert {code for *_, code in ended} <= {0, 2}
+    added = [int(said.split()[-3]) for said, _, code in ended if code == 0]
+    assert (sum(added), max(added)) == (400, 400), ended
+    assert names(to) == [named(number) for number in range(400)]
+    assert run(to, path).stdout == f"{to}: 0 rows added\n"
+
+
+def test_a_lock_whose_file_went_between_is_taken_on_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one before has struck it off: what is locked then is a file that nobody else finds."""
+    path, seen = tmp_path / "calls.csv.lock", list[int]()
+    flock = fcntl.flock
+
+    def flocked(descriptor: int, operation: int) -> None:
+        seen.append(os.fstat(descriptor).st_ino)
+        if len(seen) == 1:
+            path.unlink()
+        elif len(seen) == 2:
+            path.replace(tmp_path / "kept")
+            path.touch()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr("fcntl.flock", flocked)
+    (lock := tables.Lock(path)).take()
+    assert (len(seen), path.stat().st_ino) == (3, seen[-1])
+    path.write_text("")
+    with pytest.raises(export.ExportError, match=r"^another process exports to it now"):
+        tables.Lock(path).take()
+    lock.release()
+    lock.release()
+    assert not path.exists()
 
 
 def test_a_file_of_parquet_is_whole_after_so_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
