@@ -107,13 +107,14 @@ class Line:
     """One thing that was billed.
 
     day:  in the zone of the bill
+    key:  its name; None where the file does not tell keys apart
     type: a kind, or the provider's own word for what is none
     price: of one; None where the bill has none
     """
 
     day: date
     model: str
-    key: str
+    key: str | None
     type: str
     amount: Decimal
     price: Decimal | None
@@ -248,7 +249,7 @@ def _read(row: _Row, bill: Bill) -> None:
     if layout.cost is not None:
         currency = row.values[layout.currency].strip() if layout.currency else ""
         bill.costs.append(Cost(day, model, currency, row.number(layout.cost)))
-    key = row.values[layout.key].strip() if layout.key else ""
+    key = row.values[layout.key].strip() if layout.key else None
     for type_, column in _amounts(row):
         price = row.number(layout.price) if layout.price and row.values[layout.price].strip() else None
         bill.lines.append(Line(day, model, key, type_, row.number(column), price))

@@ -7,7 +7,7 @@ never tells one, the provider may know better: those calls are the first to look
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -29,7 +29,7 @@ PROMPT: Final[tuple[Kind, ...]] = ("input", "cached")
 # Calls that are named for each cause, those with most tokens first.
 NAMED: Final = 5
 COST: Final = "cost"
-# The key of a line that is of all keys together.
+# The key of a cell that is of all keys together.
 ALL: Final = ""
 HUNDRED: Final = Decimal(100)
 
@@ -120,8 +120,11 @@ class Evidence:
     causes: dict[Cause, Witnesses] = field(default_factory=dict)
     calls: int = 0
 
-    def add_cost(self, other: Evidence) -> None:
-        """Add what the calls of another cost, such as those of another key, and why that may differ."""
+    def add(self, other: Evidence) -> None:
+        """Add what the calls of another come to, such as those of another key, and why that may differ."""
+        self.calls += other.calls
+        for kind, amount in other.amounts.items():
+            self.amounts[kind] += amount
         for currency, cost in other.costs.items():
             self.costs[currency] = money.total((self.costs.get(currency, Decimal(0)), cost))
         self.unpriced += other.unpriced
@@ -232,7 +235,7 @@ class Collector:
         """
         self._days = Span(bill.zone)
         self._mapped = mapped
-        self._known = keys or frozenset(line.key for line in bill.lines)
+        self._known = keys or frozenset(line.key for line in bill.lines if line.key is not None)
         self._prices = prices
         self.cells: dict[Cell, Evidence] = {}
 
@@ -331,14 +334,15 @@ def reconcile(bill: Bill, collected: Collector, keys: frozenset[str]) -> Reconci
     if days is None:
         return result
     cells = _within(result, collected.cells, *days)
-    _compare_amounts(result, [line for line in bill.lines if not keys or line.key in keys], cells)
+    together = _of_all_keys(cells)
+    _compare_lines(result, [line for line in bill.lines if not keys or line.key in keys], cells, together)
     if bill.costs and not keys:
         taken: dict[tuple[Cell, str], Decimal] = {}
         for cost in bill.costs:
             what = Cell(cost.day, cost.model, ALL), cost.currency
             taken[what] = money.total((taken.get(what, Decimal(0)), cost.amount))
         if collected.is_priced:
-            _compare_priced(result, taken, cells)
+            _compare_priced(result, taken, together)
         _compare_own(result, bill, taken)
     result.differences.sort(key=_order)
     return result
@@ -356,10 +360,45 @@ def _within(result: Reconciliation, cells: Mapping[Cell, Evidence], first: date,
     return within
 
 
-def _compare_amounts(result: Reconciliation, lines: list[Line], cells: Mapping[Cell, Evidence]) -> None:
+def _of_all_keys(cells: Mapping[Cell, Evidence]) -> dict[Cell, Evidence]:
+    together: dict[Cell, Evidence] = {}
+    for cell, evidence in cells.items():
+        together.setdefault(Cell(cell.day, cell.model, ALL), Evidence()).add(evidence)
+    return together
+
+
+def _compare_lines(
+    result: Reconciliation, lines: list[Line], cells: Mapping[Cell, Evidence], together: Mapping[Cell, Evidence]
+) -> None:
+    """Each line of a key against the calls of that key, each line without one against those of all keys together.
+
+    What the bill tells of a day and model in one of the two ways is not missing in the other; what it tells in neither
+    is missing once, by key where it tells that by key on other days.
+    """
+    keyed = [line for line in lines if line.key is not None]
+    keyless = [line for line in lines if line.key is None]
+    by_key = {_billed_as(line.type) for line in keyed}
+    _compare_amounts(result, keyed, cells, {(line.day, line.model, _billed_as(line.type)) for line in keyless})
+    _compare_amounts(
+        result, keyless, together, {(cell.day, cell.model, type_) for cell in together for type_ in by_key}
+    )
+
+
+def _billed_as(type_: str) -> str:
+    """The type of which it is a part, or itself: a prompt is billed whole or in two."""
+    return "prompt" if type_ in PROMPT else type_
+
+
+def _compare_amounts(
+    result: Reconciliation, lines: list[Line], cells: Mapping[Cell, Evidence], elsewhere: Set[tuple[date, str, str]]
+) -> None:
+    """Compare lines and cells that are told apart alike.
+
+    elsewhere: days, models and types that are not missing where no line speaks of them
+    """
     billed: dict[tuple[Cell, str], Decimal] = {}
     for line in lines:
-        what = Cell(line.day, line.model, line.key), line.type
+        what = Cell(line.day, line.model, ALL if line.key is None else line.key), line.type
         billed[what] = money.total((billed.get(what, Decimal(0)), line.amount))
     if not billed:
         return
@@ -368,7 +407,8 @@ def _compare_amounts(result: Reconciliation, lines: list[Line], cells: Mapping[C
     in_bill = {cell for cell, _ in billed}
     for cell, evidence in cells.items():
         for kind in asked:
-            if evidence.amounts[kind] or cell in in_bill:
+            is_missing = evidence.amounts[kind] and (cell.day, cell.model, _billed_as(kind)) not in elsewhere
+            if is_missing or cell in in_bill:
                 billed.setdefault((cell, kind), Decimal(0))
     for (cell, type_), amount in billed.items():
         evidence = cells.get(cell, Evidence())
@@ -413,12 +453,9 @@ def _compare_own(result: Reconciliation, bill: Bill, taken: Mapping[tuple[Cell, 
 
 
 def _compare_priced(
-    result: Reconciliation, taken: Mapping[tuple[Cell, str], Decimal], cells: Mapping[Cell, Evidence]
+    result: Reconciliation, taken: Mapping[tuple[Cell, str], Decimal], together: Mapping[Cell, Evidence]
 ) -> None:
-    """The bill's costs against the journal's tokens at our prices."""
-    together: dict[Cell, Evidence] = {}
-    for cell, evidence in cells.items():
-        together.setdefault(Cell(cell.day, cell.model, ALL), Evidence()).add_cost(evidence)
+    """The bill's costs against the tokens of all keys at our prices."""
     ours = {(cell, currency) for cell, evidence in together.items() for currency in evidence.costs}
     differ = {(difference.cell.day, difference.cell.model) for difference in result.differences}
     for cell, currency in sorted(ours | taken.keys(), key=lambda what: (what[0].day, what[0].model, what[1])):

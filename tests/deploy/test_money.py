@@ -109,6 +109,34 @@ def test_the_example_of_a_mapping_reads_what_it_describes(tmp_path: Path) -> Non
     assert mapped.keys == {"*": "prod"}
 
 
+LONG = """billing_time,model_name,key_name,item,quantity,unit_price
+2026-11-22,deepseek-chat,prod,Input tokens,720,0.000001
+2026-11-22,deepseek-chat,prod,Cached tokens,1280,0.000001
+2026-11-22,deepseek-chat,prod,Output tokens,400,0.000001
+2026-11-22,deepseek-chat,prod,Calls,2,
+"""
+WIDE = """date,model_name,prompt_tokens,completion_tokens,fee,currency
+2026-11-22,deepseek-chat,2000,400,0.5,CNY
+"""
+# An export, and how many lines it is.
+LAYOUTS = {"long": (LONG, 4), "wide": (WIDE, 2)}
+
+
+@pytest.mark.parametrize("names", [["long"], ["wide"], ["long", "wide"]], ids="+".join)
+def test_a_bill_of_each_layout_of_the_example_agrees_with_the_journal(home: Path, names: list[str]) -> None:
+    for name in names:
+        (home / f"{name}.csv").write_text(LAYOUTS[name][0])
+    # The long one has prices, which are not the whole of the fee.
+    more = ["--tolerance", "1"] if len(names) > 1 else []
+    bills = [word for name in names for word in ("--bill", f"{name}.csv")]
+    mapping = ["--mapping", "deploy/bill-mapping.toml"]
+    done = shell(home, " ".join(["dashseek usage reconcile calls.jsonl --json calls.jsonl.1", *bills, *mapping, *more]))
+    assert done.returncode == 0, done.stdout + done.stderr
+    compared = orjson.loads(done.stdout)
+    assert (compared["differences"], compared["totals"]["output"]["bill"]) == ([], str(400 * len(names)))
+    assert compared["lines"] == sum(LAYOUTS[name][1] for name in names) + bool(more)
+
+
 def logrotate(home: Path, path: Path, *words: str) -> None:
     text = (DEPLOY / "logrotate" / "dashseek").read_text().replace("/var/lib/dashseek/calls.jsonl", str(path))
     (home / "rotate").write_text(text.replace("dateext", "dateext\n    dateformat -%s").replace("daily", "size 1"))

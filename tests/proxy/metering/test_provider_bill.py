@@ -109,8 +109,8 @@ def test_another_providers_columns_are_named_by_a_mapping(tmp_path: Path) -> Non
     long = file(tmp_path / "long.csv", "hour,Model,Key,Item,Quantity", "2026-09-01T01:00+08:00,GPT X,prod,calls,7")
     bill = bills.load([wide, long], bills.load_mapping(mapping), ZoneInfo("Asia/Shanghai"))
     assert [(line.key, line.type, line.amount) for line in bill.lines] == [
-        ("", "prompt", 30),
-        ("", "output", 4),
+        (None, "prompt", 30),
+        (None, "output", 4),
         ("prod", "requests", 7),
     ]
     assert bill.costs == [Cost(date(2026, 9, 1), "GPT X", "CNY", Decimal("0.5"))]

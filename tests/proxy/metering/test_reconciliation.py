@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 
 from proxy.metering import ledger, prices, reconciliation
 from proxy.metering import provider_bill as bills
-from proxy.metering.provider_bill import Mapped
+from proxy.metering.provider_bill import DEEPSEEK, Layout, Mapped
 from proxy.metering.reconciliation import Absence, Cause, Collector, Difference, Outside, Reconciliation, Tolerance
 from tests.proxy.metering.records import Json, closed, opened, upstream_call, used, write
 
@@ -51,6 +53,7 @@ class Books:
         self.mapped = Mapped()
         self.priced = False
         self.prices = PRICES
+        self.keyless: list[str] = []
 
     def bill(self, *, day: str = "20261122", model: str = "deepseek-chat", key: str = "prod", **more: int) -> None:
         for kind, amount in more.items():
@@ -71,9 +74,14 @@ class Books:
         ]
         files = [self.home / "amount.csv"]
         files[0].write_text("\n".join([AMOUNT, *rows, ""]))
+        if self.keyless:
+            (keyless := self.home / "keyless.csv").write_text(
+                "\n".join(["date,name,made,read,calls", *self.keyless, ""])
+            )
+            files.append(keyless)
         if self.cost is not None:
             files.append(self.home / "cost.csv")
-            files[1].write_text(f"{COST}\nu,20261122,deepseek-chat,Paid,{self.cost},CNY\n")
+            files[-1].write_text(f"{COST}\nu,20261122,deepseek-chat,Paid,{self.cost},CNY\n")
         (self.home / "prices.toml").write_text(self.prices)
         bill = bills.load(files, self.mapped, None)
         priced = prices.load(self.home / "prices.toml") if self.priced else None
@@ -312,6 +320,55 @@ def test_keys_are_matched_by_name_and_else_by_what_a_mapping_says(books: Books) 
     assert books.reconciled().differences == []
     books.mapped = Mapped()
     assert books.reconciled().differences == []
+
+
+KEYLESS = Layout(day="date", model="name", zone=UTC, columns={"made": "output"})
+KEYLESS_WHOLE = replace(KEYLESS, columns={"made": "output", "read": "prompt", "calls": "requests"})
+
+
+@pytest.mark.parametrize("names", [{}, {"*": "prod"}, {"team a": "prod"}, {"team a": "prod", "team b": "test"}])
+def test_a_bill_without_keys_is_of_all_callers_whatever_a_mapping_says(tmp_path: Path, names: dict[str, str]) -> None:
+    books = Books(tmp_path)
+    books.mapped = Mapped((*DEEPSEEK, KEYLESS), keys=names)
+    books.records = [*call("1"), *call("2", key_name="team b"), *call("3", key_name=None, key_id=None)]
+    books.keyless = ["2026-11-22,deepseek-chat,30,,"]
+    assert (books.reconciled().lines, books.reconciled().differences) == (1, [])
+    books.records += call("4", basis="counted")
+    books.keyless = ["2026-11-22,deepseek-chat,43,,"]
+    difference = books.one()
+    assert (difference.cell.key, difference.amount, causes(difference)) == ("", 3, [Cause.COUNTED])
+    books.records += call("5", upstream_model="deepseek-reasoner", key_name="team b")
+    found = books.reconciled().differences
+    assert [(difference.cell.model, difference.absence) for difference in found] == [
+        ("deepseek-reasoner", Absence.BILL),
+        ("deepseek-chat", None),
+    ]
+
+
+def test_lines_with_keys_and_without_are_each_compared_with_their_calls(books: Books) -> None:
+    """A bill whose rows have had keys from some day on, or of some models; what no line speaks of is missing once."""
+    books.mapped = Mapped((*DEEPSEEK, KEYLESS_WHOLE))
+    books.records += call("3", at="2026-11-20T10:00:00.000Z") + call("4", upstream_model="deepseek-reasoner")
+    books.keyless = ["2026-11-20,deepseek-chat,10,100,1", "2026-11-22,deepseek-reasoner,10,100,1"]
+    assert books.reconciled().differences == []
+    books.records += call("5", at="2026-11-21T10:00:00.000Z")
+    found = books.reconciled().differences
+    assert {(difference.cell.day.day, difference.cell.key, difference.absence) for difference in found} == {
+        (21, "prod", Absence.BILL)
+    }
+    assert len(found) == 4
+
+
+def test_what_is_told_without_keys_alone_is_missing_on_a_day_told_of_with_keys(books: Books) -> None:
+    books.mapped = Mapped((*DEEPSEEK, KEYLESS))
+    books.keyless = ["2026-11-21,deepseek-chat,10,,"]
+    books.records += call("3", at="2026-11-21T10:00:00.000Z")
+    books.billed = {what: amount for what, amount in books.billed.items() if what[3] == "requests"}
+    found = books.reconciled().differences
+    assert [(difference.cell.day.day, difference.type, difference.absence) for difference in found] == [
+        (22, "output", Absence.BILL),
+        (21, "requests", Absence.BILL),
+    ]
 
 
 def test_models_are_matched_by_what_a_mapping_says(books: Books) -> None:
