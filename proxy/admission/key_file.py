@@ -7,6 +7,7 @@ process that serves reads the file anew within a second (`keyring`).
 from __future__ import annotations
 
 import fcntl
+import io
 import itertools
 import os
 import re
@@ -50,7 +51,7 @@ def add(path: Path, name: str, secret: str, *, models: Sequence[str] = (), limit
     Raises `KeyFileError`, `OSError`, and `SettingsError` where the file as it is cannot be read.
     """
     with _locked(path):
-        text = path.read_text("utf-8") if path.exists() else ""
+        text = _text(path) if path.exists() else ""
         before = keyring.rows(path) if text else ()
         try:
             entry = keyring.entry(name, secret)
@@ -60,8 +61,8 @@ def add(path: Path, name: str, secret: str, *, models: Sequence[str] = (), limit
             entry += f"\nmodels = {_toml(list(models))}"
         if limits is not None:
             entry += f"\nlimits = {_toml(limits)}"
-        after = f"{text}{'' if not text or text.endswith(chr(10)) else chr(10)}{entry}\n".removeprefix("\n")
-        return _replace(path, after, before, 1)[-1]
+        added = f"{'' if text.endswith(chr(10)) else chr(10)}{entry}\n" if text else f"{entry.lstrip()}\n"
+        return _replace(path, text + added.replace("\n", _line_ending(text)), before, 1)[-1]
 
 
 def revoke(path: Path, which: str) -> tuple[KeyRow, ...]:
@@ -71,7 +72,7 @@ def revoke(path: Path, which: str) -> tuple[KeyRow, ...]:
         gone = [number for number, row in enumerate(rows) if which in {row.name, row.sha256[:FINGERPRINT_DIGITS]}]
         if not gone:
             raise KeyFileError(f"{path}: no key has the name or the fingerprint {which}")
-        text = path.read_text("utf-8")
+        text = _text(path)
         blocks = _blocks(text)
         entries = [number for number, block in enumerate(blocks) if ENTRY.match(block)]
         if len(entries) != len(rows):
@@ -83,6 +84,16 @@ def revoke(path: Path, which: str) -> tuple[KeyRow, ...]:
     return tuple(rows[number] for number in gone)
 
 
+def _text(path: Path) -> str:
+    """With its line endings, of which a text file is relieved when it is read as one."""
+    return path.read_bytes().decode("utf-8")
+
+
+def _line_ending(text: str) -> str:
+    """That of most of its lines."""
+    return "\r\n" if text.count("\r\n") * 2 > text.count("\n") else "\n"
+
+
 def _blocks(text: str) -> list[str]:
     """The text before the first table, and each table with what stands under it, tables of a key with their key."""
     begins = [0, *(match.start() for match in HEADER.finditer(text) if not PART.match(text, match.start())), len(text)]
@@ -91,7 +102,8 @@ def _blocks(text: str) -> list[str]:
 
 def _comments(block: str) -> str:
     """What stands behind the last line of a table that says something: it may be about what follows."""
-    lines = block.splitlines(keepends=True)
+    # Not `splitlines`, which parts a line of TOML at other characters, too.
+    lines = io.StringIO(block, newline="\n").readlines()
     said = max(number for number, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#"))
     rest = "".join(lines[said + 1 :])
     return rest if rest.strip() else ""
@@ -115,7 +127,7 @@ def _replace(path: Path, text: str, rows: Sequence[KeyRow], more: int) -> tuple[
     found = target.stat() if target.exists() else None
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, MODE)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

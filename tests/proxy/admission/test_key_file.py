@@ -90,6 +90,41 @@ def test_a_key_is_revoked_with_all_that_is_its_own_and_nothing_else(path: Path, 
     assert ended.stderr == f"the file as it was: {path}~\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "ending"),
+    [
+        (FILE.replace("\n", "\r\n"), "\r\n"),
+        (FILE.replace("\n", "\r\n").removesuffix("\r\n"), "\r\n"),
+        (FILE.replace("\n", "\r\n", 2), "\n"),
+        (FILE.replace("\n", "\r\n").replace("\r\n", "\n", 2), "\r\n"),
+        (FILE.removesuffix("\n"), "\n"),
+    ],
+    ids=["CRLF", "CRLF without its last", "LF with some CRLF", "CRLF with some LF", "LF without its last"],
+)
+def test_line_endings_stay_and_what_is_new_has_those_of_the_file(path: Path, text: str, ending: str) -> None:
+    """A file that an editor under Windows has written, to the byte."""
+    path.write_bytes(text.encode())
+    added = run("add", path, "--name", "c", "--model", "deepseek-v3", "--limits", "rpm=1")
+    assert added.exit_code == 0, added.output
+    digest = hashlib.sha256(added.stdout.strip().encode()).hexdigest()
+    entry = ["[[key]]", 'name = "c"', f'sha256 = "{digest}"', 'models = ["deepseek-v3"]', 'limits = "rpm=1"', ""]
+    gap = ending if text.endswith("\n") else ending * 2
+    assert path.read_bytes() == (text + gap + ending.join(entry)).encode()
+    assert run("revoke", path, "c").exit_code == 0
+    assert path.read_bytes() == (text + gap).encode()
+    first, _, rest = text.partition("[[key]]")
+    assert run("revoke", path, "team a").exit_code == 0
+    assert path.read_bytes() == (first + rest[rest.index(f"{ending}# Bob") :] + gap).encode()
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\x85"])
+def test_a_comment_stays_whatever_characters_are_in_it(path: Path, odd: str) -> None:
+    """A line of TOML ends with a line feed alone."""
+    path.write_text(FILE.replace("# Bob asked", f"# Bob{odd}asked"), encoding="utf-8")
+    assert run("revoke", path, "team a").exit_code == 0
+    assert f"# Bob{odd}asked for this one.\n" in path.read_text("utf-8")
+
+
 def test_all_keys_of_a_name_are_revoked_together(path: Path) -> None:
     run("add", path, "--name", "team a")
     assert run("revoke", path, "team a").stdout.count("may not call") == 2
