@@ -18,7 +18,7 @@ import hmac
 import json
 import re
 import tomllib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +94,7 @@ class Key:
 
 
 Keys = Mapping[bytes, Key]
-# What limits of a day or a month can be here: none where processes share no Redis, money where there are prices.
+# What limits of a day or a month can be here: none where processes share no Redis, money where callers have prices.
 Budgeted = Literal["none", "tokens", "money"]
 
 
@@ -127,6 +127,11 @@ class Keyring:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    @property
+    def keys(self) -> Collection[Key]:
+        """Each of them."""
+        return self._keys.values()
 
     @property
     def has_budgets(self) -> bool:
@@ -209,7 +214,7 @@ def read(path: Path, catalogue: Catalogue, budgets: Budgeted = "money") -> Keys:
                 f"keys_file ({path}): key.{number}.limits: of a day or a month, need one process or {PREFIX}REDIS_URL"
             )
         elif row.limits is not None and row.limits.of_money and budgets == "tokens":
-            unknown.append(f"keys_file ({path}): key.{number}.limits: of money, need a prices_file")
+            unknown.append(f"keys_file ({path}): key.{number}.limits: of money, need a prices_file with [[callers]]")
     if unknown:
         raise SettingsError(unknown)
     return {key.digest[:INDEX_BYTES]: key for key in (_key(row, catalogue) for row in read)}

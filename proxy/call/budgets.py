@@ -10,19 +10,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from config.values import BUDGETS, COSTS, Budget
+import structlog
+
+from config.settings import Settings, SettingsError
+from config.values import BUDGETS, COSTS, Budget, Limit
+from proxy.admission import limits
+from proxy.admission.keyring import Budgeted, Key
 from proxy.admission.limits import FAULTS, UNIT, Demand, Scope
 from proxy.metering import journal_files, ledger, periods, prices
 from proxy.metering.periods import Span
-from proxy.metering.prices import Phases, Prices
+from proxy.metering.prices import Phases, PriceError, Prices, Tariff
+from proxy.metering.totals import NOBODY
 from translators import faults
+from translators.catalogue import Catalogue
+
+log = structlog.get_logger()
 
 # Budgets of a day; the others are of a month.
 DAILY: Final = ("tpd", "cost_day")
@@ -51,6 +60,8 @@ class SharedBudgets:
         # The phases of the prices in the minute that a call was received in last.
         self._minute = ""
         self._phases: Phases = ()
+        # The models that were called without a price, of which that was said.
+        self._unpriced: set[str] = set()
 
     def demands(self, scopes: Iterable[Scope]) -> tuple[Demand, ...]:
         """What a call needs something left of, where its limits are decided."""
@@ -78,16 +89,57 @@ class SharedBudgets:
         """What its caller owes for a call, as both halves of its record say it."""
         if self._prices is None:
             return Decimal(0)
-        minute = record["at"][: periods.MINUTE]
-        if self._minute != minute:
-            self._minute, self._phases = minute, self._prices.phases(periods.moment(minute))
-        key = record["key_name"] or record["key_id"] or "-"
-        tariff = self._prices.tariff("callers", record["model"], key, self._phases)
+        tariff = self._tariff(self._prices, record)
         if tariff is None:
             return Decimal(0)
         used = record["usage"]
         cached = used.get("prompt_tokens_details", {}).get("cached_tokens", 0)
         return prices.amount(tariff.rates, used["input_tokens"], cached, used["output_tokens"])
+
+    def _tariff(self, priced: Prices, opening: Mapping[str, Any]) -> Tariff | None:
+        minute = opening["at"][: periods.MINUTE]
+        if self._minute != minute:
+            self._minute, self._phases = minute, priced.phases(periods.moment(minute))
+        key = opening["key_name"] or opening["key_id"] or NOBODY
+        return priced.tariff("callers", opening["model"], key, self._phases)
+
+    def note_unpriced(self, opening: Mapping[str, Any], scopes: Iterable[Scope]) -> None:
+        """Log of a call that is let in under a limit of money and has no price, so that it counts nothing there.
+
+        Once for each model; its record's first half says what a price is by.
+        """
+        model = opening["model"]
+        if self._prices is None or model in self._unpriced or not any(scope.limit.of_money for scope in scopes):
+            return
+        if self._tariff(self._prices, opening) is None:
+            self._unpriced.add(model)
+            log.warning("no_price", model=model)
+
+    def unpriced(self, settings: Settings, catalogue: Catalogue, keys: Collection[Key] | None) -> list[str]:
+        """Which models somebody may call now under a limit of money though no price for them is in force.
+
+        catalogue: the models on offer
+        keys:      the callers we know; None where others call
+        """
+        if self._prices is None:
+            return []
+        phases = self._prices.phases(datetime.fromtimestamp(self._clock_s(), UTC))
+        named = {row.only for row in self._prices.callers}
+        callers = {(key.name if key.name in named else "", key.limits, key.models) for key in keys or ()}
+        if keys is None:
+            # Nobody's price is by a name that is empty.
+            callers = {(NOBODY if settings.auth == "none" else "", None, None)}
+        key_id = None if settings.auth == "none" else NOBODY
+        return [
+            model
+            for model in sorted({catalogue.find(name).id for name in catalogue.names})
+            if any(
+                (may_ask_for is None or model in may_ask_for)
+                and any(scope.limit.of_money for scope in limits.scopes(settings, model, key_id, own))
+                and self._prices.tariff("callers", model, name, phases) is None
+                for name, own, may_ask_for in callers
+            )
+        ]
 
     def under(self, priced: Prices | None) -> SharedBudgets:
         """These budgets by the prices of a configuration that is read anew."""
@@ -149,6 +201,39 @@ class Budgets(SharedBudgets):
         self._day = day
         for what in [what for what in self._spent if what[1] not in {day, day[:7]}]:
             del self._spent[what]
+
+
+def prices_of(settings: Settings) -> Prices | None:
+    """What callers owe, as the prices file says it; None where there is none. Raises `SettingsError`."""
+    if settings.prices_file is None:
+        return None
+    origin = settings.origins.get("prices_file", "default")
+    try:
+        priced = prices.load(settings.prices_file)
+    except (PriceError, OSError) as error:
+        raise SettingsError([f"prices_file ({origin}): {error}"]) from None
+    if len(priced.currencies("callers")) > 1:
+        raise SettingsError(
+            [f"prices_file ({origin}): {settings.prices_file}: callers owe in several currencies, a limit is in one"]
+        )
+    if not priced.callers and any(limit.of_money for limit in said(settings)):
+        raise SettingsError(
+            [f"prices_file ({origin}): limits of money, cost_day and cost_month, need a row [[callers]] in it"]
+        )
+    return priced
+
+
+def said(settings: Settings) -> Sequence[Limit]:
+    """All limits that settings name; those of the keys file are not among them."""
+    each = (settings.limits, settings.key_limits, *settings.model_limits.values())
+    return [limit for limit in each if limit is not None]
+
+
+def budgeted(settings: Settings, priced: Prices | None) -> Budgeted:
+    """What limits of a day or a month the keys file may say."""
+    if settings.workers > 1 and settings.redis_url is None:
+        return "none"
+    return "money" if priced is not None and priced.callers else "tokens"
 
 
 def rebuilt(budgets: Budgets, journal: Path, zone: tzinfo, now_s: float) -> int:

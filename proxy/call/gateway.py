@@ -15,7 +15,7 @@ from config.models import ModelRow
 from config.pools import Pool
 from config.settings import Settings, SettingsError
 from proxy import vocabulary
-from proxy.admission.keyring import Budgeted, Keyring
+from proxy.admission.keyring import Keyring
 from proxy.admission.limits import Limiter
 from proxy.admission.memory_limiter import MemoryLimiter
 from proxy.call import abandoned, budgets, large_answers
@@ -25,10 +25,10 @@ from proxy.call.large_answers import LargeAnswers
 from proxy.call.thread_pool import ThreadPool
 from proxy.call.timeouts import OpenCalls, Timeout
 from proxy.downstream.body import OpenBodies
-from proxy.metering import journal, periods, prices
+from proxy.metering import journal, periods
 from proxy.metering.append_file import DASH
 from proxy.metering.journal import Journal
-from proxy.metering.prices import PriceError, Prices
+from proxy.metering.prices import Prices
 from proxy.telemetry import metrics
 from proxy.telemetry.metrics import Gauge
 from proxy.telemetry.series import MetricRow
@@ -171,7 +171,8 @@ async def open_gateway(settings: Settings, rows: Iterable[ModelRow]) -> AsyncIte
         stack.callback(open_calls.close)
         upstreams = await pools.started(settings)
         stack.push_async_callback(pools.closed, upstreams.connections)
-        keyring = _keyring(settings, catalogue)
+        priced = budgets.prices_of(settings)
+        keyring = _keyring(settings, catalogue, priced)
         latest = Latest()
         gateway = latest.gateway = Gateway(
             loop=loop,
@@ -179,7 +180,7 @@ async def open_gateway(settings: Settings, rows: Iterable[ModelRow]) -> AsyncIte
             catalogue=catalogue,
             vocabulary=vocabulary.load(),
             keyring=keyring,
-            budgets=await _budgets(settings, keyring),
+            budgets=await _budgets(settings, keyring, priced),
             upstreams=upstreams,
             journal=await stack.enter_async_context(journal.opened(settings)),
             limiter=await stack.enter_async_context(open_limiter(settings)),
@@ -196,6 +197,7 @@ async def open_gateway(settings: Settings, rows: Iterable[ModelRow]) -> AsyncIte
         )
         if gateway.keyring is not None:
             gateway.keyring.begin()
+        _say_unpriced(gateway)
         stack.callback(lambda: _retire(latest.gateway))
         yield gateway
 
@@ -213,13 +215,14 @@ async def successor(gateway: Gateway, settings: Settings, rows: Iterable[ModelRo
         await upstreams.prepare()
     except (OSError, ValueError) as error:
         raise SettingsError([f"the configuration cannot be used: {type(error).__name__}"]) from error
+    priced = budgets.prices_of(settings)
     return replace(
         gateway,
         settings=settings,
         catalogue=catalogue,
         upstreams=upstreams,
-        keyring=_keyring(settings, catalogue),
-        budgets=gateway.budgets.under(_prices(settings)),
+        keyring=_keyring(settings, catalogue, priced),
+        budgets=gateway.budgets.under(priced),
         _models={},
     )
 
@@ -235,6 +238,7 @@ def take_over(gateway: Gateway) -> None:
     gateway.open_bodies.most_bytes = int(settings.max_open_bytes)
     gateway.open_bodies.most_grown = int(settings.max_body_bytes)
     gateway.latest.gateway = gateway
+    _say_unpriced(gateway)
 
 
 def _limits_s(settings: Settings) -> Mapping[Timeout, float]:
@@ -248,40 +252,29 @@ def _retire(gateway: Gateway) -> None:
         gateway.keyring.end()
 
 
-def _keyring(settings: Settings, catalogue: Catalogue) -> Keyring | None:
+def _keyring(settings: Settings, catalogue: Catalogue, priced: Prices | None) -> Keyring | None:
     if settings.keys_file is None:
         return None
-    budgeted: Budgeted = "money" if settings.prices_file else "tokens"
-    if settings.workers > 1 and settings.redis_url is None:
-        budgeted = "none"
-    return Keyring(settings.keys_file, catalogue, budgeted)
+    return Keyring(settings.keys_file, catalogue, budgets.budgeted(settings, priced))
 
 
-def _prices(settings: Settings) -> Prices | None:
-    if settings.prices_file is None:
-        return None
-    try:
-        priced = prices.load(settings.prices_file)
-    except (PriceError, OSError) as error:
-        raise SettingsError([f"prices_file: {error}"]) from None
-    if len(priced.currencies("callers")) > 1:
-        raise SettingsError(
-            [f"prices_file: {settings.prices_file}: callers owe in several currencies, a limit is in one"]
-        )
-    return priced
+def _say_unpriced(gateway: Gateway) -> None:
+    """Log which models cost nothing under a limit of money, because their price is missing or not in force yet."""
+    keys = None if gateway.keyring is None else gateway.keyring.keys
+    if models := gateway.budgets.unpriced(gateway.settings, gateway.catalogue, keys):
+        log.warning("models_without_price", models=models)
 
 
-async def _budgets(settings: Settings, keyring: Keyring | None) -> SharedBudgets:
+async def _budgets(settings: Settings, keyring: Keyring | None, priced: Prices | None) -> SharedBudgets:
     """What was used today and this month: as Redis says, or, where a limit asks for it, as the journal does."""
     try:
         zone = periods.machine_zone()
     except periods.PeriodError as error:
         raise SettingsError([f"TZ: {error}"]) from None
     if settings.redis_url is not None:
-        return SharedBudgets(zone, _prices(settings))
-    used = Budgets(zone, _prices(settings))
-    said = (settings.limits, settings.key_limits, *settings.model_limits.values())
-    is_asked = any(limit is not None and limit.of_period for limit in said) or (keyring and keyring.has_budgets)
+        return SharedBudgets(zone, priced)
+    used = Budgets(zone, priced)
+    is_asked = any(limit.of_period for limit in budgets.said(settings)) or (keyring and keyring.has_budgets)
     if is_asked and settings.journal_file not in {None, DASH} and settings.journal_file.parent.is_dir():
         began_s = monotonic()
         calls = await asyncio.to_thread(budgets.rebuilt, used, settings.journal_file, zone, time())

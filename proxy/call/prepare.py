@@ -231,6 +231,8 @@ async def _let_in(gateway: Gateway, exchange: Exchange, call: Call, taken_from: 
         raise faults.Refusal(fault, "over a limit of a day or a month")
     got = await gateway.limiter.reserve(taken_from, _longest_answer(call), budgets=budgets.demands(taken_from))
     exchange.books.reservation = _taken(exchange, got)
+    assert exchange.books.opening is not None  # noqa: S101 - for the type checker: it is made before this
+    budgets.note_unpriced(exchange.books.opening, taken_from)
 
 
 async def _add_prompt(

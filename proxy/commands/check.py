@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
+from datetime import UTC
 from typing import Any, Final
 
 import aiohttp
@@ -19,15 +20,20 @@ from config.models import ModelRow
 from config.pools import EVERY_MODEL, Pool
 from config.settings import Settings, SettingsError
 from proxy.admission import keyring
+from proxy.admission.keyring import Key
+from proxy.call import budgets
+from proxy.call.budgets import SharedBudgets
 from proxy.call.gateway import catalogue_of, open_gateway
 from proxy.commands import doctor, files, known_models, texts
 from proxy.commands.exit_codes import Exit
 from proxy.downstream import paths
 from proxy.metering.journal import Record
+from proxy.metering.prices import Prices
 from proxy.server import lifecycle, notices, routes
 from proxy.telemetry import logs
 from proxy.upstream.response import Result
 from translators import faults
+from translators.catalogue import Catalogue
 
 # The variable callers of DashScope keep their key in; for the call of --online, where the key is the caller's.
 KEY_VARIABLE: Final = "DASHSCOPE_API_KEY"
@@ -48,6 +54,7 @@ ALONE: Final[Mapping[str, Any]] = {
     "log_level": "critical",
     "tracing": "off",
 }
+UNPRICED: Final = "calls of {} go under a limit of money and have no price now: they count nothing there"
 # Who may call, by `auth`.
 CALLERS: Final[Mapping[str, str]] = {
     "passthrough": "whoever has a key of the upstream's",
@@ -76,9 +83,11 @@ def offline(chosen: Settings, rows: Sequence[ModelRow]) -> int:
     if wrong := files.complaints(chosen):
         raise SettingsError(wrong)
     catalogue = catalogue_of(chosen, rows)
+    priced = budgets.prices_of(chosen)
+    keys = _keys(chosen, catalogue, priced)
     callers = CALLERS[chosen.auth]
     if chosen.keys_file:
-        callers += f": {len(keyring.read(chosen.keys_file, catalogue))} of {chosen.keys_file}"
+        callers += f": {len(keys or ())} of {chosen.keys_file}"
     said = sum(chosen.origins.get(name, "default") != "default" for name in settings.NAMES)
     texts.echo(f"ok        {said} settings said, {len(settings.NAMES) - said} left at their defaults")
     for pool in chosen.pools_in_force:
@@ -88,6 +97,8 @@ def offline(chosen: Settings, rows: Sequence[ModelRow]) -> int:
     texts.echo(f"models    {', '.join(row['id'] for row in rows)}")
     for topic, sentence in notices.sentences(chosen, rows):
         texts.echo(f"{topic:9} {sentence}")
+    if unpriced := SharedBudgets(UTC, priced).unpriced(chosen, catalogue, keys):
+        texts.echo(f"prices    {UNPRICED.format(', '.join(unpriced))}")
     return Exit.OK
 
 
@@ -99,9 +110,15 @@ def read(
     if wrong := files.complaints(chosen):
         raise SettingsError(wrong)
     rows = models.load(chosen)
-    if chosen.keys_file:
-        keyring.read(chosen.keys_file, catalogue_of(chosen, rows))
+    _keys(chosen, catalogue_of(chosen, rows), budgets.prices_of(chosen))
     return chosen, rows
+
+
+def _keys(chosen: Settings, catalogue: Catalogue, priced: Prices | None) -> Collection[Key] | None:
+    """The callers of the keys file; None where there is none. Raises `SettingsError`."""
+    if chosen.keys_file is None:
+        return None
+    return keyring.read(chosen.keys_file, catalogue, budgets.budgeted(chosen, priced)).values()
 
 
 def against(now: Settings, rows: Sequence[ModelRow], then: Settings, rows_then: Sequence[ModelRow]) -> int:

@@ -1,6 +1,7 @@
 """What `serve` needs of the file system, judged before it is needed: the journal's place, and a directory for sockets.
 
-`check` and `doctor` say it, and `serve` before it begins; nothing is made here that was not there.
+Of the prices file also what stands in it. `check` and `doctor` say it, and `serve` before it begins; nothing is made
+here that was not there.
 """
 
 from __future__ import annotations
@@ -10,14 +11,20 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from config.settings import Settings
+from config.settings import Settings, SettingsError
+from proxy.call import budgets
 from proxy.metering.append_file import DASH, ROOM_BYTES
 
 
 def complaints(settings: Settings) -> list[str]:
     """What is wrong, a line each: the setting, where it was said, what mends it."""
     found = {"journal_file": journal(settings.journal_file), "workers": sockets(settings.workers)}
-    return [f"{name} ({settings.origins.get(name, 'default')}): {wrong}" for name, wrong in found.items() if wrong]
+    wrongs = [f"{name} ({settings.origins.get(name, 'default')}): {wrong}" for name, wrong in found.items() if wrong]
+    try:
+        budgets.prices_of(settings)
+    except SettingsError as error:
+        wrongs += error.lines
+    return wrongs
 
 
 def journal(path: Path | None) -> str | None:

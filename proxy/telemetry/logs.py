@@ -45,6 +45,8 @@ LINES: Final[Mapping[str, tuple[str, ...]]] = {
     "thinking_budget_not_held": ("dialect", "models"),
     "models_retire": ("models",),
     "pools_without_key": ("pools", "beside"),
+    "models_without_price": ("models",),
+    "no_price": ("model",),
     "call": (
         *("request_id", "api", "model", "upstream_model", "key_id", "key_name", "stream", "thinking"),
         *("outcome", "status", "code", "usage", "generated", "basis", "calls", "drift_tokens", "packets"),

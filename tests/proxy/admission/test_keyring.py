@@ -289,7 +289,7 @@ async def test_opened_keys_are_kept_fresh(path: Path, monkeypatch: pytest.Monkey
             True,
             {
                 "none": "of a day or a month, need one process or DASHSEEK_REDIS_URL",
-                "tokens": "of money, need a prices_file",
+                "tokens": "of money, need a prices_file with [[callers]]",
             },
         ),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+import structlog.testing
 
 from config import sources
 from config.settings import SettingsError
@@ -153,6 +154,41 @@ def test_what_a_caller_owes_is_by_its_keys_name_or_id_or_what_all_pay(
         # In two minutes, and twice in the second.
         for minute in (14, 15, 15):
             assert one.spend(call(f"2026-11-22T{minute}:00:00.000Z", **said)) == Decimal(cost)
+
+
+@pytest.mark.parametrize("kind", [SharedBudgets, Budgets])
+def test_of_a_call_that_counts_nothing_under_a_limit_of_money_its_model_is_logged_once(
+    tmp_path: Path, kind: type[SharedBudgets]
+) -> None:
+    """And its price is asked for anew where prices are read anew."""
+    (path := tmp_path / "prices.toml").write_text(KEYED)
+    kept = kind(SHANGHAI, prices.load(path))
+    money, tokens = [Scope("all", Limit(cost_day=Decimal(1)))], [Scope("all", Limit(tpd=1, rpm=1))]
+    ours, theirs = call("2026-11-22T14:00:00.000Z"), call("2026-11-22T14:00:00.000Z", model="deepseek-r1")
+    for one, opening, scopes, said in (
+        (kept, ours, money, []),
+        (kept, theirs, tokens, []),
+        (kept, theirs, money, ["deepseek-r1"]),
+        (kept, theirs, money, []),
+        (kept.under(prices.load(path)), theirs, money, ["deepseek-r1"]),
+        (kind(SHANGHAI, None), theirs, money, []),
+    ):
+        with structlog.testing.capture_logs() as lines:
+            one.note_unpriced(opening, scopes)
+        assert lines == [{"event": "no_price", "log_level": "warning", "model": model} for model in said]
+
+
+async def test_a_call_without_a_price_is_let_in_and_said(
+    simulator: StartSimulator, gateway_before: StartGateway, tmp_path: Path
+) -> None:
+    (path := tmp_path / "prices.toml").write_text(PRICES.replace('"*"', '"deepseek-r1"'))
+    upstream = await simulator(Script(text="hi there"))
+    front = await gateway_before(upstream.url, prices_file=path, limits="cost_day=0.0000001")
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            assert (await caller.ask(front.url, caller.call())).status == 200
+            await front.end_of()
+    assert [line["model"] for line in lines if line["event"] == "no_price"] == ["deepseek-v3"]
 
 
 def test_of_a_call_that_used_nothing_nothing_is_kept(clock: Clock, tmp_path: Path) -> None:

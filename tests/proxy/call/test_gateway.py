@@ -10,8 +10,9 @@ import structlog.testing
 
 import proxy.admission
 from config import models, settings, sources
+from proxy.admission import key_file
 from proxy.admission.memory_limiter import MemoryLimiter
-from proxy.call import gateway
+from proxy.call import budgets, gateway
 from proxy.call.budgets import Budgets, SharedBudgets
 from proxy.call.timeouts import BODY, TOKEN, CallTimeouts, Timeout
 from proxy.telemetry import metrics
@@ -88,7 +89,7 @@ async def test_the_journal_is_read_for_what_was_used_where_a_limit_asks_for_it(
     chosen = chosen_by(**{**said, "journal_file": journal})
     (tmp_path / "gone").rmdir()
     with structlog.testing.capture_logs() as lines:
-        await gateway._budgets(chosen, None)
+        await gateway._budgets(chosen, None, None)
     assert [(line["event"], line["calls"]) for line in lines] == [("budgets_read", 0)] * read
 
 
@@ -104,10 +105,94 @@ async def test_what_callers_owe_is_of_one_currency(tmp_path: Path) -> None:
         chosen = chosen_by(prices_file=str(prices))
         if refused:
             with pytest.raises(settings.SettingsError, match="several currencies"):
-                gateway._prices(chosen)
+                budgets.prices_of(chosen)
         else:
-            assert gateway._prices(chosen) is not None
-    assert gateway._prices(chosen_by()) is None
+            assert budgets.prices_of(chosen) is not None
+    assert budgets.prices_of(chosen_by()) is None
+
+
+ROW = """
+[[{side}]]
+model = "{model}"
+valid_from = {since}
+zone = "UTC"
+currency = "CNY"
+input = 1
+cached = 1
+output = 1
+"""
+EARLY, LATE = "2026-01-01", "2999-01-01"
+MONEY = "cost_day=0.0000001"
+
+
+def priced_by(tmp_path: Path, *rows: dict[str, str], **said: object) -> settings.Settings:
+    text = "".join(ROW.format(**{"side": "callers", "model": "*", "since": EARLY, **row}) for row in rows)
+    (tmp_path / "prices.toml").write_text(text)
+    return chosen_by(prices_file=str(tmp_path / "prices.toml"), **said)
+
+
+@pytest.mark.parametrize("said", [{"limits": MONEY}, {"key_limits": MONEY}, {"model_limits": {"deepseek-r1": MONEY}}])
+async def test_a_limit_of_money_needs_what_callers_owe(tmp_path: Path, said: dict[str, object]) -> None:
+    """Without a row of theirs no call could ever count."""
+    unlimited = priced_by(tmp_path, {"side": "upstream"})
+    assert budgets.prices_of(unlimited) is not None
+    limited = priced_by(tmp_path, {"side": "upstream"}, **said)
+    with pytest.raises(settings.SettingsError, match=r"^prices_file \(--prices-file\): .* need a row \[\[callers\]\]"):
+        budgets.prices_of(limited)
+    assert budgets.prices_of(priced_by(tmp_path, {}, **said)) is not None
+
+
+@pytest.mark.parametrize(
+    ("rows", "said", "unpriced"),
+    [
+        ([{}], {"limits": MONEY}, []),
+        ([{"since": LATE}], {"limits": MONEY}, "all"),
+        ([{"model": "deepseek-r1"}], {"limits": MONEY}, "all but deepseek-r1"),
+        ([{"since": LATE}], {"limits": "rpm=60 tpd=100"}, []),
+        ([{"since": LATE}], {"model_limits": {"deepseek-r1": MONEY}}, ["deepseek-r1"]),
+        # Without a key there is no allowance of one.
+        ([{"since": LATE}], {"key_limits": MONEY, "auth": "passthrough"}, "all"),
+        ([{"since": LATE}], {"key_limits": MONEY, "auth": "none"}, []),
+        # A price for others than those who may call.
+        ([{"model": '*"\nkey = "team b'}], {"limits": MONEY}, "all"),
+    ],
+)
+async def test_models_that_cost_nothing_under_a_limit_of_money_are_named_at_the_start_and_at_a_reload(
+    tmp_path: Path, rows: list[dict[str, str]], said: dict[str, object], unpriced: str | list[str]
+) -> None:
+    chosen = priced_by(tmp_path, *rows, **said)
+    every = sorted(row["id"] for row in models.load(chosen))
+    if isinstance(unpriced, str):
+        unpriced = [model for model in every if model != unpriced.removeprefix("all but ")]
+    with structlog.testing.capture_logs() as lines:
+        async with gateway.open_gateway(chosen, models.load(chosen)) as one:
+            gateway.take_over(await gateway.successor(one, chosen, models.load(chosen)))
+    told = [(line["log_level"], line["models"]) for line in lines if line["event"] == "models_without_price"]
+    assert told == [("warning", unpriced)] * 2 * bool(unpriced)
+
+
+@pytest.mark.parametrize(
+    ("keys", "unpriced"),
+    [
+        ([("team a", ["deepseek-v3"], MONEY)], []),
+        ([("team a", ["deepseek-r1"], MONEY)], ["deepseek-r1"]),
+        ([("team a", ["deepseek-r1"], "rpm=6")], []),
+        ([("team b", ["deepseek-v3"], MONEY)], ["deepseek-v3"]),
+        ([("team a", ["deepseek-v3"], MONEY), ("team b", ["deepseek-v3"], MONEY)], ["deepseek-v3"]),
+    ],
+)
+async def test_of_callers_we_know_it_is_what_they_may_ask_for_by_their_own_limits_and_prices(
+    tmp_path: Path, keys: list[tuple[str, list[str], str]], unpriced: list[str]
+) -> None:
+    for name, asked, limit in keys:
+        key_file.add(tmp_path / "keys.toml", name, key_file.made(), models=asked, limits=limit)
+    (tmp_path / "upstream.key").write_text("sk-ours")
+    own = {"keys_file": str(tmp_path / "keys.toml"), "upstream_api_key_file": str(tmp_path / "upstream.key")}
+    chosen = priced_by(tmp_path, {"model": 'deepseek-v3"\nkey = "team a'}, **own)
+    with structlog.testing.capture_logs() as lines:
+        async with gateway.open_gateway(chosen, models.load(chosen)):
+            pass
+    assert [line["models"] for line in lines if line["event"] == "models_without_price"] == [unpriced] * bool(unpriced)
 
 
 async def test_what_is_kept_fresh_is_that_of_the_configuration_in_force_and_ends_with_the_gateway(
@@ -162,6 +247,7 @@ async def test_a_configuration_whose_certificates_cannot_be_read_is_none(tmp_pat
         ("rpm=5", {"workers": "2"}, {}, None),
         ("cost_day=5", {}, {}, "need a prices_file"),
         ("cost_day=5", {"prices_file": "prices.toml"}, {}, None),
+        ("cost_day=5", {"prices_file": "upstream.toml"}, {}, r"need a prices_file with \[\[callers\]\]"),
     ],
 )
 async def test_what_a_key_may_use_in_a_day_must_be_reckoned_by_somebody(
@@ -171,25 +257,24 @@ async def test_what_a_key_may_use_in_a_day_must_be_reckoned_by_somebody(
     keys, ours = tmp_path / "keys.toml", tmp_path / "upstream.key"
     keys.write_text(f'[[key]]\nname = "team a"\nsha256 = "{"0" * 64}"\nlimits = "{limit}"\n')
     ours.write_text("sk-ours")
-    (tmp_path / "prices.toml").write_text(
-        '[[callers]]\nmodel = "*"\nvalid_from = 2026-01-01T00:00:00Z\nzone = "UTC"\ncurrency = "CNY"\n'
-        "input = 1.0\ncached = 1.0\noutput = 1.0\n"
-    )
+    for file, side in (("prices.toml", "callers"), ("upstream.toml", "upstream")):
+        (tmp_path / file).write_text(ROW.format(side=side, model="*", since=EARLY))
     files = {name: str(tmp_path / value) if name == "prices_file" else value for name, value in chosen.items()}
     said = {**UPSTREAM, "keys_file": str(keys), "upstream_api_key_file": str(ours), **files}
     read = sources.load({**said, "journal_file": str(tmp_path / "calls.jsonl")}, None, environ)
     catalogue = gateway.catalogue_of(read, models.load(read))
+    priced = budgets.prices_of(read)
     if complaint is not None:
         with pytest.raises(settings.SettingsError, match=complaint):
-            gateway._keyring(read, catalogue)
+            gateway._keyring(read, catalogue, priced)
         return
-    keyring = gateway._keyring(read, catalogue)
+    keyring = gateway._keyring(read, catalogue, priced)
     with structlog.testing.capture_logs() as lines:
-        used = await gateway._budgets(read, keyring)
+        used = await gateway._budgets(read, keyring, priced)
     is_shared = "DASHSEEK_REDIS_URL" in environ
     assert type(used) is (SharedBudgets if is_shared else Budgets)
     assert len(lines) == (limit != "rpm=5" and not is_shared)
-    assert gateway._keyring(chosen_by(), catalogue) is None
+    assert gateway._keyring(chosen_by(), catalogue, None) is None
 
 
 async def test_a_zone_or_prices_that_mean_nothing_are_a_wrong_setting(
@@ -197,14 +282,14 @@ async def test_a_zone_or_prices_that_mean_nothing_are_a_wrong_setting(
 ) -> None:
     (prices := tmp_path / "prices.toml").write_text("[[callers]]\n")
     chosen = chosen_by(prices_file=str(prices))
-    with pytest.raises(settings.SettingsError, match="prices_file: "):
-        gateway._prices(chosen)
+    with pytest.raises(settings.SettingsError, match=r"prices_file \(--prices-file\): "):
+        budgets.prices_of(chosen)
     prices.unlink()
-    with pytest.raises(settings.SettingsError, match="prices_file: "):
-        gateway._prices(chosen)
+    with pytest.raises(settings.SettingsError, match=r"prices_file \(--prices-file\): "):
+        budgets.prices_of(chosen)
     monkeypatch.setenv("TZ", "Nowhere/Else")
     with pytest.raises(settings.SettingsError, match="TZ: Nowhere/Else: no such zone"):
-        await gateway._budgets(chosen_by(), None)
+        await gateway._budgets(chosen_by(), None, None)
 
 
 async def test_traces_without_their_extra_are_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,18 @@ def test_the_most_important_of_what_settings_mean_is_said_in_five_lines() -> Non
     assert said[5].startswith("retired   the service stops selling ")
 
 
+def test_what_has_no_price_under_a_limit_of_money_is_said(tmp_path: Path) -> None:
+    (path := tmp_path / "prices.toml").write_text(
+        '[[callers]]\nmodel = "deepseek-v3"\nvalid_from = 2026-01-01T00:00:00Z\ncurrency = "CNY"\n'
+        "input = 1\ncached = 1\noutput = 1\n"
+    )
+    words = (*AT, "--prices-file", str(path), "--model-limit")
+    assert not [line for line in run(*words, "deepseek-v3=cost_day=5") if line.startswith("prices")]
+    assert run(*words, "deepseek-r1=cost_day=5")[-1] == (
+        "prices    calls of deepseek-r1 go under a limit of money and have no price now: they count nothing there"
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "environ", "callers", "pays"),
     [
