@@ -116,7 +116,18 @@ WORDS: Final[Mapping[str, Mapping[str, str]]] = {
 
 
 class ReportError(Exception):
-    """A report that could not be made; a sentence for whoever asked."""
+    """A report that could not be made; a sentence for whoever asked.
+
+    status: of the answer
+    """
+
+    status = 503
+
+
+class AskError(ReportError):
+    """A report of what there is not."""
+
+    status = 400
 
 
 class Reports:
@@ -135,7 +146,7 @@ class Reports:
         try:
             zone = periods.zone_of(tz) if tz else periods.machine_zone()
         except periods.PeriodError as error:
-            raise ReportError(str(error)) from None
+            raise AskError(str(error)) from None
         async with self._one_at_a_time:
             kept = self._kept.get(name := periods.name_of(zone))
             if kept is not None and monotonic() <= kept[0] + KEPT_S:
@@ -186,14 +197,14 @@ def add_to(app: web.Application, settings: Settings) -> None:
         try:
             body, status = page(await reports.report(request.query.get("tz")), language), 200
         except ReportError as error:
-            body, status = complaint(str(error), language), 503
+            body, status = complaint(str(error), language), error.status
         return web.Response(text=body, status=status, content_type="text/html", headers=headers)
 
     async def told(request: web.Request) -> web.StreamResponse:
         try:
             return web.json_response(await reports.report(request.query.get("tz")))
         except ReportError as error:
-            return web.json_response({"error": str(error)}, status=503)
+            return web.json_response({"error": str(error)}, status=error.status)
 
     app.router.add_get("/usage", shown)
     app.router.add_get("/usage.json", told)

@@ -409,7 +409,7 @@ def _usage() -> click.Command:
         return _booked(lambda: usage.verify(files))
 
     def tail(file: Path, lines: int, follow: bool) -> int:
-        return usage.tail(file, lines, follow=follow)
+        return _booked(lambda: usage.tail(file, lines, follow=follow))
 
     def compared(files: tuple[Path, ...], form: usage.Form, tolerance: tuple[str, ...], **asked: Any) -> int:
         from proxy.commands import reconcile
@@ -583,7 +583,10 @@ def _exiting(run: Callable[..., int]) -> Callable[..., None]:
     """A callback that ends the process with what `run` returns."""
 
     def callback(**params: object) -> None:
-        code = Exit(run(**params))
+        try:
+            code = Exit(run(**params))
+        except KeyboardInterrupt:
+            code = Exit.INTERRUPTED
         # Here a reader who has left is an error that click knows; at the end of the interpreter it is a message.
         sys.stdout.flush()
         click.get_current_context().exit(code)

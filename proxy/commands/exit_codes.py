@@ -15,12 +15,14 @@ class Exit(IntEnum):
     CONFIGURATION = 2  # as click says of a flag that does not exist
     PORT_IN_USE = 3
     UPSTREAM_REFUSED = 4
+    INTERRUPTED = 130  # as shells say of SIGINT
 
 
 MEANINGS: Final[Mapping[Exit, str]] = {
     Exit.OK: "done; of serve: ended by a signal",
-    Exit.NO: "done, and the answer is no: a wrong journal, a call that would be refused",
+    Exit.NO: "done, and the answer is no: a wrong journal, a call that is refused",
     Exit.CONFIGURATION: "wrong flags or settings, or an installation that cannot run",
     Exit.PORT_IN_USE: "the port is in use",
     Exit.UPSTREAM_REFUSED: "the upstream cannot be reached, or refuses",
+    Exit.INTERRUPTED: "interrupted (Ctrl-C), and not done",
 }

@@ -88,7 +88,7 @@ def report(by: Sequence[str], tz: str | None, since: str | None, until: str | No
     zone = periods.zone_of(tz) if tz else periods.machine_zone()
     grain: Grain = next((grain for grain in reversed(GRAINS) if grain in by), "day")
     span = periods.span_of(zone, grain, since, until)
-    return Report(tuple(by), span, tz, prices.load(price_file) if price_file else None)
+    return Report(tuple(dict.fromkeys(by)), span, tz, prices.load(price_file) if price_file else None)
 
 
 def show_sum(paths: Sequence[Path], form: Form, asked: Report) -> int:

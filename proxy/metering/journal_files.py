@@ -7,10 +7,12 @@ names a call, and no two calls have the same name: only files that begin alike a
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import itertools
 import re
+import stat
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +27,8 @@ BUFFER_BYTES: Final = 1 << 16
 # No line of a journal is a hundredth as long: of one that is longer the beginning is kept, and the rest passed over.
 LINE_BYTES: Final = 1 << 20
 Content = BufferedIOBase
+# How a file begins that gzip has packed, whatever its name.
+PACKED: Final = b"\x1f\x8b"
 
 # What rotation puts behind a name: numbers, dates, and the packer's ending.
 ROTATED: Final = r"(?:[.-][0-9]+)*(?:\.gz)?"
@@ -76,6 +80,8 @@ def distinct(paths: Sequence[Path]) -> tuple[list[Path], list[Copy]]:
     files: dict[tuple[int, int], Path] = {}
     for path in sorted(set(paths), key=str):
         found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.ESPIPE, "is no regular file, and a journal is read more than once", str(path))
         original = files.setdefault((found.st_dev, found.st_ino), path)
         if original is not path:
             copies.append(Copy(path, original, "is the same file as"))
@@ -91,7 +97,7 @@ def distinct(paths: Sequence[Path]) -> tuple[list[Path], list[Copy]]:
 def opened(path: Path) -> Iterator[tuple[Content, Content]]:
     """A file as it lies on the disk, to tell how far it is read, and its unpacked content."""
     with path.open("rb") as raw:
-        if path.suffix == ".gz":
+        if path.suffix == ".gz" or raw.peek(len(PACKED)).startswith(PACKED):
             with gzip.open(raw) as unpacked:
                 yield raw, unpacked
         else:

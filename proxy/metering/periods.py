@@ -88,10 +88,17 @@ def name_of(zone: tzinfo) -> str:
 
 
 def machine_zone(environment: Mapping[str, str] = os.environ, localtime: Path = LOCALTIME) -> tzinfo:
-    """The zone of this machine: `TZ`, else what /etc/localtime is a link to, else UTC. Raises `PeriodError`."""
-    if name := environment.get("TZ", "").removeprefix(":"):
+    """The zone of this machine: `TZ`, else what /etc/localtime is a link to, else UTC. Raises `PeriodError`.
+
+    `TZ` may be the path of a table instead of a name (POSIX).
+    """
+    if (name := environment.get("TZ", "").removeprefix(":")) and not name.startswith("/"):
         return zone_of(name)
-    _, found, name = str(localtime.resolve()).rpartition(TABLES)
+    table = str(Path(name or localtime).resolve())
+    _, found, named = table.rpartition(TABLES)
+    if name and not found:
+        raise PeriodError(f"TZ={name}: no table of a zone ({TABLES}…)")
+    name = named
     return zone_of(name) if found and name not in {"UTC", "Etc/UTC"} else UTC
 
 

@@ -124,7 +124,7 @@ def test_the_tables_of_metrics_and_exit_codes_are_those_of_the_code() -> None:
     ]
     assert [line for line in lines if re.match(r"\| `\w+` \| (counter|gauge|histogram) \|", line)] == rows
     codes = [f"| {code.value} | {meaning} |" for code, meaning in exit_codes.MEANINGS.items()]
-    assert [line for line in lines if re.match(r"\| \d \| ", line)] == codes
+    assert [line for line in lines if re.match(r"\| \d+ \| ", line)] == codes
 
 
 async def test_the_recipes_of_keys_and_books_go_together(serve: Any, simulator: Any, tmp_path: Path) -> None:

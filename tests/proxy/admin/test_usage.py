@@ -236,7 +236,7 @@ async def test_both_are_on_the_admin_port(
             assert "default-src 'none'" in page.headers["Content-Security-Policy"]
             assert "按模型" in await page.text()
         async with session.get(f"{front.admin_url}/usage.json?tz=Mars/Phobos") as told:
-            assert (told.status, "no such zone" in (await told.json())["error"]) == (503, True)
+            assert (told.status, "no such zone" in (await told.json())["error"]) == (400, True)
     assert (report["month"]["calls"], report["tz"], report["drift"]["calls"]) == (1, "UTC", 1)
     assert [row["model"] for row in report["by_model"]] == [caller.call()["model"]]
     browser = needs.program("chromium")

@@ -543,6 +543,22 @@ def test_tail_follows_a_line_of_which_a_piece_is_there(
     assert capsys.readouterr().out.count("id-first") == 1
 
 
+def test_a_report_that_is_interrupted_is_no_answer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(usage, "show_sum", interrupt)
+    path.write_bytes(b"")
+    assert run("sum", path).exit_code == 130
+
+
+def test_a_dimension_that_is_asked_for_twice_is_one_column(path: Path) -> None:
+    path.write_bytes(lines(*records("1", 1)))
+    assert run("sum", "--csv", "--by", "model", "--by", "day", "--by", "model", path).stdout.startswith(
+        "model,day,calls"
+    )
+
+
 def test_tail_says_that_a_line_is_no_record_and_goes_on(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Damaged, or of another version."""
     damaged = [b'{"ev":"close"}\n', b'{"ev":"close",nonsense}\n', b'{"ev":"close","usage":3,"code":null}\n']

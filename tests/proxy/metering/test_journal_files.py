@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import random
 from pathlib import Path
 
@@ -77,3 +78,16 @@ def test_what_is_no_archive_is_left_to_the_reader(tmp_path: Path) -> None:
     whole = put(tmp_path / "b", WHOLE)
     files, copies = journal_files.distinct([tmp_path / "b.gz", whole])
     assert (files, len(copies)) == ([whole], 1)
+
+
+def test_a_packed_file_is_known_by_how_it_begins_too(tmp_path: Path) -> None:
+    path = put(tmp_path / "b.gz", WHOLE).rename(tmp_path / "usage.jsonl.1")
+    with journal_files.opened(path) as (_, content):
+        assert content.read() == WHOLE
+
+
+def test_what_can_be_read_but_once_is_no_journal(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    for path in (pipe, Path("/dev/null"), tmp_path):
+        with pytest.raises(OSError, match="no regular file, and a journal is read more than once"):
+            journal_files.distinct([path])

@@ -92,5 +92,9 @@ def test_the_machines_zone_is_what_tz_says_and_else_what_localtime_links_to(tmp_
     assert periods.name_of(periods.machine_zone({}, link)) == "Asia/Tokyo"
     assert periods.name_of(periods.machine_zone({"TZ": ":Europe/Paris"}, link)) == "Europe/Paris"
     assert periods.machine_zone({}, tmp_path / "nothing") is UTC
+    for path in (f":{link}", "/usr/share/zoneinfo/Asia/Tokyo"):
+        assert periods.name_of(periods.machine_zone({"TZ": path}, tmp_path / "nothing")) == "Asia/Tokyo"
+    with pytest.raises(PeriodError, match="no table of a zone"):
+        periods.machine_zone({"TZ": f":{tmp_path}/nothing"}, link)
     with pytest.raises(PeriodError):
         periods.machine_zone({"TZ": "CST-8"}, link)
