@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -45,10 +45,20 @@ def made() -> str:
     return f"sk-{secrets.token_urlsafe(KEY_BYTES)}"
 
 
-def add(path: Path, name: str, secret: str, *, models: Sequence[str] = (), limits: str | None = None) -> KeyRow:
+def add(
+    path: Path,
+    name: str,
+    secret: str,
+    *,
+    models: Sequence[str] = (),
+    limits: str | None = None,
+    show: Callable[[], object] | None = None,
+) -> KeyRow:
     """Append a caller's key, of which the digest alone is written; its row. Makes the file where there is none.
 
-    Raises `KeyFileError`, `OSError`, and `SettingsError` where the file as it is cannot be read.
+    show:   called when nothing speaks against the key and the file is as it was, which it stays where this raises: a
+            key that is shown and not in the file opens nothing, one in the file that nobody was shown is of no use
+    raises: `KeyFileError`, `OSError`, `SettingsError` where the file as it is cannot be read, and what `show` does
     """
     with _locked(path):
         text = _text(path) if path.exists() else ""
@@ -62,7 +72,7 @@ def add(path: Path, name: str, secret: str, *, models: Sequence[str] = (), limit
         if limits is not None:
             entry += f"\nlimits = {_toml(limits)}"
         added = f"{'' if text.endswith(chr(10)) else chr(10)}{entry}\n" if text else f"{entry.lstrip()}\n"
-        return _replace(path, text + added.replace("\n", _line_ending(text)), before, 1)[-1]
+        return _replace(path, text + added.replace("\n", _line_ending(text)), before, 1, show)[-1]
 
 
 def revoke(path: Path, which: str) -> tuple[KeyRow, ...]:
@@ -120,8 +130,13 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _replace(path: Path, text: str, rows: Sequence[KeyRow], more: int) -> tuple[KeyRow, ...]:
-    """Put a new version, of these rows and so many more, in the place of the former, kept beside it; its rows."""
+def _replace(
+    path: Path, text: str, rows: Sequence[KeyRow], more: int, show: Callable[[], object] | None = None
+) -> tuple[KeyRow, ...]:
+    """Put a new version, of these rows and so many more, in the place of the former, kept beside it; its rows.
+
+    show: called when the new version can be put there, and is not yet
+    """
     target = path.resolve()
     partial = target.with_name(target.name + ".new")
     found = target.stat() if target.exists() else None
@@ -141,6 +156,9 @@ def _replace(path: Path, text: str, rows: Sequence[KeyRow], more: int) -> tuple[
             os.chmod(partial, found.st_mode & 0o777)
             if os.geteuid() == 0:
                 os.chown(partial, found.st_uid, found.st_gid)
+        if show is not None:
+            show()
+        if found is not None:
             shutil.copy2(target, _beside(target, BACKUP))
         partial.replace(target)
         return read

@@ -153,8 +153,9 @@ Examples:
 """
 
 KEYS_ADD = """Make a key, print it this once, and add its digest to a keys file; --stdin reads a
-key instead. The rest of the file stays as it is, and the file as it was stays
-beside it (keys.toml~). A file that is not there is made.
+key instead. A key that cannot be printed is not added. The rest of the file stays
+as it is, and the file as it was stays beside it (keys.toml~). A file that is not
+there is made.
 
 \b
 Examples:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +50,14 @@ def show(path: Path, journals: Sequence[Path], *, as_json: bool) -> int:
 
 
 def add(path: Path, name: str, models: Sequence[str], limits: str | None, *, bring: bool) -> int:
-    """Add a caller's key: one that is made here and shown this once, or one from standard input.
+    """Add a caller's key: one that is made here and shown this once, before it is added, or one from standard input.
 
-    Raises `KeyFileError`, `SettingsError`, `OSError`.
+    Raises `KeyFileError`, `SettingsError`, `OSError`, and `ClickException` where the key cannot be shown.
     """
     secret = sys.stdin.read().strip() if bring else key_file.made()
-    row = key_file.add(path, name, secret, models=models, limits=limits)
+    show = None if bring else partial(_show_secret, path, secret)
+    row = key_file.add(path, name, secret, models=models, limits=limits, show=show)
     if not bring:
-        click.echo(secret)
         click.echo("This is the key; it is shown this once, and the file has its digest alone.", err=True)
     click.echo(f"{path}: {row.name} ({_fingerprint(row)}) may call within a second", err=True)
     return Exit.OK
@@ -67,6 +69,15 @@ def revoke(path: Path, which: str) -> int:
         click.echo(f"{path}: {row.name} ({_fingerprint(row)}) may not call any more, within a second")
     click.echo(f"the file as it was: {path}{key_file.BACKUP}", err=True)
     return Exit.OK
+
+
+def _show_secret(path: Path, secret: str) -> None:
+    try:
+        if sys.__stdout__ is None:
+            raise OSError(errno.EBADF, "standard output is closed")
+        click.echo(secret)
+    except OSError as error:
+        raise click.ClickException(f"{path}: no key was added, for it cannot be shown: {error.strerror}") from None
 
 
 def _used(journals: Sequence[Path]) -> dict[str, Use]:

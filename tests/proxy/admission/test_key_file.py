@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from config.values import Limit
 from proxy.admission import key_file, keyring
 from proxy.commands import cli
+from tests import needs
 from tests.proxy.metering.records import closed, named, opened, write
 
 DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"  # of: test
@@ -71,6 +72,44 @@ def test_a_key_that_is_made_is_shown_once_and_its_digest_alone_is_kept(path: Pat
     assert secret not in path.read_text() + ended.stderr
     assert path.read_text().startswith(FILE)
     assert (path.with_name("keys.toml~").read_text(), path.stat().st_mode & 0o777) == (FILE, 0o600)
+
+
+@pytest.mark.parametrize(
+    ("redirection", "why"),
+    [
+        (">/dev/full", "No space left on device"),
+        (">&-", "standard output is closed"),
+        ("| true", "Broken pipe"),
+    ],
+)
+def test_a_key_that_cannot_be_shown_is_not_added(path: Path, redirection: str, why: str) -> None:
+    """Nobody would have it."""
+    path.with_name("keys.toml~").write_text("the version before")
+    # Whoever reads the pipe has left before anything is written into it.
+    words = f"set -o pipefail; {{ sleep 0.2; {sys.executable} -m proxy keys add {path} --name c; }} {redirection}"
+    ended = subprocess.run(["bash", "-c", words], check=False, text=True, capture_output=True, cwd=needs.ROOT)
+    sentence = f"Error: {path}: no key was added, for it cannot be shown: {why}\n"
+    assert (ended.returncode, ended.stderr) == (1, sentence)
+    assert path.read_text() == FILE
+    assert {file.name: file.read_text() for file in path.parent.iterdir()} == {
+        "keys.toml": FILE,
+        "keys.toml~": "the version before",
+        "keys.toml.lock": "",
+    }
+
+
+def test_a_key_that_is_refused_is_not_shown(path: Path) -> None:
+    """Who reads standard output has no key that is none."""
+    for words in (("--name", "x" * 65), ("--name", "c", "--limits", "rps=3")):
+        ended = run("add", path, *words)
+        assert (ended.exit_code, ended.stdout, path.read_text()) == (2, "", FILE)
+
+
+def test_a_key_is_shown_before_the_file_is_changed(path: Path) -> None:
+    seen = list[str]()
+    key_file.add(path, "c", "secret", show=lambda: seen.append(path.read_text()))
+    assert seen == [FILE]
+    assert names(path)[-1] == "c"
 
 
 def test_a_file_is_made_where_there_is_none_and_a_key_may_be_brought(tmp_path: Path) -> None:
