@@ -44,7 +44,7 @@ class Group(NamedTuple):
     outcome:        how it ended; "unknown" where that is not known
     pool:           the pool that served it, where there are no pools the target; "-" where none was asked
     upstream_model: the id it has upstream
-    basis:          whose figure `generated` is
+    basis:          whose figure `generated` is; "unknown" of a call without an end
     api:            the tongue the call came in
     owed:           what its caller pays; None where no price is asked for, or none is given
     taken:          what upstream takes
@@ -152,7 +152,7 @@ def _names(record: Mapping[str, Any]) -> _Names:
         record.get("outcome", UNKNOWN),
         pool_of(record),
         record["upstream_model"],
-        record.get("basis", "none"),
+        record.get("basis", UNKNOWN),
         record.get("api", NATIVE),
     )
     if not all(isinstance(name, str) for name in names):

@@ -204,7 +204,7 @@ def test_programs_may_ask_for_fewer_dimensions(path: Path) -> None:
         ("month", ["2026-11"]),
         ("pool", ["-", "http://a"]),
         ("upstream_model", ["deepseek-chat"]),
-        ("basis", ["none", "upstream_final"]),
+        ("basis", ["unknown", "upstream_final"]),
         ("outcome", ["ok", "unknown"]),
     ],
 )

@@ -63,7 +63,7 @@ def test_a_call_without_an_end_is_unknown_and_named(path: Path) -> None:
     read = check(write(path, opened("1"), closed("1"), opened("2")))
     (unknown,) = read.unknown
     assert (str(unknown.place), unknown.opening["request_id"]) == (f"{path}:3", "id-2")
-    group = Group("2026-11-22", "deepseek-v3", "team a", "unknown", upstream_model="deepseek-chat")
+    group = Group("2026-11-22", "deepseek-v3", "team a", "unknown", upstream_model="deepseek-chat", basis="unknown")
     assert read.totals[group] == Totals(1)
     assert read.violations == []
 
