@@ -41,13 +41,22 @@ class Cause(Enum):
     CUT = "upstream, a time-out or a shutdown cut the call before its last figure"
     COUNTED = "upstream told no usage: the figures are our count"
     SEVERAL = "of several upstream calls (n, thinking_budget)"
-    RETRIED = "was tried more than once: the provider may bill the first try too"
+    RETRIED = "an upstream call was tried again after its connection had died: the provider may bill the first try too"
+    FAILED = "upstream answered an error that does not say that nothing was done: the provider may bill it"
+    REFUSED = "upstream refused a try: the provider may count it as a request"
     UNKNOWN = "has no end in the journal: a crash, or still open"
     BORDER = "went on over midnight: the provider may count it on the other day"
 
 
 # The journal holds none of what these may have used: they can only make a bill larger.
-NOT_HELD: Final = frozenset({Cause.RETRIED, Cause.UNKNOWN})
+NOT_HELD: Final = frozenset({Cause.RETRIED, Cause.FAILED, Cause.REFUSED, Cause.UNKNOWN})
+# Of a try that was refused no tokens are billed.
+REQUESTS_ALONE: Final = frozenset({Cause.REFUSED})
+# Statuses of a server's error that say that nothing was done; of 4xx all do.
+NOTHING_DONE: Final = frozenset({503, 529})
+# What came of tries that upstream has never seen.
+UNSENT: Final = frozenset({"unreachable", "connect_timeout"})
+SERVER_ERROR: Final = 500
 
 
 class Absence(Enum):
@@ -262,7 +271,7 @@ class Collector:
         if self._prices is not None:
             self._price(evidence, record, prompt, cached, output)
         request_id = str(record["request_id"])
-        for cause in _causes(record):
+        for cause in _causes(record, requests):
             evidence.causes.setdefault(cause, Witnesses()).add(request_id, amounts)
         other = self._cell(record, _closed(record))
         if other != cell and requests:
@@ -304,19 +313,33 @@ class Collector:
         evidence.costs[tariff.currency] = money.total((evidence.costs.get(tariff.currency, Decimal(0)), cost))
 
 
-def _causes(record: Json) -> Iterable[Cause]:
+def _causes(record: Json, requests: int) -> Iterable[Cause]:
+    """Why the provider may say something else of a call.
+
+    requests: its upstream calls of which figures are known; 0 where there are none
+    """
     outcome, basis = record["outcome"], record["basis"]
-    if record["attempts"] and basis != "upstream_final":
+    results = [str(attempt["result"]) for attempt in record["attempts"]]
+    errors = [int(result) for result in results if result.isdecimal() and result != "200"]
+    # Tries of which upstream may have made something that it did not tell, or told in part.
+    begun = len(results) - len(errors) - sum(result in UNSENT for result in results)
+    if results and basis != "upstream_final" and (begun or basis != "none"):
         if outcome.startswith("client_"):
             yield Cause.GONE
         elif outcome.startswith(_CUT):
             yield Cause.CUT
         elif basis != "none":
             yield Cause.COUNTED
-    if len(record.get("calls") or ()) > 1:
+    if requests > 1:
         yield Cause.SEVERAL
-    if len(record["attempts"]) > 1:
+    # Each upstream call is tried at least once; of a call without figures nobody knows how many they were.
+    if 0 < requests < begun:
         yield Cause.RETRIED
+    is_refusal = [error < SERVER_ERROR or error in NOTHING_DONE for error in errors]
+    if not all(is_refusal):
+        yield Cause.FAILED
+    if any(is_refusal):
+        yield Cause.REFUSED
 
 
 def _closed(record: Json) -> str:
@@ -481,13 +504,19 @@ def _compare(result: Reconciliation, difference: Difference, evidence: Evidence)
 
 def _explained(difference: Difference, evidence: Evidence) -> Difference:
     kind = difference.type if difference.type in KINDS else "output"
-    can_be = [found for found in evidence.causes.items() if difference.amount > 0 or found[0] not in NOT_HELD]
+    can_be = [found for found in evidence.causes.items() if _can_be(found[0], difference)]
     causes = sorted(can_be, key=lambda found: (-found[1].tokens.get(kind, 0), -found[1].calls, found[0].name))
     absence = difference.absence
     if absence is None and not causes:
         absence = Absence.MORE if difference.amount > 0 else Absence.LESS
     shown = () if absence in {Absence.TYPE, Absence.OWN, Absence.JOURNAL} else tuple(causes)
     return Difference(difference.cell, difference.type, difference.bill, difference.journal, shown, absence)
+
+
+def _can_be(cause: Cause, difference: Difference) -> bool:
+    if cause in REQUESTS_ALONE and difference.type != "requests":
+        return False
+    return difference.amount > 0 or cause not in NOT_HELD
 
 
 def _order(difference: Difference) -> tuple[object, ...]:

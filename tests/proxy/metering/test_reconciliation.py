@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from config.settings import FAILOVER_STATUSES
 from proxy.metering import ledger, prices, reconciliation
 from proxy.metering import provider_bill as bills
 from proxy.metering.provider_bill import DEEPSEEK, Layout, Mapped
 from proxy.metering.reconciliation import Absence, Cause, Collector, Difference, Outside, Reconciliation, Tolerance
+from proxy.upstream.response import Result
 from tests.proxy.metering.records import Json, closed, opened, upstream_call, used, write
 
 AMOUNT = "user_id,utc_date,model,api_key_name,api_key,type,price,amount"
@@ -154,10 +156,82 @@ def test_one_upstream_call_is_no_reason(books: Books) -> None:
     assert (causes(books.one()), books.one().absence) == ([], Absence.MORE)
 
 
-def test_a_call_that_was_tried_twice_is_named(books: Books) -> None:
-    books.add("3", attempts=[{"target": "http://a", "result": "cut"}, {"target": "http://a", "result": "200"}])
+def tries(*results: str) -> list[Json]:
+    return [{"target": "http://a", "result": result, "reused": False} for result in results]
+
+
+def upstream_calls(count: int) -> list[Json]:
+    return [upstream_call(50, 5, cached=32, reasoning=2)] * count
+
+
+@pytest.mark.parametrize(
+    ("results", "calls", "expected"),
+    [
+        (["broken", "200"], 1, [Cause.RETRIED]),
+        (["broken", "200", "200"], 2, [Cause.RETRIED, Cause.SEVERAL]),
+        # Fan-out, and the two legs of a thinking budget.
+        (["200", "200", "200"], 3, [Cause.SEVERAL]),
+        (["200", "200"], 2, [Cause.SEVERAL]),
+        # Upstream never saw the first try.
+        (["unreachable", "200"], 1, []),
+        (["connect_timeout", "200"], 1, []),
+        (["unreachable", "200", "200"], 2, [Cause.SEVERAL]),
+        # The first try was refused: it is counted as a request at most.
+        (["503", "200"], 1, [Cause.REFUSED]),
+        (["429", "200", "200"], 2, [Cause.REFUSED, Cause.SEVERAL]),
+    ],
+)
+def test_a_call_was_retried_where_it_has_more_tries_than_upstream_calls(
+    books: Books, results: list[str], calls: int, expected: list[Cause]
+) -> None:
+    books.add("3", attempts=tries(*results), calls=upstream_calls(calls), requests=calls)
     books.bill(requests=1)
-    assert causes(books.one()) == [Cause.RETRIED]
+    assert sorted(causes(books.one()), key=lambda cause: cause.name) == expected
+    books.bill(requests=-1, output=1)
+    told = [cause for cause in expected if cause is not Cause.REFUSED]
+    assert sorted(causes(books.one()), key=lambda cause: cause.name) == told
+
+
+FAILED: Json = {"usage": used(0, 0), "generated": used(0, 0), "basis": "none", "calls": [], "outcome": "upstream_error"}
+
+
+@pytest.mark.parametrize(
+    ("results", "said", "requests", "tokens"),
+    [
+        (["500"], {}, [Cause.FAILED], [Cause.FAILED]),
+        (["504"], {"outcome": "client_gone_before_first_packet"}, [Cause.FAILED], [Cause.FAILED]),
+        (["500", "open", "open"], {}, [Cause.CUT, Cause.FAILED], [Cause.CUT, Cause.FAILED]),
+        (["503"], {}, [Cause.REFUSED], []),
+        (["400"], {}, [Cause.REFUSED], []),
+        (["429", "500"], {"outcome": "throttled"}, [Cause.FAILED, Cause.REFUSED], [Cause.FAILED]),
+        (["unreachable", "unreachable"], {}, [], []),
+        (["connect_timeout"], {"outcome": "timeout_connect"}, [], []),
+        # A success that held an error, and no answer.
+        (["200"], {}, [Cause.CUT], [Cause.CUT]),
+        (["broken"], {"outcome": "upstream_cut"}, [Cause.CUT], [Cause.CUT]),
+        (["open"], {"outcome": "timeout_first_token"}, [Cause.CUT], [Cause.CUT]),
+        (["open"], {"outcome": "client_gone_before_first_packet"}, [Cause.GONE], [Cause.GONE]),
+    ],
+)
+def test_a_call_without_figures_is_named_by_what_came_of_its_tries(
+    books: Books, results: list[str], said: Json, requests: list[Cause], tokens: list[Cause]
+) -> None:
+    books.records += call("3", **{**FAILED, "attempts": tries(*results), **said})
+    books.bill(requests=1)
+    assert sorted(causes(books.one()), key=lambda cause: cause.name) == requests
+    books.bill(requests=-1, output=1)
+    difference = books.one()
+    assert sorted(causes(difference), key=lambda cause: cause.name) == tokens
+    assert (difference.absence is Absence.MORE) == (not tokens)
+
+
+def test_the_statuses_of_a_server_that_say_that_nothing_was_done_are_those_after_which_another_is_asked() -> None:
+    asked = {status for status in FAILOVER_STATUSES if status >= reconciliation.SERVER_ERROR}
+    assert asked == reconciliation.NOTHING_DONE
+
+
+def test_tries_that_upstream_never_saw_are_those_without_a_connection() -> None:
+    assert {Result.UNREACHABLE.value, Result.SLOW.value} == reconciliation.UNSENT
 
 
 def test_calls_without_an_end_are_named(books: Books) -> None:
@@ -169,7 +243,7 @@ def test_calls_without_an_end_are_named(books: Books) -> None:
 
 
 def test_calls_of_which_the_journal_holds_nothing_are_no_reason_for_a_smaller_bill(books: Books) -> None:
-    books.add("3", attempts=[{"target": "http://a", "result": "cut"}, {"target": "http://a", "result": "200"}])
+    books.add("3", attempts=tries("broken", "200"))
     books.records.append(opened("4"))
     books.bill(output=-1)
     assert (causes(books.one()), books.one().absence) == ([], Absence.LESS)
