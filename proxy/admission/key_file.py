@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,6 +64,7 @@ def add(
     with _locked(path):
         text = _text(path) if path.exists() else ""
         before = keyring.rows(path) if text else ()
+        _check_tables(path, text)
         try:
             entry = keyring.entry(name, secret)
         except ValueError as error:
@@ -83,6 +85,7 @@ def revoke(path: Path, which: str) -> tuple[KeyRow, ...]:
         if not gone:
             raise KeyFileError(f"{path}: no key has the name or the fingerprint {which}")
         text = _text(path)
+        _check_tables(path, text)
         blocks = _blocks(text)
         entries = [number for number, block in enumerate(blocks) if ENTRY.match(block)]
         if len(entries) != len(rows):
@@ -102,6 +105,23 @@ def _text(path: Path) -> str:
 def _line_ending(text: str) -> str:
     """That of most of its lines."""
     return "\r\n" if text.count("\r\n") * 2 > text.count("\n") else "\n"
+
+
+def _check_tables(path: Path, text: str) -> None:
+    """Raise `KeyFileError` where one more `[[key]]` would not be TOML: `key = [...]` cannot be gone on with."""
+    if not _is_toml(f"{text}\n[[key]]\n"):
+        raise KeyFileError(
+            f"{path}: its keys stand in an inline array, key = [...], and only [[key]] tables are added and taken out: "
+            "edit it by hand"
+        )
+
+
+def _is_toml(text: str) -> bool:
+    try:
+        tomllib.loads(io.StringIO(text, newline=None).read())  # line endings as `keyring` reads them
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _blocks(text: str) -> list[str]:
@@ -147,7 +167,7 @@ def _replace(
             file.flush()
             os.fsync(file.fileno())
         try:
-            read = keyring.rows(partial)
+            read = keyring.rows(partial) if _is_toml(text) else ()
         except SettingsError as error:
             raise KeyFileError(f"{path}: {error.lines[0].partition(': ')[2]}; it is as it was") from None
         if read[: len(rows)] != tuple(rows) or len(read) != len(rows) + more:

@@ -39,6 +39,19 @@ models = [
 """
 
 
+INLINE = f'key = [\n  {{name = "a", sha256 = "{OTHER}"}},\n]\n'
+# As many headers as keys, and one of them inside a text.
+HALVED = f"""\
+[["k\\u0065y"]]
+name = "a"
+sha256 = "{DIGEST}"
+[[key]]
+name = '''
+[[key]]'''
+sha256 = "{OTHER}"
+"""
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     (file := tmp_path / "keys.toml").write_text(FILE)
@@ -176,9 +189,11 @@ def test_all_keys_of_a_name_are_revoked_together(path: Path) -> None:
         (FILE, ("revoke", "team c"), "no key has the name or the fingerprint team c"),
         (FILE, ("add", "--name", "x", "--limits", "rps=3"), "there is no limit rps"),
         (FILE, ("add", "--name", "x" * 65), "name"),
-        (f'key = [{{name = "a", sha256 = "{OTHER}"}}]\n', ("revoke", "a"), "edit it by hand"),
-        (f'key = [{{name = "a", sha256 = "{OTHER}"}}]\n', ("add", "--name", "b"), "it is as it was"),
+        (INLINE, ("revoke", "a"), "its keys stand in an inline array, key = [...], and only [[key]] tables are"),
+        (INLINE, ("add", "--name", "b"), "its keys stand in an inline array, key = [...], and only [[key]] tables are"),
+        ("'key' = []", ("add", "--name", "b"), "its keys stand in an inline array"),
         ("[[key]", ("add", "--name", "b"), "is not TOML"),
+        (HALVED, ("revoke", OTHER[:12]), "would not read back as meant, and is as it was: edit it by hand"),
         (FILE, ("add", "--name", "b", "--stdin"), "one sha256 is there twice"),
         (f'[[key]]\nname = """\n[[key]]"""\nsha256 = "{OTHER}"\n', ("revoke", "[[key]]"), "edit it by hand"),
     ],
