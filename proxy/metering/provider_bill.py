@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, get_args
 
 from proxy.metering import periods
@@ -207,12 +207,18 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                for name in sorted(name for name in archive.namelist() if name.lower().endswith(".csv")):
+                for name in sorted(filter(_is_export, archive.namelist())):
                     yield f"{path}/{name}", archive.read(name).decode("utf-8-sig")
         else:
             yield str(path), path.read_text(encoding="utf-8-sig")
     except (UnicodeDecodeError, zipfile.BadZipFile) as error:
         raise BillError(f"{path}: {error}") from None
+
+
+def _is_export(name: str) -> bool:
+    """Whether a member of a ZIP is a CSV file of the provider's: macOS adds `__MACOSX/._NAME`, its notes on each."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() == ".csv" and path.parts[0] != "__MACOSX" and not path.name.startswith("._")
 
 
 # Years of which a day may lie outside of the calendar, in a zone beside.

@@ -88,6 +88,15 @@ def test_a_zip_is_read_as_the_files_in_it(tmp_path: Path) -> None:
     assert (len(bill.lines), len(bill.costs)) == (1, 1)
 
 
+def test_what_macos_adds_to_a_zip_is_no_file_of_the_bill(tmp_path: Path) -> None:
+    notes = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        \xb0\xff"
+    with zipfile.ZipFile(tmp_path / "usage_data.zip", "w") as archive:
+        archive.writestr("usage_data/AMOUNT.CSV", f"{NEW}\nu,{DAY},m,a,sk,request_count,,2\n")
+        for name in ("__MACOSX/usage_data/._AMOUNT.CSV", "__MACOSX/amount.csv", "usage_data/._AMOUNT.CSV", "._a.csv"):
+            archive.writestr(name, notes)
+    assert [line.amount for line in load(tmp_path / "usage_data.zip").lines] == [2]
+
+
 def test_hours_are_days_of_the_zone_asked_for(path: Path) -> None:
     hour = "2026-09-01T23:00:00+08:00,2026-09-02T00:00:00+08:00"
     amounts = file(path, NEW, f"u,{hour},m,a,sk,request_count,,2")
