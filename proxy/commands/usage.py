@@ -150,7 +150,7 @@ def tail(path: Path, last: int, *, follow: bool) -> int:
             try:
                 shown = _one_line(orjson.loads(line))
             except ledger.MALFORMED as error:
-                click.echo(f"a line is not a record, and not shown: {type(error).__name__}", err=True)
+                click.echo(f"a line is not a record, and not shown: {ledger.reason(error)}", err=True)
             else:
                 click.echo(shown)
     return 0

@@ -46,6 +46,8 @@ OPENS: Final = b'{"ev":"open","call":"'
 NAMED: Final = 10_000
 # The rule that files are what was sealed, and all there.
 SEAL: Final = "seal"
+# A reason may say a value of the line, which can be of any length.
+REASON_LENGTH: Final = 80
 # What reading a line that is no record can raise; `OverflowError` for a moment that is in no calendar.
 MALFORMED: Final = (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError)
 
@@ -208,7 +210,7 @@ def broken_seals(read: Ledger, paths: Iterable[Path]) -> list[Violation]:
     try:
         breaches = seals.check(read.seals, journal_files.distinct(list(paths))[0])
     except MALFORMED as error:
-        return [Violation(Place(read.seals[0].path, read.seals[0].line), SEAL, f"not a seal: {type(error).__name__}")]
+        return [Violation(Place(read.seals[0].path, read.seals[0].line), SEAL, f"not a seal: {reason(error)}")]
     return [Violation(Place(breach.path, breach.line), SEAL, breach.text) for breach in breaches]
 
 
@@ -220,6 +222,19 @@ def earlier_files(read: Ledger, paths: Iterable[Path]) -> list[str]:
     with suppress(*MALFORMED):
         return seals.earlier(read.seals, journal_files.distinct(list(paths))[0])
     return []
+
+
+def reason(error: Exception) -> str:
+    """Why a line is no record, of what is `MALFORMED`: what it lacks, or what cannot be."""
+    match error:
+        case orjson.JSONDecodeError():
+            return "no JSON"
+        case KeyError(args=(str(name),)):
+            return f"{name} is missing"
+        case ValueError():
+            return str(error)[:REASON_LENGTH]
+        case _:
+            return "a member is of another type"
 
 
 class _Block:
@@ -445,7 +460,7 @@ class _Reader:
                 self._sums.count_unknown(opening)
                 self._ledger.unknown.append(Unknown(Place(path, number), opening))
         except MALFORMED as error:
-            self._violated(path, number, "MET-3", f"not a record: {type(error).__name__}")
+            self._violated(path, number, "MET-3", f"not a record: {reason(error)}")
 
     def _take(self, path: Path, number: int, line: bytes) -> None:
         # Blanks behind a record are none of it: who has opened a file in an editor may have left it with CRLF.
@@ -467,9 +482,9 @@ class _Reader:
             elif record["ev"] == "seal":
                 self._ledger.seals.append(Found(path, number, record))
             else:
-                raise KeyError
+                raise ValueError("ev is none of open, close and seal")
         except MALFORMED as error:
-            self._violated(path, number, "MET-3", f"not a record: {type(error).__name__}")
+            self._violated(path, number, "MET-3", f"not a record: {reason(error)}")
 
     def _mend(self, path: Path, number: int, line: bytes) -> None:
         """A torn line, onto which a whole one may have been written by a process that did not know."""

@@ -567,9 +567,9 @@ def test_tail_says_that_a_line_is_no_record_and_goes_on(path: Path, capsys: pyte
     shown = capsys.readouterr()
     assert [line.rpartition("  ")[2] for line in shown.out.splitlines()] == ["id-first"]
     assert shown.err.splitlines() == [
-        "a line is not a record, and not shown: KeyError",
-        "a line is not a record, and not shown: JSONDecodeError",
-        "a line is not a record, and not shown: KeyError",
+        "a line is not a record, and not shown: usage is missing",
+        "a line is not a record, and not shown: no JSON",
+        "a line is not a record, and not shown: key_name is missing",
     ]
 
 

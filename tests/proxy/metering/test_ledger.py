@@ -174,6 +174,25 @@ def test_of_what_breaks_a_rule_in_each_line_the_first_are_named_and_all_counted(
     assert (read.violations.total, read.torn.total) == (7, 4)
 
 
+def test_why_a_line_is_no_record_is_said_in_words(path: Path) -> None:
+    """No name of Python's, and no more of the line than a reader can take in."""
+    ended = closed("1")
+    records = [
+        {**ended, "ev": "opne"},
+        {name: value for name, value in ended.items() if name != "usage"},
+        {**ended, "usage": 3},
+        {**ended, "usage": used(-1, 4)},
+        {**ended, "at": "x" * 999},
+    ]
+    assert [violation.text for violation in check(write(path, *records)).violations] == [
+        "not a record: ev is none of open, close and seal",
+        "not a record: usage is missing",
+        "not a record: a member is of another type",
+        "not a record: a figure is negative, or no whole number",
+        f"not a record: Invalid isoformat string: '{'x' * 16}+00:00'",
+    ]
+
+
 def test_empty_and_blank_files_hold_nothing(path: Path) -> None:
     assert check(write(path, b"")) == ledger.Ledger()
     assert check(write(path, b"\n\n")) == ledger.Ledger()
