@@ -504,7 +504,7 @@ def _compare(result: Reconciliation, difference: Difference, evidence: Evidence)
 
 def _explained(difference: Difference, evidence: Evidence) -> Difference:
     kind = difference.type if difference.type in KINDS else "output"
-    can_be = [found for found in evidence.causes.items() if _can_be(found[0], difference)]
+    can_be = [found for found in evidence.causes.items() if _can_be(*found, difference)]
     causes = sorted(can_be, key=lambda found: (-found[1].tokens.get(kind, 0), -found[1].calls, found[0].name))
     absence = difference.absence
     if absence is None and not causes:
@@ -513,10 +513,15 @@ def _explained(difference: Difference, evidence: Evidence) -> Difference:
     return Difference(difference.cell, difference.type, difference.bill, difference.journal, shown, absence)
 
 
-def _can_be(cause: Cause, difference: Difference) -> bool:
+def _can_be(cause: Cause, witnesses: Witnesses, difference: Difference) -> bool:
+    """Whether these calls can be why: a bill is not smaller by what the journal does not hold either."""
     if cause in REQUESTS_ALONE and difference.type != "requests":
         return False
-    return difference.amount > 0 or cause not in NOT_HELD
+    if difference.amount > 0:
+        return True
+    tokens = witnesses.tokens
+    held = tokens.get(difference.type, 0) if difference.type in KINDS else any(tokens.values())
+    return bool(held) and cause not in NOT_HELD
 
 
 def _order(difference: Difference) -> tuple[object, ...]:

@@ -251,6 +251,19 @@ def test_calls_of_which_the_journal_holds_nothing_are_no_reason_for_a_smaller_bi
     assert causes(books.one()) == [Cause.RETRIED, Cause.UNKNOWN]
 
 
+def test_calls_that_hold_nothing_of_a_type_are_no_reason_for_a_smaller_bill_of_it(books: Books) -> None:
+    books.records += call("3", **{**FAILED, "attempts": tries("200")})
+    books.records += call("4", basis="counted", usage=used(100, 0, 0, 0), generated=used(100, 0, 0, 0))
+    books.bill(input=99, output=-1, requests=1)
+    found = books.differences()
+    assert (causes(found["output"]), found["output"].absence) == ([], Absence.LESS)
+    assert causes(found["input"]) == [Cause.COUNTED]
+    books.bill(output=2)
+    assert causes(books.differences()["output"]) == [Cause.COUNTED, Cause.CUT]
+    books.priced, books.cost = True, Decimal("0.0000001")
+    assert causes(books.differences()["cost CNY"]) == [Cause.COUNTED]
+
+
 def test_a_call_over_midnight_is_named_on_both_days(books: Books) -> None:
     late = {"at": "2026-11-22T23:59:59.000Z", "t": {"closed": 2_000.0}}
     books.records += call("3", **late)
