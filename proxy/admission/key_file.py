@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import tomllib
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,8 @@ HEADER: Final = re.compile(r"^[ \t]*\[", re.MULTILINE)
 ENTRY: Final = re.compile(r"[ \t]*\[\[[ \t]*(?:key|\"key\"|'key')[ \t]*\]\]")
 
 
+# Unicode categories of what no line of a log or a table shows: control characters, line ends, half a character.
+UNSHOWN: Final = frozenset({"Cc", "Zl", "Zp", "Cs"})
 PART: Final = re.compile(r"[ \t]*\[+[ \t]*key[ \t]*\.")
 
 
@@ -61,6 +64,9 @@ def add(
             key that is shown and not in the file opens nothing, one in the file that nobody was shown is of no use
     raises: `KeyFileError`, `OSError`, `SettingsError` where the file as it is cannot be read, and what `show` does
     """
+    for what, said in (("name", name), *(("model", model) for model in models), ("limit", limits or "")):
+        if any(unicodedata.category(char) in UNSHOWN for char in said):
+            raise KeyFileError(f"a {what} is one line of text in UTF-8 without control characters, not {said!r}")
     with _locked(path):
         text = _text(path) if path.exists() else ""
         before = keyring.rows(path) if text else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +14,22 @@ from typing import Any
 import click
 import orjson
 
+from config import models as known_models
+from config import sources
+from config.settings import CONFIG_VARIABLE, PREFIX, SettingsError
 from config.values import Limit
 from proxy.admission import key_file, keyring
 from proxy.admission.keyring import FINGERPRINT_DIGITS, KeyRow
 from proxy.commands import tables, usage
 from proxy.commands.exit_codes import Exit
 from proxy.metering import ledger
+from translators.catalogue import Catalogue
+from translators.dialogue import Model
 
 NONE = "-"
+OWN_MODELS = (
+    f"names of your own are read from {CONFIG_VARIABLE}, or from {PREFIX}MODELS_FILE, {PREFIX}MAP and {PREFIX}ALIASES"
+)
 
 
 @dataclass(slots=True)
@@ -52,8 +61,10 @@ def show(path: Path, journals: Sequence[Path], *, as_json: bool) -> int:
 def add(path: Path, name: str, models: Sequence[str], limits: str | None, *, bring: bool) -> int:
     """Add a caller's key: one that is made here and shown this once, before it is added, or one from standard input.
 
+    models: by names of models that the settings of the environment know, for a gateway refuses the file for others
     Raises `KeyFileError`, `SettingsError`, `OSError`, and `ClickException` where the key cannot be shown.
     """
+    _check_models(models)
     secret = sys.stdin.read().strip() if bring else key_file.made()
     show = None if bring else partial(_show_secret, path, secret)
     row = key_file.add(path, name, secret, models=models, limits=limits, show=show)
@@ -69,6 +80,26 @@ def revoke(path: Path, which: str) -> int:
         click.echo(f"{path}: {row.name} ({_fingerprint(row)}) may not call any more, within a second")
     click.echo(f"the file as it was: {path}{key_file.BACKUP}", err=True)
     return Exit.OK
+
+
+def _check_models(names: Sequence[str]) -> None:
+    """Raise `KeyFileError` for names that a gateway does not start with."""
+    if not names:
+        return
+    try:
+        chosen = sources.load({}, None, os.environ)
+        rows = known_models.load(chosen)
+    except SettingsError as error:
+        click.echo(f"the models are not judged, for the settings are wrong: {error.lines[0]}", err=True)
+        return
+    catalogue = Catalogue((Model(**row) for row in rows), chosen.aliases)
+    unknown = [
+        f"--model {name!r}: there is no such model{sources.guess(name, catalogue.names)}"
+        for name in names
+        if not catalogue.knows(name)
+    ]
+    if unknown:
+        raise key_file.KeyFileError("\n  ".join([*unknown, OWN_MODELS]))
 
 
 def _show_secret(path: Path, secret: str) -> None:

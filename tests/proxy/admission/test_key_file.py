@@ -111,6 +111,28 @@ def test_a_key_that_cannot_be_shown_is_not_added(path: Path, redirection: str, w
     }
 
 
+def test_a_model_of_ones_own_is_known_by_the_settings_of_the_environment(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KEY-1: as by the gateway that reads the file; settings that cannot be read are no reason to refuse."""
+    words = ("--name", "c", "--model", "Ours")
+    refused = run("add", path, *words)
+    assert (refused.exit_code, "DASHSEEK_CONFIG" in refused.stderr) == (2, True), refused.output
+    (settings := path.with_name("dashseek.toml")).write_text('aliases = { ours = "deepseek-v3" }\n')
+    monkeypatch.setenv("DASHSEEK_CONFIG", str(settings))
+    assert run("add", path, *words).exit_code == 0
+    settings.write_text('keys_file = "not-yet.toml"\n')
+    ended = run("add", path, *words)
+    told = f"the models are not judged, for the settings are wrong: keys_file ({settings}:1): is not a file\n"
+    assert (ended.exit_code, ended.stderr.startswith(told)) == (0, True), ended.output
+
+
+def test_a_model_that_no_line_shows_is_not_added(path: Path) -> None:
+    with pytest.raises(key_file.KeyFileError, match="a model is one line of text"):
+        key_file.add(path, "c", "secret", models=("deepseek-v3", "x\x00"))
+    assert path.read_text() == FILE
+
+
 def test_a_key_that_is_refused_is_not_shown(path: Path) -> None:
     """Who reads standard output has no key that is none."""
     for words in (("--name", "x" * 65), ("--name", "c", "--limits", "rps=3")):
@@ -189,6 +211,14 @@ def test_all_keys_of_a_name_are_revoked_together(path: Path) -> None:
         (FILE, ("revoke", "team c"), "no key has the name or the fingerprint team c"),
         (FILE, ("add", "--name", "x", "--limits", "rps=3"), "there is no limit rps"),
         (FILE, ("add", "--name", "x" * 65), "name"),
+        *(
+            (FILE, ("add", "--name", f"x{odd}y"), "a name is one line of text")
+            for odd in "\n\r\x1b\x7f\x85\u2028\udcff"
+        ),
+        (FILE, ("add", "--name", "x", "--limits", "rpm=1\udcff"), "a limit is one line of text in UTF-8"),
+        (FILE, ("add", "--name", "x", "--model", "deepsek-v3"), "'deepsek-v3': there is no such model; did you mean"),
+        (FILE, ("add", "--name", "x", "--model", ""), "--model '': there is no such model"),
+        (FILE, ("add", "--name", "x", "--model", "x\n"), "--model 'x\\n': there is no such model"),
         (INLINE, ("revoke", "a"), "its keys stand in an inline array, key = [...], and only [[key]] tables are"),
         (INLINE, ("add", "--name", "b"), "its keys stand in an inline array, key = [...], and only [[key]] tables are"),
         ("'key' = []", ("add", "--name", "b"), "its keys stand in an inline array"),
