@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
@@ -189,23 +189,31 @@ def _show_json(read: Ledger, dimensions: Sequence[str], asked: Report) -> None:
         "total": _shown(_total(read), asked),
         "groups": [],
         "drift": asdict(read.drift),
-        "unknown": [unknown.opening | {"place": str(unknown.place)} for unknown in read.unknown],
+        "unknown": [],
         "torn": [*map(str, read.torn)],
         "torn_total": read.torn.total,
         "violations": [*map(str, read.violations)],
         "violations_total": read.violations.total,
         "copies": [*map(str, read.copies)],
     }
-    # Row by row: of a report by the hour there are many.
+    unknown = (unknown.opening | {"place": str(unknown.place)} for unknown in read.unknown)
+    rest = orjson.dumps(shown, option=orjson.OPT_INDENT_2)
+    for name, rows in (("groups", _rows(read, dimensions, asked)), ("unknown", unknown)):
+        rest = _show_array(name, rows, rest)
+    sys.stdout.buffer.write(rest + b"\n")
+
+
+def _show_array(name: str, rows: Iterable[dict[str, Any]], document: bytes) -> bytes:
+    """Write a document up to the end of an array, row by row, for there may be many; returns what follows."""
     out = sys.stdout.buffer
-    before, groups, after = orjson.dumps(shown, option=orjson.OPT_INDENT_2).partition(b'\n  "groups": [')
-    out.write(before + groups)
+    before, begin, after = document.partition(b'\n  "%b": [' % name.encode())
+    out.write(before + begin)
     gap = b""
-    for row in _rows(read, dimensions, asked):
+    for row in rows:
         text = orjson.dumps(row, option=orjson.OPT_INDENT_2).replace(b"\n", b"\n    ")
         out.write(gap + b"\n    " + text)
         gap = b","
-    out.write((b"\n  " if gap else b"") + after + b"\n")
+    return (b"\n  " if gap else b"") + after
 
 
 class _Sums:
