@@ -99,7 +99,7 @@ Examples:
 
 RECONCILE = """Compare a provider's export with usage journals, by day, model, key name and type.
 Shows each line that differs, the largest first, with the calls that can be why.
-Exit code 1 if a line differs by more than the tolerance.
+Exit code 1 if a line differs by more than the tolerance, or no day is in both.
 
 Reads what platform.deepseek.com exports, as a ZIP or as its CSV files; of others a
 TOML file says which column is what.
