@@ -2,8 +2,8 @@
 
 A budget is no meter: it drains at midnight, or at the end of the month, of this machine's zone. A call is let in while
 something is left, and counts with what it used when it has ended, so the last one may go beyond. What was used is in
-this process's memory, worked out anew from the journal when it starts, or, of several processes, in their Redis.
-All other limits are in `admission`, which reads no journal. Source: spec LIM-1.
+this process's memory, worked out anew from the journal when it starts (`past_use`), or, of several processes, in their
+Redis. All other limits are in `admission`, which reads no journal. Source: spec LIM-1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -24,8 +23,7 @@ from config.values import BUDGETS, COSTS, Budget, Limit
 from proxy.admission import limits
 from proxy.admission.keyring import Budgeted, Key
 from proxy.admission.limits import FAULTS, UNIT, Demand, Scope
-from proxy.metering import journal_files, ledger, periods, prices
-from proxy.metering.periods import Span
+from proxy.metering import periods, prices
 from proxy.metering.prices import Phases, PriceError, Prices, Tariff
 from proxy.metering.totals import NOBODY
 from translators import faults
@@ -86,7 +84,11 @@ class SharedBudgets:
         return None
 
     def spend(self, record: Mapping[str, Any]) -> Decimal:
-        """What its caller owes for a call, as both halves of its record say it."""
+        """What its caller owes for a call that has ended, as both halves of its record say it."""
+        return self.owed(record)
+
+    def owed(self, record: Mapping[str, Any]) -> Decimal:
+        """What the caller of a call owes, by the prices of the moment it was received; 0 without a price."""
         if self._prices is None:
             return Decimal(0)
         tariff = self._tariff(self._prices, record)
@@ -178,19 +180,25 @@ class Budgets(SharedBudgets):
 
     def spend(self, record: Mapping[str, Any]) -> Decimal:
         """Add a call that has ended, as both halves of its record say it, to the periods it was received in."""
-        tokens, cost = record["generated"]["total_tokens"], super().spend(record)
+        tokens, cost = record["generated"]["total_tokens"], self.owed(record)
         if not tokens and not cost:
             return cost
-        local = datetime.fromisoformat(record["at"]).astimezone(self._zone)
-        day, month = f"{local:%Y-%m-%d}", f"{local:%Y-%m}"
+        day = f"{datetime.fromisoformat(record['at']).astimezone(self._zone):%Y-%m-%d}"
+        self.add(day, ("all", f"key:{record['key_id']}", f"model:{record['model']}"), tokens, cost)
+        return cost
+
+    def add(self, day: str, scopes: Iterable[str], tokens: int, cost: Decimal) -> None:
+        """Add what was used in a day, to that day and its month.
+
+        scopes: the names of those that used it
+        """
         if day > self._day:
             self._forget(day)
-        for scope in ("all", f"key:{record['key_id']}", f"model:{record['model']}"):
-            for period in (day, month):
+        for scope in scopes:
+            for period in (day, day[: periods.LENGTHS["month"]]):
                 spent = self._spent.setdefault((scope, period), PeriodUse())
                 spent.tokens += tokens
                 spent.cost += cost
-        return cost
 
     def under(self, priced: Prices | None) -> Budgets:
         """These budgets by the prices of a configuration that is read anew."""
@@ -234,22 +242,6 @@ def budgeted(settings: Settings, priced: Prices | None) -> Budgeted:
     if settings.workers > 1 and settings.redis_url is None:
         return "none"
     return "money" if priced is not None and priced.callers else "tokens"
-
-
-def rebuilt(budgets: Budgets, journal: Path, zone: tzinfo, now_s: float) -> int:
-    """Add what the journal says of this month; how many calls that were. Raises `OSError`."""
-    now = datetime.fromtimestamp(now_s, zone)
-    month = datetime(now.year, now.month, 1, tzinfo=zone)
-    calls = 0
-
-    def see(record: dict[str, Any], _: Path) -> None:
-        nonlocal calls
-        calls += 1
-        budgets.spend(record)
-
-    span = Span(zone, since=periods.at_of(month.isoformat(), zone))
-    ledger.read(journal_files.of_journal(journal, month.timestamp()), span=span, each=see)
-    return calls
 
 
 def _period(name: str, now: datetime) -> str:

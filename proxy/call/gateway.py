@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from time import monotonic, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -18,7 +18,7 @@ from proxy import vocabulary
 from proxy.admission.keyring import Keyring
 from proxy.admission.limits import Limiter
 from proxy.admission.memory_limiter import MemoryLimiter
-from proxy.call import abandoned, budgets, large_answers
+from proxy.call import abandoned, budgets, large_answers, past_use
 from proxy.call.abandoned import AbandonedCalls
 from proxy.call.budgets import Budgets, SharedBudgets
 from proxy.call.large_answers import LargeAnswers
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from proxy.telemetry.spans import Spans
 
 log = structlog.get_logger()
+
+# Of a journal that is so large it is said that it is about to be read.
+LARGE_BYTES: Final = 64 << 20
 
 
 @dataclass(slots=True)
@@ -277,8 +280,11 @@ async def _budgets(settings: Settings, keyring: Keyring | None, priced: Prices |
     is_asked = any(limit.of_period for limit in budgets.said(settings)) or (keyring and keyring.has_budgets)
     if is_asked and settings.journal_file not in {None, DASH} and settings.journal_file.parent.is_dir():
         began_s = monotonic()
-        calls = await asyncio.to_thread(budgets.rebuilt, used, settings.journal_file, zone, time())
-        log.info("budgets_read", calls=calls, took_s=round(monotonic() - began_s, 3))
+        month = past_use.month_of(settings.journal_file, zone, time())
+        if (size_bytes := month.size_bytes) >= LARGE_BYTES:
+            log.info("budgets_reading", bytes=size_bytes)
+        read = await asyncio.to_thread(past_use.count, used, month, priced)
+        log.info("budgets_read", calls=read.calls, took_s=round(monotonic() - began_s, 3))
     return used
 
 

@@ -45,6 +45,12 @@ def test_the_sandbox_leaves_it_its_work_and_little_else(unit: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("unit", UNITS)
+def test_it_has_time_to_read_what_was_used_of_its_budgets(unit: str) -> None:
+    """Of fifty million calls a month, at twice the time that one takes."""
+    assert int(entries(unit)["TimeoutStartSec"]) >= 50 * 12
+
+
+@pytest.mark.parametrize("unit", UNITS)
 def test_it_has_time_for_its_drain_and_is_not_started_again_with_wrong_settings(unit: str) -> None:
     chosen = settings.Settings()
     said = entries(unit)

@@ -24,7 +24,7 @@ from proxy.simulation.wire import Script
 from tests import caller
 from tests.conftest import StartSimulator
 from tests.proxy.conftest import StartGateway
-from tests.proxy.metering.records import closed, named, opened, upstream_call, used, write
+from tests.proxy.metering.records import closed, named, upstream_call, used
 from translators.catalogue import Catalogue
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
@@ -232,15 +232,6 @@ def test_other_prices_hold_from_then_on_and_what_was_used_stays(clock: Clock, tm
     later = kept.under(prices.load(path))
     later.spend(call("2026-11-22T14:00:00.000Z", key_name=None, usage=used(1000, 0, 0, 1000)))
     assert kept._spent["all", "2026-11"] == budgets.PeriodUse(2000, Decimal("0.0005"))
-
-
-def test_what_was_used_is_what_the_journal_says_of_this_month(tmp_path: Path) -> None:
-    """Rotated files too, and each call once."""
-    write(tmp_path / "calls.jsonl.1", opened(named(1)), call("2026-10-31T15:59:59.000Z"))
-    write(tmp_path / "calls.jsonl", opened(named(2)), call("2026-10-31T16:00:00.000Z") | {"call": named(2)})
-    kept = Budgets(SHANGHAI, None)
-    calls = budgets.rebuilt(kept, tmp_path / "calls.jsonl", SHANGHAI, at("2026-11-02T00:00:00+08:00"))
-    assert (calls, kept._spent["model:deepseek-v3", "2026-11"].tokens) == (1, 1000)
 
 
 def test_a_limit_of_money_is_an_exact_amount_and_reads_as_it_is_written() -> None:
