@@ -20,6 +20,7 @@ from proxy.metering.export import COLUMNS, ExportError, Kind, Progress, Row, Tab
 
 STATE: Final = ".state"
 LOCK: Final = ".lock"
+HEADER: Final = ",".join(column.name for column in COLUMNS) + "\n"
 # Rows of one Parquet file: what is lost at most of an export that is cut off.
 PART_ROWS: Final = 1 << 18
 METADATA: Final = b"dashseek.export"
@@ -96,13 +97,18 @@ class CsvTable:
             progress = self._resumed()
         self._file = self._path.open("a", encoding="utf-8", newline="")
         if progress is None:
-            csv.writer(self._file, lineterminator="\n").writerow([column.name for column in COLUMNS])
+            # Rows reach the disk before it is said that they do: without this nobody would know whose they are.
+            self._tell(None)
+            self._file.write(HEADER)
         return progress
 
-    def _resumed(self) -> Progress:
+    def _resumed(self) -> Progress | None:
         try:
             said = json.loads(self._state.read_text("utf-8"))
-            size, progress = int(said["bytes"]), Progress(**said["progress"])
+            size = int(said["bytes"])
+            progress = None if said["progress"] is None else Progress(**said["progress"])
+            if progress is None and not self._begins_as_ours():
+                raise ValueError("another file has taken the place of what was begun")
         except (OSError, ValueError, KeyError, TypeError):
             raise ExportError(f"is there already, and {self._state.name} does not say how far it is") from None
         if size > self._path.stat().st_size:
@@ -116,7 +122,14 @@ class CsvTable:
         csv.writer(self._file, lineterminator="\n").writerows(map(_plain, rows))
         self._file.flush()
         os.fsync(self._file.fileno())
-        said = {"bytes": self._path.stat().st_size, "progress": asdict(progress)}
+        self._tell(progress)
+
+    def _begins_as_ours(self) -> bool:
+        with self._path.open("rb") as file:
+            return HEADER.encode().startswith(file.read(len(HEADER)))
+
+    def _tell(self, progress: Progress | None) -> None:
+        said = {"bytes": self._path.stat().st_size, "progress": progress and asdict(progress)}
         _replace(self._state, lambda path: path.write_text(json.dumps(said), encoding="utf-8"))
 
     def close(self) -> None:

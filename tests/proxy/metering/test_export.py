@@ -197,7 +197,37 @@ def test_an_export_that_is_cut_off_goes_on_behind_its_last_whole_batch(
     assert names(to) == [named(number) for number in range(50)]
 
 
-def spawned(*words: str | Path) -> subprocess.Popen[str]:
+KILLED = (
+    "import os, sys; from pathlib import Path; from proxy.metering import tables; from proxy.commands import cli\n"
+    "tables.os.fsync = lambda file, n=iter(range(9)): next(n) == int(sys.argv[1]) and os.kill(os.getpid(), 9)\n"
+    "cli.dashseek(['usage', 'export', sys.argv[2], '--to', sys.argv[3]])"
+)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_file_whose_export_was_killed_in_its_first_batch_is_gone_on_with(tmp_path: Path, place: int) -> None:
+    """Rows are there of which nothing is said yet, and whose they are is known."""
+    path, to = write(tmp_path / "calls.jsonl", *calls(0, 200)), tmp_path / "calls.csv"
+    first = spawned("-c", KILLED, place, path, to)
+    first.communicate(timeout=60)
+    assert first.returncode == -signal.SIGKILL
+    assert run(to, path).stdout == f"{to}: 200 rows added\n"
+    assert names(to) == [named(number) for number in range(200)]
+
+
+def test_what_took_the_place_of_a_file_that_was_begun_is_left_as_it_is(tmp_path: Path) -> None:
+    path = write(tmp_path / "calls.jsonl", *calls(0, 2))
+    (to := tmp_path / "calls.csv").with_name("calls.csv.state").write_text('{"bytes": 0, "progress": null}')
+    to.write_text("call,at,price\n")
+    ended = run(to, path)
+    assert (ended.exit_code, "calls.csv.state does not say how far it is" in ended.stderr) == (2, True)
+    assert to.read_text() == "call,at,price\n"
+    to.write_text("call,at,requ")
+    assert run(to, path).stdout == f"{to}: 2 rows added\n"
+    assert names(to) == [named(0), named(1)]
+
+
+def spawned(*words: object) -> subprocess.Popen[str]:
     command = [sys.executable, *map(str, words)]
     return subprocess.Popen(
         command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=needs.ROOT
@@ -374,7 +404,12 @@ def test_rows_are_on_the_disk_before_it_is_said_that_they_are(
     monkeypatch.setattr("os.fsync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").readlink().name))
     assert run(to, path).exit_code == 0
     # SQLite sees to it by itself.
-    assert synced == {".csv": [to.name, f"{to.name}.state~"], ".parquet": [".part-000001"], ".sqlite": []}[to.suffix]
+    assert (
+        synced
+        == {".csv": [f"{to.name}.state~", to.name, f"{to.name}.state~"], ".parquet": [".part-000001"], ".sqlite": []}[
+            to.suffix
+        ]
+    )
 
 
 def test_no_file_is_left_open(to: Path, tmp_path: Path) -> None:
