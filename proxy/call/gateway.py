@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -284,7 +285,10 @@ async def _budgets(settings: Settings, keyring: Keyring | None, priced: Prices |
         if (size_bytes := month.size_bytes) >= LARGE_BYTES:
             log.info("budgets_reading", bytes=size_bytes)
         read = await asyncio.to_thread(past_use.count, used, month, priced)
-        log.info("budgets_read", calls=read.calls, took_s=round(monotonic() - began_s, 3))
+        # What counts nothing may have been used all the same.
+        level = logging.WARNING if read.broken or read.torn else logging.INFO
+        took_s = round(monotonic() - began_s, 3)
+        log.log(level, "budgets_read", calls=read.calls, broken=read.broken, torn=read.torn, took_s=took_s)
     return used
 
 

@@ -125,7 +125,8 @@ def _closings(month: Month, keys: Collection[str]) -> Iterator[dict[str, Any]]:
                     with suppress(*ledger.MALFORMED):
                         record = orjson.loads(line[max(line.rfind(ledger.BEGINNING), 0) :])
                         if (
-                            record["ev"] == "close"
+                            line.endswith(b"\n")
+                            and record["ev"] == "close"
                             and (record["key_name"] or record["key_id"]) in keys
                             and figures(record)
                             and (record["call"] is None or seen.end(record["call"].encode()))

@@ -94,7 +94,7 @@ LINES: Final[Mapping[str, tuple[str, ...]]] = {
     "journal_sealed": ("begins", "bytes", "ended", "sha256"),
     "journal_seal_failed": ("reason",),
     "budgets_reading": ("bytes",),
-    "budgets_read": ("calls", "took_s"),
+    "budgets_read": ("calls", "broken", "torn", "took_s"),
     "redis_away": ("policy", "error"),
     "redis_back": ("unchecked", "unsettled"),
     "spans": ("reason",),

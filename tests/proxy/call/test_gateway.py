@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -15,8 +19,16 @@ from proxy.admission.memory_limiter import MemoryLimiter
 from proxy.call import budgets, gateway
 from proxy.call.budgets import Budgets, SharedBudgets
 from proxy.call.timeouts import BODY, TOKEN, CallTimeouts, Timeout
+from proxy.metering import journal
 from proxy.telemetry import metrics
 from tests.conftest import ROOT, StartSimulator
+from tests.proxy.metering.records import closed, named, opened, upstream_call, written
+
+# What makes the two lines of a call.
+LINES: tuple[tuple[Callable[..., dict[str, Any]], dict[str, Any]], ...] = (
+    (opened, {}),
+    (closed, {"calls": [upstream_call(3, 4)]}),
+)
 
 
 async def test_limits_are_in_memory_by_default() -> None:
@@ -91,6 +103,35 @@ async def test_the_journal_is_read_for_what_was_used_where_a_limit_asks_for_it(
     with structlog.testing.capture_logs() as lines:
         await gateway._budgets(chosen, None, None)
     assert [(line["event"], line["calls"]) for line in lines] == [("budgets_read", 0)] * read
+
+
+def _packed_and_cut(text: bytes) -> bytes:
+    return gzip.compress(text, 0)[:-700]
+
+
+@pytest.mark.parametrize(
+    ("name", "damaged", "told"),
+    [
+        ("calls.jsonl", bytes, ("info", 3, 0, 0)),
+        ("calls.jsonl", lambda text: text + b'{"ev":"close","call":', ("warning", 3, 0, 1)),
+        ("calls.jsonl", lambda text: text.replace(b"\n", b"\r\n"), ("info", 3, 0, 0)),
+        ("calls.jsonl", lambda text: b"a line\n{}\n" + text, ("warning", 3, 2, 0)),
+        ("calls.jsonl.1.gz", gzip.compress, ("info", 3, 0, 0)),
+        ("calls.jsonl.1.gz", _packed_and_cut, ("warning", 2, 1, 0)),
+    ],
+    ids=["whole", "torn", "CRLF", "of somebody else", "packed", "cut"],
+)
+async def test_a_journal_that_is_damaged_makes_the_line_of_what_was_read_a_warning(
+    tmp_path: Path, name: str, damaged: Callable[[bytes], bytes], told: tuple[str, int, int, int]
+) -> None:
+    """MET-2, LIM-1: budgets would be too low, and nobody knew."""
+    at = journal.timestamp(time.time())
+    lines = [written(one(named(number), at=at, **more)) for number in range(3) for one, more in LINES]
+    (tmp_path / name).write_bytes(damaged(b"".join(lines)))
+    chosen = chosen_by(limits="tpd=100", journal_file=str(tmp_path / "calls.jsonl"))
+    with structlog.testing.capture_logs() as logged:
+        await gateway._budgets(chosen, None, None)
+    assert [tuple(line[field] for field in ("log_level", "calls", "broken", "torn")) for line in logged] == [told]
 
 
 async def test_what_callers_owe_is_of_one_currency(tmp_path: Path) -> None:

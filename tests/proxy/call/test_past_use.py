@@ -105,10 +105,14 @@ def test_it_is_what_would_be_there_had_the_process_not_ended(tmp_path: Path, see
         lines.insert(max(0, len(lines) - chance.randrange(20)), ended)
         lines += [ended] * (chance.random() < 0.05)
         lines += [chance.choice((b"no line\n", b"\n", b'{"ev":"close","key_id":1}\n'))] * (chance.random() < 0.02)
+    begun_and_ended = call(600, NOW, key_id=KEYS[0][0], key_name=KEYS[0][1])
     third = len(lines) // 3
     (tmp_path / "calls.jsonl.2.gz").write_bytes(gzip.compress(b"".join(lines[:third])))
     (tmp_path / "calls.jsonl.1").write_bytes(b"".join(lines[third : 2 * third]))
-    (tmp_path / "calls.jsonl").write_bytes(b"".join(lines[2 * third :]))
+    # The end of the last line may be missing.
+    (tmp_path / "calls.jsonl").write_bytes(
+        b"".join([*lines[2 * third :], *begun_and_ended])[: chance.choice((-1, None))]
+    )
     read = past_use.count(kept := Budgets(SHANGHAI, priced), month(tmp_path / "calls.jsonl"), priced)
     others, calls = parsed(tmp_path / "calls.jsonl", priced)
     assert (spent(kept), read.calls) == (spent(others), calls)
