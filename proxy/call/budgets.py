@@ -1,9 +1,9 @@
 """What callers may use in a day or a month, in tokens and in money, and what they have used: all, each key, each model.
 
 A budget is no meter: it drains at midnight, or at the end of the month, of this machine's zone. A call is let in while
-something is left, and counts with what it used when it has ended, so the last one may go beyond. What was used is in
-this process's memory, worked out anew from the journal when it starts (`past_use`), or, of several processes, in their
-Redis. All other limits are in `admission`, which reads no journal. Source: spec LIM-1.
+something is left, and counts with what it used when it has ended, so all that are open at that moment may go beyond.
+What was used is in this process's memory, worked out anew from the journal when it starts (`past_use`), or, of several
+processes, in their Redis. All other limits are in `admission`, which reads no journal. Source: spec LIM-1.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -241,6 +242,20 @@ def test_a_limit_of_money_is_an_exact_amount_and_reads_as_it_is_written() -> Non
     for wrong in ("cost_day=0", "cost_day=x", "cost_month=nan", "tpd=1.5"):
         with pytest.raises(ValueError, match="must be"):
             limit(wrong)
+
+
+@pytest.mark.parametrize(("limit", "let_in"), [("tpd=10", 8), ("tpd=10 concurrency=3", 3), ("tpd=10 rpm=4", 4)])
+async def test_all_calls_that_are_open_when_it_is_used_up_may_go_beyond_it(
+    simulator: StartSimulator, gateway_before: StartGateway, limit: str, let_in: int
+) -> None:
+    """Nothing is reserved: as many as its other limits let in. The next is refused."""
+    upstream = await simulator(Script(text="as many tokens as there are in all of these words", first_byte_delay_s=0.4))
+    front = await gateway_before(upstream.url, limits=limit)
+    answers = await asyncio.gather(*(caller.ask(front.url, caller.call()) for _ in range(8)))
+    assert [answer.status for answer in answers].count(200) == let_in
+    for _ in answers:
+        await front.end_of()
+    assert b"Throttling.AllocationQuota" in (await caller.ask(front.url, caller.call())).body
 
 
 async def test_who_has_used_it_up_is_refused_and_a_restart_forgets_nothing(
