@@ -14,7 +14,6 @@ import re
 import secrets
 import shutil
 import tomllib
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,8 +34,6 @@ HEADER: Final = re.compile(r"^[ \t]*\[", re.MULTILINE)
 ENTRY: Final = re.compile(r"[ \t]*\[\[[ \t]*(?:key|\"key\"|'key')[ \t]*\]\]")
 
 
-# Unicode categories of what no line of a log or a table shows: control characters, line ends, half a character.
-UNSHOWN: Final = frozenset({"Cc", "Zl", "Zp", "Cs"})
 PART: Final = re.compile(r"[ \t]*\[+[ \t]*key[ \t]*\.")
 
 
@@ -64,17 +61,16 @@ def add(
             key that is shown and not in the file opens nothing, one in the file that nobody was shown is of no use
     raises: `KeyFileError`, `OSError`, `SettingsError` where the file as it is cannot be read, and what `show` does
     """
-    for what, said in (("name", name), *(("model", model) for model in models), ("limit", limits or "")):
-        if any(unicodedata.category(char) in UNSHOWN for char in said):
-            raise KeyFileError(f"a {what} is one line of text in UTF-8 without control characters, not {said!r}")
+    try:
+        entry = keyring.entry(name, secret)
+        for what, said in (*(("model", model) for model in models), ("limit", limits or "")):
+            keyring.check_line(what, said)
+    except ValueError as error:
+        raise KeyFileError(str(error)) from None
     with _locked(path):
         text = _text(path) if path.exists() else ""
         before = keyring.rows(path) if text else ()
         _check_tables(path, text)
-        try:
-            entry = keyring.entry(name, secret)
-        except ValueError as error:
-            raise KeyFileError(str(error)) from None
         if models:
             entry += f"\nmodels = {_toml(list(models))}"
         if limits is not None:

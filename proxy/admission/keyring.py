@@ -18,6 +18,7 @@ import hmac
 import json
 import re
 import tomllib
+import unicodedata
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ log = structlog.get_logger()
 LOOK_EVERY_S: Final = 1.0
 # A file without keys is one that somebody writes anew, until it has been so for more looks than this.
 EMPTY_LOOKS: Final = 3
+# Unicode categories of what no line of a log or a table shows: control characters, line ends, half a character.
+UNSHOWN: Final = frozenset({"Cc", "Zl", "Zp", "Cs"})
 # Enough digits to find a key by; what decides is all of them.
 INDEX_BYTES: Final = 8
 FINGERPRINT_DIGITS: Final = 12
@@ -248,8 +251,18 @@ def digest_of(secret: str) -> bytes:
 _OF_NOTHING: Final = hashlib.sha256()
 
 
+def check_line(what: str, said: str) -> None:
+    """Raise `ValueError` where a word of a keys file is more than a line of text."""
+    if any(unicodedata.category(char) in UNSHOWN for char in said):
+        raise ValueError(f"a {what} is one line of text in UTF-8 without control characters, not {said!r}")
+
+
 def entry(name: str, secret: str) -> str:
-    """The `[[key]]` of a caller, to append to a keys file; raises `ValueError` where no header could carry the key."""
+    """The `[[key]]` of a caller, to append to a keys file.
+
+    Raises `ValueError` where no header could carry the key, or the name is no line of text.
+    """
+    check_line("name", name)
     if not re.fullmatch(r"[!-~]+", secret):
         raise ValueError("a key is printable ASCII without spaces, on one line")
     # A TOML string of one line is a JSON string.

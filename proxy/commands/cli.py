@@ -585,19 +585,29 @@ def _exiting(run: Callable[..., int]) -> Callable[..., None]:
     def callback(**params: object) -> None:
         try:
             code = Exit(run(**params))
+            # Here a reader who has left is an error that click knows; at the end of the interpreter it is a message.
+            if sys.stdout is not None:  # as it is where whoever started us has closed it
+                sys.stdout.flush()
         except KeyboardInterrupt:
             code = Exit.INTERRUPTED
-        # Here a reader who has left is an error that click knows; at the end of the interpreter it is a message.
-        sys.stdout.flush()
+        except OSError as error:
+            # Of a file it says the name.
+            if error.errno != errno.ENOSPC or error.filename is not None:
+                raise
+            # Or the interpreter would try once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.ClickException(f"standard output: {error.strerror}") from None
         click.get_current_context().exit(code)
 
     return callback
 
 
 def _version_command() -> click.Command:
-    return Command(
-        "version", callback=lambda: click.echo(version()), help="Say the version.", context_settings=dict(CONTEXT)
-    )
+    def run() -> int:
+        click.echo(version())
+        return Exit.OK
+
+    return _command("version", run, [], "Say the version.")
 
 
 def _inspect_installation() -> None:

@@ -100,6 +100,16 @@ def process(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]
     )
 
 
+@pytest.mark.parametrize("words", ["version", "keys digest --name a", "completion bash"])
+def test_what_cannot_be_shown_is_said_and_a_closed_output_is_none(words: str) -> None:
+    """A full disk, and `>&-` of whoever wants to see nothing: no traceback at either end of the interpreter."""
+    shell = f"echo key | {sys.executable} -m proxy {words}"
+    full = subprocess.run(f"{shell} >/dev/full", shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (full.returncode, full.stderr) == (1, "Error: standard output: No space left on device\n")
+    closed = subprocess.run(f"{shell} >&-", shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "Traceback" not in closed.stderr
+
+
 # Help
 
 
@@ -607,6 +617,13 @@ def test_a_key_from_standard_input_becomes_an_entry_without_the_key(given: str) 
     ended = CliRunner().invoke(cli.dashseek, ["keys", "digest", "--name", "team a"], input=given)
     digest = hashlib.sha256(b"sk-caller-1").hexdigest()
     assert (ended.exit_code, ended.stdout) == (0, f'\n[[key]]\nname = "team a"\nsha256 = "{digest}"\n')
+
+
+@pytest.mark.parametrize("name", ["team\na", "team\x7f", "team\u2028a"])
+def test_a_name_that_is_no_line_of_text_gets_no_entry(name: str) -> None:
+    ended = CliRunner().invoke(cli.dashseek, ["keys", "digest", "--name", name], input="sk-caller-1")
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "a name is one line of text" in ended.stderr
 
 
 def test_a_key_that_is_none_is_code_2() -> None:
