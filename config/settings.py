@@ -58,6 +58,8 @@ Affinity = Literal["off", "prefix", "key"]
 Reload = Literal["signal", "watch"]
 # What may be asked elsewhere: these say that nothing was done.
 FAILOVER_STATUSES = (429, 503, 529)
+# Whatever a limit may say, in the order of its table.
+QUANTITIES = ", ".join(values.LIMITS)
 # Settled by a validator, from the fields before it.
 UNSET: Any = None
 
@@ -203,11 +205,13 @@ class Settings(BaseModel):
     limits: Limits | None = Field(
         default=None,
         title="LIMIT",
-        description="Most of all calls: concurrency, burst (calls a second), rpm, tpm (calls, tokens a minute), "
-        "such as 'concurrency=64 rpm=600 tpm=1000000'.",
+        description=f"Most of all calls: {QUANTITIES}, such as 'concurrency=64 rpm=600 tpm=1000000'. They are calls "
+        "open and calls a second, calls and tokens a minute, tokens a day and a month, and what callers owe for both.",
     )
     key_limits: Limits | None = Field(
-        default=None, title="LIMIT", description="Most of each key, unless its entry in the keys file says its own."
+        default=None,
+        title="LIMIT",
+        description=f"Most of each key, unless its entry in the keys file says its own: {QUANTITIES}.",
     )
     model_limits: LimitTable = Field(
         default={}, title="NAME=LIMIT", description="Most of all calls to model NAME, such as 'deepseek-r1=rpm=60'."

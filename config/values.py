@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -109,11 +109,11 @@ def table(value: object) -> dict[str, object]:
     """One table, names in lower case, from a mapping, its JSON, `a=b,c=d`, or a list of these, weakest first."""
     match value:
         case Mapping():
-            return {str(name).lower(): entry for name, entry in value.items()}
+            return _once((str(name), entry) for name, entry in value.items())
         case str() if value.startswith("{"):
             return table(_json(value))
         case str():
-            return dict(pair(part) for part in value.split(",") if part.strip())
+            return _once(pair(part) for part in value.split(",") if part.strip())
         case list() | tuple():
             return {name: entry for part in value for name, entry in table(part).items()}
     raise ValueError("must be a table, or NAME=VALUE")
@@ -121,9 +121,23 @@ def table(value: object) -> dict[str, object]:
 
 def _json(text: str) -> object:
     try:
-        return json.loads(text)
+        json.loads(text)
     except ValueError as error:  # whose text is the parser's
         raise ValueError("begins as JSON does, and is none") from error
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _once(said: Iterable[tuple[str, object]]) -> dict[str, object]:
+    """A table, names in lower case; which of two values of one name was meant nobody knows."""
+    named: dict[str, object] = {}
+    for name, entry in said:
+        key = name.lower()
+        if key in named:
+            # As where a limit is named: what is no word may be a value.
+            twice = key if WORD.fullmatch(key) else "one name"
+            raise ValueError(f"says {twice} twice")
+        named[key] = entry
+    return named
 
 
 def pair(text: str) -> tuple[str, str]:
@@ -138,9 +152,9 @@ def limit(value: object) -> object:
     """A limit, from a file's table or from words: `rpm=60 tpm=100000`."""
     match value:
         case str():
-            return limit(dict(pair(part) for part in re.split(r"[\s,]+", value.strip())))
+            return limit(_once(pair(part) for part in re.split(r"[\s,]+", value.strip())))
         case Mapping():
-            amounts = {str(name).lower(): amount for name, amount in value.items()}
+            amounts = _once((str(name), amount) for name, amount in value.items())
             unknown = sorted(amounts.keys() - {*LIMITS})
             if not amounts or unknown:
                 # A word is named; what is none may be a value that got into the wrong place.
