@@ -1,7 +1,7 @@
 """What `serve` needs of the file system, judged before it is needed: the journal's place, and a directory for sockets.
 
-Of the prices file also what stands in it. `check` and `doctor` say it, and `serve` before it begins; nothing is made
-here that was not there.
+`check` and `doctor` say it, and `serve` before it begins; of the prices file `check` and `serve` say what stands in it
+too. Nothing is made here that was not there.
 """
 
 from __future__ import annotations
