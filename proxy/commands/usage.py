@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import functools
 import gc
 import itertools
@@ -23,7 +24,7 @@ import orjson
 from proxy.commands import tables
 from proxy.commands.exit_codes import Exit
 from proxy.metering import ledger, periods, prices
-from proxy.metering.journal_files import LINE_BYTES
+from proxy.metering.journal_files import LINE_BYTES, PACKED
 from proxy.metering.ledger import Ledger
 from proxy.metering.periods import LENGTHS, Grain, Span
 from proxy.metering.prices import Prices, Side, Tariff
@@ -348,6 +349,8 @@ def _tail(path: Path, last: int, *, follow: bool) -> Iterator[bytes]:
     """The `close` lines at the end of a file, and those that come; what is rotated away is followed by its heir."""
     file = path.open("rb")
     try:
+        if file.peek(len(PACKED)).startswith(PACKED):
+            raise OSError(errno.EINVAL, "is packed, and nothing comes to it any more: unpack it first", str(path))
         begun = b""
         closes: deque[bytes] = deque(maxlen=last)
         file.seek(max(0, path.stat().st_size - last * CALL_BYTES))

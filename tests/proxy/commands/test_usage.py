@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import gzip
 import io
 import itertools
 import os
@@ -557,6 +558,14 @@ def test_a_dimension_that_is_asked_for_twice_is_one_column(path: Path) -> None:
     assert run("sum", "--csv", "--by", "model", "--by", "day", "--by", "model", path).stdout.startswith(
         "model,day,calls"
     )
+
+
+def test_tail_of_a_packed_file_says_that_it_is_one(path: Path) -> None:
+    """It would show nothing, for ever."""
+    path.write_bytes(gzip.compress(lines(*records("first", 1))))
+    ended = run("tail", path)
+    assert (ended.exit_code, ended.stdout) == (1, "")
+    assert ended.stderr == f"Error: {path}: is packed, and nothing comes to it any more: unpack it first\n"
 
 
 def test_tail_says_that_a_line_is_no_record_and_goes_on(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
