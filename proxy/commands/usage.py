@@ -23,8 +23,8 @@ import orjson
 
 from proxy.commands import tables
 from proxy.commands.exit_codes import Exit
-from proxy.metering import ledger, periods, prices
-from proxy.metering.journal_files import LINE_BYTES, PACKED
+from proxy.metering import journal_files, ledger, periods, prices
+from proxy.metering.journal_files import LINE_BYTES
 from proxy.metering.ledger import Ledger
 from proxy.metering.periods import LENGTHS, Grain, Span
 from proxy.metering.prices import Prices, Side, Tariff
@@ -119,7 +119,7 @@ def verify(paths: Sequence[Path]) -> int:
     """
     with reading(paths) as advance:
         read = ledger.read(paths, rules=ledger.RULES, advance=advance)
-    for violation in ledger.broken_seals(read, paths):
+    for violation in ledger.broken_seals(read):
         read.violations.append(violation)
     for violation in read.violations:
         click.echo(violation)
@@ -134,7 +134,7 @@ def verify(paths: Sequence[Path]) -> int:
         click.echo(f"{place}: torn: cut off while it was written, and not counted")
     if beyond := read.torn.total - len(read.torn):
         click.echo(f"and {beyond} more torn lines, which are not named")
-    for sentence in ledger.earlier_files(read, paths):
+    for sentence in ledger.earlier_files(read):
         click.echo(sentence)
     for copy in read.copies:
         click.echo(copy, err=True)
@@ -349,7 +349,7 @@ def _tail(path: Path, last: int, *, follow: bool) -> Iterator[bytes]:
     """The `close` lines at the end of a file, and those that come; what is rotated away is followed by its heir."""
     file = path.open("rb")
     try:
-        if file.peek(len(PACKED)).startswith(PACKED):
+        if journal_files.is_packed(file):
             raise OSError(errno.EINVAL, "is packed, and nothing comes to it any more: unpack it first", str(path))
         begun = b""
         closes: deque[bytes] = deque(maxlen=last)
@@ -374,7 +374,7 @@ def _tail(path: Path, last: int, *, follow: bool) -> Iterator[bytes]:
 
 
 def _is_close(line: bytes) -> bool:
-    return line.startswith(CLOSE) and line.endswith(b"\n") and line.rstrip().endswith(b"}")
+    return line.startswith(CLOSE) and journal_files.is_whole(line)
 
 
 def _moved(file: IO[bytes], path: Path) -> bool:

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedIOBase
+from io import BufferedIOBase, BufferedReader
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -27,7 +27,7 @@ BUFFER_BYTES: Final = 1 << 16
 # No line of a journal is a hundredth as long: of one that is longer the beginning is kept, and the rest passed over.
 LINE_BYTES: Final = 1 << 20
 Content = BufferedIOBase
-# How a file begins that gzip has packed, whatever its name.
+# How a file begins that gzip has packed.
 PACKED: Final = b"\x1f\x8b"
 
 # What rotation puts behind a name: numbers, dates, and the packer's ending.
@@ -48,6 +48,16 @@ class Copy:
 
     def __str__(self) -> str:
         return f"{self.path}: {self.same} {self.original}, and is not counted again"
+
+
+def is_whole(line: bytes) -> bool:
+    """Whether a line has the end of a record: blanks behind it are none of it, which an editor may have left."""
+    return line.endswith(b"}\n") or (line.endswith(b"\n") and line.rstrip().endswith(b"}"))
+
+
+def is_packed(file: BufferedReader) -> bool:
+    """Whether a file that is read from its beginning is of gzip, whatever its name."""
+    return file.peek(len(PACKED)).startswith(PACKED)
 
 
 class Piece(NamedTuple):
@@ -97,7 +107,7 @@ def distinct(paths: Sequence[Path]) -> tuple[list[Path], list[Copy]]:
 def opened(path: Path) -> Iterator[tuple[Content, Content]]:
     """A file as it lies on the disk, to tell how far it is read, and its unpacked content."""
     with path.open("rb") as raw:
-        if path.suffix == ".gz" or raw.peek(len(PACKED)).startswith(PACKED):
+        if path.suffix == ".gz" or is_packed(raw):
             with gzip.open(raw) as unpacked:
                 yield raw, unpacked
         else:

@@ -144,6 +144,7 @@ class Ledger:
     violations:      broken rules, and lines that could not be read, as far as they are named
     seals:           lines about files that were rotated away
     copies:          files that were not read, for what they hold is in another one
+    files:           those that were read, the one that begins earliest first
     """
 
     totals: Mapping[Group, Totals] = field(default_factory=dict)
@@ -154,6 +155,7 @@ class Ledger:
     violations: Named[Violation] = field(default_factory=Named)
     seals: list[Found] = field(default_factory=list)
     copies: list[Copy] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list, compare=False)
 
 
 def _moment_of(unknown: Unknown) -> tuple[str, str]:
@@ -197,7 +199,7 @@ def _read(files: list[Path], copies: list[Copy], reader: _Reader, advance: Calla
     for path in files:
         with journal_files.opened(path) as (raw, content):
             reader.read(path, raw, content, advance)
-    return reader.finished(copies)
+    return reader.finished(files, copies)
 
 
 class _Progress:
@@ -219,22 +221,22 @@ class _Progress:
         return self
 
 
-def broken_seals(read: Ledger, paths: Iterable[Path]) -> list[Violation]:
+def broken_seals(read: Ledger) -> list[Violation]:
     """Which of the files that were read are not what seals in them say of them; raises `OSError`."""
     try:
-        breaches = seals.check(read.seals, journal_files.distinct(list(paths))[0])
+        breaches = seals.check(read.seals, read.files)
     except MALFORMED as error:
         return [Violation(Place(read.seals[0].path, read.seals[0].line), SEAL, f"not a seal: {reason(error)}")]
     return [Violation(Place(breach.path, breach.line), SEAL, breach.text) for breach in breaches]
 
 
-def earlier_files(read: Ledger, paths: Iterable[Path]) -> list[str]:
+def earlier_files(read: Ledger) -> list[str]:
     """Which files before all that were read are sealed in these, a sentence each; raises `OSError`.
 
     No rule is broken: the oldest are taken away some day. A seal that is none is told by `broken_seals`.
     """
     with suppress(*MALFORMED):
-        return seals.earlier(read.seals, journal_files.distinct(list(paths))[0])
+        return seals.earlier(read.seals, read.files)
     return []
 
 
@@ -455,10 +457,10 @@ class _Reader:
             raise FigureError(str(error)) from error
         self._drifts.clear()
 
-    def finished(self, copies: list[Copy]) -> Ledger:
+    def finished(self, files: list[Path], copies: list[Copy]) -> Ledger:
         ledger = self._ledger
         self._end_repeated()
-        ledger.copies = copies
+        ledger.files, ledger.copies = files, copies
         ledger.begun_elsewhere = self._calls.ended_alone()
         while self._calls.open:
             call, (path, number, line) = self._calls.open.popitem()
@@ -478,8 +480,7 @@ class _Reader:
             self._violated(path, number, "MET-3", f"not a record: {reason(error)}")
 
     def _take(self, path: Path, number: int, line: bytes) -> None:
-        # Blanks behind a record are none of it: who has opened a file in an editor may have left it with CRLF.
-        if not (line.endswith(b"}\n") or (line.endswith(b"\n") and line.rstrip().endswith(b"}"))):
+        if not journal_files.is_whole(line):
             if line.strip():
                 self._mend(path, number, line)
             return

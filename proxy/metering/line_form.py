@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -60,10 +60,6 @@ class Columns(NamedTuple):
     basis: tuple[bytes, ...]
     drift: tuple[bytes, ...]
     tries: tuple[bytes, ...]
-
-    def forms(self) -> Iterator[Form]:
-        """What each line says of the sums it belongs to."""
-        return zip(self.said, self.basis, self.tries, strict=True)
 
 
 Groups = tuple[bytes, ...]

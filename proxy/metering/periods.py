@@ -92,13 +92,11 @@ def machine_zone(environment: Mapping[str, str] = os.environ, localtime: Path = 
 
     `TZ` may be the path of a table instead of a name (POSIX).
     """
-    if (name := environment.get("TZ", "").removeprefix(":")) and not name.startswith("/"):
-        return zone_of(name)
-    table = str(Path(name or localtime).resolve())
-    _, found, named = table.rpartition(TABLES)
-    if name and not found:
-        raise PeriodError(f"TZ={name}: no table of a zone ({TABLES}…)")
-    name = named
+    if (said := environment.get("TZ", "").removeprefix(":")) and not said.startswith("/"):
+        return zone_of(said)
+    _, found, name = str(Path(said or localtime).resolve()).rpartition(TABLES)
+    if said and not found:
+        raise PeriodError(f"TZ={said}: no table of a zone ({TABLES}…)")
     return zone_of(name) if found and name not in {"UTC", "Etc/UTC"} else UTC
 
 
